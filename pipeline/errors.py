@@ -1,0 +1,43 @@
+"""The errors a user of ``pipeline`` can meet: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Root of the tree. The command line prints message and remedy, no traceback, and exits with ``exit_code``.
+
+    Raised inside a worker it ends the run at once: it says that trying again gives the same answer.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        # Both go to Exception's args, so the error survives pickling on its way back from a worker process.
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message
+
+
+class ConfigError(PipelineError):
+    """The recipe or an override is wrong."""
+
+
+class InputError(PipelineError):
+    """The prompts, images or earlier tables that a stage reads are missing or malformed."""
+
+
+class StoreError(PipelineError):
+    """A run directory cannot be read or written."""
+
+
+class EngineError(PipelineError):
+    """A model is missing or cannot be opened."""
+
+
+class TooManyFailures(PipelineError):
+    """More rows of a stage failed than ``max_failure_rate`` allows; everything finished is kept."""
+
+    exit_code = 3

@@ -1,0 +1,66 @@
+"""Is the answer right: 1 or 0 against ``facts.answer``, and null where no answer can be read."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+
+from reward import Row, Scores
+from reward.yes_no import PARSERS
+
+
+def normalised(text: str) -> str:
+    """Case folded, white space collapsed, punctuation removed from both ends.
+
+    >>> normalised("  Dark  Blue. ")
+    'dark blue'
+    """
+    return " ".join(text.casefold().split()).strip(string.punctuation + " ")
+
+
+class CorrectnessScorer:
+    """Agreement with the known answer.
+
+    =========================  =====================================================================================
+    correctness                1.0 if right, 0.0 if wrong; null without ``facts.answer`` or if unparseable
+    correctness.unparseable    1.0 if a yes/no question got an answer in which no yes or no can be read, else 0.0;
+                               null without ``facts.answer``
+    =========================  =====================================================================================
+
+    Answers to questions whose truth is "yes" or "no" go through ``parser``; all others must match exactly once
+    ``normalised``. The default is ``vlmevalkit`` although POPE's own metric uses ``official``: the latter reads every
+    refusal as "yes", and a failure to answer must not become training data.
+
+    Raises:
+        ValueError: ``parser`` is not one of ``reward.yes_no.PARSERS``.
+    """
+
+    name = "correctness"
+
+    def __init__(self, parser: str = "vlmevalkit") -> None:
+        if parser not in PARSERS:
+            raise ValueError(f"parser={parser!r} is unknown; use one of {', '.join(PARSERS)}")
+        self.parser = parser
+        self.version = f"1:{parser}"
+
+    def score(self, rows: Sequence[Row]) -> Scores:
+        table = [[self._values(candidate["text"], _answer(row)) for candidate in row["candidates"]] for row in rows]
+        return {
+            name: [[values[i] for values in row] for row in table]
+            for i, name in enumerate(("correctness", "correctness.unparseable"))
+        }
+
+    def _values(self, text: str, answer: str | None) -> tuple[float | None, float | None]:
+        if answer is None:
+            return None, None
+        truth = normalised(answer)
+        if truth not in ("yes", "no"):
+            return float(normalised(text) == truth), 0.0
+        said = PARSERS[self.parser](text)
+        return (None, 1.0) if said is None else (float(said == truth), 0.0)
+
+
+def _answer(row: Row) -> str | None:
+    facts = row["facts"]
+    answer: str | None = facts.get("answer") if facts else None
+    return answer

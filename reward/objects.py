@@ -1,0 +1,118 @@
+"""Which objects a text names that are not there, and which of those that are there it names.
+
+The counting of CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image Captioning"): every mention counts, repeats
+included, and an object is hallucinated when it is not in the image's set of true objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reward import Row, Scores
+from reward.vocabulary import Mention, Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVerdict:
+    """``hallucinated`` is the part of ``mentions`` whose object is not in ``truth``, in the same order.
+
+    ``covered`` are the true objects that were named at least once. ``repeated`` counts mentions beyond the first of the
+    same object, true or not.
+    """
+
+    mentions: tuple[Mention, ...]
+    hallucinated: tuple[Mention, ...]
+    covered: frozenset[str]
+    truth: frozenset[str]
+    repeated: int
+
+    @property
+    def chair_i(self) -> float | None:
+        """Hallucinated mentions / mentions; None for a text that names no object, which is not a good score of 0."""
+        return len(self.hallucinated) / len(self.mentions) if self.mentions else None
+
+    @property
+    def recall(self) -> float | None:
+        """Covered objects / true objects; None where nothing is known to be there."""
+        return len(self.covered) / len(self.truth) if self.truth else None
+
+
+def judge(text: str, truth: frozenset[str], vocabulary: Vocabulary) -> ObjectVerdict:
+    """Compare the objects that ``text`` names with those that are there.
+
+    ``truth`` may use any name the vocabulary knows. A true object the vocabulary does not know can never be mentioned;
+    it is left out, as in CHAIR, whose truth is restricted to its own classes.
+
+    >>> vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat", "boats": "boat"})
+    >>> verdict = judge("Boats under a sun; a boat.", frozenset({"boat", "anchor"}), vocabulary)
+    >>> [m.surface for m in verdict.hallucinated], verdict.covered, verdict.repeated
+    (['sun'], frozenset({'boat'}), 1)
+    """
+    known = frozenset(name for name in map(vocabulary.canonical, truth) if name is not None)
+    mentions = tuple(vocabulary.mentions(text))
+    named = frozenset(mention.name for mention in mentions)
+    return ObjectVerdict(
+        mentions=mentions,
+        hallucinated=tuple(mention for mention in mentions if mention.name not in known),
+        covered=named & known,
+        truth=known,
+        repeated=len(mentions) - len(named),
+    )
+
+
+class ObjectScorer:
+    """``judge`` over rows, as scores.
+
+    =======================  ==================================================================
+    objects.mentions         mentions of any object of the vocabulary
+    objects.hallucinated     mentions of objects that are not there (every mention counts)
+    objects.chair_i          hallucinated / mentions; null if nothing was mentioned
+    objects.recall           covered true objects / true objects
+    objects.covered          covered true objects
+    objects.repeated         mentions beyond the first of the same object
+    =======================  ==================================================================
+
+    All are null for rows without object facts and for questions (rows with ``facts.answer``), where naming the object
+    asked for is no claim that it is there.
+    """
+
+    name = "objects"
+    names = tuple(
+        f"objects.{part}" for part in ("mentions", "hallucinated", "chair_i", "recall", "covered", "repeated")
+    )
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.version = f"1:{vocabulary.name}@{vocabulary.version}"
+
+    def score(self, rows: Sequence[Row]) -> Scores:
+        table = [[self._values(candidate["text"], truth_of(row)) for candidate in row["candidates"]] for row in rows]
+        return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
+
+    def _values(self, text: str, truth: frozenset[str] | None) -> tuple[float | None, ...]:
+        if truth is None:
+            return (None,) * len(self.names)
+        verdict = judge(text, truth, self.vocabulary)
+        return (
+            float(len(verdict.mentions)),
+            float(len(verdict.hallucinated)),
+            verdict.chair_i,
+            verdict.recall,
+            float(len(verdict.covered)),
+            float(verdict.repeated),
+        )
+
+
+def truth_of(row: Row) -> frozenset[str] | None:
+    """The names of the objects that are there, or None for a question and for a row without object facts.
+
+    >>> truth_of({"facts": {"objects": [{"name": "sun"}], "answer": None}})
+    frozenset({'sun'})
+    >>> truth_of({"facts": {"objects": [{"name": "sun"}], "answer": "yes"}}) is None
+    True
+    """
+    facts = row["facts"]
+    if not facts or facts.get("answer") is not None or not facts.get("objects"):
+        return None
+    return frozenset(thing["name"] for thing in facts["objects"])

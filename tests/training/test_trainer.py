@@ -1,0 +1,255 @@
+"""Training: what is checked before the first update, what is logged, and that resuming changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training import trainer
+from training.batch import collate
+from training.config import TrainConfig
+from training.data import PairDataset
+from training.errors import CheckpointError, StepZeroError
+from training.logps import sequence_logps
+from training.model import prepare_tuning
+from training.trainer import total_steps, train, window_of
+
+TRL_NAMES = {
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+    "learning_rate",
+    "grad_norm",
+    "epoch",
+}
+IMAGE_NAMES = {
+    "rewards/chosen_corrupted",
+    "rewards/image_margins",
+    "rewards/image_accuracies",
+    "logps/chosen_corrupted",
+    "loss/response",
+    "loss/image",
+    "loss/anchor",
+}
+
+Configure = Callable[..., TrainConfig]
+
+
+def logged(config: TrainConfig) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(config: TrainConfig) -> dict[str, torch.Tensor]:
+    return load_file(config.output_dir / "model" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Die while the gradients of step ``step`` (0-based) are being summed."""
+    calls = iter(range(1000))
+
+    def die(*_: Any) -> None:
+        if next(calls) == step:
+            raise Killed
+
+    monkeypatch.setattr(trainer, "sum_gradients", die)
+
+
+@pytest.mark.parametrize(("objective", "terms"), [("dpo", 1), ("mdpo", 3)])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_before_the_first_update_all_rewards_are_zero_and_the_loss_is_log_2_per_term(
+    configure: Configure, objective: str, terms: int, tuning: str
+) -> None:
+    config = configure(objective=objective, tuning=tuning, max_steps=1)
+    train(config)
+    (first,) = logged(config)
+    assert first["loss"] == pytest.approx(terms * math.log(2), abs=1e-5)
+    for name in ("rewards/chosen", "rewards/rejected", "rewards/margins"):
+        assert abs(first[name]) < 1e-5
+
+
+def test_a_reference_of_another_model_is_refused_before_the_first_update_naming_the_worst_pair(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.reference.load_or_compute
+
+    def shifted(*args: Any) -> Any:
+        ref = real(*args)
+        ref.chosen[5] += 3.0
+        return ref
+
+    monkeypatch.setattr(trainer.reference, "load_or_compute", shifted)
+    config = configure(batch_size=8, micro_batch_size=8)
+    with pytest.raises(StepZeroError, match=r"rewards/chosen of row 5 \(id pair-5\)"):
+        train(config)
+    assert not (config.output_dir / "model").exists()
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_killed_and_resumed_run_ends_with_the_weights_and_metrics_of_an_uninterrupted_one(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuning: str
+) -> None:
+    options = {"tuning": tuning, "save_steps": 2, "logging_steps": 3}
+    whole = configure(output_dir=tmp_path / "whole", **options)
+    train(whole)
+    resumed = configure(output_dir=tmp_path / "resumed", **options)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, step=4)
+        train(resumed)
+    assert not (resumed.output_dir / "model").exists()
+    train(resumed)
+    assert same(weights(whole), weights(resumed))
+    assert logged(whole) == logged(resumed)
+
+
+def test_resuming_under_other_options_is_refused_and_names_them(configure: Configure) -> None:
+    train(configure(max_steps=1))
+    with pytest.raises(CheckpointError, match=r"beta was 0\.1 and is 0\.2.*resume=false"):
+        train(configure(max_steps=1, beta=0.2))
+    train(configure(max_steps=1, beta=0.2, resume=False))
+
+
+def test_only_the_two_newest_checkpoints_are_kept(configure: Configure) -> None:
+    config = configure(save_steps=1, max_steps=4)
+    train(config)
+    kept = sorted(path.name for path in (config.output_dir / "checkpoints").iterdir())
+    assert kept == ["step-00000003", "step-00000004"]
+
+
+def test_mdpo_logs_trls_names_and_the_image_conditional_ones(configure: Configure) -> None:
+    config = configure(max_steps=2)
+    train(config)
+    for line in logged(config):
+        assert set(line) == TRL_NAMES | IMAGE_NAMES | {"step"}
+        terms = line["loss/response"] + line["loss/image"] + line["loss/anchor"]
+        assert line["loss"] == pytest.approx(terms, rel=1e-6)
+    assert list((config.output_dir / "tensorboard").iterdir())
+
+
+def test_dpo_logs_the_image_conditional_metrics_only_if_asked_and_trains_alike_either_way(
+    configure: Configure, tmp_path: Path
+) -> None:
+    plain = configure(objective="dpo", max_steps=3, output_dir=tmp_path / "plain")
+    probed = configure(objective="dpo", max_steps=3, output_dir=tmp_path / "probed", probe_image=True)
+    train(plain)
+    train(probed)
+    assert set(logged(plain)[0]) == TRL_NAMES | {"step"}
+    assert set(logged(probed)[0]) == TRL_NAMES | IMAGE_NAMES | {"step"}
+    assert same(weights(plain), weights(probed))
+
+
+@pytest.mark.parametrize("objective", ["dpo", "mdpo"])
+def test_training_raises_the_margins_of_the_training_pairs(configure: Configure, objective: str) -> None:
+    config = configure(objective=objective, epochs=6, batch_size=4, micro_batch_size=4)
+    result = train(config)
+    assert result.metrics["rewards/margins"] > 0.05
+    assert result.metrics["rewards/accuracies"] == 1.0
+    if objective == "mdpo":
+        assert result.metrics["rewards/image_margins"] > 0
+        assert result.metrics["rewards/chosen"] > 0
+
+
+def test_the_micro_batch_size_does_not_change_the_result(configure: Configure, tmp_path: Path) -> None:
+    # 8 pairs in windows of 3, 3, 2: the loss must be divided by the pairs there are, not by a fixed number.
+    runs = [
+        configure(output_dir=tmp_path / f"micro{size}", micro_batch_size=size, epochs=1, max_grad_norm=1e9)
+        for size in (1, 2, 3)
+    ]
+    for config in runs:
+        train(config)
+    first, *others = (weights(config) for config in runs)
+    for other in others:
+        for name in first:
+            torch.testing.assert_close(other[name], first[name], atol=1e-4, rtol=0)
+    losses = [[line["loss"] for line in logged(config)] for config in runs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0] == pytest.approx(losses[2], abs=1e-4)
+
+
+def test_frozen_parts_stay_and_every_other_parameter_moves(configure: Configure, model_folder: Path) -> None:
+    config = configure(max_steps=3, warmup_ratio=0.0)
+    train(config)
+    before, after = load_file(model_folder / "model.safetensors"), weights(config)
+    for name in before:
+        frozen = name.startswith(("vision_tower.", "multi_modal_projector."))
+        assert torch.equal(before[name], after[name]) == frozen, name
+
+
+def test_gradient_checkpointing_and_the_feature_cache_leave_the_result_as_it_is(
+    configure: Configure, tmp_path: Path
+) -> None:
+    plain = configure(output_dir=tmp_path / "plain", epochs=1)
+    saving = configure(output_dir=tmp_path / "saving", epochs=1, gradient_checkpointing=True, cache_image_features=True)
+    train(plain)
+    train(saving)
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(saving)[name], value, atol=1e-4, rtol=0)
+
+
+def test_bfloat16_training_passes_the_check_before_the_first_update_and_exports_bfloat16(configure: Configure) -> None:
+    for tuning in ("full", "lora"):
+        config = configure(dtype="bfloat16", tuning=tuning, max_steps=1, resume=False)
+        train(config)
+        assert {value.dtype for value in weights(config).values()} == {torch.bfloat16}
+
+
+def test_an_epoch_visits_every_pair_once_in_an_order_of_its_own(configure: Configure) -> None:
+    config = configure(batch_size=3, epochs=2)
+    assert total_steps(8, config) == 6
+    epochs = [[pair for step in steps for pair in window_of(step, 8, config)] for steps in (range(3), range(3, 6))]
+    assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_lora_trains_only_linear_layers_of_the_language_model_and_keeps_the_adapter(configure: Configure) -> None:
+    config = configure(tuning="lora", max_steps=2, lora={"r": 2, "alpha": 4})
+    train(config)
+    adapter = load_file(config.output_dir / "adapter" / "adapter_model.safetensors")
+    assert adapter
+    assert all("language_model" in name for name in adapter)
+    checkpoint = load_file(config.output_dir / "checkpoints" / "step-00000002" / "weights.safetensors")
+    assert all("lora_" in name for name in checkpoint)
+
+
+def test_a_window_of_fewer_pairs_than_the_batch_size_is_divided_by_its_own_number(
+    configure: Configure, tmp_path: Path
+) -> None:
+    # Eight pairs are one full window of 8, or a short window of 16: the gradient is the same mean.
+    full, short = (configure(output_dir=tmp_path / f"b{size}", batch_size=size, max_steps=1) for size in (8, 16))
+    train(full)
+    train(short)
+    assert logged(short)[0]["grad_norm"] == pytest.approx(logged(full)[0]["grad_norm"], rel=1e-6)
+
+
+def test_dropout_of_the_starting_model_is_switched_off(
+    configure: Configure, make_model: Callable[..., Any], pairs: PairDataset
+) -> None:
+    model = make_model()
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    batch = collate(pairs, range(4), ("chosen",))
+    with torch.no_grad():
+        noisy = [sequence_logps(model.train(), batch, share_images=False) for _ in range(2)]
+        assert not torch.equal(*noisy)  # negative control
+        prepared = prepare_tuning(model, configure())
+        assert prepared.training
+        assert torch.equal(*(sequence_logps(prepared, batch, share_images=False) for _ in range(2)))

@@ -1,0 +1,31 @@
+"""The errors a user of ``training`` can meet. Each message names the row, column or key, and the remedy."""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """Root of the tree; ``training.run`` prints its message and exits with status 2."""
+
+
+class ConfigError(TrainingError):
+    """A key or a value of the configuration is wrong."""
+
+
+class ModelError(TrainingError):
+    """The model or its processor cannot be loaded, or lacks a part that training needs."""
+
+
+class DataError(TrainingError):
+    """The dataset cannot be opened, lacks a column, or holds a row that cannot be trained on."""
+
+
+class ReferenceCacheError(TrainingError):
+    """The stored reference log-probs miss a row or hold a value that is not finite."""
+
+
+class StepZeroError(TrainingError):
+    """Policy and reference disagree before the first update, so every reward would be wrong."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint cannot be resumed from with this configuration."""

@@ -1,0 +1,110 @@
+"""All metrics of one model from its stored answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from reward.objects import judge, truth_of
+from reward.vocabulary import Vocabulary
+from reward.yes_no import PARSERS
+from training.evaluation import chair, pope
+from training.evaluation.prompts import DESCRIBE, POPE
+from training.evaluation.ratio import Term, interval, pooled, resampled, weights
+
+#: Metrics that also get a confidence interval.
+HEADLINE = (
+    *("chair_i", "chair_s", "cover", "mean_length", "pope_accuracy", "pope_f1", "pope_yes_ratio"),
+    *(f"pope_{split}_accuracy" for split in pope.SPLITS),
+)
+Summary = dict[str, float | list[float] | None]
+
+
+def summarise(prompts: pa.Table, candidates: pa.Table, vocabulary: Vocabulary, parser: str = "official") -> Summary:
+    """Metrics of the answers in ``candidates`` to the prompts of ``training.evaluation.prompts.build``.
+
+    Shares are fractions in [0, 1]; ``mean_length`` counts words. None where there is nothing to divide by.
+
+    - ``chair_i``, ``chair_s``, ``cover``, ``cover_per_image``, ``mean_length``: see ``chair``;
+    - ``pope_{split}_{accuracy,precision,recall,f1,yes_ratio}``: see ``pope``; ``pope_accuracy``, ``pope_f1`` and
+      ``pope_yes_ratio`` are the means of the three splits;
+    - ``{metric}_ci`` for the metrics in ``HEADLINE``: 95 % percentile bootstrap over images (1000 samples, seed 0);
+    - ``captions``, ``pope_{split}_questions``, ``pope_questions`` (distinct), ``images``: how many counted;
+    - ``unparseable``: distinct questions in whose answer ``parser`` finds neither yes nor no; ``truncated``: answers
+      cut at the token limit; ``failed``: prompts without an answer. Those count in nothing else.
+
+    A prompt with several candidates counts each of them. The result does not depend on the order of rows.
+
+    Raises:
+        ValueError: the tables do not hold the same ids, a source is neither ``describe`` nor ``pope:...``, or
+            ``parser`` is unknown.
+    """
+    if parser not in PARSERS:
+        raise ValueError(f"parser={parser!r} is unknown; use one of {', '.join(PARSERS)}")
+    asked = {row["id"]: row for row in prompts.to_pylist()}
+    answered = {row["id"]: row for row in candidates.to_pylist()}
+    if asked.keys() != answered.keys():
+        odd = min(asked.keys() ^ answered.keys())
+        where = "candidates" if odd in asked else "prompts"
+        raise ValueError(f"id {odd!r} is missing from {where}; both tables need the same ids, failed ones included")
+
+    counts: dict[str, float] = {"captions": 0, "pope_questions": 0, "unparseable": 0, "truncated": 0, "failed": 0}
+    terms: dict[str, dict[str, list[Term]]] = {}  # image -> metric -> one term per answer
+    for id, row in asked.items():
+        if "failed" in (row["status"], answered[id]["status"]):
+            counts["failed"] += 1
+            continue
+        of_image = terms.setdefault(_image_key(row), {})
+        for candidate in answered[id]["candidates"]:
+            counts["truncated"] += candidate["finish_reason"] == "length"
+            if row["source"] == DESCRIBE:
+                counts["captions"] += 1
+                verdict = judge(candidate["text"], truth_of(row) or frozenset(), vocabulary)
+                new = chair.terms(verdict, len(candidate["text"].split()))
+            elif row["source"].startswith(POPE):
+                said = PARSERS[parser](candidate["text"])
+                counts["pope_questions"] += 1
+                counts["unparseable"] += said is None
+                part = pope.terms(row["facts"]["answer"], said, parser in pope.UNPARSEABLE_IS_NOT_YES)
+                splits = row["source"].removeprefix(POPE).split(",")
+                new = {f"pope_{split}_{name}": term for split in splits for name, term in part.items()}
+            else:
+                raise ValueError(f"id {id!r}: source {row['source']!r} is neither {DESCRIBE!r} nor {POPE!r}...")
+            for name, term in new.items():
+                of_image.setdefault(name, []).append(term)
+
+    for split in pope.SPLITS:
+        name = f"pope_{split}_accuracy"
+        counts[f"pope_{split}_questions"] = sum(len(of_image.get(name, ())) for of_image in terms.values())
+    return {**_metrics([terms[image] for image in sorted(terms)]), "images": float(len(terms)), **counts}
+
+
+def _metrics(images: Sequence[Mapping[str, Sequence[Term]]]) -> Summary:
+    names = [*chair.METRICS, *(f"pope_{split}_{name}" for split in pope.SPLITS for name in pope.METRICS)]
+    sums = {
+        name: np.array([np.sum(image.get(name) or [(0.0, 0.0)], axis=0) for image in images]).reshape(-1, 2)
+        for name in names
+    }
+    values: Summary = {name: pooled(map(tuple, sums[name])) for name in names}
+    samples = {}
+    if images:
+        drawn = weights(len(images))
+        samples = {name: resampled(sums[name], drawn) for name in names}
+    for name in ("accuracy", "f1", "yes_ratio"):
+        of_splits = [f"pope_{split}_{name}" for split in pope.SPLITS]
+        known = [value for value in (values[split] for split in of_splits) if isinstance(value, float)]
+        values[f"pope_{name}"] = sum(known) / len(of_splits) if len(known) == len(of_splits) else None
+        if images:
+            samples[f"pope_{name}"] = np.mean([samples[split] for split in of_splits], axis=0)
+    return {**values, **{f"{name}_ci": interval(samples[name]) if images else None for name in HEADLINE}}
+
+
+def _image_key(row: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for image in row["images"]:
+        digest.update(image["bytes"] or (image["path"] or "").encode())
+    return digest.hexdigest()

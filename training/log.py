@@ -1,0 +1,114 @@
+"""Where metrics go: ``metrics.jsonl``, TensorBoard, and a progress bar (plain lines where there is no terminal)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_SHOWN = ("loss", "rewards/margins", "rewards/accuracies", "rewards/image_margins")
+
+
+class MetricsLog:
+    """A context manager; ``step`` of a resumed run cuts off the lines that the lost steps had written.
+
+    With ``active=False`` (every process but the first) it writes nothing.
+    """
+
+    def __init__(self, output_dir: Path, step: int, active: bool = True) -> None:
+        self._board: Any = None
+        if not active:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = output_dir / "metrics.jsonl"
+        lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+        self._path.write_text("".join(line for line in lines if _step_of(line) <= step))
+        self._board = SummaryWriter(str(output_dir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line and one set of scalars."""
+        if self._board is None:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line cut short by the kill
+        return float("inf")
+
+
+class ProgressBar:
+    """Rate and time left for ``total`` units; a bar on a terminal, one line per ``note`` elsewhere."""
+
+    def __init__(self, title: str, total: int, done: int = 0, unit: str = "step", visible: bool = True) -> None:
+        self._title, self._total, self._first, self._done, self._unit = title, total, done, done, unit
+        self._visible = visible
+        self._start = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> ProgressBar:
+        if self._visible and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, note="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, units: int = 1) -> None:
+        """Count ``units`` more as done."""
+        self._done += units
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, note=f"{self.rate:.2f} {self._unit}/s")
+
+    @property
+    def rate(self) -> float:
+        """Units per second since this bar was made."""
+        return (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Show the main metrics: above the bar, or as a plain line with rate and time left."""
+        if not self._visible:
+            return
+        shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics)
+        if self._bar is not None:
+            self._bar.console.print(f"{self._unit} {self._done}  {shown}", highlight=False)
+            return
+        left = (self._total - self._done) / self.rate if self.rate > 0 else 0.0
+        print(
+            f"{self._title} {self._unit} {self._done}/{self._total}  {shown}  {self.rate:.2f} {self._unit}/s  "
+            f"{left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

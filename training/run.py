@@ -1,0 +1,44 @@
+"""Train on any published dataset: ``python -m training.run CONFIG.yaml key=value ...``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file; its keys are those of training.config.TrainConfig.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For instance learning_rate=5e-6 lora.r=16.")
+    ] = None,
+) -> None:
+    """Train a vision-language model on preference pairs with DPO or mDPO.
+
+    A killed run continues where it stopped when the same command is given again.
+
+    The result is OUTPUT_DIR/model, a folder that transformers and vLLM load.
+    """
+    # Heavy imports stand here: --help answers without torch.
+    from training.config import load_config
+    from training.errors import TrainingError
+
+    try:
+        loaded = load_config(config, overrides or [])
+        from training.trainer import train
+
+        result = train(loaded)
+    except TrainingError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(str(result.model))
+
+
+if __name__ == "__main__":
+    app()
