@@ -1,7 +1,7 @@
 """How well a text fits its image, by a CLIP model through open_clip.
 
-The score is the raw cosine similarity, in [-1, 1]. CLIPScore (Hessel et al. 2021) is 2.5 * max(cosine, 0) and torchmetrics
-prints 100 * max(cosine, 0); both are monotone in what is stored here and lose the sign, so they are left to the reader.
+The score is the raw cosine similarity, in [-1, 1]. CLIPScore (Hessel et al. 2021) is 2.5 * max(cosine, 0), torchmetrics
+prints 100 * max(cosine, 0). Both follow from what is stored here, which also keeps the sign.
 """
 
 from __future__ import annotations

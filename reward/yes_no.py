@@ -68,8 +68,8 @@ _FULL_STOP = re.compile(r"\.(?!\d)")
 def _without_punctuation(text: str) -> str:
     """The clean-up VLMEvalKit inherits from the VQA evaluation, kept with its two oddities.
 
-    A sign that touches a space anywhere in the text vanishes everywhere, otherwise it becomes a space; and once a number
-    such as 1,000 occurs, every sign vanishes. Only the first 32 full stops are removed, because upstream passes
+    A sign that touches a space anywhere in the text vanishes everywhere, otherwise it becomes a space; and once a
+    number such as 1,000 occurs, every sign vanishes. Only the first 32 full stops are removed, because upstream passes
     ``re.UNICODE`` (32) where ``re.sub`` expects a count.
     """
     grouped = _GROUPED_DIGITS.search(text) is not None

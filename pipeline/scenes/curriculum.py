@@ -42,13 +42,13 @@ class Batch:
     pixels: torch.Tensor | None
 
 
-def patches(one: Scene) -> np.ndarray:
-    """int64 [36, 2]: class of the object and of the colour that each patch's cell holds, 0 for none."""
+def patches(one: Scene, cells: bool = False) -> np.ndarray:
+    """int64 [36, 2] (``cells``: [9, 2]): class of the object and of the colour that each cell holds, 0 for none."""
     grid = np.zeros((GRID, GRID, 2), np.int64)
     for thing in one.objects:
         for cell in thing.cells:
             grid[divmod(cell, GRID)] = 1 + OBJECTS.index(thing.name), 1 + _COLOUR_NAMES.index(thing.colour)
-    side = SIDE // GRID
+    side = 1 if cells else SIDE // GRID
     return grid.repeat(side, axis=0).repeat(side, axis=1).reshape(-1, 2)
 
 
@@ -87,6 +87,7 @@ class Lesson:
     captions: float = 0.0
     biased: bool = False
     images: bool = True
+    cells: bool = False  # one slot per cell (9) instead of one per patch (36)
 
     def make(self, words: PreTrainedTokenizerFast, index: int) -> Batch:
         import torch
@@ -103,7 +104,7 @@ class Lesson:
                 prompts.append(asked.text)
                 answers.append(answer(asked, rng, self.biased))
             scenes.append(one)
-        n_slots = SIDE * SIDE
+        n_slots = GRID * GRID if self.cells else SIDE * SIDE
         ids = words([f"<s><user>{'<image>' * n_slots}{p}<assistant>" for p in prompts], add_special_tokens=False).input_ids
         outs = words([f"{a}</s>" for a in answers], add_special_tokens=False).input_ids
         length = max(len(a) + len(b) for a, b in zip(ids, outs, strict=True))
@@ -122,6 +123,6 @@ class Lesson:
             torch.from_numpy(tokens),
             torch.from_numpy(labels),
             torch.from_numpy(mask),
-            torch.from_numpy(np.stack([patches(one) for one in scenes])),
+            torch.from_numpy(np.stack([patches(one, self.cells) for one in scenes])),
             pixels,
         )

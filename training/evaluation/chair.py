@@ -37,7 +37,8 @@ def measure(captions: Iterable[tuple[ObjectVerdict, int]]) -> dict[str, float | 
 
     >>> from reward.objects import judge
     >>> from reward.vocabulary import Vocabulary
-    >>> verdict = judge("A sun and a boat.", frozenset({"sun"}), Vocabulary("demo", "1", {"sun": "sun", "boat": "boat"}))
+    >>> vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat"})
+    >>> verdict = judge("A sun and a boat.", frozenset({"sun"}), vocabulary)
     >>> measure([(verdict, 5)])["chair_i"], measure([])["chair_i"]
     (0.5, None)
     """

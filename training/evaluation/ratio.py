@@ -35,7 +35,9 @@ def weights(images: int, samples: int = 1000, seed: int = 0) -> NDArray[np.float
 def resampled(terms: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The ratio in each bootstrap sample: [images, 2] and [samples, images] -> [samples]; nan for 0 / 0."""
     sums = weights @ terms
-    return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] != 0)
+    ratios = np.full(len(sums), np.nan)
+    np.divide(sums[:, 0], sums[:, 1], out=ratios, where=sums[:, 1] != 0)
+    return ratios
 
 
 def interval(samples: NDArray[np.float64], level: float = 0.95) -> list[float] | None:

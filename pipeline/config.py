@@ -1,0 +1,327 @@
+"""A recipe: a whole run as typed, frozen data.
+
+Every error names the key, the value and the remedy, and all errors are reported at once. Imports no torch, Ray or vLLM.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScenesSource(_Frozen):
+    """Prompts from the built-in world. ``seed`` is added to the run's, so that two sources can differ."""
+
+    kind: Literal["scenes"] = "scenes"
+    scenes: Count = 256
+    questions_per_scene: Annotated[int, Field(ge=0)] = 0
+    prompts: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class JsonlSource(_Frozen):
+    """One prompt per line: ``{"images": [path, ...], "prompt": text or messages, "facts": {...}, "answer": text}``.
+
+    ``facts`` and ``answer`` are optional; image paths are relative to the file.
+    """
+
+    kind: Literal["jsonl"]
+    path: Path
+
+
+class VllmEngine(_Frozen):
+    kind: Literal["vllm"] = "vllm"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    max_model_len: Count | None = None
+    max_num_seqs: Count = 256
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    tensor_parallel_size: Count = 1
+    workers: Count = 1
+
+
+class ScriptedEngine(_Frozen):
+    """Canned texts, picked by seed; for tests and for trying out a recipe."""
+
+    kind: Literal["scripted"]
+    texts: tuple[str, ...] = ("a sun.", "a sun and a boat.", "a boat under a sun.", "an anchor.")
+    workers: Count = 1
+
+
+def _kind(default: str) -> Discriminator:
+    """Tell apart the members of a union by ``kind``, which may be left out."""
+
+    def read(value: Any) -> str:
+        return str(value.get("kind", default) if isinstance(value, Mapping) else getattr(value, "kind", default))
+
+    return Discriminator(read)
+
+
+Source = Annotated[
+    Annotated[ScenesSource, Tag("scenes")] | Annotated[JsonlSource, Tag("jsonl")],
+    _kind("scenes"),
+]
+Engine = Annotated[
+    Annotated[VllmEngine, Tag("vllm")] | Annotated[ScriptedEngine, Tag("scripted")],
+    _kind("vllm"),
+]
+
+
+class Sample(_Frozen):
+    model: str
+    revision: str | None = None
+    n: Count = 8
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Count = 96
+    stop: tuple[str, ...] = ()
+    engine: Engine = VllmEngine()
+
+    @model_validator(mode="after")
+    def _greedy_is_one(self) -> Sample:
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError(f"n={self.n} greedy samples are all the same; set n=1 or temperature above 0")
+        return self
+
+
+class Clip(_Frozen):
+    """``model`` is a built-in name, a folder, or an open_clip architecture (which then needs ``pretrained``)."""
+
+    model: str = "scenes-clip"
+    pretrained: str | None = None
+    batch_size: Count = 64
+    workers: Count = 1
+
+
+class Score(_Frozen):
+    scorers: tuple[Literal["objects", "correctness", "clip"], ...] = ("objects", "correctness")
+    clip: Clip = Clip()
+
+    @model_validator(mode="after")
+    def _some(self) -> Score:
+        if not self.scorers:
+            raise ValueError("scorers is empty; name at least one of objects, correctness, clip")
+        if len(set(self.scorers)) != len(self.scorers):
+            raise ValueError(f"scorers={list(self.scorers)} names one twice; remove it")
+        return self
+
+
+class Pair(_Frozen):
+    """``weights`` maps a score name to its weight in the sum that ranks candidates; null scores do not count.
+
+    ``max_repeated`` bounds how often the same three words may follow each other in a text.
+    """
+
+    policy: Literal["best_vs_worst"] = "best_vs_worst"
+    weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+    margin: Positive = 1.0
+    max_length_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    min_words: Count = 1
+    max_repeated: Count = 2
+
+    @model_validator(mode="after")
+    def _some(self) -> Pair:
+        if not any(self.weights.values()):
+            raise ValueError("weights needs a score with a weight other than 0, such as {objects.hallucinated: -1}")
+        return self
+
+
+class Publish(_Frozen):
+    rows_per_shard: Count = 10_000
+    images_in_candidates: bool = False
+
+
+class Recipe(_Frozen):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    output_dir: Path = Path("runs")
+    max_failure_rate: Fraction = 0.01
+    shard_size: Count = 128
+    shard_retries: Annotated[int, Field(ge=0)] = 2
+    source: Source
+    sample: Sample
+    score: Score = Score()
+    pair: Pair
+    publish: Publish = Publish()
+    # Checked by `training.config` and `training.evaluation`, which this package does not import.
+    train: dict[str, Any] | None = None
+    evaluate: dict[str, Any] | None = None
+
+    @property
+    def run_dir(self) -> Path:
+        return self.output_dir / self.name
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a built-in recipe or a YAML file and apply overrides such as ``sample.n=4`` (values are read as YAML).
+
+    Raises:
+        ConfigError: listing every problem found.
+    """
+    path = _find(str(name_or_path))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}", "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}", "correct the line it names") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no keys", "write one `key: value` per line; see pipeline/recipes/")
+    values.setdefault("name", path.stem)
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            values = _override(values, override)
+        except ConfigError as error:
+            problems.append(error.message)
+    return make_recipe(values, problems)
+
+
+def make_recipe(values: Mapping[str, Any], problems: Sequence[str] = ()) -> Recipe:
+    """Check a plain mapping and freeze it; ``problems`` found earlier are reported along."""
+    found = [*problems, *_unknown_keys(Recipe, values)]
+    try:
+        recipe = Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        found += [_explain(item) for item in error.errors() if item["type"] != "extra_forbidden"]
+        raise _config_error(found) from error
+    if found:
+        raise _config_error(found)
+    return recipe
+
+
+def built_in() -> list[str]:
+    """The names of the recipes that ship with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def flatten(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; an empty mapping stays a value.
+
+    >>> flatten({"a": {"b": 1}, "c": [2]})
+    {'a.b': 1, 'c': [2]}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _config_error(problems: Sequence[str]) -> ConfigError:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return ConfigError(f"the recipe has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = RECIPES / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise ConfigError(f"no recipe file {name!r}", f"check the path, or name one of {', '.join(built_in())}")
+    close = difflib.get_close_matches(name, built_in(), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(f"no recipe {name!r}", f"{hint}Built in: {', '.join(built_in())}; or give a YAML file")
+
+
+def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise ConfigError(f"override {override!r} is not of the form key=value, for instance sample.n=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: the value {text!r} is not valid YAML; quote it") from error
+    return _with(values, key.strip().split("."), _number(value), key)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads ``5e-6`` (no dot) as a text; people mean the number."""
+    if isinstance(value, str) and value[:1] in "+-.0123456789" and value:
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _with(values: dict[str, Any], parts: Sequence[str], value: Any, key: str) -> dict[str, Any]:
+    if len(parts) == 1:
+        return {**values, parts[0]: value}
+    if parts[0] == "weights":  # score names hold dots themselves: pair.weights.objects.recall=2
+        return {**values, "weights": {**(values.get("weights") or {}), ".".join(parts[1:]): value}}
+    inner = values.get(parts[0])
+    if inner is not None and not isinstance(inner, dict):
+        raise ConfigError(f"{key}: {parts[0]} is {inner!r}, not a group; write {parts[0]}=... instead")
+    return {**values, parts[0]: _with(inner or {}, parts[1:], value, key)}
+
+
+@lru_cache(maxsize=256)
+def _groups(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """The configuration groups behind a field's annotation: one, or the members of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    if get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return tuple(group for arg in get_args(annotation) for group in _groups(arg))
+    return ()
+
+
+def _unknown_keys(model: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    fields = model.model_fields
+    for key, value in values.items():
+        if key in fields:
+            if isinstance(value, Mapping) and (group := _member(_groups(fields[key].annotation), value)):
+                yield from _unknown_keys(group, value, f"{prefix}{key}.")
+            continue
+        close = difflib.get_close_matches(str(key), fields, n=1)
+        remedy = f"did you mean {prefix}{close[0]}?" if close else f"known keys: {', '.join(fields)}"
+        yield f"{prefix}{key}: unknown key (value {value!r}); {remedy}"
+
+
+def _member(groups: Sequence[type[BaseModel]], values: Mapping[str, Any]) -> type[BaseModel] | None:
+    """Which group of a union ``values`` is meant for; the first one where ``kind`` is left out."""
+    kind = values.get("kind")
+    if len(groups) < 2 or kind is None:
+        return groups[0] if groups else None
+    return next((group for group in groups if kind in get_args(group.model_fields["kind"].annotation)), None)
+
+
+def _explain(item: Any) -> str:
+    """One line for one pydantic error: key, what is wrong, value."""
+    tags = {"scenes", "jsonl", "vllm", "scripted"}
+    loc = [str(part) for part in item["loc"]]
+    # pydantic adds the union's tag to the path ("source.scenes.scenes"); nobody writes it in a recipe.
+    parts = [part for i, part in enumerate(loc) if not (part in tags and i and loc[i - 1] in ("source", "engine"))]
+    key = ".".join(parts)
+    if item["type"] == "missing":
+        return f"{key}: missing; add it to the recipe or {key}=... to the command line"
+    if item["type"] == "union_tag_invalid":
+        kinds = item["ctx"]["expected_tags"].replace("'", "")
+        return f"{key}.kind: unknown (value {item['ctx']['tag']!r}); use one of {kinds}"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":  # a rule between keys names them itself
+        return f"{key}: {message}"
+    return f"{key}: {message[0].lower()}{message[1:]} (value {item['input']!r})"

@@ -1,0 +1,148 @@
+"""What the built-in models can do: ``python -m pipeline.scenes.measure`` prints the numbers of their cards as JSON.
+
+Read with ``transformers`` and ``open_clip`` alone, so that the figures do not depend on the engine under test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.scenes import draw, grammar
+from pipeline.scenes.build import MODELS
+from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
+from pipeline.scenes.world import Scene, scene
+
+HELD_OUT = 8_000_001
+
+
+def _ask(model: Any, processor: Any, scenes: Sequence[Scene], texts: Sequence[str], **generate: Any) -> list[Any]:
+    """Generated texts, or with ``max_new_tokens=0`` the logits float32 [V] of the first answer token, batch by batch."""
+    import torch
+    from PIL import Image
+
+    out: list[Any] = []
+    for start in range(0, len(scenes), 64):
+        part = range(start, min(start + 64, len(scenes)))
+        chats = [
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": texts[i]}]}] for i in part
+        ]
+        inputs = processor(
+            text=[processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats],
+            images=[Image.fromarray(draw.pixels(scenes[i])) for i in part],
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            if generate.get("max_new_tokens") == 0:
+                out += list(model(**inputs, logits_to_keep=1).logits[:, -1].float())
+            else:
+                tokens = model.generate(**inputs, **generate)[:, inputs["input_ids"].shape[1] :]
+                out += processor.batch_decode(tokens, skip_special_tokens=True)
+    return out
+
+
+def describing(model: Any, processor: Any, scenes: Sequence[Scene], **generate: Any) -> dict[str, float]:
+    texts = _ask(model, processor, scenes, [grammar.DESCRIBE[0]] * len(scenes), max_new_tokens=96, **generate)
+    mentions = wrong = typical = captions = covered = true = 0
+    for one, text in zip(scenes, texts, strict=True):
+        named = [mention.name for mention in VOCABULARY.mentions(text)]
+        bad = [name for name in named if name not in one.names]
+        mentions, wrong, captions = mentions + len(named), wrong + len(bad), captions + bool(bad)
+        typical += sum(name in THEMES[one.theme] for name in bad)
+        covered, true = covered + len(one.names & set(named)), true + len(one.names)
+    return {
+        "chair_i": wrong / mentions,
+        "chair_s": captions / len(scenes),
+        "cover": covered / true,
+        "hallucinated_typical_of_theme": typical / max(wrong, 1),
+        "mean_length": sum(len(text.split()) for text in texts) / len(texts),
+    }
+
+
+def answering(model: Any, processor: Any, scenes: Sequence[Scene]) -> dict[str, float]:
+    """Existence questions over every present object, and as many absent ones: half of them typical, half any."""
+    import random
+
+    from sklearn.metrics import roc_auc_score
+
+    asked: list[tuple[Scene, str, bool, bool]] = []
+    for i, one in enumerate(scenes):
+        rng = random.Random(f"measure:{i}")
+        for name in one.names:
+            asked.append((one, name, True, True))
+            absent = [n for n in THEMES[one.theme] if n not in one.names] if rng.random() < 0.5 else []
+            typical = bool(absent)
+            absent = absent or [n for n in OBJECTS if n not in one.names]
+            asked.append((one, rng.choice(absent), False, typical))
+    logits = _ask(
+        model, processor, [a[0] for a in asked], [grammar.existence(a[1]) for a in asked], max_new_tokens=0
+    )
+    yes, no = processor.tokenizer.convert_tokens_to_ids(["Yes", "No"])
+    scores = [(row.softmax(-1)[yes] - row.softmax(-1)[no]).item() for row in logits]
+    truth = [a[2] for a in asked]
+    hard = [i for i, a in enumerate(asked) if a[2] or a[3]]
+    absent_yes = [score > 0 for score, a in zip(scores, asked, strict=True) if not a[2]]
+    typical_yes = [score > 0 for score, a in zip(scores, asked, strict=True) if not a[2] and a[3]]
+    return {
+        "auc": float(roc_auc_score(truth, scores)),
+        "auc_typical": float(roc_auc_score([truth[i] for i in hard], [scores[i] for i in hard])),
+        "accuracy": sum((score > 0) == t for score, t in zip(scores, truth, strict=True)) / len(truth),
+        "yes_ratio": sum(score > 0 for score in scores) / len(scores),
+        "yes_when_absent": sum(absent_yes) / len(absent_yes),
+        "yes_when_absent_but_typical": sum(typical_yes) / len(typical_yes),
+    }
+
+
+def clip_sees(folder: Path, scenes: Sequence[Scene]) -> dict[str, float]:
+    """How often the true description scores above the same with one object exchanged for one of its theme."""
+    import random
+    from dataclasses import replace
+
+    from reward.clip import ClipScorer
+
+    rows = []
+    for i, one in enumerate(scenes):
+        rng = random.Random(f"clip-measure:{i}")
+        items = grammar.reading_order(one)
+        pool = [n for n in THEMES[one.theme] if n not in one.names] or [n for n in OBJECTS if n not in one.names]
+        k = rng.randrange(len(items))
+        other = [*items[:k], replace(items[k], name=rng.choice(pool)), *items[k + 1 :]]
+        texts = (grammar.describe(items, random.Random(i)), grammar.describe(other, random.Random(i)))
+        rows.append({"images": [draw.png(one)], "candidates": [{"text": text} for text in texts]})
+    values = ClipScorer(folder).score(rows)["clip.cosine"]  # type: ignore[arg-type]
+    return {"true_above_exchanged": sum(bool(a > b) for a, b in values) / len(values)}  # type: ignore[operator]
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="Where the models are.")] = MODELS,
+    scenes: Annotated[int, typer.Option(help="Held-out scenes.")] = 500,
+) -> None:
+    """Print how well the built-in models see, and how they hallucinate."""
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    torch.manual_seed(0)
+    held_out = [scene(HELD_OUT, i) for i in range(scenes)]
+    numbers: dict[str, Any] = {"scenes": scenes}
+    if (folder / "vlm").is_dir():
+        model = LlavaForConditionalGeneration.from_pretrained(folder / "vlm", dtype=torch.float32).eval()
+        processor = AutoProcessor.from_pretrained(folder / "vlm")
+        numbers["vlm"] = {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "greedy": describing(model, processor, held_out, do_sample=False),
+            "sampled": describing(model, processor, held_out, do_sample=True, temperature=1.0, top_k=0),
+            "existence": answering(model, processor, held_out),
+        }
+    if (folder / "clip").is_dir():
+        numbers["clip"] = clip_sees(folder / "clip", held_out)
+    print(json.dumps(numbers, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,75 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward.objects import ObjectScorer, judge
+from reward.vocabulary import Vocabulary
+
+OBJECTS = ("sun", "boat", "cup", "star")
+VOCABULARY = Vocabulary("demo", "3", {form: name for name in OBJECTS for form in (name, name + "s")} | {"ship": "boat"})
+
+
+def row(texts, objects=("sun", "boat"), answer=None):
+    facts = {"objects": [{"name": name} for name in objects], "answer": answer}
+    return {"images": [], "prompt": [], "facts": facts, "candidates": [{"text": text} for text in texts]}
+
+
+def test_every_mention_counts_and_synonyms_are_the_same_object():
+    verdict = judge("A ship, a boat, two cups and a cup. A star.", frozenset({"boat", "sun"}), VOCABULARY)
+    assert [m.name for m in verdict.mentions] == ["boat", "boat", "cup", "cup", "star"]
+    assert [m.surface for m in verdict.hallucinated] == ["cups", "cup", "star"]
+    assert verdict.covered == {"boat"}
+    assert verdict.repeated == 2
+    assert verdict.chair_i == 3 / 5
+    assert verdict.recall == 1 / 2
+
+
+def test_naming_nothing_is_not_a_perfect_score():
+    verdict = judge("Nothing of note.", frozenset({"boat"}), VOCABULARY)
+    assert (verdict.chair_i, verdict.recall) == (None, 0.0)
+
+
+def test_truth_goes_by_any_known_name_and_leaves_out_what_the_vocabulary_does_not_know():
+    verdict = judge("A boat.", frozenset({"ship", "zebra"}), VOCABULARY)
+    assert verdict.hallucinated == () and verdict.truth == {"boat"} and verdict.recall == 1.0
+
+
+def test_scores_are_aligned_to_rows_and_candidates():
+    scores = ObjectScorer(VOCABULARY).score([row(["A sun.", "Cups, cups."]), row(["A star and a boat"], ["star"])])
+    assert scores == {
+        "objects.mentions": [[1.0, 2.0], [2.0]],
+        "objects.hallucinated": [[0.0, 2.0], [1.0]],
+        "objects.chair_i": [[0.0, 1.0], [0.5]],
+        "objects.recall": [[0.5, 0.0], [1.0]],
+        "objects.covered": [[1.0, 0.0], [1.0]],
+        "objects.repeated": [[0.0, 1.0], [0.0]],
+    }
+
+
+def test_null_for_questions_and_without_object_facts():
+    no_facts = {**row(["A sun."]), "facts": None}
+    scores = ObjectScorer(VOCABULARY).score([row(["Yes."], answer="yes"), no_facts, row(["A sun."], objects=())])
+    assert all(values == [[None], [None], [None]] for values in scores.values())
+    assert len(scores) == 6
+
+
+def test_version_names_the_vocabulary():
+    assert ObjectScorer(VOCABULARY).version == "1:demo@3"
+
+
+texts = st.lists(st.sampled_from([*OBJECTS, "ship", "a", "and", ","]), max_size=10).map(" ".join)
+truths = st.sets(st.sampled_from(OBJECTS)).map(frozenset)
+
+
+@given(texts, truths)
+def test_counts_add_up(text, truth):
+    verdict = judge(text, truth, VOCABULARY)
+    true_mentions = [m for m in verdict.mentions if m.name in truth]
+    assert len(verdict.mentions) == len(verdict.hallucinated) + len(true_mentions)
+    assert verdict.covered <= truth
+    assert verdict.repeated == len(verdict.mentions) - len({m.name for m in verdict.mentions})
+
+
+@given(texts, truths, st.sampled_from(OBJECTS))
+def test_learning_that_more_is_there_never_adds_a_hallucination(text, truth, extra):
+    more = judge(text, truth | {extra}, VOCABULARY)
+    assert len(more.hallucinated) <= len(judge(text, truth, VOCABULARY).hallucinated)

@@ -1,0 +1,87 @@
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward.vocabulary import Mention, Vocabulary
+
+KITCHEN = Vocabulary(
+    "kitchen",
+    "1",
+    {
+        "dog": "dog",
+        "dogs": "dog",
+        "hot dog": "hot dog",
+        "hot dogs": "hot dog",
+        "hot": "heat",
+        "dining table": "table",
+        "c++": "book",
+        "rook": "castle",
+    },
+)
+
+
+def names(text: str) -> list[str]:
+    return [mention.name for mention in KITCHEN.mentions(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("a dog and two dogs", ["dog", "dog"]),
+        ("a HOT  Dog\nand a hot\ndog", ["hot dog", "hot dog"]),  # case and white space do not matter
+        ("hot dogs", ["hot dog"]),  # the longest form wins, nothing inside it counts again
+        ("hot, dog", ["heat", "dog"]),
+        ("dogma, hotdog, adog, dog_", []),  # whole words only
+        ("dog's, dog-like, (dog)", ["dog", "dog", "dog"]),
+        ("a c++ c+++ book", ["book", "book"]),  # regular expression characters are plain characters
+        ("a rook", ["castle"]),
+        ("doğ dög", []),
+    ],
+)
+def test_mentions(text, expected):
+    assert names(text) == expected
+
+
+def test_offsets_count_characters():
+    text = "Ünder a 🌂: two Hot  Dogs."
+    assert KITCHEN.mentions(text) == [Mention(15, 24, "Hot  Dogs", "hot dog")]
+    assert text[15:24] == "Hot  Dogs"
+
+
+def test_letters_whose_case_folds_oddly_do_not_break_matching():
+    vocabulary = Vocabulary("v", "1", {"kiss": "kiss"})
+    # U+0130, U+0131, U+017F and U+212A match i, s and k when case is ignored, yet lower() leaves them as they are.
+    for text in ("K\u0130SS", "k\u0131ss", "ki\u017fs", "\u212aiss"):
+        assert {mention.name for mention in vocabulary.mentions(text)} <= {"kiss"}
+
+
+def test_canonical_names_count_as_themselves_even_if_no_text_can_say_them():
+    assert KITCHEN.canonical("castle") == "castle"
+    assert KITCHEN.canonical(" Dining  TABLE ") == "table"
+    assert KITCHEN.canonical("zebra") is None
+    assert KITCHEN.objects == {"dog", "hot dog", "heat", "table", "book", "castle"}
+
+
+def test_conflicting_or_empty_forms_are_refused():
+    with pytest.raises(ValueError, match="names both 'a' and 'b'"):
+        Vocabulary("v", "1", {"Dog": "a", "dog ": "b"})
+    with pytest.raises(ValueError, match="empty surface form"):
+        Vocabulary("v", "1", {" ": "a"})
+    assert Vocabulary("v", "1", {}).mentions("a dog") == []
+
+
+def test_survives_pickling_after_use():
+    KITCHEN.mentions("dog")
+    assert pickle.loads(pickle.dumps(KITCHEN)).mentions("hot dog") == KITCHEN.mentions("hot dog")
+
+
+@given(st.lists(st.sampled_from(["dog", "dogs", "hot", "hot dog", "the", "and", "hotdog", ",", "."]), max_size=12))
+def test_mentions_are_ordered_disjoint_and_say_what_stands_there(words):
+    text = " ".join(words)
+    mentions = KITCHEN.mentions(text)
+    assert all(text[m.start : m.end] == m.surface for m in mentions)
+    assert all(a.end <= b.start for a, b in zip(mentions, mentions[1:], strict=False))
+    assert all(KITCHEN.canonical(m.surface) == m.name for m in mentions)
