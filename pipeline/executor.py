@@ -1,0 +1,399 @@
+"""Run stages over shards: inline, or on a pool of Ray actors. The only module that imports Ray.
+
+Workers read their input shards and write the output shard themselves; only counts travel through the driver. A stage
+can be killed at any moment and continued: what is finished is what lies on disk.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import EngineError, InputError, PipelineError, StoreError, TooManyFailures
+from pipeline.progress import Progress
+from pipeline.stages import Stage, WorkerSpec
+from pipeline.store import Record, Run, changes, make_record
+from pipeline.tables import failed
+
+Resume = Literal["never", "if-possible", "always"]
+#: Shards handed to a worker at a time: the next one is read and its images decoded while the engine is busy.
+IN_FLIGHT = 2
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """``rows`` and ``failed`` count the whole table, ``seconds`` every run that worked on it, ``reused`` shards."""
+
+    seconds: float
+    rows: int
+    failed: int
+    reused: int
+    extras: Mapping[str, int] = field(default_factory=dict)
+
+
+class Executor:
+    """Runs stages of one run directory. A context manager: leaving it stops the workers.
+
+    The pool of the last stage stays warm until a stage with another ``WorkerSpec`` needs its resources.
+    """
+
+    def __init__(
+        self, run: Run, max_failure_rate: float = 0.01, shard_retries: int = 2, progress: Progress | None = None
+    ) -> None:
+        self._store = run
+        self._max_failure_rate = max_failure_rate
+        self._shard_retries = shard_retries
+        self._progress = progress or Progress()
+        self._pool: _Pool | None = None
+        self._started_ray = False
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+        if self._started_ray:
+            import ray
+
+            ray.shutdown()
+            self._started_ray = False
+
+    def run(self, stage: Stage, resume: Resume = "if-possible") -> StageResult:
+        """Make every missing shard of ``stage``.
+
+        Raises:
+            PipelineError: of a kind that trying again cannot cure; finished shards are kept.
+            TooManyFailures: more rows failed than ``max_failure_rate`` allows.
+            StoreError: ``resume`` is "always" and an option has changed.
+        """
+        shards = self._store.shards(stage.inputs[0])
+        if not shards:
+            raise InputError(f"stage {stage.name!r} reads {stage.inputs[0]!r}, which has no shards", "run that first")
+        record = prepare(self._store, stage, resume)
+        done = set(self._store.shards(stage.name))
+        for stray in done - set(shards):
+            self._store.remove(stage.name, stray)
+        todo = [shard for shard in shards if shard not in done]
+        if not todo and record.finished:
+            return self._finish(record, len(shards))
+        clock = _Clock(self._store, record)
+        with self._progress.stage(stage.name, self._rows(stage, shards), self._rows(stage, done & set(shards))) as bar:
+            for counts in self._work(stage, todo):
+                bar.advance(counts["rows"], counts.get("failed", 0), _extras(counts))
+                clock.tick()
+        return self._finish(clock.record(), len(done & set(shards)))
+
+    def write(
+        self, stage: Stage, shards: Mapping[int, pa.Table], resume: Resume = "if-possible", seconds: float = 0.0
+    ) -> StageResult:
+        """Write a table that has no input table, shard by shard; shards that are already there unchanged stay."""
+        record = prepare(self._store, stage, resume)
+        for stray in set(self._store.shards(stage.name)) - set(shards):
+            self._store.remove(stage.name, stray)
+        for shard, table in shards.items():
+            self._store.write(stage.name, shard, table.cast(stage.schema))
+        return self._finish(replace(record, seconds=record.seconds + seconds), 0)
+
+    def _work(self, stage: Stage, todo: list[int]) -> Iterator[dict[str, int]]:
+        if not todo:
+            return iter(())
+        if stage.worker is None:
+            return (process_shard(stage, None, self._store.path, shard) for shard in todo)
+        return self._warm(stage.worker).run(stage, self._store, todo, self._shard_retries)
+
+    def _warm(self, spec: WorkerSpec) -> _Pool:
+        if self._pool is not None and self._pool.spec != spec:
+            self._pool.close()
+            self._pool = None
+        if self._pool is None:
+            self._started_ray = start_ray() or self._started_ray
+            self._pool = _Pool(spec)
+        return self._pool
+
+    def _rows(self, stage: Stage, shards: Iterable[int]) -> int:
+        return sum(self._store.read(stage.inputs[0], shard).num_rows for shard in shards)
+
+    def _finish(self, record: Record, reused: int) -> StageResult:
+        status = self._store.table(record.stage).select(["id", "status", "error_type", "error"])
+        bad = status.filter(pc.equal(status["status"], "failed"))
+        record = replace(record, rows=status.num_rows, failed=bad.num_rows, finished=True)
+        self._store.save(record)
+        if bad.num_rows > self._max_failure_rate * status.num_rows:
+            raise _too_many(record, bad, self._max_failure_rate)
+        return StageResult(record.seconds, record.rows, record.failed, reused)
+
+
+def prepare(run: Run, stage: Stage, resume: Resume) -> Record:
+    """Remove the shards of ``stage`` that no longer hold, and write down what the stage is now."""
+    old, new = run.record(stage.name), describe(run, stage)
+    if resume == "never":
+        run.clear(stage.name)
+        old = None
+    run.sweep(stage.name)
+    if old is not None and old.own != new.own:
+        if resume == "always":
+            listed = "; ".join(changes(old, new))
+            raise StoreError(
+                f"stage {stage.name!r} of {run.path} was made with other options: {listed}",
+                "restore them, or use --resume if-possible to make it again",
+            )
+        run.clear(stage.name)
+        old = None
+    dropped = [shard for shard in run.shards(stage.name) if not run.current(stage.name, shard, stage.inputs)]
+    for shard in dropped:
+        run.remove(stage.name, shard)
+    kept = bool(run.shards(stage.name))
+    if old is not None and (kept or not dropped):
+        # The seconds of earlier sessions count as long as some of their work does.
+        finished = old.finished and not dropped and stage.inputs != ()
+        new = replace(new, seconds=old.seconds, finished=finished)
+    run.save(new)
+    return new
+
+
+def describe(run: Run, stage: Stage) -> Record:
+    """The record the stage would have now."""
+    upstream = {name: record.fingerprint for name in stage.inputs if (record := run.record(name)) is not None}
+    return make_record(stage.name, stage.version, stage.options(), upstream)
+
+
+def explain(run: Run, stage: Stage, stale_inputs: Iterable[str] = ()) -> list[str]:
+    """Why the stage would run again, key by key; empty if nothing it depends on has changed."""
+    old = run.record(stage.name)
+    if old is None:
+        return ["never ran"]
+    reasons = changes(old, describe(run, stage))
+    reasons += [f"{name} changes; shards whose input comes out the same are kept" for name in stale_inputs]
+    if not reasons and not old.finished:
+        reasons = [f"unfinished: {len(run.shards(stage.name))} shards are done"]
+    return reasons
+
+
+def process_shard(stage: Stage, model: Any, run_path: Path, shard: int) -> dict[str, int]:
+    """Make one shard and return its counts. Runs in the driver or in a worker."""
+    run = Run(run_path)
+    tables = {name: run.read(name, shard) for name in stage.inputs}
+    table = stage.process(model, tables).cast(stage.schema)
+    run.write(stage.name, shard, table, run.input_digests(stage.inputs, shard))
+    failures = pc.sum(pc.equal(table["status"], "failed")).as_py() or 0
+    return {"rows": tables[stage.inputs[0]].num_rows, "failed": int(failures), **stage.extras(table)}
+
+
+def _fail_shard(stage: Stage, run: Run, shard: int, error_type: str, error: str) -> dict[str, int]:
+    """Every row of the shard becomes a failed row; a later run tries the shard again."""
+    ids = list(dict.fromkeys(run.read(stage.inputs[0], shard)["id"].to_pylist()))
+    rows = [{"id": one, **failed(error_type, error)} for one in ids]
+    table = pa.Table.from_pylist(rows, schema=stage.schema)
+    run.write(stage.name, shard, table, run.input_digests(stage.inputs, shard), retry=True)
+    return {"rows": len(ids), "failed": len(ids)}
+
+
+def _extras(counts: Mapping[str, int]) -> dict[str, int]:
+    return {key: value for key, value in counts.items() if key not in ("rows", "failed")}
+
+
+def _too_many(record: Record, bad: pa.Table, allowed: float) -> TooManyFailures:
+    types = collections.Counter(bad["error_type"].to_pylist())
+    kind, count = types.most_common(1)[0]
+    sample = next(row for row in bad.to_pylist() if row["error_type"] == kind)
+    return TooManyFailures(
+        f"stage {record.stage!r}: {bad.num_rows} of {record.rows} rows failed, more than max_failure_rate={allowed:g}; "
+        f"most often {kind} ({count}), for instance row {sample['id']}: {sample['error']}",
+        "correct the cause and run again (what is finished is kept), or raise max_failure_rate",
+    )
+
+
+class _Clock:
+    """Adds up the seconds a stage has taken, and writes them down as it goes, so a kill loses a few at most."""
+
+    def __init__(self, run: Run, record: Record) -> None:
+        self._run, self._record = run, record
+        self._start = self._saved = time.monotonic()
+
+    def record(self) -> Record:
+        return replace(self._record, seconds=self._record.seconds + time.monotonic() - self._start)
+
+    def tick(self) -> None:
+        if time.monotonic() - self._saved > 2:
+            self._saved = time.monotonic()
+            self._run.save(self.record())
+
+
+# ---------------------------------------------------------------------------------------------------------------- Ray
+
+
+def start_ray() -> bool:
+    """Connect to the cluster at ``RAY_ADDRESS``, or start Ray here. Returns whether this call did so."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray otherwise announces a change of its defaults for GPU visibility at every start.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return False
+    try:
+        ray.init(
+            ignore_reinit_error=True,
+            include_dashboard=False,
+            log_to_driver=bool(os.environ.get("PIPELINE_WORKER_LOGS")),
+            configure_logging=False,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        address = os.environ.get("RAY_ADDRESS")
+        where = f"connect to RAY_ADDRESS={address}" if address else "start on this machine"
+        raise EngineError(
+            f"Ray cannot {where}: {error}", "check RAY_ADDRESS, or free memory and space in /tmp"
+        ) from error
+    return True
+
+
+class _Worker:
+    """One process of a pool. ``ready`` tells why ``open`` failed; an actor whose __init__ raises only says it died."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        os.environ.update(dict(spec.env))
+        self._error: Exception | None = None
+        self._model: Any = None
+        try:
+            self._model = spec.open()
+        except PipelineError as error:
+            self._error = error
+        except Exception as error:
+            self._error = EngineError(
+                f"{spec.kind} cannot be opened ({type(error).__name__}: {error})",
+                "set PIPELINE_WORKER_LOGS=1 to see the worker's own messages",
+            )
+
+    def ready(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def run(self, stage: Stage, run_path: Path, shard: int) -> dict[str, int]:
+        return process_shard(stage, self._model, run_path, shard)
+
+
+@dataclass
+class _Task:
+    shard: int
+    deaths: int = 0
+
+
+class _Pool:
+    """``spec.count`` actors. State: which actor works on which shards."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        import ray
+
+        self.spec = spec
+        self._gpus = spec.gpus if ray.cluster_resources().get("GPU", 0) > 0 else 0.0
+        self._check_resources(ray.cluster_resources())
+        self._actors = [self._start() for _ in range(spec.count)]
+
+    def run(self, stage: Stage, run: Run, shards: Iterable[int], retries: int) -> Iterator[dict[str, int]]:
+        """Counts per shard, as they finish."""
+        import ray
+
+        path = run.path.resolve()
+        # Two queues: a shard that saw its worker die runs alone, so that it cannot take an innocent one along again.
+        fresh = collections.deque(_Task(shard) for shard in shards)
+        suspects: collections.deque[_Task] = collections.deque()
+        flying: dict[Any, tuple[int, _Task]] = {}
+        while fresh or suspects or flying:
+            for slot, actor in enumerate(self._actors):
+                own = [task for at, task in flying.values() if at == slot]
+                while (task := _next(fresh, suspects, own)) is not None:
+                    flying[actor.run.remote(stage, path, task.shard)] = (slot, task)
+                    own.append(task)
+            (reference, *_), _rest = ray.wait(list(flying), num_returns=1)
+            slot, task = flying.pop(reference)
+            try:
+                counts: dict[str, int] = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                _raise_permanent(error)
+                self._replace(slot)
+                hurt = [task, *(other for at, other in flying.values() if at == slot)]
+                flying = {key: value for key, value in flying.items() if value[0] != slot}
+                for one in hurt:
+                    one.deaths += 1
+                    if one.deaths <= retries:
+                        suspects.append(one)
+                    else:
+                        yield _fail_shard(stage, run, one.shard, *_reason(error))
+            else:
+                yield counts
+
+    def close(self) -> None:
+        import ray
+
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+    def _start(self) -> Any:
+        import ray
+
+        # Threads let the next shard be read while the engine works on this one.
+        options = {"num_cpus": self.spec.cpus, "num_gpus": self._gpus, "max_concurrency": IN_FLIGHT}
+        actor = ray.remote(_Worker).options(**options).remote(self.spec)
+        try:
+            ray.get(actor.ready.remote())
+        except ray.exceptions.RayError as error:
+            _raise_permanent(error)
+            raise EngineError(
+                f"a worker of {self.spec.kind} died while it started: {_reason(error)[1]}",
+                "it may be out of memory; set PIPELINE_WORKER_LOGS=1 to see its own messages",
+            ) from error
+        return actor
+
+    def _replace(self, slot: int) -> None:
+        import ray
+
+        ray.kill(self._actors[slot])
+        self._actors[slot] = self._start()
+
+    def _check_resources(self, cluster: Mapping[str, float]) -> None:
+        """Ray would wait for ever for a machine that never comes."""
+        for name, each in (("CPU", self.spec.cpus), ("GPU", self._gpus)):
+            wanted = each * self.spec.count
+            if wanted > cluster.get(name, 0):
+                raise EngineError(
+                    f"{self.spec.count} workers of {self.spec.kind} need {wanted:g} {name}s, "
+                    f"the cluster has {cluster.get(name, 0):g}",
+                    "lower `workers`, or set RAY_ADDRESS to a larger cluster",
+                )
+
+
+def _next(fresh: collections.deque[_Task], suspects: collections.deque[_Task], own: list[_Task]) -> _Task | None:
+    """The next shard for a worker that has ``own`` in flight, or None if it should get no more."""
+    if suspects and not own:
+        return suspects.popleft()
+    if fresh and len(own) < IN_FLIGHT and not any(task.deaths for task in own):
+        return fresh.popleft()
+    return None
+
+
+def _raise_permanent(error: Exception) -> None:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, PipelineError):
+        raise cause from None
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """``error_type`` and a message of one line."""
+    cause = getattr(error, "cause", None)
+    if cause is not None:
+        return type(cause).__name__, f"{cause}"
+    return "worker_died", " ".join(str(error).split())[:300]

@@ -1,0 +1,90 @@
+"""What a stage tells while it runs: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+
+class Progress:
+    """Reports to ``stream``. ``every`` is the least number of seconds between two plain lines."""
+
+    def __init__(self, stream: TextIO | None = None, every: float = 5.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every = every
+
+    @contextmanager
+    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
+        """``total`` rows, ``done`` of which an earlier run has made."""
+        if self._stream.isatty():
+            with _rich(self._stream) as display:
+                task = display.add_task(name, total=total, completed=done, detail="")
+                yield Bar(name, total, done, lambda bar: display.update(task, completed=bar.done, detail=bar.detail))
+            return
+        last = time.monotonic()
+
+        def line(bar: Bar) -> None:
+            nonlocal last
+            if time.monotonic() - last >= self._every:
+                last = time.monotonic()
+                self._stream.write(f"{bar.line}\n")
+                self._stream.flush()
+
+        bar = Bar(name, total, done, line)
+        yield bar
+        self._stream.write(f"{bar.line}, {bar.seconds:.1f} s\n")
+        self._stream.flush()
+
+
+class Bar:
+    """Counts of one stage. Rates count only what this session did, so a resumed stage does not look fast."""
+
+    def __init__(self, name: str, total: int, done: int, show: Any) -> None:
+        self.name, self.total, self.done, self.failed = name, total, done, 0
+        self._show = show
+        self._before, self._start = done, time.monotonic()
+        self._extras: dict[str, int] = {}
+
+    def advance(self, rows: int, failed: int, extras: Mapping[str, int]) -> None:
+        self.done += rows
+        self.failed += failed
+        for key, value in extras.items():
+            self._extras[key] = self._extras.get(key, 0) + value
+        self._show(self)
+
+    @property
+    def seconds(self) -> float:
+        return max(time.monotonic() - self._start, 1e-9)
+
+    @property
+    def detail(self) -> str:
+        rate = (self.done - self._before) / self.seconds
+        parts = [f"{rate:,.1f} rows/s", *(f"{v / self.seconds:,.0f} {k}/s" for k, v in self._extras.items())]
+        return ", ".join(parts + ([f"{self.failed} failed"] if self.failed else []))
+
+    @property
+    def line(self) -> str:
+        rate = (self.done - self._before) / self.seconds
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
+        return f"{self.name}: {self.done}/{self.total} rows, {self.detail}{left}"
+
+
+def _rich(stream: TextIO) -> RichProgress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+        console=Console(file=stream),
+    )
