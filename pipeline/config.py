@@ -111,8 +111,15 @@ class Clip(_Frozen):
     workers: Count = 1
 
 
+class Objects(_Frozen):
+    """``vocabulary`` is ``scenes``, or a JSON file ``{"surface form": "object"}`` with every plural and synonym."""
+
+    vocabulary: str = "scenes"
+
+
 class Score(_Frozen):
     scorers: tuple[Literal["objects", "correctness", "clip"], ...] = ("objects", "correctness")
+    objects: Objects = Objects()
     clip: Clip = Clip()
 
     @model_validator(mode="after")
@@ -127,7 +134,7 @@ class Score(_Frozen):
 class Pair(_Frozen):
     """``weights`` maps a score name to its weight in the sum that ranks candidates; null scores do not count.
 
-    ``max_repeated`` bounds how often the same three words may follow each other in a text.
+    ``max_repeated`` bounds how often a phrase of one to four words may follow itself in a text.
     """
 
     policy: Literal["best_vs_worst"] = "best_vs_worst"
@@ -164,6 +171,14 @@ class Recipe(_Frozen):
     # Checked by `training.config` and `training.evaluation`, which this package does not import.
     train: dict[str, Any] | None = None
     evaluate: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _scores_exist(self) -> Recipe:
+        unknown = sorted(name for name in self.pair.weights if name.split(".")[0] not in self.score.scorers)
+        if unknown:
+            have = ", ".join(self.score.scorers)
+            raise ValueError(f"pair.weights: no scorer gives {', '.join(unknown)}; score.scorers has {have}")
+        return self
 
     @property
     def run_dir(self) -> Path:
@@ -313,5 +328,5 @@ def _explain(item: Any) -> str:
         return f"{key}.kind: unknown (value {item['ctx']['tag']!r}); use one of {kinds}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":  # a rule between keys names them itself
-        return f"{key}: {message}"
+        return f"{key}: {message}" if key else message
     return f"{key}: {message[0].lower()}{message[1:]} (value {item['input']!r})"

@@ -9,21 +9,21 @@ from __future__ import annotations
 import collections
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import EngineError, InputError, PipelineError, StoreError, TooManyFailures
+from pipeline.errors import EngineError, InputError, PipelineError, TooManyFailures
 from pipeline.progress import Progress
+from pipeline.resume import Resume, prepare
 from pipeline.stages import Stage, WorkerSpec
-from pipeline.store import Record, Run, changes, make_record
+from pipeline.store import Record, Run
 from pipeline.tables import failed
 
-Resume = Literal["never", "if-possible", "always"]
 #: Shards handed to a worker at a time: the next one is read and its images decoded while the engine is busy.
 IN_FLIGHT = 2
 
@@ -97,15 +97,22 @@ class Executor:
         return self._finish(clock.record(), len(done & set(shards)))
 
     def write(
-        self, stage: Stage, shards: Mapping[int, pa.Table], resume: Resume = "if-possible", seconds: float = 0.0
+        self, stage: Stage, make: Callable[[], Mapping[int, pa.Table]], resume: Resume = "if-possible"
     ) -> StageResult:
-        """Write a table that has no input table, shard by shard; shards that are already there unchanged stay."""
+        """Write a stage that reads no table: ``make`` returns all its shards, and is not called if they still hold."""
         record = prepare(self._store, stage, resume)
-        for stray in set(self._store.shards(stage.name)) - set(shards):
+        done = self._store.shards(stage.name)
+        if record.finished:
+            return self._finish(record, len(done))
+        clock = _Clock(self._store, record)
+        shards = make()
+        for stray in set(done) - set(shards):
             self._store.remove(stage.name, stray)
-        for shard, table in shards.items():
-            self._store.write(stage.name, shard, table.cast(stage.schema))
-        return self._finish(replace(record, seconds=record.seconds + seconds), 0)
+        with self._progress.stage(stage.name, sum(table.num_rows for table in shards.values())) as bar:
+            for shard, table in shards.items():
+                self._store.write(stage.name, shard, table.cast(stage.schema))
+                bar.advance(table.num_rows, failures(table), stage.extras(table))
+        return self._finish(clock.record(), 0)
 
     def _work(self, stage: Stage, todo: list[int]) -> Iterator[dict[str, int]]:
         if not todo:
@@ -136,60 +143,17 @@ class Executor:
         return StageResult(record.seconds, record.rows, record.failed, reused)
 
 
-def prepare(run: Run, stage: Stage, resume: Resume) -> Record:
-    """Remove the shards of ``stage`` that no longer hold, and write down what the stage is now."""
-    old, new = run.record(stage.name), describe(run, stage)
-    if resume == "never":
-        run.clear(stage.name)
-        old = None
-    run.sweep(stage.name)
-    if old is not None and old.own != new.own:
-        if resume == "always":
-            listed = "; ".join(changes(old, new))
-            raise StoreError(
-                f"stage {stage.name!r} of {run.path} was made with other options: {listed}",
-                "restore them, or use --resume if-possible to make it again",
-            )
-        run.clear(stage.name)
-        old = None
-    dropped = [shard for shard in run.shards(stage.name) if not run.current(stage.name, shard, stage.inputs)]
-    for shard in dropped:
-        run.remove(stage.name, shard)
-    kept = bool(run.shards(stage.name))
-    if old is not None and (kept or not dropped):
-        # The seconds of earlier sessions count as long as some of their work does.
-        finished = old.finished and not dropped and stage.inputs != ()
-        new = replace(new, seconds=old.seconds, finished=finished)
-    run.save(new)
-    return new
-
-
-def describe(run: Run, stage: Stage) -> Record:
-    """The record the stage would have now."""
-    upstream = {name: record.fingerprint for name in stage.inputs if (record := run.record(name)) is not None}
-    return make_record(stage.name, stage.version, stage.options(), upstream)
-
-
-def explain(run: Run, stage: Stage, stale_inputs: Iterable[str] = ()) -> list[str]:
-    """Why the stage would run again, key by key; empty if nothing it depends on has changed."""
-    old = run.record(stage.name)
-    if old is None:
-        return ["never ran"]
-    reasons = changes(old, describe(run, stage))
-    reasons += [f"{name} changes; shards whose input comes out the same are kept" for name in stale_inputs]
-    if not reasons and not old.finished:
-        reasons = [f"unfinished: {len(run.shards(stage.name))} shards are done"]
-    return reasons
-
-
 def process_shard(stage: Stage, model: Any, run_path: Path, shard: int) -> dict[str, int]:
     """Make one shard and return its counts. Runs in the driver or in a worker."""
     run = Run(run_path)
     tables = {name: run.read(name, shard) for name in stage.inputs}
     table = stage.process(model, tables).cast(stage.schema)
     run.write(stage.name, shard, table, run.input_digests(stage.inputs, shard))
-    failures = pc.sum(pc.equal(table["status"], "failed")).as_py() or 0
-    return {"rows": tables[stage.inputs[0]].num_rows, "failed": int(failures), **stage.extras(table)}
+    return {"rows": tables[stage.inputs[0]].num_rows, "failed": failures(table), **stage.extras(table)}
+
+
+def failures(table: pa.Table) -> int:
+    return int(pc.sum(pc.equal(table["status"], "failed")).as_py() or 0)
 
 
 def _fail_shard(stage: Stage, run: Run, shard: int, error_type: str, error: str) -> dict[str, int]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.store import Record, Run
 
 #: The stages whose tables are read, in order. A prompt's failure is charged to the first that reports one.
 STAGES = ("source", "sample", "score", "pair")
+#: Every step that may leave a record, in the order in which they run.
+STEPS = ("source", "sample", "score", "pair", "publish", "eval-source", "eval-before", "train", "eval-after")
 PAIRED = "paired"
 UNFINISHED = "not finished"
 
@@ -61,7 +63,7 @@ class Findings:
     """``outcomes`` holds exactly one entry per prompt: ``"paired"``, a drop reason, a failure, or ``"not finished"``.
 
     ``failures`` is keyed by (stage, error type) and holds (count, one message). ``words`` are (chosen, rejected) word
-    counts per pair. ``stages`` holds each stage's ``stage.json`` and ``shards`` how many of its files are there.
+    counts per pair. ``stages`` holds the record of each step that started, ``shards`` how many it has finished.
     """
 
     prompts: int
@@ -79,7 +81,7 @@ class Findings:
     scores: Mapping[str, Spread]
     words: Sequence[tuple[int, int]]
     examples: Sequence[Example]
-    stages: Mapping[str, Mapping[str, Any]]
+    stages: Mapping[str, Record]
     shards: Mapping[str, int]
 
     @property
@@ -103,17 +105,17 @@ def collect(run_dir: Path, examples: int = 24, with_images: bool = True) -> Find
     Raises:
         InputError: there is no ``source`` table, or a row refers to a candidate that does not exist.
     """
-    names = sorted(path.name for path in (run_dir / "source").glob("data-*.arrow"))
-    if not names:
+    run = Run(run_dir)
+    shards = {stage: run.shards(stage) for stage in STAGES}
+    if not shards["source"]:
         raise InputError(f"{run_dir} has no source/data-*.arrow", "give the directory of a run that has been started")
     reader = _Reader(examples)
-    for name in names:
-        reader.read(run_dir, name)
-    chosen = reader.drawn(examples)
+    for shard in shards["source"]:
+        reader.read({stage: run.read(stage, shard) if shard in shards[stage] else None for stage in STAGES}, shard)
+    drawn = reader.drawn(examples)
     if with_images:
-        chosen = list(_with_images(run_dir, chosen))
-    infos = {stage: _stage_info(run_dir / stage) for stage in STAGES if (run_dir / stage).is_dir()}
-    shards = {stage: len(list((run_dir / stage).glob("data-*.arrow"))) for stage in infos}
+        drawn = list(_with_images(run, drawn))
+    records = {step: run.record(step) for step in STEPS}
     return Findings(
         prompts=reader.prompts,
         candidates=reader.candidates,
@@ -129,9 +131,9 @@ def collect(run_dir: Path, examples: int = 24, with_images: bool = True) -> Find
         sources=reader.sources,
         scores=dict(sorted(reader.scores.items())),
         words=tuple(reader.words),
-        examples=tuple(example for _, example in chosen),
-        stages=infos,
-        shards=shards,
+        examples=tuple(example for _, example in drawn),
+        stages={stage: record for stage, record in records.items() if record is not None},
+        shards={step: len(run.shards(step)) for step in STEPS},
     )
 
 
@@ -153,15 +155,16 @@ class _Reader:
         self.scores: dict[str, Spread] = {}
         self.words: list[tuple[int, int]] = []
         self._examples = examples
-        self._kept: dict[bool, list[tuple[int, int, str, Example]]] = {True: [], False: []}
+        self._kept: dict[bool, list[tuple[int, int, int, Example]]] = {True: [], False: []}
         self._ticket = count()
 
-    def read(self, run_dir: Path, shard: str) -> None:
-        prompts = _rows(run_dir / "source" / shard, without=("images",))
-        candidates = {row["id"]: row for row in _rows(run_dir / "sample" / shard)}
-        scores = {row["id"]: row for row in _rows(run_dir / "score" / shard)}
+    def read(self, tables: Mapping[str, pa.Table | None], shard: int) -> None:
+        """One shard of each stage; None where the stage has not got there yet."""
+        prompts = _rows(tables["source"], without=("images",))
+        candidates = {row["id"]: row for row in _rows(tables["sample"])}
+        scores = {row["id"]: row for row in _rows(tables["score"])}
         pairs: dict[str, list[dict[str, Any]]] = {}
-        for row in _rows(run_dir / "pair" / shard):
+        for row in _rows(tables["pair"]):
             pairs.setdefault(row["id"], []).append(row)
         for prompt in prompts:
             id = prompt["id"]
@@ -176,7 +179,7 @@ class _Reader:
                 if pair["status"] == "ok" and pair["chosen"] is not None:
                     self._count_pair(prompt, pair, of_prompt, named, shard)
 
-    def drawn(self, examples: int) -> list[tuple[str, Example]]:
+    def drawn(self, examples: int) -> list[tuple[int, Example]]:
         """The examples with the shard they come from, smallest hash first; open prompts before questions."""
         open_prompts, questions = (
             [(shard, example) for _, _, shard, example in sorted(self._kept[kind], reverse=True)]
@@ -223,12 +226,12 @@ class _Reader:
         pair: Mapping[str, Any],
         candidates: Sequence[Mapping[str, Any]],
         named: Mapping[str, Mapping[str, Any]],
-        shard: str,
+        shard: int,
     ) -> None:
         better, worse = pair["chosen"], pair["rejected"]
         if worse is None or not 0 <= max(better, worse) < len(candidates):
             raise InputError(
-                f"pair/{shard}: id {prompt['id']!r} pairs candidates {better} and {worse} of {len(candidates)}",
+                f"pair, shard {shard}: id {prompt['id']!r} pairs candidates {better} and {worse} of {len(candidates)}",
                 "delete the pair directory and run the stage again",
             )
         chosen, rejected = candidates[better], candidates[worse]
@@ -260,37 +263,20 @@ class _Reader:
             heapq.heappop(kept)
 
 
-def _with_images(run_dir: Path, drawn: Iterable[tuple[str, Example]]) -> Iterable[tuple[str, Example]]:
-    drawn = list(drawn)
+def _with_images(run: Run, drawn: Sequence[tuple[int, Example]]) -> Iterable[tuple[int, Example]]:
     images: dict[str, tuple[bytes, ...]] = {}
     for shard in {shard for shard, _ in drawn}:
         wanted = {example.id for of_shard, example in drawn if of_shard == shard}
-        table = _table(run_dir / "source" / shard).select(["id", "images"])
+        table = run.read("source", shard)
         for index, id in enumerate(table.column("id").to_pylist()):
             if id in wanted:
                 images[id] = tuple(image["bytes"] for image in table.column("images")[index].as_py() if image["bytes"])
     for shard, example in drawn:
-        known = {name: getattr(example, name) for name in Example.__dataclass_fields__}
-        yield shard, Example(**{**known, "images": images.get(example.id, ())})
+        yield shard, replace(example, images=images.get(example.id, ()))
 
 
-def _rows(path: Path, without: Sequence[str] = ()) -> list[dict[str, Any]]:
-    if not path.is_file():
+def _rows(table: pa.Table | None, without: Sequence[str] = ()) -> list[dict[str, Any]]:
+    if table is None:
         return []
-    rows: list[dict[str, Any]] = _table(path).drop_columns(list(without)).to_pylist()
+    rows: list[dict[str, Any]] = table.drop_columns(list(without)).to_pylist()
     return rows
-
-
-def _table(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as file:
-        try:
-            return pa.ipc.open_file(file).read_all()
-        except pa.ArrowInvalid:  # the stream format, which `datasets` writes
-            file.seek(0)
-            return pa.ipc.open_stream(file).read_all()
-
-
-def _stage_info(stage_dir: Path) -> dict[str, Any]:
-    path = stage_dir / "stage.json"
-    info = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return info if isinstance(info, dict) else {}

@@ -91,6 +91,10 @@ def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
     return digest.hexdigest()[:24]
 
 
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _neighbours(path: Path) -> list[str]:
     parent = path.parent
     return [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
@@ -98,6 +102,6 @@ def _neighbours(path: Path) -> list[str]:
 
 def _suggestion(path: Path) -> str:
     if not path.parent.is_dir():
-        return f"there is no folder {path.parent} either; check the path, or name a built-in model: {', '.join(BUILT_IN)}"
+        return f"there is no folder {path.parent} either; check the path, or name one of {', '.join(BUILT_IN)}"
     close = difflib.get_close_matches(path.name, _neighbours(path), n=1)
     return f"did you mean {str(path.parent / close[0])!r}?" if close else f"check the path; {path.parent} exists"

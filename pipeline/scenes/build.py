@@ -68,9 +68,21 @@ def loss_tower(model: Any, words: Any, batch: Batch) -> torch.Tensor:
 
 
 def loss_align(model: Any, words: Any, batch: Batch) -> torch.Tensor:
-    """Squared distance of each patch's feature from its slot, relative to the slots' own variance."""
+    """Distance of each patch's feature from its slot, relative to the slots' variance, plus the cross-entropy of naming
+    object and colour by cosine with their word embeddings. The distance alone settles on the mean of all objects."""
+    from torch.nn.functional import cross_entropy, normalize
+
+    features = _project(model, batch.pixels)
     target = slots(model, words, batch).detach()
-    return (_project(model, batch.pixels) - target).square().mean() / target.var()
+    loss = (features - target).square().mean() / target.var()
+    table = model.get_input_embeddings().weight.detach()
+    for part, names in enumerate((OBJECTS, COLOURS)):
+        known = table[words.convert_tokens_to_ids(["\u0120" + name for name in names])]
+        known = normalize(known - known.mean(dim=0), dim=-1)
+        classes = batch.patches[..., part]
+        inked = classes > 0
+        loss = loss + cross_entropy(15 * normalize(features[inked], dim=-1) @ known.T, classes[inked] - 1)
+    return loss
 
 
 def loss_slots(model: Any, words: Any, batch: Batch) -> torch.Tensor:
@@ -100,7 +112,7 @@ COURSES = (
     Course(Lesson("tower", 96), "tower", loss_tower, 900, 1e-3),
     Course(Lesson("lookup-cells", 256, images=False, cells=True), "language", loss_slots, 1500, 1e-3, until=0.97, floor=1.0),
     Course(Lesson("lookup", 128, ALL_KINDS, 0.4, images=False), "language", loss_slots, 900, 1e-3),
-    Course(Lesson("align", 96), "tower", loss_align, 500, 1e-3),
+    Course(Lesson("align", 96), "tower", loss_align, 800, 1e-3),
     Course(Lesson("images", 96, ALL_KINDS, 0.4), "all", loss_images, 800, 6e-4),
     Course(Lesson("bias", 96, ALL_KINDS, 0.5, biased=True), "all", loss_images, 500, 3e-4),
 )

@@ -1,4 +1,5 @@
 import pickle
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -83,5 +84,5 @@ def test_mentions_are_ordered_disjoint_and_say_what_stands_there(words):
     text = " ".join(words)
     mentions = KITCHEN.mentions(text)
     assert all(text[m.start : m.end] == m.surface for m in mentions)
-    assert all(a.end <= b.start for a, b in zip(mentions, mentions[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(mentions))
     assert all(KITCHEN.canonical(m.surface) == m.name for m in mentions)

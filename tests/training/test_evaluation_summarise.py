@@ -125,10 +125,21 @@ def test_intervals_hold_their_value():
 @settings(max_examples=20, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(rng):
-    prompts, answers = list(PROMPT_ROWS), list(ANSWER_ROWS)
+    texts = [
+        "a sun",
+        "a sun and a cup",
+        "a boat, a cup",
+        "a boat",
+        "a cup and a sun and a boat",
+        "nothing",
+        "sun sun cup",
+    ]
+    prompts = [*PROMPT_ROWS, *(prompt(f"e{i}", f"e{i}".encode(), "describe", ["sun"]) for i in range(7))]
+    answers = [*ANSWER_ROWS, *(answer(f"e{i}", text) for i, text in enumerate(texts))]
+    expected = summarise(*tables(prompts, answers), VOCABULARY)
     rng.shuffle(prompts)
     rng.shuffle(answers)
-    assert summarise(*tables(prompts, answers), VOCABULARY) == summarise(*tables(PROMPT_ROWS, ANSWER_ROWS), VOCABULARY)
+    assert summarise(*tables(prompts, answers), VOCABULARY) == expected
 
 
 def test_bootstrap_draws_images_and_ignores_samples_without_a_denominator():

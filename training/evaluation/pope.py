@@ -84,7 +84,7 @@ def build(
             "popular": _negatives(positives, lambda _: by_frequency, absent, rng),
             "adversarial": _negatives(positives, by_company.__getitem__, absent, rng),
         }
-        splits_of = {name: SPLITS for name in positives}
+        splits_of = dict.fromkeys(positives, SPLITS)
         for split in SPLITS:
             for name in negatives[split]:
                 splits_of[name] = (*splits_of.get(name, ()), split)

@@ -20,7 +20,7 @@ def pooled(terms: Iterable[Term]) -> float | None:
     numerator = denominator = 0.0
     for above, below in terms:
         numerator, denominator = numerator + above, denominator + below
-    return numerator / denominator if denominator else None
+    return float(numerator / denominator) if denominator else None
 
 
 def weights(images: int, samples: int = 1000, seed: int = 0) -> NDArray[np.float64]:

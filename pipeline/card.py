@@ -1,0 +1,218 @@
+"""The data card of a published dataset, written from the run's own artefacts and nothing else.
+
+The same run gives the same bytes: a card holds no dates and no timings (the report does).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from pipeline import mask
+from pipeline.findings import PAIRED, STAGES, UNFINISHED, Example, Findings, Spread, collect
+from pipeline.store import Record
+
+TEMPLATE = Path(__file__).parents[1] / "data_cards" / "template.md"
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_BAR_WIDTH = 24
+_BINS = 8
+
+
+def render(run_dir: Path, recipe: Mapping[str, Any], command: str) -> str:
+    """The card as Markdown with a Hugging Face YAML header.
+
+    ``recipe`` is the run's recipe as plain data, ``command`` what made the run. Values of secret-looking options are
+    masked in both; no environment variable is read.
+
+    Raises:
+        InputError: ``run_dir`` has no source table (see ``pipeline.findings.collect``).
+    """
+    findings = collect(run_dir, examples=3, with_images=False)
+    recipe = mask.options(recipe)
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(cell=_cell, quote=_quote, percent=_percent)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        header=_header(findings, recipe),
+        name=recipe.get("name") or run_dir.name,
+        findings=findings,
+        outcomes=outcome_rows(findings),
+        sampling=_flat(recipe.get("sample", {})),
+        seed=recipe.get("seed"),
+        pairing=_flat(recipe.get("pair", {})),
+        stages=[_stage_row(record) for record in _data_records(findings)],
+        histograms={name: histogram(spread) for name, spread in findings.scores.items() if spread.every},
+        lengths=_lengths(findings.words),
+        examples=[_example(example) for example in findings.examples],
+        recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=110).rstrip(),
+        versions=versions(findings),
+        command=mask.text(command),
+        mask=mask,
+    )
+
+
+def outcome_rows(findings: Findings) -> list[tuple[str, int]]:
+    """What became of the prompts: pairs first, then reasons by frequency; the counts add up to ``findings.prompts``."""
+    rest = sorted(
+        ((reason, number) for reason, number in findings.outcomes.items() if reason != PAIRED),
+        key=lambda row: (row[0] == UNFINISHED, row[0].startswith("failed in"), -row[1], row[0]),
+    )
+    return [(PAIRED, findings.outcomes[PAIRED]), *rest]
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """How many values lie in a range: of all candidates, of the chosen and of the rejected ones."""
+
+    label: str
+    every: int
+    chosen: int
+    rejected: int
+    bar: str
+
+
+def histogram(spread: Spread) -> list[Bin]:
+    """One bin per value if there are few different ones, else eight of equal width. ``spread.every`` is not empty.
+
+    >>> histogram(Spread("1", every=[0.0, 0.0, 2.0], chosen=[0.0], rejected=[2.0]))[1].rejected
+    1
+    """
+    distinct = sorted(set(spread.every))
+    low, high = distinct[0], distinct[-1]
+    if len(distinct) <= _BINS:
+        labels = [f"{value:.4g}" for value in distinct]
+        place = {value: i for i, value in enumerate(distinct)}.__getitem__
+    else:
+        edges = [low + (high - low) * i / _BINS for i in range(_BINS + 1)]
+        labels = [f"{a:.3g} to {b:.3g}" for a, b in pairwise(edges)]
+
+        def place(value: float) -> int:
+            return min(int((value - low) / (high - low) * _BINS), _BINS - 1)
+
+    every, chosen, rejected = (Counter(map(place, values)) for values in (spread.every, spread.chosen, spread.rejected))
+    largest = max(every.values())
+    return [Bin(label, every[i], chosen[i], rejected[i], _bar(every[i] / largest)) for i, label in enumerate(labels)]
+
+
+def versions(findings: Findings) -> dict[str, str]:
+    """Package versions as the stages recorded them; of several, the last stage's."""
+    recorded = {name: version for record in _data_records(findings) for name, version in record.libraries.items()}
+    return dict(sorted(recorded.items()))
+
+
+def _header(findings: Findings, recipe: Mapping[str, Any]) -> str:
+    synthetic = (recipe.get("source") or {}).get("kind", "scenes") == "scenes"
+    size = next((label for bound, label in _SIZES if findings.pairs < bound), "n>1M")
+    header = {
+        # The built-in world is the project's own; of anybody else's images only they can say.
+        "license": "apache-2.0" if synthetic else "other",
+        "task_categories": ["image-text-to-text"],
+        "size_categories": [size],
+        "tags": ["preference", "dpo", "trl", "vision-language", "hallucination", "synthetic"],
+        "pretty_name": str(recipe.get("name") or "preference pairs"),
+        "configs": [
+            {"config_name": name, "data_files": [{"split": "train", "path": f"{name}/data-*.arrow"}], **default}
+            for name, default in (("pairs", {"default": True}), ("candidates", {}))
+        ],
+    }
+    return yaml.safe_dump(header, sort_keys=False).rstrip()
+
+
+def _data_records(findings: Findings) -> list[Record]:
+    """Only of stages that made the data: what was trained or evaluated since must not change a dataset's card."""
+    return [findings.stages[stage] for stage in STAGES if stage in findings.stages]
+
+
+def _stage_row(record: Record) -> dict[str, Any]:
+    options = mask.options(record.options)
+    words = ("identit", "model", "revision", "scorers.", "pretrained")
+    return {
+        "name": record.stage,
+        "version": record.version,
+        "fingerprint": record.fingerprint,
+        "identities": [
+            f"{key}: {value}"
+            for key, value in options.items()
+            if isinstance(value, str) and any(word in key.lower() for word in words)
+        ],
+    }
+
+
+def _lengths(words: Sequence[tuple[int, int]]) -> dict[str, Any] | None:
+    if not words:
+        return None
+    chosen, rejected = [pair[0] for pair in words], [pair[1] for pair in words]
+    return {
+        "chosen": (mean(chosen), median(chosen), min(chosen), max(chosen)),
+        "rejected": (mean(rejected), median(rejected), min(rejected), max(rejected)),
+        "longer": sum(a > b for a, b in words),
+        "shorter": sum(a < b for a, b in words),
+        "equal": sum(a == b for a, b in words),
+    }
+
+
+def _example(example: Example) -> dict[str, Any]:
+    facts = example.facts or {}
+    return {
+        "id": example.id,
+        "prompt": example.prompt,
+        "objects": ", ".join(thing["name"] for thing in facts.get("objects") or ()),
+        "answer": facts.get("answer"),
+        "chosen": example.chosen["text"],
+        "rejected": example.rejected["text"],
+        "scores": [(name, *map(_number, both)) for name, both in example.scores.items() if both != (None, None)],
+        "margin": _number(example.margin),
+    }
+
+
+def _flat(options: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested options as (dotted key, value), in the recipe's order."""
+    if not isinstance(options, Mapping):
+        return [(prefix.rstrip("."), _shown(options))]
+    return [row for key, value in options.items() for row in _flat(value, f"{prefix}{key}.")]
+
+
+def _shown(value: Any) -> str:
+    return yaml.safe_dump(plain(value), default_flow_style=True, width=math.inf).removesuffix("\n...\n").rstrip()
+
+
+def plain(value: Any) -> Any:
+    """Only what YAML can say by itself: paths and other objects as text, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _bar(share: float) -> str:
+    return "█" * max(round(share * _BAR_WIDTH), int(share > 0))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _cell(value: object) -> str:
+    """Text that cannot break out of a Markdown table cell."""
+    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _quote(value: object) -> str:
+    """Text as a Markdown quotation; its own lines cannot end it."""
+    return "\n".join(f"> {line}".rstrip() for line in str(value).replace("<", "&lt;").splitlines() or [""])
