@@ -7,6 +7,7 @@ can be killed at any moment and continued: what is finished is what lies on disk
 from __future__ import annotations
 
 import collections
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -204,6 +205,8 @@ def start_ray() -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray otherwise announces a change of its defaults for GPU visibility at every start.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # configure_logging=False leaves Ray's warnings about its own defaults on; errors stay visible.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     import ray
 
     if ray.is_initialized():
@@ -227,8 +230,8 @@ def start_ray() -> bool:
 class _Worker:
     """One process of a pool. ``ready`` tells why ``open`` failed; an actor whose __init__ raises only says it died."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        os.environ.update(dict(spec.env))
+    def __init__(self, spec: WorkerSpec, env: Mapping[str, str]) -> None:
+        os.environ.update(env)
         self._error: Exception | None = None
         self._model: Any = None
         try:
@@ -264,6 +267,9 @@ class _Pool:
         self.spec = spec
         self._gpus = spec.gpus if ray.cluster_resources().get("GPU", 0) > 0 else 0.0
         self._check_resources(ray.cluster_resources())
+        # Ray would give a worker as many threads as it reserves CPUs: one.
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // spec.count))
+        self._env = {"OMP_NUM_THREADS": threads, **dict(spec.env)}
         self._actors = [self._start() for _ in range(spec.count)]
 
     def run(self, stage: Stage, run: Run, shards: Iterable[int], retries: int) -> Iterator[dict[str, int]]:
@@ -311,7 +317,7 @@ class _Pool:
 
         # Threads let the next shard be read while the engine works on this one.
         options = {"num_cpus": self.spec.cpus, "num_gpus": self._gpus, "max_concurrency": IN_FLIGHT}
-        actor = ray.remote(_Worker).options(**options).remote(self.spec)
+        actor = ray.remote(_Worker).options(**options).remote(self.spec, self._env)
         try:
             ray.get(actor.ready.remote())
         except ray.exceptions.RayError as error:

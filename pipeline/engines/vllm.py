@@ -85,8 +85,10 @@ class VllmEngine:
 
     def __init__(self, llm: Any) -> None:
         from transformers import AutoProcessor
+        from vllm.exceptions import VLLMClientError
 
         self._llm = llm
+        self._refusals = (VLLMClientError, ValueError, TypeError)
         self._config = llm.llm_engine.model_config
         # A text-only model has no processor; AutoProcessor then returns the tokenizer, which has the template as well.
         self._processor = AutoProcessor.from_pretrained(self._config.model, revision=self._config.revision)
@@ -114,7 +116,7 @@ class VllmEngine:
             for request, prompt in ready:
                 try:
                     (one,) = self._llm.enqueue([prompt], [_params(request, sampling)], use_tqdm=False)
-                except (ValueError, TypeError) as error:
+                except self._refusals as error:
                     yield self._refusal(request, error)
                 else:
                     # assign_request_id appends a random suffix; outputs carry the part before it.
