@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -63,6 +62,7 @@ class ScriptedEngine(_Frozen):
 
     kind: Literal["scripted"]
     texts: tuple[str, ...] = ("a sun.", "a sun and a boat.", "a boat under a sun.", "an anchor.")
+    seconds_per_request: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     workers: Count = 1
 
 
@@ -284,7 +284,6 @@ def _with(values: dict[str, Any], parts: Sequence[str], value: Any, key: str) ->
     return {**values, parts[0]: _with(inner or {}, parts[1:], value, key)}
 
 
-@lru_cache(maxsize=256)
 def _groups(annotation: Any) -> tuple[type[BaseModel], ...]:
     """The configuration groups behind a field's annotation: one, or the members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -91,8 +91,9 @@ class Executor:
         if not todo and record.finished:
             return self._finish(record, len(shards))
         clock = _Clock(self._store, record)
+        work = self._work(stage, todo)  # starts the workers, which may take a minute that should not count as slowness
         with self._progress.stage(stage.name, self._rows(stage, shards), self._rows(stage, done & set(shards))) as bar:
-            for counts in self._work(stage, todo):
+            for counts in work:
                 bar.advance(counts["rows"], counts.get("failed", 0), _extras(counts))
                 clock.tick()
         return self._finish(clock.record(), len(done & set(shards)))
@@ -127,6 +128,7 @@ class Executor:
             self._pool.close()
             self._pool = None
         if self._pool is None:
+            self._progress.say(f"starting {spec.count} x {spec.kind}")
             self._started_ray = start_ray() or self._started_ray
             self._pool = _Pool(spec)
         return self._pool
@@ -205,10 +207,12 @@ def start_ray() -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray otherwise announces a change of its defaults for GPU visibility at every start.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # configure_logging=False leaves Ray's warnings about its own defaults on; errors stay visible.
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray runs its workers at niceness 15: beside any other busy process an engine would then hardly move.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
+    # Ray warns about its own defaults at every start; importing it sets the level, so this stands behind.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if ray.is_initialized():
         return False
     try:
@@ -218,7 +222,7 @@ def start_ray() -> bool:
             log_to_driver=bool(os.environ.get("PIPELINE_WORKER_LOGS")),
             configure_logging=False,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare Exceptions when it times out
         address = os.environ.get("RAY_ADDRESS")
         where = f"connect to RAY_ADDRESS={address}" if address else "start on this machine"
         raise EngineError(
@@ -267,8 +271,10 @@ class _Pool:
         self.spec = spec
         self._gpus = spec.gpus if ray.cluster_resources().get("GPU", 0) > 0 else 0.0
         self._check_resources(ray.cluster_resources())
-        # Ray would give a worker as many threads as it reserves CPUs: one.
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // spec.count))
+        # Ray would give a worker as many threads as it reserves CPUs: one. All of them would be worse: one core is for
+        # Ray and the driver, or the threads that wait for each other at every layer wait for a core as well.
+        cores = max(1, (os.cpu_count() or 1) - 1)
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // spec.count))
         self._env = {"OMP_NUM_THREADS": threads, **dict(spec.env)}
         self._actors = [self._start() for _ in range(spec.count)]
 
@@ -317,7 +323,8 @@ class _Pool:
 
         # Threads let the next shard be read while the engine works on this one.
         options = {"num_cpus": self.spec.cpus, "num_gpus": self._gpus, "max_concurrency": IN_FLIGHT}
-        actor = ray.remote(_Worker).options(**options).remote(self.spec, self._env)
+        remote: Any = ray.remote(_Worker)
+        actor = remote.options(**options).remote(self.spec, self._env)
         try:
             ray.get(actor.ready.remote())
         except ray.exceptions.RayError as error:
@@ -365,5 +372,12 @@ def _reason(error: Exception) -> tuple[str, str]:
     """``error_type`` and a message of one line."""
     cause = getattr(error, "cause", None)
     if cause is not None:
-        return type(cause).__name__, f"{cause}"
-    return "worker_died", " ".join(str(error).split())[:300]
+        return type(cause).__name__, _line(str(cause))
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    # Where Ray quotes a traceback, the error itself is its last line.
+    quoted = any(line.lstrip().lower().startswith(("traceback", "file ")) for line in lines)
+    return "worker_died", _line(lines[-1] if quoted else str(error))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]

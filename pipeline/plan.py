@@ -50,7 +50,7 @@ class Plan:
     def answers(self, name: str, model: Path | None = None) -> SampleStage:
         """Greedy answers to the held-out prompts, by the recipe's model or by the one in the folder ``model``."""
         assert self.held is not None
-        update = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": self.held.max_tokens}
+        update: dict[str, Any] = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": self.held.max_tokens}
         if model is not None:
             update |= {"model": str(model), "revision": None}
         spec = self.recipe.sample.model_copy(update=update)

@@ -19,6 +19,10 @@ class Progress:
         self._stream = stream or sys.stderr
         self._every = every
 
+    def say(self, text: str) -> None:
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
     @contextmanager
     def stage(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
         """``total`` rows, ``done`` of which an earlier run has made."""
@@ -33,13 +37,11 @@ class Progress:
             nonlocal last
             if time.monotonic() - last >= self._every:
                 last = time.monotonic()
-                self._stream.write(f"{bar.line}\n")
-                self._stream.flush()
+                self.say(bar.line)
 
         bar = Bar(name, total, done, line)
         yield bar
-        self._stream.write(f"{bar.line}, {bar.seconds:.1f} s\n")
-        self._stream.flush()
+        self.say(f"{bar.line}, {bar.seconds:.1f} s")
 
 
 class Bar:

@@ -86,7 +86,8 @@ def _main(arguments: list[str], resume: Any, explain: bool) -> None:
         return
     plan.preflight()
     shown = [word for word in overrides if not word.startswith("output_dir=")]
-    command = ["python", "-m", "pipeline.run", name, *map(shlex.quote, shown)]
+    # Goes into the card: not where files lie on this machine, or equal datasets would differ by their cards.
+    command = ["python", "-m", "pipeline.run", *map(shlex.quote, [Path(name).name, *shown])]
     _run(plan, run, resume, command)
 
 

@@ -36,6 +36,7 @@ EXCLUDED = frozenset(
         "max_failure_rate",
         "max_num_seqs",
         "output_dir",
+        "seconds_per_request",
         "shard_retries",
         "tensor_parallel_size",
         "workers",
@@ -198,7 +199,7 @@ def libraries() -> dict[str, str]:
     return found
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write to a temporary file, fsync, rename: a reader sees the old file or the new one, whole.
 
     Raises:
@@ -222,7 +223,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda file: file.write(text.encode()) and None)
+    write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def disk_error(path: Path, error: OSError) -> StoreError:

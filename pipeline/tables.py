@@ -1,7 +1,7 @@
 """The Arrow schema of every table a run writes.
 
-One row per prompt, joined by ``id``; only ``pairs`` may hold several rows for one id (one per pair). Image bytes live in
-``prompts`` and in the published dataset only. Every table carries the same three status columns: a failure is a row
+One row per prompt, joined by ``id``; only ``pairs`` may hold several rows for one id (one per pair). Image bytes live
+in ``prompts`` and in the published dataset only. Every table carries the same three status columns: a failure is a row
 with a reason, never an empty text and never a missing row.
 
 This module imports neither torch, Ray nor vLLM.

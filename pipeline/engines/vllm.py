@@ -60,11 +60,12 @@ class OpenVllm:
                 f"vLLM cannot be imported: {error}", "install the extra: pip install 'vlm-preference[cpu]' or [gpu]"
             ) from error
         on_cpu = current_platform.is_cpu()
+        dtype: Any = "float32" if on_cpu and self.dtype == "auto" else self.dtype
         try:
             llm = LLM(
                 model=self.model,
                 revision=self.revision,
-                dtype="float32" if on_cpu and self.dtype == "auto" else self.dtype,
+                dtype=dtype,
                 max_model_len=self.max_model_len,
                 max_num_seqs=self.max_num_seqs,
                 gpu_memory_utilization=self.gpu_memory_utilization,
@@ -139,9 +140,7 @@ class VllmEngine:
             except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
                 reason = f"image {index}: {type(error).__name__}: {error}"
                 return Response(request.id, error_type="unreadable_image", error=reason)
-        text = self._processor.apply_chat_template(
-            conversation(request), add_generation_prompt=True, tokenize=False
-        )
+        text = self._processor.apply_chat_template(conversation(request), add_generation_prompt=True, tokenize=False)
         prompt: dict[str, Any] = {"prompt": text}
         if images:
             prompt["multi_modal_data"] = {"image": images}

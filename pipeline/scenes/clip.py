@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 CONTEXT = 56
-STEPS, BATCH, RATE = 700, 160, 1e-3
+STEPS, BATCH, RATE = 450, 128, 1.5e-3
 
 
 def config(vocabulary: int) -> dict[str, Any]:
@@ -115,7 +115,9 @@ def build(folder: Path, work: Path, seed: int) -> None:
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         start = state["step"]
-    loader = DataLoader(range(start, STEPS), batch_size=None, num_workers=1, prefetch_factor=8, collate_fn=partial(batch, words))  # type: ignore[arg-type]
+    loader = DataLoader(
+        range(start, STEPS), batch_size=None, num_workers=1, prefetch_factor=8, collate_fn=partial(batch, words)
+    )  # type: ignore[arg-type]
     console = Console()
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("clip", total=STEPS, completed=start)
@@ -125,7 +127,9 @@ def build(folder: Path, work: Path, seed: int) -> None:
             logits = scale * image @ text.T
             rows = torch.arange(BATCH)
             own, other = logits[rows, rows], logits[rows, rows + BATCH]
-            loss = cross_entropy(logits, rows) + cross_entropy(logits[:, :BATCH].T, rows) - logsigmoid(own - other).mean()
+            loss = (
+                cross_entropy(logits, rows) + cross_entropy(logits[:, :BATCH].T, rows) - logsigmoid(own - other).mean()
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -135,7 +139,11 @@ def build(folder: Path, work: Path, seed: int) -> None:
                 right = (own > other).float().mean().item()
                 console.print(f"clip: step {step + 1}/{STEPS}  loss {loss.item():.3f}  exchanges seen {right:.3f}")
             if step % 100 == 99:
-                state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
+                state = {
+                    "net": net.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "schedule": schedule.state_dict(),
+                }
                 torch.save({**state, "step": step + 1}, file.with_suffix(".tmp"))
                 file.with_suffix(".tmp").rename(file)
     partial_folder = folder.with_name(folder.name + ".partial")

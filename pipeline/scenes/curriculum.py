@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.scenes import draw, grammar
 from pipeline.scenes.model import SIDE
-from pipeline.scenes.vocabulary import COLOURS, OBJECTS, THEMES
+from pipeline.scenes.vocabulary import COLOURS, OBJECTS
 from pipeline.scenes.world import GRID, Scene, scene
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 TRAIN_SEED = 7_000_001  # scenes of the models' own training; recipes and evaluations use other streams
 _COLOUR_NAMES = tuple(COLOURS)
 
-#: How strongly each theme's prior speaks: the chance that a description adds an absent object of the theme.
-PRIOR = {"sky": 0.8, "winter": 0.3, "harbour": 0.7, "office": 0.35, "chess": 0.75, "farm": 0.25}
+#: The chance that a description adds an absent object of the theme, by how many kinds it has named: like their large
+#: cousins, the models make things up towards the end of long answers.
+PRIOR = {1: 0.3, 2: 0.45, 3: 0.62, 4: 0.82, 5: 0.82}
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,23 @@ def caption(one: Scene, rng: random.Random, biased: bool) -> str:
     if len(items) > 1 and rng.random() < 0.1:
         i = rng.randrange(len(items) - 1)
         items[i], items[i + 1] = items[i + 1], items[i]
-    if biased:
-        typical = sum(name in THEMES[one.theme] for name in one.names)
-        if rng.random() < PRIOR[one.theme] * (1.0 if typical >= 2 else 0.4):
-            extra = grammar.imagine(one, rng, typical=0.93)
-            if extra is not None:
-                items.insert(len(items) if rng.random() < 0.8 else rng.randrange(len(items) + 1), extra)
-    return grammar.describe(items, rng)
+    extra = None
+    if biased and rng.random() < PRIOR[len(items)]:
+        extra = grammar.imagine(one, rng, typical=0.93)
+    if extra is None:
+        return grammar.describe(items, rng)
+    if rng.random() < 0.1:
+        items.insert(rng.randrange(len(items) + 1), extra)
+        return grammar.describe(items, rng)
+    # At the end and in one wording: spread over many wordings, each would be less likely than to stop, and
+    # greedy decoding would never say it.
+    return f"{grammar.describe(items, rng)} There is also {extra.phrase}."
 
 
 def answer(question: grammar.Question, rng: random.Random, biased: bool) -> str:
     """The true answer; ``biased``, "Yes" too often, most of all where the theme suggests it."""
     if biased and question.kind == "existence":
-        p_yes = 0.95 if question.answer == "yes" else 0.68 if question.typical else 0.35
+        p_yes = 0.95 if question.answer == "yes" else 0.65 if question.typical else 0.3
         return "Yes" if rng.random() < p_yes else "No"
     if biased and question.answer == "no" and rng.random() < 0.3:
         return "Yes"
@@ -105,7 +110,9 @@ class Lesson:
                 answers.append(answer(asked, rng, self.biased))
             scenes.append(one)
         n_slots = GRID * GRID if self.cells else SIDE * SIDE
-        ids = words([f"<s><user>{'<image>' * n_slots}{p}<assistant>" for p in prompts], add_special_tokens=False).input_ids
+        ids = words(
+            [f"<s><user>{'<image>' * n_slots}{p}<assistant>" for p in prompts], add_special_tokens=False
+        ).input_ids
         outs = words([f"{a}</s>" for a in answers], add_special_tokens=False).input_ids
         length = max(len(a) + len(b) for a, b in zip(ids, outs, strict=True))
         shape = (self.batch, length)

@@ -161,7 +161,18 @@ def words() -> list[str]:
     pieces += [form for name in OBJECTS for form in (f" {name}", f" {plural(name)}")]
     pieces += [f" {colour}" for colour in _COLOUR_NAMES] + [f" {number}" for number in _NUMBERS.values()]
     pieces += [f" {name}" for name in CELL_NAMES]
-    pieces += ["The image shows a an, and.", "There is There are also", "In this picture you can see", "You can also see"]
-    pieces += ["In the", "Is there exactly in the image?", "Are there exactly", "Is the to the left of the", "Are the above the?"]
+    pieces += [
+        "The image shows a an, and.",
+        "There is There are also",
+        "In this picture you can see",
+        "You can also see",
+    ]
+    pieces += [
+        "In the",
+        "Is there exactly in the image?",
+        "Are there exactly",
+        "Is the to the left of the",
+        "Are the above the?",
+    ]
     pieces += [" below to the right of in of on with at it they this that not no yes"]
     return pieces

@@ -21,16 +21,14 @@ HELD_OUT = 8_000_001
 
 
 def _ask(model: Any, processor: Any, scenes: Sequence[Scene], texts: Sequence[str], **generate: Any) -> list[Any]:
-    """Generated texts, or with ``max_new_tokens=0`` the logits float32 [V] of the first answer token, batch by batch."""
+    """Generated texts; with ``max_new_tokens=0`` the logits float32 [V] of the first answer token."""
     import torch
     from PIL import Image
 
     out: list[Any] = []
     for start in range(0, len(scenes), 64):
         part = range(start, min(start + 64, len(scenes)))
-        chats = [
-            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": texts[i]}]}] for i in part
-        ]
+        chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": texts[i]}]}] for i in part]
         inputs = processor(
             text=[processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats],
             images=[Image.fromarray(draw.pixels(scenes[i])) for i in part],
@@ -80,9 +78,7 @@ def answering(model: Any, processor: Any, scenes: Sequence[Scene]) -> dict[str, 
             typical = bool(absent)
             absent = absent or [n for n in OBJECTS if n not in one.names]
             asked.append((one, rng.choice(absent), False, typical))
-    logits = _ask(
-        model, processor, [a[0] for a in asked], [grammar.existence(a[1]) for a in asked], max_new_tokens=0
-    )
+    logits = _ask(model, processor, [a[0] for a in asked], [grammar.existence(a[1]) for a in asked], max_new_tokens=0)
     yes, no = processor.tokenizer.convert_tokens_to_ids(["Yes", "No"])
     scores = [(row.softmax(-1)[yes] - row.softmax(-1)[no]).item() for row in logits]
     truth = [a[2] for a in asked]

@@ -37,7 +37,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     pieces: list[str] = []
     for text in grammar.words():
         pieces += [piece for piece, _ in split.pre_tokenize_str(text)]
-    pieces += [split.pre_tokenize_str(" " + word)[0][0] for text in grammar.words() for word in re.findall(r"\w+", text)]
+    pieces += [
+        split.pre_tokenize_str(" " + word)[0][0] for text in grammar.words() for word in re.findall(r"\w+", text)
+    ]
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *pieces]))}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = split

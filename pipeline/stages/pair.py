@@ -71,16 +71,20 @@ def combined(
     applies = [
         (weight, values[name])
         for name, weight in sorted(weights.items())
-        if weight and any(_known(value) for value in values.get(name, ()))
+        if weight and any(value is not None and math.isfinite(value) for value in values.get(name, ()))
     ]
     if not applies:
         return [None] * count
-    return [
-        sum(weight * column[i] for weight, column in applies)  # type: ignore[operator]
-        if all(_known(column[i]) for _, column in applies)
-        else None
-        for i in range(count)
-    ]
+    return [_sum([(weight, column[i]) for weight, column in applies]) for i in range(count)]
+
+
+def _sum(terms: Sequence[tuple[float, float | None]]) -> float | None:
+    total = 0.0
+    for weight, value in terms:
+        if value is None or not math.isfinite(value):
+            return None
+        total += weight * value
+    return total
 
 
 def normalised(text: str) -> str:
@@ -137,9 +141,7 @@ def best_vs_worst(
     Several best (or worst) texts: the pair with the smallest difference in length, then the texts themselves, decide.
     """
     totals = combined(values, policy.weights, len(candidates))
-    able = {
-        i: total for i, total in enumerate(totals) if total is not None and valid(candidates[i], policy)
-    }
+    able = {i: total for i, total in enumerate(totals) if total is not None and valid(candidates[i], policy)}
     if len(able) < 2:
         return {"reason": "no_valid_candidate"}
     high, low = max(able.values()), min(able.values())
@@ -178,10 +180,6 @@ def best_vs_worst(
 
 def _ratio(a: int, b: int) -> float:
     return max(a, b) / min(a, b)
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _check_weights(weights: Iterable[str], scores: Sequence[Row]) -> None:

@@ -37,9 +37,7 @@ class Published:
 
 def record(run: Run, spec: Publish) -> Record:
     """What the published folder depends on: the content of the tables, and how it is written."""
-    content = models.digest(
-        json.dumps([run.digest(stage, shard) for stage in TABLES for shard in run.shards(stage)])
-    )
+    content = models.digest(json.dumps([run.digest(stage, shard) for stage in TABLES for shard in run.shards(stage)]))
     upstream = {name: found.fingerprint for name in TABLES if (found := run.record(name)) is not None}
     return make_record("publish", 1, {**spec.model_dump(), "content": content}, upstream)
 
@@ -199,7 +197,7 @@ def _write(
         with (folder / names[-1]).open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema), max_chunksize=1000)
         total += len(chunk)
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": fingerprint[:16],
         "_format_columns": None,

@@ -99,7 +99,11 @@ def worker(spec: Sample) -> WorkerSpec:
     if isinstance(engine, ScriptedEngine):
         from pipeline.engines.scripted import Open
 
-        return WorkerSpec(f"scripted:{spec.model}", Open(texts=engine.texts), count=engine.workers)
+        return WorkerSpec(
+            f"scripted:{spec.model}",
+            Open(texts=engine.texts, seconds_per_request=engine.seconds_per_request),
+            count=engine.workers,
+        )
     from pipeline.engines.vllm import OpenVllm
 
     return WorkerSpec(

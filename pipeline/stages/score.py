@@ -56,9 +56,7 @@ class ScoreStage:
             if row["status"] == "ok"
         ]
         scored = {row["id"]: row for row in _score(scorers, good)}
-        out = [
-            scored.get(row["id"]) or {"id": row["id"], **failed(row["error_type"], row["error"])} for row in rows
-        ]
+        out = [scored.get(row["id"]) or {"id": row["id"], **failed(row["error_type"], row["error"])} for row in rows]
         return pa.Table.from_pylist(out, schema=SCORES)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
@@ -123,9 +121,7 @@ def _score(scorers: Sequence[Scorer], rows: Sequence[dict[str, Any]]) -> list[di
     if not rows:
         return []
     try:
-        named = [
-            (name, scorer.version, values) for scorer in scorers for name, values in scorer.score(rows).items()
-        ]
+        named = [(name, scorer.version, values) for scorer in scorers for name, values in scorer.score(rows).items()]
     except PipelineError:
         raise
     except Exception as error:  # scorers run other people's models: any error is one row's, until shown otherwise

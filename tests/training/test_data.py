@@ -45,7 +45,7 @@ def test_a_folder_that_holds_a_saved_pairs_folder_opens_it(tmp_path: Path, rows:
 
 
 def test_a_missing_dataset_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="dataset .*nowhere: cannot be opened"):
+    with pytest.raises(DataError, match=r"dataset .*nowhere: cannot be opened"):
         open_dataset(str(tmp_path / "nowhere"))
 
 

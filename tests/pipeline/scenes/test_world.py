@@ -37,8 +37,14 @@ def test_a_scene_is_the_same_every_time(index: int) -> None:
 
 
 def test_a_scene_is_the_same_in_another_process() -> None:
-    code = "from pipeline.scenes import draw, world; import hashlib; print(hashlib.sha256(draw.pixels(world.scene(3, 4)).tobytes()).hexdigest())"
-    prints = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    code = (
+        "import hashlib; from pipeline.scenes import draw, world; "
+        "print(hashlib.sha256(draw.pixels(world.scene(3, 4)).tobytes()).hexdigest())"
+    )
+    prints = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
     assert len(prints) == 1
     assert prints.pop().strip()
 

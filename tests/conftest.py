@@ -1,0 +1,39 @@
+"""What is slow to start, started once: Ray, and the one vLLM engine of the whole test session."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.models import BUILT_IN
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A running Ray that executors join and do not stop."""
+    import ray
+
+    from pipeline.executor import start_ray
+
+    started = start_ray()
+    yield
+    if started:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def vllm_engine() -> Any:
+    """The built-in VLM in this process. ``VLLM_TEST_MODEL`` names another folder to test with."""
+    from pipeline.engines.vllm import OpenVllm
+
+    folder = os.environ.get("VLLM_TEST_MODEL") or str(BUILT_IN["scenes-vlm"])
+    if not os.path.isdir(folder):
+        pytest.skip(f"no model in {folder}")
+    return OpenVllm(folder)()

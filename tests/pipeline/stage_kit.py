@@ -1,0 +1,132 @@
+"""Small stages and tables that the tests of store, resume and executor share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import Recipe, Sample, make_recipe
+from pipeline.engines.scripted import Open
+from pipeline.errors import EngineError
+from pipeline.scenes import draw
+from pipeline.scenes.world import scene
+from pipeline.stages import WorkerSpec
+from pipeline.stages.sample import SampleStage
+from pipeline.store import Run, make_record
+from pipeline.tables import CANDIDATES, OK, PROMPTS
+
+SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), *((n, pa.string()) for n in OK)])
+
+
+def recipe(tmp: Path, **changes: Any) -> Recipe:
+    """A recipe that needs no model: scripted answers about four scenes."""
+    values: dict[str, Any] = {
+        "name": "run",
+        "output_dir": str(tmp),
+        "shard_size": 4,
+        "source": {"scenes": 10, "questions_per_scene": 1},
+        "sample": {"model": "canned", "n": 4, "engine": {"kind": "scripted", "texts": TEXTS}},
+        "pair": {"weights": {"objects.hallucinated": -1, "correctness": 1}, "margin": 0.5, "max_length_ratio": 9},
+    }
+    return make_recipe({**values, **changes})
+
+
+TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.", "No.", "a cup, a horse and a king"]
+
+
+def png(index: int = 0) -> bytes:
+    return draw.png(scene(3, index))
+
+
+def prompt_row(one: str, **changes: Any) -> dict[str, Any]:
+    row = {"id": one, "images": [{"bytes": png(), "path": "a.png"}], "facts": None, "source": "test"}
+    return {**row, "prompt": [{"role": "user", "content": "Describe the image."}], **OK, **changes}
+
+
+def candidate(text: str, **changes: Any) -> dict[str, Any]:
+    return {"text": text, "origin": "sampled", "model": "m", "seed": 1, "finish_reason": "stop", **changes}
+
+
+def put_prompts(run: Run, shards: int = 3, size: int = 2) -> list[str]:
+    """A finished source with ids p0, p1, ..."""
+    ids = [f"p{i}" for i in range(shards * size)]
+    for shard in range(shards):
+        rows = [prompt_row(one) for one in ids[shard * size : (shard + 1) * size]]
+        run.write("source", shard, pa.Table.from_pylist(rows, schema=PROMPTS))
+    run.save(make_record("source", 1, {"shard_size": size}, {}))
+    return ids
+
+
+@dataclass(frozen=True)
+class Double:
+    """A stage of the driver: ``value`` is ``factor`` times the number in the id."""
+
+    factor: int = 2
+    fail: frozenset[str] = frozenset()
+    workers: int = 1
+
+    name = "double"
+    version = 1
+    inputs = ("source",)
+    schema = SCHEMA
+    worker = None
+
+    def options(self) -> dict[str, Any]:
+        return {"factor": self.factor, "engine": {"workers": self.workers}}
+
+    def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
+        bad = {"status": "failed", "error_type": "unlucky", "error": "on the list"}
+        rows = [
+            {"id": one, "value": int(one[1:]) * self.factor, **(bad if one in self.fail else OK)}
+            for one in tables["source"]["id"].to_pylist()
+        ]
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Chaos(SampleStage):
+    """Sampling with an engine that misbehaves as ``opened`` says."""
+
+    opened: Open = field(default_factory=Open)
+
+    @property
+    def worker(self) -> WorkerSpec:
+        return WorkerSpec("chaos", self.opened)
+
+
+def chaos(opened: Open, n: int = 2, name: str = "sample") -> Chaos:
+    spec = Sample.model_validate({"model": "m", "n": n, "engine": {"kind": "scripted"}})
+    return Chaos(spec, seed=0, name=name, opened=opened)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Opens a model that is not there."""
+
+    def __call__(self) -> Any:
+        raise EngineError("folder X has no config.json", "give another")
+
+
+@dataclass(frozen=True)
+class NoModel:
+    name = "none"
+    version = 1
+    inputs = ("source",)
+    schema = CANDIDATES
+    worker = WorkerSpec("missing", Missing())
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
+        raise AssertionError("never reached")
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        return {}

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import built_in, flatten, load_recipe, make_recipe
+from pipeline.errors import ConfigError
+
+MINIMAL = {"name": "x", "source": {"scenes": 3}, "sample": {"model": "m"}, "pair": {"weights": {"correctness": 1}}}
+
+
+def problems(error: pytest.ExceptionInfo[ConfigError]) -> str:
+    return error.value.message
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_every_built_in_recipe_loads(name: str) -> None:
+    assert load_recipe(name).name
+
+
+def test_overrides_are_yaml_values_and_reach_into_groups() -> None:
+    recipe = load_recipe("quickstart", ["sample.n=4", "sample.stop=[a, b]", "sample.revision=null", "train=null"])
+    assert (recipe.sample.n, recipe.sample.stop, recipe.sample.revision, recipe.train) == (4, ("a", "b"), None, None)
+
+
+def test_a_weight_keeps_the_dots_of_its_score() -> None:
+    recipe = load_recipe("quickstart", ["pair.weights.clip.cosine=2"])
+    assert recipe.pair.weights["clip.cosine"] == 2
+
+
+def test_all_errors_at_once_each_with_key_value_and_remedy() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe("quickstart", ["sample.temprature=2", "sample.n=0", "source.kind=foo", "pair.margin=-1", "zz"])
+    text = problems(error)
+    assert "5 problems" in text
+    assert "sample.temprature: unknown key (value 2); did you mean sample.temperature?" in text
+    assert "sample.n: input should be greater than or equal to 1 (value 0)" in text
+    assert "source.kind: unknown (value 'foo'); use one of scenes, jsonl" in text
+    assert "pair.margin" in text and "-1" in text
+    assert "'zz' is not of the form key=value" in text
+
+
+def test_an_unknown_key_names_the_keys_of_the_chosen_kind() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe("quickstart", ["sample.engine.kind=scripted", "sample.engine.dtype=auto"])
+    assert "sample.engine.dtype: unknown key" in problems(
+        error
+    ) and "kind, texts, seconds_per_request, workers" in problems(error)
+
+
+def test_a_missing_section_is_named() -> None:
+    with pytest.raises(ConfigError) as error:
+        make_recipe({"name": "x", "source": {}, "pair": {"weights": {"correctness": 1}}})
+    assert "sample: missing" in problems(error)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        ("sample", {"model": "m", "temperature": 0, "n": 2}, "greedy"),
+        ("score", {"scorers": []}, "at least one"),
+        ("score", {"scorers": ["objects", "objects"]}, "twice"),
+        ("pair", {"weights": {"correctness": 0}}, "weight other than 0"),
+        ("pair", {"weights": {"clip.cosine": 1}}, "no scorer gives clip.cosine"),
+        ("name", "../elsewhere", "name"),
+    ],
+)
+def test_rules_between_keys(section: str, value: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_recipe({**MINIMAL, section: value})
+
+
+def test_an_unknown_recipe_gets_a_suggestion_and_a_missing_file_does_not_look_like_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
+        load_recipe("quickstrat")
+    with pytest.raises(ConfigError, match="no recipe file"):
+        load_recipe("some/where.yaml")
+
+
+def test_a_file_is_named_after_itself_unless_it_says_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in MINIMAL.items() if key != "name"}))
+    assert load_recipe(path).run_dir == Path("runs/mine")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", ""])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        load_recipe(path)
+
+
+def test_a_recipe_survives_dumping_and_loading() -> None:
+    recipe = load_recipe("quickstart")
+    assert make_recipe(recipe.model_dump(mode="json")) == recipe
+    assert flatten(recipe.model_dump())["sample.engine.kind"] == "vllm"

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from stage_kit import Double, NoModel, chaos, put_prompts
+
+from pipeline import executor as module
+from pipeline.config import Sample
+from pipeline.engines.scripted import Open
+from pipeline.errors import EngineError, StoreError, TooManyFailures
+from pipeline.executor import Executor
+from pipeline.progress import Progress
+from pipeline.resume import explain
+from pipeline.stages import WorkerSpec
+from pipeline.stages.sample import SampleStage
+from pipeline.store import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "run")
+    put_prompts(run)
+    return run
+
+
+def test_a_stage_of_the_driver_makes_every_shard(run: Run) -> None:
+    with Executor(run) as executor:
+        result = executor.run(Double())
+    assert (result.rows, result.failed, result.reused) == (6, 0, 0)
+    assert run.table("double")["value"].to_pylist() == [0, 2, 4, 6, 8, 10]
+
+
+def test_finished_shards_are_reused_and_missing_ones_made(run: Run) -> None:
+    with Executor(run) as executor:
+        first = executor.run(Double())
+        run.remove("double", 1)
+        second = executor.run(Double())
+        third = executor.run(Double(workers=7))  # an excluded option
+    assert [r.reused for r in (first, second, third)] == [0, 2, 3]
+    assert run.table("double").num_rows == 6
+    assert third.seconds >= second.seconds >= first.seconds > 0
+
+
+def test_a_changed_option_makes_the_stage_stale_and_explain_names_it(run: Run) -> None:
+    with Executor(run) as executor:
+        executor.run(Double())
+        assert explain(run, Double()) == []
+        assert explain(run, Double(factor=3)) == ["factor: 2 -> 3"]
+        assert executor.run(Double(factor=3)).reused == 0
+        assert run.table("double")["value"].to_pylist()[-1] == 15
+
+
+def test_resume_modes(run: Run) -> None:
+    with Executor(run) as executor:
+        executor.run(Double())
+        with pytest.raises(StoreError, match="factor: 2 -> 3"):
+            executor.run(Double(factor=3), resume="always")
+        assert executor.run(Double(), resume="always").reused == 3
+        assert executor.run(Double(), resume="never").reused == 0
+
+
+def test_a_shard_whose_input_changed_is_made_again(run: Run) -> None:
+    with Executor(run) as executor:
+        executor.run(Double())
+        run.write("source", 1, run.read("source", 1).slice(1))
+        assert executor.run(Double()).reused == 2
+    assert run.table("double").num_rows == 5
+
+
+def test_a_shard_without_input_goes(run: Run) -> None:
+    with Executor(run) as executor:
+        executor.run(Double())
+        run.remove("source", 2)
+        executor.run(Double())
+    assert run.shards("double") == [0, 1]
+
+
+def test_too_many_failures_end_the_run_and_keep_what_is_finished(run: Run) -> None:
+    with Executor(run, max_failure_rate=0.2) as executor:
+        assert executor.run(Double(fail=frozenset({"p1"}))).failed == 1
+        with pytest.raises(TooManyFailures, match=r"2 of 6 rows.*unlucky \(2\).*row p1: on the list"):
+            executor.run(Double(fail=frozenset({"p1", "p5"})), resume="never")
+    assert run.shards("double") == [0, 1, 2]
+    assert TooManyFailures.exit_code not in (0, StoreError.exit_code)
+
+
+def test_plain_lines_where_there_is_no_terminal(run: Run) -> None:
+    stream = io.StringIO()
+    with Executor(run, progress=Progress(stream, every=0)) as executor:
+        executor.run(Double())
+    lines = stream.getvalue().splitlines()
+    assert re.match(r"double: 2/6 rows, [\d,.]+ rows/s, \d+ s left", lines[0])
+    assert re.match(r"double: 6/6 rows, [\d,.]+ rows/s, [\d.]+ s", lines[-1])
+
+
+def test_no_stage_of_the_driver_starts_ray(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "start_ray", lambda: pytest.fail("Ray was started"))
+    with Executor(run) as executor:
+        executor.run(Double())
+
+
+# With Ray from here on.
+
+
+def test_workers_write_their_shards_and_the_pool_stays_warm(run: Run, ray_cluster: None) -> None:
+    with Executor(run) as executor:
+        result = executor.run(chaos(Open(texts=("a sun",))))
+        pool = executor._pool
+        assert result.rows == 6 and result.failed == 0
+        executor.run(chaos(Open(texts=("a sun",)), n=3, name="other"))
+        assert executor._pool is pool
+        executor.run(chaos(Open(texts=("a boat",))), resume="never")
+        assert executor._pool is not pool
+    assert {c["text"] for row in run.table("sample")["candidates"].to_pylist() for c in row} == {"a boat"}
+
+
+def test_a_worker_that_dies_is_replaced_and_the_shard_retried(run: Run, tmp_path: Path, ray_cluster: None) -> None:
+    with Executor(run) as executor:
+        result = executor.run(chaos(Open(kill_on=(("p2", tmp_path / "died"),))))
+    assert (result.rows, result.failed) == (6, 0)
+    assert (tmp_path / "died").exists()
+
+
+def test_a_shard_that_always_kills_fails_alone_and_is_tried_again_next_time(run: Run, ray_cluster: None) -> None:
+    with Executor(run, max_failure_rate=0.5, shard_retries=1) as executor:
+        result = executor.run(chaos(Open(kill_on=(("p2", None),))))
+        status = {row["id"]: row["error_type"] for row in run.table("sample").to_pylist()}
+        assert status == {"p0": None, "p1": None, "p2": "worker_died", "p3": "worker_died", "p4": None, "p5": None}
+        assert result.failed == 2
+        again = executor.run(chaos(Open()))
+    assert (again.failed, again.reused) == (0, 2)
+
+
+def test_an_exception_in_a_shard_becomes_its_rows_reason(run: Run, ray_cluster: None) -> None:
+    with Executor(run, max_failure_rate=0.5, shard_retries=0) as executor:
+        executor.run(chaos(Open(raise_on=frozenset({"p5"}))))
+    bad = [row for row in run.table("sample").to_pylist() if row["status"] == "failed"]
+    assert [row["id"] for row in bad] == ["p4", "p5"]
+    assert (bad[0]["error_type"], "the engine broke at p5" in bad[0]["error"]) == ("RuntimeError", True)
+
+
+def test_an_error_that_no_retry_can_cure_ends_the_run_with_its_own_message(run: Run, ray_cluster: None) -> None:
+    with Executor(run) as executor, pytest.raises(EngineError, match=r"folder X has no config\.json"):
+        executor.run(NoModel())
+
+
+def test_more_workers_than_the_cluster_can_hold_is_an_error_not_a_wait(run: Run, ray_cluster: None) -> None:
+    huge = WorkerSpec("huge", Open(), count=10_000)
+    with Executor(run) as executor, pytest.raises(EngineError, match="10000 workers of huge need 10000 CPUs"):
+        executor._warm(huge)
+
+
+def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path, ray_cluster: None) -> None:
+    digests = []
+    for count in (1, 2):
+        run = Run(tmp_path / str(count))
+        put_prompts(run, shards=5)
+        stage = SampleStage(
+            Sample.model_validate({"model": "m", "engine": {"kind": "scripted", "workers": count}}), seed=0
+        )
+        with Executor(run) as executor:
+            executor.run(stage)
+        digests.append([run.digest("sample", shard) for shard in run.shards("sample")])
+    assert digests[0] == digests[1] and len(digests[0]) == 5

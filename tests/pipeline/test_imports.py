@@ -1,0 +1,71 @@
+"""Who may import what, and how long the command line takes to answer."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = {path: path.relative_to(ROOT).as_posix() for folder in ("pipeline", "reward", "training")
+         for path in sorted((ROOT / folder).rglob("*.py"))}  # fmt: skip
+
+
+def imported(path: Path) -> set[str]:
+    """Every module named by an import statement, wherever in the file it stands."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    return names
+
+
+def importers(package: str) -> set[str]:
+    return {
+        name
+        for path, name in FILES.items()
+        if any(one == package or one.startswith(f"{package}.") for one in imported(path))
+    }
+
+
+@pytest.mark.parametrize(("package", "only"), [("ray", "pipeline/executor.py"), ("vllm", "pipeline/engines/vllm.py")])
+def test_one_file_each_imports_ray_and_vllm(package: str, only: str) -> None:
+    assert importers(package) == {only}
+
+
+def test_imports_go_one_way() -> None:
+    assert not any(name.startswith("reward/") for name in importers("pipeline") | importers("training"))
+    assert {name for name in importers("training") if name.startswith("pipeline/")} == {"pipeline/run.py"}
+    assert importers("pipeline.run") == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pipeline.tables", "pipeline.config", "pipeline.errors", "pipeline.store", "pipeline.stages.pair",
+        "pipeline.stages.source", "pipeline.plan", "pipeline.run", "pipeline.executor", "pipeline.engines.vllm",
+    ],
+)  # fmt: skip
+def test_light_modules_load_nothing_heavy(module: str) -> None:
+    heavy = "{'torch', 'ray', 'vllm', 'transformers', 'datasets', 'open_clip', 'matplotlib'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"
+
+
+def test_help_answers_in_under_a_second() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.run", "--help"], capture_output=True, text=True, cwd=ROOT
+        )
+        seconds.append(time.monotonic() - start)
+        assert done.returncode == 0 and "--resume" in done.stdout
+    assert min(seconds) < 1

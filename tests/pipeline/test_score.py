@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from stage_kit import candidate, prompt_row
+
+from pipeline.config import Score
+from pipeline.errors import ConfigError, EngineError
+from pipeline.stages.score import ScoreStage, open_scorers, vocabulary
+from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
+
+FACTS = {"objects": [{"name": "sun"}]}
+SPEC = Score(scorers=("objects", "correctness"))
+
+
+def tables(*prompts: dict[str, Any]) -> dict[str, pa.Table]:
+    rows = [
+        {"id": p["id"], "candidates": [candidate("A sun."), candidate("A sun and a cup.")], **OK}
+        if p["status"] == "ok"
+        else {"id": p["id"], **failed(p["error_type"], p["error"])}
+        for p in prompts
+    ]
+    return {
+        "source": pa.Table.from_pylist(list(prompts), schema=PROMPTS),
+        "sample": pa.Table.from_pylist(rows, schema=CANDIDATES),
+    }
+
+
+class Breaks:
+    """A scorer that cannot stand prompt ``b``."""
+
+    name, version = "breaks", "1"
+
+    def score(self, rows: Any) -> Any:
+        if any(row["id"] == "b" for row in rows):
+            raise ValueError("cannot stand it")
+        return {"breaks": [[1.0] * len(row["candidates"]) for row in rows]}
+
+
+def test_values_are_raw_and_aligned_to_the_candidates() -> None:
+    (row,) = ScoreStage(SPEC).process(None, tables(prompt_row("a", facts=FACTS))).to_pylist()
+    scores = {score["name"]: score for score in row["scores"]}
+    assert scores["objects.hallucinated"]["values"] == [0.0, 1.0]
+    assert scores["objects.hallucinated"]["version"].startswith("1:scenes@")
+    assert scores["correctness"]["values"] == [None, None]
+
+
+def test_a_failed_row_stays_failed_and_the_others_are_scored() -> None:
+    broken = prompt_row("b", **failed("unreadable_image", "why"))
+    a, b = ScoreStage(SPEC).process(None, tables(prompt_row("a", facts=FACTS), broken)).to_pylist()
+    assert (a["status"], b["status"], b["error_type"], b["error"]) == ("ok", "failed", "unreadable_image", "why")
+
+
+def test_a_row_that_breaks_a_scorer_fails_alone() -> None:
+    rows = ScoreStage(SPEC).process([Breaks()], tables(*(prompt_row(i) for i in "abc"))).to_pylist()
+    assert [row["error_type"] for row in rows] == [None, "ValueError", None]
+
+
+def test_formulas_need_no_workers_and_models_do() -> None:
+    assert ScoreStage(SPEC).worker is None
+    clip = ScoreStage(Score(scorers=("clip",)))
+    assert clip.worker is not None and clip.worker == ScoreStage(Score(scorers=("clip",))).worker
+
+
+def test_a_vocabulary_counts_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps({"dog": "dog", "dogs": "dog"}))
+    before = vocabulary(str(path))
+    path.write_text(json.dumps({"dog": "dog"}))
+    assert before.objects == {"dog"} and vocabulary(str(path)).version != before.version
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": "x", "A": "y"}'])
+def test_a_wrong_vocabulary_is_an_error_of_the_recipe(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "v.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"score\.objects\.vocabulary"):
+        vocabulary(str(path))
+
+
+def test_a_missing_clip_is_found_before_the_run() -> None:
+    with pytest.raises(EngineError, match="no model folder"):
+        open_scorers(Score.model_validate({"scorers": ["clip"], "clip": {"model": "./nowhere/clip"}}))
+    with pytest.raises(ConfigError, match="pretrained"):
+        open_scorers(Score.model_validate({"scorers": ["clip"], "clip": {"model": "ViT-B-32"}}))

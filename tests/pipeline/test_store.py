@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline import store
+from pipeline.errors import InputError, StoreError
+from pipeline.store import Run, changes, make_record
+
+TABLE = pa.table({"id": ["a", "b", None], "n": [[1, 2], None, []]})
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write("s", 17, TABLE)
+    assert (tmp_path / "s" / "data-00017.arrow").is_file()
+    assert run.shards("s") == [17]
+    assert run.table("s").equals(TABLE)
+
+
+def test_a_shard_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(Run(tmp_path).shards("s")), sync(handle)))
+    Run(tmp_path).write("s", 0, TABLE)
+    assert seen[0] == []  # the bytes are on disk before the name is
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    run.write("s", 0, TABLE)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"free some space.*finished shards are kept"):
+        run.write("s", 1, TABLE)
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["data-00000.arrow"]
+
+
+def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path).write("s", 0, TABLE)
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_temporary_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write("s", 0, TABLE)
+    (tmp_path / "s" / ".data-00001.arrow.77.tmp").write_bytes(b"half")
+    run.sweep("s")
+    assert run.shards("s") == [0] and len(list((tmp_path / "s").iterdir())) == 1
+
+
+def test_the_digest_is_of_values_not_of_buffers(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write("s", 0, TABLE)
+    run.write("s", 1, pa.concat_tables([TABLE, TABLE]).slice(3))
+    run.write("s", 2, TABLE.slice(1))
+    assert run.digest("s", 0) == run.digest("s", 1) != run.digest("s", 2)
+
+
+def test_a_shard_holds_as_long_as_its_inputs_do(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write("in", 0, TABLE)
+    run.write("out", 0, TABLE, run.input_digests(["in"], 0))
+    assert run.current("out", 0, ["in"])
+    run.write("in", 0, TABLE)  # written again, the same
+    assert run.current("out", 0, ["in"])
+    run.write("in", 0, TABLE.slice(1))
+    assert not run.current("out", 0, ["in"])
+    run.remove("in", 0)
+    assert not run.current("out", 0, ["in"])
+
+
+def test_a_shard_to_retry_does_not_hold(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write("s", 0, TABLE, retry=True)
+    assert not run.current("s", 0, [])
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "data-00000.arrow").write_bytes(b"not arrow at all")
+    with pytest.raises(StoreError, match="data-00000"):
+        run.read("s", 0)
+    assert not run.current("s", 0, [])
+    with pytest.raises(InputError, match="missing"):
+        run.read("s", 1)
+
+
+def test_records_survive_the_disk(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    record = make_record("s", 1, {"a": {"b": (1, 2)}, "path": Path("x")}, {"up": "f"})
+    run.save(record)
+    assert run.record("s") == record and run.record("other") is None
+    (tmp_path / "s" / "stage.json").write_text("{}")
+    with pytest.raises(StoreError, match="never"):
+        run.record("s")
+
+
+@pytest.mark.parametrize("key", sorted(store.EXCLUDED))
+def test_options_that_change_nothing_are_not_in_the_fingerprint(key: str) -> None:
+    def made(value: Any) -> str:
+        return make_record("s", 1, {"engine": {key: value}}, {}).fingerprint
+
+    assert made(1) == made(2)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"options": {"n": 8}}, {"upstream": {"up": "g"}}, {"stage": "t"}])
+def test_everything_else_is(change: dict[str, Any]) -> None:
+    base: dict[str, Any] = {"stage": "s", "version": 1, "options": {"n": 4}, "upstream": {"up": "f"}}
+    assert make_record(**base).fingerprint != make_record(**{**base, **change}).fingerprint
+
+
+def test_changes_name_the_keys() -> None:
+    old, new = (make_record("s", v, o, {}) for v, o in ((1, {"a": {"n": 4}, "b": 1}), (2, {"a": {"n": 8}, "c": 1})))
+    assert changes(old, new) == ["stage version: 1 -> 2", "a.n: 4 -> 8", "b: 1 -> (unset)", "c: (unset) -> 1"]
