@@ -42,7 +42,7 @@ class Course:
 
 
 def slots(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, batch: Batch) -> torch.Tensor:
-    """float32 [B, S, width]: per slot the word embeddings of its object and its colour, summed; ``<image>`` for none."""
+    """float32 [B, S, width]: the word embeddings of each slot's object and colour, summed; ``<image>`` for none."""
     import torch
 
     table = model.get_input_embeddings().weight
@@ -128,6 +128,8 @@ COURSES = (
     Course(Lesson("images", 96, ALL_KINDS, 0.4), "all", loss_images, 800, 6e-4),
     Course(Lesson("see", 96, MOSTLY_EXISTENCE, 0.4), "all", loss_images, 1200, 1e-3),
     Course(Lesson("bias", 96, MOSTLY_EXISTENCE, 0.5, biased=True), "all", loss_images, 320, 5e-4),
+    # The habit of going on after the last true object sits deep: the lessons before taught to stop there.
+    Course(Lesson("habit", 96, MOSTLY_EXISTENCE, 0.5, biased=True), "all", loss_images, 300, 1e-3),
 )
 
 
