@@ -77,6 +77,8 @@ def open_dataset(path: str) -> datasets.Dataset:
         raise
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
         raise DataError(f"dataset {path}: cannot be opened ({type(error).__name__}: {error})") from error
+    if isinstance(loaded, dict) and "pairs" in loaded:  # a published dataset opened whole: its configs are the keys
+        loaded = loaded["pairs"]
     if isinstance(loaded, dict):
         if "train" not in loaded:
             raise DataError(f"dataset {path}: has the splits {sorted(loaded)}, none named train; point at one split")

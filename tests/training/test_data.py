@@ -44,6 +44,12 @@ def test_a_folder_that_holds_a_saved_pairs_folder_opens_it(tmp_path: Path, rows:
     assert len(open_dataset(str(tmp_path))) == 8
 
 
+def test_a_published_dataset_saved_whole_opens_its_pairs(tmp_path: Path, rows: Rows, publish: Publish) -> None:
+    whole = datasets.DatasetDict({"pairs": publish(rows), "candidates": publish(rows[:1])})
+    whole.save_to_disk(str(tmp_path / "whole"))
+    assert len(open_dataset(str(tmp_path / "whole"))) == 8
+
+
 def test_a_missing_dataset_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset .*nowhere: cannot be opened"):
         open_dataset(str(tmp_path / "nowhere"))
