@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,10 @@ def run_stage(executor: Executor, run: Run, stage: Source | Stage, resume: Resum
     return executor.run(stage, resume)
 
 
-def generate(plan: Plan, executor: Executor, run: Run, resume: Resume, command: Sequence[str]) -> Published:
-    """Run every stage up to the published dataset."""
+def generate(
+    plan: Plan, executor: Executor, run: Run, resume: Resume, command: Sequence[str]
+) -> tuple[Published, float]:
+    """Run every stage up to the published dataset; also the seconds that publishing took."""
     for stage in plan.generation():
         run_stage(executor, run, stage, resume)
 
@@ -89,4 +92,5 @@ def generate(plan: Plan, executor: Executor, run: Run, resume: Resume, command: 
         recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
         return card.render(run.path, recipe, " ".join(command))
 
-    return publish(run, plan.recipe.publish, card)
+    started = time.monotonic()
+    return publish(run, plan.recipe.publish, card), time.monotonic() - started

@@ -100,9 +100,8 @@ def _run(plan: Plan, run: Run, resume: Any, command: list[str]) -> None:
     # Interrupted here, an old summary would describe data that no longer exists.
     (run.path / "summary.json").unlink(missing_ok=True)
     with Executor(run, recipe.max_failure_rate, recipe.shard_retries) as executor:
-        started = time.monotonic()
-        published = generate(plan, executor, run, resume, command)
-        _add_seconds(run, "publish", 0 if published.reused else time.monotonic() - started, published.pairs)
+        published, seconds = generate(plan, executor, run, resume, command)
+        _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)
         typer.echo(f"{published.pairs} pairs in {published.path}", err=True)
         model = None
         if recipe.train is not None:
@@ -113,7 +112,7 @@ def _run(plan: Plan, run: Run, resume: Any, command: list[str]) -> None:
     evaluation = _evaluate(plan, run, trained=model is not None) if plan.held else {}
     summary = {"stages": _stages(run), "pairs": published.pairs, "evaluation": evaluation}
     write_text(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
-    _finish(run, evaluation)
+    _finish(run, recipe, command, evaluation)
 
 
 def _held(recipe: Recipe) -> Held | None:
@@ -232,13 +231,13 @@ def _stages(run: Run) -> dict[str, dict[str, Any]]:
     return {r.stage: {key: asdict(r)[key] for key in ("seconds", "rows", "failed")} for r in records}
 
 
-def _finish(run: Run, evaluation: dict[str, Any]) -> None:
+def _finish(run: Run, recipe: Recipe, command: list[str], evaluation: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from pipeline import report
 
-    path = report.write(run.path)
+    path = report.write(run.path, recipe.model_dump(mode="json"), " ".join(command))
     console = Console()
     if evaluation:
         table = Table("metric", *evaluation)

@@ -41,7 +41,7 @@ class Course:
     floor: float = 0.05  # learning rate at the end of the cosine, as a share of ``lr``
 
 
-def slots(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, batch: Batch) -> torch.Tensor:
+def slots(model: Any, words: PreTrainedTokenizerFast, batch: Batch) -> torch.Tensor:
     """float32 [B, S, width]: the word embeddings of each slot's object and colour, summed; ``<image>`` for none."""
     import torch
 
@@ -180,7 +180,8 @@ def train(course: Course, model: Any, words: Any, folder: Path) -> None:
         return min(1.0, (step + 1) / 50) * (course.floor + (1 - course.floor) * cosine)
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    start, done, recent = 0, False, []
+    start, done = 0, False
+    recent: list[float] = []
     if file.exists():
         state = torch.load(file, weights_only=True)
         model.load_state_dict(state["model"])
@@ -199,7 +200,7 @@ def train(course: Course, model: Any, words: Any, folder: Path) -> None:
 
     console = Console()
     model.train()
-    columns = (
+    columns: tuple[Any, ...] = (
         *Progress.get_default_columns()[:2],
         "{task.completed}/{task.total}",
         TimeElapsedColumn(),
@@ -237,7 +238,7 @@ def build_vlm(folder: Path, work: Path, seed: int) -> None:
     torch.manual_seed(seed)
     processor = parts.processor()
     words = processor.tokenizer
-    model = parts.vlm(words)
+    model: Any = parts.vlm(words)
     # Reads patches in the tower's own lesson; not part of the model that is saved.
     model.patch_head = torch.nn.Linear(model.config.text_config.hidden_size, 2 + len(OBJECTS) + len(COLOURS))
     work.mkdir(parents=True, exist_ok=True)

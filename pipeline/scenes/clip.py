@@ -115,9 +115,8 @@ def build(folder: Path, work: Path, seed: int) -> None:
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         start = state["step"]
-    loader = DataLoader(
-        range(start, STEPS), batch_size=None, num_workers=1, prefetch_factor=8, collate_fn=partial(batch, words)
-    )  # type: ignore[arg-type]
+    steps: Any = range(start, STEPS)  # torch takes any sequence, and says so nowhere in its types
+    loader: Any = DataLoader(steps, batch_size=None, num_workers=1, prefetch_factor=8, collate_fn=partial(batch, words))
     console = Console()
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("clip", total=STEPS, completed=start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.scenes import grammar
 from pipeline.scenes.world import SIZE
@@ -103,10 +103,10 @@ def vlm(words: PreTrainedTokenizerFast, width: int = 128, layers: int = 4) -> Ll
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
     )
-    config = LlavaConfig(
+    config: Any = LlavaConfig(  # type: ignore[call-arg]
         vision_config=vision,
         text_config=text,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=words.convert_tokens_to_ids("<image>"),  # type: ignore[arg-type]
         vision_feature_select_strategy="default",
         vision_feature_layer=-2,
         image_seq_length=SIDE * SIDE,
