@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from pipeline.models import BUILT_IN
+
+# A machine shared with an engine is slow now and then; that is no failure of the code under test.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +39,4 @@ def vllm_engine() -> Any:
     from pipeline.engines.vllm import OpenVllm
 
     folder = os.environ.get("VLLM_TEST_MODEL") or str(BUILT_IN["scenes-vlm"])
-    if not os.path.isdir(folder):
-        pytest.skip(f"no model in {folder}")
     return OpenVllm(folder)()

@@ -130,3 +130,23 @@ class NoModel:
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
+
+
+def generated(tmp: Path, **changes: Any) -> Any:
+    """A run up to its pairs; scripted, and formulas only, so without Ray."""
+    from pipeline.engines.scripted import ScriptedEngine
+    from pipeline.executor import Executor, process_shard
+    from pipeline.plan import Plan, run_stage
+    from pipeline.store import Run
+
+    plan = Plan(recipe(tmp, score={"scorers": ["objects", "correctness"]}, **changes))
+    run = Run(plan.recipe.run_dir)
+    with Executor(run) as executor:
+        for stage in plan.generation():
+            if stage.name == "sample":
+                engine = ScriptedEngine(plan.recipe.sample.engine.texts)  # type: ignore[union-attr]
+                for shard in run.shards("source"):
+                    process_shard(stage, engine, run.path, shard)
+            else:
+                run_stage(executor, run, stage, "if-possible")
+    return run

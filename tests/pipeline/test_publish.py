@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import pytest
-from stage_kit import recipe
+from stage_kit import generated
 
 from pipeline.config import Publish
 from pipeline.errors import InputError, StoreError
-from pipeline.executor import Executor
-from pipeline.plan import Plan, run_stage
 from pipeline.stages import publish as module
 from pipeline.stages.publish import Published, publish
 from pipeline.store import Run
@@ -25,24 +22,6 @@ configs:
 ---
 A card.
 """
-
-
-def generated(tmp: Path, **changes: Any) -> Run:
-    """A run up to its pairs; scripted, and formulas only, so without Ray."""
-    from pipeline.engines.scripted import ScriptedEngine
-    from pipeline.executor import process_shard
-
-    plan = Plan(recipe(tmp, score={"scorers": ["objects", "correctness"]}, **changes))
-    run = Run(plan.recipe.run_dir)
-    with Executor(run) as executor:
-        for stage in plan.generation():
-            if stage.name == "sample":
-                engine = ScriptedEngine(plan.recipe.sample.engine.texts)  # type: ignore[union-attr]
-                for shard in run.shards("source"):
-                    process_shard(stage, engine, run.path, shard)
-            else:
-                run_stage(executor, run, stage, "if-possible")
-    return run
 
 
 def done(run: Run, spec: Publish = Publish()) -> Published:
