@@ -20,7 +20,7 @@ check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Rebuild the built-in models from nothing (about half an hour on 2 cores).
+# Rebuild the built-in models from nothing (resumable; not yet timed in one go).
 models: install
 	$(BIN)/python -m pipeline.scenes.build
 	$(BIN)/python -m pipeline.scenes.measure
