@@ -258,7 +258,7 @@ def main(
     from pipeline.scenes import clip
 
     build_vlm(folder / "vlm", work / "vlm", seed)
-    clip.build(folder / "clip", work / "clip", seed)
+    clip.build(folder / "clip", folder / "vlm", work / "clip", seed)
 
 
 if __name__ == "__main__":
