@@ -70,7 +70,7 @@ def main(
 
 
 def _main(arguments: list[str], resume: Any, explain: bool) -> None:
-    from pipeline.config import load_recipe
+    from pipeline.config.load import load_recipe
     from pipeline.plan import Plan
     from pipeline.store import Run
 

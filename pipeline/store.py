@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from pipeline.config import flatten
+from pipeline.config.load import flatten
 from pipeline.errors import InputError, StoreError
 from pipeline.tables import SCHEMA_VERSION
 

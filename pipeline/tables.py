@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 #: Raised whenever a column changes its name, type or meaning; part of every stage's fingerprint.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: The encoded file (PNG, JPEG, ...), never decoded pixels: the encoding of ``datasets.Image``.
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -52,6 +52,7 @@ CANDIDATE = pa.struct(
         ("n_tokens", pa.int32()),
         ("finish_reason", pa.string()),  # stop | length
         ("logprob", pa.float64()),  # nats, summed over the text's tokens
+        ("on_policy", pa.bool_()),  # by the very model that is to be trained; null for texts nobody sampled
         ("edits", pa.list_(EDIT)),
     ]
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import Pair
+from pipeline.config.score import Pair
 from pipeline.errors import ConfigError
 from pipeline.tables import OK, PAIRS, failed
 

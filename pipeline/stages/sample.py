@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import models, seeds
-from pipeline.config import Sample, ScriptedEngine
+from pipeline.config.sample import Sample, ScriptedEngine
 from pipeline.engines import Engine, Request, Response, Sampling
 from pipeline.stages import WorkerSpec
 from pipeline.tables import CANDIDATES, OK, failed

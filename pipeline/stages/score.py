@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import models
-from pipeline.config import Score
+from pipeline.config.score import Score
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.stages import WorkerSpec
 from pipeline.tables import OK, SCORES, failed

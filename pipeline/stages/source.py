@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import JsonlSource, ScenesSource
+from pipeline.config.source import JsonlSource, ScenesSource
 from pipeline.errors import InputError
 from pipeline.store import Run
 from pipeline.tables import OK, PROMPTS, failed

@@ -9,7 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import Recipe, Sample, make_recipe
+from pipeline.config import Recipe
+from pipeline.config.load import make_recipe
+from pipeline.config.sample import Sample
 from pipeline.engines.scripted import Open
 from pipeline.errors import EngineError
 from pipeline.scenes import draw

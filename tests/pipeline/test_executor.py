@@ -8,7 +8,7 @@ import pytest
 from stage_kit import Double, NoModel, chaos, put_prompts
 
 from pipeline import executor as module
-from pipeline.config import Sample
+from pipeline.config.sample import Sample
 from pipeline.engines.scripted import Open
 from pipeline.errors import EngineError, StoreError, TooManyFailures
 from pipeline.executor import Executor

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Pair
+from pipeline.config.score import Pair
 from pipeline.errors import ConfigError
 from pipeline.stages.pair import REASONS, combined, make_pairs, normalised, repeats, valid
 from pipeline.tables import OK, failed

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from stage_kit import candidate, prompt_row
 
-from pipeline.config import Score
+from pipeline.config.score import Score
 from pipeline.errors import ConfigError, EngineError
 from pipeline.stages.score import ScoreStage, open_scorers, vocabulary
 from pipeline.tables import CANDIDATES, OK, PROMPTS, failed

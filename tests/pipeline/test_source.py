@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_kit import png, prompt_row
 
-from pipeline.config import JsonlSource, ScenesSource
+from pipeline.config.source import JsonlSource, ScenesSource
 from pipeline.errors import InputError
 from pipeline.executor import Executor
 from pipeline.stages.source import SourceStage, content_id, layout, make_table, read_jsonl

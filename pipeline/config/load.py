@@ -1,7 +1,4 @@
-"""A recipe: a whole run as typed, frozen data.
-
-Every error names the key, the value and the remedy, and all errors are reported at once. Imports no torch, Ray or vLLM.
-"""
+"""Read a recipe: a built-in name or a YAML file, with overrides; every problem of it at once."""
 
 from __future__ import annotations
 
@@ -9,180 +6,17 @@ import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, Tag, ValidationError
 
+from pipeline.config import Recipe
+from pipeline.config.sample import Engine
+from pipeline.config.source import Source
 from pipeline.errors import ConfigError
 
-RECIPES = Path(__file__).parent / "recipes"
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ScenesSource(_Frozen):
-    """Prompts from the built-in world. ``seed`` is added to the run's, so that two sources can differ."""
-
-    kind: Literal["scenes"] = "scenes"
-    scenes: Count = 256
-    questions_per_scene: Annotated[int, Field(ge=0)] = 0
-    prompts: tuple[str, ...] = ()
-    seed: int = 0
-
-
-class JsonlSource(_Frozen):
-    """One prompt per line: ``{"images": [path, ...], "prompt": text or messages, "facts": {...}, "answer": text}``.
-
-    ``facts`` and ``answer`` are optional; image paths are relative to the file.
-    """
-
-    kind: Literal["jsonl"]
-    path: Path
-
-
-class VllmEngine(_Frozen):
-    kind: Literal["vllm"] = "vllm"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    max_model_len: Count | None = None
-    max_num_seqs: Count = 256
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    tensor_parallel_size: Count = 1
-    workers: Count = 1
-
-
-class ScriptedEngine(_Frozen):
-    """Canned texts, picked by seed; for tests and for trying out a recipe."""
-
-    kind: Literal["scripted"]
-    texts: tuple[str, ...] = ("a sun.", "a sun and a boat.", "a boat under a sun.", "an anchor.")
-    seconds_per_request: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    workers: Count = 1
-
-
-def _kind(default: str) -> Discriminator:
-    """Tell apart the members of a union by ``kind``, which may be left out."""
-
-    def read(value: Any) -> str:
-        return str(value.get("kind", default) if isinstance(value, Mapping) else getattr(value, "kind", default))
-
-    return Discriminator(read)
-
-
-Source = Annotated[
-    Annotated[ScenesSource, Tag("scenes")] | Annotated[JsonlSource, Tag("jsonl")],
-    _kind("scenes"),
-]
-Engine = Annotated[
-    Annotated[VllmEngine, Tag("vllm")] | Annotated[ScriptedEngine, Tag("scripted")],
-    _kind("vllm"),
-]
-
-
-class Sample(_Frozen):
-    model: str
-    revision: str | None = None
-    n: Count = 8
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Count = 96
-    stop: tuple[str, ...] = ()
-    engine: Engine = VllmEngine()
-
-    @model_validator(mode="after")
-    def _greedy_is_one(self) -> Sample:
-        if self.temperature == 0 and self.n > 1:
-            raise ValueError(f"n={self.n} greedy samples are all the same; set n=1 or temperature above 0")
-        return self
-
-
-class Clip(_Frozen):
-    """``model`` is a built-in name, a folder, or an open_clip architecture (which then needs ``pretrained``)."""
-
-    model: str = "scenes-clip"
-    pretrained: str | None = None
-    batch_size: Count = 64
-    workers: Count = 1
-
-
-class Objects(_Frozen):
-    """``vocabulary`` is ``scenes``, or a JSON file ``{"surface form": "object"}`` with every plural and synonym."""
-
-    vocabulary: str = "scenes"
-
-
-class Score(_Frozen):
-    scorers: tuple[Literal["objects", "correctness", "clip"], ...] = ("objects", "correctness")
-    objects: Objects = Objects()
-    clip: Clip = Clip()
-
-    @model_validator(mode="after")
-    def _some(self) -> Score:
-        if not self.scorers:
-            raise ValueError("scorers is empty; name at least one of objects, correctness, clip")
-        if len(set(self.scorers)) != len(self.scorers):
-            raise ValueError(f"scorers={list(self.scorers)} names one twice; remove it")
-        return self
-
-
-class Pair(_Frozen):
-    """``weights`` maps a score name to its weight in the sum that ranks candidates; null scores do not count.
-
-    ``max_repeated`` bounds how often a phrase of one to four words may follow itself in a text.
-    """
-
-    policy: Literal["best_vs_worst"] = "best_vs_worst"
-    weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
-    margin: Positive = 1.0
-    max_length_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
-    min_words: Count = 1
-    max_repeated: Count = 2
-
-    @model_validator(mode="after")
-    def _some(self) -> Pair:
-        if not any(self.weights.values()):
-            raise ValueError("weights needs a score with a weight other than 0, such as {objects.hallucinated: -1}")
-        return self
-
-
-class Publish(_Frozen):
-    rows_per_shard: Count = 10_000
-    images_in_candidates: bool = False
-
-
-class Recipe(_Frozen):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: int = 0
-    output_dir: Path = Path("runs")
-    max_failure_rate: Fraction = 0.01
-    shard_size: Count = 128
-    shard_retries: Annotated[int, Field(ge=0)] = 2
-    source: Source
-    sample: Sample
-    score: Score = Score()
-    pair: Pair
-    publish: Publish = Publish()
-    # Checked by `training.config` and `training.evaluation`, which this package does not import.
-    train: dict[str, Any] | None = None
-    evaluate: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _scores_exist(self) -> Recipe:
-        unknown = sorted(name for name in self.pair.weights if name.split(".")[0] not in self.score.scorers)
-        if unknown:
-            have = ", ".join(self.score.scorers)
-            raise ValueError(f"pair.weights: no scorer gives {', '.join(unknown)}; score.scorers has {have}")
-        return self
-
-    @property
-    def run_dir(self) -> Path:
-        return self.output_dir / self.name
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -305,6 +139,12 @@ def _unknown_keys(model: type[BaseModel], values: Mapping[str, Any], prefix: str
         yield f"{prefix}{key}: unknown key (value {value!r}); {remedy}"
 
 
+def _tags(union: Any) -> Iterator[str]:
+    """The values of ``kind`` that tell the members of a union apart."""
+    for member in get_args(get_args(union)[0]):
+        yield from (mark.tag for mark in get_args(member) if isinstance(mark, Tag))
+
+
 def _member(groups: Sequence[type[BaseModel]], values: Mapping[str, Any]) -> type[BaseModel] | None:
     """Which group of a union ``values`` is meant for; the first one where ``kind`` is left out."""
     kind = values.get("kind")
@@ -315,7 +155,7 @@ def _member(groups: Sequence[type[BaseModel]], values: Mapping[str, Any]) -> typ
 
 def _explain(item: Any) -> str:
     """One line for one pydantic error: key, what is wrong, value."""
-    tags = {"scenes", "jsonl", "vllm", "scripted"}
+    tags = {*_tags(Source), *_tags(Engine)}
     loc = [str(part) for part in item["loc"]]
     # pydantic adds the union's tag to the path ("source.scenes.scenes"); nobody writes it in a recipe.
     parts = [part for i, part in enumerate(loc) if not (part in tags and i and loc[i - 1] in ("source", "engine"))]
