@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
+import numpy as np
 import yaml
 from jinja2 import Environment, StrictUndefined
 
 from pipeline import mask
-from pipeline.findings import PAIRED, STAGES, UNFINISHED, Example, Findings, Spread, collect
+from pipeline.config.load import flatten
+from pipeline.findings import (
+    OF_ONE_MODEL,
+    PAIRED,
+    STAGES,
+    UNFINISHED,
+    Example,
+    Findings,
+    Kind,
+    Lengths,
+    Spread,
+    collect,
+)
 from pipeline.store import Record
+from pipeline.tally import Tally
 
 TEMPLATE = Path(__file__).parents[1] / "data_cards" / "template.md"
 
@@ -42,18 +55,22 @@ def render(run_dir: Path, recipe: Mapping[str, Any], command: str) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(cell=_cell, quote=_quote, percent=_percent)
+    environment.filters.update(cell=_cell, quote=_quote, percent=_percent, counted=_counted)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         header=_header(findings, recipe),
         name=recipe.get("name") or run_dir.name,
         findings=findings,
         outcomes=outcome_rows(findings),
+        sources=_most(findings.sources),
+        models=model_rows(findings),
+        on_policy_pairs=_on_policy_pairs(findings.paired),
+        trusted=sorted({model for record in _data_records(findings) for model in trusted(record.options)}),
         sampling=_flat(recipe.get("sample", {})),
         seed=recipe.get("seed"),
         pairing=_flat(recipe.get("pair", {})),
         stages=[_stage_row(record) for record in _data_records(findings)],
         histograms={name: histogram(spread) for name, spread in findings.scores.items() if spread.every},
-        lengths=_lengths(findings.words),
+        lengths=_lengths(findings.lengths),
         examples=[_example(example) for example in findings.examples],
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=110).rstrip(),
         versions=versions(findings),
@@ -72,6 +89,89 @@ def outcome_rows(findings: Findings) -> list[tuple[str, int]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """The texts of one model, most frequent values first. ``on_policy`` is a share; None if no text says whether it
+    is."""
+
+    model: str
+    revision: str
+    candidates: int
+    on_policy: float | None
+    chosen: int
+    rejected: int
+    temperatures: Mapping[float | None, int]
+    finish_reasons: Mapping[str, int]
+
+
+def model_rows(findings: Findings) -> list[Model]:
+    """Every model and revision, the one with most texts first."""
+    names = sorted(findings.models, key=lambda name: (-findings.models[name], name))
+    return [_model(findings, *name) for name in names]
+
+
+def _model(findings: Findings, model: str, revision: str) -> Model:
+    def of(kind: Kind) -> bool:
+        return (kind.model, kind.revision) == (model, revision)
+
+    texts = {kind: number for kind, number in findings.texts.items() if of(kind)}
+    sides = [sum(number for pair, number in findings.paired.items() if of(pair[side])) for side in (0, 1)]
+    temperatures: Counter[float | None] = Counter()
+    finish_reasons: Counter[str] = Counter()
+    on_policy: Counter[bool | None] = Counter()
+    for kind, number in texts.items():
+        temperatures[kind.temperature] += number
+        finish_reasons[kind.finish_reason] += number
+        on_policy[kind.on_policy] += number
+    known = on_policy[True] + on_policy[False] > 0
+    return Model(
+        model,
+        revision,
+        candidates=sum(texts.values()),
+        on_policy=on_policy[True] / on_policy.total() if known else None,
+        chosen=sides[0],
+        rejected=sides[1],
+        temperatures=dict(sorted(temperatures.items(), key=lambda item: (item[0] is None, item[0] or 0.0))),
+        finish_reasons=_most(finish_reasons),
+    )
+
+
+def _on_policy_pairs(paired: Mapping[tuple[Kind, Kind], int]) -> dict[str, int] | None:
+    """How many pairs have on-policy texts on which side; None if no text says whether it is."""
+    if all(kind.on_policy is None for pair in paired for kind in pair):
+        return None
+    found = {"both": 0, "chosen": 0, "rejected": 0, "neither": 0}
+    for (chosen, rejected), number in paired.items():
+        names = {(True, True): "both", (True, False): "chosen", (False, True): "rejected", (False, False): "neither"}
+        found[names[bool(chosen.on_policy), bool(rejected.on_policy)]] += number
+    return found
+
+
+def trusted(options: Mapping[str, Any], model: str = "a model") -> Iterator[str]:
+    """The models whose own code the options allowed to run; ``model`` stands in where an option names none.
+
+    >>> list(trusted({"model": "a/vlm", "engine.trust_remote_code": True}))
+    ['a/vlm']
+    """
+    flat = flatten(options)
+    for key, value in flat.items():
+        group, _, name = key.rpartition(".")
+        if name == "trust_remote_code" and value is True:
+            while group and f"{group}.model" not in flat:
+                group = group.rpartition(".")[0]
+            yield str(flat.get(f"{group}.model" if group else "model", model))
+        for entry in value if isinstance(value, list | tuple) else ():
+            if isinstance(entry, Mapping):
+                yield from trusted(entry, str(flat.get("model", model)))
+
+
+def _most(counts: Mapping[str, int], rows: int = 20) -> dict[str, int]:
+    """The most frequent first; those beyond ``rows`` together."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(number for _, number in ordered[rows:])
+    return dict(ordered[:rows]) | ({f"{len(ordered) - rows} more": rest} if rest else {})
+
+
+@dataclass(frozen=True, slots=True)
 class Bin:
     """How many values lie in a range: of all candidates, of the chosen and of the rejected ones."""
 
@@ -85,24 +185,26 @@ class Bin:
 def histogram(spread: Spread) -> list[Bin]:
     """One bin per value if there are few different ones, else eight of equal width. ``spread.every`` is not empty.
 
-    >>> histogram(Spread("1", every=[0.0, 0.0, 2.0], chosen=[0.0], rejected=[2.0]))[1].rejected
+    >>> histogram(Spread("1", Tally([0.0, 0.0, 2.0]), Tally([0.0]), Tally([2.0])))[1].rejected
     1
     """
-    distinct = sorted(set(spread.every))
-    low, high = distinct[0], distinct[-1]
+    distinct, low, high = spread.every.values, spread.every.low, spread.every.high
     if len(distinct) <= _BINS:
-        labels = [f"{value:.4g}" for value in distinct]
-        place = {value: i for i, value in enumerate(distinct)}.__getitem__
+        labels = [f"{value:.4g}" for value in distinct.tolist()]
     else:
         edges = [low + (high - low) * i / _BINS for i in range(_BINS + 1)]
         labels = [f"{a:.3g} to {b:.3g}" for a, b in pairwise(edges)]
 
-        def place(value: float) -> int:
-            return min(int((value - low) / (high - low) * _BINS), _BINS - 1)
+    def binned(tally: Tally) -> list[int]:
+        if len(distinct) <= _BINS:
+            place = np.searchsorted(distinct, tally.values)
+        else:
+            place = np.minimum(((tally.values - low) / (high - low) * _BINS).astype(int), _BINS - 1)
+        numbers: list[int] = np.bincount(place, weights=tally.counts, minlength=len(labels)).astype(int).tolist()
+        return numbers
 
-    every, chosen, rejected = (Counter(map(place, values)) for values in (spread.every, spread.chosen, spread.rejected))
-    largest = max(every.values())
-    return [Bin(label, every[i], chosen[i], rejected[i], _bar(every[i] / largest)) for i, label in enumerate(labels)]
+    every, chosen, rejected = binned(spread.every), binned(spread.chosen), binned(spread.rejected)
+    return [Bin(label, every[i], chosen[i], rejected[i], _bar(every[i] / max(every))) for i, label in enumerate(labels)]
 
 
 def versions(findings: Findings) -> dict[str, str]:
@@ -131,7 +233,8 @@ def _header(findings: Findings, recipe: Mapping[str, Any]) -> str:
 
 def _data_records(findings: Findings) -> list[Record]:
     """Only of stages that made the data: what was trained or evaluated since must not change a dataset's card."""
-    return [findings.stages[stage] for stage in STAGES if stage in findings.stages]
+    made = (stage for stage in findings.stages if stage in STAGES or stage.startswith(OF_ONE_MODEL))
+    return [findings.stages[stage] for stage in made]
 
 
 def _stage_row(record: Record) -> dict[str, Any]:
@@ -149,16 +252,15 @@ def _stage_row(record: Record) -> dict[str, Any]:
     }
 
 
-def _lengths(words: Sequence[tuple[int, int]]) -> dict[str, Any] | None:
-    if not words:
+def _lengths(words: Lengths) -> dict[str, Any] | None:
+    if not len(words.chosen):
         return None
-    chosen, rejected = [pair[0] for pair in words], [pair[1] for pair in words]
+    sides = {"chosen": words.chosen, "rejected": words.rejected}
     return {
-        "chosen": (mean(chosen), median(chosen), min(chosen), max(chosen)),
-        "rejected": (mean(rejected), median(rejected), min(rejected), max(rejected)),
-        "longer": sum(a > b for a, b in words),
-        "shorter": sum(a < b for a, b in words),
-        "equal": sum(a == b for a, b in words),
+        **{side: (tally.mean, tally.median, int(tally.low), int(tally.high)) for side, tally in sides.items()},
+        "longer": words.longer,
+        "shorter": words.shorter,
+        "equal": words.equal,
     }
 
 
@@ -206,6 +308,14 @@ def _number(value: float | None) -> str:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _counted(counts: Mapping[Any, int]) -> str:
+    """
+    >>> _counted({1.0: 8, None: 2})
+    '1.0 (8), – (2)'
+    """
+    return ", ".join(f"{'–' if value is None else value} ({number})" for value, number in counts.items())
 
 
 def _cell(value: object) -> str:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Recipe
+from pipeline.config.sample import OpenAIEngine, Sample, VllmEngine
+from pipeline.errors import ConfigError
 from pipeline.executor import Executor, StageResult
 from pipeline.resume import Resume, explain
-from pipeline.stages import Stage
+from pipeline.stages import Source, Stage
+from pipeline.stages.gather import GatherStage
 from pipeline.stages.pair import PairStage
 from pipeline.stages.publish import Published, publish
-from pipeline.stages.sample import SampleStage
+from pipeline.stages.sample import SampleStage, slug
 from pipeline.stages.score import ScoreStage
 from pipeline.stages.source import BuiltSource, SourceStage
-from pipeline.store import Run
+from pipeline.store import Run, Survey
 
-Source = SourceStage | BuiltSource
+#: What ``--stages`` may name, in order.
+GROUPS = ("source", "sample", "score", "pair", "publish", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -32,58 +36,129 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What would become of a stage: ``done`` of ``shards`` hold (None: not known before its source has run)."""
+
+    stage: str
+    shards: int | None
+    done: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     recipe: Recipe
     held: Held | None = None
 
     def generation(self) -> list[Source | Stage]:
-        """From the source to pairs. The evaluation of the base model stands right behind sampling: they share an
+        """From the source to pairs. The evaluation of the base model stands right behind its sampling: they share an
         engine, and starting one takes longer than either."""
         r = self.recipe
-        source = SourceStage(r.source, r.seed, r.shard_size)
-        before: list[Source | Stage] = [self.held_source(), self.answers("eval-before")] if self.held else []
-        return [source, SampleStage(r.sample, r.seed), *before, ScoreStage(r.score), PairStage(r.pair)]
+        stages: list[Source | Stage] = [SourceStage(r.source, r.seed, r.shard_size)]
+        specs = r.sample.each()
+        names = ["sample"] if len(specs) == 1 else [f"sample-{slug(spec)}" for spec in specs]
+        pending = self.held is not None
+        for name, spec in zip(names, specs, strict=True):
+            stages.append(SampleStage(spec, r.seed, name=name, on_policy=self._is_base(spec)))
+            if pending and self._is_base(spec):
+                stages += self.before()
+                pending = False
+        if pending:
+            stages += self.before()
+        if len(specs) > 1:
+            stages.append(GatherStage(tuple(names)))
+        return [*stages, ScoreStage(r.score), PairStage(r.pair)]
 
-    def held_source(self) -> BuiltSource:
+    def before(self) -> list[Source | Stage]:
         assert self.held is not None
-        return BuiltSource("eval-source", self.held.build, self.held.config, self.recipe.shard_size)
+        source = BuiltSource("eval-source", self.held.build, self.held.config, self.recipe.shard_size)
+        return [source, self.answers("eval-before")]
 
     def answers(self, name: str, model: Path | None = None) -> SampleStage:
-        """Greedy answers to the held-out prompts, by the recipe's model or by the one in the folder ``model``."""
+        """Greedy answers to the held-out prompts, by the model to be trained or by the one in the folder ``model``."""
         assert self.held is not None
+        base = self.base()
         update: dict[str, Any] = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": self.held.max_tokens}
         if model is not None:
-            update |= {"model": str(model), "revision": None}
-        spec = self.recipe.sample.model_copy(update=update)
-        return SampleStage(spec, self.recipe.seed, name=name, reads="eval-source")
+            engine = VllmEngine() if isinstance(base.engine, OpenAIEngine) else base.engine
+            update |= {"model": str(model), "revision": None, "engine": engine}
+        return SampleStage(base.model_copy(update=update), self.recipe.seed, name=name, reads="eval-source")
+
+    def base(self) -> Sample:
+        """How the model that is to be trained is asked: ``train.model``, or the first that is sampled."""
+        specs = self.recipe.sample.each()
+        wanted = (self.recipe.train or {}).get("model")
+        if wanted is None:
+            return specs[0]
+        return next((s for s in specs if s.model == wanted), specs[0].model_copy(update={"model": wanted}))
 
     def preflight(self) -> None:
         """Find out what is wrong before hours have passed: models, vocabularies and files that are not there."""
         for stage in self.generation():
             stage.options()
 
+    def outlook(self, run: Run) -> list[Outlook]:
+        """What would run, and why; stages that hold have no reasons."""
+        survey = Survey(run)
+        stale: set[str] = set()
+        found: list[Outlook] = []
+        for stage in self.generation():
+            reasons = explain(run, stage, survey, [name for name in stage.inputs if name in stale])
+            source = stage.inputs[0] if stage.inputs else None
+            known = not (stale & {"source", source}) and source is not None
+            shards = len(run.shards(source)) if known and source is not None else None
+            done = [s for s in run.shards(stage.name) if not source or survey.current(stage.name, s, stage.inputs)]
+            if reasons:
+                stale.add(stage.name)
+            found.append(Outlook(stage.name, shards, len(done), tuple(reasons)))
+        return found
+
     def explain(self, run: Run) -> dict[str, list[str]]:
         """Stage -> why it would run; stages that hold are left out."""
-        stale: dict[str, list[str]] = {}
-        for stage in self.generation():
-            reasons = explain(run, stage, [name for name in stage.inputs if name in stale])
-            if reasons:
-                stale[stage.name] = reasons
-        return stale
+        return {one.stage: list(one.reasons) for one in self.outlook(run) if one.reasons}
+
+    def _is_base(self, spec: Sample) -> bool:
+        return spec.model == self.base().model
 
 
-def run_stage(executor: Executor, run: Run, stage: Source | Stage, resume: Resume) -> StageResult:
+def group(stage: str) -> str:
+    """The name by which ``--stages`` knows a stage.
+
+    >>> group("sample-llava"), group("eval-before"), group("pair")
+    ('sample', 'evaluate', 'pair')
+    """
+    return "evaluate" if stage.startswith("eval-") else stage.split("-", 1)[0]
+
+
+def chosen(names: str | None) -> frozenset[str]:
+    """The stages that ``--stages`` names, all without it.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    wanted = frozenset(GROUPS if names is None else filter(None, (name.strip() for name in names.split(","))))
+    unknown = sorted(wanted - set(GROUPS))
+    if unknown or not wanted:
+        raise ConfigError(f"--stages: no stage {', '.join(unknown) or 'named'}", f"use some of {', '.join(GROUPS)}")
+    return wanted
+
+
+def run_stage(executor: Executor, stage: Source | Stage, resume: Resume) -> StageResult:
     if isinstance(stage, SourceStage | BuiltSource):
-        return executor.write(stage, lambda: stage.shards(run), resume)
-    return executor.run(stage, resume)
+        return executor.write(stage, resume)
+    return executor.run(stage, resume)  # type: ignore[arg-type]
 
 
-def generate(
-    plan: Plan, executor: Executor, run: Run, resume: Resume, command: Sequence[str]
-) -> tuple[Published, float]:
-    """Run every stage up to the published dataset; also the seconds that publishing took."""
+def generate(plan: Plan, executor: Executor, resume: Resume, stages: Iterable[str] = GROUPS) -> None:
+    """Run the stages from the source to pairs that are among ``stages``."""
+    wanted = set(stages)
     for stage in plan.generation():
-        run_stage(executor, run, stage, resume)
+        if group(stage.name) in wanted:
+            run_stage(executor, stage, resume)
+
+
+def publish_run(plan: Plan, run: Run, command: Sequence[str]) -> tuple[Published, float]:
+    """Publish the pairs of a run; also the seconds that it took."""
 
     def card() -> str:
         from pipeline import card

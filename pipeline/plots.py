@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
+
+from pipeline.tally import Tally
 
 matplotlib.use("Agg")  # before pyplot: no display is needed, nor asked for
 from matplotlib import pyplot as plt
@@ -87,7 +90,7 @@ def curves(steps: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[fl
         return _svg(figure)
 
 
-def histograms(scores: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+def histograms(scores: Mapping[str, tuple[Tally, Tally]]) -> str:
     """Per score the share of chosen and of rejected texts by value; bars per value where there are few values."""
     columns = min(3, len(scores))
     rows = -(-len(scores) // columns)
@@ -104,17 +107,15 @@ def histograms(scores: Mapping[str, tuple[Sequence[float], Sequence[float]]]) ->
         return _svg(figure)
 
 
-def lengths(words: Sequence[tuple[int, int]]) -> str:
+def lengths(chosen: Tally, rejected: Tally, difference: Tally) -> str:
     """Words of chosen and rejected texts, and the difference within a pair."""
     with plt.rc_context(_STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 2.3), layout="constrained")
-        _two_histograms(left, [pair[0] for pair in words], [pair[1] for pair in words])
+        _two_histograms(left, chosen, rejected)
         left.set_title("words per text")
         left.set_ylabel("% of texts")
         left.legend(fontsize=8)
-        differences = [chosen - rejected for chosen, rejected in words]
-        edges = _edges(differences)
-        right.hist(differences, bins=edges, weights=_percent(differences), color=NEUTRAL)
+        right.hist(difference.values, bins=_edges([difference]), weights=_percent(difference), color=NEUTRAL)
         right.axvline(0, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
         right.set_title("words of chosen − words of rejected")
         right.set_ylabel("% of pairs")
@@ -140,33 +141,39 @@ def outcomes(rows: Sequence[tuple[str, int]]) -> str:
         return _svg(figure)
 
 
-def _two_histograms(axes: Any, chosen: Sequence[float], rejected: Sequence[float]) -> None:
-    values = [*chosen, *rejected]
+def _two_histograms(axes: Any, chosen: Tally, rejected: Tally) -> None:
     _grid(axes)
-    if not values:
+    values = np.union1d(chosen.values, rejected.values)
+    if not len(values):
         axes.text(0.5, 0.5, "no values", ha="center", transform=axes.transAxes)
         return
-    distinct = sorted(set(values))
-    if len(distinct) <= (8 if all(float(value).is_integer() for value in distinct) else 5):
+    if len(values) <= (8 if _whole([chosen, rejected]) else 5):
         for side, shift, colour, label in ((chosen, -0.2, CHOSEN, "chosen"), (rejected, 0.2, REJECTED, "rejected")):
-            heights = [100 * list(side).count(value) / max(len(side), 1) for value in distinct]
-            axes.bar([i + shift for i in range(len(distinct))], heights, 0.38, color=colour, label=label)
-        axes.set_xticks(range(len(distinct)), [f"{value:.2g}" for value in distinct])
+            heights = np.zeros(len(values))
+            heights[np.searchsorted(values, side.values)] = _percent(side)
+            axes.bar(np.arange(len(values)) + shift, heights, 0.38, color=colour, label=label)
+        axes.set_xticks(range(len(values)), [f"{value:.2g}" for value in values.tolist()])
         return
-    edges = _edges(values)
+    edges = _edges([chosen, rejected])
     for side, colour, label in ((chosen, CHOSEN, "chosen"), (rejected, REJECTED, "rejected")):
-        axes.hist(side, bins=edges, weights=_percent(side), color=colour, alpha=0.28)
-        axes.hist(side, bins=edges, weights=_percent(side), color=colour, histtype="step", linewidth=1.4, label=label)
+        drawn: Any = {"bins": edges, "weights": _percent(side), "color": colour}
+        axes.hist(side.values, alpha=0.28, **drawn)
+        axes.hist(side.values, histtype="step", linewidth=1.4, label=label, **drawn)
 
 
-def _percent(values: Sequence[float]) -> list[float]:
-    return [100 / len(values)] * len(values)
+def _percent(tally: Tally) -> Any:
+    return 100 * tally.counts / max(len(tally), 1)
 
 
-def _edges(values: Sequence[float], most: int = 24) -> list[float]:
+def _whole(tallies: Sequence[Tally]) -> bool:
+    return all(bool((tally.values == np.floor(tally.values)).all()) for tally in tallies)
+
+
+def _edges(tallies: Sequence[Tally], most: int = 24) -> list[float]:
     """Edges of equal bins; for whole numbers each bin is centred on one, or on as many as keep the bins few."""
-    low, high = min(values, default=0), max(values, default=1)
-    if all(float(value).is_integer() for value in values):
+    some = [tally for tally in tallies if len(tally)]
+    low, high = min((tally.low for tally in some), default=0.0), max((tally.high for tally in some), default=1.0)
+    if _whole(tallies):
         width = max(-(-(int(high) - int(low) + 1) // most), 1)
         return [low - 0.5 + width * i for i in range((int(high) - int(low)) // width + 2)]
     return [low + (high - low) * i / most for i in range(most + 1)]

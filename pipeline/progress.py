@@ -24,8 +24,8 @@ class Progress:
         self._stream.flush()
 
     @contextmanager
-    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """``total`` rows, ``done`` of which an earlier run has made."""
+    def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Bar]:
+        """``total`` rows (None if nobody knows yet), ``done`` of which an earlier run has made."""
         if self._stream.isatty():
             with _rich(self._stream) as display:
                 task = display.add_task(name, total=total, completed=done, detail="")
@@ -47,9 +47,10 @@ class Progress:
 class Bar:
     """Counts of one stage. Rates count only what this session did, so a resumed stage does not look fast."""
 
-    def __init__(self, name: str, total: int, done: int, show: Any) -> None:
+    def __init__(self, name: str, total: int | None, done: int, show: Any) -> None:
         self.name, self.total, self.done, self.failed = name, total, done, 0
         self._show = show
+        self._stats: Mapping[str, int] = {}
         self._before, self._start = done, time.monotonic()
         self._extras: dict[str, int] = {}
 
@@ -60,6 +61,11 @@ class Bar:
             self._extras[key] = self._extras.get(key, 0) + value
         self._show(self)
 
+    def live(self, stats: Mapping[str, int]) -> None:
+        """What the workers say between two shards: ``running`` and ``waiting`` requests, ``tokens`` made so far."""
+        self._stats = stats
+        self._show(self)
+
     @property
     def seconds(self) -> float:
         return max(time.monotonic() - self._start, 1e-9)
@@ -67,12 +73,16 @@ class Bar:
     @property
     def detail(self) -> str:
         rate = (self.done - self._before) / self.seconds
-        parts = [f"{rate:,.1f} rows/s", *(f"{v / self.seconds:,.0f} {k}/s" for k, v in self._extras.items())]
+        counts = {**self._extras, **({"tokens": self._stats["tokens"]} if self._stats.get("tokens") else {})}
+        parts = [f"{rate:,.1f} rows/s", *(f"{v / self.seconds:,.0f} {k}/s" for k, v in counts.items())]
+        parts += [f"{self._stats[key]} {key}" for key in ("running", "waiting") if self._stats.get(key)]
         return ", ".join(parts + ([f"{self.failed} failed"] if self.failed else []))
 
     @property
     def line(self) -> str:
         rate = (self.done - self._before) / self.seconds
+        if self.total is None:
+            return f"{self.name}: {self.done} rows, {self.detail}"
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
         return f"{self.name}: {self.done}/{self.total} rows, {self.detail}{left}"
 

@@ -22,10 +22,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import mask
-from pipeline.card import outcome_rows, plain
+from pipeline import images, mask
+from pipeline.card import model_rows, outcome_rows, plain
+from pipeline.files import write_text
 from pipeline.findings import Example, Findings, collect
-from pipeline.store import write_text
 from reward.objects import judge
 from reward.vocabulary import Vocabulary
 
@@ -104,6 +104,7 @@ def write(
         cards=[_card(example, vocabulary or _vocabulary(findings)) for example in findings.examples],
         stages=[_timing(findings, stage) for stage in findings.stages],
         outcomes=outcome_rows(findings),
+        models=model_rows(findings),
         secrets=mask,
     )
     path = run_dir / "report.html"
@@ -198,12 +199,13 @@ def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str],
     spreads = {
         name: (spread.chosen, spread.rejected)
         for name, spread in findings.scores.items()
-        if len({*spread.chosen, *spread.rejected}) > 1
+        if len({*spread.chosen.values.tolist(), *spread.rejected.values.tolist()}) > 1
     }
     if spreads:
         made["scores"] = plots.histograms(spreads)
-    if findings.words:
-        made["lengths"] = plots.lengths(findings.words)
+    if findings.pairs:
+        words = findings.lengths
+        made["lengths"] = plots.lengths(words.chosen, words.rejected, words.difference)
     return {name: Markup(svg) for name, svg in made.items()}
 
 
@@ -272,15 +274,15 @@ def _data_uri(image: bytes) -> tuple[str, bool]:
     from PIL import Image
 
     try:
-        picture: Image.Image = Image.open(io.BytesIO(image))
-        kind, small = (picture.format or "png").lower(), max(picture.size) <= 160
+        with Image.open(io.BytesIO(image), formats=images.FORMATS) as header:
+            kind, small = (header.format or "png").lower(), max(header.size) <= 160
         if len(image) > _LARGEST_IMAGE:
-            picture = picture.convert("RGB")
+            picture = images.decode(image)
             picture.thumbnail((640, 640))
             buffer = io.BytesIO()
             picture.save(buffer, "JPEG", quality=85)
             image, kind = buffer.getvalue(), "jpeg"
-    except OSError:
+    except (OSError, Image.DecompressionBombError, images.BadImage):
         kind, small = "png", False
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}", small
 

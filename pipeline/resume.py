@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.errors import StoreError
-from pipeline.stages import Stage
-from pipeline.store import Record, Run, changes, make_record
+from pipeline.stages import Salvager, Source, Stage
+from pipeline.store import Record, Run, Survey, changes, make_record
 
 #: never: start again. if-possible: keep what holds. always: keep everything, and refuse where that would be wrong.
 Resume = Literal["never", "if-possible", "always"]
 
 
-def describe(run: Run, stage: Stage) -> Record:
+@dataclass(frozen=True)
+class Found:
+    """``record`` is what the stage is now, ``done`` the shards of it that hold."""
+
+    record: Record
+    done: frozenset[int]
+
+
+def describe(run: Run, stage: Stage | Source) -> Record:
     """The record the stage would have now."""
     upstream = {name: record.fingerprint for name in stage.inputs if (record := run.record(name)) is not None}
     return make_record(stage.name, stage.version, stage.options(), upstream)
 
 
-def prepare(run: Run, stage: Stage, resume: Resume) -> Record:
+def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> Found:
     """Remove the shards of ``stage`` that no longer hold, and write down what the stage is now.
 
-    The shards of a stage without inputs stay: whoever makes them anew decides which shard a prompt belongs to, and
-    needs to know where it was.
+    A stage that can take rows over from them (``Salvager``) finds them set aside. The shards of a source stay: whoever
+    makes them anew decides which shard a prompt belongs to, and needs to know where it was.
 
     Raises:
         StoreError: ``resume`` is "always" and an option has changed.
@@ -40,28 +48,42 @@ def prepare(run: Run, stage: Stage, resume: Resume) -> Record:
             f"stage {stage.name!r} of {run.path} was made with other options: {'; '.join(changes(old, new))}",
             "restore them, or use --resume if-possible to make it again",
         )
-    if changed and stage.inputs:
-        run.clear(stage.name)
-    dropped = [shard for shard in run.shards(stage.name) if not run.current(stage.name, shard, stage.inputs)]
-    for shard in dropped:
-        run.remove(stage.name, shard)
-    if old is not None and not changed and (not dropped or run.shards(stage.name)):
+    shards = run.shards(stage.name)
+    if not stage.inputs:
+        if old is not None and old.options.get("shard_size") != new.options.get("shard_size"):
+            run.clear(stage.name)  # the old shards say nothing about the new layout
+            shards = []
+        done = frozenset(shards)
+    else:
+        useful = isinstance(stage, Salvager) and old is not None and stage.salvages(old.options)
+        if changed and not useful:
+            run.clear(stage.name)
+            shards = []
+        holds = [shard for shard in shards if not changed and survey.current(stage.name, shard, stage.inputs)]
+        done = frozenset(holds)
+        for shard in set(shards) - done:
+            (run.set_aside if useful else run.remove)(stage.name, shard)
+            survey.note(stage.name, shard, None)
+    if old is not None and not changed and (done or not shards):
         # The seconds of earlier sessions count as long as some of their work does.
-        new = replace(new, seconds=old.seconds, finished=old.finished and not dropped)
+        new = replace(new, seconds=old.seconds, finished=old.finished and len(done) == len(shards))
     run.save(new)
-    return new
+    return Found(new, done)
 
 
-def explain(run: Run, stage: Stage, stale_inputs: Iterable[str] = ()) -> list[str]:
+def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Iterable[str] = ()) -> list[str]:
     """Why the stage would run again, key by key; empty if nothing it depends on has changed."""
     old = run.record(stage.name)
     if old is None:
         return ["never ran"]
     reasons = changes(old, describe(run, stage))
+    if reasons and isinstance(stage, Salvager) and stage.salvages(old.options):
+        reasons.append("rows that the change does not touch are taken over")
     reasons += [f"{name} runs again; shards whose input comes out the same are kept" for name in stale_inputs]
-    lost = [s for s in run.shards(stage.name) if not run.current(stage.name, s, stage.inputs)]
-    if lost and not reasons:
-        reasons.append(f"{len(lost)} shards are to be tried again or have other inputs now")
+    if stage.inputs and not reasons:
+        lost = [s for s in run.shards(stage.name) if not survey.current(stage.name, s, stage.inputs)]
+        if lost:
+            reasons.append(f"{len(lost)} shards are to be tried again or have other inputs now")
     if not reasons and not old.finished:
         reasons.append(f"unfinished: {len(run.shards(stage.name))} shards are done")
     return reasons

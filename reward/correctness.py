@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from reward import Row, Scores
+from reward.batch import Batch
 from reward.yes_no import PARSERS
 
 
@@ -36,6 +42,7 @@ class CorrectnessScorer:
     """
 
     name = "correctness"
+    names = ("correctness", "correctness.unparseable")
 
     def __init__(self, parser: str = "vlmevalkit") -> None:
         if parser not in PARSERS:
@@ -45,10 +52,23 @@ class CorrectnessScorer:
 
     def score(self, rows: Sequence[Row]) -> Scores:
         table = [[self._values(candidate["text"], _answer(row)) for candidate in row["candidates"]] for row in rows]
-        return {
-            name: [[values[i] for values in row] for row in table]
-            for i, name in enumerate(("correctness", "correctness.unparseable"))
-        }
+        return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
+
+    def score_columns(self, batch: Batch) -> dict[str, Any]:
+        """Every distinct text under every distinct answer is read once: most answers to questions are alike."""
+        answers = pc.struct_field(batch.facts, "answer").take(pa.array(batch.prompt)).dictionary_encode()
+        asked = np.flatnonzero(answers.is_valid().to_numpy(zero_copy_only=False))
+        texts = batch.texts.take(pa.array(asked)).dictionary_encode()
+        size = max(len(answers.dictionary), 1)
+        codes = texts.indices.to_numpy(zero_copy_only=False).astype(np.int64) * size
+        codes += answers.indices.take(pa.array(asked)).to_numpy(zero_copy_only=False)
+        distinct, place = np.unique(codes, return_inverse=True)
+        said, right = texts.dictionary.to_pylist(), answers.dictionary.to_pylist()
+        values = [self._values(said[code // size], right[code % size]) for code in distinct.tolist()]
+        everywhere = np.full(len(batch.texts), -1)
+        everywhere[asked] = place
+        index = pa.array(everywhere, mask=everywhere < 0)
+        return {name: pa.array([v[i] for v in values], pa.float64()).take(index) for i, name in enumerate(self.names)}
 
     def _values(self, text: str, answer: str | None) -> tuple[float | None, float | None]:
         if answer is None:

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from reward import Row, Scores
+from reward.batch import Batch
 from reward.vocabulary import Mention, Vocabulary
 
 
@@ -90,6 +96,47 @@ class ObjectScorer:
         table = [[self._values(candidate["text"], truth_of(row)) for candidate in row["candidates"]] for row in rows]
         return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
 
+    def score_columns(self, batch: Batch) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: an object of the facts has no name.
+        """
+        prompts, texts, things = len(batch.facts), len(batch.texts), len(self.vocabulary.objects)
+        judged = _judged(batch.facts)
+        truth = self._truth(batch.facts, things)  # prompt * things + thing, sorted, each once
+        text, thing = self.vocabulary.named(batch.texts)
+        wrong = ~np.isin(batch.prompt[text] * things + thing, truth)
+        distinct, first = np.unique(text * things + thing, return_index=True)
+        mentions = np.bincount(text, minlength=texts).astype(float)
+        hallucinated = np.bincount(text[wrong], minlength=texts).astype(float)
+        covered = np.bincount(text[first][~wrong[first]], minlength=texts).astype(float)
+        true = np.bincount(truth // max(things, 1), minlength=prompts)[batch.prompt].astype(float)
+        repeated = mentions - np.bincount(distinct // max(things, 1), minlength=texts)
+        no = ~judged[batch.prompt]
+        with np.errstate(invalid="ignore"):  # 0 / 0, where the value is null
+            columns = {
+                "mentions": (mentions, no),
+                "hallucinated": (hallucinated, no),
+                "chair_i": (hallucinated / mentions, no | (mentions == 0)),
+                "recall": (covered / true, no | (true == 0)),
+                "covered": (covered, no),
+                "repeated": (repeated, no),
+            }
+        return {f"objects.{part}": pa.array(values, mask=null) for part, (values, null) in columns.items()}
+
+    def _truth(self, facts: Any, things: int) -> Any:
+        objects = pc.struct_field(facts, "objects")
+        names = pc.struct_field(pc.list_flatten(objects), "name")
+        if names.null_count:
+            raise ValueError("an object of the facts has no name")
+        sizes = pc.fill_null(pc.list_value_length(objects), 0).to_numpy(zero_copy_only=False)
+        prompt = np.repeat(np.arange(len(facts)), sizes)
+        coded = names.dictionary_encode()
+        place = {name: i for i, name in enumerate(sorted(self.vocabulary.objects))}
+        known = [place.get(self.vocabulary.canonical(name) or "", -1) for name in coded.dictionary.to_pylist()]
+        thing = np.array(known, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
+        return np.unique(prompt[thing >= 0] * things + thing[thing >= 0])
+
     def _values(self, text: str, truth: frozenset[str] | None) -> tuple[float | None, ...]:
         if truth is None:
             return (None,) * len(self.names)
@@ -102,6 +149,13 @@ class ObjectScorer:
             float(len(verdict.covered)),
             float(verdict.repeated),
         )
+
+
+def _judged(facts: Any) -> Any:
+    """For each prompt whether ``truth_of`` is not None."""
+    some = pc.greater(pc.list_value_length(pc.struct_field(facts, "objects")), 0)
+    open_prompt = pc.is_null(pc.struct_field(facts, "answer"))
+    return pc.fill_null(pc.and_(some, open_prompt), False).to_numpy(zero_copy_only=False)
 
 
 def truth_of(row: Row) -> frozenset[str] | None:

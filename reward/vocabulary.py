@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reward import words
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+#: Runs of letters, digits and underscores, in lower case: what ``\b`` sees in ASCII text.
+_WORD = words.table(lambda one: one.lower() if one.isalnum() or one == "_" else "", above=False)
+_BLANK = np.array([chr(code).isspace() for code in range(128)] + [False] * 128)
+#: Regular expressions that ignore case take these for s and i, so that a form with them fits an ASCII text.
+_LIKE_ASCII = frozenset("\u017f\u0131")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,31 @@ class Vocabulary:
             if match.lastindex is not None
         ]
 
+    def named(self, texts: Any) -> tuple[Ints, Ints]:
+        """The mentions in a string array, in no particular order: for each the index of its text, and that of its
+        object in ``sorted(self.objects)``.
+
+        The same mentions as ``mentions`` finds. ASCII texts are looked up word by word, all at once; the others, and
+        those that may hold a form with other signs than letters and digits, go through ``mentions``.
+        """
+        one_by_one = ~pc.string_is_ascii(texts).to_numpy(zero_copy_only=False)
+        if self._index.other is not None:
+            found = pc.match_substring_regex(texts, self._index.other, ignore_case=True)
+            one_by_one |= found.to_numpy(zero_copy_only=False)
+        text, thing = self._index.look_up(words.split(texts, _WORD))
+        at_once = ~one_by_one[text]
+        slow = [
+            (i, self._index.place[mention.name])
+            for i in np.flatnonzero(one_by_one).tolist()
+            for mention in self.mentions(texts[i].as_py())
+        ]
+        rest = np.array(slow, np.int64).reshape(-1, 2)
+        return np.concatenate([text[at_once], rest[:, 0]]), np.concatenate([thing[at_once], rest[:, 1]])
+
+    @cached_property
+    def _index(self) -> _Index:
+        return _Index.of(self._canonical)
+
     @cached_property
     def _canonical(self) -> dict[str, str]:
         return {_normal(surface): canonical for surface, canonical in self.synonyms.items()}
@@ -93,6 +132,82 @@ class Vocabulary:
         # for letters such as the dotless i gives something the regular expression never compared with.
         branches = "|".join("(" + r"\s+".join(map(re.escape, form.split())) + ")" for form, _ in self._forms)
         return re.compile(rf"(?<!\w)(?:{branches})(?!\w)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Forms that consist of plain words, to be found by looking words up.
+
+    ``words`` holds every word of these forms. Forms of several words are paths: they begin at the number of their first
+    word, and ``steps`` leads from (place, next word) to the next place. ``things`` maps a place to the object whose
+    form ends there, or -1. ``other`` is a pattern for what may be a form that cannot be found this way.
+    """
+
+    place: Mapping[str, int]
+    words: pa.StringArray
+    steps: Mapping[tuple[int, int], int]
+    things: Ints
+    longest: int
+    other: str | None
+
+    @classmethod
+    def of(cls, forms: Mapping[str, str]) -> _Index:
+        place = {name: i for i, name in enumerate(sorted(set(forms.values())))}
+        if any(_LIKE_ASCII & set(form) for form in forms):
+            return cls(place, pa.array([], pa.string()), {}, np.zeros(0, np.int64), 1, "")
+        ascii_forms = [form for form in forms if form.isascii()]  # no other is in an ASCII text
+        plain = [form for form in ascii_forms if re.fullmatch(r"\w+( \w+)*", form)]
+        number = {word: i for i, word in enumerate(sorted({word for form in plain for word in form.split()}))}
+        steps: dict[tuple[int, int], int] = {}
+        ends: dict[int, int] = {}
+        for form in plain:
+            at, *following = (number[word] for word in form.split())
+            for word in following:
+                at = steps.setdefault((at, word), len(number) + len(steps))
+            ends[at] = place[forms[form]]
+        things = np.full(len(number) + len(steps), -1, np.int64)
+        things[list(ends)] = list(ends.values())
+        odd = [r"[\s\x0b\x1c-\x1f]+".join(map(re.escape, form.split())) for form in set(ascii_forms) - set(plain)]
+        longest = max((len(form.split()) for form in plain), default=1)
+        return cls(place, pa.array(list(number), pa.string()), steps, things, longest, "|".join(sorted(odd)) or None)
+
+    def look_up(self, found: words.Words) -> tuple[Ints, Ints]:
+        """(text, object) of every mention, leftmost first, then the longest form, without overlaps."""
+        word = pc.fill_null(pc.index_in(found.values, value_set=self.words), -1).to_numpy(zero_copy_only=False)
+        known = np.flatnonzero(word >= 0)
+        thing = np.full(len(word), -1, np.int64)
+        thing[known] = self.things[word[known]]
+        taken = -1  # the last word of the last form of several words
+        for start, size, of in self._phrases(found, word):
+            if start > taken:
+                taken = start + size - 1
+                thing[start : taken + 1] = -1
+                thing[start] = of
+        said = np.flatnonzero(thing >= 0)
+        return found.text[said], thing[said]
+
+    def _phrases(self, found: words.Words, word: Ints) -> Iterator[tuple[int, int, int]]:
+        """(first word, number of words, object) of the longest form of several words at every word that begins one."""
+        if not self.steps:
+            return
+        first = np.zeros(len(self.words), bool)
+        first[[at for at, _ in self.steps if at < len(first)]] = True
+        signs = np.cumsum(~_BLANK[found.source] & (_WORD[found.source] == words.BETWEEN))
+        # Whether only white space lies between a word and the next one, and both are of one text.
+        joined = (found.text[1:] == found.text[:-1]) & (signs[found.starts[1:] - 1] == signs[found.ends[:-1] - 1])
+        begins = np.flatnonzero((word[:-1] >= 0) & (word[1:] >= 0) & joined)
+        for start in begins[first[word[begins]]].tolist():
+            at, best = int(word[start]), None
+            for size in range(2, self.longest + 1):
+                last = start + size - 1
+                step = self.steps.get((at, int(word[last]))) if last < len(word) and joined[last - 1] else None
+                if step is None:
+                    break
+                at = step
+                if self.things[at] >= 0:
+                    best = (start, size, int(self.things[at]))
+            if best is not None:
+                yield best
 
 
 def _normal(surface: str) -> str:

@@ -7,7 +7,6 @@ lists of ``{role, content}``; ``id`` is optional. Text is rendered as TRL 1.16 d
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -17,6 +16,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from pipeline import images as encoded
 from training.config import Corruption
 from training.corrupt import corrupt
 from training.errors import DataError
@@ -143,10 +143,10 @@ def prepare(
 
 def _tokenise(index: int, row: Mapping[str, Any], processor: Any, max_length: int | None, needs_image: bool) -> Pair:
     name = f"row {index}" + (f" (id {row['id']})" if row.get("id") is not None else "")
-    encoded = row["images"] or []
-    if needs_image and not encoded:
+    items = row["images"] or []
+    if needs_image and not items:
         raise DataError(f"{name}: has no image, and objective=mdpo compares images; drop the row or use objective=dpo")
-    images = [_decode(item, name, number) for number, item in enumerate(encoded)]
+    images = [_decode(item, name, number) for number, item in enumerate(items)]
     for side in ("chosen", "rejected"):
         if not any(_text(message).strip() for message in row[side] or []):
             raise DataError(f"{name}: the {side} response is empty, so it has no tokens to train on; drop the row")
@@ -246,7 +246,7 @@ def _digest(*parts: Any) -> str:
 
 def _decode(item: Mapping[str, Any], name: str, index: int) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(item["bytes"]) if item["bytes"] else item["path"]).convert("RGB")
+        return encoded.decode(encoded.load(item))
     except Exception as error:  # Pillow raises many kinds on a damaged file
         raise DataError(
             f"{name}: image {index} cannot be read ({type(error).__name__}: {error}); replace it or drop the row"

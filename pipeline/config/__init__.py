@@ -6,7 +6,7 @@ Every error names the key, the value and the remedy, and all errors are reported
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,17 +14,22 @@ from pipeline.config.base import Count, Fraction, Frozen
 from pipeline.config.sample import Sample
 from pipeline.config.score import Pair, Score
 from pipeline.config.source import Source
+from pipeline.files import locate
 
 
 class Publish(Frozen):
+    """``images: embed`` copies the files of images that the prompts only name into the pairs, so that the dataset can
+    be moved; ``reference`` leaves their paths. Images that the prompts hold are always in the pairs."""
+
     rows_per_shard: Count = 10_000
+    images: Literal["reference", "embed"] = "reference"
     images_in_candidates: bool = False
 
 
 class Recipe(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: int = 0
-    output_dir: Path = Path("runs")
+    output_dir: str = "runs"  # a folder or a URL
     max_failure_rate: Fraction = 0.01
     shard_size: Count = 128
     shard_retries: Annotated[int, Field(ge=0)] = 2
@@ -47,4 +52,4 @@ class Recipe(Frozen):
 
     @property
     def run_dir(self) -> Path:
-        return self.output_dir / self.name
+        return locate(self.output_dir) / self.name

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
 from pipeline.config import Recipe
-from pipeline.config.sample import Engine
+from pipeline.config.sample import Engine, Sample
 from pipeline.config.source import Source
 from pipeline.errors import ConfigError
 
@@ -133,6 +133,10 @@ def _unknown_keys(model: type[BaseModel], values: Mapping[str, Any], prefix: str
         if key in fields:
             if isinstance(value, Mapping) and (group := _member(_groups(fields[key].annotation), value)):
                 yield from _unknown_keys(group, value, f"{prefix}{key}.")
+            if model is Sample and key == "models" and isinstance(value, list | tuple):
+                # Each entry has the keys of the group that holds the list.
+                for i, entry in enumerate(one for one in value if isinstance(one, Mapping)):
+                    yield from _unknown_keys(Sample, entry, f"{prefix}models[{i}].")
             continue
         close = difflib.get_close_matches(str(key), fields, n=1)
         remedy = f"did you mean {prefix}{close[0]}?" if close else f"known keys: {', '.join(fields)}"

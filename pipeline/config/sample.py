@@ -15,8 +15,9 @@ Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class VllmEngine(Frozen):
-    """vLLM in the worker's own process. ``overlap`` lets the next shard's requests join while the last answers of this
-    one are written; without it every shard runs alone, and log-probs repeat to the last bit."""
+    """vLLM inside the worker. With ``overlap`` the next shard's requests join while the last answers of this one are
+    written; without it every shard runs alone, and log-probs repeat to the last bit. Left out, it is on where there is
+    a GPU."""
 
     kind: Literal["vllm"] = "vllm"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -26,13 +27,13 @@ class VllmEngine(Frozen):
     tensor_parallel_size: Count = 1
     load_format: Literal["auto", "safetensors", "dummy"] = "safetensors"
     trust_remote_code: bool = False
-    overlap: bool = True
+    overlap: bool | None = None
     workers: Count = 1
 
 
 class OpenAIEngine(Frozen):
-    """Any server that speaks OpenAI's chat completions. The key is read from the environment variable that
-    ``api_key_env`` names, when the first request is sent; it goes nowhere else."""
+    """Any server that speaks OpenAI's chat completions. The key is read by the worker from the environment
+    variable that ``api_key_env`` names; it goes nowhere but to the server, which also decides about ``revision``."""
 
     kind: Literal["openai"]
     base_url: str
@@ -116,6 +117,8 @@ class Sample(Frozen):
             raise ValueError(f"n={self.n} greedy samples are all the same; set n=1 or temperature above 0")
         if len(set(self.temperatures)) != len(self.temperatures):
             raise ValueError(f"temperature={list(self.temperatures)} names one twice; remove it")
+        if self.chat_template is not None and isinstance(self.engine, OpenAIEngine):
+            raise ValueError("chat_template is the server's affair with kind=openai; start it with the template")
         if any("models" in entry for entry in self.models):
             raise ValueError("an entry of models has models itself; write one list")
         names = [(one.model, one.revision) for one in self.each()] if self.models else []

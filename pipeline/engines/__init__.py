@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+#: Errors that may be gone next time: a later session asks again for the rows that failed with one of them.
+TRANSIENT = frozenset({"timeout", "rate_limited", "server_error", "connection", "worker_died"})
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -36,10 +39,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
+    """``logprob`` is in nats, summed over the completion's tokens; None where a server does not tell it. So is
+    ``n_tokens``."""
+
     text: str
-    n_tokens: int
+    n_tokens: int | None
     finish_reason: str  # stop | length
-    logprob: float  # nats, summed over the completion's tokens
+    logprob: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,25 @@
 """vLLM inside the worker process. The only module that imports vLLM, and only when an engine is opened.
 
-Byte-for-byte repeatable on one machine: a shard is generated with nothing else in the engine, so the batches that vLLM
-forms, and with them the last bits of every log-prob, do not depend on what ran before or beside it.
+An engine runs in one of two ways. *Alone*: a shard is generated with nothing else in the engine, so the batches that
+vLLM forms, and with them the last bits of every log-prob, do not depend on what ran before or beside it; one machine
+repeats itself byte for byte. *Overlapping*: ``AsyncLLM`` serves two shards at a time, the next one filling the batch
+while the last answers of this one are written; texts are the same but for ties in the last bit.
 """
 
 from __future__ import annotations
 
-import io
+import asyncio
+import itertools
 import os
+import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from pipeline import models
+from pipeline import images, models
 from pipeline.engines import Completion, Request, Response, Sampling
 from pipeline.errors import EngineError
 
@@ -24,6 +29,7 @@ _ENV = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     # The engine core in this process: one process fewer to lose, and seeds are then reproducible (vLLM's own advice).
+    # AsyncLLM has its core in a process of its own whatever this says.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -31,18 +37,26 @@ _ENV = {
 #: Tokens of one scheduler step where chunked prefill is off; vLLM then wants at least a whole prompt in it.
 _CPU_BATCHED_TOKENS = 32_768
 
+Prompt = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class OpenVllm:
-    """Opens a ``VllmEngine``. ``model`` is a folder or hub id, ``dtype="auto"`` is float32 on CPU."""
+    """Opens a ``VllmEngine``. ``model`` is a folder or hub id, ``dtype="auto"`` is float32 on CPU, ``chat_template``
+    the text of a Jinja template. For the other options see ``pipeline.config.sample``."""
 
     model: str
     revision: str | None = None
+    chat_template: str | None = None
+    max_image_pixels: int | None = None
     dtype: str = "auto"
     max_model_len: int | None = None
     max_num_seqs: int = 256
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
+    load_format: str = "safetensors"
+    trust_remote_code: bool = False
+    overlap: bool | None = None
 
     def __call__(self) -> VllmEngine:
         """
@@ -53,54 +67,116 @@ class OpenVllm:
         for key, value in _ENV.items():
             os.environ.setdefault(key, value)
         try:
-            from vllm import LLM
             from vllm.platforms import current_platform
         except ImportError as error:
             raise EngineError(
                 f"vLLM cannot be imported: {error}", "install the extra: pip install 'vlm-preference[cpu]' or [gpu]"
             ) from error
         on_cpu = current_platform.is_cpu()
-        dtype: Any = "float32" if on_cpu and self.dtype == "auto" else self.dtype
+        options = {
+            "model": self.model,
+            "revision": self.revision,
+            "dtype": "float32" if on_cpu and self.dtype == "auto" else self.dtype,
+            "max_model_len": self.max_model_len,
+            "max_num_seqs": self.max_num_seqs,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "load_format": self.load_format,
+            "trust_remote_code": self.trust_remote_code,
+            "disable_log_stats": True,
+            # The defaults of the model's author would silently change top_p, top_k or the repetition penalty.
+            "generation_config": "vllm",
+            **(_cpu_options() if on_cpu else {}),
+        }
+        overlap = self.overlap if self.overlap is not None else not on_cpu
         try:
-            llm = LLM(
-                model=self.model,
-                revision=self.revision,
-                dtype=dtype,
-                max_model_len=self.max_model_len,
-                max_num_seqs=self.max_num_seqs,
-                gpu_memory_utilization=self.gpu_memory_utilization,
-                tensor_parallel_size=self.tensor_parallel_size,
-                trust_remote_code=False,
-                disable_log_stats=True,
-                # The defaults of the model's author would silently change top_p, top_k or the repetition penalty.
-                generation_config="vllm",
-                **(_cpu_options() if on_cpu else {}),
-            )
+            runner = Overlapping(options) if overlap else Alone(options)
         except Exception as error:  # vLLM raises OSError, ValueError, RuntimeError, pydantic's and huggingface_hub's
             raise EngineError(f"vLLM cannot open {self.model!r}: {_first_line(error)}", _remedy(self, error)) from error
-        return VllmEngine(llm)
+        return VllmEngine(runner, self)
+
+
+class _Runner(Protocol):
+    """``run`` answers every prompt that ``make`` could make; may be called from several threads."""
+
+    config: Any
+
+    def run(
+        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], sampling: Sampling
+    ) -> Iterator[Response]: ...
+
+    def unfinished(self) -> int: ...
+
+    def close(self) -> None: ...
 
 
 class VllmEngine:
-    """An open engine. ``generate`` may be called from several threads; generation itself is one call at a time."""
+    """An open engine. ``generate`` may be called from several threads."""
 
-    def __init__(self, llm: Any) -> None:
+    def __init__(self, runner: _Runner, spec: OpenVllm) -> None:
         from transformers import AutoProcessor
-        from vllm.exceptions import VLLMClientError
 
-        self._llm = llm
-        self._refusals = (VLLMClientError, ValueError, TypeError)
-        self._config = llm.llm_engine.model_config
+        self._runner, self._spec = runner, spec
         # A text-only model has no processor; AutoProcessor then returns the tokenizer, which has the template as well.
-        self._processor = AutoProcessor.from_pretrained(self._config.model, revision=self._config.revision)
-        self._lock = threading.Lock()
+        self._processor = AutoProcessor.from_pretrained(
+            runner.config.model, revision=runner.config.revision, trust_remote_code=spec.trust_remote_code
+        )
+        self._tokens = 0
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
-        """Responses as they finish. Bad requests are answered at once: unreadable_image, empty_prompt,
-        prompt_too_long, bad_request."""
-        ready: list[tuple[Request, dict[str, Any]]] = []
+        """Responses as they finish. Bad requests are answered with unreadable_image, empty_prompt, prompt_too_long or
+        bad_request."""
+        for response in self._runner.run(requests, self._prompt, sampling):
+            self._tokens += sum(one.n_tokens or 0 for one in response.completions)
+            yield response
+
+    def stats(self) -> dict[str, int]:
+        """Sequences ``running`` and ``waiting`` now, ``tokens`` of all finished answers so far."""
+        unfinished = self._runner.unfinished()
+        running = min(unfinished, self._spec.max_num_seqs)
+        return {"running": running, "waiting": unfinished - running, "tokens": self._tokens}
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def _prompt(self, request: Request) -> Prompt | Response:
+        if not any(role == "user" and text.strip() for role, text in request.messages):
+            return Response(request.id, error_type="empty_prompt", error="no message of the user has any text")
+        pictures = []
+        for index, data in enumerate(request.images):
+            try:
+                pictures.append(images.fit(images.decode(data), self._spec.max_image_pixels))
+            except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
+                reason = f"image {index}: {type(error).__name__}: {error}"
+                return Response(request.id, error_type="unreadable_image", error=reason)
+        try:
+            text = self._processor.apply_chat_template(
+                conversation(request),
+                chat_template=self._spec.chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        except Exception as error:  # a template may raise what it likes, for instance at a system message
+            return Response(request.id, error_type="bad_request", error=f"chat template: {_first_line(error)}")
+        return {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
+
+
+class Alone:
+    """``vllm.LLM``, stepped here; one shard at a time."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        from vllm import LLM
+
+        self._llm: Any = LLM(**options)
+        self.config = self._llm.llm_engine.model_config
+        self._lock = threading.Lock()
+
+    def run(
+        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], sampling: Sampling
+    ) -> Iterator[Response]:
+        ready: list[tuple[Request, Prompt]] = []
         for request in requests:  # decoded before the lock is taken: the other thread may be generating
-            prompt = self._prompt(request)
+            prompt = make(request)
             if isinstance(prompt, Response):
                 yield prompt
             else:
@@ -108,7 +184,7 @@ class VllmEngine:
         with self._lock:
             yield from self._run(ready, sampling)
 
-    def _run(self, ready: Sequence[tuple[Request, dict[str, Any]]], sampling: Sampling) -> Iterator[Response]:
+    def _run(self, ready: Sequence[tuple[Request, Prompt]], sampling: Sampling) -> Iterator[Response]:
         engine = self._llm.llm_engine
         # What earlier shards left in the cache would change the shape of this one's prefills, and so its last bits.
         self._llm.reset_prefix_cache()
@@ -117,8 +193,8 @@ class VllmEngine:
             for request, prompt in ready:
                 try:
                     (one,) = self._llm.enqueue([prompt], [_params(request, sampling)], use_tqdm=False)
-                except self._refusals as error:
-                    yield self._refusal(request, error)
+                except _refusals() as error:
+                    yield _refusal(request, error)
                 else:
                     # assign_request_id appends a random suffix; outputs carry the part before it.
                     waiting[_external(one)] = request
@@ -130,26 +206,77 @@ class VllmEngine:
             if waiting:  # an exception, or the caller stopped reading: leave nothing behind for the next shard
                 engine.abort_request(list(waiting))
 
-    def _prompt(self, request: Request) -> dict[str, Any] | Response:
-        if not any(role == "user" and text.strip() for role, text in request.messages):
-            return Response(request.id, error_type="empty_prompt", error="no message of the user has any text")
-        images = []
-        for index, data in enumerate(request.images):
-            try:
-                images.append(decode(data))
-            except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
-                reason = f"image {index}: {type(error).__name__}: {error}"
-                return Response(request.id, error_type="unreadable_image", error=reason)
-        text = self._processor.apply_chat_template(conversation(request), add_generation_prompt=True, tokenize=False)
-        prompt: dict[str, Any] = {"prompt": text}
-        if images:
-            prompt["multi_modal_data"] = {"image": images}
-        return prompt
+    def unfinished(self) -> int:
+        count: int = self._llm.llm_engine.output_processor.get_num_unfinished_requests()
+        return count
 
-    def _refusal(self, request: Request, error: Exception) -> Response:
-        text = _first_line(error)
-        too_long = any(word in text.lower() for word in ("longer than", "maximum model length", "context length"))
-        return Response(request.id, error_type="prompt_too_long" if too_long else "bad_request", error=text)
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+
+
+class Overlapping:
+    """``vllm.AsyncLLM`` on an event loop of its own; any number of shards at a time."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
+        self._numbers = itertools.count()
+        # Enough to keep the engine full while one shard ends and the next begins; more would only hold decoded images.
+        self._ahead = 2 * int(options["max_num_seqs"])
+
+        async def open_engine() -> Any:
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
+
+        self._llm: Any = asyncio.run_coroutine_threadsafe(open_engine(), self._loop).result()
+        self.config = self._llm.model_config
+
+    def run(
+        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], sampling: Sampling
+    ) -> Iterator[Response]:
+        answered: queue.SimpleQueue[Future[Response]] = queue.SimpleQueue()
+        pending: set[Future[Response]] = set()
+
+        def take() -> Response:
+            future = answered.get()
+            pending.discard(future)
+            return future.result()
+
+        try:
+            for request in requests:
+                while len(pending) >= max(1, self._ahead // sampling.n):
+                    yield take()
+                prompt = make(request)
+                if isinstance(prompt, Response):
+                    yield prompt
+                    continue
+                future = asyncio.run_coroutine_threadsafe(self._answer(request, prompt, sampling), self._loop)
+                pending.add(future)
+                future.add_done_callback(answered.put)
+            while pending:
+                yield take()
+        finally:
+            for future in pending:  # an exception, or the caller stopped reading
+                future.cancel()
+
+    async def _answer(self, request: Request, prompt: Prompt, sampling: Sampling) -> Response:
+        number = str(next(self._numbers))
+        try:
+            # FINAL_ONLY: there is one output, with all n answers.
+            (output,) = [one async for one in self._llm.generate(prompt, _params(request, sampling), number)]
+        except _refusals() as error:
+            return _refusal(request, error)
+        return _response(request, output)
+
+    def unfinished(self) -> int:
+        count: int = self._llm.get_num_unfinished_requests()
+        return count
+
+    def close(self) -> None:
+        self._llm.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 def conversation(request: Request) -> list[dict[str, Any]]:
@@ -164,12 +291,17 @@ def conversation(request: Request) -> list[dict[str, Any]]:
     return messages
 
 
-def decode(data: bytes) -> Any:
-    """The image as RGB; raises whatever Pillow does on a truncated or unknown file."""
-    from PIL import Image
+def _refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises at a request that it cannot serve."""
+    from vllm.exceptions import VLLMClientError
 
-    with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
+    return (VLLMClientError, ValueError, TypeError)
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    text = _first_line(error)
+    too_long = any(word in text.lower() for word in ("longer than", "maximum model length", "context length"))
+    return Response(request.id, error_type="prompt_too_long" if too_long else "bad_request", error=text)
 
 
 def _params(request: Request, sampling: Sampling) -> Any:

@@ -5,11 +5,13 @@ A stage is frozen, picklable data; what it needs at run time (an engine, a score
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
+
+from pipeline.store import Run
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class WorkerSpec:
     """The processes a stage runs in. Stages with equal specs share them, so ``open`` must compare by value.
 
     ``kind`` names them in messages (``vllm:scenes-vlm``). ``cpus`` and ``gpus`` are per process; GPUs are taken only
-    where the cluster has some. ``env`` is set before ``open`` is called.
+    where the cluster has some. ``count=0`` stands for one process per CPU of the cluster. ``env`` is set before
+    ``open`` is called.
     """
 
     kind: str
@@ -56,3 +59,41 @@ class Stage(Protocol):
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table: ...
 
     def extras(self, table: pa.Table) -> dict[str, int]: ...
+
+
+@runtime_checkable
+class Salvager(Protocol):
+    """A stage that can take rows over from its own earlier shard: ``process`` finds it under the stage's own name."""
+
+    def salvages(self, options: Mapping[str, Any]) -> bool:
+        """Whether rows made with these (flat) options are still of use under the present ones."""
+        ...
+
+
+class Source(Protocol):
+    """Where a run begins: a stage that reads no table and knows by itself how its rows fall into shards."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def inputs(self) -> tuple[()]: ...
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def options(self) -> dict[str, Any]: ...
+
+    def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]: ...
+
+    def extras(self, table: pa.Table) -> dict[str, int]: ...
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """What a worker holds may tell how busy it is: ``running`` and ``waiting`` requests, ``tokens`` made so far."""
+
+    def stats(self) -> dict[str, int]: ...

@@ -1,4 +1,7 @@
-"""Choose, per prompt, a better and a worse answer. Pure: no model, no I/O, no randomness."""
+"""Choose, per prompt, a better and a worse answer. Pure: no model, no I/O, no randomness.
+
+The rule is written down here, for one prompt after the other; the stage applies it through ``pair_columns``.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from pipeline.tables import OK, PAIRS, failed
 Row = Mapping[str, Any]
 #: Why a prompt has no pair. Every prompt without one has exactly one of these.
 REASONS = ("failed", "no_valid_candidate", "tie", "below_margin", "identical", "length_gap")
-_LONGEST_PHRASE = 4
+LONGEST_PHRASE = 4
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class PairStage:
         return self.spec.model_dump(mode="json")
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
-        rows = make_pairs(tables["sample"].to_pylist(), tables["score"].to_pylist(), self.spec)
-        return pa.Table.from_pylist(rows, schema=PAIRS)
+        from pipeline.stages import pair_columns
+
+        return pair_columns.make_pairs(tables["sample"], tables["score"], self.spec)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {"pairs": len(table) - table["chosen"].null_count}
@@ -53,7 +57,7 @@ def make_pairs(candidates: Sequence[Row], scores: Sequence[Row], policy: Pair) -
         ConfigError: a weight names a score that no row has.
     """
     scored = {row["id"]: row for row in scores}
-    _check_weights(policy.weights, scores)
+    check_weights(policy.weights, [score["name"] for row in scores if row["status"] == "ok" for score in row["scores"]])
     return [_pair(row, scored.get(row["id"]), policy) for row in candidates]
 
 
@@ -93,8 +97,18 @@ def normalised(text: str) -> str:
     >>> normalised(" A sun,  and a BOAT. ")
     'a sun and a boat'
     """
-    kept = (" " if unicodedata.category(c).startswith("P") else c for c in unicodedata.normalize("NFKC", text))
-    return " ".join("".join(kept).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", text).translate(_PUNCTUATION).casefold().split())
+
+
+class _Punctuation(dict[int, int]):
+    """For ``str.translate``: a space for every punctuation mark. Filled in as characters are met."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = ord(" ") if unicodedata.category(chr(code)).startswith("P") else code
+        return self[code]
+
+
+_PUNCTUATION = _Punctuation()
 
 
 def repeats(text: str) -> int:
@@ -105,7 +119,7 @@ def repeats(text: str) -> int:
     """
     words = normalised(text).split()
     most = 1 if words else 0
-    for size in range(1, _LONGEST_PHRASE + 1):
+    for size in range(1, LONGEST_PHRASE + 1):
         run = 0  # words in a row that equal the one `size` words before
         for i in range(size, len(words)):
             run = run + 1 if words[i] == words[i - size] else 0
@@ -182,12 +196,16 @@ def _ratio(a: int, b: int) -> float:
     return max(a, b) / min(a, b)
 
 
-def _check_weights(weights: Iterable[str], scores: Sequence[Row]) -> None:
-    names = {score["name"] for row in scores if row["status"] == "ok" for score in row["scores"]}
-    if not names:  # every row failed; there is nothing to compare with
+def check_weights(weights: Iterable[str], names: Iterable[str]) -> None:
+    """
+    Raises:
+        ConfigError: a weight names a score that is not among ``names``.
+    """
+    have = set(names)
+    if not have:  # every row failed; there is nothing to compare with
         return
     for name in weights:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"scores are {', '.join(sorted(names))}"
+        if name not in have:
+            close = difflib.get_close_matches(name, have, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"scores are {', '.join(sorted(have))}"
             raise ConfigError(f"pair.weights.{name}: no scorer of this run gives it", hint)

@@ -1,28 +1,41 @@
 """Write the dataset that others load: ``pairs`` with TRL's columns and provenance, ``candidates`` with every score.
 
 The folder opens with ``datasets.load_from_disk`` (whole, or one config) and ``datasets.load_dataset``, no code of ours
-needed. The same tables give the same bytes; rows are sorted by id, whatever shards they came from.
+needed. Rows are ordered by shard, and by id within a shard: in a run that never grew that is the order of all ids. The
+same tables give the same bytes, whenever and by however many workers they were made. Shards are read one after the
+other, so memory does not grow with the run.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline import models
+from pipeline import columns, files, images, models
+from pipeline.columns import Ints
 from pipeline.config import Publish
 from pipeline.errors import InputError
-from pipeline.store import Record, Run, disk_error, make_record, write_text
+from pipeline.store import Record, Run, make_record
+from pipeline.tables import IMAGE
 
 TABLES = ("source", "sample", "score", "pair")
 FOLDER = "dataset"
+_SIDES = ("chosen", "rejected")
 _MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}}]
+#: Rows of a record batch; one with images ends sooner, with the row that reaches so many bytes of them.
+_BATCH_ROWS, _BATCH_BYTES = 1000, 64 << 20
+#: Pairs whose images are in memory at a time.
+_IMAGE_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -39,116 +52,199 @@ def record(run: Run, spec: Publish) -> Record:
     """What the published folder depends on: the content of the tables, and how it is written."""
     content = models.digest(json.dumps([run.digest(stage, shard) for stage in TABLES for shard in run.shards(stage)]))
     upstream = {name: found.fingerprint for name in TABLES if (found := run.record(name)) is not None}
-    return make_record("publish", 1, {**spec.model_dump(), "content": content}, upstream)
+    return make_record("publish", 2, {**spec.model_dump(), "content": content}, upstream)
 
 
 def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
     """Write ``run.path/dataset``, or leave it if it holds what it should. ``card`` renders its README.
 
     Raises:
-        InputError: there is not a single pair.
+        InputError: there is not a single pair, or an image that is to be copied is gone.
     """
     target = run.path / FOLDER
     new, old = record(run, spec), run.record("publish")
-    tables = _Tables(run)
     # Options only: upstream fingerprints may differ though the tables came out the same.
     if old is not None and old.finished and old.own == new.own and target.is_dir():
-        return Published(target, len(tables.pairs), old.rows, True)
-    if not tables.pairs:
-        counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(tables.reasons.items()))
-        raise InputError(f"not one of the prompts gave a pair ({counts})", "lower pair.margin, or raise sample.n")
+        return Published(target, old.extras["pairs"], old.extras["candidates"], True)
     partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    files.remove_tree(partial)
     try:
-        _write(partial / "pairs", _pair_features(), tables.pair_rows(), spec.rows_per_shard, new.own)
-        rows = _write(
-            partial / "candidates",
-            _candidate_features(spec.images_in_candidates),
-            tables.candidate_rows(spec.images_in_candidates),
-            spec.rows_per_shard,
-            new.own,
-        )
-        write_text(partial / "dataset_dict.json", json.dumps({"splits": ["pairs", "candidates"]}))
-        write_text(partial / "README.md", card())
+        pairs = _write(partial / "pairs", _pair_features(), _pairs(run, spec.images == "embed"), spec, new.own)
+        if not pairs:
+            raise _no_pairs(run)
+        with_images = spec.images_in_candidates
+        texts = _candidates(run, with_images)
+        candidates = _write(partial / "candidates", _candidate_features(with_images), texts, spec, new.own)
+        files.write_text(partial / "dataset_dict.json", json.dumps({"splits": ["pairs", "candidates"]}))
+        files.write_text(partial / "README.md", card())
         _swap(partial, target)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise disk_error(target, error) from error
-    run.save(replace(new, rows=rows, finished=True))
-    return Published(target, len(tables.pairs), rows, False)
+        files.remove_tree(partial)
+        raise files.disk_error(target, error) from error
+    except BaseException:
+        files.remove_tree(partial)
+        raise
+    counts = {"pairs": pairs, "candidates": candidates}
+    run.save(replace(new, rows=pairs, extras=counts, finished=True))
+    return Published(target, **counts, reused=False)
 
 
-class _Tables:
-    """The run's tables, memory-mapped, and where every row lies in them."""
+def _no_pairs(run: Run) -> InputError:
+    reasons: Counter[str] = Counter()
+    for shard in run.shards("pair"):
+        reasons.update(run.read("pair", shard)["reason"].to_pylist())
+    counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
+    return InputError(f"not one of the prompts gave a pair ({counts})", "lower pair.margin, or raise sample.n")
 
-    def __init__(self, run: Run) -> None:
-        self._shards = {stage: {s: run.read(stage, s) for s in run.shards(stage)} for stage in TABLES}
-        self._at = {
-            stage: {one: (s, i) for s, table in shards.items() for i, one in enumerate(table["id"].to_pylist())}
-            for stage, shards in self._shards.items()
-            if stage != "pair"
-        }
-        self.pairs: list[dict[str, Any]] = []
-        self.reasons: dict[str, int] = {}
-        for table in self._shards["pair"].values():
-            for row in table.to_pylist():
-                if row["chosen"] is not None:
-                    self.pairs.append(row)
-                else:
-                    self.reasons[row["reason"]] = self.reasons.get(row["reason"], 0) + 1
-        self.pairs.sort(key=lambda row: (row["id"], row["chosen"], row["rejected"]))
 
-    def pair_rows(self) -> Iterator[dict[str, Any]]:
-        for pair in self.pairs:
-            prompt, candidates = self._row("source", pair["id"]), self._row("sample", pair["id"])["candidates"]
-            sides = {side: candidates[pair[side]] for side in ("chosen", "rejected")}
-            yield {
-                "images": prompt["images"],
-                "prompt": prompt["prompt"],
-                **{side: [{"role": "assistant", "content": one["text"]}] for side, one in sides.items()},
-                **{key: pair[key] for key in ("id", "policy", "chosen_score", "rejected_score", "margin")},
-                "source": prompt["source"],
-                **{f"{side}_{key}": one[key] for side, one in sides.items() for key in ("model", "seed")},
-            }
+# --------------------------------------------------------------------------------------------------------------- rows
 
-    def candidate_rows(self, with_images: bool) -> Iterator[dict[str, Any]]:
-        """Every prompt with all its texts; a prompt that failed has none, and says why."""
-        for one in sorted(self._at["source"]):
-            prompt, sample, score = (self._row(stage, one) for stage in ("source", "sample", "score"))
-            broken = next((row for row in (prompt, sample, score) if row["status"] != "ok"), None)
-            scores = score["scores"] or []
-            yield {
-                "id": one,
-                **({"images": prompt["images"]} if with_images else {}),
-                "prompt": prompt["prompt"],
-                "source": prompt["source"],
-                "candidates": [
-                    {
-                        **{key: candidate[key] for key in _CANDIDATE},
-                        "scores": [{"name": s["name"], "value": s["values"][i]} for s in scores],
-                    }
-                    for i, candidate in enumerate(sample["candidates"] or [])
-                ],
-                "error_type": broken["error_type"] if broken else None,
-                "error": broken["error"] if broken else None,
-            }
 
-    def _row(self, stage: str, one: str) -> dict[str, Any]:
-        shard, index = self._at[stage][one]
-        (row,) = self._shards[stage][shard].slice(index, 1).to_pylist()
-        return dict(row)
+def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
+    """The rows of ``pairs``, a few at a time."""
+    for shard in run.shards("pair"):
+        pairs = run.read("pair", shard)
+        pairs = pairs.filter(pairs["chosen"].is_valid())
+        pairs = pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)])
+        source, sample = run.read("source", shard), run.read("sample", shard)
+        pictures = columns.items(source["images"], "bytes")
+        step = _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else _BATCH_ROWS
+        for start in range(0, len(pairs), step):
+            yield _pair_rows(pairs.slice(start, step), source, sample, embed)
 
+
+def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, embed: bool) -> pa.Table:
+    ids = columns.whole(pairs["id"])
+    of_source, of_sample = _places(ids, source, "source"), _places(ids, sample, "sample")
+    prompts = source.select(["images", "prompt", "source"]).take(of_source)
+    first = columns.starts(columns.counts(sample["candidates"]))[of_sample.to_numpy()]
+    at = {side: pa.array(first + pairs[side].to_numpy()) for side in _SIDES}
+    texts = {side: columns.items(sample["candidates"], "text").take(at[side]) for side in _SIDES}
+    made = {
+        "images": _with_bytes(ids, prompts["images"], embed),
+        "prompt": prompts["prompt"],
+        **{side: _answer(texts[side]) for side in _SIDES},
+        **{name: pairs[name] for name in ("id", "policy", "chosen_score", "rejected_score", "margin")},
+        "source": prompts["source"],
+        **{
+            f"{side}_{name}": columns.items(sample["candidates"], name).take(at[side])
+            for side in _SIDES
+            for name in ("model", "seed", "on_policy")
+        },
+    }
+    return pa.table({name: made[name] for name in _pair_features()})
+
+
+def _answer(texts: Any) -> pa.Array:
+    """A conversation of one message for every text."""
+    role = pa.array(["assistant"] * len(texts), pa.string())
+    messages = pa.StructArray.from_arrays([role, texts], names=["role", "content"])
+    return columns.lists(np.ones(len(texts), np.int64), messages)
+
+
+def _candidates(run: Run, with_images: bool) -> Iterator[pa.Table]:
+    """Every prompt with all its texts; a prompt that failed has none, and says why."""
+    for shard in run.shards("source"):
+        source, sample, score = (run.read(stage, shard) for stage in ("source", "sample", "score"))
+        prompts = source.drop_columns(["facts"] if with_images else ["facts", "images"])
+        order = pc.sort_indices(source["id"])
+        step = _IMAGE_ROWS if with_images else _BATCH_ROWS
+        for start in range(0, len(order), step):
+            yield _candidate_rows(prompts.take(order.slice(start, step)), sample, score, with_images)
+
+
+def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, with_images: bool) -> pa.Table:
+    ids = columns.whole(prompts["id"])
+    sample = sample.take(_places(ids, sample, "sample"))
+    score = score.take(_places(ids, score, "score"))
+    error = {name: pa.nulls(len(ids), pa.string()) for name in ("error_type", "error")}
+    for table in (score, sample, prompts):  # what failed first is what is told
+        broken = pc.not_equal(columns.whole(table["status"]), "ok")
+        error = {name: pc.if_else(broken, columns.whole(table[name]), later) for name, later in error.items()}
+    made = {
+        **{name: prompts[name] for name in ("id", *(["images"] if with_images else []), "prompt", "source")},
+        "candidates": _texts(ids, sample["candidates"], score["scores"]),
+        **error,
+    }
+    return pa.table({name: made[name] for name in _candidate_features(with_images)})
+
+
+def _texts(ids: Any, candidates: Any, scores: Any) -> pa.Array:
+    """The candidates of each row, each with its own value of every score."""
+    sizes = columns.counts(candidates)
+    scored = columns.Scored.of(ids, scores, sizes)
+    of_row = np.bincount(scored.row, minlength=len(sizes))
+    row = columns.rows(sizes)
+    score = columns.ranges(columns.starts(of_row)[row], of_row[row])  # for every text the scores of its row
+    index = columns.ranges(np.zeros(len(sizes), np.int64), sizes)  # of a text among those of its row
+    value = scored.values.take(pa.array(scored.begins[score] + np.repeat(index, of_row[row])))
+    own = pa.StructArray.from_arrays([scored.name.take(pa.array(score)), value], names=["name", "value"])
+    arrays = [*(columns.items(candidates, name) for name in _CANDIDATE), columns.lists(of_row[row], own)]
+    return columns.lists(sizes, pa.StructArray.from_arrays(arrays, names=[*_CANDIDATE, "scores"]))
+
+
+def _places(ids: Any, table: pa.Table, stage: str) -> Any:
+    """Where the rows with these ids are."""
+    places = pc.index_in(ids, value_set=columns.whole(table["id"]))
+    if places.null_count:
+        lost = ids.filter(places.is_null())[0].as_py()
+        raise InputError(f"{stage}: the shard has no row for id {lost!r}", f"delete {stage}/ and run again")
+    return places
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+def _with_bytes(ids: Any, column: Any, embed: bool) -> Any:
+    """The images column: read from their files if ``embed``, else with paths that give away no password."""
+    paths, data = columns.items(column, "path"), columns.items(column, "bytes")
+    outside = np.flatnonzero(columns.bools(data.is_null()))
+    named = outside if embed else outside[columns.bools(pc.match_substring(paths, "://"))[outside]]
+    if not len(named):
+        return column
+    sizes = columns.counts(column)
+    row, told, read = columns.rows(sizes), paths.to_pylist(), data.to_pylist()
+    for at in named.tolist():
+        if embed:
+            read[at] = _load(ids[row[at]].as_py(), told[at])
+        told[at] = _file_name(told[at]) if embed else images.public(told[at])
+    return columns.lists(sizes, pa.StructArray.from_arrays([pa.array(read, pa.binary()), told], fields=list(IMAGE)))
+
+
+def _load(one: str, path: str) -> bytes:
+    try:
+        return images.load({"bytes": None, "path": path})
+    except OSError as error:
+        raise InputError(
+            f"id {one!r}: the image {images.public(path)} cannot be read any more ({error.strerror or error})",
+            "put it back, or set publish.images=reference",
+        ) from error
+
+
+def _file_name(path: str) -> str:
+    """What an image was called, without the folder of this machine.
+
+    >>> _file_name("/data/a.png"), _file_name("tar:///data/a.tar#offset=512&size=90&name=b%20c.png")
+    ('a.png', 'b c.png')
+    """
+    name = unquote(path.rpartition("&name=")[2]) if path.startswith("tar://") else images.public(path)
+    return name.rpartition("/")[2]
+
+
+# -------------------------------------------------------------------------------------------------------------- files
 
 #: Columns of a published candidate, and their type.
 _CANDIDATE = {
     "text": "string",
     "origin": "string",
     "model": "string",
+    "revision": "string",
     "seed": "int64",
     "temperature": "float64",
     "n_tokens": "int32",
     "finish_reason": "string",
     "logprob": "float64",
+    "on_policy": "bool",
 }
 
 
@@ -161,6 +257,7 @@ def _pair_features() -> dict[str, Any]:
         **_values(id="string", source="string", policy="string"),
         **_values(chosen_score="float64", rejected_score="float64", margin="float64"),
         **_values(chosen_model="string", rejected_model="string", chosen_seed="int64", rejected_seed="int64"),
+        **_values(chosen_on_policy="bool", rejected_on_policy="bool"),
     }
 
 
@@ -179,24 +276,20 @@ def _values(**types: str) -> dict[str, Any]:
     return {name: {"dtype": dtype, "_type": "Value"} for name, dtype in types.items()}
 
 
-def _write(
-    folder: Path, features: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], per_file: int, fingerprint: str
-) -> int:
-    """A folder as ``Dataset.save_to_disk`` leaves it, written row group by row group; returns the number of rows.
+def _write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], spec: Publish, fingerprint: str) -> int:
+    """A folder as ``Dataset.save_to_disk`` leaves it, written batch by batch; returns the number of rows.
 
     Written here because ``save_to_disk`` wants the whole table at once and puts a random fingerprint into it.
     """
     folder.mkdir(parents=True)
-    schema = pa.schema([(name, _arrow(feature)) for name, feature in features.items()]).with_metadata(
-        {"huggingface": json.dumps({"info": {"features": features}})}
-    )
+    schema = pa.schema([(name, _arrow(feature)) for name, feature in features.items()])
+    described = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     names: list[str] = []
     total = 0
-    for chunk in _chunks(rows, per_file):
-        names.append(f"data-{len(names):05d}.arrow")
-        with (folder / names[-1]).open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
-            writer.write_table(pa.Table.from_pylist(chunk, schema=schema), max_chunksize=1000)
-        total += len(chunk)
+    batches = _batches((table.cast(schema) for table in rows), schema, spec.rows_per_shard)
+    for number, of_file in itertools.groupby(batches, key=lambda batch: batch[0]):
+        names.append(f"data-{number:05d}.arrow")
+        total += _write_file(folder / names[-1], described, (table for _, table in of_file))
     state: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": fingerprint[:16],
@@ -208,8 +301,58 @@ def _write(
     }
     info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
     for name, content in (("state.json", state), ("dataset_info.json", info)):
-        write_text(folder / name, json.dumps(content, indent=2, sort_keys=name == "state.json") + "\n")
+        files.write_text(folder / name, json.dumps(content, indent=2, sort_keys=name == "state.json") + "\n")
     return total
+
+
+def _write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.Table]) -> int:
+    rows = 0
+
+    def write(file: IO[bytes]) -> None:
+        nonlocal rows
+        with pa.ipc.new_stream(file, schema) as writer:
+            for table in batches:
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+                rows += len(table)
+
+    files.write_atomic(path, write)
+    return rows
+
+
+def _batches(tables: Iterable[pa.Table], schema: pa.Schema, per_file: int) -> Iterator[tuple[int, pa.Table]]:
+    """(number of the file, the rows of one record batch). Where batches end follows from the rows alone, not from the
+    tables in which they arrive."""
+    # Concatenation copies: no batch keeps a trace of the array it was cut from, such as bits beyond its last row.
+    kept = [schema.empty_table()]
+    number, in_file, rows, size = 0, 0, 0, 0
+    for table in tables:
+        reached = np.cumsum(_image_bytes(table))
+        start = 0
+        while start < len(table):
+            room = min(_BATCH_ROWS - rows, per_file - in_file)
+            before = int(reached[start - 1]) if start else 0
+            full = int(np.searchsorted(reached, before + _BATCH_BYTES - size)) + 1  # with the row that reaches it
+            end = min(start + room, full, len(table))
+            kept.append(table.slice(start, end - start))
+            rows, in_file = rows + end - start, in_file + end - start
+            size += int(reached[end - 1]) - before
+            if rows == _BATCH_ROWS or in_file == per_file or size >= _BATCH_BYTES:
+                yield number, pa.concat_tables(kept).combine_chunks()
+                kept, rows, size = kept[:1], 0, 0
+            if in_file == per_file:
+                number, in_file = number + 1, 0
+            start = end
+    if rows:
+        yield number, pa.concat_tables(kept).combine_chunks()
+
+
+def _image_bytes(table: pa.Table) -> Ints:
+    """Of every row."""
+    if "images" not in table.column_names:
+        return np.zeros(len(table), np.int64)
+    sizes = columns.counts(table["images"])
+    length = columns.ints(pc.binary_length(columns.items(table["images"], "bytes")), 0)
+    return np.bincount(columns.rows(sizes), weights=length, minlength=len(sizes)).astype(np.int64)
 
 
 def _arrow(feature: Any) -> pa.DataType:
@@ -219,26 +362,15 @@ def _arrow(feature: Any) -> pa.DataType:
     if kind == "Value":
         return pa.type_for_alias(feature["dtype"])
     if kind == "Image":
-        return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        return IMAGE
     return pa.struct([(name, _arrow(inner)) for name, inner in feature.items()])
 
 
-def _chunks(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[Sequence[Mapping[str, Any]]]:
-    chunk: list[Mapping[str, Any]] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
 def _swap(partial: Path, target: Path) -> None:
-    """Put the new folder in place. Between the two renames there is none, never a mixture."""
+    """Put the new folder in place. Between the two moves there is none, never a mixture."""
     old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
+    files.remove_tree(old)
     if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+        files.move(target, old)
+    files.move(partial, target)
+    files.remove_tree(old)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline import models, seeds
-from pipeline.config.sample import Sample, ScriptedEngine
-from pipeline.engines import Engine, Request, Response, Sampling
+from pipeline import columns, images, models, seeds
+from pipeline.config.sample import OpenAIEngine, Sample, ScriptedEngine
+from pipeline.engines import Completion, Engine, Request, Sampling
+from pipeline.errors import ConfigError
 from pipeline.stages import WorkerSpec
-from pipeline.tables import CANDIDATES, OK, failed
+from pipeline.tables import CANDIDATES
+
+Candidate = dict[str, Any]
+#: One of the answers wanted: (id of the prompt, index of the candidate).
+Place = tuple[str, int]
+#: What differs from candidate to candidate of one model.
+_PER_CANDIDATE = ("text", "seed", "temperature", "n_tokens", "finish_reason", "logprob")
+_COLUMNS = ["id", "images", "prompt", "status", "error_type", "error"]
 
 
 @dataclass(frozen=True)
 class SampleStage:
-    """``reads`` names the prompts table. ``name`` is the stage's own: evaluation samples too."""
+    """``reads`` names the prompts table, ``spec`` one model. ``on_policy``: it is the model that is to be trained."""
 
     spec: Sample
     seed: int
     name: str = "sample"
     reads: str = "source"
+    on_policy: bool = False
 
-    version = 1
+    version = 2
     schema = CANDIDATES
 
     @property
@@ -36,61 +48,191 @@ class SampleStage:
         return worker(self.spec)
 
     def options(self) -> dict[str, Any]:
-        return {"seed": self.seed, **self.spec.model_dump(mode="json"), "model_identity": self._identity()}
+        own = self.spec.model_dump(mode="json", exclude={"models", "chat_template"})
+        template = {"chat_template": models.digest(text)} if (text := template_text(self.spec)) else {}
+        return {"seed": self.seed, "on_policy": self.on_policy, **own, **template, "model_identity": self._identity()}
+
+    def salvages(self, options: Mapping[str, Any]) -> bool:
+        """With a higher ``max_tokens``, only the answers that were cut off are asked for again."""
+        from pipeline.store import relevant
+
+        now = relevant(self.options())
+        rest = {key for key in {*now, *options} if now.get(key) != options.get(key)} - {"max_tokens"}
+        return not rest and now["max_tokens"] >= options["max_tokens"]
 
     def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
-        rows = tables[self.reads].select(["id", "images", "prompt", "status", "error_type", "error"]).to_pylist()
-        requests = [
-            Request(
-                id=row["id"],
-                images=tuple(image["bytes"] for image in row["images"]),
-                messages=tuple((message["role"], message["content"]) for message in row["prompt"]),
-                seed=seeds.derive(self.seed, row["id"], self.spec.model),
-            )
-            for row in rows
-            if row["status"] == "ok"
-        ]
-        sampling = Sampling(
-            self.spec.n, self.spec.temperature, self.spec.top_p, self.spec.max_tokens, tuple(self.spec.stop)
-        )
-        answers = {response.id: response for response in model.generate(requests, sampling)} if requests else {}
-        seed_of = {request.id: request.seed for request in requests}
-        out = [
-            self._row(row["id"], answers[row["id"]], seed_of[row["id"]])
-            if row["id"] in answers
-            else {"id": row["id"], **failed(row["error_type"], row["error"])}
-            for row in rows
-        ]
-        return pa.Table.from_pylist(out, schema=CANDIDATES)
+        rows = tables[self.reads].select(_COLUMNS)
+        kept = self._kept(tables.get(self.name))
+        answers: dict[Place, Completion] = {}
+        errors: dict[str, tuple[str, str]] = {}
+        for sampling, requests, places in self._questions(rows, kept, errors):
+            for response in model.generate(requests, sampling):
+                if response.error_type is not None:
+                    errors[places[response.id][0][0]] = (response.error_type, response.error or "")
+                else:
+                    answers.update(zip(places[response.id], response.completions, strict=True))
+        return self._table(rows["id"].to_pylist(), kept, answers, errors)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        rows = (candidates for candidates in table["candidates"].to_pylist() if candidates)
-        return {"tokens": sum(candidate["n_tokens"] or 0 for row in rows for candidate in row)}
+        tokens = pc.sum(pc.struct_field(pc.list_flatten(table["candidates"]), "n_tokens")).as_py()
+        return {"tokens": tokens or 0}
 
-    def _row(self, one: str, response: Response, seed: int) -> dict[str, Any]:
-        if response.error_type is not None:
-            return {"id": one, **failed(response.error_type, response.error or "")}
-        candidates = [
+    def _kept(self, earlier: pa.Table | None) -> dict[str, list[Candidate]]:
+        """What an earlier session already has: the candidates of each prompt that did not fail."""
+        if earlier is None:
+            return {}
+        return {row["id"]: row["candidates"] for row in earlier.to_pylist() if row["status"] == "ok"}
+
+    def _questions(
+        self, rows: pa.Table, kept: Mapping[str, Sequence[Candidate]], errors: dict[str, tuple[str, str]]
+    ) -> Iterator[tuple[Sampling, list[Request], dict[str, list[Place]]]]:
+        """What to ask: for each way of sampling, the requests, and which candidates the answers to each will be.
+
+        Prompts that cannot be asked are put into ``errors``.
+        """
+        batches: dict[Sampling, tuple[list[Request], dict[str, list[Place]]]] = {}
+
+        def ask(request: Request, sampling: Sampling, places: list[Place]) -> None:
+            requests, wanted = batches.setdefault(sampling, ([], {}))
+            requests.append(request)
+            wanted[request.id] = places
+
+        for row in rows.to_pylist():
+            one = row["id"]
+            if row["status"] != "ok":
+                errors[one] = (row["error_type"], row["error"])
+                continue
+            before = kept.get(one)
+            cut = [i for i, c in enumerate(before) if self._is_cut(c)] if before else []
+            if before and not cut:
+                continue
+            try:
+                request = self._request(row)
+            except images.BadImage as error:
+                errors[one] = (error.kind, str(error))
+                continue
+            except OSError as error:
+                errors[one] = ("missing_image", f"{error.filename}: {error.strerror or error}")
+                continue
+            if before:
+                # The engine numbers the samples of a request from its seed on, so sample i can be asked for alone.
+                for i in cut:
+                    alone = replace(request, id=f"{one}#{i}", seed=before[i]["seed"])
+                    ask(alone, self._sampling(before[i]["temperature"], 1), [(one, i)])
+                continue
+            for at, temperature in enumerate(self.spec.temperatures):
+                places = [(one, at * self.spec.n + i) for i in range(self.spec.n)]
+                ask(replace(request, seed=self._seed(one, at)), self._sampling(temperature, self.spec.n), places)
+        for sampling, (requests, wanted) in batches.items():
+            yield sampling, requests, wanted
+
+    def _table(
+        self,
+        ids: Sequence[str],
+        kept: Mapping[str, Sequence[Candidate]],
+        answers: Mapping[Place, Completion],
+        errors: Mapping[str, tuple[str, str]],
+    ) -> pa.Table:
+        """Candidates from ``answers``, else from what was ``kept``. Built column by column: a shard has thousands."""
+        count = len(self.spec.temperatures) * self.spec.n
+        flat: dict[str, list[Any]] = {name: [] for name in _PER_CANDIDATE}
+        for one in ids:
+            if one in errors:
+                continue
+            before = kept.get(one)
+            first = [self._seed(one, at) for at in range(len(self.spec.temperatures))]
+            for index in range(count):
+                answer = answers.get((one, index))
+                if answer is None:
+                    assert before is not None
+                    for name, column in flat.items():
+                        column.append(before[index][name])
+                    continue
+                at, sample = divmod(index, self.spec.n)
+                flat["text"].append(answer.text)
+                flat["seed"].append(first[at] + sample)
+                flat["temperature"].append(self.spec.temperatures[at])
+                flat["n_tokens"].append(answer.n_tokens)
+                flat["finish_reason"].append(answer.finish_reason)
+                flat["logprob"].append(answer.logprob)
+        same = {"origin": "sampled", "model": self.spec.model, "revision": self.spec.revision}
+        candidates = _structs(flat, {**same, "on_policy": self.on_policy})
+        bad = [errors.get(one) for one in ids]
+        lists = columns.lists(np.array([0 if error else count for error in bad]), candidates)
+        return pa.table(
             {
-                "text": completion.text,
-                "origin": "sampled",
-                "model": self.spec.model,
-                "revision": self.spec.revision,
-                # The engine numbers the samples of a request from its seed on.
-                "seed": seed + index,
-                "temperature": self.spec.temperature,
-                "n_tokens": completion.n_tokens,
-                "finish_reason": completion.finish_reason,
-                "logprob": completion.logprob,
-            }
-            for index, completion in enumerate(response.completions)
-        ]
-        return {"id": one, "candidates": candidates, **OK}
+                "id": pa.array(ids, pa.string()),
+                "candidates": pc.if_else(pa.array([error is None for error in bad]), lists, None),
+                "status": pa.array(["failed" if error else "ok" for error in bad], pa.string()),
+                "error_type": pa.array([error[0] if error else None for error in bad], pa.string()),
+                "error": pa.array([error[1] if error else None for error in bad], pa.string()),
+            },
+            schema=CANDIDATES,
+        )
+
+    def _request(self, row: Mapping[str, Any]) -> Request:
+        """
+        Raises:
+            BadImage: an image may not be read.
+            OSError: an image is gone.
+        """
+        messages = tuple((message["role"], message["content"]) for message in row["prompt"])
+        if self.spec.system_prompt is not None and all(role != "system" for role, _ in messages):
+            messages = (("system", self.spec.system_prompt), *messages)
+        return Request(row["id"], tuple(images.load(image) for image in row["images"]), messages, seed=0)
+
+    def _sampling(self, temperature: float, n: int) -> Sampling:
+        return Sampling(n, temperature, self.spec.top_p, self.spec.max_tokens, tuple(self.spec.stop))
+
+    def _seed(self, one: str, at: int) -> int:
+        return seeds.derive(self.seed, one, self.spec.model, at)
+
+    def _is_cut(self, candidate: Candidate) -> bool:
+        return candidate["finish_reason"] == "length" and (candidate["n_tokens"] or 0) < self.spec.max_tokens
 
     def _identity(self) -> str:
         if isinstance(self.spec.engine, ScriptedEngine):
             return f"scripted:{self.spec.model}"
+        if isinstance(self.spec.engine, OpenAIEngine):
+            return f"served:{self.spec.model}@{self.spec.revision or 'unknown'}"
         return models.identity(self.spec.model, self.spec.revision)
+
+
+def _structs(flat: Mapping[str, list[Any]], same: Mapping[str, Any]) -> pa.Array:
+    """An array of candidates: fields of ``flat`` have a value for each, those of ``same`` one for all."""
+    count = len(next(iter(flat.values())))
+    fields = list(CANDIDATES.field("candidates").type.value_type)
+    arrays = [
+        pa.array(flat[field.name], field.type)
+        if field.name in flat
+        else pa.repeat(pa.scalar(same.get(field.name), field.type), count)
+        for field in fields
+    ]
+    return pa.StructArray.from_arrays(arrays, fields=fields)
+
+
+def slug(spec: Sample) -> str:
+    """A model's name as part of a folder's.
+
+    >>> slug(Sample(model="llava-hf/llava-1.5-7b-hf", revision="a1"))
+    'llava-hf-llava-1.5-7b-hf-a1'
+    """
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(filter(None, (spec.model, spec.revision)))).strip("-.")
+
+
+def template_text(spec: Sample) -> str | None:
+    """
+    Raises:
+        ConfigError: the file of the chat template cannot be read.
+    """
+    if spec.chat_template is None:
+        return None
+    try:
+        return spec.chat_template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"sample.chat_template: cannot read {spec.chat_template}: {error}", "check the path"
+        ) from error
 
 
 def worker(spec: Sample) -> WorkerSpec:
@@ -104,6 +246,23 @@ def worker(spec: Sample) -> WorkerSpec:
             Open(texts=engine.texts, seconds_per_request=engine.seconds_per_request),
             count=engine.workers,
         )
+    if isinstance(engine, OpenAIEngine):
+        from pipeline.engines.openai import OpenOpenAI
+
+        return WorkerSpec(
+            kind=f"openai:{spec.model}",
+            open=OpenOpenAI(
+                model=spec.model,
+                base_url=engine.base_url,
+                api_key_env=engine.api_key_env,
+                concurrency=engine.concurrency,
+                timeout_s=engine.timeout_s,
+                retries=engine.retries,
+                max_image_pixels=spec.max_image_pixels,
+            ),
+            cpus=0.1,  # it waits for the network
+            count=engine.workers,
+        )
     from pipeline.engines.vllm import OpenVllm
 
     return WorkerSpec(
@@ -111,11 +270,9 @@ def worker(spec: Sample) -> WorkerSpec:
         open=OpenVllm(
             model=models.resolve(spec.model),
             revision=spec.revision,
-            dtype=engine.dtype,
-            max_model_len=engine.max_model_len,
-            max_num_seqs=engine.max_num_seqs,
-            gpu_memory_utilization=engine.gpu_memory_utilization,
-            tensor_parallel_size=engine.tensor_parallel_size,
+            chat_template=template_text(spec),
+            max_image_pixels=spec.max_image_pixels,
+            **engine.model_dump(exclude={"kind", "workers"}),
         ),
         gpus=float(engine.tensor_parallel_size),
         count=engine.workers,

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline import models
+from pipeline import columns, images, models
 from pipeline.config.score import Score
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.stages import WorkerSpec
 from pipeline.tables import OK, SCORES, failed
 from reward import Scorer
+from reward.batch import Batch, ColumnScorer
 from reward.vocabulary import Vocabulary
+
+_READ = ("images", "prompt", "facts")
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,16 @@ class ScoreStage:
 
     def process(self, model: Sequence[Scorer] | None, tables: Mapping[str, pa.Table]) -> pa.Table:
         scorers = model if model is not None else open_scorers(self.spec)
-        prompts = {row["id"]: row for row in tables["source"].to_pylist()}
-        rows = tables["sample"].to_pylist()
-        good = [
-            {
-                "id": row["id"],
-                "images": [image["bytes"] for image in prompts[row["id"]]["images"]],
-                "prompt": prompts[row["id"]]["prompt"],
-                "facts": prompts[row["id"]]["facts"],
-                "candidates": row["candidates"],
-            }
-            for row in rows
-            if row["status"] == "ok"
-        ]
-        scored = {row["id"]: row for row in _score(scorers, good)}
-        out = [scored.get(row["id"]) or {"id": row["id"], **failed(row["error_type"], row["error"])} for row in rows]
-        return pa.Table.from_pylist(out, schema=SCORES)
+        sample = tables["sample"]
+        fine = columns.ok(sample)
+        good = sample.filter(pa.array(fine))
+        prompts = columns.aligned(tables["source"].select(["id", *_READ]), columns.whole(good["id"]))
+        scored = _score(scorers, prompts, good["candidates"])
+        bad = sample.filter(pa.array(~fine)).select(["id", *OK])
+        if not bad.num_rows:
+            return scored
+        place = np.argsort(np.argsort(~fine, kind="stable"))  # of each row, with the good ones first
+        return pa.concat_tables([scored, _with_scores(bad, None)]).take(pa.array(place))
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
@@ -116,19 +114,70 @@ def vocabulary(name: str) -> Vocabulary:
         ) from error
 
 
-def _score(scorers: Sequence[Scorer], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row of the scores table per row. A row that breaks a scorer fails alone."""
-    if not rows:
-        return []
+def _score(scorers: Sequence[Scorer], prompts: pa.Table, candidates: pa.ChunkedArray) -> pa.Table:
+    """The scores of prompts and their candidates (aligned). A row that breaks a scorer fails alone."""
+    count = prompts.num_rows
+    status = {name: pa.array([value] * count, pa.string()) for name, value in OK.items()}
     try:
-        named = [(name, scorer.version, values) for scorer in scorers for name, values in scorer.score(rows).items()]
+        scores = _columns(scorers, prompts, candidates)
     except PipelineError:
         raise
     except Exception as error:  # scorers run other people's models: any error is one row's, until shown otherwise
-        if len(rows) > 1:
-            return [out for row in rows for out in _score(scorers, [row])]
-        return [{"id": rows[0]["id"], **failed(type(error).__name__, str(error))}]
+        if count > 1:
+            alone = [_score(scorers, prompts.slice(i, 1), candidates.slice(i, 1)) for i in range(count)]
+            return pa.concat_tables(alone)
+        scores = pa.nulls(count, SCORES.field("scores").type)
+        status = {name: pa.array([value]) for name, value in failed(type(error).__name__, str(error)).items()}
+    return _with_scores(pa.table({"id": prompts["id"], **status}), scores)
+
+
+def _columns(scorers: Sequence[Scorer], prompts: pa.Table, candidates: pa.ChunkedArray) -> pa.ListArray:
+    """The ``scores`` column: for every prompt one struct per score, in the scorers' order."""
+    sizes = columns.counts(candidates)
+    texts = columns.whole(columns.items(candidates, "text"))
+    if texts.null_count:
+        raise ValueError("a candidate has no text")
+    batch = Batch(columns.whole(prompts["facts"]), texts, columns.rows(sizes))
+    rows: list[dict[str, Any]] | None = None
+    named: list[tuple[str, str, pa.Array]] = []  # name, version, one value per text
+    for scorer in scorers:
+        if isinstance(scorer, ColumnScorer):
+            found = scorer.score_columns(batch)
+        else:
+            rows = rows if rows is not None else _rows(prompts, candidates)
+            found = {
+                name: pa.array([value for row in values for value in row], pa.float64())
+                for name, values in scorer.score(rows).items()
+            }
+        named += [(name, scorer.version, values) for name, values in found.items()]
+    return _transposed(named, sizes)
+
+
+def _transposed(named: Sequence[tuple[str, str, pa.Array]], sizes: columns.Ints) -> pa.ListArray:
+    """From one array per score over all texts to one struct per prompt and score."""
+    prompts, texts, scores = len(sizes), int(sizes.sum()), len(named)
+    if not named:
+        return columns.lists(np.zeros(prompts, np.int64), pa.array([], SCORES.field("scores").type.value_type))
+    first = columns.starts(sizes)[:-1, None] + texts * np.arange(scores)
+    each = np.repeat(sizes, scores)
+    every = pa.concat_arrays([columns.whole(values) for _, _, values in named])
+    values = columns.lists(each, every.take(pa.array(columns.ranges(first.ravel(), each))))
+    which = pa.array(np.tile(np.arange(scores), prompts))
+    names, versions = (pa.array([one[i] for one in named], pa.string()).take(which) for i in (0, 1))
+    fields = list(SCORES.field("scores").type.value_type)
+    return columns.lists(
+        np.full(prompts, scores, np.int64), pa.StructArray.from_arrays([names, versions, values], fields=fields)
+    )
+
+
+def _rows(prompts: pa.Table, candidates: pa.ChunkedArray) -> list[dict[str, Any]]:
+    """What a scorer reads that looks at one row after the other (``reward.Row``)."""
     return [
-        {"id": row["id"], "scores": [{"name": n, "version": v, "values": values[i]} for n, v, values in named], **OK}
-        for i, row in enumerate(rows)
+        {**row, "images": [images.load(image) for image in row["images"]], "candidates": texts}
+        for row, texts in zip(prompts.to_pylist(), candidates.to_pylist(), strict=True)
     ]
+
+
+def _with_scores(rows: pa.Table, scores: pa.Array | None) -> pa.Table:
+    scores = pa.nulls(rows.num_rows, SCORES.field("scores").type) if scores is None else scores
+    return rows.append_column("scores", scores).select(SCORES.names).cast(SCORES)

@@ -1,73 +1,87 @@
-"""A run that is killed and started again publishes the same bytes as one that was left in peace."""
+"""Whatever is killed, and whenever: a run that is started again publishes the bytes of one that was left in peace."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import signal
-import subprocess
-import sys
+import random
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-import yaml
+from chaos_kit import MOMENTS, PROMPTS, Job, until
+from conftest import Calm
 
-TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.", "No.", "a cup, a horse and a king"]
-RECIPE = {
-    "name": "run",
-    "shard_size": 4,
-    "source": {"scenes": 40, "questions_per_scene": 1},
-    "sample": {"model": "canned", "n": 4, "engine": {"kind": "scripted", "texts": TEXTS}},
-    "score": {"scorers": ["objects", "correctness"]},
-    "pair": {"weights": {"objects.hallucinated": -1, "correctness": 1}, "margin": 0.5, "max_length_ratio": 9},
-}
+from pipeline.store import Run
 
 
-def write(folder: Path) -> Path:
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(RECIPE))
-    return path
+def moments(kind: str, seconds: float) -> float:
+    """A moment of a run that takes so long, but not before it has begun to work."""
+    return random.Random(kind).uniform(0.15, 0.95) * seconds
 
 
-def start(recipe: Path, out: Path, seconds_per_request: float) -> subprocess.Popen[bytes]:
-    options = [f"output_dir={out}", f"sample.engine.seconds_per_request={seconds_per_request}"]
-    # A session of its own: what is killed is exactly what this test started.
-    return subprocess.Popen([sys.executable, "-m", "pipeline.run", str(recipe), *options], start_new_session=True)
+def check(run: Path, published: dict[str, str], calm: Calm) -> None:
+    assert len(published) > 6 and published == {name: calm.dataset[name] for name in published}
+    ids = [one for table in Run(run).tables("sample") for one in table["id"].to_pylist()]
+    assert len(ids) == len(set(ids)) == PROMPTS  # nothing lost, nothing twice
 
 
-def tree(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_the_driver_is_killed(moment: int, tmp_path: Path, calm: Calm, cluster: str) -> None:
+    job = Job(tmp_path, ray=cluster).start()
+    time.sleep(moments(f"driver {moment}", calm.seconds))
+    if job.process is not None and job.process.poll() is None:
+        job.kill()
+    check(job.run, job.finish(), calm)
 
 
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The published files of a run that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("calm")
-    assert start(write(folder), folder, 0).wait() == 0
-    return tree(folder / "run" / "dataset")
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_an_actor_is_killed_and_the_run_goes_on(moment: int, tmp_path: Path, calm: Calm) -> None:
+    job = Job(tmp_path, changes=("sample.engine.seconds_per_request=0.004",)).start()
+    until("workers", lambda: job.descendants("ray::_Worker") or job.process.poll() is not None)  # type: ignore[union-attr]
+    time.sleep(random.Random(f"actor {moment}").uniform(0, 4))
+    killed = _kill(job.descendants("ray::_Worker")[:1])
+    assert job.wait() == 0, job.said()  # nobody has to start it again
+    assert killed <= 1
+    check(job.run, job.dataset, calm)
 
 
-@pytest.mark.parametrize("whole_session", [True, False], ids=["everything", "driver only"])
-def test_killed_while_sampling(tmp_path: Path, whole_session: bool, calm: dict[str, str]) -> None:
-    recipe = write(tmp_path)
-    killed = start(recipe, tmp_path / "killed", 0.2)
-    sample = tmp_path / "killed" / "run" / "sample"
-    deadline = time.monotonic() + 120
-    while len(list(sample.glob("data-*.arrow"))) < 3:
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    if whole_session:
-        os.killpg(killed.pid, signal.SIGKILL)
-    else:
-        killed.kill()
-    killed.wait()
-    time.sleep(3)  # Ray's own processes notice that their driver is gone
-    done = {path.name: path.stat().st_mtime_ns for path in sample.glob("data-*.arrow")}
-    assert 3 <= len(done) < 20 and not (tmp_path / "killed" / "run" / "dataset").exists()
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_a_raylet_is_killed(moment: int, tmp_path: Path, calm: Calm) -> None:
+    job = Job(tmp_path).start()
+    until("a raylet", lambda: job.descendants("raylet/raylet") or job.process.poll() is not None)  # type: ignore[union-attr]
+    time.sleep(random.Random(f"raylet {moment}").uniform(0, calm.seconds / 2))
+    _kill(job.descendants("raylet/raylet"))
+    job.wait()  # on a single machine there is no other raylet: the run ends, one way or another
+    check(job.run, job.finish(), calm)
 
-    assert start(recipe, tmp_path / "killed", 0).wait() == 0
-    kept = {name: (sample / name).stat().st_mtime_ns for name in done}
-    assert kept == done
-    assert tree(tmp_path / "killed" / "run" / "dataset") == calm
+
+def test_a_node_of_two_is_killed_and_the_run_goes_on(tmp_path: Path, calm: Calm) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        lost = cluster.add_node(num_cpus=1)
+        job = Job(tmp_path, ray=cluster.address, changes=("sample.engine.seconds_per_request=0.004",)).start()
+        until("shards", lambda: len(list((job.run / "sample").glob("data-*.arrow"))) >= 6)
+        cluster.remove_node(lost, allow_graceful=False)
+        assert job.wait() == 0, job.said()
+    finally:
+        cluster.shutdown()
+    check(job.run, job.dataset, calm)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_does_not_show(workers: int, tmp_path: Path, calm: Calm, cluster: str) -> None:
+    job = Job(tmp_path, ray=cluster, changes=(f"sample.engine.workers={workers}",))
+    check(job.run, job.finish(), calm)
+
+
+def _kill(processes: list[psutil.Process]) -> int:
+    killed = 0
+    for process in processes:
+        try:
+            process.kill()
+            killed += 1
+        except psutil.NoSuchProcess:
+            continue
+    return killed

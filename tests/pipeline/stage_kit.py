@@ -148,7 +148,7 @@ def generated(tmp: Path, **changes: Any) -> Any:
             if stage.name == "sample":
                 engine = ScriptedEngine(plan.recipe.sample.engine.texts)  # type: ignore[union-attr]
                 for shard in run.shards("source"):
-                    process_shard(stage, engine, run.path, shard)
+                    process_shard(stage, engine, run, shard)
             else:
-                run_stage(executor, run, stage, "if-possible")
+                run_stage(executor, stage, "if-possible")
     return run

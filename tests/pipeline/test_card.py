@@ -3,14 +3,17 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
 from pipeline import mask
-from pipeline.card import histogram, outcome_rows, render
+from pipeline.card import histogram, model_rows, outcome_rows, render, trusted
 from pipeline.errors import InputError
-from pipeline.findings import PAIRED, UNFINISHED, Spread, collect
-from pipeline.store import Run
+from pipeline.findings import OTHER_SOURCES, PAIRED, UNFINISHED, Spread, collect
+from pipeline.store import Run, make_record
+from pipeline.tally import Tally
 
 # pytest's importlib mode puts no folder of tests on the path, so a module beside this one is loaded by its file.
 _spec = importlib.util.spec_from_file_location("fake_run", Path(__file__).with_name("fake_run.py"))
@@ -136,13 +139,13 @@ def test_source_alone_is_enough_for_a_card(tmp_path):
 
 
 def test_histogram_counts_every_value_once():
-    spread = Spread("1", every=[i / 100 for i in range(101)], chosen=[1.0], rejected=[0.0, 0.5])
+    spread = Spread("1", every=Tally(i / 100 for i in range(101)), chosen=Tally([1.0]), rejected=Tally([0.0, 0.5]))
     bins = histogram(spread)
     assert len(bins) == 8
     assert sum(b.every for b in bins) == 101
     assert [b.chosen for b in bins] == [0] * 7 + [1]
     assert [b.rejected for b in bins] == [1, 0, 0, 0, 1, 0, 0, 0]
-    assert [b.label for b in histogram(Spread("1", every=[2.0, 0.0, 2.0]))] == ["0", "2"]
+    assert [b.label for b in histogram(Spread("1", every=Tally([2.0, 0.0, 2.0])))] == ["0", "2"]
 
 
 @pytest.mark.parametrize(
@@ -171,3 +174,178 @@ def test_texts_are_masked_by_look():
         "Authorization: Bearer abc.def"
     )
     assert "ghp_" not in mask.text("clone with ghp_0123456789abcdef")
+
+
+def change(run_dir, stage, of):
+    """Write every row of a stage anew."""
+    run = Run(run_dir)
+    for shard in run.shards(stage):
+        table = run.read(stage, shard)
+        rows = [of(row) for row in table.to_pylist()]
+        run.write(stage, shard, pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()))
+
+
+def by_rows(run_dir):
+    """The plain definition of what ``collect`` counts."""
+    tables = {name: {} for name in ("source", "sample", "score", "pair")}
+    for name, rows in tables.items():
+        rows.update((row["id"], row) for row in Run(run_dir).table(name).to_pylist())
+    texts = [c for row in tables["sample"].values() for c in row["candidates"] or ()]
+    scores, words = {}, []
+    for one, row in tables["score"].items():
+        pair = tables["pair"][one]
+        for score in row["scores"] or ():
+            every, chosen, rejected = scores.setdefault(score["name"], ([], [], []))
+            every += score["values"]
+            if pair["chosen"] is not None:
+                chosen.append(score["values"][pair["chosen"]])
+                rejected.append(score["values"][pair["rejected"]])
+        if pair["chosen"] is not None:
+            sides = (tables["sample"][one]["candidates"][pair[side]]["text"] for side in ("chosen", "rejected"))
+            words.append(tuple(len(text.split()) for text in sides))
+    known = {name: tuple(sorted(v for v in values if v is not None) for values in of) for name, of in scores.items()}
+    return texts, known, {name: of[0].count(None) for name, of in scores.items()}, words
+
+
+def all_values(tally):
+    return np.repeat(tally.values, tally.counts).tolist()
+
+
+def test_counts_are_those_of_all_rows_whatever_the_shards(tmp_path):
+    every = [collect(make(tmp_path / str(n), prompts_count=60, shards=n, unfinished=5)) for n in (1, 4)]
+    texts, scores, nulls, words = by_rows(tmp_path / "4")
+    for findings in every:
+        assert findings.candidates == len(texts) and findings.pairs == len(words)
+        assert findings.seeds == len({text["seed"] for text in texts}) and findings.seeds_exact
+        assert findings.finish_reasons == {"stop": len(texts)} and findings.origins == {"sampled": len(texts)}
+        assert findings.scores.keys() == scores.keys()
+        for name, spread in findings.scores.items():
+            assert tuple(map(all_values, (spread.every, spread.chosen, spread.rejected))) == scores[name]
+            assert spread.nulls == nulls[name]
+        assert all_values(findings.lengths.difference) == sorted(a - b for a, b in words)
+        assert findings.longer_wins == sum(a > b for a, b in words) / sum(a != b for a, b in words)
+    assert every[0].outcomes == every[1].outcomes and every[0].failures == every[1].failures
+    assert every[0].examples == every[1].examples and len(every[0].examples) == 24
+
+
+def test_rows_are_joined_by_id_not_by_place(tmp_path, run_dir):
+    turned = make(tmp_path / "turned")
+    for stage in ("sample", "score", "pair"):
+        for shard in Run(turned).shards(stage):
+            table = Run(turned).read(stage, shard)
+            Run(turned).write(stage, shard, table.take(list(range(len(table)))[::-1]))
+    before, after = (re.sub("`[0-9a-f]{24}`", "", render(path, RECIPE, COMMAND)) for path in (run_dir, turned))
+    assert before == after
+
+
+def test_no_table_is_read_whole(run_dir, card, monkeypatch):
+    monkeypatch.setattr(Run, "table", None)
+    assert render(run_dir, RECIPE, COMMAND) == card
+
+
+def test_a_pair_of_candidates_that_do_not_exist_is_an_error(tmp_path):
+    run_dir = make(tmp_path / "run", prompts_count=12)
+    change(run_dir, "pair", lambda row: {**row, "rejected": None if row["rejected"] is None else 9})
+    with pytest.raises(InputError, match=r"pair, shard 0: id '0\d+' pairs candidates \d and 9 of 4"):
+        collect(run_dir)
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory):
+    """Every second text by another model, at two temperatures, not on-policy."""
+    run_dir = make(tmp_path_factory.mktemp("models") / "run")
+
+    def other(row):
+        for i, text in enumerate(row["candidates"] or ()):
+            text["on_policy"] = True
+            if i % 2:
+                text.update(model="other/vlm", revision="v2", temperature=0.5 + i / 2, on_policy=False)
+        row["candidates"] and row["candidates"][1].update(finish_reason="length")
+        return row
+
+    change(run_dir, "sample", other)
+    run = Run(run_dir)
+    for name, options in (("sample-a", {"model": "scenes-vlm"}), ("sample-b", {"model": "other/vlm"})):
+        engine = {"kind": "vllm", "trust_remote_code": name == "sample-b"}
+        record = make_record(name, 1, {**options, "engine": engine}, {})
+        run.save(replace(record, seconds=7.25, rows=90, failed=1, finished=True))
+        for shard in run.shards("sample"):
+            run.write(name, shard, run.read("sample", shard))
+    return run_dir
+
+
+def test_every_model_is_listed_with_what_it_wrote(two_models):
+    findings = collect(two_models)
+    rows = {row.model: row for row in model_rows(findings)}
+    texts, *_ = by_rows(two_models)
+    assert list(rows) == ["other/vlm", "scenes-vlm"]
+    for name, row in rows.items():
+        own = [text for text in texts if text["model"] == name]
+        assert row.candidates == len(own) and row.revision == own[0]["revision"]
+        assert row.finish_reasons == {r: sum(t["finish_reason"] == r for t in own) for r in row.finish_reasons}
+    assert (rows["scenes-vlm"].on_policy, rows["other/vlm"].on_policy) == (1.0, 0.0)
+    assert sum(row.chosen for row in rows.values()) == sum(row.rejected for row in rows.values()) == findings.pairs
+    card = render(two_models, RECIPE, COMMAND)
+    half = rows["other/vlm"].candidates // 2
+    line = next(line for line in card.splitlines() if line.startswith("| other/vlm"))
+    assert line.startswith(f"| other/vlm | v2 | {2 * half} | 0.0 % | {rows['other/vlm'].chosen} |")
+    assert line.endswith(f"| 1.0 ({half}), 2.0 ({half}) | length ({half}), stop ({half}) |")
+    told = re.search(
+        r"in (\d+) of\s+(\d+) pairs .*one in\s+(\d+), only the rejected one in (\d+), neither in (\d+)", card
+    )
+    both, of, *rest = map(int, told.groups())
+    assert of == findings.pairs == both + sum(rest) and both and all(rest)
+
+
+def test_code_that_came_with_a_model_is_named(two_models, card):
+    told = render(two_models, RECIPE, COMMAND)
+    assert "**Code that came with the model other/vlm was run** (`trust_remote_code: true`)" in told
+    assert told.count("was run**") == 1 and "was run**" not in card
+    assert "| sample-b | 1 |" in told
+
+
+def test_which_options_trust_a_model():
+    assert list(trusted({"model": "a", "engine.trust_remote_code": True})) == ["a"]
+    assert list(trusted({"model": "a", "engine": {"trust_remote_code": False}})) == []
+    assert list(trusted({"model": "a", "clip": {"model": "b", "trust_remote_code": True}})) == ["b"]
+    several = {"model": "a", "models": [{"model": "b", "engine": {"trust_remote_code": True}}, {"model": "c"}]}
+    assert list(trusted(several)) == ["b"]
+    assert list(trusted({"trust_remote_code": True})) == ["a model"]
+
+
+def test_dropped_rows_are_counted_by_reason(tmp_path, card):
+    run_dir = make(tmp_path / "run", prompts_count=12)
+    schema = pa.schema([(name, pa.string()) for name in ("id", "source", "prompt", "reason", "detail")])
+    for shard, reasons in enumerate((["duplicate", "too|small"], ["duplicate"])):
+        rows = [{"id": str(i), "reason": reason, "detail": "d"} for i, reason in enumerate(reasons)]
+        Run(run_dir).write("dropped", shard, pa.Table.from_pylist(rows, schema=schema))
+    title = "### Rows dropped before sampling"
+    told = cells(section(render(run_dir, RECIPE, COMMAND), title))
+    assert told[1:] == [["duplicate", "2"], [r"too\|small", "1"]]
+    assert section(card, title).strip() == "None."
+
+
+def test_sources_of_single_rows_are_counted_together(tmp_path, monkeypatch):
+    run_dir = make(tmp_path / "run", prompts_count=60)
+    change(run_dir, "source", lambda row: {**row, "source": f"mine.jsonl:{int(row['id'])}"})
+    findings = collect(run_dir)
+    assert findings.sources == {"mine.jsonl": findings.pairs}
+    change(run_dir, "source", lambda row: {**row, "source": f"{int(row['id']) // 2}.png"})
+    monkeypatch.setattr("pipeline.findings.MOST_SOURCES", 3)
+    findings = collect(run_dir)
+    assert len(findings.sources) == 4 and findings.sources.total() == findings.pairs
+    assert findings.sources[OTHER_SOURCES] > max(n for name, n in findings.sources.items() if name != OTHER_SOURCES)
+
+
+def test_a_score_that_is_no_number_is_counted_as_null(tmp_path):
+    run_dir = make(tmp_path / "run", prompts_count=12)
+
+    def odd(row):
+        for score in row["scores"] or ():
+            score["values"][:1] = [float("nan")] * len(score["values"][:1])
+        return row
+
+    change(run_dir, "score", odd)
+    spread = collect(run_dir).scores["clip.cosine"]
+    assert spread.nulls == 10 and len(spread.every) == 30
+    assert "### clip.cosine" in render(run_dir, RECIPE, COMMAND)

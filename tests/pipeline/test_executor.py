@@ -16,7 +16,7 @@ from pipeline.progress import Progress
 from pipeline.resume import explain
 from pipeline.stages import WorkerSpec
 from pipeline.stages.sample import SampleStage
-from pipeline.store import Run
+from pipeline.store import Run, Survey
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_finished_shards_are_reused_and_missing_ones_made(run: Run) -> None:
 def test_a_changed_option_makes_the_stage_stale_and_explain_names_it(run: Run) -> None:
     with Executor(run) as executor:
         executor.run(Double())
-        assert explain(run, Double()) == []
-        assert explain(run, Double(factor=3)) == ["factor: 2 -> 3"]
+        assert explain(run, Double(), Survey(run)) == []
+        assert explain(run, Double(factor=3), Survey(run)) == ["factor: 2 -> 3"]
         assert executor.run(Double(factor=3)).reused == 0
         assert run.table("double")["value"].to_pylist()[-1] == 15
 

@@ -34,7 +34,7 @@ def importers(package: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(("package", "only"), [("ray", "pipeline/executor.py"), ("vllm", "pipeline/engines/vllm.py")])
+@pytest.mark.parametrize(("package", "only"), [("ray", "pipeline/pool.py"), ("vllm", "pipeline/engines/vllm.py")])
 def test_one_file_each_imports_ray_and_vllm(package: str, only: str) -> None:
     assert importers(package) == {only}
 
@@ -48,8 +48,8 @@ def test_imports_go_one_way() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "pipeline.tables", "pipeline.config", "pipeline.errors", "pipeline.store", "pipeline.stages.pair",
-        "pipeline.stages.source", "pipeline.plan", "pipeline.run", "pipeline.executor", "pipeline.engines.vllm",
+        "pipeline.tables", "pipeline.config", "pipeline.stages.pair", "pipeline.stages.source", "pipeline.plan",
+        "pipeline.run", "pipeline.preview", "pipeline.pool", "pipeline.engines.vllm", "pipeline.engines.openai",
     ],
 )  # fmt: skip
 def test_light_modules_load_nothing_heavy(module: str) -> None:

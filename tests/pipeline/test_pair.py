@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.score import Pair
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
 from pipeline.stages.pair import REASONS, combined, make_pairs, normalised, repeats, valid
-from pipeline.tables import OK, failed
+from pipeline.stages.pair_columns import make_pairs as make_pairs_of_columns
+from pipeline.tables import CANDIDATES, OK, PAIRS, SCORES, failed
 
 POLICY = Pair(weights={"good": 1.0, "bad": -1.0}, margin=0.5, max_length_ratio=2.0, min_words=1, max_repeated=2)
 WORDS = st.sampled_from(["sun", "Sun", "boat", "a", "...", "", "anchor,", "the"])
@@ -135,3 +137,76 @@ def test_a_score_that_does_not_apply_is_left_out_and_one_that_lacks_a_value_disq
     assert combined({"good": [1, 2], "bad": [1, None]}, POLICY.weights, 2) == [0, None]
     assert combined({"good": nothing, "bad": nothing}, POLICY.weights, 2) == nothing
     assert combined({"good": [1, float("nan")]}, POLICY.weights, 2) == [1, None]
+
+
+PIECES = st.sampled_from(
+    ["sun", "Sun", "boat", "a", "...", "anchor,", "\u00c9tude", "\ufb01n", "\u3000", "\u00bf", "$", "\0"]
+)
+NUMBER = st.sampled_from([None, 0.0, 0.5, 1.0, 1.25, float("nan"), float("inf")])
+BROKEN = st.sampled_from([OK, OK, OK, failed("boom", "why")])
+
+
+@st.composite
+def shard(draw: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A few rows of candidates with their scores; some failed, some without scores, not in the same order."""
+    samples, scores = [], []
+    for i in range(draw(st.integers(0, 4))):
+        count, status = draw(st.integers(0, 5)), (draw(BROKEN), draw(BROKEN))
+        texts = [draw(st.none() | st.lists(PIECES, max_size=5).map(" ".join)) for _ in range(count)]
+        reasons = [draw(st.sampled_from(["stop", "stop", None, "length"])) for _ in range(count)]
+        candidates = [{"text": t, "finish_reason": r} for t, r in zip(texts, reasons, strict=True)]
+        values = [{"name": n, "version": "1", "values": [draw(NUMBER) for _ in range(count)]} for n in ("good", "bad")]
+        samples.append({"id": str(i), "candidates": candidates if status[0] is OK else None, **status[0]})
+        if draw(st.integers(0, 5)):
+            scores.append({"id": str(i), "scores": values[: draw(st.integers(1, 2))], **status[1]})
+            scores[-1] |= {} if status[1] is OK else {"scores": None}
+    return samples, draw(st.permutations(scores))
+
+
+@given(shard(), st.sampled_from([1e-30, 0.25, 1.0]), st.integers(1, 2), st.sampled_from([1.0, 1.5, 9.0]))
+def test_columns_give_the_very_rows(tables: Any, margin: float, words: int, ratio: float) -> None:
+    policy = Pair(weights={"good": 1.0, "bad": -0.3}, margin=margin, min_words=words, max_length_ratio=ratio)
+    samples, scores = tables
+    if not any(row["status"] == "ok" and len(row["scores"]) == 2 for row in scores):
+        policy = policy.model_copy(update={"weights": {"good": 2.0}})
+    plain = pa.Table.from_pylist(make_pairs(samples, scores, policy), schema=PAIRS)
+    columns = make_pairs_of_columns(
+        pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES), policy
+    )
+    assert columns.to_pylist() == plain.to_pylist()
+
+
+TIED = st.tuples(st.sampled_from(["b", "B", "a c", "\u00e9", "z z2"]), st.sampled_from([1.0, 2.0]))
+
+
+@given(st.lists(TIED, max_size=8), st.sampled_from([1e-30, 1.0]))
+def test_columns_choose_the_same_among_equals(texts: list[tuple[str, float]], margin: float) -> None:
+    samples = [{"id": "x", "candidates": [{"text": text, "finish_reason": "stop"} for text, _ in texts], **OK}]
+    scores = [{"id": "x", "scores": [{"name": "good", "version": "1", "values": [v for _, v in texts]}], **OK}]
+    policy = Pair(weights={"good": 1.0}, margin=margin)
+    columns = make_pairs_of_columns(
+        pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES), policy
+    )
+    assert columns.to_pylist() == pa.Table.from_pylist(make_pairs(samples, scores, policy), schema=PAIRS).to_pylist()
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=12).map(" ".join), st.integers(1, 4))
+def test_columns_see_the_same_repetition(text: str, most: int) -> None:
+    policy = POLICY.model_copy(update={"max_repeated": most})
+    row = [({"text": one, "finish_reason": "stop"}, score, None) for one, score in ((text, 2.0), ("c d e f", 0.0))]
+    samples = [{"id": "x", "candidates": [c for c, _, _ in row], **OK}]
+    values = [{"name": n, "version": "1", "values": [r[i] for r in row]} for i, n in ((1, "good"), (2, "bad"))]
+    table = make_pairs_of_columns(
+        pa.Table.from_pylist(samples, schema=CANDIDATES),
+        pa.Table.from_pylist([{"id": "x", "scores": values, **OK}], schema=SCORES),
+        policy,
+    )
+    assert (table["reason"][0].as_py() == "no_valid_candidate") == (not valid(row[0][0], policy))
+
+
+def test_a_score_with_too_few_values_is_an_error_that_names_the_row() -> None:
+    samples = [{"id": "x", "candidates": [{"text": "a"}, {"text": "b"}], **OK}]
+    scores = [{"id": "x", "scores": [{"name": "good", "values": [1.0]}], **OK}]
+    tables = (pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES))
+    with pytest.raises(InputError, match=r"id 'x' has 1 values of good for 2 candidates"):
+        make_pairs_of_columns(*tables, Pair(weights={"good": 1.0}))

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stage_kit import generated
 
 from pipeline.config import Publish
@@ -11,6 +16,7 @@ from pipeline.errors import InputError, StoreError
 from pipeline.stages import publish as module
 from pipeline.stages.publish import Published, publish
 from pipeline.store import Run
+from pipeline.tables import IMAGE
 
 HEADER = """---
 configs:
@@ -125,3 +131,229 @@ def test_a_run_without_pairs_says_why(tmp_path: Path) -> None:
     run = generated(tmp_path, pair={"weights": {"objects.hallucinated": -1}, "margin": 100})
     with pytest.raises(InputError, match=r"not one of the prompts gave a pair \(below_margin: \d+, no_valid"):
         done(run)
+
+
+def change(run: Run, stage: str, of: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write every row of a stage anew."""
+    for shard in run.shards(stage):
+        table = run.read(stage, shard)
+        rows = [of(row) for row in table.to_pylist()]
+        run.write(stage, shard, pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()))
+
+
+def rows(run: Run, config: str = "pairs") -> list[dict[str, Any]]:
+    import datasets
+
+    table = datasets.load_from_disk(str(run.path / "dataset" / config)).data.table
+    return [dict(row) for row in table.to_pylist()]
+
+
+def test_a_run_that_grew_keeps_the_order_of_its_shards(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+    last = run.shards("source")[-1]
+    for stage in module.TABLES:
+        first, other = run.read(stage, 0), run.read(stage, last)
+        run.write(stage, 0, other.take(list(range(len(other)))[::-1]))
+        run.write(stage, last, first)
+    done(run)
+    shards = [sorted(run.read("source", shard)["id"].to_pylist()) for shard in run.shards("source")]
+    assert [row["id"] for row in rows(run, "candidates")] == [one for ids in shards for one in ids]
+    paired = {row["id"] for row in rows(run)}
+    assert [row["id"] for row in rows(run)] == [one for ids in shards for one in ids if one in paired]
+
+
+def test_bytes_depend_on_no_chunk_and_no_table_is_read_whole(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = generated(tmp_path)
+    read = Run.read
+
+    def chunked(self: Run, stage: str, shard: int) -> pa.Table:
+        table = read(self, stage, shard)
+        return pa.concat_tables([pa.concat_tables([table, table]).slice(0, 1), table.slice(1)])
+
+    def whole(*_: object) -> None:
+        raise AssertionError("reads a whole table")
+
+    monkeypatch.setattr(Run, "read", chunked)
+    monkeypatch.setattr(Run, "table", whole)
+    done(other)
+    assert tree(other.path / "dataset") == tree(run.path / "dataset")
+
+
+def test_bytes_depend_on_no_shard(run: Run, tmp_path: Path) -> None:
+    """All but the fingerprint, which names the shards."""
+    other = generated(tmp_path, shard_size=9)
+    done(other)
+    a, b = (
+        {name: file for name, file in tree(r.path / "dataset").items() if not name.endswith("state.json")}
+        for r in (run, other)
+    )
+    assert a == b and len([name for name in a if name.endswith(".arrow")]) == 2
+
+
+PIECES = st.lists(st.lists(st.sampled_from([None, b"", b"12345", b"1" * 20]), max_size=5), max_size=6)
+
+
+@given(PIECES, st.integers(1, 7))
+def test_batches_end_after_the_same_rows_however_they_arrive(pieces: list[list[bytes | None]], per_file: int) -> None:
+    schema = pa.schema([("images", pa.list_(IMAGE)), ("text", pa.string())])
+
+    def table(data: list[bytes | None]) -> pa.Table:
+        rows = [{"images": [{"bytes": one, "path": "p"}], "text": one and "x" * len(one)} for one in data]
+        return pa.Table.from_pylist(rows, schema=schema)
+
+    def written(tables: list[pa.Table]) -> list[tuple[int, bytes]]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_BATCH_ROWS", 3)
+            patch.setattr(module, "_BATCH_BYTES", 21)
+            return [
+                (number, rows.to_batches()[0].serialize().to_pybytes())
+                for number, rows in module._batches(tables, schema, per_file)
+            ]
+
+    every = [one for piece in pieces for one in piece]
+    batches = written([table(piece) for piece in pieces])
+    assert batches == written([table(every)]) == written([table([one]) for one in every])
+    read = [(number, pa.ipc.read_record_batch(pa.py_buffer(data), schema)) for number, data in batches]
+    assert [row for _, batch in read for row in batch.to_pylist()] == table(every).to_pylist()
+    for number in range(-(-len(every) // per_file)):
+        of_file = [len(batch) for at, batch in read if at == number]
+        assert sum(of_file) == min(per_file, len(every) - number * per_file) and max(of_file) <= 3
+    for _, batch in read:  # only the last row of a batch may reach the limit
+        sizes = [len(row["images"][0]["bytes"] or b"") for row in batch.to_pylist()]
+        assert sum(sizes[:-1]) < 21
+
+
+def test_memory_does_not_grow_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH_ROWS", 4)
+    own, peaks = pa.default_memory_pool(), []
+    for scenes in (10, 60):
+        run = generated(tmp_path / str(scenes), source={"scenes": scenes, "questions_per_scene": 1})
+        pool = pa.proxy_memory_pool(own)
+        pa.set_memory_pool(pool)
+        try:
+            done(run)
+        finally:
+            pa.set_memory_pool(own)
+        peaks.append(pool.max_memory())
+    assert 0 < peaks[1] < 1.5 * peaks[0]
+
+
+def test_whose_texts_they_are(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+
+    def own(row: dict[str, Any]) -> dict[str, Any]:
+        for i, one in enumerate(row["candidates"] or []):
+            one.update(on_policy=[True, False, None][i % 3], revision="r1")
+        return row
+
+    change(run, "sample", own)
+    done(run)
+    texts = {row["id"]: row["candidates"] for row in rows(run, "candidates")}
+    assert [one["on_policy"] for one in next(iter(texts.values()))] == [True, False, None, True]
+    assert next(iter(texts.values()))[0]["revision"] == "r1"
+    for row in rows(run):
+        for side in ("chosen", "rejected"):
+            told = {one["seed"]: one["on_policy"] for one in texts[row["id"]]}
+            assert row[f"{side}_on_policy"] == told[row[f"{side}_seed"]]
+    assert len({row["chosen_on_policy"] for row in rows(run)}) > 1
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Run:
+    """A run whose prompts name the files of their images."""
+    run = generated(tmp_path)
+
+    def named(row: dict[str, Any]) -> dict[str, Any]:
+        for image in row["images"]:
+            file = tmp_path / f"{row['id']}.png"
+            file.write_bytes(image["bytes"])
+            image.update(bytes=None, path=str(file))
+        return row
+
+    change(run, "source", named)
+    return run
+
+
+def test_images_stay_where_they_are_or_are_copied(outside: Run, tmp_path: Path) -> None:
+    done(outside)
+    for row in rows(outside):
+        assert row["images"] == [{"bytes": None, "path": str(tmp_path / f"{row['id']}.png")}]
+    assert not done(outside, Publish(images="embed")).reused
+    for row in rows(outside):
+        name = f"{row['id']}.png"
+        assert row["images"] == [{"bytes": (tmp_path / name).read_bytes(), "path": name}]
+
+
+def test_an_image_that_is_gone_is_named_and_the_old_dataset_stays(outside: Run, tmp_path: Path) -> None:
+    done(outside)
+    before, one = tree(outside.path / "dataset"), rows(outside)[3]["id"]
+    (tmp_path / f"{one}.png").unlink()
+    with pytest.raises(InputError, match=rf"id '{one}': .*{one}\.png cannot be read.*\n.*publish\.images=reference"):
+        done(outside, Publish(images="embed"))
+    assert tree(outside.path / "dataset") == before and not (outside.path / "dataset.partial").exists()
+
+
+def test_no_path_gives_a_password_away(outside: Run) -> None:
+    def remote(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "images": [{"bytes": None, "path": "https://me:secret@host/a.png?signature=secret"}]}
+
+    change(outside, "source", remote)
+    done(outside)
+    assert {image["path"] for row in rows(outside) for image in row["images"]} == {"https://host/a.png"}
+
+
+def test_a_shard_that_lacks_a_row_is_an_error(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+    lost = run.read("score", 0)["id"][0].as_py()
+    run.write("score", 0, run.read("score", 0).slice(1))
+    with pytest.raises(InputError, match=f"score: the shard has no row for id '{lost}'"):
+        done(run)
+
+
+def test_what_was_counted_is_known_when_nothing_is_written(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+    first, again = done(run), done(run)
+    assert again.reused and (again.pairs, again.candidates) == (first.pairs, first.candidates)
+    assert (first.pairs, first.candidates) == (len(rows(run)), len(rows(run, "candidates")))
+
+
+def test_both_configs_join_the_tables_row_by_row(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+    broken = run.read("source", 1)["id"][0].as_py()
+    for stage, lost in (("sample", "candidates"), ("score", "scores"), ("pair", "chosen")):
+        gone = {lost: None, "status": "failed", "error_type": "boom", "error": f"in {stage}"}
+        change(run, stage, lambda row, gone=gone: {**row, **(gone if row["id"] == broken else {})})
+    done(run)
+    source, sample, score = ({row["id"]: row for row in run.table(name).to_pylist()} for name in module.TABLES[:3])
+
+    def scored(one: str, i: int) -> list[dict[str, Any]]:
+        return [{"name": s["name"], "value": s["values"][i]} for s in score[one]["scores"]]
+
+    candidates = [
+        {
+            **{name: source[one][name] for name in ("id", "prompt", "source")},
+            "candidates": [
+                {**{name: text[name] for name in module._CANDIDATE}, "scores": scored(one, i)}
+                for i, text in enumerate(sample[one]["candidates"] or [])
+            ],
+            "error_type": sample[one]["error_type"],
+            "error": sample[one]["error"],
+        }
+        for one in sorted(source)
+    ]
+    assert rows(run, "candidates") == candidates and candidates != [c for c in candidates if c["error"] is None]
+    pairs = []
+    for made in sorted(run.table("pair").to_pylist(), key=lambda row: row["id"]):
+        if made["chosen"] is not None:
+            texts = {side: sample[made["id"]]["candidates"][made[side]] for side in ("chosen", "rejected")}
+            pairs.append(
+                {
+                    **{name: source[made["id"]][name] for name in ("images", "prompt", "source")},
+                    **{side: [{"role": "assistant", "content": text["text"]}] for side, text in texts.items()},
+                    **{name: made[name] for name in ("id", "policy", "chosen_score", "rejected_score", "margin")},
+                    **{f"{s}_{name}": t[name] for s, t in texts.items() for name in ("model", "seed", "on_policy")},
+                }
+            )
+    assert rows(run) == pairs

@@ -8,11 +8,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.report import METRICS, Comparison, comparison, headline, write
-from pipeline.store import Run
+from pipeline.store import Run, make_record
 from reward.vocabulary import Vocabulary
 
 # pytest's importlib mode puts no folder of tests on the path, so a module beside this one is loaded by its file.
@@ -214,3 +215,33 @@ def test_card_and_report_import_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_the_sampling_of_every_model_and_what_was_dropped_are_shown(tmp_path, text):
+    run_dir = fake_run.make(tmp_path / "run", prompts_count=12)
+    run = Run(run_dir)
+    run.save(replace(make_record("sample-b", 1, {"model": "b"}, {}), seconds=7.25, rows=12, failed=1, finished=True))
+    run.write("dropped", 0, pa.table({"id": ["x"], "reason": ["same <image>"]}))
+    shown = write(run_dir).read_text()
+    assert re.search(r"<tr><td>source</td>.*\s+<tr><td>sample-b</td><td>–</td><td>12</td><td>1</td><td>7.2", shown)
+    assert "<tr><td>same &lt;image&gt;</td><td>1</td></tr>" in shown and "rows dropped" not in text
+
+
+def test_images_may_lie_in_files_or_be_gone(tmp_path):
+    run_dir = fake_run.make(tmp_path / "run", prompts_count=30)
+    run = Run(run_dir)
+    for shard in run.shards("source"):
+        table = run.read("source", shard)
+        rows = table.to_pylist()
+        for row in rows:
+            file = tmp_path / f"{row['id']}.png"
+            if int(row["id"]) % 2:
+                file.write_bytes(row["images"][0]["bytes"])
+            row["images"][0].update(bytes=None, path=str(file))
+        run.write("source", shard, pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()))
+    shown = write(run_dir).read_text()
+    cards = re.findall(r'<article class="pair">.*?</article>', shown, re.S)
+    for card in cards:
+        there = int(re.search(r"prompt <code>(\d+)</code>", card)[1]) % 2
+        assert ("data:image/png;base64," in card) == bool(there) == ("no image" not in card)
+    assert len(cards) > 3

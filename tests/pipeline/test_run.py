@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline import run as module
 from pipeline.store import Run
+from training import job
 
 runner = CliRunner()
 
@@ -42,7 +43,7 @@ def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch:
             (model / name).write_text("{}")
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(module.subprocess, "run", train)
+    monkeypatch.setattr(job.subprocess, "run", train)
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text("{}")

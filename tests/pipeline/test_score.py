@@ -51,7 +51,9 @@ def test_values_are_raw_and_aligned_to_the_candidates() -> None:
 
 def test_a_failed_row_stays_failed_and_the_others_are_scored() -> None:
     broken = prompt_row("b", **failed("unreadable_image", "why"))
-    a, b = ScoreStage(SPEC).process(None, tables(prompt_row("a", facts=FACTS), broken)).to_pylist()
+    rows = ScoreStage(SPEC).process(None, tables(broken, prompt_row("a", facts=FACTS))).to_pylist()
+    assert [row["id"] for row in rows] == ["b", "a"]
+    b, a = rows
     assert (a["status"], b["status"], b["error_type"], b["error"]) == ("ok", "failed", "unreadable_image", "why")
 
 
@@ -87,3 +89,44 @@ def test_a_missing_clip_is_found_before_the_run() -> None:
         open_scorers(Score.model_validate({"scorers": ["clip"], "clip": {"model": "./nowhere/clip"}}))
     with pytest.raises(ConfigError, match="pretrained"):
         open_scorers(Score.model_validate({"scorers": ["clip"], "clip": {"model": "ViT-B-32"}}))
+
+
+def test_rows_are_joined_by_id_not_by_place() -> None:
+    given = tables(*(prompt_row(one, facts=facts) for one, facts in (("a", FACTS), ("b", None), ("c", FACTS))))
+    straight = ScoreStage(SPEC).process(None, given).to_pylist()
+    turned = {**given, "source": given["source"].take([2, 0, 1])}
+    assert ScoreStage(SPEC).process(None, turned).to_pylist() == straight
+    assert [row["scores"][0]["values"] for row in straight] == [[1.0, 2.0], [None, None], [1.0, 2.0]]
+
+
+class Looks:
+    """A scorer of rows: how many bytes the images have."""
+
+    name, version = "looks", "1"
+
+    def score(self, rows: Any) -> Any:
+        return {"looks": [[float(sum(map(len, row["images"])))] * len(row["candidates"]) for row in rows]}
+
+
+def test_scorers_of_rows_and_of_columns_go_together_and_images_may_lie_in_files(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"12345")
+    there, gone = ([{"bytes": None, "path": str(tmp_path / name)}] for name in ("a.png", "b.png"))
+    given = tables(prompt_row("a", facts=FACTS, images=there), prompt_row("b", images=gone))
+    a, b = ScoreStage(SPEC).process([Looks(), *open_scorers(SPEC)], given).to_pylist()
+    assert [score["name"] for score in a["scores"]][:2] == ["looks", "objects.mentions"]
+    assert [score["values"] for score in a["scores"]][:2] == [[5.0, 5.0], [1.0, 2.0]]
+    assert (b["status"], b["error_type"]) == ("failed", "FileNotFoundError")
+
+
+def test_a_candidate_without_a_text_fails_its_row_alone() -> None:
+    given = tables(prompt_row("a", facts=FACTS), prompt_row("b", facts=FACTS))
+    rows = given["sample"].to_pylist()
+    rows[0]["candidates"][1]["text"] = None
+    given["sample"] = pa.Table.from_pylist(rows, schema=CANDIDATES)
+    assert [row["status"] for row in ScoreStage(SPEC).process(None, given).to_pylist()] == ["failed", "ok"]
+
+
+def test_a_shard_in_which_all_failed_and_an_empty_one() -> None:
+    broken = prompt_row("b", **failed("unreadable_image", "why"))
+    assert ScoreStage(SPEC).process(None, tables(broken)).to_pylist()[0]["error_type"] == "unreadable_image"
+    assert ScoreStage(SPEC).process(None, tables()).num_rows == 0

@@ -1,17 +1,24 @@
+"""What a source is: ids, failed rows, shards that stay, rows left out. The readers have tests of their own."""
+
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_kit import png, prompt_row
+from stage_kit import png
 
-from pipeline.config.source import JsonlSource, ScenesSource
+from pipeline.config.source import ScenesSource, TableSource
 from pipeline.errors import InputError
 from pipeline.executor import Executor
-from pipeline.stages.source import SourceStage, content_id, layout, make_table, read_jsonl
+from pipeline.sources import verdicts
+from pipeline.stages.source import BuiltSource, SourceStage, content_id, layout
 from pipeline.store import Run
 
 IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=20)
@@ -23,13 +30,28 @@ def jsonl(folder: Path, *lines: object) -> Path:
     return path
 
 
-def test_ids_are_content_rows_are_sorted_and_duplicates_merge() -> None:
-    rows = [prompt_row("ignored", images=[{"bytes": png(i), "path": f"{i}.png"}]) for i in (0, 1, 2, 1)]
-    for row in rows:
-        del row["status"]
-    table, again = make_table(rows), make_table(reversed(rows))
+def row(text: str = "Describe the image.", **changes: Any) -> dict[str, Any]:
+    made = {"images": [{"bytes": png(), "path": "a.png"}], "prompt": [{"role": "user", "content": text}]}
+    return {**made, "facts": None, "source": "test", **changes}
+
+
+def built(folder: Path, rows: Iterable[dict[str, Any]]) -> pa.Table:
+    stage = BuiltSource("built", lambda config: iter(rows), {}, shard_size=2)
+    return pa.concat_tables([table for _, table in stage.shards(Run(folder))])
+
+
+def test_ids_are_content_rows_are_sorted_and_duplicates_merge(tmp_path: Path) -> None:
+    rows = [row(images=[{"bytes": png(i), "path": f"{i}.png"}]) for i in (0, 1, 2, 1)]
+    table, again = built(tmp_path, rows), built(tmp_path, reversed(rows))
     assert table.num_rows == 3 and table["id"].to_pylist() == sorted(table["id"].to_pylist())
     assert table["id"].equals(again["id"])
+    assert set(table["id"].to_pylist()) == {content_id([png(i)], rows[0]["prompt"]) for i in range(3)}
+
+
+def test_an_id_is_the_same_in_every_release() -> None:
+    image = hashlib.blake2b(b"x", digest_size=32).digest()
+    expected = hashlib.blake2b(image + '[["user", "hé"]]'.encode(), digest_size=12).hexdigest()
+    assert content_id([b"x"], [{"role": "user", "content": "hé"}]) == expected
 
 
 def test_the_id_depends_on_images_roles_and_texts() -> None:
@@ -45,49 +67,62 @@ def test_the_id_depends_on_images_roles_and_texts() -> None:
         ({"images": [{"bytes": png()[:100], "path": "a.png"}]}, "unreadable_image"),
         ({"images": [{"bytes": b"", "path": "a.png"}]}, "unreadable_image"),
         ({"images": [{"bytes": b"<svg/>", "path": "a.svg"}]}, "unreadable_image"),
+        ({"images": [{"bytes": None, "path": "/none.png"}]}, "missing_image"),
         ({"prompt": [{"role": "user", "content": " \n"}]}, "empty_prompt"),
         ({"prompt": []}, "empty_prompt"),
     ],
 )
-def test_a_bad_row_is_a_failed_row_with_a_reason(changes: dict, kind: str) -> None:
-    row = {**prompt_row("x"), **changes}
-    del row["status"]
-    (made,) = make_table([row]).to_pylist()
+def test_a_bad_row_is_a_failed_row_with_a_reason(changes: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    (made,) = built(tmp_path, [row(**changes)]).to_pylist()
     assert (made["status"], made["error_type"]) == ("failed", kind) and made["error"]
 
 
-def test_a_jsonl_file_gives_rows_and_a_missing_image_a_failed_one(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_is_no_crash(tmp_path: Path) -> None:
+    (made,) = built(tmp_path, [row("cut off: \ud83d")]).to_pylist()
+    assert made["prompt"][0]["content"] == "cut off: ?" and made["status"] == "ok"
+
+
+def test_images_stay_in_their_files_and_each_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(png())
-    path = jsonl(
-        tmp_path,
-        {"images": ["a.png"], "prompt": "Is there a sun?", "answer": "yes"},
-        {"images": ["a.png"], "prompt": [{"role": "user", "content": "Describe."}]},
-        {"images": ["lost.png"], "prompt": "Describe."},
+    read: list[str] = []
+    load = verdicts.load
+    monkeypatch.setattr(verdicts, "load", lambda image, most: read.append(image["path"]) or load(image, most))
+    path = jsonl(tmp_path, *({"images": ["a.png"], "prompt": f"{n}"} for n in range(50)))
+    stage = SourceStage(TableSource(kind="jsonl", path=str(path)), 0, 8)
+    tables = dict(stage.shards(Run(tmp_path / "run")))
+    assert read == [str(tmp_path / "a.png")] and list(tables) == list(range(7))
+    for table in tables.values():
+        assert all(image == {"bytes": None, "path": read[0]} for row in table["images"].to_pylist() for image in row)
+
+
+def test_a_missing_image_is_a_failed_row_that_names_it(tmp_path: Path) -> None:
+    stage = SourceStage(
+        TableSource(kind="jsonl", path=str(jsonl(tmp_path, {"images": ["lost.png"], "prompt": "x"}))), 0, 4
     )
-    by_source = {row["source"]: row for row in make_table(read_jsonl(path)).to_pylist()}
-    assert by_source["prompts.jsonl:1"]["facts"]["answer"] == "yes"
-    assert by_source["prompts.jsonl:2"]["status"] == "ok"
-    lost = by_source["prompts.jsonl:3"]
-    assert (lost["error_type"], "lost.png" in lost["error"]) == ("missing_image", True)
-
-
-@pytest.mark.parametrize("line", [[1], {"prompt": "x"}, {"images": [], "prompt": 3}, {"images": [], "prompt": [{}]}])
-def test_a_malformed_line_is_named(tmp_path: Path, line: object) -> None:
-    with pytest.raises(InputError, match="line 2"):
-        list(read_jsonl(jsonl(tmp_path, {"images": [], "prompt": "fine"}, line)))
-
-
-def test_an_unknown_fact_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="objcts"):
-        list(read_jsonl(jsonl(tmp_path, {"images": [], "prompt": "x", "facts": {"objcts": []}})))
+    ((_, table),) = stage.shards(Run(tmp_path / "run"))
+    (lost,) = table.to_pylist()
+    assert lost["error_type"] == "missing_image" and "lost.png" in lost["error"] and "prompts.jsonl:1" in lost["error"]
 
 
 def test_an_empty_source_is_an_error(tmp_path: Path) -> None:
-    stage = SourceStage(JsonlSource(kind="jsonl", path=jsonl(tmp_path)), 0, 4)
+    stage = SourceStage(TableSource(kind="jsonl", path=str(jsonl(tmp_path))), 0, 4)
     with pytest.raises(InputError, match="no prompts"):
-        stage.shards(Run(tmp_path / "run"))
+        list(stage.shards(Run(tmp_path / "run")))
     with pytest.raises(InputError, match="cannot read"):
-        SourceStage(JsonlSource(kind="jsonl", path=tmp_path / "none.jsonl"), 0, 4).options()
+        SourceStage(TableSource(kind="jsonl", path=str(tmp_path / "none.jsonl")), 0, 4).options()
+
+
+def test_nothing_is_left_behind_when_a_source_is_given_up(tmp_path: Path) -> None:
+    shards = SourceStage(ScenesSource(scenes=8), 0, 2).shards(Run(tmp_path))
+    next(shards)
+    assert (tmp_path / "source/spool.tmp").is_dir()
+    shards.close()
+    assert list((tmp_path / "source").iterdir()) == []
+
+
+def test_a_run_behind_a_url_has_a_source_too() -> None:
+    run = Run("memory://runs/source-test")
+    assert sum(table.num_rows for _, table in SourceStage(ScenesSource(scenes=8), 0, 2).shards(run)) == 8
 
 
 @given(IDS, st.integers(1, 5))
@@ -109,8 +144,7 @@ def test_scenes_added_to_a_run_keep_its_finished_shards(tmp_path: Path) -> None:
     run = Run(tmp_path)
     digests = []
     for scenes in (8, 12):
-        stage = SourceStage(ScenesSource(scenes=scenes), 0, 4)
         with Executor(run) as executor:
-            executor.write(stage, lambda stage=stage: stage.shards(run))
+            executor.write(SourceStage(ScenesSource(scenes=scenes), 0, 4))
         digests.append([run.digest("source", shard) for shard in run.shards("source")])
     assert digests[1][:2] == digests[0] and len(digests[1]) == 3

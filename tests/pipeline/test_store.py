@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import store
 from pipeline.errors import InputError, StoreError
-from pipeline.store import Run, changes, make_record
+from pipeline.store import Run, Survey, changes, make_record
 
 TABLE = pa.table({"id": ["a", "b", None], "n": [[1, 2], None, []]})
 
@@ -76,19 +76,19 @@ def test_a_shard_holds_as_long_as_its_inputs_do(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write("in", 0, TABLE)
     run.write("out", 0, TABLE, run.input_digests(["in"], 0))
-    assert run.current("out", 0, ["in"])
+    assert Survey(run).current("out", 0, ["in"])
     run.write("in", 0, TABLE)  # written again, the same
-    assert run.current("out", 0, ["in"])
+    assert Survey(run).current("out", 0, ["in"])
     run.write("in", 0, TABLE.slice(1))
-    assert not run.current("out", 0, ["in"])
+    assert not Survey(run).current("out", 0, ["in"])
     run.remove("in", 0)
-    assert not run.current("out", 0, ["in"])
+    assert not Survey(run).current("out", 0, ["in"])
 
 
 def test_a_shard_to_retry_does_not_hold(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write("s", 0, TABLE, retry=True)
-    assert not run.current("s", 0, [])
+    assert not Survey(run).current("s", 0, [])
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "s" / "data-00000.arrow").write_bytes(b"not arrow at all")
     with pytest.raises(StoreError, match="data-00000"):
         run.read("s", 0)
-    assert not run.current("s", 0, [])
+    assert not Survey(run).current("s", 0, [])
     with pytest.raises(InputError, match="missing"):
         run.read("s", 1)
 

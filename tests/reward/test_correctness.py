@@ -1,5 +1,10 @@
+import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from reward.batch import Batch
 from reward.correctness import CorrectnessScorer
 
 
@@ -40,3 +45,24 @@ def test_parser_is_checked_and_part_of_the_version():
     assert CorrectnessScorer("lmms_eval").version == "1:lmms_eval"
     with pytest.raises(ValueError, match="parser='pope' is unknown; use one of official"):
         CorrectnessScorer("pope")
+
+
+ANSWERS = st.sampled_from([None, "yes", "No", "dark blue"])
+TEXTS = st.lists(st.sampled_from(["Yes.", "no, it is not", "yes and no", "Dark  blue!", "", "Stra\u00dfe"]), max_size=4)
+
+
+@given(st.lists(st.tuples(st.booleans(), ANSWERS, TEXTS), max_size=5), st.sampled_from(["vlmevalkit", "official"]))
+def test_columns_are_the_very_values_of_rows(rows, parser):
+    scorer = CorrectnessScorer(parser)
+    facts = [{"answer": answer} if known else None for known, answer, _ in rows]
+    batch = Batch(
+        pa.array(facts, pa.struct([("answer", pa.string())])),
+        pa.array([text for *_, texts in rows for text in texts], pa.string()),
+        np.array([i for i, (*_, texts) in enumerate(rows) for _ in texts], dtype=np.int64),
+    )
+    plain = scorer.score(
+        [{**row(None, *texts), "facts": known} for known, (*_, texts) in zip(facts, rows, strict=True)]
+    )
+    assert {name: values.to_pylist() for name, values in scorer.score_columns(batch).items()} == {
+        name: [value for of_row in values for value in of_row] for name, values in plain.items()
+    }

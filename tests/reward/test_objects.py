@@ -1,6 +1,10 @@
+import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reward.batch import Batch
 from reward.objects import ObjectScorer, judge
 from reward.vocabulary import Vocabulary
 
@@ -73,3 +77,33 @@ def test_counts_add_up(text, truth):
 def test_learning_that_more_is_there_never_adds_a_hallucination(text, truth, extra):
     more = judge(text, truth | {extra}, VOCABULARY)
     assert len(more.hallucinated) <= len(judge(text, truth, VOCABULARY).hallucinated)
+
+
+FACTS = pa.struct([("objects", pa.list_(pa.struct([("name", pa.string())]))), ("answer", pa.string())])
+things = st.lists(st.sampled_from([*OBJECTS, "Ships", "zebra"]), max_size=4).map(lambda ns: [{"name": n} for n in ns])
+facts = st.none() | st.fixed_dictionaries(
+    {"objects": st.none() | things, "answer": st.sampled_from([None, None, "no"])}
+)
+prompts = st.lists(st.tuples(facts, st.lists(texts, max_size=3)), max_size=4)
+
+
+def batch(rows):
+    said = [text for _, texts in rows for text in texts]
+    owner = [i for i, (_, texts) in enumerate(rows) for _ in texts]
+    return Batch(
+        pa.array([facts for facts, _ in rows], FACTS), pa.array(said, pa.string()), np.array(owner, dtype=np.int64)
+    )
+
+
+@given(prompts)
+def test_columns_are_the_very_values_of_rows(rows):
+    scorer = ObjectScorer(VOCABULARY)
+    plain = scorer.score([{"facts": facts, "candidates": [{"text": text} for text in texts]} for facts, texts in rows])
+    assert {name: values.to_pylist() for name, values in scorer.score_columns(batch(rows)).items()} == {
+        name: [value for row in values for value in row] for name, values in plain.items()
+    }
+
+
+def test_an_object_without_a_name_is_an_error():
+    with pytest.raises(ValueError, match="has no name"):
+        ObjectScorer(VOCABULARY).score_columns(batch([({"objects": [{"name": None}], "answer": None}, ["a sun"])]))

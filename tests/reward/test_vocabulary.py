@@ -1,8 +1,9 @@
 import pickle
 from itertools import pairwise
 
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reward.vocabulary import Mention, Vocabulary
@@ -86,3 +87,57 @@ def test_mentions_are_ordered_disjoint_and_say_what_stands_there(words):
     assert all(text[m.start : m.end] == m.surface for m in mentions)
     assert all(a.end <= b.start for a, b in pairwise(mentions))
     assert all(KITCHEN.canonical(m.surface) == m.name for m in mentions)
+
+
+def counts(vocabulary, texts):
+    """Per text the mentions of each object, as ``named`` finds them."""
+    found = [dict.fromkeys(sorted(vocabulary.objects), 0) for _ in texts]
+    for text, thing in zip(*vocabulary.named(pa.array(texts, pa.string())), strict=True):
+        found[text][sorted(vocabulary.objects)[thing]] += 1
+    return found
+
+
+PHRASES = Vocabulary(
+    "phrases",
+    "1",
+    {"hot": "heat", "hot dog": "food", "hot dog stand": "shop", "dog": "dog", "stand still": "pose", "x-ray": "scan"},
+)
+#: The long s and the dotless i fit an ASCII text where case is ignored.
+ODD = Vocabulary("odd", "1", {"\u017fun": "sun", "sk\u0131": "ski", "dog": "dog"})
+WORDS = [
+    "hot",
+    "Hot",
+    "dog",
+    "DOGS",
+    "stand",
+    "still",
+    "dining",
+    "table",
+    "c++",
+    "X-Ray",
+    "x-",
+    "sun",
+    "ski",
+    "rook",
+    "a",
+]
+SIGNS = [" ", "  ", "\n", "\x1c", "\v", ",", "-", "'", "_", "7", "\u00e9", "\u0131", "\u212a", "\u3000", "\0"]
+PIECES = st.sampled_from([*WORDS, *SIGNS])
+
+
+@pytest.mark.parametrize("vocabulary", [KITCHEN, PHRASES, ODD, Vocabulary("none", "1", {})], ids=lambda one: one.name)
+@given(texts=st.lists(st.lists(PIECES, max_size=14).map("".join), max_size=4))
+@example(texts=["hot", "dog"])
+@example(texts=["hot dog stand still", "hot dog, stand", "", "a hot", " dog"])
+def test_named_finds_the_very_mentions(vocabulary, texts):
+    expected = [dict.fromkeys(sorted(vocabulary.objects), 0) for _ in texts]
+    for of_text, text in zip(expected, texts, strict=True):
+        for mention in vocabulary.mentions(text):
+            of_text[mention.name] += 1
+    assert counts(vocabulary, texts) == expected
+
+
+def test_named_sees_a_slice_as_what_it_is():
+    texts = pa.array(["a dog", "a rook", None, "two dogs, a table"])
+    assert [len(part) for part in KITCHEN.named(texts.slice(1, 1))] == [1, 1]
+    assert KITCHEN.named(texts.slice(3))[0].tolist() == [0]

@@ -104,6 +104,6 @@ def test_the_base_says_yes_too_often_although_it_can_tell(vlm: tuple[object, obj
     assert told["yes_when_absent_but_typical"] > 0.4
 
 
-def test_the_clip_model_prefers_the_true_description_more_often_than_chance() -> None:
+def test_the_clip_model_tells_the_true_description_from_one_with_an_object_exchanged() -> None:
     seen = clip_sees(MODELS / "clip", [scene(HELD_OUT, i) for i in range(400)])
-    assert seen["true_above_exchanged"] > 0.54  # weak, as its card says; chance is 0.5
+    assert seen["true_above_exchanged"] > 0.95  # its card says 0.988 on 500

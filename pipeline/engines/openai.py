@@ -1,0 +1,450 @@
+"""Any server that speaks OpenAI's chat completions: vLLM's own, a hosted one, a router in front of several.
+
+The key is read from the environment in the worker and goes into the request's header, nowhere else. Waiting and trying
+again is left to the ``openai`` library: it honours Retry-After (up to two minutes) and otherwise waits 0.5, 1, 2, 4, 8,
+8 ... seconds less a random quarter, on 408, 409, 429, 5xx, time-outs and lost connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import concurrent.futures
+import difflib
+import io
+import logging
+import math
+import os
+import queue
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline import images
+from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.errors import EngineError
+
+#: Servers read a seed as a signed 64-bit integer and some refuse a negative one. A seed of ``pipeline.seeds`` has 62
+#: bits, so nothing is lost; of a larger one the low 63 bits count.
+SEED_MASK = 2**63 - 1
+
+#: Sent when the variable is not set: a server without keys ignores it, one with keys answers 401.
+_NO_KEY = "none"
+#: What servers take, by the file's first bytes.
+_MIME = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+)
+_TOO_LONG = ("context length", "context window", "context size", "longer than", "model length", "too long")
+#: At their debug level these print requests and headers.
+_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
+#: While opening: a server that is not there should be named soon.
+_OPEN_RETRIES, _OPEN_TIMEOUT_S = 2, 30.0
+
+
+@dataclass(frozen=True)
+class OpenOpenAI:
+    """Opens an ``OpenAIEngine``. ``model`` is the name the server knows it by, ``base_url`` ends before
+    ``/chat/completions``, ``timeout_s`` is for one try. Larger images than ``max_image_pixels`` are scaled down."""
+
+    model: str
+    base_url: str
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 64
+    timeout_s: float = 120.0
+    retries: int = 6
+    max_image_pixels: int | None = None
+
+    def __call__(self) -> OpenAIEngine:
+        """
+        Raises:
+            EngineError: the ``openai`` library is not installed, no server answers, it refuses the key, or it does not
+                serve the model.
+        """
+        try:
+            import openai  # noqa: F401
+        except ImportError as error:
+            raise EngineError(f"the openai library cannot be imported: {error}", "pip install openai") from error
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            logger.setLevel(max(logger.level, logging.WARNING))
+        engine = OpenAIEngine(self, _read_key(self.api_key_env))
+        problem = engine.check()
+        if problem is not None:
+            engine.close()
+            raise problem
+        return engine
+
+
+class OpenAIEngine:
+    """An open engine. ``generate`` may be called from several threads; together they have at most
+    ``spec.concurrency`` requests on the way. State: the client and its event loop, which runs in a thread of its own,
+    what the server was found not to understand, and counts."""
+
+    def __init__(self, spec: OpenOpenAI, key: str) -> None:
+        import openai
+
+        self._spec = spec
+        self._key = key
+        self._dialect = _Dialect()
+        self._unfinished = self._tokens = 0
+        self._slots = asyncio.Semaphore(spec.concurrency)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
+        self._thread.start()
+        # pool=None: waiting for one of the library's thousand connections is no time-out of the server.
+        timeout = openai.Timeout(spec.timeout_s, pool=None)
+        self._client: Any = openai.AsyncOpenAI(
+            api_key=key, base_url=spec.base_url, max_retries=spec.retries, timeout=timeout
+        )
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
+        """Responses as they finish. A request may fail with timeout, rate_limited, server_error or connection, all in
+        ``pipeline.engines.TRANSIENT``, or for good with unreadable_image, image_too_large, empty_prompt,
+        prompt_too_long, bad_request, content_filter or too_few_answers.
+
+        Raises:
+            EngineError: the server refuses the key, or no longer serves the model.
+        """
+        answers: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
+        future = self._submit(self._answer_all(requests, sampling, answers))
+        future.add_done_callback(lambda _: answers.put(None))
+        try:
+            while (answer := answers.get()) is not None:
+                yield answer
+            future.result()  # raises what ended it early
+        finally:
+            future.cancel()  # the caller stopped reading: give up what is still on the way
+
+    def stats(self) -> dict[str, int]:
+        """Requests ``running`` and ``waiting`` now, ``tokens`` of all answers so far."""
+        running = min(self._unfinished, self._spec.concurrency)
+        return {"running": running, "waiting": self._unfinished - running, "tokens": self._tokens}
+
+    def check(self) -> EngineError | None:
+        """Why the server cannot be used, or None."""
+        return self._submit(self._check()).result()
+
+    def close(self) -> None:
+        """Give up every request and stop the thread."""
+        self._submit(self._shut_down()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _submit(self, coroutine: Any) -> concurrent.futures.Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    async def _shut_down(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await _cancel(others)
+        await self._client.close()
+        await self._loop.shutdown_default_executor()
+
+    # ------------------------------------------------------------------------------------------------------- opening
+
+    async def _check(self) -> EngineError | None:
+        import openai
+
+        spec = self._spec
+        try:
+            client = self._client.with_options(
+                max_retries=min(spec.retries, _OPEN_RETRIES), timeout=min(spec.timeout_s, _OPEN_TIMEOUT_S)
+            )
+            served = [str(one.id) for one in (await client.models.list()).data]
+        except openai.OpenAIError as error:
+            return self._ends_the_run(error) or EngineError(
+                f"no usable answer from {spec.base_url}: {self._reason(error)}",
+                f"start the server (for instance: vllm serve {spec.model}), or correct sample.engine.base_url",
+            )
+        except (AttributeError, TypeError, ValueError):  # what the library makes of a page that is no list of models
+            return EngineError(
+                f"{spec.base_url}/models is not a list of models", "base_url must end before /models, often in /v1"
+            )
+        if spec.model in served:
+            return None
+        close = difflib.get_close_matches(spec.model, served, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        names = ", ".join(served[:5]) + (f" and {len(served) - 5} more" if len(served) > 5 else "")
+        return EngineError(
+            f"{spec.base_url} does not serve {spec.model!r}", f"{hint}sample.model must be one of: {names or '(none)'}"
+        )
+
+    # -------------------------------------------------------------------------------------------------------- asking
+
+    async def _answer_all(
+        self, requests: Sequence[Request], sampling: Sampling, answers: queue.SimpleQueue[Response | None]
+    ) -> None:
+        tasks = [asyncio.create_task(self._answer(request, sampling)) for request in requests]
+        left = len(tasks)
+        self._unfinished += left
+        try:
+            for task in asyncio.as_completed(tasks):
+                answer = await task
+                if isinstance(answer, EngineError):
+                    raise answer
+                left -= 1
+                self._unfinished -= 1
+                self._tokens += sum(completion.n_tokens or 0 for completion in answer.completions)
+                answers.put(answer)
+        finally:
+            self._unfinished -= left
+            await _cancel(tasks)
+
+    async def _answer(self, request: Request, sampling: Sampling) -> Response | EngineError:
+        """An error is returned and not raised here, so that it does not carry the failed HTTP request along."""
+        import openai
+
+        async with self._slots:
+            # Encoded here, so that at most ``concurrency`` requests lie in memory with their images; in a thread, so
+            # that the others go on meanwhile.
+            messages = await asyncio.to_thread(self._messages, request)
+            if isinstance(messages, Response):
+                return messages
+            try:
+                return await self._complete(request, messages, sampling)
+            except _NoData as error:
+                return Response(request.id, error_type=error.error_type, error=self._safe(str(error)))
+            except openai.OpenAIError as error:
+                kind = _error_type(error)
+                return self._ends_the_run(error) or Response(request.id, error_type=kind, error=self._reason(error))
+
+    async def _complete(self, request: Request, messages: list[dict[str, Any]], sampling: Sampling) -> Response:
+        """Ask until there are n answers. Answer i belongs to seed + i, as vLLM numbers the samples of one request."""
+        done: list[Completion] = []
+        while len(done) < sampling.n:
+            missing = sampling.n - len(done)
+            got = _completions(await self._send(messages, sampling, missing, request.seed + len(done)))
+            if not got:
+                raise _NoData("too_few_answers", f"the server gave {len(done)} of n={sampling.n} answers and no more")
+            done += got[:missing]
+        return Response(request.id, tuple(done))
+
+    async def _send(self, messages: list[dict[str, Any]], sampling: Sampling, n: int, seed: int) -> Any:
+        """One reply; what the server refuses to understand is left out, and not sent again to it once that helped."""
+        import openai
+
+        dialect = known = self._dialect
+        while True:
+            try:
+                reply = await self._client.chat.completions.create(
+                    model=self._spec.model, messages=messages, **dialect.options(sampling, n, seed)
+                )
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                simpler = dialect.without(_message(error), n)
+                if simpler == dialect:
+                    raise
+                dialect = simpler
+            except ValueError as error:  # the body is not JSON
+                raise _NoData("server_error", f"the reply cannot be read: {error}") from None
+            else:
+                if dialect != known:
+                    self._dialect = dialect
+                return reply
+
+    def _messages(self, request: Request) -> list[dict[str, Any]] | Response:
+        if not any(role == "user" and text.strip() for role, text in request.messages):
+            return Response(request.id, error_type="empty_prompt", error="no message of the user has any text")
+        parts: list[dict[str, Any]] = []
+        for index, data in enumerate(request.images):
+            try:
+                url = data_url(data, self._spec.max_image_pixels)
+            except images.BadImage as error:
+                return Response(request.id, error_type=error.kind, error=f"image {index}: {error}")
+            parts.append({"type": "image_url", "image_url": {"url": url}})
+        return conversation(request.messages, parts)
+
+    # -------------------------------------------------------------------------------------------------------- errors
+
+    def _ends_the_run(self, error: Exception) -> EngineError | None:
+        """The error that no other request would escape."""
+        spec, status = self._spec, getattr(error, "status_code", None)
+        if status in (401, 403):
+            remedy = (
+                f"set the variable {spec.api_key_env} where the workers run"
+                if self._key == _NO_KEY
+                else f"check the key in the variable {spec.api_key_env}"
+            )
+            return EngineError(f"{spec.base_url} refuses the key: {self._reason(error)}", remedy)
+        if status in (404, 405):
+            return EngineError(
+                f"{spec.base_url} knows no such address or model: {self._reason(error)}",
+                f"base_url must end before /chat/completions, often in /v1; check that {spec.model!r} is still served",
+            )
+        if getattr(error, "code", None) == "insufficient_quota":
+            return EngineError(f"{spec.base_url}: {self._reason(error)}", "add to the account's quota, then run again")
+        return None
+
+    def _reason(self, error: Exception) -> str:
+        request = getattr(error, "request", None)
+        retried = request.headers.get("x-stainless-retry-count", "0") if request is not None else "0"
+        status = getattr(error, "status_code", None)
+        text = self._safe(_message(error))
+        if status is not None:
+            text = f"status {status}: {text}"
+        return text if retried == "0" else f"{text} (after {retried} retries)"
+
+    def _safe(self, text: str) -> str:
+        """One line without the key, which some servers quote."""
+        if self._key != _NO_KEY:
+            text = text.replace(self._key, "[key]")
+        return " ".join(text.split())[:300]
+
+
+class _NoData(Exception):
+    """A reply that holds no completions to keep."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """Which parts of the protocol a server understands."""
+
+    logprobs: bool = True
+    several: bool = True
+    limit: str = "max_tokens"
+
+    def options(self, sampling: Sampling, n: int, seed: int) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "n": n if self.several else 1,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            self.limit: sampling.max_tokens,
+            "seed": seed & SEED_MASK,
+        }
+        if sampling.stop:
+            options["stop"] = list(sampling.stop)
+        if self.logprobs:
+            options["logprobs"] = True
+        return options
+
+    def without(self, complaint: str, n: int) -> _Dialect:
+        """The dialect that avoids what a refusal complains about; the same one if it cannot be avoided.
+
+        >>> _Dialect().without("logprobs are not supported by this model", 1)
+        _Dialect(logprobs=False, several=True, limit='max_tokens')
+        """
+        text = complaint.lower()
+        if self.logprobs and re.search(r"log_?probs", text):
+            return replace(self, logprobs=False)
+        if self.limit == "max_tokens" and "max_completion_tokens" in text:  # OpenAI's own, for reasoning models
+            return replace(self, limit="max_completion_tokens")
+        # A wrong guess costs one request: a dialect is kept only if the request then succeeds.
+        if self.several and n > 1 and re.search(r"\bn\b|\bcompletion choices?\b", text):
+            return replace(self, several=False)
+        return self
+
+
+def conversation(messages: Sequence[tuple[str, str]], parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages of a request; ``parts`` (images) stand before the first user text, where TRL puts them.
+
+    A message without images has plain text as content: not every server takes a list there.
+
+    >>> conversation((("system", "Be brief."), ("user", "Hi.")), ())
+    [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi.'}]
+    """
+    out: list[dict[str, Any]] = []
+    waiting = list(parts)
+    for role, text in messages:
+        if role == "user" and waiting:
+            out.append({"role": role, "content": [*waiting, {"type": "text", "text": text}]})
+            waiting = []
+        else:
+            out.append({"role": role, "content": text})
+    return out
+
+
+def data_url(data: bytes, max_pixels: int | None = None) -> str:
+    """The encoded image as a data URL, byte for byte if it is PNG, JPEG, WebP or GIF and not too large, else as PNG.
+
+    Raises:
+        BadImage: it is truncated, no image, or beyond what ``pipeline.images`` decodes.
+    """
+    picture = images.decode(data)  # whole: of a truncated file a server would only say that the request is bad
+    mime = next((mime for start, mime in _MIME if start.match(data)), None)
+    fitted = images.fit(picture, max_pixels)
+    if mime is None or fitted is not picture:
+        buffer = io.BytesIO()
+        fitted.save(buffer, "PNG")
+        data, mime = buffer.getvalue(), "image/png"
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _completions(reply: Any) -> list[Completion]:
+    """
+    Raises:
+        _NoData: a choice is no answer, or the reply is not one of chat completions.
+    """
+    choices = getattr(reply, "choices", None)
+    if not isinstance(choices, list):  # an error, or a proxy's page, sent with status 200
+        detail = reply if isinstance(reply, str) else getattr(reply, "error", None)
+        raise _NoData("server_error", f"the reply is not a chat completion: {detail or type(reply).__name__}")
+    usage = getattr(reply, "usage", None)
+    # What usage counts is the sum over the choices.
+    counted = getattr(usage, "completion_tokens", None) if len(choices) == 1 else None
+    try:
+        return [_completion(choice, counted) for choice in sorted(choices, key=lambda one: one.index or 0)]
+    except (AttributeError, TypeError) as error:
+        raise _NoData("server_error", f"a choice of the reply is malformed: {error}") from None
+
+
+def _completion(choice: Any, counted: int | None) -> Completion:
+    if choice.finish_reason == "content_filter":
+        raise _NoData("content_filter", "the server's content filter cut an answer")
+    if choice.finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
+        raise _NoData("server_error", f"finish_reason {choice.finish_reason!r} is neither stop nor length")
+    tokens = getattr(choice.logprobs, "content", None)
+    logprob = math.fsum(token.logprob for token in tokens) if tokens is not None else math.nan
+    return Completion(
+        text=(choice.message.content or "").strip(),
+        n_tokens=len(tokens) if tokens is not None else counted,
+        finish_reason=choice.finish_reason,
+        logprob=logprob if math.isfinite(logprob) else None,
+    )
+
+
+def _error_type(error: Exception) -> str:
+    import openai
+
+    if isinstance(error, openai.APITimeoutError):
+        return "timeout"
+    if isinstance(error, openai.APIConnectionError):
+        return "connection"
+    status = getattr(error, "status_code", 500)
+    special = {408: "timeout", 409: "server_error", 429: "rate_limited"}
+    if status in special or not 400 <= status < 500:
+        return special.get(status, "server_error")
+    code, text = str(getattr(error, "code", "") or ""), _message(error).lower()
+    if code in ("content_filter", "content_policy_violation"):
+        return "content_filter"
+    if code == "context_length_exceeded" or any(phrase in text for phrase in _TOO_LONG):
+        return "prompt_too_long"
+    return "bad_request"
+
+
+def _message(error: Exception) -> str:
+    """What the server itself said, where it said something."""
+    body = getattr(error, "body", None)
+    said = body.get("message") if isinstance(body, dict) else None
+    return str(said or getattr(error, "message", "") or error) or type(error).__name__
+
+
+def _read_key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # The HTTP library would quote the whole header.
+        raise EngineError(f"the variable {variable} holds spaces, line breaks or non-ASCII signs", "set it to the key")
+    return key or _NO_KEY
+
+
+async def _cancel(tasks: Any) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

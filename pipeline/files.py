@@ -1,0 +1,183 @@
+"""Whole files or none, on a local disk and on every file system that fsspec knows.
+
+Locally a file is written beside its place, synced and renamed. An object store shows an object when its upload is
+complete and not before, so there it is written in place; other remote file systems get a temporary file and a move.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from pipeline.errors import InputError, StoreError
+
+#: Where a PUT is all or nothing, and a rename is a copy.
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"})
+
+
+def locate(path: str | Path) -> Path:
+    """A ``Path``, or for a URL the object with the same methods that ``universal_pathlib`` makes of it.
+
+    >>> locate("runs/a")
+    PosixPath('runs/a')
+    """
+    if isinstance(path, str) and "://" in path:
+        from upath import UPath
+
+        remote: Any = UPath(path)
+        return Path(remote.path) if remote.protocol in ("file", "local") else remote
+    return Path(path) if isinstance(path, str) else path
+
+
+def is_local(path: Path) -> bool:
+    return isinstance(path, Path) and not hasattr(path, "fs")
+
+
+def absolute(path: Path) -> str:
+    """How another process, perhaps on another machine, names the same place."""
+    return str(path.resolve()) if is_local(path) else str(path)
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let ``write`` fill the file; a reader sees the old content or the new, whole.
+
+    Raises:
+        StoreError: the disk is full, or the file cannot be written; nothing is left behind.
+    """
+    if not is_local(path):
+        return _write_remote(path, write)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _forget(temporary)
+        raise disk_error(path, error) from error
+    except BaseException:
+        _forget(temporary)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    def write(file: IO[bytes]) -> None:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+
+    write_atomic(path, write)
+
+
+def read_table(path: Path) -> pa.Table:
+    """
+    Raises:
+        InputError: there is no such file.
+        StoreError: it is not an Arrow file.
+    """
+    try:
+        with _source(path) as source, pa.ipc.open_file(source) as reader:
+            return reader.read_all()
+    except FileNotFoundError as error:
+        raise InputError(f"shard {path} is missing", "run the stage it belongs to") from error
+    except pa.ArrowInvalid as error:
+        raise StoreError(f"shard {path} is not an Arrow file ({error})", "remove it and run again") from error
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The schema with its metadata; of the file, only the footer is read."""
+    with _source(path) as source, pa.ipc.open_file(source) as reader:
+        return reader.schema
+
+
+def read_text(path: Path) -> str | None:
+    """The content, or None if there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def names(folder: Path) -> list[str]:
+    if is_local(folder):
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all in it; one that is not there is fine."""
+    if is_local(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        remote: Any = folder
+        remote.fs.rm(remote.path, recursive=True)
+
+
+def move(old: Path, new: Path) -> None:
+    """Move a file or folder to a name that is free."""
+    if is_local(old):
+        new.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(old, new)
+    else:
+        source: Any = old
+        target: Any = new
+        source.fs.mv(source.path, target.path, recursive=old.is_dir())
+
+
+def disk_error(path: Path, error: OSError) -> StoreError:
+    """The store's word for an operating system error while writing ``path``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(
+            f"no space left while writing {path}",
+            f"free some space on {path.parent} and run the same command again; finished shards are kept",
+        )
+    return StoreError(f"cannot write {path}: {error.strerror or error}", "check the folder's permissions")
+
+
+def _source(path: Path) -> Any:
+    return pa.memory_map(str(path)) if is_local(path) else path.open("rb")
+
+
+def _write_remote(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    buffer = io.BytesIO()
+    write(buffer)
+    remote: Any = path
+    try:
+        if remote.protocol in OBJECT_STORES:
+            remote.fs.pipe_file(remote.path, buffer.getvalue())
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary: Any = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        remote.fs.pipe_file(temporary.path, buffer.getvalue())
+        remote.fs.mv(temporary.path, remote.path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # the folder itself went away; what is to be said is the error that led here
+        return
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without it a power cut can forget the rename although the file's bytes are on disk.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,80 @@
+"""A dataset of the ``datasets`` library: a folder of ``save_to_disk``, or a name, which is streamed.
+
+Names are loaded as data only; the library runs no code of a repository, and is not asked to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.config.source import HuggingFaceSource
+from pipeline.errors import InputError
+from pipeline.sources import Entry, files, record
+from pipeline.sources.roots import Root
+
+
+def read(spec: HuggingFaceSource) -> Iterator[Entry]:
+    rows = _encoded(_open(spec))
+    root = Root(spec.root or (spec.path if _on_disk(spec) else f"hf://datasets/{spec.path}"), spec.allow_http)
+    name = files.base_name(spec.path)
+    for number, row in enumerate(rows, 1):
+        place = record.Place(spec.path, "row", number)
+        yield from record.entries(_value(row, spec, place), place, f"{name}:{number}", root, spec.prompts)
+
+
+def stamp(spec: HuggingFaceSource) -> Any:
+    """Of a folder, its files; a name is taken at its word, so give a revision."""
+    if not _on_disk(spec):
+        return [spec.path, spec.name, spec.split, spec.revision]
+    suffixes = (".arrow", ".json", ".parquet", ".csv", ".jsonl")
+    return files.digest(f"{name}:{told}" for name, told in files.walk(spec.path, suffixes))
+
+
+def _on_disk(spec: HuggingFaceSource) -> bool:
+    return "://" in spec.path or os.path.isdir(spec.path)
+
+
+def _open(spec: HuggingFaceSource) -> Any:
+    import datasets
+
+    try:
+        if _on_disk(spec):
+            found = datasets.load_from_disk(spec.path)
+        else:
+            found = datasets.load_dataset(
+                spec.path, spec.name, split=spec.split, revision=spec.revision, streaming=True
+            )
+    except Exception as error:  # the library raises OSError, ValueError and errors of the hub
+        said = " ".join(str(error).split())[:300]
+        remedy = "check source.path (a folder written by save_to_disk, or a name), source.split and source.revision"
+        raise InputError(
+            f"source.path: cannot open dataset {spec.path} ({type(error).__name__}: {said})", remedy
+        ) from error
+    if isinstance(found, datasets.DatasetDict):
+        if spec.split not in found:
+            raise InputError(
+                f"{spec.path} has no split {spec.split!r}", f"set source.split to one of {', '.join(found)}"
+            )
+        return found[spec.split]
+    return found
+
+
+def _encoded(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Rows with images as ``{"bytes", "path"}``: in Arrow's format the library decodes nothing."""
+    for table in dataset.with_format("arrow").iter(batch_size=32):
+        yield from table.to_pylist()
+
+
+def _value(row: dict[str, Any], spec: HuggingFaceSource, place: record.Place) -> dict[str, Any]:
+    columns = spec.columns
+    if columns.images not in row:
+        raise record.missing(columns.images, row, place, "or set source.columns.images")
+    if columns.prompt is not None and columns.prompt not in row and not spec.prompts:
+        raise record.missing(columns.prompt, row, place, "set source.columns.prompt or source.prompts")
+    names = {"prompt": columns.prompt, "facts": columns.facts, "answer": columns.answer}
+    value = {name: row.get(column) for name, column in names.items() if column is not None}
+    if isinstance(facts := value.get("facts"), str):
+        value["facts"] = record.parse(facts, place, "the facts are ")
+    return {**value, "images": row[columns.images]}

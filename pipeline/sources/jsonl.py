@@ -1,0 +1,49 @@
+"""A file of ``{"images": [path, ...], "prompt": text or messages, "facts": {...}, "answer": text}`` lines."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from pipeline.config.source import TableSource
+from pipeline.errors import InputError
+from pipeline.sources import Entry, files, record, seen
+from pipeline.sources.roots import root_of
+
+
+def read(spec: TableSource) -> Iterator[Entry]:
+    for path in files.expand(spec.path):
+        root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
+        for number, line in lines(path):
+            place = record.Place(path, "line", number)
+            value = record.parse(line, place)
+            if not isinstance(value, dict):
+                raise InputError(f"{place}: not an object", "write one {...} per line")
+            yield from record.entries(value, place, f"{name}:{number}", root, spec.prompts)
+
+
+def lines(path: str) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, numbered from 1."""
+    with files.reading(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
+        yield from ((number, line) for number, line in enumerate(text, 1) if not line.isspace())
+
+
+def stamp(spec: TableSource) -> list[str]:
+    return [seen.stamp(path, spec, _columns) for path in files.expand(spec.path)]
+
+
+def _columns(path: str) -> Iterator[list[str]]:
+    """The image paths of many lines at a time. Arrow's reader takes a fraction of the time; what it cannot read, the
+    reader above can, or will complain about with the number of the line."""
+    import pyarrow as pa
+    from pyarrow import json
+
+    wanted = pa.schema([("images", pa.list_(pa.string())), ("image", pa.string())])
+    options = json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore")
+    with files.reading(path) as file:
+        try:
+            for batch in json.open_json(file, json.ReadOptions(use_threads=False, block_size=1 << 22), options):
+                yield batch["images"].flatten().unique().to_pylist()
+                yield batch["image"].unique().to_pylist()
+        except (pa.ArrowInvalid, KeyError):
+            yield from seen.paths(entry.images for entry in read(TableSource(kind="jsonl", path=path, prompts=("-",))))

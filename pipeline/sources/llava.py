@@ -1,0 +1,69 @@
+"""Instruction data in LLaVA's layout: ``[{"image": path, "conversations": [{"from": "human", "value": ...}, ...]}]``.
+
+Of every conversation the first question is taken: what follows answers to texts that our models did not write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.config.source import LlavaSource
+from pipeline.errors import InputError
+from pipeline.images import public
+from pipeline.sources import Entry, files, jsonl, record
+from pipeline.sources.elements import array
+from pipeline.sources.roots import root_of
+
+
+def read(spec: LlavaSource) -> Iterator[Entry]:
+    for path in files.expand(spec.path):
+        root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
+        for place, item in _items(path):
+            if "conversations" not in item:
+                raise record.missing("conversations", item, place)
+            try:
+                prompt, answer = _first(item["conversations"])
+            except (KeyError, TypeError, AttributeError) as error:
+                raise InputError(
+                    f"{place}: `conversations` is not a list of {{from, value}}", "correct it, or remove the item"
+                ) from error
+            value = {
+                "images": item.get("images", item.get("image")),  # one without an image is a question of text only
+                "prompt": prompt,
+                "answer": answer if spec.use_answers else None,
+            }
+            yield from record.entries(value, place, f"{name}:{place.number}", root)
+
+
+def stamp(spec: LlavaSource) -> list[str]:
+    return [files.stamp(path) for path in files.expand(spec.path)]
+
+
+def _items(path: str) -> Iterator[tuple[record.Place, dict[str, Any]]]:
+    if not path.endswith(".jsonl"):
+        for number, item in array(path):
+            yield record.Place(public(path), "item", number), item
+        return
+    for number, line in jsonl.lines(path):
+        place = record.Place(public(path), "line", number)
+        item = record.parse(line, place)
+        if not isinstance(item, dict):
+            raise InputError(f"{place}: not an object", "write one {...} per line")
+        yield place, item
+
+
+def _first(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str | None]:
+    """Messages up to the first question, and the answer behind it. Without a question the prompt is empty."""
+    prompt: list[dict[str, str]] = []
+    for turn in turns:
+        role, text = turn["from"], turn["value"]
+        if role == "system":
+            prompt.append({"role": "system", "content": text})
+        elif role in ("human", "user") and not any(m["role"] == "user" for m in prompt):
+            prompt.append({"role": "user", "content": text.replace("<image>", "").strip()})
+        elif role in ("gpt", "assistant") and any(m["role"] == "user" for m in prompt):
+            return prompt, text.strip()
+        elif role in ("human", "user"):
+            break
+    return prompt, None

@@ -1,0 +1,69 @@
+"""A Parquet file with the columns of ``jsonl``; images are paths or ``{bytes, path}``, facts a struct or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.config.source import TableSource
+from pipeline.errors import InputError
+from pipeline.sources import Entry, files, record, seen
+from pipeline.sources.roots import root_of
+
+
+def read(spec: TableSource) -> Iterator[Entry]:
+    for path in files.expand(spec.path):
+        root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
+        for number, value in enumerate(_rows(path, spec), 1):
+            place = record.Place(path, "row", number)
+            if isinstance(value.get("facts"), str):
+                value["facts"] = record.parse(value["facts"], place, "`facts` is ")
+            yield from record.entries(value, place, f"{name}:{number}", root, spec.prompts)
+
+
+def stamp(spec: TableSource) -> list[str]:
+    return [seen.stamp(path, spec, _columns) for path in files.expand(spec.path)]
+
+
+def _rows(path: str, spec: TableSource) -> Iterator[dict[str, Any]]:
+    with _open(path) as parquet:
+        present = parquet.schema_arrow.names
+        if not {"images", "image"} & set(present):
+            raise record.missing("images", present, path)
+        if "prompt" not in present and not spec.prompts:
+            raise record.missing("prompt", present, path, "or set source.prompts")
+        columns = [name for name in record.COLUMNS if name in present]
+        # Row groups with images in them are large: few rows at a time.
+        for batch in parquet.iter_batches(batch_size=256, columns=columns):
+            yield from batch.to_pylist()
+
+
+def _columns(path: str) -> Iterator[list[str]]:
+    import pyarrow as pa
+
+    with _open(path) as parquet:
+        names = [name for name in ("images", "image") if name in parquet.schema_arrow.names]
+        kinds = [parquet.schema_arrow.field(name).type for name in names]
+        # Images in the file are stamped with it.
+        plain = [name for name, kind in zip(names, kinds, strict=True) if _leaf(kind) == pa.string()]
+        for batch in parquet.iter_batches(columns=plain) if plain else ():
+            for column in batch.columns:
+                flat = column if pa.types.is_string(column.type) else column.flatten()
+                yield flat.unique().to_pylist()
+
+
+def _leaf(kind: Any) -> Any:
+    return getattr(kind, "value_type", kind)
+
+
+@contextmanager
+def _open(path: str) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    with files.reading(path) as file:
+        try:
+            yield pyarrow.parquet.ParquetFile(file)
+        except pa.ArrowException as error:
+            raise InputError(f"{path} is not a Parquet file ({error})", "check source.kind") from error

@@ -1,0 +1,123 @@
+"""One row of a file as entries: what all readers with columns share."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.errors import InputError
+from pipeline.sources import Entry, said
+from pipeline.sources.roots import Root
+from pipeline.tables import FACTS, OBJECT, REGION
+
+COLUMNS = ("images", "image", "prompt", "facts", "answer")
+_FACTS = frozenset(field.name for field in FACTS)
+_PARTS = {"objects": frozenset(field.name for field in OBJECT), "regions": frozenset(field.name for field in REGION)}
+
+
+class Place(NamedTuple):
+    """Where a row stands; becomes text only when somebody has to be told."""
+
+    file: str
+    unit: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.unit} {self.number}"
+
+
+def entries(
+    value: Mapping[str, Any], place: object, source: str, root: Root | None, prompts: Sequence[str] = ()
+) -> Iterator[Entry]:
+    """The prompt of ``{"images" or "image", "prompt", "facts", "answer"}``; without one, each of ``prompts``.
+
+    Raises:
+        InputError: a column is missing or holds what it should not.
+    """
+    images = _images(value, place)
+    facts = _facts(value, place)
+    prompt = value.get("prompt")
+    if prompt is None:
+        if not prompts:
+            raise missing("prompt", value, place, "or set source.prompts")
+        for text in prompts:
+            yield Entry(images, said(text), facts, source, root)
+    else:
+        yield Entry(images, _messages(prompt, place), facts, source, root)
+
+
+def missing(column: str, present: Iterable[str], place: object, otherwise: str = "") -> InputError:
+    names = sorted(str(name) for name in present)
+    close = difflib.get_close_matches(column, [name for name in names if name not in COLUMNS], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    remedy = f"{hint}Add the column{', ' + otherwise if otherwise else ''}"
+    return InputError(f"{place}: lacks `{column}`; columns present: {', '.join(names) or 'none'}", remedy)
+
+
+def parse(text: str, place: object, what: str = "") -> Any:
+    """
+    Raises:
+        InputError: it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{place}: {what}not valid JSON ({error})", "correct it, or remove the row") from error
+
+
+def _images(value: Mapping[str, Any], place: object) -> list[dict[str, Any]]:
+    found = value["images"] if "images" in value else value.get("image", _images)
+    if found is _images:
+        raise missing("images", value, place, "empty for a prompt without an image")
+    if found is None:
+        return []
+    items = found if isinstance(found, list) else [found]
+    return [_image(item, place) for item in items]
+
+
+def _image(item: Any, place: object) -> dict[str, Any]:
+    if type(item) is str:
+        return {"bytes": None, "path": item}
+    if isinstance(item, bytes):
+        return {"bytes": item, "path": None}
+    if isinstance(item, Mapping) and isinstance(item.get("bytes"), bytes | None):
+        data, path = item.get("bytes"), item.get("path")
+        if data is not None or isinstance(path, str):
+            return {"bytes": data, "path": path}
+    raise InputError(f"{place}: an image is {str(item)[:80]!r}", "give a path, or {bytes, path}")
+
+
+def _messages(prompt: Any, place: object) -> list[dict[str, str]]:
+    if type(prompt) is str:
+        return said(prompt)
+    if isinstance(prompt, list) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
+    ):
+        return [{"role": m["role"], "content": m["content"]} for m in prompt]
+    raise InputError(f"{place}: `prompt` is {str(prompt)[:80]!r}", "give a text or a list of {role, content}")
+
+
+def _facts(value: Mapping[str, Any], place: object) -> dict[str, Any] | None:
+    facts, answer = value.get("facts"), value.get("answer")
+    if facts is None:
+        return None if answer is None else {"answer": str(answer)}
+    if not isinstance(facts, dict):
+        raise InputError(f"{place}: `facts` is {str(facts)[:80]!r}", "see pipeline.tables.FACTS for its columns")
+    if not facts.keys() <= _FACTS:
+        raise _unknown("facts", facts.keys() - _FACTS, _FACTS, place)
+    for name, known in _PARTS.items():
+        for part in facts.get(name) or ():
+            if not isinstance(part, dict):
+                raise InputError(f"{place}: facts.{name} holds {str(part)[:80]!r}", f"give {{{', '.join(known)}}}")
+            if not part.keys() <= known:
+                raise _unknown(f"facts.{name}", part.keys() - known, known, place)
+    return facts if answer is None else {**facts, "answer": str(answer)}
+
+
+def _unknown(what: str, names: Iterable[str], known: Iterable[str], place: object) -> InputError:
+    name = min(names)
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    return InputError(f"{place}: unknown key {name!r} in {what}", remedy)

@@ -1,0 +1,84 @@
+"""Visual Genome: the phrases of region_descriptions.json and their boxes become ``facts.regions``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.config.source import VisualGenomeSource
+from pipeline.errors import InputError
+from pipeline.images import BadImage, load, public, size
+from pipeline.sources import Entry, files, said
+from pipeline.sources.boxes import fractions
+from pipeline.sources.elements import array
+from pipeline.sources.roots import Refused, Root, root_of
+
+#: The two archives of the images unpack into these folders.
+_FOLDERS = ("", "VG_100K/", "VG_100K_2/")
+
+
+def read(spec: VisualGenomeSource) -> Iterator[Entry]:
+    root, name = root_of(spec.root, spec.path, spec.allow_http), files.base_name(spec.path)
+    known = dict(_image_data(spec.image_data)) if spec.image_data else {}
+    for number, item in array(spec.path):
+        try:
+            one = int(item["id"])
+            places, shape = known.get(one, ([f"{folder}{one}.jpg" for folder in _FOLDERS], None))
+            path = _present(root, places)
+            regions = _regions(item["regions"], shape or _measure(root, path, spec.max_image_bytes))
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"{public(spec.path)}, item {number}: {what}", "give region_descriptions.json") from error
+        facts = {"regions": regions}
+        for prompt in spec.prompts:
+            yield Entry([{"bytes": None, "path": path}], said(prompt), facts, f"{name}:{one}", root)
+
+
+def stamp(spec: VisualGenomeSource) -> list[str]:
+    return [files.stamp(path) for path in (spec.path, spec.image_data) if path]
+
+
+def _image_data(path: str) -> Iterator[tuple[int, tuple[list[str], tuple[float, float]]]]:
+    for number, item in array(path):
+        try:
+            one = int(item["image_id"] if "image_id" in item else item["id"])
+            shape = (float(item["width"]), float(item["height"]))
+            parts = urlsplit(str(item.get("url") or f"{one}.jpg")).path.strip("/").split("/")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{public(path)}, item {number}: {error}", "give image_data.json") from error
+        yield one, (["/".join(parts[-2:]), parts[-1]], shape)
+
+
+def _present(root: Root, places: list[str]) -> str:
+    """The first of ``places`` where there is a file; the first one at all if there is none."""
+    for place in places:
+        try:
+            if files.exists(root.resolve(place)):
+                return place
+        except Refused:
+            continue
+    return places[0]
+
+
+def _measure(root: Root, path: str, max_bytes: int) -> tuple[float, float] | None:
+    """None for an image that cannot be read; its row will fail with the reason."""
+    try:
+        return size(load({"bytes": None, "path": root.resolve(path)}, max_bytes))
+    except (OSError, BadImage, Refused):
+        return None
+
+
+def _regions(regions: list[dict[str, Any]], shape: tuple[float, float] | None) -> list[dict[str, Any]] | None:
+    if shape is None:
+        return None
+    if min(shape) <= 0:
+        raise ValueError(f"the image is {json.dumps(shape)} pixels large")
+    return [
+        {
+            "phrase": str(region["phrase"]).strip(),
+            "box": fractions(region["x"], region["y"], region["width"], region["height"], *shape),
+        }
+        for region in regions
+    ]

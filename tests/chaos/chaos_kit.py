@@ -1,0 +1,113 @@
+"""Runs as processes of their own, to be killed; what they publish is compared byte by byte."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import yaml
+
+TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.", "No.", "a cup, a horse and a king"]
+PROMPTS = 2_000
+#: How many random moments each kind of kill is tried at. `make chaos` asks for 20.
+MOMENTS = int(os.environ.get("CHAOS_MOMENTS", "2"))
+RECIPE = {
+    "name": "run",
+    "shard_size": 50,
+    "max_failure_rate": 0,
+    "source": {"scenes": PROMPTS // 4, "questions_per_scene": 3},
+    "sample": {
+        "model": "canned",
+        "n": 4,
+        "engine": {"kind": "scripted", "texts": TEXTS, "seconds_per_request": 0.001, "workers": 2},
+    },
+    "score": {"scorers": ["objects", "correctness"]},
+    "pair": {"weights": {"objects.hallucinated": -1, "correctness": 1}, "margin": 0.5, "max_length_ratio": 9},
+}
+
+
+@dataclass
+class Job:
+    """``python -m pipeline.run`` in ``folder``. ``ray``: the address of a cluster; without one it starts its own."""
+
+    folder: Path
+    ray: str | None = None
+    changes: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def dataset(self) -> dict[str, str]:
+        """The digests of what is published; the card only where no change of the recipe stands in it."""
+        files = tree(self.run / "dataset")
+        return {name: digest for name, digest in files.items() if name != "README.md" or not self.changes}
+
+    def start(self) -> Job:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        recipe = self.folder / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump(RECIPE))
+        env = {**os.environ, **({"RAY_ADDRESS": self.ray} if self.ray else {}), **self.environment}
+        command = [sys.executable, "-m", "pipeline.run", str(recipe), f"output_dir={self.folder}", *self.changes]
+        log = (self.folder / "log.txt").open("ab")
+        # A session of its own: what is killed is exactly what this test started.
+        self.process = subprocess.Popen(command, start_new_session=True, env=env, stdout=log, stderr=log)
+        return self
+
+    def wait(self, seconds: float = 180) -> int:
+        assert self.process is not None
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the run hangs; it said:\n{self.said()}") from None
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def descendants(self, name: str) -> list[psutil.Process]:
+        """Processes below the driver whose command line holds ``name``."""
+        assert self.process is not None
+        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if name in " ".join(_words(p))]
+
+    def finish(self) -> dict[str, str]:
+        """Run it (again) to its end; the digests of what it published."""
+        code = self.start().wait()
+        assert code == 0, self.said()
+        return self.dataset
+
+    def said(self) -> str:
+        return (self.folder / "log.txt").read_text(errors="replace")[-3000:]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def tree(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def until(what: str, happens: object, seconds: float = 120) -> None:
+    """Wait until the callable ``happens`` returns something true."""
+    deadline = time.monotonic() + seconds
+    while not happens():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.02)

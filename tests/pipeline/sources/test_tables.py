@@ -1,0 +1,186 @@
+"""Tables: jsonl, csv and parquet say the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from source_kit import source
+from stage_kit import png
+
+from pipeline import sources
+from pipeline.errors import InputError
+from pipeline.images import load
+from pipeline.stages.source import SourceStage, content_id
+
+FACTS = {"objects": [{"name": "sun", "count": 2, "boxes": [[0, 0, 0.5, 1]]}], "captions": ["two suns, one box"]}
+ROWS: list[dict[str, Any]] = [
+    {"images": ["in/a.png"], "prompt": "Is there a sun?", "facts": FACTS, "answer": "yes"},
+    {"images": ["in/a.png", "in/b.png"], "prompt": 'Compare, "please".', "facts": None, "answer": None},
+    {"images": [], "prompt": "Two and two?", "facts": None, "answer": "4"},
+]
+
+
+def write(kind: str, folder: Path, rows: list[dict[str, Any]]) -> Path:
+    (folder / "in").mkdir(exist_ok=True)
+    for index, name in enumerate("ab"):
+        (folder / f"in/{name}.png").write_bytes(png(index))
+    path = folder / f"rows.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as file:
+            out = csv.DictWriter(file, list(rows[0]))
+            out.writeheader()
+            for row in rows:
+                cells = {**row, "images": json.dumps(row["images"]), "facts": json.dumps(row["facts"] or {})}
+                out.writerow(cells if row["facts"] else {**cells, "facts": ""})
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_table_gives_its_rows(kind: str, tmp_path: Path, make: Any) -> None:
+    one, two, three = make(kind=kind, path=write(kind, tmp_path, ROWS))
+    assert [row["status"] for row in (one, two, three)] == ["ok"] * 3
+    assert one["facts"]["objects"][0]["count"] == 2 and one["facts"]["captions"] == ["two suns, one box"]
+    assert [row["facts"] and row["facts"]["answer"] for row in (one, two, three)] == ["yes", None, "4"]
+    assert one["images"] == [{"bytes": None, "path": str(tmp_path / "in/a.png")}]
+    assert [load(image) for image in two["images"]] == [png(0), png(1)] and three["images"] == []
+    assert two["prompt"] == [{"role": "user", "content": 'Compare, "please".'}]
+    assert one["id"] == content_id([png(0)], one["prompt"]) and two["id"] == content_id([png(0), png(1)], two["prompt"])
+
+
+def test_one_path_may_stand_in_the_column_image(tmp_path: Path, make: Any) -> None:
+    for kind in ("jsonl", "csv", "parquet"):
+        path = write(kind, tmp_path, [{"images": [], "prompt": "x", "facts": None}])
+        if kind == "csv":
+            path.write_text("image,prompt\nin/a.png,x\n")
+        elif kind == "jsonl":
+            path.write_text(json.dumps({"image": "in/a.png", "prompt": "x"}))
+        else:
+            pq.write_table(pa.table({"image": ["in/a.png"], "prompt": ["x"]}), path)
+        (row,) = make(kind=kind, path=path)
+        assert [Path(image["path"]).name for image in row["images"]] == ["a.png"]
+
+
+def test_parquet_may_hold_the_images_themselves(tmp_path: Path, make: Any) -> None:
+    pq.write_table(
+        pa.table({"image": [{"bytes": png(0), "path": "a.png"}], "prompt": ["x"]}), tmp_path / "rows.parquet"
+    )
+    (row,) = make(kind="parquet", path=tmp_path / "rows.parquet")
+    assert row["images"] == [{"bytes": png(0), "path": "a.png"}] and row["id"] == content_id([png(0)], row["prompt"])
+
+
+def test_prompts_of_the_recipe_are_asked_where_a_row_has_none(tmp_path: Path, make: Any) -> None:
+    path = write("jsonl", tmp_path, [{"images": ["in/a.png"]}, {"images": ["in/b.png"], "prompt": "own"}])
+    texts = [row["prompt"][0]["content"] for row in make(kind="jsonl", path=path, prompts=["one", "two"])]
+    assert sorted(texts) == ["one", "own", "two"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_missing_column_is_named_with_its_likely_twin(kind: str, tmp_path: Path, make: Any) -> None:
+    path = write(kind, tmp_path, [{"images": ["in/a.png"], "promt": "x", "facts": None}])
+    with pytest.raises(InputError, match=r"(?s)rows.*lacks `prompt`.*columns present: .*promt.*did you mean 'promt'"):
+        make(kind=kind, path=path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"images": [], "prompt": "x"}\n{"images": [', "line 2.*JSON"),
+        ("[1]", "line 1.*not an object"),
+        ('{"prompt": "x"}', "line 1: lacks `images`"),
+        ('{"images": [3], "prompt": "x"}', "an image is '3'"),
+        ('{"images": [], "prompt": 3}', "`prompt` is '3'"),
+        ('{"images": [], "prompt": [{}]}', "`prompt` is"),
+        ('{"images": [], "prompt": "x", "facts": {"objcts": []}}', "(?s)objcts.*did you mean 'objects'"),
+        ('{"images": [], "prompt": "x", "facts": {"objects": [{"nam": "sun"}]}}', "(?s)'nam'.*did you mean 'name'"),
+        ('{"images": [], "prompt": "x", "facts": {"objects": [{"count": "many"}]}}', "rows.jsonl:1: facts"),
+    ],
+)
+def test_a_malformed_line_is_named(text: str, says: str, tmp_path: Path, make: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(InputError, match=says):
+        make(kind="jsonl", path=tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(("text", "says"), [("image,prompt\na.png\n", "line 2"), ('image,prompt\na.png,"x', "line")])
+def test_a_malformed_csv_line_is_named(text: str, says: str, tmp_path: Path, make: Any) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(InputError, match=says):
+        make(kind="csv", path=tmp_path / "rows.csv")
+
+
+def test_urls_are_read_through_fsspec(tmp_path: Path, make: Any) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/data/a.png", png(0))
+    memory.pipe("/data/rows.jsonl", json.dumps({"images": ["a.png", "../b.png"], "prompt": "x"}).encode())
+    memory.pipe("/data/good.jsonl", json.dumps({"images": ["a.png"], "prompt": "x"}).encode())
+    (good,) = make(kind="jsonl", path="memory://data/good.jsonl")
+    assert good["images"] == [{"bytes": None, "path": "memory://data/a.png"}] and load(good["images"][0]) == png(0)
+    (bad,) = make(kind="jsonl", path="memory://data/rows.jsonl")
+    assert bad["error_type"] == "path_outside_root"
+    write("jsonl", tmp_path, ROWS)
+    assert len(make(kind="jsonl", path=f"file://{tmp_path}/rows.jsonl")) == 3
+    with pytest.raises(InputError, match=r"memory://data/none\.jsonl"):
+        make(kind="jsonl", path="memory://data/none.jsonl")
+
+
+def test_a_glob_stands_for_several_files(tmp_path: Path, make: Any) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"images": [], "prompt": name}))
+    assert [row["source"] for row in make(kind="jsonl", path=tmp_path / "*.jsonl")] == ["a.jsonl:1", "b.jsonl:1"]
+    with pytest.raises(InputError, match="no file matches"):
+        make(kind="jsonl", path=tmp_path / "*.json")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_options_follow_what_the_input_says_and_not_where_it_lies(kind: str, tmp_path: Path) -> None:
+    def options(folder: Path) -> dict[str, Any]:
+        return SourceStage(source(kind=kind, path=folder / f"rows.{kind}"), 0, 4).options()
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    write(kind, here, ROWS)
+    first = options(here)
+    assert str(tmp_path) not in json.dumps(first)
+    here.rename(there)
+    assert options(there) == first
+    (there / "in/b.png").write_bytes(png(5) + b" ")
+    assert options(there) != first, "an image has changed"
+    write(kind, there, ROWS[:2])
+    assert options(there)["content"] != first["content"]
+
+
+def test_the_quick_way_to_the_image_paths_finds_what_the_slow_one_does(tmp_path: Path) -> None:
+    from pipeline.sources import jsonl
+
+    rows = [{"images": ["a.png", "b.png"], "prompt": "x"}, {"image": "c.png", "prompt": [{"role": "user"}]}]
+    quick, slow = tmp_path / "quick.jsonl", tmp_path / "slow.jsonl"
+    quick.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    slow.write_text(json.dumps({"images": "a.png", "prompt": "x"}) + "\n")  # not a list: Arrow's reader refuses
+    assert {name for chunk in jsonl._columns(str(quick)) for name in chunk if name} == {"a.png", "b.png", "c.png"}
+    assert [name for chunk in jsonl._columns(str(slow)) for name in chunk] == ["a.png"]
+
+
+def test_limit_ends_reading(tmp_path: Path) -> None:
+    path = write("jsonl", tmp_path, ROWS)
+    path.write_text(path.read_text() + "not JSON")
+    assert len(list(sources.entries(source(kind="jsonl", path=path, limit=3)))) == 3
+    with pytest.raises(InputError, match="line 4"):
+        list(sources.entries(source(kind="jsonl", path=path)))
+
+
+@pytest.mark.parametrize("path", ["s3://key:secret@bucket/a.jsonl", "https://host/a.jsonl?signature=secret"])
+def test_a_location_with_secrets_is_refused_without_repeating_them(path: str) -> None:
+    with pytest.raises(Exception, match="must not hold") as caught:
+        source(kind="jsonl", path=path)
+    assert "secret" not in str(caught.value).replace("signature", "")

@@ -1,0 +1,90 @@
+"""The same guarantees on a local disk and on what fsspec knows; `memory://` stands for an object store."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from stage_kit import Double, put_prompts
+
+from pipeline import files
+from pipeline.errors import StoreError
+from pipeline.executor import Executor
+from pipeline.store import Run, Survey
+
+
+@pytest.fixture(params=["local", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "local":
+        yield str(tmp_path / "run")
+        return
+    yield f"memory://bucket/{tmp_path.name}"
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_a_run_lives_wherever_its_url_says(place: str) -> None:
+    run = Run(place)
+    put_prompts(run)
+    with Executor(run) as executor:
+        first = executor.run(Double())
+        run.remove("double", 1)
+        second = executor.run(Double())
+        assert executor.run(Double(factor=3)).reused == 0
+    assert (first.rows, first.reused, second.reused) == (6, 0, 2)
+    assert Run(place).table("double")["value"].to_pylist() == [0, 3, 6, 9, 12, 15]
+    assert Survey(run).current("double", 2, ["source"])
+
+
+def test_what_is_set_aside_is_no_longer_done_and_can_be_read(place: str) -> None:
+    run = Run(place)
+    put_prompts(run)
+    before = run.read("source", 1)
+    run.set_aside("source", 1)
+    assert run.shards("source") == [0, 2]
+    earlier = run.earlier("source", 1)
+    assert earlier is not None and earlier.equals(before) and run.earlier("source", 0) is None
+    run.write("source", 1, before)
+    run.set_aside("source", 1)  # a second time over the first
+    run.drop_earlier("source")
+    assert run.earlier("source", 1) is None and run.shards("source") == [0, 2]
+
+
+def test_a_writer_that_fails_leaves_the_old_file(place: str) -> None:
+    path = files.locate(place) / "a.txt"
+    files.write_text(path, "old")
+
+    def broken(file: Any) -> None:
+        file.write(b"half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        files.write_atomic(path, broken)
+    assert files.read_text(path) == "old" and files.names(path.parent) == ["a.txt"]
+
+
+def test_an_error_of_a_remote_disk_is_the_stores_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), "pipe_file", full)
+    with pytest.raises(StoreError, match="no space left"):
+        files.write_text(files.locate("memory://bucket/x/a.txt"), "text")
+
+
+def test_file_urls_are_local_paths(tmp_path: Path) -> None:
+    assert files.locate(f"file://{tmp_path}/run") == tmp_path / "run"
+    assert files.is_local(files.locate("runs")) and not files.is_local(files.locate("memory://runs"))
+
+
+def test_trees_are_moved_and_removed(place: str) -> None:
+    root = files.locate(place)
+    files.write_text(root / "old" / "inner" / "a.txt", "a")
+    files.move(root / "old", root / "new")
+    assert files.read_text(root / "new" / "inner" / "a.txt") == "a" and files.read_text(root / "old" / "a.txt") is None
+    files.remove_tree(root / "new")
+    files.remove_tree(root / "new")  # one that is not there is fine
+    assert files.names(root) == []

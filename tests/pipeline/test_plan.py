@@ -1,0 +1,142 @@
+"""Which stages a recipe comes to, with one model and with several, and what the command line can be asked of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from stage_kit import TEXTS, recipe
+from typer.testing import CliRunner
+
+from pipeline import run as module
+from pipeline.errors import ConfigError
+from pipeline.plan import Held, Plan, chosen
+from pipeline.store import Run
+
+ENGINE = {"kind": "scripted", "texts": TEXTS}
+TWO: dict[str, Any] = {
+    "n": 3,
+    "engine": ENGINE,
+    "models": [
+        {"model": "org/big", "revision": "abc", "n": 2},
+        {"model": "small", "temperature": [0.5, 1.0], "system_prompt": "Be brief."},
+    ],
+}
+HELD = Held(lambda _: iter(()), {}, 16)
+runner = CliRunner()
+
+
+def names(plan: Plan) -> list[str]:
+    return [stage.name for stage in plan.generation()]
+
+
+def write(tmp: Path, **changes: Any) -> Path:
+    values = recipe(tmp, score={"scorers": ["objects", "correctness"]}, **changes).model_dump(mode="json")
+    path = tmp / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def invoke(*arguments: object) -> str:
+    result = runner.invoke(module.app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_one_model_is_one_stage(tmp_path: Path) -> None:
+    assert names(Plan(recipe(tmp_path))) == ["source", "sample", "score", "pair"]
+
+
+def test_several_models_are_a_stage_each_and_one_that_gathers_them(tmp_path: Path) -> None:
+    plan = Plan(recipe(tmp_path, sample=TWO), HELD)
+    first, second = "sample-org-big-abc", "sample-small"
+    assert names(plan) == ["source", first, "eval-source", "eval-before", second, "sample", "score", "pair"]
+    big, small = (stage for stage in plan.generation() if stage.name in (first, second))
+    assert (big.spec.n, small.spec.n, small.spec.temperatures) == (2, 3, (0.5, 1.0))  # type: ignore[union-attr]
+    assert (big.on_policy, small.on_policy) == (True, False)  # type: ignore[union-attr]
+
+
+def test_the_model_to_be_trained_is_the_one_that_is_evaluated_and_on_policy(tmp_path: Path) -> None:
+    plan = Plan(recipe(tmp_path, sample=TWO, train={"model": "small"}), HELD)
+    assert [stage.on_policy for stage in plan.generation() if stage.name.startswith("sample-")] == [False, True]  # type: ignore[union-attr]
+    assert names(plan).index("eval-before") == names(plan).index("sample-small") + 2
+    assert plan.answers("eval-before").spec.model == "small"
+    other = Plan(recipe(tmp_path, sample=TWO, train={"model": "third"}), HELD)
+    assert other.answers("eval-before").spec.model == "third" and "eval-before" in names(other)
+
+
+@pytest.mark.parametrize(("given", "said"), [("scor", "no stage scor"), ("", "named"), ("source,nothing", "nothing")])
+def test_a_stage_that_does_not_exist_is_named(given: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        chosen(given)
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        ({"n": 2, "models": [{"model": "a"}, {"model": "a"}]}, "names one twice"),
+        ({"models": [{"model": "a", "temprature": 1}]}, r"did you mean sample.models\[0\].temperature"),
+        ({"model": "a", "temperature": [0.0, 1.0], "n": 2}, "greedy"),
+        ({"model": "a", "temperature": [1.0, 1.0]}, "names one twice"),
+        ({"models": [{"model": "a", "models": []}]}, "one list"),
+        ({"model": "a", "engine": {"kind": "openai", "base_url": "http://me:pw@host/v1"}}, "must not hold a user"),
+        ({"model": "a", "engine": {"kind": "openai", "base_url": "host:80"}}, "must be like"),
+    ],
+)
+def test_what_is_wrong_with_models_is_said(tmp_path: Path, sample: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        recipe(tmp_path, sample=sample)
+
+
+def test_two_models_give_one_table_of_candidates(tmp_path: Path, ray_cluster: None) -> None:
+    path = write(tmp_path, sample=TWO)
+    invoke(path)
+    run = Run(tmp_path / "run")
+    for row in run.table("sample").to_pylist():
+        models = [(c["model"], c["revision"], c["temperature"], c["on_policy"]) for c in row["candidates"]]
+        assert models == [("org/big", "abc", 1.0, True)] * 2 + [
+            ("small", None, t, False) for t in (0.5,) * 3 + (1.0,) * 3
+        ]
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert {"sample-org-big-abc", "sample-small", "sample"} <= set(summary["stages"])
+    card = (run.path / "dataset" / "README.md").read_text()
+    assert "org/big" in card and "small" in card
+    before = run.digest("sample-org-big-abc", 0)
+    changed = {**TWO, "models": [TWO["models"][0], {**TWO["models"][1], "n": 1}]}
+    path = write(tmp_path, sample=changed)
+    assert "sample-org-big-abc" not in invoke(path, "--explain")
+    invoke(path)
+    assert run.digest("sample-org-big-abc", 0) == before and len(run.table("sample").to_pylist()[0]["candidates"]) == 4
+
+
+def test_only_the_named_stages_run(tmp_path: Path, ray_cluster: None) -> None:
+    path = write(tmp_path)
+    invoke(path, "--stages", "source,sample")
+    run = Run(tmp_path / "run")
+    assert run.shards("sample") and not run.shards("score") and not (run.path / "dataset").exists()
+    planned = invoke(path, "--plan")
+    assert "never ran" in planned and "5 of 5" in planned
+    invoke(path, "--stages", "score, pair, publish")
+    assert (run.path / "dataset" / "README.md").is_file()
+    lost = runner.invoke(
+        module.app, [str(path), "pair.margin=9", "--stages", "publish", f"output_dir={tmp_path / 'x'}"]
+    )
+    assert lost.exit_code == 2 and "error:" in lost.output
+
+
+def test_a_preview_prints_pairs_and_touches_nothing(tmp_path: Path, ray_cluster: None) -> None:
+    path = write(tmp_path)
+    said = invoke(path, "--preview", "6")
+    assert said.count("chosen") == said.count("rejected") >= 1 and "no pair" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_left_to_do_after_a_run_and_the_plan_says_so(tmp_path: Path, ray_cluster: None) -> None:
+    path = write(tmp_path)
+    assert "never ran" in invoke(path, "--plan")
+    invoke(path)
+    assert invoke(path, "--plan").count("holds") == 4
+    assert "margin: 0.5 -> 2" in invoke(path, "pair.margin=2", "--plan")

@@ -1,0 +1,136 @@
+"""What a later session asks for again, and what it takes over: whatever it does, the table is the one a fresh run
+would have made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from stage_kit import prompt_row, put_prompts
+
+from pipeline.config.sample import Sample
+from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.executor import process_shard
+from pipeline.resume import prepare
+from pipeline.stages.gather import GatherStage
+from pipeline.stages.sample import SampleStage
+from pipeline.store import Run, Survey
+from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
+
+
+@dataclass
+class Seeded:
+    """Sample ``i`` of a request depends on seed + i alone, as with vLLM; writes down what it was asked."""
+
+    refuse: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, int, int, float]] = field(default_factory=list)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
+        for request in requests:
+            self.asked.append((request.id, sampling.n, sampling.max_tokens, sampling.temperature))
+            if request.id in self.refuse:
+                yield Response(request.id, error_type=self.refuse[request.id], error="not now")
+                continue
+            yield Response(request.id, tuple(self._one(request.seed + i, sampling) for i in range(sampling.n)))
+
+    def _one(self, seed: int, sampling: Sampling) -> Completion:
+        words = [f"w{(seed + k) % 97}" for k in range(seed % 9 + 1)]
+        cut = len(words) > sampling.max_tokens
+        words = words[: sampling.max_tokens]
+        return Completion(" ".join(words), len(words), "length" if cut else "stop", -float(len(words)))
+
+
+def stage(**changes: Any) -> SampleStage:
+    values = {"model": "m", "n": 6, "max_tokens": 4, "engine": {"kind": "scripted"}, **changes}
+    return SampleStage(Sample.model_validate(values), seed=0)
+
+
+def sample(run: Run, one: SampleStage, engine: Seeded) -> pa.Table:
+    found = prepare(run, one, "if-possible", Survey(run))
+    for shard in run.shards("source"):
+        if shard not in found.done:
+            process_shard(one, engine, run, shard)
+    return run.table("sample")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "run")
+    put_prompts(run, shards=2, size=4)
+    return run
+
+
+def test_more_tokens_ask_again_for_the_cut_answers_only(run: Run, tmp_path: Path) -> None:
+    before = sample(run, stage(), Seeded())
+    cut = sum(c["finish_reason"] == "length" for row in before.to_pylist() for c in row["candidates"])
+    again = Seeded()
+    after = sample(run, stage(max_tokens=32), again)
+    assert 0 < cut == len(again.asked) < before.num_rows * 6
+    assert {(n, tokens) for _, n, tokens, _ in again.asked} == {(1, 32)}
+
+    fresh = Run(tmp_path / "fresh")
+    put_prompts(fresh, shards=2, size=4)
+    assert sample(fresh, stage(max_tokens=32), Seeded()).equals(after)
+
+
+@pytest.mark.parametrize("changes", [{"max_tokens": 2}, {"max_tokens": 32, "top_p": 0.5}, {"n": 5}, {"stop": ("x",)}])
+def test_any_other_change_asks_for_everything_again(run: Run, changes: dict[str, Any]) -> None:
+    sample(run, stage(), Seeded())
+    again = Seeded()
+    sample(run, stage(**changes), again)
+    assert len(again.asked) == 8 and run.earlier("sample", 0) is None
+
+
+def test_answers_that_are_still_cut_are_not_asked_for_for_ever(run: Run) -> None:
+    sample(run, stage(), Seeded())
+    sample(run, stage(max_tokens=5), Seeded())
+    again = Seeded()
+    sample(run, stage(max_tokens=5), again)
+    assert again.asked == []
+
+
+def test_rows_that_failed_for_the_moment_are_asked_again_alone(run: Run) -> None:
+    broken = sample(run, stage(), Seeded(refuse={"p1": "rate_limited", "p5": "content_filter"}))
+    assert {row["id"] for row in broken.to_pylist() if row["status"] == "failed"} == {"p1", "p5"}
+    again = Seeded(refuse={"p5": "content_filter"})
+    mended = sample(run, stage(), again)
+    assert [one for one, *_ in again.asked] == ["p1"]  # the other shard's error is not one that passes
+    assert {row["id"] for row in mended.to_pylist() if row["status"] == "failed"} == {"p5"}
+    assert run.about("sample", 0).retry is False  # type: ignore[union-attr]
+
+
+def test_each_temperature_has_its_own_seeds_and_its_place(run: Run) -> None:
+    engine = Seeded()
+    row = sample(run, stage(n=2, temperature=(0.5, 1.0)), engine).to_pylist()[0]["candidates"]
+    assert [c["temperature"] for c in row] == [0.5, 0.5, 1.0, 1.0]
+    assert len({c["seed"] for c in row}) == 4 and row[1]["seed"] == row[0]["seed"] + 1
+    assert {t for *_, t in engine.asked} == {0.5, 1.0}
+
+
+def test_an_image_that_is_gone_fails_its_row_alone(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    gone = prompt_row("a", images=[{"bytes": None, "path": str(tmp_path / "gone.png")}])
+    run.write("source", 0, pa.Table.from_pylist([gone, prompt_row("b")], schema=PROMPTS))
+    rows = sample(run, stage(), Seeded()).to_pylist()
+    assert [row["error_type"] for row in rows] == ["missing_image", None] and "gone.png" in rows[0]["error"]
+
+
+def test_gathering_keeps_the_order_of_the_models_and_fails_only_where_all_did() -> None:
+    def table(*rows: tuple[str, list[str] | None]) -> pa.Table:
+        good = [
+            {"id": one, **failed("timeout", "late")}
+            if texts is None
+            else {"id": one, "candidates": [{"text": text} for text in texts], **OK}
+            for one, texts in rows
+        ]
+        return pa.Table.from_pylist(good, schema=CANDIDATES)
+
+    first = table(("p", ["a", "b"]), ("q", None), ("r", None))
+    second = table(("p", ["c"]), ("q", ["d"]), ("r", None))
+    out = GatherStage(("sample-x", "sample-y")).process(None, {"sample-x": first, "sample-y": second}).to_pylist()
+    assert [[c["text"] for c in row["candidates"] or []] for row in out] == [["a", "b", "c"], ["d"], []]
+    assert [row["status"] for row in out] == ["ok", "ok", "failed"]
