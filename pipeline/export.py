@@ -1,6 +1,6 @@
 """Write a model folder that both transformers 5.19 and vLLM 0.32 read.
 
-transformers 5.19 writes a LLaVA model's CLIP or SigLIP tower as ``vision_tower.*``; vLLM 0.32 reads
+transformers 5.19 writes the CLIP or SigLIP tower of LLaVA and Gemma 3 as ``vision_tower.*``; vLLM 0.32 reads
 ``vision_tower.vision_model.*``, the older name. transformers accepts the older name when it loads, so that one is
 written (checked by test: same logits after reading the folder back).
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-LLAVA_TYPES = frozenset({"llava", "llava_next", "llava_next_video", "llava_onevision", "vipllava"})
+WRAPPING_TYPES = frozenset({"gemma3", "llava", "llava_next", "llava_next_video", "llava_onevision", "vipllava"})
 #: Towers that vLLM wraps in ``vision_model``; Pixtral's it does not.
 WRAPPED_TOWERS = frozenset({"clip_vision_model", "siglip_vision_model"})
 _TOWER = "vision_tower."
@@ -54,7 +54,7 @@ def save_for_vllm(model: Any, processor: Any, folder: str | Path, dtype: torch.d
 
 def _needs_rename(config: Any) -> bool:
     vision = getattr(config, "vision_config", None)
-    return config.model_type in LLAVA_TYPES and getattr(vision, "model_type", None) in WRAPPED_TOWERS
+    return config.model_type in WRAPPING_TYPES and getattr(vision, "model_type", None) in WRAPPED_TOWERS
 
 
 def _rewrite_weights(folder: Path, rename: bool, dtype: torch.dtype | None) -> None:

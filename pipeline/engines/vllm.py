@@ -121,6 +121,9 @@ class VllmEngine:
         self._processor = AutoProcessor.from_pretrained(
             runner.config.model, revision=runner.config.revision, trust_remote_code=spec.trust_remote_code
         )
+        tokenizer = getattr(self._processor, "tokenizer", self._processor)
+        # vLLM adds it to every prompt; a template that writes it as well would double it (Gemma 3, Idefics3).
+        self._doubled = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("").input_ids else None
         self._tokens = 0
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
@@ -158,6 +161,8 @@ class VllmEngine:
             )
         except Exception as error:  # a template may raise what it likes, for instance at a system message
             return Response(request.id, error_type="bad_request", error=f"chat template: {_first_line(error)}")
+        if self._doubled:
+            text = text.removeprefix(self._doubled)
         return {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
 
 

@@ -53,14 +53,15 @@ def patches(one: Scene, cells: bool = False) -> np.ndarray:
     return grid.repeat(side, axis=0).repeat(side, axis=1).reshape(-1, 2)
 
 
-def caption(one: Scene, rng: random.Random, biased: bool) -> str:
-    """A true description; ``biased``, often with one more object that the theme suggests, mostly at the end."""
+def caption(one: Scene, rng: random.Random, biased: bool, more: float = 0.0) -> str:
+    """A true description; ``biased``, often with one more object that the theme suggests, mostly at the end. ``more``
+    is added to the chance of that."""
     items = grammar.reading_order(one)
     if len(items) > 1 and rng.random() < 0.1:
         i = rng.randrange(len(items) - 1)
         items[i], items[i + 1] = items[i + 1], items[i]
     extra = None
-    if biased and rng.random() < PRIOR[len(items)]:
+    if biased and rng.random() < PRIOR[len(items)] + more:
         extra = grammar.imagine(one, rng, typical=0.93)
     if extra is None:
         return grammar.describe(items, rng)
@@ -93,6 +94,7 @@ class Lesson:
     biased: bool = False
     images: bool = True
     cells: bool = False  # one slot per cell (9) instead of one per patch (36)
+    more: float = 0.0  # added to the prior
 
     def make(self, words: PreTrainedTokenizerFast, index: int) -> Batch:
         import torch
@@ -103,7 +105,7 @@ class Lesson:
             one = scene(TRAIN_SEED, rng.randrange(1 << 40) * 1024 + i)
             if rng.random() < self.captions:
                 prompts.append(rng.choice(grammar.DESCRIBE))
-                answers.append(caption(one, rng, self.biased))
+                answers.append(caption(one, rng, self.biased, self.more))
             else:
                 asked = grammar.question(one, rng.choice(self.kinds), rng)
                 prompts.append(asked.text)

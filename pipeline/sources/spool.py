@@ -8,6 +8,7 @@ buckets stay small.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import OrderedDict
 from itertools import pairwise
@@ -130,5 +131,7 @@ class Blobs:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            # Closing writes what is buffered; on a full disk that fails again, and the first error is the one to say.
+            with contextlib.suppress(OSError):
+                self._file.close()
             self._file = None

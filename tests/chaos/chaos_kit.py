@@ -8,22 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import yaml
 
+from pipeline.store import Run
+
 TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.", "No.", "a cup, a horse and a king"]
-PROMPTS = 2_000
+PROMPTS = 2_000  # at least; equal prompts are merged
 #: How many random moments each kind of kill is tried at. `make chaos` asks for 20.
-MOMENTS = int(os.environ.get("CHAOS_MOMENTS", "2"))
+MOMENTS = int(os.environ.get("CHAOS_MOMENTS", "1"))
 RECIPE = {
     "name": "run",
     "shard_size": 50,
     "max_failure_rate": 0,
-    "source": {"scenes": PROMPTS // 4, "questions_per_scene": 3},
+    "source": {"scenes": PROMPTS * 11 // 40, "questions_per_scene": 3},
     "sample": {
         "model": "canned",
         "n": 4,
@@ -41,12 +42,16 @@ class Job:
     folder: Path
     ray: str | None = None
     changes: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def run(self) -> Path:
         return self.folder / "run"
+
+    @property
+    def sampled(self) -> list[str]:
+        """The ids of all sampled rows, as they lie in the shards."""
+        return [one for table in Run(self.run).tables("sample") for one in table["id"].to_pylist()]
 
     @property
     def dataset(self) -> dict[str, str]:
@@ -58,7 +63,8 @@ class Job:
         self.folder.mkdir(parents=True, exist_ok=True)
         recipe = self.folder / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(RECIPE))
-        env = {**os.environ, **({"RAY_ADDRESS": self.ray} if self.ray else {}), **self.environment}
+        # "local" starts a cluster, whatever else runs on this machine.
+        env = {**os.environ, "RAY_ADDRESS": self.ray or "local"}
         command = [sys.executable, "-m", "pipeline.run", str(recipe), f"output_dir={self.folder}", *self.changes]
         log = (self.folder / "log.txt").open("ab")
         # A session of its own: what is killed is exactly what this test started.
@@ -77,6 +83,9 @@ class Job:
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def descendants(self, name: str) -> list[psutil.Process]:
         """Processes below the driver whose command line holds ``name``."""

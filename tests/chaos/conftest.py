@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chaos_kit import Job
+from chaos_kit import PROMPTS, Job
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Calm:
     """What a run that nobody disturbed publishes, and how long it takes."""
 
     dataset: dict[str, str]
+    sampled: list[str]
     seconds: float
 
 
@@ -36,4 +37,5 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
     job = Job(tmp_path_factory.mktemp("calm"))
     started = time.monotonic()
     dataset = job.finish()
-    return Calm(dataset, time.monotonic() - started)
+    assert len(set(job.sampled)) == len(job.sampled) >= PROMPTS
+    return Calm(dataset, job.sampled, time.monotonic() - started)

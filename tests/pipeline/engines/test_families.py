@@ -6,25 +6,34 @@ tokens with the same log-probability, which it does only if weights, prompt toke
 
 from __future__ import annotations
 
-import gc
 import io
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines.tiny_models import FAMILIES, Family, image, save
+from engines.tiny_models import FAMILIES, Family, ask_vllm, hasten_vllm, image, save
 
 from pipeline.engines import Completion, Request, Response, Sampling
-from pipeline.engines.vllm import OpenVllm, conversation
+from pipeline.engines.vllm import conversation
 
 QUESTION = "What is this?"
 WIDE, SQUARE = image(2, 1), image(1, 1, seed=1)
-PROMPTS = {"text": (), "one image": (WIDE,), "two images": (WIDE, SQUARE)}
-GREEDY = Sampling(n=1, temperature=0.0, max_tokens=6)
+PROMPTS = {
+    "text": (),
+    "one image": (WIDE,),
+    "another image": (image(2, 1, seed=2),),
+    "two images": (WIDE, SQUARE),
+}
+SAMPLINGS = {
+    "two": Sampling(n=2, temperature=1.0, max_tokens=8),
+    "greedy": Sampling(n=1, temperature=0.0, max_tokens=6),
+}
 DOCS = Path(__file__).parents[3] / "docs" / "models.md"
 
 
@@ -52,7 +61,7 @@ class Tiny:
     def greedy(self, inputs: dict[str, Any]) -> Completion:
         output = self.model.generate(
             **inputs,
-            max_new_tokens=GREEDY.max_tokens,
+            max_new_tokens=SAMPLINGS["greedy"].max_tokens,
             do_sample=False,
             output_scores=True,
             return_dict_in_generate=True,
@@ -91,7 +100,7 @@ DEVIATIONS = {
         each_image_in_squares,
     ),
     "Gemma 3": Deviation(
-        frozenset({"one image", "two images"}),
+        frozenset({"one image", "another image", "two images"}),
         "on CPU vLLM lets image tokens see only those before them, transformers the whole image",
         causal,
     ),
@@ -113,12 +122,21 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def engine(tiny: Tiny) -> Iterator[Any]:
-    opened = OpenVllm(str(tiny.folder))()
-    yield opened
-    opened.close()
-    del opened
-    gc.collect()  # an engine holds its cache until the cycles through it are found
+def elsewhere() -> Iterator[ProcessPoolExecutor]:
+    """One process for the engines of all families, one after the other."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=hasten_vllm) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def answers(tiny: Tiny, elsewhere: ProcessPoolExecutor) -> dict[str, dict[str, Response]]:
+    """By sampling, then by prompt."""
+    asked = {
+        sampling: ([request(prompt, images) for prompt, images in PROMPTS.items()], SAMPLINGS[sampling])
+        for sampling in SAMPLINGS
+    }
+    answered = elsewhere.submit(ask_vllm, tiny.folder, list(asked.values())).result()
+    return {name: {one.id: one for one in responses} for name, responses in zip(asked, answered, strict=True)}
 
 
 def request(one: str, images: tuple[bytes, ...], seed: int = 5) -> Request:
@@ -129,12 +147,6 @@ def decoded(data: bytes) -> Any:
     from PIL import Image
 
     return Image.open(io.BytesIO(data))
-
-
-def ask(engine: Any, prompts: dict[str, tuple[bytes, ...]], sampling: Sampling) -> dict[str, Response]:
-    responses = list(engine.generate([request(one, images) for one, images in prompts.items()], sampling))
-    assert {response.id: response.error for response in responses} == dict.fromkeys(prompts)
-    return {response.id: response for response in responses}
 
 
 def alike(a: Completion, b: Completion) -> bool:
@@ -155,7 +167,7 @@ def test_a_prompt_holds_the_image_tokens_of_its_images(tiny: Tiny) -> None:
         name: int((tiny.inputs(images)["input_ids"] == tiny.model.config.image_token_id).sum())
         for name, images in PROMPTS.items()
     }
-    assert held == {"text": 0, "one image": one, "two images": two}
+    assert held == {"text": 0, "one image": one, "another image": one, "two images": two}
 
 
 def test_a_prompt_opens_once(tiny: Tiny) -> None:
@@ -165,29 +177,28 @@ def test_a_prompt_opens_once(tiny: Tiny) -> None:
         assert ids[0] == begin and begin not in ids[1:]
 
 
-def test_every_request_gets_n_answers(engine: Any) -> None:
-    answers = ask(engine, PROMPTS, Sampling(n=2, temperature=1.0, max_tokens=8))
-    for answer in answers.values():
+def test_every_request_gets_n_answers(answers: dict[str, dict[str, Response]]) -> None:
+    assert {prompt: answer.error for prompt, answer in answers["two"].items()} == dict.fromkeys(PROMPTS)
+    for answer in answers["two"].values():
         first, second = answer.completions
         assert first != second
         assert all(0 < one.n_tokens <= 8 and one.logprob < 0 for one in answer.completions)
 
 
-@pytest.mark.parametrize("name", PROMPTS)
-def test_vllm_answers_as_transformers_does(tiny: Tiny, engine: Any, name: str) -> None:
-    images = PROMPTS[name]
-    (ours,) = ask(engine, {name: images}, GREEDY)[name].completions
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_vllm_answers_as_transformers_does(tiny: Tiny, answers: dict[str, dict[str, Response]], prompt: str) -> None:
+    images = PROMPTS[prompt]
+    (ours,) = answers["greedy"][prompt].completions
     deviation = DEVIATIONS.get(tiny.family.name)
-    if deviation and name in deviation.prompts:
+    if deviation and prompt in deviation.prompts:
         assert not alike(ours, tiny.greedy(tiny.inputs(images))), f"no longer true: {deviation.reason}"
         assert alike(ours, tiny.greedy(deviation.inputs(tiny, images)))
     else:
         assert alike(ours, tiny.greedy(tiny.inputs(images)))
 
 
-def test_another_image_gives_another_answer(engine: Any) -> None:
-    answers = ask(engine, {"a": (WIDE,), "b": (image(2, 1, seed=9),)}, GREEDY)
-    (a,), (b,) = (answers[key].completions for key in "ab")
+def test_another_image_gives_another_answer(answers: dict[str, dict[str, Response]]) -> None:
+    (a,), (b,) = (answers["greedy"][prompt].completions for prompt in ("one image", "another image"))
     assert abs(a.logprob - b.logprob) > 1e-2
 
 

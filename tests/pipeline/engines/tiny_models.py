@@ -1,18 +1,21 @@
 """Tiny random models of the main VLM families: the real transformers classes, processors and chat-template forms.
 
-A builder returns ``(model, processor)`` with some 10^5 parameters and a byte-level tokenizer made here, so nothing is
-downloaded. Special tokens, their places in the prompt and the begin-of-text token are those of the family's released
-checkpoints; sizes are as small as vLLM's CPU attention takes (heads of 32). Images are cut into squares of ``SIDE``
-pixels, patches are ``PATCH`` pixels wide: a square is 16 patches.
+A builder returns ``(model, processor)`` with some 10^5 parameters and a tokenizer made here, so nothing is downloaded.
+Special tokens, their places in the prompt and the begin-of-text token are those of the family's released checkpoints;
+sizes are as small as vLLM's CPU attention takes (heads of 32). Images are cut into squares of ``SIDE`` pixels, patches
+are ``PATCH`` pixels wide: a square is 16 patches.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pipeline.engines import Request, Response, Sampling
 
 SIDE = 32
 PATCH = 8
@@ -37,6 +40,29 @@ def save(family: Family, folder: Path) -> Path:
     from pipeline.export import save_for_vllm
 
     return save_for_vllm(*family.build(), folder)
+
+
+def ask_vllm(folder: Path, asked: Sequence[tuple[Sequence[Request], Sampling]]) -> list[list[Response]]:
+    """What the engine answers to each batch. To be called in a process of its own, after ``hasten_vllm``: the end of
+    one engine takes vLLM's process groups with it, and so any other engine of the process."""
+    from pipeline.engines.vllm import OpenVllm
+
+    engine = OpenVllm(str(folder))()
+    try:
+        return [list(engine.generate(requests, sampling)) for requests, sampling in asked]
+    finally:
+        engine.close()
+
+
+def hasten_vllm() -> None:
+    """Skip what costs vLLM minutes where its caches are empty, as on a new machine; the answers are the same."""
+    os.environ["TORCH_COMPILE_DISABLE"] = "1"  # the sampler, 17 s
+    os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"  # or it warns that the classes below were known already
+    from vllm import ModelRegistry
+
+    # A class that was never seen is inspected by another Python, 20 s each, unless it is registered as a class.
+    for architecture in (family.architecture for family in FAMILIES):
+        ModelRegistry.register_model(architecture, ModelRegistry.models[architecture].load_model_cls())
 
 
 def image(columns: int, rows: int, seed: int = 0) -> bytes:
