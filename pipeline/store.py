@@ -35,6 +35,7 @@ EXCLUDED = frozenset(
         "batch_size",
         "concurrency",
         "gpu_memory_utilization",
+        "late_decode",
         "max_failure_rate",
         "max_num_seqs",
         "output_dir",

@@ -17,7 +17,7 @@ Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class VllmEngine(Frozen):
     """vLLM inside the worker. With ``overlap`` the next shard's requests join while the last answers of this one are
     written; without it every shard runs alone, and log-probs repeat to the last bit. Left out, it is on where there is
-    a GPU."""
+    a GPU. ``late_decode`` turns tokens into text when an answer is finished; without it vLLM does so token by token."""
 
     kind: Literal["vllm"] = "vllm"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -28,6 +28,7 @@ class VllmEngine(Frozen):
     load_format: Literal["auto", "safetensors", "dummy"] = "safetensors"
     trust_remote_code: bool = False
     overlap: bool | None = None
+    late_decode: bool = True
     workers: Count = 1
 
 

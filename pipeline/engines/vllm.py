@@ -57,6 +57,7 @@ class OpenVllm:
     load_format: str = "safetensors"
     trust_remote_code: bool = False
     overlap: bool | None = None
+    late_decode: bool = True
 
     def __call__(self) -> VllmEngine:
         """
@@ -96,13 +97,53 @@ class OpenVllm:
         return VllmEngine(runner, self)
 
 
+@dataclass(frozen=True)
+class How:
+    """How requests are put to vLLM, and its outputs read.
+
+    With ``tokenizer``, vLLM returns token ids alone and each answer is decoded once, when it is finished: decoding
+    every token as it comes, and its log-prob's token once more, takes a quarter of a small model's time.
+    """
+
+    sampling: Sampling
+    tokenizer: Any | None
+
+    def params(self, request: Request) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            n=self.sampling.n,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            max_tokens=self.sampling.max_tokens,
+            stop=list(self.sampling.stop) or None,
+            seed=request.seed,
+            logprobs=0,  # the sampled token's own; without it there is no cumulative_logprob
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=self.tokenizer is None,
+        )
+
+    def response(self, request: Request, output: Any) -> Response:
+        done = sorted(output.outputs, key=lambda one: one.index)
+        return Response(request.id, tuple(self._completion(one) for one in done))
+
+    def _completion(self, one: Any) -> Completion:
+        reason, text = one.finish_reason or "stop", one.text
+        if self.tokenizer is not None:
+            # As vLLM does: the token that ended the answer is not part of its text.
+            ids = list(one.token_ids)[:-1] if reason == "stop" else list(one.token_ids)
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return Completion(text.strip(), len(one.token_ids), reason, float(one.cumulative_logprob or 0.0))
+
+
 class _Runner(Protocol):
     """``run`` answers every prompt that ``make`` could make; may be called from several threads."""
 
     config: Any
 
     def run(
-        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], sampling: Sampling
+        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], how: How
     ) -> Iterator[Response]: ...
 
     def unfinished(self) -> int: ...
@@ -121,7 +162,7 @@ class VllmEngine:
         self._processor = AutoProcessor.from_pretrained(
             runner.config.model, revision=runner.config.revision, trust_remote_code=spec.trust_remote_code
         )
-        tokenizer = getattr(self._processor, "tokenizer", self._processor)
+        self._tokenizer = tokenizer = getattr(self._processor, "tokenizer", self._processor)
         # vLLM adds it to every prompt; a template that writes it as well would double it (Gemma 3, Idefics3).
         self._doubled = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("").input_ids else None
         self._tokens = 0
@@ -129,7 +170,9 @@ class VllmEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
         """Responses as they finish. Bad requests are answered with unreadable_image, empty_prompt, prompt_too_long or
         bad_request."""
-        for response in self._runner.run(requests, self._prompt, sampling):
+        late = self._spec.late_decode and not sampling.stop  # to find a stop string, vLLM must see the text
+        how = How(sampling, self._tokenizer if late else None)
+        for response in self._runner.run(requests, self._prompt, how):
             self._tokens += sum(one.n_tokens or 0 for one in response.completions)
             yield response
 
@@ -177,7 +220,7 @@ class Alone:
         self._lock = threading.Lock()
 
     def run(
-        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], sampling: Sampling
+        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], how: How
     ) -> Iterator[Response]:
         ready: list[tuple[Request, Prompt]] = []
         for request in requests:  # decoded before the lock is taken: the other thread may be generating
@@ -187,9 +230,9 @@ class Alone:
             else:
                 ready.append((request, prompt))
         with self._lock:
-            yield from self._run(ready, sampling)
+            yield from self._run(ready, how)
 
-    def _run(self, ready: Sequence[tuple[Request, Prompt]], sampling: Sampling) -> Iterator[Response]:
+    def _run(self, ready: Sequence[tuple[Request, Prompt]], how: How) -> Iterator[Response]:
         engine = self._llm.llm_engine
         # What earlier shards left in the cache would change the shape of this one's prefills, and so its last bits.
         self._llm.reset_prefix_cache()
@@ -197,7 +240,7 @@ class Alone:
         try:
             for request, prompt in ready:
                 try:
-                    (one,) = self._llm.enqueue([prompt], [_params(request, sampling)], use_tqdm=False)
+                    (one,) = self._llm.enqueue([prompt], [how.params(request)], use_tqdm=False)
                 except _refusals() as error:
                     yield _refusal(request, error)
                 else:
@@ -206,7 +249,7 @@ class Alone:
             while waiting:
                 for output in engine.step():
                     if output.finished:
-                        yield _response(waiting.pop(_external(output.request_id)), output)
+                        yield how.response(waiting.pop(_external(output.request_id)), output)
         finally:
             if waiting:  # an exception, or the caller stopped reading: leave nothing behind for the next shard
                 engine.abort_request(list(waiting))
@@ -239,7 +282,7 @@ class Overlapping:
         self.config = self._llm.model_config
 
     def run(
-        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], sampling: Sampling
+        self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], how: How
     ) -> Iterator[Response]:
         answered: queue.SimpleQueue[Future[Response]] = queue.SimpleQueue()
         pending: set[Future[Response]] = set()
@@ -251,13 +294,13 @@ class Overlapping:
 
         try:
             for request in requests:
-                while len(pending) >= max(1, self._ahead // sampling.n):
+                while len(pending) >= max(1, self._ahead // how.sampling.n):
                     yield take()
                 prompt = make(request)
                 if isinstance(prompt, Response):
                     yield prompt
                     continue
-                future = asyncio.run_coroutine_threadsafe(self._answer(request, prompt, sampling), self._loop)
+                future = asyncio.run_coroutine_threadsafe(self._answer(request, prompt, how), self._loop)
                 pending.add(future)
                 future.add_done_callback(answered.put)
             while pending:
@@ -266,14 +309,14 @@ class Overlapping:
             for future in pending:  # an exception, or the caller stopped reading
                 future.cancel()
 
-    async def _answer(self, request: Request, prompt: Prompt, sampling: Sampling) -> Response:
+    async def _answer(self, request: Request, prompt: Prompt, how: How) -> Response:
         number = str(next(self._numbers))
         try:
             # FINAL_ONLY: there is one output, with all n answers.
-            (output,) = [one async for one in self._llm.generate(prompt, _params(request, sampling), number)]
+            (output,) = [one async for one in self._llm.generate(prompt, how.params(request), number)]
         except _refusals() as error:
             return _refusal(request, error)
-        return _response(request, output)
+        return how.response(request, output)
 
     def unfinished(self) -> int:
         count: int = self._llm.get_num_unfinished_requests()
@@ -307,35 +350,6 @@ def _refusal(request: Request, error: Exception) -> Response:
     text = _first_line(error)
     too_long = any(word in text.lower() for word in ("longer than", "maximum model length", "context length"))
     return Response(request.id, error_type="prompt_too_long" if too_long else "bad_request", error=text)
-
-
-def _params(request: Request, sampling: Sampling) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        n=sampling.n,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_tokens=sampling.max_tokens,
-        stop=list(sampling.stop) or None,
-        seed=request.seed,
-        logprobs=0,  # the sampled token's own; without it there is no cumulative_logprob
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _response(request: Request, output: Any) -> Response:
-    done = sorted(output.outputs, key=lambda one: one.index)
-    return Response(
-        request.id,
-        tuple(
-            Completion(
-                one.text.strip(), len(one.token_ids), one.finish_reason or "stop", float(one.cumulative_logprob or 0.0)
-            )
-            for one in done
-        ),
-    )
 
 
 def _external(request_id: str) -> str:

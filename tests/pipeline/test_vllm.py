@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.engines import Request, Response, Sampling
+from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.engines import vllm as module
 from pipeline.engines.vllm import OpenVllm, conversation
 from pipeline.errors import EngineError
 from pipeline.scenes import draw
@@ -103,3 +105,23 @@ def test_a_reader_that_stops_leaves_the_engine_clean(vllm_engine: Any) -> None:
     next(responses)
     responses.close()
     assert ask(vllm_engine, [request(7)])["r7"].error_type is None
+
+
+@pytest.mark.parametrize(
+    "sampling", [SAMPLING, Sampling(n=2, max_tokens=4), Sampling(n=2, max_tokens=40, stop=("There",))]
+)
+def test_decoding_late_gives_the_same_text(
+    vllm_engine: Any, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
+) -> None:
+    requests = [request(i) for i in range(6)]
+    late = ask(vllm_engine, requests, sampling)
+    monkeypatch.setattr(vllm_engine, "_spec", replace(vllm_engine._spec, late_decode=False))
+    assert ask(vllm_engine, requests, sampling) == late
+    reasons = {c.finish_reason for answer in late.values() for c in answer.completions}
+    assert reasons & {"stop"} or sampling.max_tokens == 4
+    # The control: a decoder that forgets the rule about the last token is found out.
+    monkeypatch.setattr(module.How, "response", lambda self, r, output: Response(r.id, tuple(
+        Completion(str(one.text)[1:], len(one.token_ids), one.finish_reason, float(one.cumulative_logprob))
+        for one in output.outputs
+    )))  # fmt: skip
+    assert ask(vllm_engine, requests, sampling) != late
