@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.config import Recipe
     from pipeline.plan import Plan
     from pipeline.store import Run
 
@@ -123,8 +122,9 @@ def _tell(plan: Plan, explain: bool) -> None:
 
 def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
     from pipeline import plan as steps
+    from pipeline import report
     from pipeline.executor import Executor
-    from pipeline.files import write_text
+    from pipeline.files import read_text, write_text
     from pipeline.stages.publish import FOLDER
     from pipeline.store import Run
     from training import job
@@ -133,6 +133,7 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     plan.preflight()
     recipe, run = plan.recipe, Run(plan.recipe.run_dir)
     # Interrupted here, an old summary would describe data that no longer exists.
+    before = read_text(run.path / "summary.json")
     (run.path / "summary.json").unlink(missing_ok=True)
     pairs = 0
     with Executor(run, recipe.max_failure_rate, recipe.shard_retries) as executor:
@@ -150,8 +151,15 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
             steps.run_stage(executor, plan.answers("eval-after", trained), resume)
     evaluation = job.evaluate(plan, run)
     summary = {"stages": _stages(plan, run), "pairs": pairs, "evaluation": evaluation}
-    write_text(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
-    _finish(run, recipe, command, evaluation)
+    text = json.dumps(summary, indent=2) + "\n"
+    page = run.path / "report.html"
+    # The seconds are in the summary: if it is the same, nothing was done, and a report of a million prompts takes time.
+    if text != before:
+        page.unlink(missing_ok=True)
+    write_text(run.path / "summary.json", text)
+    if not page.is_file():
+        report.write(run.path, recipe.model_dump(mode="json"), " ".join(command))
+    _show(page, evaluation)
 
 
 def _add_seconds(run: Run, stage: str, seconds: float, rows: int) -> None:
@@ -166,13 +174,10 @@ def _stages(plan: Plan, run: Run) -> dict[str, dict[str, Any]]:
     return {r.stage: {key: asdict(r)[key] for key in ("seconds", "rows", "failed")} for r in records}
 
 
-def _finish(run: Run, recipe: Recipe, command: list[str], evaluation: dict[str, Any]) -> None:
+def _show(path: Path, evaluation: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline import report
-
-    path = report.write(run.path, recipe.model_dump(mode="json"), " ".join(command))
     console = Console()
     if evaluation:
         table = Table("metric", *evaluation)

@@ -63,7 +63,11 @@ def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch:
     assert "chair_i" in first.output and "report.html" in first.output
     assert (run.path / "report.html").is_file()
 
+    page = (run.path / "report.html").stat().st_mtime_ns
+    assert "before" in (run.path / "report.html").read_text()
     assert invoke(path).exit_code == 0 and len(trained) == 1  # nothing to do
+    assert (run.path / "report.html").stat().st_mtime_ns == page
+    assert json.loads((run.path / "summary.json").read_text()) == summary
     assert "every stage up to pair holds" in invoke(path, "--explain").output
 
     explained = invoke(path, "pair.margin=0.75", "--explain").output
