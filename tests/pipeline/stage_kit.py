@@ -24,7 +24,7 @@ from pipeline.tables import CANDIDATES, OK, PROMPTS
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), *((n, pa.string()) for n in OK)])
 
 
-def recipe(tmp: Path, **changes: Any) -> Recipe:
+def recipe(tmp: Path | str, **changes: Any) -> Recipe:
     """A recipe that needs no model: scripted answers about four scenes."""
     values: dict[str, Any] = {
         "name": "run",
@@ -134,7 +134,7 @@ class NoModel:
         return {}
 
 
-def generated(tmp: Path, **changes: Any) -> Any:
+def generated(tmp: Path | str, **changes: Any) -> Any:
     """A run up to its pairs; scripted, and formulas only, so without Ray."""
     from pipeline.engines.scripted import ScriptedEngine
     from pipeline.executor import Executor, process_shard

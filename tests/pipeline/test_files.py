@@ -9,11 +9,12 @@ from typing import Any
 
 import fsspec
 import pytest
-from stage_kit import Double, put_prompts
+from stage_kit import Double, generated, put_prompts, recipe
 
-from pipeline import files
+from pipeline import files, report
 from pipeline.errors import StoreError
 from pipeline.executor import Executor
+from pipeline.plan import Plan, publish_run
 from pipeline.store import Run, Survey
 
 
@@ -88,3 +89,17 @@ def test_trees_are_moved_and_removed(place: str) -> None:
     files.remove_tree(root / "new")
     files.remove_tree(root / "new")  # one that is not there is fine
     assert files.names(root) == []
+
+
+def test_a_run_on_an_object_store_publishes_the_bytes_of_a_local_one(tmp_path: Path) -> None:
+    published = []
+    for place in (tmp_path, f"memory://bucket/{tmp_path.name}"):
+        run = generated(place)
+        done, _ = publish_run(Plan(recipe(place)), run, ["command"])
+        assert done.pairs > 0 and not done.reused
+        assert publish_run(Plan(recipe(place)), run, ["command"])[0].reused
+        report.write(run.path, {}, "command")
+        names = [f"{part}/{name}" for part in ("pairs", "candidates") for name in files.names(done.path / part)]
+        published.append({name: (done.path / name).read_bytes() for name in [*names, "README.md", "dataset_dict.json"]})
+        assert files.names(run.path).count("dataset.partial") == 0
+    assert published[0] == published[1] and len(published[0]) == 8
