@@ -24,7 +24,7 @@ check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Rebuild the built-in models from nothing (resumable; about 40 minutes on 2 idle cores by its parts).
+# Rebuild the built-in models from nothing (resumable; by its parts 53 minutes on 2 idle cores).
 models: install
 	$(BIN)/python -m pipeline.scenes.build
 	$(BIN)/python -m pipeline.scenes.measure
