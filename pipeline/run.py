@@ -135,14 +135,12 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     # Interrupted here, an old summary would describe data that no longer exists.
     before = read_text(run.path / "summary.json")
     (run.path / "summary.json").unlink(missing_ok=True)
-    pairs = 0
     with Executor(run, recipe.max_failure_rate, recipe.shard_retries) as executor:
         steps.generate(plan, executor, resume, wanted)
         if "publish" in wanted:
             published, seconds = steps.publish_run(plan, run, command)
             _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)
             typer.echo(f"{published.pairs} pairs in {published.path}", err=True)
-            pairs = published.pairs
         if recipe.train is not None and "train" in wanted:
             executor.close()  # the trainer needs the memory
             job.train(plan, run, run.path / FOLDER, resume)
@@ -150,6 +148,8 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
         if plan.held is not None and trained is not None and "evaluate" in wanted:
             steps.run_stage(executor, plan.answers("eval-after", trained), resume)
     evaluation = job.evaluate(plan, run)
+    published_before = run.record("publish")
+    pairs = published_before.extras.get("pairs", 0) if published_before is not None else 0
     summary = {"stages": _stages(plan, run), "pairs": pairs, "evaluation": evaluation}
     text = json.dumps(summary, indent=2) + "\n"
     page = run.path / "report.html"

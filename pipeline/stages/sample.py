@@ -53,11 +53,12 @@ class SampleStage:
         return {"seed": self.seed, "on_policy": self.on_policy, **own, **template, "model_identity": self._identity()}
 
     def salvages(self, options: Mapping[str, Any]) -> bool:
-        """With a higher ``max_tokens``, only the answers that were cut off are asked for again."""
+        """With a higher ``max_tokens``, only the answers that were cut off are asked for again. Which model is to be
+        trained says nothing about an answer but ``on_policy``."""
         from pipeline.store import relevant
 
         now = relevant(self.options())
-        rest = {key for key in {*now, *options} if now.get(key) != options.get(key)} - {"max_tokens"}
+        rest = {key for key in {*now, *options} if now.get(key) != options.get(key)} - {"max_tokens", "on_policy"}
         return not rest and now["max_tokens"] >= options["max_tokens"]
 
     def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:

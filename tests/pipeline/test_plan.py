@@ -121,6 +121,9 @@ def test_only_the_named_stages_run(tmp_path: Path, ray_cluster: None) -> None:
     assert "never ran" in planned and "5 of 5" in planned
     invoke(path, "--stages", "score, pair, publish")
     assert (run.path / "dataset" / "README.md").is_file()
+    pairs = json.loads((run.path / "summary.json").read_text())["pairs"]
+    invoke(path, "--stages", "pair")
+    assert json.loads((run.path / "summary.json").read_text())["pairs"] == pairs > 0
     lost = runner.invoke(
         module.app, [str(path), "pair.margin=9", "--stages", "publish", f"output_dir={tmp_path / 'x'}"]
     )

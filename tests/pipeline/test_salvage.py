@@ -4,7 +4,7 @@ would have made."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,14 @@ def test_any_other_change_asks_for_everything_again(run: Run, changes: dict[str,
     again = Seeded()
     sample(run, stage(**changes), again)
     assert len(again.asked) == 8 and run.earlier("sample", 0) is None
+
+
+def test_training_another_model_asks_for_nothing_again(run: Run) -> None:
+    before = sample(run, stage(), Seeded()).to_pylist()
+    again = Seeded()
+    after = sample(run, replace(stage(), on_policy=True), again).to_pylist()
+    assert again.asked == []
+    assert [[{**c, "on_policy": True} for c in row["candidates"]] for row in before] == [r["candidates"] for r in after]
 
 
 def test_answers_that_are_still_cut_are_not_asked_for_for_ever(run: Run) -> None:
