@@ -9,10 +9,8 @@ find out that there is nothing to do.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import output
 import yaml
 
 from pipeline.scenes import draw
@@ -87,11 +86,10 @@ def _peak_kb(pid: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output.parser(__doc__)
     parser.add_argument("--prompts", type=int, default=100_000)
     parser.add_argument("--shard-size", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orchestration-") as name:
         folder = Path(name)
@@ -111,14 +109,10 @@ def main() -> None:
         "stages_s": {stage: round(one["seconds"], 2) for stage, one in stages["stages"].items()},
         "driver_peak_mb": round(peak, 1),
         "resume_decision_s": round(resumed, 2),
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
+        **output.MACHINE,
         "shard_size": options.shard_size,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    output.tell(result, options.json)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,16 @@ below it, summed once a second; looking costs the run some time of its own.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import output
 import psutil
 
 
@@ -32,9 +31,7 @@ def memory_gb(pid: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = output.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="quickstart-") as folder:
         command = [sys.executable, "-m", "pipeline.run", f"output_dir={folder}"]
         started, peak = time.monotonic(), 0.0
@@ -47,11 +44,7 @@ def main() -> None:
         seconds = time.monotonic() - started
         summary = json.loads((Path(folder) / "quickstart" / "summary.json").read_text())
     result = {"seconds": round(seconds, 1), "peak_memory_gb": round(peak, 2), "pairs": summary["pairs"]}
-    result |= {"cpus": os.cpu_count(), "machine": platform.machine()}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    output.tell({**result, **output.MACHINE}, options.json)
 
 
 if __name__ == "__main__":

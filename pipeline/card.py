@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,38 +19,30 @@ from jinja2 import Environment, StrictUndefined
 
 from pipeline import mask
 from pipeline.config.load import flatten
-from pipeline.findings import (
-    OF_ONE_MODEL,
-    PAIRED,
-    STAGES,
-    UNFINISHED,
-    Example,
-    Findings,
-    Kind,
-    Lengths,
-    Spread,
-    collect,
-)
-from pipeline.store import Record
+from pipeline.findings import OF_ONE_MODEL, PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, collect, steps
+from pipeline.joined import STAGES, Example
+from pipeline.store import Record, Run
 from pipeline.tally import Tally
 
 TEMPLATE = Path(__file__).parents[1] / "data_cards" / "template.md"
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+EXAMPLES = 3
 _BAR_WIDTH = 24
 _BINS = 8
 
 
-def render(run_dir: Path, recipe: Mapping[str, Any], command: str) -> str:
+def render(run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Findings | None = None) -> str:
     """The card as Markdown with a Hugging Face YAML header.
 
     ``recipe`` is the run's recipe as plain data, ``command`` what made the run. Values of secret-looking options are
-    masked in both; no environment variable is read.
+    masked in both; no environment variable is read. ``findings`` are those of ``run_dir`` if they are known already.
 
     Raises:
         InputError: ``run_dir`` has no source table (see ``pipeline.findings.collect``).
     """
-    findings = collect(run_dir, examples=3, with_images=False)
+    findings = findings or collect(run_dir)
+    records = _data_records(Run(run_dir))
     recipe = mask.options(recipe)
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -64,16 +56,16 @@ def render(run_dir: Path, recipe: Mapping[str, Any], command: str) -> str:
         sources=_most(findings.sources),
         models=model_rows(findings),
         on_policy_pairs=_on_policy_pairs(findings.paired),
-        trusted=sorted({model for record in _data_records(findings) for model in trusted(record.options)}),
+        trusted=sorted({model for record in records for model in trusted(record.options)}),
         sampling=_flat(recipe.get("sample", {})),
         seed=recipe.get("seed"),
         pairing=_flat(recipe.get("pair", {})),
-        stages=[_stage_row(record) for record in _data_records(findings)],
+        stages=[_stage_row(record) for record in records],
         histograms={name: histogram(spread) for name, spread in findings.scores.items() if spread.every},
         lengths=_lengths(findings.lengths),
-        examples=[_example(example) for example in findings.examples],
+        examples=[_example(example) for example in findings.some(EXAMPLES)],
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=110).rstrip(),
-        versions=versions(findings),
+        versions=versions(records),
         command=mask.text(command),
         mask=mask,
     )
@@ -207,9 +199,9 @@ def histogram(spread: Spread) -> list[Bin]:
     return [Bin(label, every[i], chosen[i], rejected[i], _bar(every[i] / max(every))) for i, label in enumerate(labels)]
 
 
-def versions(findings: Findings) -> dict[str, str]:
+def versions(records: Sequence[Record]) -> dict[str, str]:
     """Package versions as the stages recorded them; of several, the last stage's."""
-    recorded = {name: version for record in _data_records(findings) for name, version in record.libraries.items()}
+    recorded = {name: version for record in records for name, version in record.libraries.items()}
     return dict(sorted(recorded.items()))
 
 
@@ -231,10 +223,9 @@ def _header(findings: Findings, recipe: Mapping[str, Any]) -> str:
     return yaml.safe_dump(header, sort_keys=False).rstrip()
 
 
-def _data_records(findings: Findings) -> list[Record]:
+def _data_records(run: Run) -> list[Record]:
     """Only of stages that made the data: what was trained or evaluated since must not change a dataset's card."""
-    made = (stage for stage in findings.stages if stage in STAGES or stage.startswith(OF_ONE_MODEL))
-    return [findings.stages[stage] for stage in made]
+    return [record for step, record in steps(run).items() if step in STAGES or step.startswith(OF_ONE_MODEL)]
 
 
 def _stage_row(record: Record) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A run as one HTML file to send to a colleague: result, plots, pairs with their images; it loads nothing from outside.
 
-Reads the run's tables through ``pipeline.findings``; besides them, where they exist:
+Shows the findings of the run's tables (``pipeline.findings``); besides them, where they exist:
 
 - ``summary.json``: ``{"before": {metric: value}, "after": {metric: value}}`` with the metrics of
   ``training.evaluation.summarise``; other names work too, the first is the baseline;
@@ -25,12 +25,13 @@ from markupsafe import Markup
 from pipeline import images, mask
 from pipeline.card import model_rows, outcome_rows, plain
 from pipeline.files import write_text
-from pipeline.findings import Example, Findings, collect
+from pipeline.findings import Findings, collect, steps
+from pipeline.joined import Example, pictures
+from pipeline.store import Record, Run
 from reward.objects import judge
 from reward.vocabulary import Vocabulary
 
 TEMPLATES = Path(__file__).parent / "templates"
-PAIRS = 24
 #: Pictures beyond this many bytes are shown reduced; smaller ones byte for byte.
 _LARGEST_IMAGE = 150_000
 
@@ -75,18 +76,21 @@ def write(
     recipe: Mapping[str, Any] | None = None,
     command: str | None = None,
     vocabulary: Vocabulary | None = None,
+    findings: Findings | None = None,
 ) -> Path:
     """Write ``run_dir/report.html`` and return its path.
 
     ``recipe`` (plain data) defaults to ``run_dir/recipe.yaml``, else to the options the stages have recorded.
     Without ``command`` the report points to the dataset's card. ``vocabulary`` finds the hallucinated words to mark; it
-    defaults to that of the scenes if their scores were computed with it.
+    defaults to that of the scenes if their scores were computed with it. ``findings`` are those of ``run_dir`` if they
+    are known already.
 
     Raises:
         InputError: ``run_dir`` has no source table.
     """
-    findings = collect(run_dir, PAIRS)
-    recipe = mask.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded(findings))
+    run, findings = Run(run_dir), findings or collect(run_dir)
+    records, shown = steps(run), pictures(run, findings.examples)
+    recipe = mask.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded(records))
     names, evaluations = _evaluations(run_dir)
     rows = comparison(evaluations) if evaluations else []
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
@@ -101,8 +105,11 @@ def write(
         rows=rows,
         counts=_evaluation_counts(evaluations),
         plots=_plots(findings, rows, names, run_dir),
-        cards=[_card(example, vocabulary or _vocabulary(findings)) for example in findings.examples],
-        stages=[_timing(findings, stage) for stage in findings.stages],
+        cards=[
+            _card(example, shown.get(example.id, ()), vocabulary or _vocabulary(findings))
+            for example in findings.examples
+        ],
+        stages=[_timing(run, record) for record in records.values()],
         outcomes=outcome_rows(findings),
         models=model_rows(findings),
         secrets=mask,
@@ -225,7 +232,7 @@ def _training(run_dir: Path) -> tuple[list[float], dict[str, dict[str, list[floa
     return [float(row["step"]) for row in rows], {title: series for title, series in panels.items() if series}
 
 
-def _card(example: Example, vocabulary: Vocabulary | None) -> dict[str, Any]:
+def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | None) -> dict[str, Any]:
     facts = example.facts or {}
     names = [
         f"{thing['name']} × {thing['count']}" if (thing["count"] or 0) > 1 else thing["name"]
@@ -237,7 +244,7 @@ def _card(example: Example, vocabulary: Vocabulary | None) -> dict[str, Any]:
     return {
         "id": example.id,
         "source": example.source,
-        "images": [(*_data_uri(image), alt) for image in example.images],
+        "images": [(*_data_uri(image), alt) for image in shown],
         "prompt": example.prompt,
         "answer": facts.get("answer"),
         "objects": ", ".join(names),
@@ -287,19 +294,16 @@ def _data_uri(image: bytes) -> tuple[str, bool]:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}", small
 
 
-def _timing(findings: Findings, stage: str) -> dict[str, Any]:
-    record = findings.stages[stage]
-    rate = record.rows / record.seconds if record.seconds else None
-    expected = (
-        findings.shards["eval-source" if stage.startswith("eval-") else "source"] if findings.shards[stage] else 0
-    )
+def _timing(run: Run, record: Record) -> dict[str, Any]:
+    done = len(run.shards(record.stage))
+    expected = len(run.shards("eval-source" if record.stage.startswith("eval-") else "source")) if done else 0
     return {
-        "stage": stage,
-        "shards": f"{findings.shards[stage]} of {expected}" if expected else "–",
+        "stage": record.stage,
+        "shards": f"{done} of {expected}" if expected else "–",
         "rows": record.rows,
         "failed": record.failed,
         "seconds": record.seconds,
-        "rate": rate,
+        "rate": record.rows / record.seconds if record.seconds else None,
         "state": "finished" if record.finished else "not finished",
         "fingerprint": record.fingerprint,
     }
@@ -339,8 +343,8 @@ def _saved_recipe(run_dir: Path) -> dict[str, Any] | None:
     return recipe if isinstance(recipe, dict) else None
 
 
-def _recorded(findings: Findings) -> dict[str, Any]:
-    return {stage: dict(record.options) for stage, record in findings.stages.items()}
+def _recorded(records: Mapping[str, Record]) -> dict[str, Any]:
+    return {step: dict(record.options) for step, record in records.items()}
 
 
 def _json_or_none(text: str) -> Any:

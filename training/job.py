@@ -19,7 +19,7 @@ from pipeline.files import absolute, is_local, write_text
 from pipeline.plan import Held, Plan
 from pipeline.stages.publish import FOLDER
 from pipeline.store import Record, Run, changes, make_record
-from training.config import make_config
+from training.config.load import make_config
 from training.errors import ConfigError as TrainConfigError
 from training.evaluation.config import EvaluateConfig
 from training.evaluation.prompts import build

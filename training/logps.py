@@ -1,135 +1,122 @@
 """Response log-probs of a batch, in one forward pass.
 
-Two savings, each exact: the vision tower runs once per distinct image of the batch instead of once per row
-(``share_images``, optionally remembered in a ``FeatureCache``), and the LM head runs only on the columns that hold a
-response in at least one row.
+Four savings, each exact and each with a switch in ``Forward``: a pair's prompt and image run once for all its answers,
+the vision tower runs once per distinct image, the language-model head runs on response positions only, and in pieces.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
-from training.batch import PairBatch, stack_images
-from training.model import accepts, unwrapped
+from training.batch import PairBatch
+from training.features import FeatureCache, image_inputs
+from training.layout import Padded, Row, pack, pad
+from training.model import unwrapped
+from training.positions import position_ids
 
-#: Model types whose ``forward`` takes ``mm_encoder_outputs`` with one [tokens, width] tensor per image in
-#: ``pooler_output``, checked by test. Others run the tower on every row.
-SHARES_FEATURES = frozenset({"llava"})
 
+@dataclass(frozen=True)
+class Forward:
+    """How a forward pass runs. ``dtype`` is its autocast dtype; log-probs are always computed in float32.
 
-@dataclass
-class FeatureCache:
-    """Image features kept between batches, on the model's device, up to ``budget`` bytes; frozen towers only.
-
-    Nothing is ever evicted: once full, further images are computed each time.
+    ``head_chunk`` is the number of response tokens per pass through the head (None: all at once);
+    ``response_only=False`` runs it on every position, as TRL does on a CPU.
     """
 
-    budget: int
-    features: dict[str, Tensor] = field(default_factory=dict)
-    used: int = 0
+    dtype: torch.dtype = torch.float32
+    share_prefix: bool = True
+    share_images: bool = True
+    head_chunk: int | None = None
+    response_only: bool = True
+    padding: int = 0
+    cache: FeatureCache | None = None
 
-    @classmethod
-    def half_of_free_memory(cls, device: torch.device) -> FeatureCache:
-        """A cache that may take half of what is free on ``device`` now."""
-        if device.type == "cuda":
-            free = torch.cuda.mem_get_info(device)[0]
-        else:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return cls(budget=free // 2)
-
-    def add(self, key: str, value: Tensor) -> None:
-        """Remember ``value`` if it fits."""
-        size = value.numel() * value.element_size()
-        if self.used + size <= self.budget:
-            self.features[key] = value
-            self.used += size
+    @property
+    def naive(self) -> Forward:
+        """The same forward pass without any saving."""
+        return replace(self, share_prefix=False, share_images=False, head_chunk=None, response_only=False, cache=None)
 
 
-def sequence_logps(
-    model: nn.Module,
-    batch: PairBatch,
-    dtype: torch.dtype = torch.float32,
-    share_images: bool = True,
-    cache: FeatureCache | None = None,
-) -> Tensor:
-    """log p(response | images, prompt) of each row, float32 [N], summed over the response's tokens."""
-    return token_logps(model, batch, dtype, share_images, cache).sum(dim=1)
+def sequence_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()) -> Tensor:
+    """log p(response | images, prompt), float32 [branches, B], summed over the response's tokens."""
+    layout, logps = token_logps(model, batch, forward)
+    return layout.sums(logps)[batch.order.to(logps.device)]
 
 
-def token_logps(
-    model: nn.Module,
-    batch: PairBatch,
-    dtype: torch.dtype = torch.float32,
-    share_images: bool = True,
-    cache: FeatureCache | None = None,
-) -> Tensor:
-    """Per-token log-probs, float32 [N, T-1]: entry t is log p(token t+1 | tokens <= t), 0 outside the response.
-
-    ``dtype`` is the autocast dtype of the forward pass; the log-softmax is always float32.
-    """
-    targets = batch.response_mask[:, 1:]
-    columns = targets.any(dim=0).nonzero().squeeze(1)
-    with torch.autocast(batch.input_ids.device.type, dtype, enabled=dtype != torch.float32):
+def token_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()) -> tuple[Any, Tensor]:
+    """The layout and its entries' log-probs, float32 [E]."""
+    device = next(model.parameters()).device
+    layout: Any
+    inputs: dict[str, Any]
+    if forward.share_prefix:
+        layout = pack(batch.groups)
         inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            **batch.token_keys,
-            **_image_inputs(model, batch, share_images, cache),
+            "input_ids": layout.ids[None].to(device),
+            "position_ids": position_ids(model, layout, batch.prompts).to(device),
+            # Taken as it is because it has four axes; ``attention.attend`` needs none.
+            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+            "prefix_groups": layout.groups,
         }
-        if accepts(model, "logits_to_keep"):
-            logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits  # [N, columns, V]
-        else:
-            logits = model(**inputs, use_cache=False).logits[:, columns]
-    scored = targets[:, columns]
-    rows = logits[scored].float()  # [response tokens, V]; selected first, so that padding is never upcast
-    labels = batch.input_ids[:, 1:][:, columns][scored]
-    logps = rows.gather(1, labels[:, None]).squeeze(1) - rows.logsumexp(dim=1)
-    return torch.zeros(targets.shape, device=logps.device).masked_scatter(targets, logps)
+    else:
+        layout = pad([row for group in batch.groups for row in group], forward.padding)
+        inputs = {"input_ids": layout.ids.to(device), "attention_mask": layout.mask.to(device)}
+        inputs |= {key: value.to(device) for key, value in _token_keys(batch, layout).items()}
+        batch = _one_group_each(batch)
+    base: Any = unwrapped(model)
+    with torch.autocast(device.type, forward.dtype, enabled=forward.dtype != torch.float32):
+        images = image_inputs(model, batch, forward.share_images, forward.cache)
+        states = base.model(**inputs, **images, use_cache=False).last_hidden_state.flatten(0, 1)
+        read, targets = layout.read.to(device), layout.targets.to(device)
+        if not forward.response_only:
+            logits = base.lm_head(states)[read]
+            return layout, -cross_entropy(logits.float(), targets, reduction="none")
+        return layout, head_logps(base.lm_head, states[read], targets, forward.head_chunk)
 
 
-def can_share(model: nn.Module) -> bool:
-    """Whether image features can be handed to this model instead of pixels."""
-    config: Any = unwrapped(model).config
-    return config.model_type in SHARES_FEATURES and accepts(model, "mm_encoder_outputs")
+def head_logps(head: nn.Module, states: Tensor, targets: Tensor, chunk: int | None = None) -> Tensor:
+    """log p(targets) from hidden states [E, H], float32 [E].
+
+    More than ``chunk`` rows go through the head in pieces that are computed again in the backward pass, so no more than
+    ``chunk`` rows of logits are ever held.
+    """
+    if chunk is None or len(states) <= chunk:
+        return _head(head, states, targets)
+    pieces = zip(states.split(chunk), targets.split(chunk), strict=True)
+    again = partial(checkpoint, partial(_head, head), use_reentrant=False)
+    return torch.cat([again(piece, wanted) for piece, wanted in pieces])
 
 
-def _image_inputs(model: nn.Module, batch: PairBatch, share: bool, cache: FeatureCache | None) -> dict[str, Any]:
-    order = [index for row in batch.row_images for index in row]
-    if not order:
-        return {}
-    if share and can_share(model):
-        features = _features(model, batch, cache)
-        return {"mm_encoder_outputs": _encoder_output([features[index] for index in order])}
-    images = [image for index in order if (image := batch.images[index]) is not None]
-    return stack_images(images)
+def _head(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
+    return -cross_entropy(head(states).float(), targets, reduction="none")
 
 
-def _features(model: nn.Module, batch: PairBatch, cache: FeatureCache | None) -> list[Tensor]:
-    """Projected features per distinct image, [tokens, width] each; with gradient only if tower or projector move."""
-    known = dict(cache.features) if cache is not None else {}
-    new = [(k, image) for k, image in zip(batch.image_keys, batch.images, strict=True) if k not in known and image]
-    if new:
-        base: Any = unwrapped(model)
-        moves = any(p.requires_grad for name, p in base.named_parameters() if not _is_language(name))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and moves):
-            computed = base.get_image_features(**stack_images([image for _, image in new])).pooler_output
-        known.update(zip((key for key, _ in new), computed, strict=True))
-        if cache is not None:
-            for key, _ in new:
-                cache.add(key, known[key].clone())  # clone: a view would keep the whole batch's tensor alive
-    return [known[key] for key in batch.image_keys]
+def _token_keys(batch: PairBatch, layout: Padded) -> dict[str, Tensor]:
+    """The processor's further per-token outputs, int64 [S, T] each, 0 on responses and padding."""
+    rows = [prompt for group, prompt in zip(batch.groups, batch.prompts, strict=True) for _ in group]
+    found = {key: torch.zeros_like(layout.ids) for prompt in rows for key in prompt.keys}
+    for i, prompt in enumerate(rows):
+        for key, values in prompt.keys.items():
+            found[key][i, : len(values)] = torch.tensor(values)
+    return found
 
 
-def _is_language(name: str) -> bool:
-    return "language_model" in name or "lm_head" in name
-
-
-def _encoder_output(features: list[Tensor]) -> dict[str, Any]:
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-    return {"image": BaseModelOutputWithPooling(pooler_output=features)}  # type: ignore[arg-type]
+def _one_group_each(batch: PairBatch) -> PairBatch:
+    """Images are wanted once per row where every row reads its own."""
+    spread: list[tuple[Row, Any, tuple[int, ...]]] = [
+        (row, prompt, images)
+        for group, prompt, images in zip(batch.groups, batch.prompts, batch.group_images, strict=True)
+        for row in group
+    ]
+    return replace(
+        batch,
+        groups=tuple((row,) for row, _, _ in spread),
+        prompts=tuple(prompt for _, prompt, _ in spread),
+        group_images=tuple(images for _, _, images in spread),
+    )

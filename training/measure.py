@@ -1,14 +1,26 @@
-"""What is logged for a batch of pairs, under TRL's metric names plus the image-conditional ones."""
+"""From log-probs to the loss, and what is logged for a batch of pairs: TRL's metric names plus those of the terms."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from training.batch import Branch
 from training.config import TrainConfig
-from training.objectives import dpo, mdpo, reward
-from training.policy import PairLogps
+from training.objectives import (
+    Responses,
+    anchor_term,
+    image_term,
+    lower_anchor_term,
+    margin_term,
+    preference,
+    reward,
+    symmetric_term,
+)
+from training.policy import Logps, branches
 
 _ALWAYS = (
     "loss",
@@ -28,11 +40,21 @@ _IMAGE = (
     "loss/image",
     "loss/anchor",
 )
+_SYMMETRIC = ("loss/response", "loss/symmetric", "loss/anchor", "loss/margin", "rewards/symmetric_accuracies")
+
+#: What is trained on, each with its weight of ``config.weights``.
+_TERMS = {
+    "dpo": ("response",),
+    "mdpo": ("response", "image", "anchor"),
+    "symmpo": ("response", "symmetric", "anchor", "margin"),
+}
 
 
 def metric_names(config: TrainConfig) -> tuple[str, ...]:
     """The metrics that ``measure`` returns with this configuration, in order."""
-    return _ALWAYS + _IMAGE if config.needs_corrupted else _ALWAYS
+    image = _IMAGE if "corrupted" in branches(config) else ()
+    symmetric = _SYMMETRIC if config.objective == "symmpo" else ()
+    return tuple(dict.fromkeys((*_ALWAYS, *image, *symmetric)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,45 +65,75 @@ class Measured:
     metrics: dict[str, Tensor]
 
 
-def measure(policy: PairLogps, ref: PairLogps, config: TrainConfig) -> Measured:
-    """Loss and metrics per pair. Rewards carry beta; ``accuracies`` are 1.0 where the chosen side is ahead.
+def measure(
+    policy: Logps, ref: Logps, tokens: Mapping[Branch, Tensor], mean_chosen_tokens: float, config: TrainConfig
+) -> Measured:
+    """Loss and metrics per pair, on the device of the log-probs.
 
-    ``rewards/image_margins`` is r(chosen | image) - r(chosen | corrupted image): whether the preference uses the image.
+    ``policy`` and ``ref`` hold log-probs [B] of ``training.policy.branches(config)``; others are not read, a missing
+    one is a ``KeyError``. ``tokens`` holds the response tokens [B] of chosen and rejected, ``mean_chosen_tokens`` is
+    those of chosen averaged over the pairs of the whole step.
+
+    Rewards carry beta; accuracies are 1.0 where the preferred side is ahead. ``rewards/image_margins`` is
+    r(chosen | image) - r(chosen | corrupted image): whether the preference uses the image.
+    ``rewards/symmetric_accuracies`` is the share of the two images that prefer their own answer: 0, 0.5 or 1.
+    ``loss/*`` are terms before their weights.
     """
-    beta = config.beta
-    chosen = reward(policy.chosen, ref.chosen, beta)
-    rejected = reward(policy.rejected, ref.rejected, beta)
+    responses = Responses(
+        chosen=policy["chosen"],
+        rejected=policy["rejected"],
+        ref_chosen=ref["chosen"],
+        ref_rejected=ref["rejected"],
+        chosen_tokens=tokens["chosen"],
+        rejected_tokens=tokens["rejected"],
+        mean_chosen_tokens=mean_chosen_tokens,
+    )
+    rewards = {branch: reward(policy[branch], ref[branch], config.beta) for branch in branches(config)}
+    chosen, rejected = rewards["chosen"], rewards["rejected"]
+    terms = {
+        "response": preference(responses, config.loss_type, config.loss_weights, config.beta, config.label_smoothing)
+    }
     metrics = {
         "rewards/chosen": chosen,
         "rewards/rejected": rejected,
         "rewards/accuracies": (chosen > rejected).float(),
         "rewards/margins": chosen - rejected,
-        "logps/chosen": policy.chosen,
-        "logps/rejected": policy.rejected,
+        "logps/chosen": policy["chosen"],
+        "logps/rejected": policy["rejected"],
     }
-    loss = dpo(policy.chosen, policy.rejected, ref.chosen, ref.rejected, beta)
-    if policy.corrupted is not None and ref.corrupted is not None:
-        corrupted = reward(policy.corrupted, ref.corrupted, beta)
-        terms = mdpo(
-            policy.chosen,
-            policy.rejected,
-            policy.corrupted,
-            ref.chosen,
-            ref.rejected,
-            ref.corrupted,
-            beta,
-            config.anchor_delta,
-        )
+    if "corrupted" in rewards:
+        corrupted = rewards["corrupted"]
+        terms |= {"image": image_term(chosen, corrupted), "anchor": _anchors(rewards, config)}
         metrics |= {
             "rewards/chosen_corrupted": corrupted,
             "rewards/image_margins": chosen - corrupted,
             "rewards/image_accuracies": (chosen > corrupted).float(),
-            "logps/chosen_corrupted": policy.corrupted,
-            "loss/response": terms.response,
-            "loss/image": terms.image,
-            "loss/anchor": terms.anchor,
+            "logps/chosen_corrupted": policy["corrupted"],
         }
-        if config.objective == "mdpo":
-            weights = config.weights
-            loss = terms.total(weights.response, weights.image, weights.anchor)
-    return Measured(loss, {"loss": loss.detach()} | {name: value.detach() for name, value in metrics.items()})
+    if config.objective == "symmpo":
+        margin, similar_margin = chosen - rewards["contrast"], rewards["similar"] - rewards["similar_swapped"]
+        terms |= {
+            "symmetric": symmetric_term(margin, similar_margin),
+            "anchor": _anchors(rewards, config),
+            "margin": margin_term(margin, similar_margin, config.beta),
+        }
+        metrics["rewards/symmetric_accuracies"] = ((margin > 0).float() + (similar_margin > 0).float()) / 2
+
+    loss = sum(
+        (getattr(config.weights, name) * terms[name] for name in _TERMS[config.objective]),
+        start=torch.zeros_like(chosen),
+    )
+    metrics |= {"loss": loss} | {f"loss/{name}": term for name, term in terms.items()}
+    return Measured(loss, {name: metrics[name].detach() for name in metric_names(config)})
+
+
+def _anchors(rewards: Logps, config: TrainConfig) -> Tensor:
+    """The sum over ``config.anchors``. SymMPO holds the good answers of both images, so ``similar`` with ``chosen``."""
+    good: tuple[Branch, ...] = ("chosen", "similar") if config.objective == "symmpo" else ("chosen",)
+    total = torch.zeros_like(rewards["chosen"])
+    for anchor in config.anchors:
+        if anchor == "chosen":
+            total = total + sum(anchor_term(rewards[branch], config.anchor_delta) for branch in good)
+        else:
+            total = total + lower_anchor_term(rewards[anchor], config.anchor_delta)
+    return total

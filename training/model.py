@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.config import TrainConfig
-from training.errors import ModelError
+from training.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from training.data import PairDataset
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
@@ -96,6 +99,46 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def accepts(model: nn.Module, argument: str) -> bool:
     """Whether the model's own ``forward`` names this argument."""
     return argument in inspect.signature(unwrapped(model).forward).parameters
+
+
+def part_of(name: str) -> str:
+    """``vision``, ``projector`` or ``language``: which part of the model a parameter belongs to."""
+    words = name.split(".")
+    if any(tower in words for tower in _TOWERS):
+        return "vision"
+    return "projector" if any(projector in words for projector in _PROJECTORS) else "language"
+
+
+@torch.no_grad()
+def check_features(model: nn.Module, dataset: PairDataset, device: torch.device) -> None:
+    """Run the tower on one pair for every shape of image there is: features must equal placeholders.
+
+    Raises ``DataError`` naming the row: a model that silently trains on half an image is worse than none.
+    """
+    from training.batch import collate, stack_images
+
+    base: Any = model
+    token = getattr(base.config, "image_token_id", None)
+    if token is None or not hasattr(base, "get_image_features"):
+        return
+    base.to(device)
+    seen: set[Any] = set()
+    for index, pair in enumerate(dataset.pairs):
+        placeholders = pair.prompt.ids.count(token)
+        shape = (placeholders, len(pair.prompt.images), pair.prompt.grids)
+        if not pair.prompt.images or shape in seen:
+            continue
+        seen.add(shape)
+        batch = collate(dataset, [index], ("chosen",))
+        distinct = [batch.images[i] for i in batch.group_images[0]]
+        inputs = {key: value.to(device) for key, value in stack_images([i for i in distinct if i]).items()}
+        found = base.get_image_features(**inputs).pooler_output
+        features = sum(part.numel() // part.shape[-1] for part in ([found] if isinstance(found, Tensor) else found))
+        if features != placeholders:
+            raise DataError(
+                f"{pair.name}: {placeholders} image placeholders in the prompt, {features} features from the vision "
+                "tower; the processor does not belong to this model (check patch_size, image size and template)"
+            )
 
 
 def _part(model: nn.Module, names: tuple[str, ...], remedy: str) -> nn.Module:

@@ -6,12 +6,14 @@ Either way no second model is held in memory. A missing row or a value that is n
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,24 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from training.batch import Branch
 from training.config import TrainConfig
-from training.data import PairDataset
+from training.corruption import identity
+from training.data import Pair, PairDataset
 from training.errors import ReferenceCacheError
-from training.policy import PairLogps, Policy, pair_logps
+from training.policy import Logps, Policy, branches, pair_logps
+from training.schedule import micro_batches
+
+#: Looks up the reference log-probs of pairs by their indices.
+Reference = Callable[[Sequence[int]], Logps]
 
 #: Raised whenever the batch layout or the meaning of a column changes.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
-#: Log-probs in nats, summed over the response's tokens; ``corrupted`` is null for DPO without ``probe_image``.
-SCHEMA = pa.schema(
-    [("pair", pa.string()), ("chosen", pa.float32()), ("rejected", pa.float32()), ("corrupted", pa.float32())]
-)
+
+def schema(config: TrainConfig) -> pa.Schema:
+    """``pair`` and one column per branch: log-probs in nats, summed over the response's tokens."""
+    return pa.schema([("pair", pa.string()), *((branch, pa.float32()) for branch in branches(config))])
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -43,21 +51,57 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(dataset: PairDataset, weights: str, config: TrainConfig) -> str:
+def fingerprint(dataset: PairDataset, weights: str, config: TrainConfig, share_prefix: bool = True) -> str:
     """What the stored values depend on: pairs (which include the rendered template), their tokens, weights, image
     processing, corruption and its seed, dtype, layout."""
     processor = dataset.processor
     parts: dict[str, Any] = {
-        "layout": LAYOUT_VERSION,
+        "layout": (LAYOUT_VERSION, "packed" if share_prefix else "padded"),
         "pairs": [pair.id for pair in dataset.pairs],
-        "tokens": [(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) for pair in dataset.pairs],
+        "tokens": [_tokens(pair) for pair in dataset.pairs],
+        "branches": branches(config),
         "weights": weights,
+        "quantization": config.quantization,
         "template": processor.chat_template,
         "image_processor": processor.image_processor.to_dict(),
-        "corruption": (config.corruption.model_dump(), config.seed) if config.needs_corrupted else None,
+        "corruption": (
+            (identity(config.corruption), config.corruption.model_dump(), config.seed)
+            if config.needs_corrupted
+            else None
+        ),
         "dtype": config.dtype,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _tokens(pair: Pair) -> list[Any]:
+    prompts = [prompt and (prompt.ids, prompt.images) for prompt in (pair.prompt, pair.corrupted, pair.similar)]
+    return [*prompts, pair.chosen_ids, pair.rejected_ids, pair.similar_ids]
+
+
+def folder_of(config: TrainConfig) -> Path:
+    """Beside a local dataset, where every run on it finds them; in the run's own folder where that is not possible."""
+    dataset = Path(config.dataset)
+    beside = dataset.with_name(f"{dataset.name}-reference")
+    if dataset.exists() and os.access(dataset.parent, os.W_OK):
+        return beside
+    return config.output_dir / "reference"
+
+
+def live(policy: Policy, dataset: PairDataset, config: TrainConfig) -> Reference:
+    """The reference computed anew for every batch: the model with its adapters off, or a frozen copy of it."""
+    model = policy.model if hasattr(policy.model, "disable_adapter") else _frozen_copy(policy.model)
+    frozen = replace(policy, model=model)
+
+    def look_up(indices: Sequence[int]) -> Logps:
+        with torch.no_grad(), _adapters_off(model):
+            return pair_logps(frozen, dataset, indices, config)
+
+    return look_up
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).requires_grad_(False)
 
 
 def load_or_compute(
@@ -65,25 +109,36 @@ def load_or_compute(
     dataset: PairDataset,
     config: TrainConfig,
     weights: str,
+    folder: Path,
     rank: int = 0,
     world: int = 1,
     advance: Callable[[int], None] = lambda pairs: None,
-) -> PairLogps:
-    """Reference log-probs aligned to ``dataset.pairs``, float32 [len(pairs)] each, on the policy's device.
+) -> Reference:
+    """The reference log-probs of all pairs, from ``folder`` or computed now and stored there.
 
     ``policy.model`` must hold the starting weights: call this before a checkpoint is restored. ``advance`` is told
     how many pairs each forward pass finished.
+
+    Raises:
+        ReferenceCacheError: the file is damaged, or a pair has no finite value in it.
     """
-    folder = config.output_dir / "reference"
-    path = folder / f"{fingerprint(dataset, weights, config)}.arrow"
-    if not path.exists():
-        values = _compute(policy, dataset, config, range(rank, len(dataset.pairs), world), advance)
-        rows = gather_object(values)
+    path = folder / f"{fingerprint(dataset, weights, config, policy.forward.share_prefix)}.arrow"
+    if path.exists():
+        rows = _read(path)
+    else:
+        rows = gather_object(_compute(policy, dataset, config, range(rank, len(dataset.pairs), world), advance))
+        place = {pair.id: index for index, pair in enumerate(dataset.pairs)}
+        rows.sort(key=lambda row: place[row["pair"]])
         if rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(rows, path)
-        return _align(rows, dataset, config, path, policy.device)
-    return _align(_read(path), dataset, config, path, policy.device)
+            _write(rows, path, schema(config))
+    values = _align(rows, dataset, config, path, policy.device)
+
+    def look_up(indices: Sequence[int]) -> Logps:
+        where = torch.tensor(list(indices), device=policy.device)
+        return {branch: column[where] for branch, column in values.items()}
+
+    return look_up
 
 
 def _compute(
@@ -91,14 +146,12 @@ def _compute(
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with torch.no_grad(), _adapters_off(policy.model):
-        for start in range(0, len(indices), config.micro_batch_size):
-            part = indices[start : start + config.micro_batch_size]
+        for part in micro_batches(dataset, indices, config):
             logps = pair_logps(policy, dataset, part, config)
-            corrupted = logps.corrupted.tolist() if logps.corrupted is not None else [None] * len(part)
-            values = zip(part, logps.chosen.tolist(), logps.rejected.tolist(), corrupted, strict=True)
+            columns = {branch: values.tolist() for branch, values in logps.items()}
             rows += [
-                {"pair": dataset.pairs[i].id, "chosen": chosen, "rejected": rejected, "corrupted": masked}
-                for i, chosen, rejected, masked in values
+                {"pair": dataset.pairs[index].id, **{branch: values[i] for branch, values in columns.items()}}
+                for i, index in enumerate(part)
             ]
             advance(len(part))
     return rows
@@ -109,10 +162,10 @@ def _adapters_off(model: nn.Module) -> AbstractContextManager[Any]:
     return disable() if disable is not None else nullcontext()
 
 
-def _write(rows: list[dict[str, Any]], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+def _write(rows: list[dict[str, Any]], path: Path, columns: pa.Schema) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, columns) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=columns))
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     os.rename(partial, path)
@@ -129,18 +182,18 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def _align(
     rows: list[dict[str, Any]], dataset: PairDataset, config: TrainConfig, path: Path, device: torch.device
-) -> PairLogps:
-    """Look every pair up; raises ``ReferenceCacheError`` naming the first pair without a finite value."""
+) -> Logps:
+    """Every pair's values in dataset order; raises ``ReferenceCacheError`` naming the first pair without a finite
+    one."""
     by_pair = {row["pair"]: row for row in rows}
-    columns = ("chosen", "rejected", "corrupted") if config.needs_corrupted else ("chosen", "rejected")
-    values: dict[str, Tensor] = {}
-    for column in columns:
-        found = [by_pair.get(pair.id, {}).get(column) for pair in dataset.pairs]
+    values: dict[Branch, Tensor] = {}
+    for branch in branches(config):
+        found = [by_pair.get(pair.id, {}).get(branch) for pair in dataset.pairs]
         for pair, value in zip(dataset.pairs, found, strict=True):
             if value is None or not math.isfinite(value):
                 raise ReferenceCacheError(
-                    f"{pair.name}: the reference log-prob of `{column}` is {'missing' if value is None else value} in "
+                    f"{pair.name}: the reference log-prob of `{branch}` is {'missing' if value is None else value} in "
                     f"{path}; delete the file to compute it again, and check the model for overflow if it returns"
                 )
-        values[column] = torch.tensor(found, dtype=torch.float32, device=device)
-    return PairLogps(values["chosen"], values["rejected"], values.get("corrupted"))
+        values[branch] = torch.tensor(found, dtype=torch.float32, device=device)
+    return values

@@ -26,7 +26,7 @@ def main(
     The result is OUTPUT_DIR/model, a folder that transformers and vLLM load.
     """
     # Heavy imports stand here: --help answers without torch.
-    from training.config import load_config
+    from training.config.load import load_config
     from training.errors import TrainingError
 
     try:

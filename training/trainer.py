@@ -1,12 +1,13 @@
 """Preference training of a vision-language model, readable from top to bottom.
 
-Processes (``accelerate launch``) each hold the whole model and share the pairs of a step; their gradients are summed.
-Sharded optimisers (FSDP, ZeRO) are not supported.
+Workers (``training.workers`` starts them) share the pairs of a step; their gradients are summed, so the number of
+workers changes nothing but the time. With ``sharding=fsdp`` each also holds only its part of weights and optimiser.
 """
 
 from __future__ import annotations
 
-import math
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,18 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from pipeline.export import save_for_vllm
-from training import checkpoint, reference
+from training import checkpoint, formats, reference
 from training.checkpoint import Progress
 from training.config import TrainConfig
-from training.data import PairDataset, open_dataset, prepare
+from training.data import PairDataset, prepare
 from training.errors import StepZeroError
 from training.log import MetricsLog, ProgressBar
 from training.measure import Measured, measure, metric_names
-from training.model import DTYPES, load_model, positions, prepare_tuning, trainable
-from training.policy import PairLogps, make_policy, pair_logps
+from training.model import DTYPES, check_features, load_model, positions, prepare_tuning, trainable
+from training.optimise import cosine_with_warmup, make_optimizer
+from training.policy import Policy, make_policy, pair_logps, response_lengths
+from training.reference import Reference
+from training.schedule import shares, steps_per_epoch, total_steps, window_of
 
 #: How far policy and reference may differ before the first update, in nats per response token: rounding between two
 #: batches of different padding stays two orders below (float32: 1e-6), a wrong reference lies orders above (0.1).
@@ -57,23 +61,22 @@ def train(config: TrainConfig) -> TrainResult:
         (config.output_dir / "metrics.jsonl").unlink(missing_ok=True)
     accelerator.wait_for_everyone()
 
-    rows = open_dataset(config.dataset)
+    rows = formats.open(config.dataset, config.dataset_format, config.dataset_split, config.image_root)
     model, processor = load_model(config)
-    needs_image = config.objective == "mdpo"
-    dataset = prepare(rows, processor, config.corruption, config.seed, positions(model), needs_image)
+    with ProgressBar("tokenise", len(rows), unit="row", visible=main) as bar:
+        dataset = prepare(rows, processor, config, positions(model), bar.advance)
+    if main:
+        say_skipped(dataset, config.output_dir)
     start = reference.weights_digest(model)
-    policy = make_policy(prepare_tuning(model, config), accelerator.device, config)
-    with ProgressBar("reference", len(dataset.pairs), unit="pair", visible=main) as bar:
-        ref = reference.load_or_compute(policy, dataset, config, start, rank, world, bar.advance)
+    check_features(model, dataset, accelerator.device)
+    policy = make_policy(prepare_tuning(model, config), accelerator.device, config, dataset)
+    if main:
+        print(policy.note, file=sys.stderr, flush=True)
+    ref = make_reference(policy, dataset, config, start, rank, world, main)
 
     parameters = trainable(policy.model)
     steps = total_steps(len(dataset.pairs), config)
-    optimizer = torch.optim.AdamW(
-        decay_groups(parameters, config.weight_decay),
-        lr=config.learning_rate,
-        betas=config.adam_betas,
-        eps=config.adam_epsilon,
-    )
+    optimizer = make_optimizer(policy.model, config)
     scheduler = cosine_with_warmup(optimizer, steps, config.warmup_ratio)
     progress = checkpoint.restore(checkpoints, parameters, optimizer, scheduler, config, start)
     # The first process carries what the checkpoint had not logged yet.
@@ -87,17 +90,23 @@ def train(config: TrainConfig) -> TrainResult:
     ):
         for step in range(progress.step, steps):
             window = window_of(step, len(dataset.pairs), config)
-            mine = window[rank::world]
-            for first in range(0, len(mine), config.micro_batch_size):
-                part = mine[first : first + config.micro_batch_size]
-                part_ref = select(ref, torch.tensor(part, device=policy.device))
-                measured = measure(pair_logps(policy, dataset, part, config), part_ref, config)
+            mean_chosen = sum(len(dataset.pairs[index].chosen_ids) for index in window) / len(window)
+            for part in shares(dataset, window, config, world)[rank]:
+                if not part:
+                    continue
+                measured = measure(
+                    pair_logps(policy, dataset, part, config),
+                    ref(part),
+                    response_lengths(dataset, part, config, policy.device),
+                    mean_chosen,
+                    config,
+                )
                 if step == 0:
                     check_step_zero(measured, dataset, part, config)
                 # Normalised by the pairs of the whole window, so the micro-batch size does not change the gradient.
                 torch.autograd.backward(measured.loss.sum() / len(window))
                 add_metrics(sums, measured.metrics)
-            count += len(mine)
+                count += len(part)
             sum_gradients(accelerator, parameters)
             norm = nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
             learning_rate = scheduler.get_last_lr()[0]
@@ -128,50 +137,29 @@ def train(config: TrainConfig) -> TrainResult:
     return TrainResult(config.output_dir / "model", steps, last or last_metrics(config.output_dir))
 
 
-def steps_per_epoch(pairs: int, config: TrainConfig) -> int:
-    """The last step of an epoch takes the pairs that are left, however few."""
-    return math.ceil(pairs / config.batch_size)
+def say_skipped(dataset: PairDataset, output_dir: Path) -> None:
+    """Write rows that are not trained on, with their reasons, to ``skipped.jsonl``, and say how many they are."""
+    path = output_dir / "skipped.jsonl"
+    path.unlink(missing_ok=True)
+    if dataset.skipped:
+        lines = [json.dumps({"row": skipped.name, "reason": skipped.reason}) + "\n" for skipped in dataset.skipped]
+        path.write_text("".join(lines))
+        print(
+            f"{len(lines)} of {len(lines) + len(dataset.pairs)} rows skipped; {path} names each",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
-def total_steps(pairs: int, config: TrainConfig) -> int:
-    """Optimiser steps of the whole run."""
-    steps = config.epochs * steps_per_epoch(pairs, config)
-    return min(steps, config.max_steps) if config.max_steps is not None else steps
-
-
-def window_of(step: int, pairs: int, config: TrainConfig) -> list[int]:
-    """Indices of the pairs of one optimiser step: a function of (seed, step), so resuming needs no sampler state."""
-    epoch, position = divmod(step, steps_per_epoch(pairs, config))
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    order: list[int] = torch.randperm(pairs, generator=generator).tolist()
-    return order[position * config.batch_size : (position + 1) * config.batch_size]
-
-
-def decay_groups(parameters: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices only; biases and norm scales keep their size."""
-    values = list(parameters.values())
-    return [
-        {"params": [value for value in values if value.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [value for value in values if value.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def cosine_with_warmup(
-    optimizer: torch.optim.Optimizer, steps: int, warmup_ratio: float
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear from 0 over ceil(steps * warmup_ratio) steps, then half a cosine down to 0 at ``steps``."""
-    from transformers import get_cosine_schedule_with_warmup
-
-    schedule: torch.optim.lr_scheduler.LambdaLR = get_cosine_schedule_with_warmup(
-        optimizer, math.ceil(steps * warmup_ratio), steps
-    )
-    return schedule
-
-
-def select(logps: PairLogps, indices: Tensor) -> PairLogps:
-    """The rows of the given pairs."""
-    corrupted = logps.corrupted[indices] if logps.corrupted is not None else None
-    return PairLogps(logps.chosen[indices], logps.rejected[indices], corrupted)
+def make_reference(
+    policy: Policy, dataset: PairDataset, config: TrainConfig, start: str, rank: int, world: int, visible: bool
+) -> Reference:
+    """The reference's log-probs: computed once and stored, or with ``cache_reference=false`` for every batch."""
+    if not config.cache_reference:
+        return reference.live(policy, dataset, config)
+    folder = reference.folder_of(config)
+    with ProgressBar("reference", len(dataset.pairs), unit="pair", visible=visible) as bar:
+        return reference.load_or_compute(policy, dataset, config, start, folder, rank, world, bar.advance)
 
 
 def check_step_zero(measured: Measured, dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> None:
@@ -192,7 +180,7 @@ def check_step_zero(measured: Measured, dataset: PairDataset, indices: Sequence[
         raise StepZeroError(
             f"before the first update {worst[2]} of {worst[1]} is {worst[0]:.3g} nats per token away from 0 (at most "
             f"{tolerance:g} in {config.dtype}): policy and reference are not the same model. Delete "
-            f"{config.output_dir / 'reference'} to compute the reference again; if it stays, the model's forward is "
+            f"{reference.folder_of(config)} to compute the reference again; if it stays, the model's forward is "
             "not deterministic"
         )
 
@@ -236,8 +224,6 @@ def export(model: nn.Module, processor: Any, config: TrainConfig) -> None:
 
 def last_metrics(output_dir: Path) -> dict[str, float]:
     """The last line of ``metrics.jsonl`` without its step; empty if there is none."""
-    import json
-
     path = output_dir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return {key: value for key, value in json.loads(lines[-1]).items() if key != "step"} if lines else {}

@@ -8,37 +8,22 @@ again is left to the ``openai`` library: it honours Retry-After (up to two minut
 from __future__ import annotations
 
 import asyncio
-import base64
 import concurrent.futures
 import difflib
-import io
 import logging
-import math
 import os
 import queue
-import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline import images
 from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.engines.chat_completions import Dialect, NoData, completions, messages
 from pipeline.errors import EngineError
-
-#: Servers read a seed as a signed 64-bit integer and some refuse a negative one. A seed of ``pipeline.seeds`` has 62
-#: bits, so nothing is lost; of a larger one the low 63 bits count.
-SEED_MASK = 2**63 - 1
 
 #: Sent when the variable is not set: a server without keys ignores it, one with keys answers 401.
 _NO_KEY = "none"
-#: What servers take, by the file's first bytes.
-_MIME = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
-)
 _TOO_LONG = ("context length", "context window", "context size", "longer than", "model length", "too long")
 #: At their debug level these print requests and headers.
 _LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
@@ -90,7 +75,7 @@ class OpenAIEngine:
 
         self._spec = spec
         self._key = key
-        self._dialect = _Dialect()
+        self._dialect = Dialect()
         self._unfinished = self._tokens = 0
         self._slots = asyncio.Semaphore(spec.concurrency)
         self._loop = asyncio.new_event_loop()
@@ -202,29 +187,29 @@ class OpenAIEngine:
         async with self._slots:
             # Encoded here, so that at most ``concurrency`` requests lie in memory with their images; in a thread, so
             # that the others go on meanwhile.
-            messages = await asyncio.to_thread(self._messages, request)
-            if isinstance(messages, Response):
-                return messages
+            sent = await asyncio.to_thread(messages, request, self._spec.max_image_pixels)
+            if isinstance(sent, Response):
+                return sent
             try:
-                return await self._complete(request, messages, sampling)
-            except _NoData as error:
+                return await self._complete(request, sent, sampling)
+            except NoData as error:
                 return Response(request.id, error_type=error.error_type, error=self._safe(str(error)))
             except openai.OpenAIError as error:
                 kind = _error_type(error)
                 return self._ends_the_run(error) or Response(request.id, error_type=kind, error=self._reason(error))
 
-    async def _complete(self, request: Request, messages: list[dict[str, Any]], sampling: Sampling) -> Response:
+    async def _complete(self, request: Request, sent: list[dict[str, Any]], sampling: Sampling) -> Response:
         """Ask until there are n answers. Answer i belongs to seed + i, as vLLM numbers the samples of one request."""
         done: list[Completion] = []
         while len(done) < sampling.n:
             missing = sampling.n - len(done)
-            got = _completions(await self._send(messages, sampling, missing, request.seed + len(done)))
+            got = completions(await self._send(sent, sampling, missing, request.seed + len(done)))
             if not got:
-                raise _NoData("too_few_answers", f"the server gave {len(done)} of n={sampling.n} answers and no more")
+                raise NoData("too_few_answers", f"the server gave {len(done)} of n={sampling.n} answers and no more")
             done += got[:missing]
         return Response(request.id, tuple(done))
 
-    async def _send(self, messages: list[dict[str, Any]], sampling: Sampling, n: int, seed: int) -> Any:
+    async def _send(self, sent: list[dict[str, Any]], sampling: Sampling, n: int, seed: int) -> Any:
         """One reply; what the server refuses to understand is left out, and not sent again to it once that helped."""
         import openai
 
@@ -232,7 +217,7 @@ class OpenAIEngine:
         while True:
             try:
                 reply = await self._client.chat.completions.create(
-                    model=self._spec.model, messages=messages, **dialect.options(sampling, n, seed)
+                    model=self._spec.model, messages=sent, **dialect.options(sampling, n, seed)
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 simpler = dialect.without(_message(error), n)
@@ -240,23 +225,11 @@ class OpenAIEngine:
                     raise
                 dialect = simpler
             except ValueError as error:  # the body is not JSON
-                raise _NoData("server_error", f"the reply cannot be read: {error}") from None
+                raise NoData("server_error", f"the reply cannot be read: {error}") from None
             else:
                 if dialect != known:
                     self._dialect = dialect
                 return reply
-
-    def _messages(self, request: Request) -> list[dict[str, Any]] | Response:
-        if not any(role == "user" and text.strip() for role, text in request.messages):
-            return Response(request.id, error_type="empty_prompt", error="no message of the user has any text")
-        parts: list[dict[str, Any]] = []
-        for index, data in enumerate(request.images):
-            try:
-                url = data_url(data, self._spec.max_image_pixels)
-            except images.BadImage as error:
-                return Response(request.id, error_type=error.kind, error=f"image {index}: {error}")
-            parts.append({"type": "image_url", "image_url": {"url": url}})
-        return conversation(request.messages, parts)
 
     # -------------------------------------------------------------------------------------------------------- errors
 
@@ -293,121 +266,6 @@ class OpenAIEngine:
         if self._key != _NO_KEY:
             text = text.replace(self._key, "[key]")
         return " ".join(text.split())[:300]
-
-
-class _NoData(Exception):
-    """A reply that holds no completions to keep."""
-
-    def __init__(self, error_type: str, message: str) -> None:
-        super().__init__(message)
-        self.error_type = error_type
-
-
-@dataclass(frozen=True)
-class _Dialect:
-    """Which parts of the protocol a server understands."""
-
-    logprobs: bool = True
-    several: bool = True
-    limit: str = "max_tokens"
-
-    def options(self, sampling: Sampling, n: int, seed: int) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "n": n if self.several else 1,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            self.limit: sampling.max_tokens,
-            "seed": seed & SEED_MASK,
-        }
-        if sampling.stop:
-            options["stop"] = list(sampling.stop)
-        if self.logprobs:
-            options["logprobs"] = True
-        return options
-
-    def without(self, complaint: str, n: int) -> _Dialect:
-        """The dialect that avoids what a refusal complains about; the same one if it cannot be avoided.
-
-        >>> _Dialect().without("logprobs are not supported by this model", 1)
-        _Dialect(logprobs=False, several=True, limit='max_tokens')
-        """
-        text = complaint.lower()
-        if self.logprobs and re.search(r"log_?probs", text):
-            return replace(self, logprobs=False)
-        if self.limit == "max_tokens" and "max_completion_tokens" in text:  # OpenAI's own, for reasoning models
-            return replace(self, limit="max_completion_tokens")
-        # A wrong guess costs one request: a dialect is kept only if the request then succeeds.
-        if self.several and n > 1 and re.search(r"\bn\b|\bcompletion choices?\b", text):
-            return replace(self, several=False)
-        return self
-
-
-def conversation(messages: Sequence[tuple[str, str]], parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages of a request; ``parts`` (images) stand before the first user text, where TRL puts them.
-
-    A message without images has plain text as content: not every server takes a list there.
-
-    >>> conversation((("system", "Be brief."), ("user", "Hi.")), ())
-    [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi.'}]
-    """
-    out: list[dict[str, Any]] = []
-    waiting = list(parts)
-    for role, text in messages:
-        if role == "user" and waiting:
-            out.append({"role": role, "content": [*waiting, {"type": "text", "text": text}]})
-            waiting = []
-        else:
-            out.append({"role": role, "content": text})
-    return out
-
-
-def data_url(data: bytes, max_pixels: int | None = None) -> str:
-    """The encoded image as a data URL, byte for byte if it is PNG, JPEG, WebP or GIF and not too large, else as PNG.
-
-    Raises:
-        BadImage: it is truncated, no image, or beyond what ``pipeline.images`` decodes.
-    """
-    picture = images.decode(data)  # whole: of a truncated file a server would only say that the request is bad
-    mime = next((mime for start, mime in _MIME if start.match(data)), None)
-    fitted = images.fit(picture, max_pixels)
-    if mime is None or fitted is not picture:
-        buffer = io.BytesIO()
-        fitted.save(buffer, "PNG")
-        data, mime = buffer.getvalue(), "image/png"
-    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def _completions(reply: Any) -> list[Completion]:
-    """
-    Raises:
-        _NoData: a choice is no answer, or the reply is not one of chat completions.
-    """
-    choices = getattr(reply, "choices", None)
-    if not isinstance(choices, list):  # an error, or a proxy's page, sent with status 200
-        detail = reply if isinstance(reply, str) else getattr(reply, "error", None)
-        raise _NoData("server_error", f"the reply is not a chat completion: {detail or type(reply).__name__}")
-    usage = getattr(reply, "usage", None)
-    # What usage counts is the sum over the choices.
-    counted = getattr(usage, "completion_tokens", None) if len(choices) == 1 else None
-    try:
-        return [_completion(choice, counted) for choice in sorted(choices, key=lambda one: one.index or 0)]
-    except (AttributeError, TypeError) as error:
-        raise _NoData("server_error", f"a choice of the reply is malformed: {error}") from None
-
-
-def _completion(choice: Any, counted: int | None) -> Completion:
-    if choice.finish_reason == "content_filter":
-        raise _NoData("content_filter", "the server's content filter cut an answer")
-    if choice.finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
-        raise _NoData("server_error", f"finish_reason {choice.finish_reason!r} is neither stop nor length")
-    tokens = getattr(choice.logprobs, "content", None)
-    logprob = math.fsum(token.logprob for token in tokens) if tokens is not None else math.nan
-    return Completion(
-        text=(choice.message.content or "").strip(),
-        n_tokens=len(tokens) if tokens is not None else counted,
-        finish_reason=choice.finish_reason,
-        logprob=logprob if math.isfinite(logprob) else None,
-    )
 
 
 def _error_type(error: Exception) -> str:

@@ -18,9 +18,6 @@ THEMES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 OBJECTS: tuple[str, ...] = tuple(name for names in THEMES.values() for name in names)
-THEME_OF: MappingProxyType[str, str] = MappingProxyType(
-    {name: theme for theme, names in THEMES.items() for name in names}
-)
 
 #: Code points in the DejaVu Sans font that ships inside matplotlib.
 GLYPHS: MappingProxyType[str, str] = MappingProxyType(

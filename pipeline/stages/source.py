@@ -6,15 +6,12 @@ does not grow with the number of prompts. Rows are set aside in ``SOURCE/spool.t
 
 from __future__ import annotations
 
-import collections
-import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline import files, sources
@@ -22,9 +19,9 @@ from pipeline.config.source import FileSource, ScenesSource
 from pipeline.errors import InputError
 from pipeline.images import MAX_BYTES, MAX_PIXELS
 from pipeline.sources import Entry, filter
-from pipeline.sources.admit import admit, prompt_id
+from pipeline.sources.admit import admit
 from pipeline.sources.filter import DROPPED, Filter
-from pipeline.sources.layout import cut, place
+from pipeline.sources.layout import cut
 from pipeline.sources.sift import Array, names, sift
 from pipeline.sources.spool import MEMORY, Spool
 from pipeline.sources.verdicts import Verdicts
@@ -32,7 +29,6 @@ from pipeline.store import Run
 from pipeline.tables import PROMPTS
 
 Row = dict[str, Any]
-Drop = Callable[[Row], None]
 
 #: The rows a source left out, beside it in the run; written anew with it.
 ASIDE = "dropped"
@@ -102,30 +98,6 @@ class BuiltSource:
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
-
-
-def content_id(images: Sequence[bytes], prompt: Sequence[Mapping[str, str]]) -> str:
-    """A hash of what the model sees: encoded images in order, then role and content of every message."""
-    return prompt_id((hashlib.blake2b(image, digest_size=32).digest() for image in images), prompt)
-
-
-def layout(ids: Sequence[str], size: int, before: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
-    """Which ids go into which shard. A shard of ``before`` stays if all of its ids are still there.
-
-    >>> layout(["a", "b", "c", "d"], 2, {0: ["b", "d"]})
-    {0: ['b', 'd'], 1: ['a', 'c']}
-    """
-    known = np.array(sorted(ids), dtype=str)
-    old = ((shard, np.array(part, dtype=str)) for shard, part in before.items())
-    return {shard: known[at].tolist() for shard, at in place(known, size, old)}
-
-
-def drop_counts(run: Run) -> dict[str, int]:
-    """How many rows the source left out, by reason; the reasons are in ``pipeline.sources.filter``."""
-    counts: collections.Counter[str] = collections.Counter()
-    for shard in run.shards(ASIDE):
-        counts.update(run.read(ASIDE, shard)["reason"].to_pylist())
-    return dict(sorted(counts.items()))
 
 
 def _shards(

@@ -77,7 +77,7 @@ def make(run_dir: Path, prompts_count: int = 90, shards: int = 2, unfinished: in
 
 def add_training(run_dir: Path) -> None:
     """``train/metrics.jsonl`` with TRL's names, and ``summary.json`` with an evaluation before and after."""
-    (run_dir / "train").mkdir()
+    (run_dir / "train").mkdir(exist_ok=True)
     rng = random.Random(1)
     lines = []
     for step in range(1, 61):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Recipe
@@ -16,6 +18,8 @@ from pipeline.engines.scripted import Open
 from pipeline.errors import EngineError
 from pipeline.scenes import draw
 from pipeline.scenes.world import scene
+from pipeline.sources.admit import prompt_id
+from pipeline.sources.layout import place
 from pipeline.stages import WorkerSpec
 from pipeline.stages.sample import SampleStage
 from pipeline.store import Run, make_record
@@ -47,6 +51,18 @@ def png(index: int = 0) -> bytes:
 def prompt_row(one: str, **changes: Any) -> dict[str, Any]:
     row = {"id": one, "images": [{"bytes": png(), "path": "a.png"}], "facts": None, "source": "test"}
     return {**row, "prompt": [{"role": "user", "content": "Describe the image."}], **OK, **changes}
+
+
+def content_id(images: Sequence[bytes], prompt: Sequence[Mapping[str, str]]) -> str:
+    """The id of a prompt, from the images themselves."""
+    return prompt_id((hashlib.blake2b(image, digest_size=32).digest() for image in images), prompt)
+
+
+def layout(ids: Sequence[str], size: int, before: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
+    """Which ids lie in which shard, when those of ``before`` are there already."""
+    known = np.array(sorted(ids), dtype=str)
+    old = ((shard, np.array(part, dtype=str)) for shard, part in before.items())
+    return {shard: known[at].tolist() for shard, at in place(known, size, old)}
 
 
 def candidate(text: str, **changes: Any) -> dict[str, Any]:

@@ -1,25 +1,20 @@
-import importlib.util
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from fake_run import COMMAND, FAILED, RECIPE, make
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline import mask
+from pipeline import joined, mask
 from pipeline.card import histogram, model_rows, outcome_rows, render, trusted
 from pipeline.errors import InputError
 from pipeline.findings import OTHER_SOURCES, PAIRED, UNFINISHED, Spread, collect
 from pipeline.store import Run, make_record
 from pipeline.tally import Tally
-
-# pytest's importlib mode puts no folder of tests on the path, so a module beside this one is loaded by its file.
-_spec = importlib.util.spec_from_file_location("fake_run", Path(__file__).with_name("fake_run.py"))
-fake_run = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_run)
-COMMAND, FAILED, RECIPE, make = fake_run.COMMAND, fake_run.FAILED, fake_run.RECIPE, fake_run.make
 
 
 @pytest.fixture(scope="module")
@@ -349,3 +344,29 @@ def test_a_score_that_is_no_number_is_counted_as_null(tmp_path):
     spread = collect(run_dir).scores["clip.cosine"]
     assert spread.nulls == 10 and len(spread.every) == 30
     assert "### clip.cosine" in render(run_dir, RECIPE, COMMAND)
+
+
+def test_findings_that_are_known_are_not_read_again(run_dir, card, monkeypatch):
+    findings = collect(run_dir)
+    monkeypatch.setattr(joined, "shards", None)
+    assert render(run_dir, RECIPE, COMMAND, findings) == card
+    with pytest.raises(TypeError):
+        render(run_dir, RECIPE, COMMAND)
+
+
+@pytest.fixture(scope="module")
+def findings(run_dir):
+    return collect(run_dir)
+
+
+@given(prompts=st.integers(0, 9), questions=st.integers(0, 9), number=st.integers(1, 9))
+def test_two_thirds_of_some_examples_are_open_prompts_if_there_are_enough(findings, prompts, questions, number):
+    prompt, question = (next(one for one in findings.examples if one.is_question is kind) for kind in (False, True))
+    examples = [replace(prompt, id=f"p{i}") for i in range(prompts)]
+    examples += [replace(question, id=f"q{i}") for i in range(questions)]
+    taken = replace(findings, examples=examples).some(number)
+    of_open = sum(not one.is_question for one in taken)
+    assert len(taken) == min(number, prompts + questions)
+    ids = [f"p{i}" for i in range(of_open)] + [f"q{i}" for i in range(len(taken) - of_open)]
+    assert [one.id for one in taken] == ids
+    assert of_open >= min(prompts, -(-2 * number // 3)) and len(taken) - of_open >= min(questions, number // 3)

@@ -34,8 +34,15 @@ def importers(package: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(("package", "only"), [("ray", "pipeline/pool.py"), ("vllm", "pipeline/engines/vllm.py")])
-def test_one_file_each_imports_ray_and_vllm(package: str, only: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "only"),
+    [
+        ("ray", "pipeline/pool.py"),
+        ("vllm", "pipeline/engines/vllm.py"),
+        ("openai", "pipeline/engines/openai.py"),
+    ],
+)
+def test_one_file_each_imports_ray_vllm_and_openai(package: str, only: str) -> None:
     assert importers(package) == {only}
 
 

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import re
 import shutil
@@ -6,20 +5,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
+import fake_run
 import pyarrow as pa
 import pytest
 
+from pipeline import joined
 from pipeline.errors import InputError
+from pipeline.findings import collect
 from pipeline.report import METRICS, Comparison, comparison, headline, write
 from pipeline.store import Run, make_record
 from reward.vocabulary import Vocabulary
-
-# pytest's importlib mode puts no folder of tests on the path, so a module beside this one is loaded by its file.
-_spec = importlib.util.spec_from_file_location("fake_run", Path(__file__).with_name("fake_run.py"))
-fake_run = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_run)
 
 
 class Page(HTMLParser):
@@ -187,6 +183,18 @@ def test_any_vocabulary_can_mark(run_dir, tmp_path):
     vocabulary = Vocabulary("verbs", "1", {"shows": "shows"})
     page = Page(write(copy, vocabulary=vocabulary).read_text())
     assert set(page.marked) == {"Marked", "shows"}
+
+
+def test_findings_from_before_the_training_give_the_same_report(tmp_path, monkeypatch):
+    run_dir = fake_run.make(tmp_path / "run", prompts_count=12)
+    findings = collect(run_dir)
+    run = Run(run_dir)
+    run.save(replace(run.record("pair"), stage="train", seconds=9.0))
+    fake_run.add_training(run_dir)
+    alone = write(run_dir).read_text()
+    assert "<tr><td>train</td>" in alone
+    monkeypatch.setattr(joined, "shards", None)
+    assert write(run_dir, findings=findings).read_text() == alone
 
 
 def test_comparison_knows_better_from_worse():

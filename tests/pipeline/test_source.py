@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_kit import png
+from stage_kit import content_id, layout, png
 
 from pipeline.config.source import ScenesSource, TableSource
 from pipeline.errors import InputError
 from pipeline.executor import Executor
 from pipeline.sources import verdicts
-from pipeline.stages.source import BuiltSource, SourceStage, content_id, layout
+from pipeline.stages.source import BuiltSource, SourceStage
 from pipeline.store import Run
 
 IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=20)

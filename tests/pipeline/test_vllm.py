@@ -7,32 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines.scene_requests import SAMPLING, ask, request
 
-from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.engines import Completion, Response, Sampling
 from pipeline.engines import vllm as module
 from pipeline.engines.vllm import OpenVllm, conversation
 from pipeline.errors import EngineError
-from pipeline.scenes import draw
-from pipeline.scenes.world import scene
-from pipeline.seeds import derive
-
-SAMPLING = Sampling(n=4, temperature=1.0, max_tokens=16)
-
-
-def request(index: int, **changes: Any) -> Request:
-    values: dict[str, Any] = {
-        "id": f"r{index}",
-        "images": (draw.png(scene(5, index)),),
-        "messages": (("user", "Describe the image."),),
-        "seed": derive(0, f"r{index}", "m"),
-    }
-    return Request(**{**values, **changes})
-
-
-def ask(engine: Any, requests: list[Request], sampling: Sampling = SAMPLING) -> dict[str, Response]:
-    responses = list(engine.generate(requests, sampling))
-    assert len(responses) == len(requests)
-    return {response.id: response for response in responses}
 
 
 def test_images_stand_before_the_first_text_of_the_user() -> None:
@@ -52,8 +32,8 @@ def test_every_request_gets_n_completions(vllm_engine: Any) -> None:
         assert answer.error_type is None and len(answer.completions) == 4
         assert len({c.text for c in answer.completions}) > 1
         for one in answer.completions:
-            assert 0 < one.n_tokens <= 16 and one.logprob < 0 and one.finish_reason in ("stop", "length")
-            assert (one.finish_reason == "length") <= (one.n_tokens == 16)
+            assert 0 < one.n_tokens <= 24 and one.logprob < 0 and one.finish_reason in ("stop", "length")
+            assert (one.finish_reason == "length") <= (one.n_tokens == 24)
 
 
 def test_the_same_seeds_give_the_same_answers_whatever_was_asked_before(vllm_engine: Any) -> None:

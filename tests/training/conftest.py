@@ -15,8 +15,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from training.config import Corruption, TrainConfig, make_config
-from training.data import PairDataset, check_columns, prepare
+from training import formats
+from training.config import TrainConfig
+from training.config.load import make_config
+from training.data import PairDataset, prepare
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>"
@@ -161,9 +163,8 @@ def publish() -> Callable[[list[dict[str, Any]]], datasets.Dataset]:
 
 @pytest.fixture(scope="session")
 def pairs(processor: Any) -> PairDataset:
-    """The eight rows, tokenised."""
-    dataset = check_columns(as_dataset(preference_rows()), "memory")
-    return prepare(dataset, processor, Corruption(), seed=0)
+    """The eight rows, tokenised for mDPO."""
+    return prepare(formats.read(as_dataset(preference_rows()), None, "memory"), processor, a_config())
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +172,11 @@ def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published") / "dataset"
     as_dataset(preference_rows()).save_to_disk(str(folder))
     return folder
+
+
+def a_config(**changes: Any) -> TrainConfig:
+    """A configuration for code that opens neither model nor dataset."""
+    return make_config({"model": "none", "dataset": "none", "output_dir": "none", **changes})
 
 
 @pytest.fixture

@@ -3,73 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
-from training.config import Corruption
-from training.data import PairDataset, check_columns, open_dataset, prepare, render, structured
+from training import formats
+from training.config.load import make_config
+from training.data import PairDataset, prepare
 from training.errors import DataError
+from training.render import render, structured
 
 Rows = list[dict[str, Any]]
 Publish = Callable[[Rows], datasets.Dataset]
 
 
 def tokenise(rows: Rows, publish: Publish, processor: Any, **options: Any) -> PairDataset:
-    return prepare(check_columns(publish(rows), "memory"), processor, Corruption(), seed=0, **options)
-
-
-def test_a_saved_folder_opens_with_its_images_left_encoded(dataset_folder: Path) -> None:
-    dataset = open_dataset(str(dataset_folder))
-    assert len(dataset) == 8
-    assert isinstance(dataset[0]["images"][0]["bytes"], bytes)
-
-
-def test_a_folder_of_two_configs_opens_its_pairs(tmp_path: Path, rows: Rows, publish: Publish) -> None:
-    for config, part in (("pairs", rows), ("candidates", rows[:1])):
-        (tmp_path / config).mkdir()
-        publish(part).to_parquet(str(tmp_path / config / "train-00000.parquet"))
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: candidates\n  data_files: candidates/*.parquet\n"
-        "- config_name: pairs\n  data_files: pairs/*.parquet\n---\n"
-    )
-    assert len(open_dataset(str(tmp_path))) == 8
-
-
-def test_a_folder_that_holds_a_saved_pairs_folder_opens_it(tmp_path: Path, rows: Rows, publish: Publish) -> None:
-    publish(rows).save_to_disk(str(tmp_path / "pairs"))
-    assert len(open_dataset(str(tmp_path))) == 8
-
-
-def test_a_published_dataset_saved_whole_opens_its_pairs(tmp_path: Path, rows: Rows, publish: Publish) -> None:
-    whole = datasets.DatasetDict({"pairs": publish(rows), "candidates": publish(rows[:1])})
-    whole.save_to_disk(str(tmp_path / "whole"))
-    assert len(open_dataset(str(tmp_path / "whole"))) == 8
-
-
-def test_a_missing_dataset_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset .*nowhere: cannot be opened"):
-        open_dataset(str(tmp_path / "nowhere"))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d.remove_columns("chosen"), r"missing column\(s\) chosen; it has id, images, prompt, rejected"),
-        (lambda d: d.rename_column("images", "image"), "put the single `image` into a list named `images`"),
-        (lambda d: d.remove_columns("prompt").add_column("prompt", ["q"] * 8), "column prompt is not conversational"),
-        (lambda d: d.remove_columns("images").add_column("images", [1] * 8), "images has type .*cast it to List"),
-        (lambda d: d.select([]), "has no rows"),
-    ],
-)
-def test_a_wrong_column_is_an_error_with_the_remedy(
-    rows: Rows, publish: Publish, change: Callable[[datasets.Dataset], datasets.Dataset], message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        check_columns(change(publish(rows)), "memory")
+    positions = options.pop("positions", None)
+    values = {"model": "none", "dataset": "none", "output_dir": "none", "objective": "dpo", **options}
+    return prepare(formats.read(publish(rows)), processor, make_config(values), positions)
 
 
 def test_the_completion_is_what_follows_the_common_prefix_of_the_renderings(processor: Any, rows: Rows) -> None:
@@ -116,9 +69,9 @@ def test_the_prompt_holds_the_expanded_image_and_the_response_ends_with_the_end_
     pairs: PairDataset, processor: Any
 ) -> None:
     for pair in pairs.pairs:
-        assert pair.prompt_ids.count(processor.image_token_id) == 4
+        assert pair.prompt.ids.count(processor.image_token_id) == 4
         assert pair.chosen_ids[-1] == pair.rejected_ids[-1] == processor.tokenizer.eos_token_id
-        assert processor.tokenizer.unk_token_id not in pair.prompt_ids + pair.chosen_ids + pair.rejected_ids
+        assert processor.tokenizer.unk_token_id not in pair.prompt.ids + pair.chosen_ids + pair.rejected_ids
 
 
 def test_pair_ids_are_distinct_and_do_not_depend_on_the_order_of_rows(
@@ -137,8 +90,9 @@ def test_two_pairs_of_one_prompt_have_ids_of_their_own(rows: Rows, publish: Publ
 
 
 def test_the_id_column_is_optional(rows: Rows, publish: Publish, processor: Any) -> None:
-    dataset = check_columns(publish(rows).remove_columns("id"), "memory")
-    assert prepare(dataset, processor, Corruption(), seed=0).pairs[3].name == "row 3"
+    nameless = [{key: value for key, value in row.items() if key != "id"} for row in rows]
+    without = lambda given: publish([{"id": None, **row} for row in given]).remove_columns("id")  # noqa: E731
+    assert tokenise(nameless, without, processor).pairs[3].name == "row 3"
 
 
 def test_an_unreadable_image_is_an_error_naming_the_row(rows: Rows, publish: Publish, processor: Any) -> None:
@@ -160,15 +114,15 @@ def test_an_empty_response_is_an_error_naming_the_row(
 def test_a_row_longer_than_the_model_is_an_error_because_nothing_is_cut(
     rows: Rows, publish: Publish, processor: Any
 ) -> None:
-    with pytest.raises(DataError, match=r"row 0 .* tokens long, the model has 8 positions"):
-        tokenise(rows, publish, processor, max_length=8)
+    with pytest.raises(DataError, match=r"row 0 .* tokens long, the limit is 8"):
+        tokenise(rows, publish, processor, positions=8)
 
 
 def test_mdpo_needs_an_image_in_every_row_and_dpo_does_not(rows: Rows, publish: Publish, processor: Any) -> None:
     rows[6]["images"] = []
-    assert tokenise(rows, publish, processor).pairs[6].images == ()
+    assert tokenise(rows, publish, processor).pairs[6].prompt.images == ()
     with pytest.raises(DataError, match=r"row 6 .*has no image"):
-        tokenise(rows, publish, processor, needs_image=True)
+        tokenise(rows, publish, processor, objective="mdpo")
 
 
 def test_the_corrupted_image_is_the_same_in_every_call_and_of_the_same_size(pairs: PairDataset) -> None:
@@ -177,3 +131,74 @@ def test_the_corrupted_image_is_the_same_in_every_call_and_of_the_same_size(pair
         assert corrupted.size == image.size
         assert corrupted.tobytes() == pairs.corrupted(pair, 0).tobytes()
         assert corrupted.tobytes() != image.tobytes()
+
+
+LONG = "this is a green square" + " and nothing" * 8
+
+
+@pytest.mark.parametrize("limit", [18, 21])
+def test_cutting_takes_response_tokens_only_and_both_answers_fit(
+    rows: Rows, publish: Publish, processor: Any, limit: int
+) -> None:
+    rows[1]["rejected"] = [{"role": "assistant", "content": LONG}]
+    whole = tokenise(rows, publish, processor).pairs[1]
+    cut = tokenise(rows, publish, processor, too_long="cut", max_length=limit).pairs[1]
+    assert cut.tokens == limit < whole.tokens
+    assert cut.prompt == whole.prompt
+    assert whole.chosen_ids[: len(cut.chosen_ids)] == cut.chosen_ids
+    assert whole.rejected_ids[: len(cut.rejected_ids)] == cut.rejected_ids
+
+
+def test_a_row_is_skipped_with_its_reason_where_cutting_leaves_nothing_to_compare(
+    rows: Rows, publish: Publish, processor: Any
+) -> None:
+    rows[1]["chosen"] = [{"role": "assistant", "content": LONG}]
+    rows[1]["rejected"] = [{"role": "assistant", "content": LONG + " on the square"}]
+    found = tokenise(rows, publish, processor, too_long="cut", max_length=20)
+    assert [skipped.name for skipped in found.skipped] == ["row 1 (id pair-1)"]
+    assert "both answers are the same" in found.skipped[0].reason
+    found = tokenise(rows, publish, processor, too_long="skip", max_length=20)
+    assert [skipped.name for skipped in found.skipped] == ["row 1 (id pair-1)"]
+    assert len(found.pairs) == 7
+    with pytest.raises(DataError, match=r"all 8 rows were skipped, the first: row 0"):
+        tokenise(rows, publish, processor, too_long="cut", max_length=4)
+
+
+def test_a_tie_is_refused(rows: Rows, publish: Publish, processor: Any) -> None:
+    rows[3]["rejected"] = rows[3]["chosen"]
+    with pytest.raises(DataError, match=r"row 3 \(id pair-3\): .*(same|tie)"):
+        tokenise(rows, publish, processor)
+
+
+def test_without_images_the_prompt_is_the_text_alone(rows: Rows, publish: Publish, processor: Any) -> None:
+    blind = tokenise(rows, publish, processor, use_images=False)
+    seeing = tokenise(rows, publish, processor)
+    for with_image, without in zip(seeing.pairs, blind.pairs, strict=True):
+        assert without.prompt.images == ()
+        kept = tuple(token for token in with_image.prompt.ids if token != processor.image_token_id)
+        assert without.prompt.ids == kept
+        assert (without.chosen_ids, without.rejected_ids) == (with_image.chosen_ids, with_image.rejected_ids)
+
+
+def test_the_image_of_another_pair_stands_in_as_the_rejected_one(rows: Rows, publish: Publish, processor: Any) -> None:
+    found = tokenise(rows, publish, processor, objective="mdpo", corruption={"kind": "other"})
+    pictures = [found.image(pair, 0).tobytes() for pair in found.pairs]
+    for index, pair in enumerate(found.pairs):
+        corrupted = found.corrupted(pair, 0).tobytes()
+        assert corrupted in pictures and corrupted != pictures[index]
+        assert corrupted == found.corrupted(pair, 0).tobytes()
+
+
+def test_rejected_images_of_the_data_are_used_and_their_absence_is_an_error(
+    rows: Rows, publish: Publish, processor: Any
+) -> None:
+    def with_rejected(given: Rows) -> datasets.Dataset:
+        moved = publish([*given[1:], given[0]]).select_columns("images").rename_column("images", "rejected_images")
+        return datasets.concatenate_datasets([publish(given), moved], axis=1)
+
+    options = {"objective": "mdpo", "corruption": {"kind": "data"}}
+    found = tokenise(rows, with_rejected, processor, **options)
+    for index, pair in enumerate(found.pairs):
+        assert found.corrupted(pair, 0).tobytes() == found.image(found.pairs[(index + 1) % 8], 0).tobytes()
+    with pytest.raises(DataError, match="no column rejected_images"):
+        tokenise(rows, publish, processor, **options)

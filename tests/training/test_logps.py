@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,17 @@ import datasets
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-from training.batch import PairBatch, collate, stack_images
+from training.batch import Branch, PairBatch, collate, stack_images
 from training.data import PairDataset
-from training.logps import FeatureCache, can_share, sequence_logps, token_logps
-from training.objectives import dpo
+from training.features import FeatureCache, can_share
+from training.layout import Padded, pad
+from training.logps import Forward, sequence_logps, token_logps
+from training.objectives import reward
+from training.sharing import enable
 
 BOTH = ("chosen", "rejected")
 ALL = ("chosen", "rejected", "corrupted")
@@ -25,60 +29,64 @@ ALL = ("chosen", "rejected", "corrupted")
 
 @pytest.fixture(scope="module")
 def model(make_model: Callable[..., Any]) -> Any:
-    return make_model()
+    made = make_model()
+    enable(made)
+    return made
 
 
-@pytest.fixture(scope="module")
-def batch(pairs: PairDataset) -> PairBatch:
-    return collate(pairs, range(4), ALL)
+def alone(pairs: PairDataset, indices: Sequence[int], branches: Sequence[Branch]) -> PairBatch:
+    return collate(pairs, indices, branches, share_prefix=False)
 
 
 def pixels(batch: PairBatch) -> Tensor:
-    return stack_images([batch.images[i] for row in batch.row_images for i in row])["pixel_values"]  # type: ignore[misc]
+    return stack_images([batch.images[i] for group in batch.group_images for i in group])["pixel_values"]  # type: ignore[misc]
 
 
-def test_rows_are_right_padded_and_only_the_response_is_scored(batch: PairBatch, pairs: PairDataset) -> None:
-    assert batch.input_ids.shape == batch.attention_mask.shape == batch.response_mask.shape
-    expected = [p.chosen_ids for p in batch.pairs] + [p.rejected_ids for p in batch.pairs]
-    expected += [p.chosen_ids for p in batch.pairs]
-    for row, response in enumerate(expected):
-        assert tuple(batch.input_ids[row][batch.response_mask[row]].tolist()) == response
-        length = int(batch.attention_mask[row].sum())
-        assert batch.attention_mask[row, :length].all()
-        assert (batch.input_ids[row, length:] == pairs.processor.tokenizer.pad_token_id).all()
+def test_sequences_of_one_prompt_stand_in_one_group(pairs: PairDataset) -> None:
+    batch = collate(pairs, range(4), ALL)
+    assert [len(group) for group in batch.groups] == [2, 1] * 4
+    assert batch.order.tolist() == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    for pair, (chosen, rejected), (corrupted,) in zip(batch.pairs, batch.groups[::2], batch.groups[1::2], strict=True):
+        assert chosen.ids == corrupted.ids == pair.prompt.ids + pair.chosen_ids
+        assert rejected.ids == pair.prompt.ids + pair.rejected_ids
+        assert {row.prompt for row in (chosen, rejected, corrupted)} == {len(pair.prompt.ids)}
 
 
-def test_each_distinct_image_is_listed_once(batch: PairBatch) -> None:
-    # 4 pictures shared by chosen and rejected, 4 corrupted ones.
-    assert len(batch.images) == len(set(batch.image_keys)) == 8
-    assert batch.row_images == tuple((i,) for i in [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7])
+def test_each_distinct_image_is_listed_once(pairs: PairDataset) -> None:
+    for batch in (collate(pairs, range(4), ALL), alone(pairs, range(4), ALL)):
+        assert len(batch.images) == len(set(batch.image_keys)) == 8  # 4 pictures and 4 corrupted ones
+    assert collate(pairs, range(4), ALL).group_images == tuple((i,) for i in range(8))
 
 
-def test_log_probs_are_those_of_the_full_logits(model: Any, batch: PairBatch) -> None:
+def test_log_probs_are_those_of_the_full_logits(model: Any, pairs: PairDataset) -> None:
+    batch = alone(pairs, range(4), BOTH)
+    rows = pad([row for group in batch.groups for row in group], 0)
     with torch.no_grad():
-        logits = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=pixels(batch)
-        ).logits
-        ours = token_logps(model, batch)
-    logps = logits[:, :-1].log_softmax(-1).gather(2, batch.input_ids[:, 1:, None]).squeeze(2)
-    expected = logps * batch.response_mask[:, 1:]
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(sequence_logps(model, batch), expected.sum(1), atol=1e-4, rtol=0)
+        logits = model(input_ids=rows.ids, attention_mask=rows.mask, pixel_values=pixels(batch)).logits
+        ours = sequence_logps(model, batch, Forward(share_prefix=False))
+        shared = sequence_logps(model, collate(pairs, range(4), BOTH))
+    logps = logits[:, :-1].log_softmax(-1).gather(2, rows.ids[:, 1:, None]).squeeze(2)
+    expected = rows.sums(logps.flatten()[rows.read - rows.read // rows.ids.shape[1]])
+    torch.testing.assert_close(ours, expected[batch.order], atol=1e-4, rtol=0)
+    torch.testing.assert_close(shared, expected[batch.order], atol=1e-4, rtol=0)
 
 
-def test_padding_does_not_change_a_log_prob(model: Any, pairs: PairDataset) -> None:
-    with torch.no_grad():
-        together = sequence_logps(model, collate(pairs, range(8), BOTH))
-        alone = torch.cat([sequence_logps(model, collate(pairs, [i], ("chosen",))) for i in range(8)])
-    torch.testing.assert_close(together[:8], alone, atol=1e-4, rtol=0)
+def test_neighbours_do_not_change_a_log_prob(model: Any, pairs: PairDataset) -> None:
+    for forward in (Forward(), Forward(share_prefix=False)):
+        with torch.no_grad():
+            together = sequence_logps(model, collate(pairs, range(8), ALL, (), forward.share_prefix), forward)
+            single = [
+                sequence_logps(model, collate(pairs, [i], ALL, (), forward.share_prefix), forward) for i in range(8)
+            ]
+        torch.testing.assert_close(together, torch.cat(single, dim=1), atol=1e-4, rtol=0)
 
 
-def test_sharing_image_features_changes_neither_log_probs_nor_gradients(model: Any, batch: PairBatch) -> None:
+def test_sharing_image_features_changes_neither_log_probs_nor_gradients(model: Any, pairs: PairDataset) -> None:
     assert can_share(model)
     results = []
     for share in (True, False):
         model.zero_grad()
-        logps = sequence_logps(model, batch, share_images=share)
+        logps = sequence_logps(model, collate(pairs, range(4), ALL), Forward(share_images=share))
         logps.sum().backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         results.append((logps.detach(), gradients))
@@ -90,10 +98,11 @@ def test_sharing_image_features_changes_neither_log_probs_nor_gradients(model: A
         torch.testing.assert_close(shared_gradients[name], gradient, atol=1e-3, rtol=1e-3)
 
 
-def test_negative_control_features_of_the_wrong_image_do_change_log_probs(model: Any, batch: PairBatch) -> None:
-    rotated = replace(batch, row_images=batch.row_images[1:] + batch.row_images[:1])
+def test_negative_control_features_of_the_wrong_image_do_change_log_probs(model: Any, pairs: PairDataset) -> None:
+    batch = collate(pairs, range(4), ALL)
+    rotated = replace(batch, group_images=batch.group_images[1:] + batch.group_images[:1])
     with torch.no_grad():
-        apart = (sequence_logps(model, rotated) - sequence_logps(model, batch, share_images=False)).abs()
+        apart = (sequence_logps(model, rotated) - sequence_logps(model, batch, Forward(share_images=False))).abs()
     assert apart.max() > 1e-2
 
 
@@ -108,12 +117,12 @@ def test_the_tower_runs_once_per_distinct_image_and_not_again_once_cached(
         return real(self, pixel_values=pixel_values, **options)
 
     monkeypatch.setattr(type(model), "get_image_features", count)
-    cache = FeatureCache(budget=10**9)
+    forward = Forward(cache=FeatureCache(budget=10**9))
     with torch.no_grad():
-        first = sequence_logps(model, collate(pairs, range(4), ALL), cache=cache)
-        again = collate(pairs, range(4), ALL, known_images=cache.features)
+        first = sequence_logps(model, collate(pairs, range(4), ALL), forward)
+        again = collate(pairs, range(4), ALL, known_images=forward.cache.features)  # type: ignore[union-attr]
         assert again.images == (None,) * 8
-        second = sequence_logps(model, again, cache=cache)
+        second = sequence_logps(model, again, forward)
     assert seen == [8]
     assert torch.equal(first, second)
 
@@ -123,24 +132,23 @@ def test_a_full_cache_takes_no_more_and_costs_nothing_but_time(model: Any, pairs
     cache = FeatureCache(budget=3 * size)
     with torch.no_grad():
         for _ in range(2):
-            batch = collate(pairs, range(4), ALL, known_images=cache.features)
-            cached = sequence_logps(model, batch, cache=cache)
-        naive = sequence_logps(model, collate(pairs, range(4), ALL), share_images=False)
+            cached = sequence_logps(model, collate(pairs, range(4), ALL, cache.features), Forward(cache=cache))
+        naive = sequence_logps(model, collate(pairs, range(4), ALL), Forward(share_images=False))
     assert (len(cache.features), cache.used) == (3, 3 * size)
     torch.testing.assert_close(cached, naive, atol=1e-4, rtol=0)
 
 
 def test_a_row_without_images_is_read_as_text(model: Any, pairs: PairDataset) -> None:
-    text_only = replace(
-        pairs.pairs[0],
-        images=(),
-        prompt_ids=tuple(t for t in pairs.pairs[0].prompt_ids if t != model.config.image_token_id),
-    )
+    first = pairs.pairs[0]
+    ids = tuple(t for t in first.prompt.ids if t != model.config.image_token_id)
+    text_only = replace(first, prompt=replace(first.prompt, ids=ids, images=()))
     mixed = replace(pairs, pairs=(text_only, *pairs.pairs[1:]))
     with torch.no_grad():
-        for share in (True, False):
-            assert torch.isfinite(sequence_logps(model, collate(mixed, [0], BOTH), share_images=share)).all()
-            assert torch.isfinite(sequence_logps(model, collate(mixed, [0, 1], BOTH), share_images=share)).all()
+        for forward in (Forward(), Forward(share_images=False), Forward(share_prefix=False)):
+            share = forward.share_prefix
+            both = sequence_logps(model, collate(mixed, [0, 1], BOTH, (), share), forward)
+            apart = [sequence_logps(model, collate(mixed, [i], BOTH, (), share), forward) for i in (0, 1)]
+            torch.testing.assert_close(both, torch.cat(apart, dim=1), atol=1e-4, rtol=0)
 
 
 def test_images_of_different_tile_counts_are_padded_at_the_end() -> None:
@@ -175,34 +183,50 @@ def trl_batch(trainer: DPOTrainer) -> dict[str, Any]:
 
 
 def test_token_ids_masks_and_pixels_are_trls(trl_trainer: DPOTrainer, pairs: PairDataset) -> None:
-    theirs, ours = trl_batch(trl_trainer), collate(pairs, range(4), BOTH)
-    width = ours.input_ids.shape[1]
-    scored = theirs["completion_mask"].bool()
-    assert torch.equal(theirs["attention_mask"][:, :width], ours.attention_mask)
-    assert torch.equal(scored[:, :width], ours.response_mask)
-    used = ours.attention_mask.bool()
-    assert torch.equal(theirs["input_ids"][:, :width][used], ours.input_ids[used])
-    torch.testing.assert_close(theirs["pixel_values"], pixels(ours), atol=0, rtol=0)
+    theirs, ours = trl_batch(trl_trainer), alone(pairs, range(4), BOTH)
+    rows = in_trls_order(ours)
+    width = rows.ids.shape[1]
+    assert torch.equal(theirs["attention_mask"][:, :width], rows.mask)
+    used = rows.mask.bool()
+    assert torch.equal(theirs["input_ids"][:, :width][used], rows.ids[used])
+    read = theirs["completion_mask"][:, 1:].flatten().nonzero().squeeze(1)
+    trl_width = theirs["completion_mask"].shape[1] - 1
+    assert [(i // trl_width, i % trl_width) for i in read.tolist()] == [divmod(i, width) for i in rows.read.tolist()]
+    trl_order = [*range(0, 8, 2), *range(1, 8, 2)]
+    torch.testing.assert_close(theirs["pixel_values"], pixels(ours)[trl_order], atol=0, rtol=0)
+
+
+def in_trls_order(batch: PairBatch) -> Padded:
+    """Padded rows, all chosen ones before all rejected ones."""
+    rows = [row for group in batch.groups for row in group]
+    return pad([rows[i] for i in batch.order.flatten().tolist()], 0)
 
 
 def test_per_token_log_probs_and_loss_are_trls(trl_trainer: DPOTrainer, pairs: PairDataset, make_model: Any) -> None:
-    theirs, ours = trl_batch(trl_trainer), collate(pairs, range(4), BOTH)
+    theirs, batch = trl_batch(trl_trainer), collate(pairs, range(4), BOTH)
     policy = trl_trainer.model
+    enable(policy)
     labels = theirs["input_ids"].masked_fill(theirs["completion_mask"] == 0, -100)
     inputs = {key: value for key, value in theirs.items() if key != "completion_mask"}
     with torch.no_grad():
         trl_logps = policy(**inputs, labels=labels, fused_lm_head=True, use_cache=False).log_probs
-        our_logps = token_logps(policy, ours)
-    trl_logps = trl_logps[:, -theirs["completion_mask"][:, 1:].shape[1] :][:, : our_logps.shape[1]]
-    torch.testing.assert_close(trl_logps, our_logps, atol=1e-5, rtol=0)
+        layout, entries = token_logps(policy, batch)
+    shifted = theirs["completion_mask"][:, 1:].bool()
+    per_row = [row[mask] for row, mask in zip(trl_logps[:, -shifted.shape[1] :], shifted, strict=True)]
+    for row, sequence in enumerate(batch.order.flatten().tolist()):
+        ours = entries[layout.entries[layout.owners == sequence]]
+        torch.testing.assert_close(ours, per_row[row], atol=1e-5, rtol=0)
 
     # A different policy than the reference, so that the loss is not log 2.
     for target, source in zip(policy.parameters(), make_model(seed=1).parameters(), strict=True):
         target.data.copy_(source.data)
     trl_loss = trl_trainer._compute_loss(policy, theirs, return_outputs=False).item()
     with torch.no_grad():
-        chosen, rejected = sequence_logps(policy, ours).chunk(2)
-        ref_chosen, ref_rejected = sequence_logps(make_model(seed=0), ours).chunk(2)
-    our_loss = dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1).mean().item()
+        chosen, rejected = sequence_logps(policy, batch)
+        start = make_model(seed=0)
+        enable(start)
+        ref_chosen, ref_rejected = sequence_logps(start, batch)
+    margin = reward(chosen, ref_chosen, 0.1) - reward(rejected, ref_rejected, 0.1)
+    our_loss = -logsigmoid(margin).mean().item()
     assert abs(our_loss - 0.6931) > 1e-3
     assert our_loss == pytest.approx(trl_loss, abs=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +16,55 @@ from training.config import TrainConfig
 from training.data import PairDataset
 from training.errors import ReferenceCacheError
 from training.model import prepare_tuning
-from training.policy import Policy, make_policy, pair_logps
+from training.policy import Logps, Policy, make_policy, pair_logps
 
 Configure = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def policy(make_model: Callable[..., Any], configure: Configure) -> Policy:
-    return make_policy(prepare_tuning(make_model(), configure()), CPU, configure())
+def policy(make_model: Callable[..., Any], pairs: PairDataset, configure: Configure) -> Policy:
+    return make_policy(prepare_tuning(make_model(), configure()), CPU, configure(), pairs)
+
+
+def load(policy: Policy, pairs: PairDataset, config: TrainConfig) -> Logps:
+    """The values of all eight pairs."""
+    return reference.load_or_compute(policy, pairs, config, "weights", config.output_dir)(range(8))
 
 
 def stored(config: TrainConfig) -> Path:
-    (path,) = (config.output_dir / "reference").glob("*.arrow")
+    (path,) = config.output_dir.glob("*.arrow")
     return path
 
 
 def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
-    rows = pa.ipc.open_file(path.read_bytes()).read_all().to_pylist()
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    rows = table.to_pylist()
     change(rows)
-    reference._write(rows, path)
+    reference._write(rows, path, table.schema)
 
 
 def test_values_are_the_models_own_log_probs_in_dataset_order(
     policy: Policy, pairs: PairDataset, configure: Configure
 ) -> None:
     config = configure()
-    ref = reference.load_or_compute(policy, pairs, config, "weights")
+    ref = load(policy, pairs, config)
     with torch.no_grad():
         expected = pair_logps(policy, pairs, range(8), config)
-    assert ref.corrupted is not None and expected.corrupted is not None
-    torch.testing.assert_close(ref.chosen, expected.chosen, atol=1e-4, rtol=0)
-    torch.testing.assert_close(ref.rejected, expected.rejected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(ref.corrupted, expected.corrupted, atol=1e-4, rtol=0)
-    assert (ref.corrupted - ref.chosen).abs().max() > 1e-3
+    assert ref.keys() == expected.keys() == {"chosen", "rejected", "corrupted"}
+    for branch, values in expected.items():
+        torch.testing.assert_close(ref[branch], values, atol=1e-4, rtol=0)
+    assert (ref["corrupted"] - ref["chosen"]).abs().max() > 1e-3
 
 
 def test_a_second_run_reads_the_file_and_runs_no_model(
     policy: Policy, pairs: PairDataset, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure()
-    first = reference.load_or_compute(policy, pairs, config, "weights")
+    first = load(policy, pairs, config)
     monkeypatch.setattr(reference, "pair_logps", None)
-    second = reference.load_or_compute(policy, pairs, config, "weights")
-    assert torch.equal(first.chosen, second.chosen)
+    second = load(policy, pairs, config)
+    assert torch.equal(first["chosen"], second["chosen"])
 
 
 def test_with_lora_the_reference_is_the_model_without_its_adapters(
@@ -70,23 +76,23 @@ def test_with_lora_the_reference_is_the_model_without_its_adapters(
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.1)
-    ref = reference.load_or_compute(make_policy(adapted, CPU, config), pairs, config, "weights")
+    ref = load(make_policy(adapted, CPU, config, pairs), pairs, config)
     bare = configure(output_dir=tmp_path / "bare")
-    base = make_policy(prepare_tuning(make_model(), bare), CPU, bare)
-    expected = reference.load_or_compute(base, pairs, bare, "weights")
-    torch.testing.assert_close(ref.chosen, expected.chosen, atol=1e-4, rtol=0)
+    base = make_policy(prepare_tuning(make_model(), bare), CPU, bare, pairs)
+    expected = load(base, pairs, bare)
+    torch.testing.assert_close(ref["chosen"], expected["chosen"], atol=1e-4, rtol=0)
     with torch.no_grad():  # negative control: the adapters do matter
         assert (
-            pair_logps(make_policy(adapted, CPU, config), pairs, range(8), config).chosen - ref.chosen
+            pair_logps(make_policy(adapted, CPU, config, pairs), pairs, range(8), config)["chosen"] - ref["chosen"]
         ).abs().max() > 0.1
 
 
 def test_a_missing_row_is_an_error_naming_the_pair(policy: Policy, pairs: PairDataset, configure: Configure) -> None:
     config = configure()
-    reference.load_or_compute(policy, pairs, config, "weights")
+    load(policy, pairs, config)
     rewrite(stored(config), lambda rows: rows.pop(3))
     with pytest.raises(ReferenceCacheError, match=r"row 3 \(id pair-3\): .*`chosen` is missing.*delete the file"):
-        reference.load_or_compute(policy, pairs, config, "weights")
+        load(policy, pairs, config)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), None])
@@ -94,25 +100,25 @@ def test_a_value_that_is_not_finite_is_an_error_naming_the_pair(
     policy: Policy, pairs: PairDataset, configure: Configure, value: float | None
 ) -> None:
     config = configure()
-    reference.load_or_compute(policy, pairs, config, "weights")
+    load(policy, pairs, config)
     rewrite(stored(config), lambda rows: rows[2].update(corrupted=value))
     with pytest.raises(ReferenceCacheError, match=r"row 2 \(id pair-2\): .*`corrupted`"):
-        reference.load_or_compute(policy, pairs, config, "weights")
+        load(policy, pairs, config)
 
 
 def test_a_damaged_file_is_an_error_with_the_remedy(policy: Policy, pairs: PairDataset, configure: Configure) -> None:
     config = configure()
-    reference.load_or_compute(policy, pairs, config, "weights")
+    load(policy, pairs, config)
     stored(config).write_bytes(b"broken")
     with pytest.raises(ReferenceCacheError, match="delete the file to compute it again"):
-        reference.load_or_compute(policy, pairs, config, "weights")
+        load(policy, pairs, config)
 
 
 def test_the_fingerprint_changes_with_everything_the_values_depend_on_and_nothing_else(
     pairs: PairDataset, configure: Configure
 ) -> None:
     base = reference.fingerprint(pairs, "weights", configure())
-    fewer = PairDataset(pairs.pairs[:-1], pairs.rows, pairs.processor, pairs.corruption, pairs.seed)
+    fewer = replace(pairs, pairs=pairs.pairs[:-1])
     changed = [
         reference.fingerprint(pairs, "other weights", configure()),
         reference.fingerprint(fewer, "weights", configure()),
@@ -120,8 +126,9 @@ def test_the_fingerprint_changes_with_everything_the_values_depend_on_and_nothin
         reference.fingerprint(pairs, "weights", configure(corruption={"keep_area": [0.2, 0.5]})),
         reference.fingerprint(pairs, "weights", configure(dtype="bfloat16")),
         reference.fingerprint(pairs, "weights", configure(objective="dpo")),
+        reference.fingerprint(pairs, "weights", configure(), share_prefix=False),
     ]
-    assert len({base, *changed}) == 7
+    assert len({base, *changed}) == 8
     assert base == reference.fingerprint(pairs, "weights", configure(learning_rate=1.0, beta=0.5, batch_size=8))
 
 
@@ -132,3 +139,28 @@ def test_the_weights_digest_sees_a_change_in_any_single_weight(make_model: Calla
     with torch.no_grad():
         model.lm_head.weight[0, 0] += 1e-3
     assert before != reference.weights_digest(model)
+
+
+def test_it_lies_beside_a_local_dataset_so_that_other_runs_on_it_find_it(configure: Configure, tmp_path: Path) -> None:
+    dataset = tmp_path / "data" / "dataset"
+    dataset.mkdir(parents=True)
+    assert reference.folder_of(configure(dataset=str(dataset))) == tmp_path / "data" / "dataset-reference"
+    assert reference.folder_of(configure(dataset="someone/on-the-hub")) == tmp_path / "run" / "reference"
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_computed_live_it_stays_that_of_the_starting_weights(
+    make_model: Callable[..., Any], pairs: PairDataset, configure: Configure, tuning: str
+) -> None:
+    config = configure(tuning=tuning)
+    policy = make_policy(prepare_tuning(make_model(), config), CPU, config, pairs)
+    stored_values = load(policy, pairs, config)
+    look_up = reference.live(policy, pairs, config)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+        moved = pair_logps(policy, pairs, [5, 2], config)
+    for branch, values in look_up([5, 2]).items():
+        torch.testing.assert_close(values, stored_values[branch][[5, 2]], atol=1e-4, rtol=0)
+        assert (moved[branch] - values).abs().max() > 1e-2  # negative control

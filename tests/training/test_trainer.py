@@ -17,9 +17,10 @@ from training.batch import collate
 from training.config import TrainConfig
 from training.data import PairDataset
 from training.errors import CheckpointError, StepZeroError
-from training.logps import sequence_logps
+from training.logps import Forward, sequence_logps
 from training.model import prepare_tuning
-from training.trainer import total_steps, train, window_of
+from training.schedule import total_steps, window_of
+from training.trainer import train
 
 TRL_NAMES = {
     "loss",
@@ -92,8 +93,13 @@ def test_a_reference_of_another_model_is_refused_before_the_first_update_naming_
     real = trainer.reference.load_or_compute
 
     def shifted(*args: Any) -> Any:
-        ref = real(*args)
-        ref.chosen[5] += 3.0
+        look_up = real(*args)
+
+        def ref(indices: list[int]) -> Any:
+            found = look_up(indices)
+            found["chosen"][indices.index(5)] += 3.0
+            return found
+
         return ref
 
     monkeypatch.setattr(trainer.reference, "load_or_compute", shifted)
@@ -246,10 +252,12 @@ def test_dropout_of_the_starting_model_is_switched_off(
     for module in model.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.5
-    batch = collate(pairs, range(4), ("chosen",))
+    batch, plain = collate(pairs, range(4), ("chosen",), share_prefix=False), Forward().naive
     with torch.no_grad():
-        noisy = [sequence_logps(model.train(), batch, share_images=False) for _ in range(2)]
+        noisy = [
+            sequence_logps(model.train(), batch, Forward(share_prefix=False, share_images=False)) for _ in range(2)
+        ]
         assert not torch.equal(*noisy)  # negative control
         prepared = prepare_tuning(model, configure())
         assert prepared.training
-        assert torch.equal(*(sequence_logps(prepared, batch, share_images=False) for _ in range(2)))
+        assert torch.equal(*(sequence_logps(prepared, batch, plain) for _ in range(2)))

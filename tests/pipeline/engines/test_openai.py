@@ -28,7 +28,8 @@ from PIL import Image
 
 from pipeline.config.load import make_recipe
 from pipeline.engines import TRANSIENT, Request, Response, Sampling
-from pipeline.engines.openai import OpenAIEngine, OpenOpenAI, data_url
+from pipeline.engines.chat_completions import data_url
+from pipeline.engines.openai import OpenAIEngine, OpenOpenAI
 from pipeline.errors import EngineError
 from pipeline.scenes import draw
 from pipeline.scenes.world import scene

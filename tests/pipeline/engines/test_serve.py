@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines.scene_requests import SAMPLING, ask, request
 
-from pipeline.engines import Request, Response, Sampling
+from pipeline.engines import Sampling
 from pipeline.engines.openai import OpenAIEngine, OpenOpenAI
 from pipeline.errors import EngineError
 from pipeline.models import BUILT_IN
-from pipeline.scenes import draw
-from pipeline.scenes.world import scene
-from pipeline.seeds import derive
 
 START_LIMIT_S = 420
 NAME, KEY_ENV, KEY = "scenes", "SERVE_TEST_KEY", "sk-loopback-only"
-SAMPLING = Sampling(n=4, temperature=1.0, max_tokens=24)
 
 
 @pytest.fixture(scope="module")
@@ -90,22 +87,6 @@ def served(base_url: str) -> Iterator[OpenAIEngine]:
         engine = OpenOpenAI(NAME, base_url, KEY_ENV, concurrency=8)()
     yield engine
     engine.close()
-
-
-def request(index: int, **changes: Any) -> Request:
-    values: dict[str, Any] = {
-        "id": f"r{index}",
-        "images": (draw.png(scene(5, index)),),
-        "messages": (("user", "Describe the image."),),
-        "seed": derive(0, f"r{index}", "m"),
-    }
-    return Request(**{**values, **changes})
-
-
-def ask(engine: Any, requests: list[Request], sampling: Sampling = SAMPLING) -> dict[str, Response]:
-    responses = list(engine.generate(requests, sampling))
-    assert sorted(one.id for one in responses) == sorted(one.id for one in requests)
-    return {one.id: one for one in responses}
 
 
 def test_a_scene_gets_n_answers_with_their_log_probs(served: OpenAIEngine) -> None:

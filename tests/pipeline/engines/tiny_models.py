@@ -20,6 +20,9 @@ from pipeline.engines import Request, Response, Sampling
 SIDE = 32
 PATCH = 8
 WIDTH = 64
+#: Tokens of a square, and what is left of them where a family merges 2x2 patches.
+PATCHES = (SIDE // PATCH) ** 2
+MERGED = PATCHES // 4
 #: As many tokens as a prompt of two images and its answer need in the hungriest family.
 CONTEXT = 512
 
@@ -80,19 +83,11 @@ def llava() -> tuple[Any, Any]:
     from transformers import CLIPImageProcessor, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     words = tokenizer(["<image>"], bos="<s>", eos="</s>", adds_bos=True)
-    config = LlavaConfig(
-        vision_config=clip_tower(),
-        text_config=LlamaConfig(**text_sizes(words)),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-        image_seq_length=(SIDE // PATCH) ** 2,
-    )
+    config = LlavaConfig(text_config=LlamaConfig(**text_sizes(words)), **_llava_config(words))
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=square()),
-        tokenizer=words,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
         chat_template=turns("USER: ", " ", "ASSISTANT:", "<image>\n"),
+        **_llava_processor(words),
     )
     return random(LlavaForConditionalGeneration, config), processor
 
@@ -107,21 +102,13 @@ def llava_next() -> tuple[Any, Any]:
     )
 
     words = tokenizer(["<image>"], bos="<s>", eos="</s>", adds_bos=True)
-    config = LlavaNextConfig(
-        vision_config=clip_tower(),
-        text_config=MistralConfig(**text_sizes(words), sliding_window=None),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-        image_grid_pinpoints=grids(),
-        image_seq_length=(SIDE // PATCH) ** 2,
-    )
+    text = MistralConfig(**text_sizes(words), sliding_window=None)
+    config = LlavaNextConfig(text_config=text, image_grid_pinpoints=grids(), **_llava_config(words))
     images = LlavaNextImageProcessor(size={"shortest_edge": SIDE}, crop_size=square(), image_grid_pinpoints=grids())
     processor = LlavaNextProcessor(
         image_processor=images,
-        tokenizer=words,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
         chat_template=turns("[INST] ", " [/INST]", "", "<image>\n"),
+        **_llava_processor(words),
     )
     return random(LlavaNextForConditionalGeneration, config), processor
 
@@ -148,7 +135,7 @@ def llava_onevision() -> tuple[Any, Any]:
         image_processor=LlavaOnevisionImageProcessor(size=square(), image_grid_pinpoints=grids()),
         tokenizer=words,
         video_processor=LlavaOnevisionVideoProcessor(size=square()),
-        num_image_tokens=(SIDE // PATCH) ** 2,
+        num_image_tokens=PATCHES,
         vision_feature_select_strategy="full",
         chat_template=chatml("<image>\n"),
     )
@@ -160,16 +147,7 @@ def qwen2_5_vl() -> tuple[Any, Any]:
 
     words = tokenizer(_QWEN_TOKENS, eos="<|im_end|>")
     config = Qwen2_5_VLConfig(
-        vision_config={
-            "depth": 2,
-            "hidden_size": WIDTH,
-            "intermediate_size": 2 * WIDTH,
-            "num_heads": 2,
-            "patch_size": PATCH,
-            "window_size": 2 * SIDE,
-            "out_hidden_size": WIDTH,
-            "fullatt_block_indexes": [1],
-        },
+        vision_config={**_QWEN_TOWER, "window_size": 2 * SIDE, "fullatt_block_indexes": [1]},
         text_config={**text_sizes(words), "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6]}},
         **_qwen_ids(words),
     )
@@ -183,16 +161,7 @@ def qwen3_vl() -> tuple[Any, Any]:
     words = tokenizer(_QWEN_TOKENS, eos="<|im_end|>")
     rope = {"rope_type": "default", "mrope_section": [6, 5, 5], "mrope_interleaved": True}
     config = Qwen3VLConfig(
-        vision_config={
-            "depth": 2,
-            "hidden_size": WIDTH,
-            "intermediate_size": 2 * WIDTH,
-            "num_heads": 2,
-            "patch_size": PATCH,
-            "out_hidden_size": WIDTH,
-            "num_position_embeddings": 16,
-            "deepstack_visual_indexes": [0],
-        },
+        vision_config={**_QWEN_TOWER, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
         text_config={**text_sizes(words), "head_dim": 32, "rope_parameters": rope},
         **_qwen_ids(words),
     )
@@ -212,17 +181,11 @@ def idefics3() -> tuple[Any, Any]:
     )
 
     words = tokenizer(_IDEFICS_TOKENS, bos="<|begin_of_text|>", eos="<|end_of_text|>", adds_bos=True)
-    config = Idefics3Config(
-        vision_config=_idefics_tower(),
-        text_config=LlamaConfig(**text_sizes(words)),
-        image_token_id=words.convert_tokens_to_ids("<image>"),
-        pad_token_id=words.pad_token_id,
-        scale_factor=2,
-    )
+    config = Idefics3Config(text_config=LlamaConfig(**text_sizes(words)), **_idefics_config(words))
     processor = Idefics3Processor(
-        image_processor=Idefics3ImageProcessor(**_idefics_sizes()),
+        image_processor=Idefics3ImageProcessor(**_IDEFICS_SIZES),
         tokenizer=words,
-        image_seq_len=(SIDE // PATCH // 2) ** 2,
+        image_seq_len=MERGED,
         # Idefics3 writes the begin-of-text token into the prompt although its tokenizer adds one as well.
         chat_template="<|begin_of_text|>" + turns("User:", "<end_of_utterance>\n", "Assistant:", "<image>"),
     )
@@ -240,18 +203,12 @@ def smolvlm() -> tuple[Any, Any]:
     )
 
     words = tokenizer(_IDEFICS_TOKENS, bos="<|im_start|>", eos="<end_of_utterance>")
-    config = SmolVLMConfig(
-        vision_config=_idefics_tower(),
-        text_config=LlamaConfig(**text_sizes(words)),
-        image_token_id=words.convert_tokens_to_ids("<image>"),
-        pad_token_id=words.pad_token_id,
-        scale_factor=2,
-    )
+    config = SmolVLMConfig(text_config=LlamaConfig(**text_sizes(words)), **_idefics_config(words))
     processor = SmolVLMProcessor(
-        image_processor=SmolVLMImageProcessor(**_idefics_sizes()),
+        image_processor=SmolVLMImageProcessor(**_IDEFICS_SIZES),
         tokenizer=words,
-        video_processor=SmolVLMVideoProcessor(**_idefics_sizes()),
-        image_seq_len=(SIDE // PATCH // 2) ** 2,
+        video_processor=SmolVLMVideoProcessor(**_IDEFICS_SIZES),
+        image_seq_len=MERGED,
         chat_template="<|im_start|>" + turns("User:", "<end_of_utterance>\n", "Assistant:", "<image>"),
     )
     return random(SmolVLMForConditionalGeneration, config), processor
@@ -275,24 +232,17 @@ def internvl() -> tuple[Any, Any]:
     }
     words = tokenizer(["<|im_start|>"], eos="<|im_end|>", named=named)
     config = InternVLConfig(
-        vision_config={
-            "hidden_size": WIDTH,
-            "intermediate_size": 2 * WIDTH,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": [SIDE, SIDE],
-            "patch_size": [PATCH, PATCH],
-        },
+        vision_config={**_TOWER, "num_hidden_layers": 2, "image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]},
         text_config=Qwen2Config(**text_sizes(words)),
         image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
-        image_seq_length=(SIDE // PATCH // 2) ** 2,
+        image_seq_length=MERGED,
         tie_word_embeddings=False,
     )
     processor = InternVLProcessor(
         image_processor=GotOcr2ImageProcessor(size=square(), crop_to_patches=True, min_patches=1, max_patches=4),
         tokenizer=words,
         video_processor=InternVLVideoProcessor(size=square()),
-        image_seq_length=(SIDE // PATCH // 2) ** 2,
+        image_seq_length=MERGED,
         chat_template=chatml("<IMG_CONTEXT>\n"),
     )
     return random(InternVLForConditionalGeneration, config), processor
@@ -306,7 +256,7 @@ def gemma3() -> tuple[Any, Any]:
     config = Gemma3Config(
         vision_config=siglip_tower(),
         text_config={**text_sizes(words), "head_dim": 32, "sliding_window": CONTEXT, "query_pre_attn_scalar": 32},
-        mm_tokens_per_image=(SIDE // PATCH // 2) ** 2,
+        mm_tokens_per_image=MERGED,
         boi_token_index=words.convert_tokens_to_ids("<start_of_image>"),
         eoi_token_index=words.convert_tokens_to_ids("<end_of_image>"),
         image_token_index=words.convert_tokens_to_ids("<image_soft_token>"),
@@ -314,7 +264,7 @@ def gemma3() -> tuple[Any, Any]:
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessor(size=square()),
         tokenizer=words,
-        image_seq_length=(SIDE // PATCH // 2) ** 2,
+        image_seq_length=MERGED,
         # As Idefics3: the template writes the token that the tokenizer adds as well.
         chat_template="{{ bos_token }}"
         + turns("<start_of_turn>user\n", "<end_of_turn>\n", "<start_of_turn>model\n", "<start_of_image>"),
@@ -419,18 +369,13 @@ def text_sizes(words: Any) -> dict[str, Any]:
 def clip_tower() -> Any:
     from transformers import CLIPVisionConfig
 
-    return CLIPVisionConfig(**_tower_sizes(), num_hidden_layers=3, projection_dim=WIDTH)
+    return CLIPVisionConfig(**_TOWER, num_hidden_layers=3, projection_dim=WIDTH)
 
 
 def siglip_tower() -> Any:
     from transformers import SiglipVisionConfig
 
-    return SiglipVisionConfig(**_tower_sizes(), num_hidden_layers=2, vision_use_head=False)
-
-
-def _tower_sizes() -> dict[str, Any]:
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": 2}
-    return {**sizes, "image_size": SIDE, "patch_size": PATCH}
+    return SiglipVisionConfig(**_TOWER, num_hidden_layers=2, vision_use_head=False)
 
 
 def square() -> dict[str, int]:
@@ -467,6 +412,21 @@ def _literal(text: str) -> str:
     return "{{ " + repr(text) + " }}"
 
 
+_TOWER = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_attention_heads": 2,
+    "image_size": SIDE,
+    "patch_size": PATCH,
+}
+_QWEN_TOWER = {
+    "depth": 2,
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_heads": 2,
+    "patch_size": PATCH,
+    "out_hidden_size": WIDTH,
+}
 _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 _QWEN_TOKENS = ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 _IDEFICS_TOKENS = [
@@ -476,6 +436,26 @@ _IDEFICS_TOKENS = [
     "<global-img>",
     *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
 ]
+_IDEFICS_SIZES = {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
+
+
+def _llava_config(words: Any) -> dict[str, Any]:
+    image = words.convert_tokens_to_ids("<image>")
+    return {"vision_config": clip_tower(), "image_token_index": image, "image_seq_length": PATCHES}
+
+
+def _llava_processor(words: Any) -> dict[str, Any]:
+    strategy = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    return {"tokenizer": words, "patch_size": PATCH, **strategy}
+
+
+def _idefics_config(words: Any) -> dict[str, Any]:
+    return {
+        "vision_config": {**_TOWER, "num_hidden_layers": 2},
+        "image_token_id": words.convert_tokens_to_ids("<image>"),
+        "pad_token_id": words.pad_token_id,
+        "scale_factor": 2,
+    }
 
 
 def _qwen_ids(words: Any) -> dict[str, int]:
@@ -493,11 +473,3 @@ def _qwen_processors(words: Any) -> dict[str, Any]:
         "tokenizer": words,
         "video_processor": Qwen2VLVideoProcessor(patch_size=PATCH, size=size),
     }
-
-
-def _idefics_tower() -> dict[str, Any]:
-    return {**_tower_sizes(), "num_hidden_layers": 2}
-
-
-def _idefics_sizes() -> dict[str, Any]:
-    return {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.images import decode
 from pipeline.sources.ngrams import Benchmark, ngrams, texts
 from pipeline.sources.phash import Index, phash
-from pipeline.stages.source import ASIDE, drop_counts
+from pipeline.stages.source import ASIDE
 from pipeline.store import Run
 
 HASHES = st.integers(0, 2**64 - 1)
@@ -44,6 +45,10 @@ def put(folder: Path, files: dict[str, bytes], rows: list[dict[str, Any]]) -> Pa
 
 def dropped(run: Run) -> list[dict[str, Any]]:
     return [row for shard in run.shards(ASIDE) for row in run.read(ASIDE, shard).to_pylist()]
+
+
+def reasons(run: Run) -> dict[str, int]:
+    return Counter(row["reason"] for row in dropped(run))
 
 
 # --------------------------------------------------------------------------------------------------------------- index
@@ -77,12 +82,12 @@ def test_rows_that_say_the_same_are_merged_and_told(tmp_path: Path, make: Any, r
     path = put(tmp_path, files, [{"images": [name], "prompt": text} for name, text in prompts])
     rows = make(kind="jsonl", path=path)
     assert [row["source"] for row in rows] == ["rows.jsonl:1", "rows.jsonl:3"]
-    assert drop_counts(run) == {"duplicate_prompt": 2}
+    assert reasons(run) == {"duplicate_prompt": 2}
     assert {row["source"] for row in dropped(run)} == {"rows.jsonl:2", "rows.jsonl:4"}
     assert all(row["detail"] == "same as rows.jsonl:1" for row in dropped(run))
     assert [row["images"] for row in dropped(run) if row["source"].endswith("2")] == [[str(tmp_path / "copy.png")]]
     make(kind="jsonl", path=path, limit=1)
-    assert drop_counts(run) == {}, "written anew with the source"
+    assert reasons(run) == {}, "written anew with the source"
 
 
 def rows_of(names: list[str], prompts: int = 3) -> list[dict[str, Any]]:
@@ -97,7 +102,7 @@ def test_exact_keeps_one_prompt_an_image_the_first_by_id(tmp_path: Path, make: A
     for row in sorted(everything, key=lambda row: row["id"]):
         first.setdefault("b" if "b.png" in row["images"][0]["path"] else "a", row["id"])
     assert {row["id"] for row in kept} == set(first.values())
-    assert drop_counts(run) == {"duplicate_image": 4, "duplicate_prompt": 3}
+    assert reasons(run) == {"duplicate_image": 4, "duplicate_prompt": 3}
     assert all(row["detail"].removeprefix("same image as ") in first.values() for row in dropped(run)
                if row["reason"] == "duplicate_image")  # fmt: skip
 
@@ -108,7 +113,7 @@ def test_perceptual_drops_other_files_of_a_motif_with_all_their_prompts(tmp_path
     kept = make(kind="jsonl", path=path, dedup={"perceptual": 4})
     names = [Path(row["images"][0]["path"]).name for row in kept if row["images"]]
     assert len(names) == 6 and len(set(names)) == 2 and "b.png" in names, "several prompts about one file stay"
-    assert len(kept) == 7 and drop_counts(run) == {"near_duplicate_image": 3}
+    assert len(kept) == 7 and reasons(run) == {"near_duplicate_image": 3}
     shuffled = put(tmp_path, {}, [*rows_of(["b.png", "a.jpg", "a.png"])][::-1])
     again = make(kind="jsonl", path=shuffled, dedup={"perceptual": 4})
     assert {row["id"] for row in again} == {row["id"] for row in kept if row["images"]}, "whatever the order"
@@ -136,7 +141,7 @@ def test_a_planted_benchmark_is_removed_and_told(tmp_path: Path, make: Any, run:
     spec = {"images": [str(tmp_path / "bench/images")], "texts": [str(tmp_path / f"bench/{n}") for n in ("questions.jsonl", "more.txt")]}  # fmt: skip # noqa: E501
     kept = make(kind="jsonl", path=path, decontaminate=spec)
     assert [row["source"] for row in kept] == ["rows.jsonl:1", "rows.jsonl:6"]
-    assert drop_counts(run) == {"contaminated_image": 1, "contaminated_text": 3}
+    assert reasons(run) == {"contaminated_image": 1, "contaminated_text": 3}
     detail = {row["source"]: row["detail"] for row in dropped(run)}
     assert "q.jpg" in detail["rows.jsonl:2"] and "how many red umbrellas" in detail["rows.jsonl:3"]
     long = make(kind="jsonl", path=path, decontaminate={**spec, "ngram": 15, "images": []})

@@ -12,13 +12,13 @@ import datasets
 import fsspec
 import pytest
 from source_kit import source
-from stage_kit import png
+from stage_kit import content_id, png
 
 from pipeline import sources
 from pipeline.config.source import DESCRIBE
 from pipeline.errors import InputError
 from pipeline.images import load
-from pipeline.stages.source import SourceStage, content_id
+from pipeline.stages.source import SourceStage
 
 
 def texts(rows: list[dict[str, Any]]) -> list[str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage_kit import png
+from stage_kit import content_id, layout, png
 
 from pipeline.errors import StoreError
 from pipeline.sources import Entry, said
@@ -21,7 +21,6 @@ from pipeline.sources.layout import cut
 from pipeline.sources.sift import names, sift
 from pipeline.sources.spool import Blobs, Spool
 from pipeline.sources.verdicts import Verdicts
-from pipeline.stages.source import content_id, layout
 from pipeline.tables import OK, PROMPTS
 
 PICTURES = [png(index) for index in range(3)]

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from source_kit import source
-from stage_kit import png
+from stage_kit import content_id, png
 
 from pipeline import sources
 from pipeline.errors import InputError
 from pipeline.images import load
-from pipeline.stages.source import SourceStage, content_id
+from pipeline.stages.source import SourceStage
 
 FACTS = {"objects": [{"name": "sun", "count": 2, "boxes": [[0, 0, 0.5, 1]]}], "captions": ["two suns, one box"]}
 ROWS: list[dict[str, Any]] = [

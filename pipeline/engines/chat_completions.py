@@ -1,0 +1,158 @@
+"""OpenAI's chat completions as plain data: what is sent, in the dialect of a server, and how a reply is read.
+
+No network and no ``openai`` library: ``pipeline.engines.openai`` has both.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline import images
+from pipeline.engines import Completion, Request, Response, Sampling
+
+#: Servers read a seed as a signed 64-bit integer and some refuse a negative one. A seed of ``pipeline.seeds`` has 62
+#: bits, so nothing is lost; of a larger one the low 63 bits count.
+SEED_MASK = 2**63 - 1
+
+#: What servers take, by the file's first bytes.
+_MIME = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+)
+
+
+class NoData(Exception):
+    """A reply that holds no completions to keep."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Which parts of the protocol a server understands."""
+
+    logprobs: bool = True
+    several: bool = True
+    limit: str = "max_tokens"
+
+    def options(self, sampling: Sampling, n: int, seed: int) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "n": n if self.several else 1,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            self.limit: sampling.max_tokens,
+            "seed": seed & SEED_MASK,
+        }
+        if sampling.stop:
+            options["stop"] = list(sampling.stop)
+        if self.logprobs:
+            options["logprobs"] = True
+        return options
+
+    def without(self, complaint: str, n: int) -> Dialect:
+        """The dialect that avoids what a refusal complains about; the same one if it cannot be avoided.
+
+        >>> Dialect().without("logprobs are not supported by this model", 1)
+        Dialect(logprobs=False, several=True, limit='max_tokens')
+        """
+        text = complaint.lower()
+        if self.logprobs and re.search(r"log_?probs", text):
+            return replace(self, logprobs=False)
+        if self.limit == "max_tokens" and "max_completion_tokens" in text:  # OpenAI's own, for reasoning models
+            return replace(self, limit="max_completion_tokens")
+        # A wrong guess costs one request: a dialect is kept only if the request then succeeds.
+        if self.several and n > 1 and re.search(r"\bn\b|\bcompletion choices?\b", text):
+            return replace(self, several=False)
+        return self
+
+
+def messages(request: Request, max_pixels: int | None = None) -> list[dict[str, Any]] | Response:
+    """The conversation of a request with its images as data URLs, or the answer to one that no server could serve."""
+    if not any(role == "user" and text.strip() for role, text in request.messages):
+        return Response(request.id, error_type="empty_prompt", error="no message of the user has any text")
+    parts: list[dict[str, Any]] = []
+    for index, data in enumerate(request.images):
+        try:
+            url = data_url(data, max_pixels)
+        except images.BadImage as error:
+            return Response(request.id, error_type=error.kind, error=f"image {index}: {error}")
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return conversation(request.messages, parts)
+
+
+def conversation(messages: Sequence[tuple[str, str]], parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages of a request; ``parts`` (images) stand before the first user text, where TRL puts them.
+
+    A message without images has plain text as content: not every server takes a list there.
+
+    >>> conversation((("system", "Be brief."), ("user", "Hi.")), ())
+    [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi.'}]
+    """
+    out: list[dict[str, Any]] = []
+    waiting = list(parts)
+    for role, text in messages:
+        if role == "user" and waiting:
+            out.append({"role": role, "content": [*waiting, {"type": "text", "text": text}]})
+            waiting = []
+        else:
+            out.append({"role": role, "content": text})
+    return out
+
+
+def data_url(data: bytes, max_pixels: int | None = None) -> str:
+    """The encoded image as a data URL, byte for byte if it is PNG, JPEG, WebP or GIF and not too large, else as PNG.
+
+    Raises:
+        BadImage: it is truncated, no image, or beyond what ``pipeline.images`` decodes.
+    """
+    picture = images.decode(data)  # whole: of a truncated file a server would only say that the request is bad
+    mime = next((mime for start, mime in _MIME if start.match(data)), None)
+    fitted = images.fit(picture, max_pixels)
+    if mime is None or fitted is not picture:
+        buffer = io.BytesIO()
+        fitted.save(buffer, "PNG")
+        data, mime = buffer.getvalue(), "image/png"
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def completions(reply: Any) -> list[Completion]:
+    """
+    Raises:
+        NoData: a choice is no answer, or the reply is not one of chat completions.
+    """
+    choices = getattr(reply, "choices", None)
+    if not isinstance(choices, list):  # an error, or a proxy's page, sent with status 200
+        detail = reply if isinstance(reply, str) else getattr(reply, "error", None)
+        raise NoData("server_error", f"the reply is not a chat completion: {detail or type(reply).__name__}")
+    usage = getattr(reply, "usage", None)
+    # What usage counts is the sum over the choices.
+    counted = getattr(usage, "completion_tokens", None) if len(choices) == 1 else None
+    try:
+        return [_completion(choice, counted) for choice in sorted(choices, key=lambda one: one.index or 0)]
+    except (AttributeError, TypeError) as error:
+        raise NoData("server_error", f"a choice of the reply is malformed: {error}") from None
+
+
+def _completion(choice: Any, counted: int | None) -> Completion:
+    if choice.finish_reason == "content_filter":
+        raise NoData("content_filter", "the server's content filter cut an answer")
+    if choice.finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
+        raise NoData("server_error", f"finish_reason {choice.finish_reason!r} is neither stop nor length")
+    tokens = getattr(choice.logprobs, "content", None)
+    logprob = math.fsum(token.logprob for token in tokens) if tokens is not None else math.nan
+    return Completion(
+        text=(choice.message.content or "").strip(),
+        n_tokens=len(tokens) if tokens is not None else counted,
+        finish_reason=choice.finish_reason,
+        logprob=logprob if math.isfinite(logprob) else None,
+    )

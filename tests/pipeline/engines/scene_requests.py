@@ -1,0 +1,29 @@
+"""Questions about scenes for engines that hold the built-in VLM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.engines import Request, Response, Sampling
+from pipeline.scenes import draw
+from pipeline.scenes.world import scene
+from pipeline.seeds import derive
+
+SAMPLING = Sampling(n=4, temperature=1.0, max_tokens=24)
+
+
+def request(index: int, **changes: Any) -> Request:
+    values: dict[str, Any] = {
+        "id": f"r{index}",
+        "images": (draw.png(scene(5, index)),),
+        "messages": (("user", "Describe the image."),),
+        "seed": derive(0, f"r{index}", "m"),
+    }
+    return Request(**{**values, **changes})
+
+
+def ask(engine: Any, requests: list[Request], sampling: Sampling = SAMPLING) -> dict[str, Response]:
+    """The responses by id, after checking that every request got exactly one."""
+    responses = list(engine.generate(requests, sampling))
+    assert sorted(one.id for one in responses) == sorted(one.id for one in requests)
+    return {one.id: one for one in responses}

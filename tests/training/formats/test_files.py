@@ -1,0 +1,127 @@
+"""Where a dataset may lie, and what is said when it cannot be opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from training.errors import DataError
+from training.formats import open
+
+Row = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder of two images."""
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (8, 8)).save(folder / "images" / name)
+    return folder
+
+
+def row(number: int) -> Row:
+    return {
+        "id": number,
+        "image": f"images/{number}.png",
+        "conversations": [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}],
+        "rejected_conversations": [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "b"}],
+    }
+
+
+def check(dataset: datasets.Dataset, data: Path) -> None:
+    assert dataset["id"][:] == ["0", "1"]
+    assert [images[0]["path"] for images in dataset["images"]] == [str(data / "images" / f"{i}.png") for i in (0, 1)]
+    assert dataset[1]["rejected"] == [{"role": "assistant", "content": [{"type": "text", "text": "b"}]}]
+
+
+def test_a_json_list_opens_with_images_beside_it(data: Path) -> None:
+    (data / "train.json").write_text(json.dumps([row(0), row(1)], indent=2))
+    check(open(str(data / "train.json")), data)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".JSONL"])
+def test_a_file_of_an_object_per_line_opens(data: Path, suffix: str) -> None:
+    path = data / f"train{suffix}"
+    path.write_text("".join(json.dumps(row(i)) + "\n" for i in (0, 1)))
+    check(open(str(path)), data)
+
+
+def test_a_parquet_file_opens(data: Path) -> None:
+    datasets.Dataset.from_list([row(0), row(1)]).to_parquet(str(data / "train.parquet"))
+    check(open(str(data / "train.parquet")), data)
+
+
+def test_a_saved_folder_opens(data: Path) -> None:
+    dataset = datasets.Dataset.from_list([row(0), row(1)])
+    dataset.save_to_disk(str(data / "saved"))
+    check(open(str(data / "saved"), image_root=str(data)), data)
+
+
+def test_images_may_lie_elsewhere(tmp_path: Path, data: Path) -> None:
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([row(0), row(1)]))
+    check(open(str(path), image_root=str(data)), data)
+    with pytest.raises(DataError, match=r"row 0 \(id 0\): image .*/images/0.png' does not exist; set image_root"):
+        open(str(path))
+
+
+def test_values_of_several_kinds_in_a_json_column_open(data: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "rejected_response": r}
+        for r in ("b", [{"role": "assistant", "content": "b"}])
+    ]
+    rows[1]["messages"] = [{"role": "user", "content": [{"type": "text", "text": "q"}]}, rows[0]["messages"][1]]
+    (data / "train.json").write_text(json.dumps([{"id": 1, **rows[0]}, {"id": "x", **rows[1]}]))
+    first, second = open(str(data / "train.json"))
+    assert (first["id"], second["id"]) == ("1", "x")
+    assert {key: first[key] for key in ("prompt", "rejected")} == {key: second[key] for key in ("prompt", "rejected")}
+
+
+def test_published_folders_open_their_pairs(tmp_path: Path, rows: list[Row], publish: Any) -> None:
+    publish(rows).save_to_disk(str(tmp_path / "a" / "pairs"))
+    whole = datasets.DatasetDict({"pairs": publish(rows), "candidates": publish(rows[:1])})
+    whole.save_to_disk(str(tmp_path / "b"))
+    for config, part in (("pairs", rows), ("candidates", rows[:1])):
+        (tmp_path / "c" / config).mkdir(parents=True)
+        publish(part).to_parquet(str(tmp_path / "c" / config / "train-00000.parquet"))
+    (tmp_path / "c" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: candidates\n  data_files: candidates/*.parquet\n"
+        "- config_name: pairs\n  data_files: pairs/*.parquet\n---\n"
+    )
+    for folder in "abc":
+        assert len(open(str(tmp_path / folder))) == 8
+
+
+def test_a_split_can_be_chosen_and_train_is_the_default(tmp_path: Path, rows: list[Row], publish: Any) -> None:
+    splits = datasets.DatasetDict({"train": publish(rows), "test": publish(rows[:3])})
+    splits.save_to_disk(str(tmp_path / "saved"))
+    assert len(open(str(tmp_path / "saved"))) == 8
+    assert len(open(str(tmp_path / "saved"), split="test")) == 3
+    with pytest.raises(DataError, match=r"has the splits \['test', 'train'\], none named valid; point at one split"):
+        open(str(tmp_path / "saved"), split="valid")
+
+
+def test_what_cannot_be_opened_is_an_error_that_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dataset .*nowhere: cannot be opened .*; check the path"):
+        open(str(tmp_path / "nowhere"))
+    (tmp_path / "a.csv").write_text("prompt\n")
+    with pytest.raises(DataError, match=r"is a file of no known kind \(known: .json, .jsonl, .parquet\); convert it"):
+        open(str(tmp_path / "a.csv"))
+    (tmp_path / "a.json").write_text('[{"prompt": 1},')
+    with pytest.raises(DataError, match=r"a.json: cannot be opened \(.*(JSON|object|value)"):
+        open(str(tmp_path / "a.json"))
+    (tmp_path / "b.json").write_text("[]")
+    with pytest.raises(DataError, match=r"b.json: (has no rows|cannot be opened .*no data)"):
+        open(str(tmp_path / "b.json"))

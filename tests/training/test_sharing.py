@@ -1,0 +1,136 @@
+"""Sharing a prefix changes no log-prob and no gradient; where it would, it is switched off and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from training import attention, sharing
+from training.batch import collate
+from training.data import PairDataset
+from training.layout import Group, Packed, pack
+from training.logps import Forward, sequence_logps
+from training.sharing import decide, difference, enable
+
+ALL = ("chosen", "rejected", "corrupted")
+SHARED, ALONE = Forward(), Forward(share_prefix=False)
+
+
+@pytest.fixture
+def model(make_model: Callable[..., Any]) -> Any:
+    made = make_model()
+    enable(made)
+    return made
+
+
+def logps_and_gradients(model: Any, pairs: PairDataset, forward: Forward) -> tuple[Any, dict[str, Any]]:
+    model.zero_grad()
+    batch = collate(pairs, range(8), ALL, share_prefix=forward.share_prefix)
+    logps = sequence_logps(model, batch, forward)
+    # Weighted, so that a swap of two sequences would show.
+    (logps * torch.arange(1.0, 1 + logps.numel()).reshape(logps.shape)).sum().backward()
+    return logps.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("other", [ALONE, SHARED.naive], ids=["one row a sequence", "without any saving"])
+def test_log_probs_and_gradients_are_those_of_separate_rows(model: Any, pairs: PairDataset, other: Forward) -> None:
+    shared, shared_gradients = logps_and_gradients(model, pairs, SHARED)
+    alone, gradients = logps_and_gradients(model, pairs, other)
+    torch.testing.assert_close(shared, alone, atol=1e-4, rtol=0)
+    assert shared_gradients.keys() == gradients.keys()
+    # Relative to the parameter's own gradient, or to a thousandth of the largest: a key's bias has none but rounding.
+    floor = 1e-3 * max(gradient.abs().max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        apart = (shared_gradients[name] - gradient).abs().max() / gradient.abs().max().clamp(min=floor)
+        assert apart < 1e-4, name
+
+
+def test_in_double_precision_they_agree_to_many_more_digits(model: Any, pairs: PairDataset) -> None:
+    # RMSNorm and RoPE run in float32 inside transformers, so not to all sixteen.
+    model.double()
+    with torch.no_grad():
+        apart = difference(model, pairs, range(8), ALL, SHARED, ALONE)
+    assert apart < 1e-6
+
+
+@pytest.mark.parametrize("damage", ["no mask", "plain causal", "positions"])
+def test_negative_control_a_wrong_mask_or_position_shows(
+    model: Any, pairs: PairDataset, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    def one_group(packed: Packed) -> Packed:
+        end = packed.groups[-1].end
+        return replace(packed, groups=(Group(0, end, (end,)),))
+
+    def restarted(packed: Packed) -> Packed:
+        return replace(packed, offsets=torch.arange(len(packed.ids)))
+
+    if damage == "no mask":
+        real = attention.scaled_dot_product_attention
+        monkeypatch.setattr(
+            attention,
+            "scaled_dot_product_attention",
+            lambda q, k, v, is_causal=False, attn_mask=None, **options: real(q, k, v, **options),
+        )
+    else:
+        change = one_group if damage == "plain causal" else restarted
+        monkeypatch.setattr("training.logps.pack", lambda groups: change(pack(groups)))
+    with torch.no_grad():
+        assert difference(model, pairs, range(8), ALL, SHARED, ALONE) > 0.05
+
+
+def test_gradient_checkpointing_keeps_the_groups(model: Any, pairs: PairDataset) -> None:
+    plain, gradients = logps_and_gradients(model, pairs, SHARED)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    again, checkpointed = logps_and_gradients(model, pairs, SHARED)
+    torch.testing.assert_close(again, plain, atol=1e-5, rtol=0)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(checkpointed[name], gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_the_head_in_pieces_gives_the_same_log_probs_and_gradients(model: Any, pairs: PairDataset) -> None:
+    whole, gradients = logps_and_gradients(model, pairs, SHARED)
+    pieces, chunked = logps_and_gradients(model, pairs, replace(SHARED, head_chunk=3))
+    torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=0)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(chunked[name], gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_a_batch_of_padded_rows_is_read_as_before_once_sharing_is_enabled(
+    make_model: Callable[..., Any], model: Any, pairs: PairDataset
+) -> None:
+    batch = collate(pairs, range(8), ALL, share_prefix=False)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            sequence_logps(model, batch, ALONE), sequence_logps(make_model(), batch, ALONE), atol=1e-5, rtol=0
+        )
+
+
+def test_the_decision_is_said_with_its_reason(make_model: Callable[..., Any], pairs: PairDataset) -> None:
+    forward, note = decide(make_model(), pairs, ALL, SHARED)
+    assert forward.share_prefix and note.startswith("prefix sharing: on (log-probs apart by at most")
+    forward, note = decide(make_model(), pairs, ALL, ALONE)
+    assert not forward.share_prefix and "share_prefix=false" in note
+    windowed = make_model()
+    windowed.config.text_config.layer_types = ["sliding_attention", "full_attention"]
+    forward, note = decide(windowed, pairs, ALL, SHARED)
+    assert not forward.share_prefix and note.endswith("off, as its language model has sliding_attention layers")
+
+
+def test_a_model_that_would_compute_something_else_is_found_out(
+    make_model: Callable[..., Any], pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "difference", lambda *_: 0.3)
+    forward, note = decide(make_model(), pairs, ALL, SHARED)
+    assert not forward.share_prefix and "apart by 0.3 nats per token" in note
+
+    def broken(*_: Any) -> float:
+        raise TypeError("unexpected argument")
+
+    monkeypatch.setattr(sharing, "difference", broken)
+    forward, note = decide(make_model(), pairs, ALL, SHARED)
+    assert not forward.share_prefix and "TypeError: unexpected argument" in note

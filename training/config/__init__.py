@@ -1,0 +1,178 @@
+"""A training run as typed, frozen data.
+
+The defaults are the published mDPO settings (arXiv 2406.11839, section 4 and the authors' configuration file). Imports
+no torch. ``training.config.load`` reads one from a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from training.config.base import Count, Fraction, Frozen, NonNegative, Positive
+from training.config.objective import Anchor, Corruption, LossType, Sft, Weights
+from training.config.tuning import Lora
+
+__all__ = ["RESULT_NEUTRAL", "Corruption", "Lora", "Sft", "TrainConfig", "Weights"]
+
+
+class TrainConfig(Frozen):
+    """One run of preference training. Sizes count preference pairs, not sequences."""
+
+    # What
+    model: str = Field(description="folder or hub id of the model to start from, which is also the reference")
+    model_revision: str | None = None
+    dataset: str = Field(description="folder or hub name of a dataset of pairs, in any schema of training.formats")
+    dataset_format: str | None = Field(None, description="a name of training.formats; default: told by the columns")
+    dataset_split: str | None = Field(None, description="default: train")
+    image_root: str | None = Field(None, description="where relative image paths are; default: the dataset's folder")
+    output_dir: Path
+    trust_remote_code: bool = False
+
+    # Objective
+    objective: Literal["dpo", "mdpo", "symmpo"] = "mdpo"
+    loss_type: tuple[LossType, ...] = Field(("sigmoid",), description="of the response term; several are summed")
+    loss_weights: tuple[NonNegative, ...] | None = Field(None, description="one per loss_type; default: 1 each")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of flipped labels that `robust` assumes")
+    beta: Positive = 0.1
+    weights: Weights = Weights()
+    anchors: tuple[Anchor, ...] = ("chosen",)
+    anchor_delta: float = 0.0
+    corruption: Corruption = Corruption()
+    probe_image: bool = Field(False, description="with dpo: also measure the chosen answer on the corrupted image")
+    use_images: bool = Field(True, description="false: the text alone (the control of mDPO's section 2)")
+    sft: Sft | None = None
+
+    # Optimisation
+    learning_rate: Positive = 1e-5
+    vision_learning_rate: Positive | None = Field(None, description="of an unfrozen tower; default: learning_rate")
+    projector_learning_rate: Positive | None = Field(None, description="of the projector; default: learning_rate")
+    epochs: Count = 3
+    max_steps: Count | None = None
+    batch_size: Count = Field(32, description="pairs per optimiser step, over all workers")
+    micro_batch_size: Count = Field(4, description="pairs per forward pass and worker, at most")
+    max_tokens_per_batch: Count | None = Field(
+        None, description="tokens per forward pass and worker, at most; a longer pair goes alone"
+    )
+    warmup_ratio: Fraction = 0.1
+    weight_decay: NonNegative = 0.05
+    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    adam_epsilon: Positive = 1e-8
+    max_grad_norm: Positive = 1.0
+    seed: int = 0
+
+    # What moves
+    tuning: Literal["full", "lora"] = "lora"
+    quantization: Literal["nf4"] | None = Field(None, description="QLoRA: frozen weights in 4 bits (needs a GPU)")
+    lora: Lora = Lora()
+    freeze_vision: bool = True
+    freeze_projector: bool = True
+
+    # Long rows
+    max_length: Count | None = Field(None, description="tokens of prompt and response; default: the model's positions")
+    too_long: Literal["error", "cut", "skip"] = Field(
+        "error", description="cut takes response tokens only: the prompt and its image tokens are never cut"
+    )
+
+    # Evaluation while training
+    eval_dataset: str | None = None
+    eval_steps: Count = 50
+    patience: Count | None = Field(None, description="stop after this many evaluations without a lower loss")
+
+    # How it runs
+    workers: Count = 1
+    sharding: Literal["ddp", "fsdp"] = Field("ddp", description="fsdp splits weights and optimiser over the workers")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    share_prefix: bool = Field(True, description="run prompt and image once for all answers of a pair")
+    share_image_features: bool = Field(True, description="run the vision tower once per distinct image of a batch")
+    cache_image_features: bool = Field(False, description="keep features between batches while memory lasts")
+    cache_reference: bool = Field(True, description="compute the reference once and keep it beside the run")
+    group_by_length: bool = Field(True, description="pairs of like length share a forward pass")
+    head_chunk: Count | None = Field(4096, description="response tokens per pass through the language-model head")
+    logging_steps: Count = 10
+    save_steps: Count = 100
+    resume: bool = True
+    wandb_project: str | None = Field(None, description="also log to Weights & Biases")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        problems = tuple(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> list[str]:
+        found = []
+        if self.micro_batch_size > self.batch_size:
+            found.append(
+                f"micro_batch_size={self.micro_batch_size} is larger than batch_size={self.batch_size}; lower it"
+            )
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
+            found.append(
+                f"loss_weights has {len(self.loss_weights)} value(s) for {len(self.loss_type)} loss_type(s); "
+                "give one each"
+            )
+        if not self.loss_type:
+            found.append('loss_type is empty; name at least one, for instance ["sigmoid"]')
+        if self.tuning == "lora" and not (self.freeze_vision and self.freeze_projector):
+            found.append(
+                "tuning=lora trains the language model only; set freeze_vision=true and freeze_projector=true, "
+                "or tuning=full"
+            )
+        if self.quantization and self.tuning != "lora":
+            found.append(f"quantization={self.quantization} needs tuning=lora: 4-bit weights cannot be trained")
+        if self.cache_image_features and not (
+            self.share_image_features and self.freeze_vision and self.freeze_projector
+        ):
+            found.append(
+                "cache_image_features=true needs features that never change: set share_image_features=true, "
+                "freeze_vision=true and freeze_projector=true, or cache_image_features=false"
+            )
+        if not self.use_images and self.objective != "dpo":
+            found.append(f"use_images=false leaves {self.objective} nothing to compare; use objective=dpo")
+        if self.probe_image and not self.use_images:
+            found.append("probe_image=true needs images; set use_images=true, or probe_image=false")
+        if "corrupted" in self.anchors and self.objective != "mdpo":
+            found.append(f"anchors: corrupted needs objective=mdpo, not {self.objective}; take it out")
+        if len(set(self.anchors)) < len(self.anchors):
+            found.append("anchors names one twice, which would count it twice; name each once")
+        if self.patience is not None and self.eval_dataset is None:
+            found.append("patience needs evaluations; set eval_dataset, or patience=null")
+        if self.corruption.kind == "clip_mask" and self.corruption.clip_model is None:
+            found.append("corruption.kind=clip_mask needs corruption.clip_model, for instance scenes-clip")
+        return found
+
+    @property
+    def needs_corrupted(self) -> bool:
+        """Whether the chosen answer is also read next to the corrupted image."""
+        return self.objective == "mdpo" or (self.objective == "dpo" and self.probe_image)
+
+    def result_options(self) -> dict[str, Any]:
+        """The options that change the trained weights, as JSON values; a checkpoint of others is not resumed."""
+        return self.model_dump(mode="json", exclude=set(RESULT_NEUTRAL))
+
+
+#: Options that leave the trained weights as they are (up to rounding).
+RESULT_NEUTRAL = (
+    "output_dir",
+    "trust_remote_code",
+    "probe_image",
+    "eval_dataset",
+    "eval_steps",
+    "workers",
+    "sharding",
+    "gradient_checkpointing",
+    "group_by_length",
+    "share_prefix",
+    "share_image_features",
+    "cache_image_features",
+    "cache_reference",
+    "head_chunk",
+    "logging_steps",
+    "save_steps",
+    "resume",
+    "wandb_project",
+)

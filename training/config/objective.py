@@ -1,0 +1,84 @@
+"""What is optimised: the preference loss, the terms that mDPO and SymMPO add, the rejected image, the SFT stream."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from training.config.base import Count, Fraction, Frozen, NonNegative, Positive
+
+#: TRL's names; what each computes stands in ``training.objectives``.
+LossType = Literal["sigmoid", "ipo", "hinge", "robust", "bco_pair", "apo_zero", "apo_down", "sft", "sigmoid_norm"]
+
+#: Which reward an anchor holds: the chosen one up, the others down.
+Anchor = Literal["chosen", "rejected", "corrupted"]
+
+CorruptionKind = Literal[
+    "crop", "other", "black", "gaussian", "diffusion", "block_mask", "augment", "clip_mask", "data"
+]
+
+
+class Weights(Frozen):
+    """The weight of each term. ``dpo`` has the response term alone, ``mdpo`` adds image and anchor, ``symmpo`` adds
+    symmetric, anchor and margin (arXiv 2506.11712: 0.5, 1 and 1e-4)."""
+
+    response: NonNegative = 1.0
+    image: NonNegative = 1.0
+    anchor: NonNegative = 1.0
+    symmetric: NonNegative = 0.5
+    margin: NonNegative = 1e-4
+
+
+class Corruption(Frozen):
+    """How the rejected image is made; drawn once per pair, so policy and reference see the same picture.
+
+    - ``crop``: a piece that KEEPS a share ``keep_area`` of the area, enlarged (mDPO; the paper's "crop 0-20 %")
+    - ``other``: the image of another pair of the dataset
+    - ``black``: nothing
+    - ``gaussian``: noise of standard deviation ``strength`` (1 is the whole range from black to white), clipped
+    - ``diffusion``: step ``steps`` of 1000 of the DDPM forward process with a linear schedule
+    - ``block_mask``: a share ``strength`` of the squares of an 8 x 8 grid blackened
+    - ``augment``: MoCo v2's augmentation: crop, colour jitter, grey, blur, flip
+    - ``clip_mask``: of ``candidates`` random masks of a share ``strength`` of the area, the one whose picture is least
+      like the chosen text for ``clip_model`` (PEA-DPO, arXiv 2608.19598: 30 masks of 9 %)
+    - ``data``: the dataset's own column ``rejected_images``
+    """
+
+    kind: CorruptionKind = "crop"
+    keep_area: tuple[Fraction, Fraction] = Field(
+        default=(0.01, 0.2), description="crop only: lowest and highest share of the area that is kept"
+    )
+    strength: Positive | None = Field(
+        default=None,
+        description="gaussian: standard deviation on 0..1, default 1.0; block_mask: share of the squares, default 0.5; "
+        "clip_mask: share of the area, default 0.09",
+    )
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=500, description="diffusion only: noise steps out of 1000; more is noisier"
+    )
+    candidates: Count = Field(default=30, description="clip_mask only: masks to choose from")
+    clip_model: str | None = Field(
+        default=None,
+        description="clip_mask only: scenes-clip, a folder, hf-hub:OWNER/NAME, or ARCHITECTURE@PRETRAINED such as "
+        "ViT-B-32@openai",
+    )
+
+    @field_validator("keep_area")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("needs 0 < low <= high <= 1, for instance [0.01, 0.2]")
+        return value
+
+
+class Sft(Frozen):
+    """HA-DPO's auxiliary stream: ``weight`` times the language-modelling loss on answers of another dataset.
+
+    ``dataset`` has the columns ``images``, ``prompt`` and ``chosen`` (``rejected`` is not read). The paper's MiniGPT-4
+    setting is weight 0.5. Each step takes ``batch_size`` rows of it in an order of their own.
+    """
+
+    dataset: str
+    weight: Positive = 0.5
+    batch_size: Count | None = Field(None, description="rows per step; default: as many as pairs")

@@ -1,0 +1,28 @@
+"""Which parameters move."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from training.config.base import Count, Frozen, Positive
+
+
+class Lora(Frozen):
+    """Low-rank adapters on linear layers of the language model only.
+
+    ``target_modules`` is ``"all-linear"`` or a list of layer names such as ``["q_proj", "v_proj"]``.
+    """
+
+    r: Count = 64
+    alpha: Positive = 128.0
+    dropout: float = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+    @field_validator("dropout")
+    @classmethod
+    def _no_dropout(cls, value: float) -> float:
+        if value != 0:
+            raise ValueError("must be 0: the implicit reward compares policy and reference without dropout noise")
+        return value

@@ -1,0 +1,49 @@
+"""What chance decides, decided by hashes: the same in every process, whatever else was drawn before."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+
+import numpy as np
+
+from training.errors import DataError
+
+
+def generator(seed: int, pair_id: str, index: int, kind: str) -> np.random.Generator:
+    """The one source of chance of a corrupted image. Another kind draws from another stream."""
+    return np.random.default_rng(_digest(f"{seed}|{pair_id}|{index}|{kind}"))
+
+
+def crop_generator(seed: int, pair_id: str, index: int) -> random.Random:
+    """The crop's own, kept from when it was the only kind: stored reference log-probs rest on it."""
+    return random.Random(_digest(f"{seed}|{pair_id}|{index}"))
+
+
+def other_index(seed: int, pair_id: str, index: int, count: int, own: int, attempt: int = 0) -> int:
+    """A pair other than ``own`` out of ``count``, whose image stands in for the ``index``-th image of ``own``.
+
+    The first is drawn evenly; ``attempt`` counts the pairs that turned out to show the same picture. Attempts 0 to
+    ``count - 2`` name every other pair exactly once, with a drawn stride, because neighbours often share an image.
+
+    Raises ``DataError`` when there is no pair left to try.
+    """
+    others = count - 1
+    if attempt >= others:
+        tried = "every other pair shows the same picture" if others else "there is no other pair"
+        raise DataError(
+            f"pair {pair_id}, image {index}: {tried}, so corruption.kind=other has none to take; "
+            "choose another kind, for instance crop"
+        )
+    rng = random.Random(_digest(f"{seed}|{pair_id}|{index}|other"))
+    start = rng.randrange(others)
+    stride = rng.randrange(others) + 1
+    while math.gcd(stride, others) > 1:  # 1 always qualifies, so this ends
+        stride = rng.randrange(others) + 1
+    place = (start + attempt * stride) % others
+    return place + (place >= own)
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())

@@ -1,0 +1,208 @@
+"""Preference datasets of other projects, read into ours: one file a schema, told by its columns.
+
+What comes out has always the same columns and types::
+
+    id                string, where the data has it
+    images            list<Image(decode=False)>, empty for a row of text only
+    prompt            list<{role, content: list<{type, text}>}>; the k-th part of type image is the k-th image
+    chosen, rejected  the same, of text alone; the turns that follow the prompt
+    rejected_images   where the data has it: as many images as the row has, or none; mDPO's rejected image
+    similar_images    where the data has it: as many images as the row has, or none; SymMPO's similar image
+    similar_chosen    the answer that is good for it, empty where there is none
+
+Text is held in memory (tokenised, it will take more); images are neither copied nor opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from training.errors import DataError
+from training.formats import files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
+from training.formats.row import answer
+from training.formats.schema import Schema
+from training.formats.table import in_memory
+
+__all__ = ["FORMATS", "MESSAGES", "open", "read"]
+
+FORMATS: dict[str, Schema] = {
+    module.SCHEMA.name: module.SCHEMA for module in (trl, rlaif_v, mdpo, llamafactory, swift, pds_dpo)
+}
+
+_STRING = datasets.Value("string")
+#: The type of prompt, chosen, rejected and similar_chosen.
+MESSAGES = datasets.List({"role": _STRING, "content": datasets.List({"type": _STRING, "text": _STRING})})
+
+_IDS = ("id", "idx")
+_OTHER_IMAGES = ("rejected_images", "similar_images")
+_BATCH = 1000
+
+
+def open(
+    path: str, name: str | None = None, split: str | None = None, image_root: str | None = None, rejected: bool = True
+) -> datasets.Dataset:
+    """Open a dataset in any of ``FORMATS``; see ``files.load`` for what ``path`` may be, and ``read`` for the rest.
+
+    Relative image paths are looked up in ``image_root``, by default the folder of the dataset.
+    """
+    root = image_root if image_root is not None else files.folder(path)
+    return read(files.load(path, split), name, path, root, rejected)
+
+
+def read(
+    dataset: datasets.Dataset,
+    name: str | None = None,
+    path: str = "in memory",
+    image_root: str | None = None,
+    rejected: bool = True,
+) -> datasets.Dataset:
+    """The rows of ``dataset`` in the columns above, in order.
+
+    Args:
+        name: the schema, a key of ``FORMATS``; None to tell it by the columns.
+        path: what errors call the dataset.
+        image_root: folder or URL that relative image paths are looked up in.
+        rejected: False where only good answers are wanted: the data need not have rejected ones, the result has none.
+
+    Raises:
+        DataError: no schema fits, more than one does, or a row is not what its schema says.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"dataset {path}: has no rows; nothing to train on")
+    filled = not rejected and "rejected" not in dataset.column_names and "chosen" in dataset.column_names
+    columns = frozenset(dataset.column_names) | ({"rejected"} if filled else set())
+    schema = _schema(columns, name, path)
+    names = _Names(dataset, path)
+    places = images.Places(image_root, names)
+    pictures = _pictures(dataset, schema, path, places)
+    parts = [column.dataset for column in pictures.values()]
+    counts = {key: column.counts for key, column in pictures.items()}
+    text = _texts(dataset, schema, counts, filled, names)
+    parts.append(text if rejected else text.remove_columns("rejected"))
+    order = ("id", "images", "prompt", "chosen", "rejected", *_OTHER_IMAGES, "similar_chosen")
+    joined = datasets.concatenate_datasets(parts, axis=1)
+    return joined.select_columns([column for column in order if column in joined.column_names])
+
+
+class _Names:
+    """What errors call a row: its number, and its id where it has one."""
+
+    def __init__(self, dataset: datasets.Dataset, path: str) -> None:
+        self.column = next((column for column in _IDS if column in dataset.column_names), None)
+        self._dataset, self._path = dataset, path
+
+    def __call__(self, index: int) -> str:
+        known = self._dataset.with_format(None).select_columns([self.column])[index] if self.column else {}
+        found = known.get(self.column)
+        return f"dataset {self._path}: row {index}" + (f" (id {found})" if found is not None else "")
+
+
+def _schema(columns: frozenset[str], name: str | None, path: str) -> Schema:
+    if name is not None and name not in FORMATS:
+        raise DataError(f"dataset {path}: dataset_format={name} is unknown; known: {', '.join(FORMATS)}")
+    fitting = [FORMATS[name]] if name else [schema for schema in FORMATS.values() if schema.fits(columns)]
+    if len(fitting) > 1:
+        names = [schema.name for schema in fitting]
+        raise DataError(
+            f"dataset {path}: its columns {', '.join(sorted(columns))} fit {' and '.join(names)}; "
+            f"set dataset_format={names[0]} or {' or '.join(names[1:])}"
+        )
+    schema = fitting[0] if fitting else min(FORMATS.values(), key=lambda schema: len(schema.missing(columns)))
+    missing = schema.missing(columns)
+    if missing or not fitting:
+        raise DataError(
+            f"dataset {path}: missing column(s) {', '.join(missing)}; it has {', '.join(sorted(columns))}. "
+            f"Read as {schema.name}; rename columns, or see docs/datasets.md for {', '.join(FORMATS)}"
+        )
+    return schema
+
+
+def _pictures(
+    dataset: datasets.Dataset, schema: Schema, path: str, places: images.Places
+) -> dict[str, images.ImageColumn]:
+    """The columns of images by our names for them."""
+    source = next((column for column in schema.images if column in dataset.column_names), None)
+    if source is None:
+        _check_no_images(dataset, schema, path)
+        result = {"images": images.none(len(dataset), "images")}
+    else:
+        result = {"images": images.renamed(images.read(dataset, source, path, places), "images")}
+    for column in _OTHER_IMAGES:
+        if column in dataset.column_names:
+            result[column] = images.read(dataset, column, path, places)
+    if "rejected_images" in result:
+        same = images.same(result["rejected_images"], result["images"])
+        if any(same) and not schema.repeats:
+            raise DataError(
+                f"{places.row(same.index(True))}: rejected_images are the images themselves, so neither is worse; "
+                "give other ones, or an empty list"
+            )
+        if any(same):
+            result["rejected_images"] = images.without(result["rejected_images"], same)
+    return result
+
+
+def _check_no_images(dataset: datasets.Dataset, schema: Schema, path: str) -> None:
+    """Images under a name that is not looked at would make every row one of text only, without a word."""
+    for column, feature in dataset.features.items():
+        kind = getattr(feature, "feature", feature)
+        if isinstance(kind, datasets.Image) and column not in _OTHER_IMAGES:
+            raise DataError(
+                f"dataset {path}: column {column} holds images, but {schema.name} reads them from "
+                f"{' or '.join(schema.images)}; rename it, or remove it to train on the text alone"
+            )
+
+
+def _texts(
+    dataset: datasets.Dataset, schema: Schema, counts: Mapping[str, Sequence[int]], filled: bool, names: _Names
+) -> datasets.Dataset:
+    similar = "similar_images" in counts
+    wanted = (*schema.reads, *((names.column,) if names.column else ()), *(("similar_chosen",) if similar else ()))
+    present = [column for column in dict.fromkeys(wanted) if column in dataset.column_names]
+    features = datasets.Features(dict.fromkeys(("prompt", "chosen", "rejected"), MESSAGES))
+    if names.column:
+        features["id"] = _STRING
+    if similar:
+        features["similar_chosen"] = MESSAGES
+    batches, start = [], 0
+    for batch in _rows(dataset.select_columns(present), filled):
+        converted = []
+        for index, values in enumerate(batch, start):
+            try:
+                converted.append(_converted(values, schema, {key: n[index] for key, n in counts.items()}, names.column))
+            except DataError as error:
+                raise DataError(f"{names(index)}: {error}") from error
+        batches.append(pa.RecordBatch.from_pylist(converted, features.arrow_schema))
+        start += len(batch)
+    return in_memory(pa.Table.from_batches(batches), features)
+
+
+def _rows(dataset: datasets.Dataset, filled: bool) -> Iterator[list[dict[str, Any]]]:
+    for batch in dataset.with_format(None).iter(batch_size=_BATCH):
+        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        yield [row | {"rejected": row["chosen"]} for row in rows] if filled else rows
+
+
+def _converted(
+    row: Mapping[str, Any], schema: Schema, counts: Mapping[str, int], id_column: str | None
+) -> dict[str, Any]:
+    number = counts["images"]
+    result: dict[str, Any] = schema.convert(row, number)._asdict()
+    for column in _OTHER_IMAGES:
+        if counts.get(column, 0) not in (0, number):
+            raise DataError(
+                f"column {column} has {counts[column]} image(s) for a prompt about {number}; "
+                "make the two numbers equal, or give an empty list"
+            )
+    if id_column:
+        result["id"] = None if row[id_column] is None else str(row[id_column])
+    if "similar_images" in counts:
+        good = row.get("similar_chosen")
+        if bool(good) != (counts["similar_images"] > 0):
+            raise DataError("has only one of similar_images and similar_chosen; give both, or neither")
+        result["similar_chosen"] = answer(good, "similar_chosen") if good else []
+    return result

@@ -1,0 +1,222 @@
+"""A column of images as ``list<Image(decode=False)>``: bytes stay where they are, paths stay paths and are checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.images import is_url
+from training.errors import DataError
+from training.formats.table import in_memory, retyped
+
+FEATURE = datasets.List(datasets.Image(decode=False))
+_IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class ImageColumn:
+    """A dataset of this one column, and how many images each row has."""
+
+    dataset: datasets.Dataset
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where images lie that are given as paths.
+
+    ``root`` is the folder or URL for relative ones, None if there is no such. ``row`` names a row in errors.
+    """
+
+    root: str | None
+    row: Callable[[int], str]
+    _seen: set[str] = field(default_factory=set)
+
+    def find(self, path: str | None, row: int) -> str:
+        """The absolute path or URL. A URL is not asked whether it exists.
+
+        Raises:
+            DataError: there is no path, nothing it could be relative to, or no such file.
+        """
+        if not path:
+            raise DataError(f"{self.row(row)}: an image has neither bytes nor a path; give one, or drop the row")
+        if is_url(path):
+            return path
+        if self.root is not None and is_url(self.root) and not os.path.isabs(path):
+            return f"{self.root.rstrip('/')}/{path}"
+        if self.root is None and not os.path.isabs(path):
+            raise DataError(
+                f"{self.row(row)}: image {path!r:.200} is a relative path, and the dataset has no folder it could be "
+                "relative to; set image_root to the folder that holds the images"
+            )
+        full = os.path.abspath(os.path.join(self.root or "", path))
+        if full not in self._seen:
+            if not os.path.isfile(full):
+                raise DataError(
+                    f"{self.row(row)}: image {full!r:.500} does not exist; set image_root to the folder that "
+                    "image paths are relative to, or drop the row"
+                )
+            self._seen.add(full)
+        return full
+
+
+def read(dataset: datasets.Dataset, column: str, path: str, places: Places) -> ImageColumn:
+    """The images of ``column``, one or a list of them per row; null is none.
+
+    Encoded images are not copied, but where a column of single images has nulls among them.
+
+    Raises:
+        DataError: the column holds something else, or an image has no file.
+    """
+    one = dataset.select_columns([column])
+    arrays: list[pa.Array] = []
+    as_is = _is_list_of_images(one.features[column])
+    for start, array in _numbered(_paths_of_json(one, column, path) if _is_json(one, column) else _arrays(one)):
+        images, kept = _resolved(array, start, places, _wrong(column, one.features[column], path))
+        as_is = as_is and kept
+        arrays.append(images)
+    counts = tuple(count for array in arrays for count in pc.list_value_length(array).to_pylist())
+    # A table that is mapped from disk is handed to other processes by its name, one in memory byte by byte.
+    return ImageColumn(
+        retyped(one, datasets.Features({column: FEATURE})) if as_is else _dataset(arrays, column), counts
+    )
+
+
+def none(rows: int, column: str) -> ImageColumn:
+    """A column in which no row has an image."""
+    return ImageColumn(_dataset([pa.array([[]] * rows, pa.list_(_IMAGE))], column), (0,) * rows)
+
+
+def renamed(images: ImageColumn, name: str) -> ImageColumn:
+    (old,) = images.dataset.column_names
+    return images if old == name else replace(images, dataset=images.dataset.rename_column(old, name))
+
+
+def same(left: ImageColumn, right: ImageColumn) -> list[bool]:
+    """For every row, whether it has images and both columns hold the same."""
+    rows = zip(chain.from_iterable(_arrays(left.dataset)), chain.from_iterable(_arrays(right.dataset)), strict=True)
+    return [len(one) > 0 and one.equals(other) for one, other in rows]
+
+
+def without(images: ImageColumn, rows: list[bool]) -> ImageColumn:
+    """The column with no images in ``rows``."""
+    (column,) = images.dataset.column_names
+    arrays, start = [], 0
+    for array in _arrays(images.dataset):
+        gone = pa.array(rows[start : start + len(array)])
+        arrays.append(pc.if_else(gone, pa.scalar([], array.type), array))
+        start += len(array)
+    counts = tuple(0 if gone else count for gone, count in zip(rows, images.counts, strict=True))
+    return ImageColumn(_dataset(arrays, column), counts)
+
+
+def _is_list_of_images(feature: Any) -> bool:
+    return isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image)
+
+
+def _is_json(one: datasets.Dataset, column: str) -> bool:
+    """Whether values of several kinds stand in the column; then Arrow sees texts of JSON."""
+    feature = one.features[column]
+    return isinstance(getattr(feature, "feature", feature), datasets.Json)
+
+
+def _wrong(column: str, what: Any, path: str) -> DataError:
+    return DataError(
+        f"dataset {path}: column {column} has type {what}, not a list of images; cast it to List(Image()), "
+        "or give paths"
+    )
+
+
+def _numbered(arrays: Iterator[pa.Array]) -> Iterator[tuple[int, pa.Array]]:
+    """With the number of the first row."""
+    start = 0
+    for array in arrays:
+        yield start, array
+        start += len(array)
+
+
+def _paths_of_json(one: datasets.Dataset, column: str, path: str) -> Iterator[pa.Array]:
+    for batch in one.with_format(None).iter(batch_size=_BATCH):
+        yield pa.array([_structs(value, column, path) for value in batch[column]], pa.list_(_IMAGE))
+
+
+def _arrays(one: datasets.Dataset) -> Iterator[pa.Array]:
+    for table in one.with_format("arrow").iter(batch_size=_BATCH):
+        yield from table.column(0).chunks  # as they lie; combining them would copy
+
+
+def _structs(value: Any, column: str, path: str) -> list[dict[str, Any]]:
+    """Images of a row that came as JSON, where bytes cannot be."""
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    result = []
+    for item in items:
+        name = item.get("path") if isinstance(item, dict) else item
+        if not isinstance(name, str):
+            raise _wrong(column, f"{item!r:.80}", path)
+        result.append({"bytes": None, "path": name})
+    return result
+
+
+def _resolved(array: pa.Array, start: int, places: Places, wrong: DataError) -> tuple[pa.Array, bool]:
+    """The batch as a list array whose paths can be opened, and whether it was that already."""
+    if _is_list(array.type):
+        values = array.flatten()
+        counts = pc.fill_null(pc.cast(pc.list_value_length(array), pa.int32()), 0)
+    else:
+        values = array.drop_null() if array.null_count else array
+        counts = pc.cast(array.is_valid(), pa.int32())
+    data, paths = _bytes_and_paths(values, wrong)
+    as_is = array.type == pa.list_(_IMAGE) and not array.null_count
+    unread = pc.indices_nonzero(pc.is_null(data)).to_pylist()
+    if unread:
+        rows = [start + row for row, count in enumerate(counts.to_pylist()) for _ in range(count)]
+        names = paths.to_pylist()
+        found = {index: places.find(names[index], rows[index]) for index in unread}
+        if any(names[index] != name for index, name in found.items()):
+            as_is = False
+            paths = pa.array([found.get(index, name) for index, name in enumerate(names)], pa.string())
+    if as_is:
+        return array, True
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(counts), pa.int32())])
+    structs = pa.StructArray.from_arrays([data, paths], fields=list(_IMAGE))
+    return pa.ListArray.from_arrays(offsets, structs), False
+
+
+def _bytes_and_paths(values: pa.Array, wrong: DataError) -> tuple[pa.Array, pa.Array]:
+    """Images in any of the shapes that datasets store them in; what is not given is null."""
+    kind = values.type
+    if pa.types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}:
+        parts = {field.name: pc.struct_field(values, field.name) for field in kind}
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        parts = {"path": values}
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        parts = {"bytes": values}
+    elif pa.types.is_null(kind):
+        parts = {}
+    else:
+        raise wrong
+    try:
+        data, paths = (
+            pc.cast(parts[field.name], field.type) if field.name in parts else pa.nulls(len(values), field.type)
+            for field in _IMAGE
+        )
+    except pa.ArrowInvalid as error:
+        raise wrong from error
+    return data, paths
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _dataset(arrays: list[pa.Array], column: str) -> datasets.Dataset:
+    table = pa.table({column: pa.chunked_array(arrays, pa.list_(_IMAGE))})
+    return in_memory(table, datasets.Features({column: FEATURE}))

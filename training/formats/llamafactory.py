@@ -1,0 +1,37 @@
+"""LLaMA-Factory's ranking data: ``conversations`` with two answers beside it, or the two conversations of its v1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.errors import DataError
+from training.formats.row import Preference, split, tagged, turns, untagged_answer
+from training.formats.schema import Schema, Sign
+
+
+def convert(row: Mapping[str, Any], images: int) -> Preference:
+    if "conversations" in row:
+        prompt, chosen, rejected = turns(row["conversations"], "conversations"), row["chosen"], row["rejected"]
+        names = ("chosen", "rejected")
+    else:
+        names = ("chosen_messages", "rejected_messages")
+        prompt, chosen, rejected = split(*(turns(row[name], name) for name in names))
+    if prompt[-1]["role"] != "user":
+        raise DataError(
+            f"column {'conversations' if 'conversations' in row else names[0]} has a prompt that ends with a turn of "
+            f"{prompt[-1]['role']}; it must end with the human's, and the answers stand in {' and '.join(names)}"
+        )
+    return Preference(tagged(prompt, images), untagged_answer(chosen, names[0]), untagged_answer(rejected, names[1]))
+
+
+SCHEMA = Schema(
+    name="llamafactory",
+    signs=(
+        Sign(frozenset({"conversations", "chosen", "rejected"})),
+        Sign(frozenset({"chosen_messages", "rejected_messages"})),
+    ),
+    images=("images", "image"),
+    reads=("conversations", "chosen", "rejected", "chosen_messages", "rejected_messages"),
+    convert=convert,
+)

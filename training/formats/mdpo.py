@@ -1,0 +1,62 @@
+"""mDPO's JSON: the path of an image, a prompt that is already in some model's chat template, and two answers.
+
+Training puts every prompt into the chat template of its own model, so the written template has to go. It goes only
+where the whole prompt is one question in a template known here; any other text stays, but for the image's tag.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from training.errors import DataError
+from training.formats.row import Message, Preference, question, tagged, untagged_answer
+from training.formats.schema import Schema, Sign
+
+#: Vicuna's with or without its own system sentence (LLaVA-1.5, Bunny), Phi-3's, and ChatML (Qwen).
+_TEMPLATES = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"(?:A chat between a curious (?:user|human) and an artificial intelligence assistant\. The assistant gives "
+        r"helpful, detailed, and polite answers to the (?:user|human)'s questions\. )?USER: (?P<text>.*?) ?ASSISTANT:",
+        r"(?:<\|system\|>\n(?P<system>.*?)<\|end\|>\n)?<\|user\|>\n(?P<text>.*?)<\|end\|>\n<\|assistant\|>\n?",
+        r"(?:<\|im_start\|>system\n(?P<system>.*?)<\|im_end\|>\n)?<\|im_start\|>user\n(?P<text>.*?)<\|im_end\|>\n"
+        r"<\|im_start\|>assistant\n?",
+    )
+)
+#: Inside a text that a template left over: there are more turns than one.
+_MARK = re.compile(r"USER:|ASSISTANT:|<\|(?:system|user|assistant|end|im_start|im_end)\|>")
+
+
+def convert(row: Mapping[str, Any], images: int) -> Preference:
+    if not isinstance(row["prompt"], str):
+        raise DataError(
+            f"column prompt is {row['prompt']!r:.80}, not a text; for conversations rename img_path to image"
+        )
+    prompt = tagged(untemplated(row["prompt"]), images, fill=True)
+    return Preference(prompt, untagged_answer(row["chosen"], "chosen"), untagged_answer(row["rejected"], "rejected"))
+
+
+def untemplated(text: str) -> list[Message]:
+    """The messages of a templated prompt; a system text of the row's own stays, Vicuna's sentence goes.
+
+    >>> untemplated("USER: <image>\\nWhat is it? ASSISTANT:")
+    [{'role': 'user', 'content': '<image>\\nWhat is it?'}]
+    """
+    for template in _TEMPLATES:
+        match = template.fullmatch(text)
+        if match and not any(_MARK.search(part) for part in match.groupdict().values() if part):
+            system = match.groupdict().get("system")
+            start = [{"role": "system", "content": system}] if system else []
+            return [*start, *question(match["text"], "prompt")]
+    return question(text, "prompt")
+
+
+SCHEMA = Schema(
+    name="mdpo",
+    signs=(Sign(frozenset({"img_path", "prompt", "chosen", "rejected"})),),
+    images=("img_path",),
+    reads=("prompt", "chosen", "rejected"),
+    convert=convert,
+)

@@ -1,0 +1,27 @@
+"""LLaVA's JSON twice: ``conversations`` with the chosen answer, ``rejected_conversations`` with the rejected one.
+
+PDS-DPO and POVID publish it, and HA-DPO's pairs are commonly passed on in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.formats.row import Preference, split, tagged, turns, untagged_answer
+from training.formats.schema import Schema, Sign
+
+
+def convert(row: Mapping[str, Any], images: int) -> Preference:
+    names = ("conversations", "rejected_conversations")
+    prompt, chosen, rejected = split(*(turns(row[name], name) for name in names))
+    return Preference(tagged(prompt, images), untagged_answer(chosen, names[0]), untagged_answer(rejected, names[1]))
+
+
+SCHEMA = Schema(
+    name="pds_dpo",
+    signs=(Sign(frozenset({"conversations", "rejected_conversations"})),),
+    images=("image", "images"),
+    reads=("conversations", "rejected_conversations"),
+    convert=convert,
+)

@@ -1,0 +1,23 @@
+"""RLAIF-V as published: one image, a question and two answers, all plain texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.formats.row import Preference, question, tagged, untagged_answer
+from training.formats.schema import Schema, Sign
+
+
+def convert(row: Mapping[str, Any], images: int) -> Preference:
+    prompt = tagged(question(row["question"], "question"), images, fill=True)
+    return Preference(prompt, untagged_answer(row["chosen"], "chosen"), untagged_answer(row["rejected"], "rejected"))
+
+
+SCHEMA = Schema(
+    name="rlaif_v",
+    signs=(Sign(frozenset({"question", "chosen", "rejected"})),),
+    images=("image", "images", "image_path"),
+    reads=("question", "chosen", "rejected"),
+    convert=convert,
+)

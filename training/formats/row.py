@@ -1,0 +1,189 @@
+"""One row's conversation: what the schemas spell in their own ways, as messages whose content is a list of parts.
+
+A message is ``{"role": ..., "content": [{"type": "image", "text": None}, {"type": "text", "text": ...}]}``. Every part
+has both keys, so Arrow has nothing to fill in. Errors are ``DataError`` without the row's name, which the reader adds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from training.errors import DataError
+
+Message = dict[str, Any]
+
+#: The tag that stands for an image in the texts of every schema but TRL's.
+TAG = "<image>"
+
+_ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system", "tool")}
+_IMAGE = {"type": "image", "text": None}
+
+
+class Preference(NamedTuple):
+    """What a schema makes of a row: the prompt with its images in place, and what was said to it."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+
+
+def turns(value: Any, column: str) -> list[Message]:
+    """A conversation in ``{role, content}`` or ``{from, value}``; contents stay texts or become lists of parts.
+
+    Raises:
+        DataError: it is no such list, a role is unknown, or a message holds what has no place in our columns.
+    """
+    if not isinstance(value, list) or not value or not all(isinstance(turn, Mapping) for turn in value):
+        raise DataError(
+            f"column {column} is not conversational (value {value!r:.80}); "
+            'write it as [{"role": "user", "content": "..."}]'
+        )
+    return [_turn(turn, column) for turn in value]
+
+
+def question(value: Any, column: str) -> list[Message]:
+    """A plain text as the user's turn."""
+    if not isinstance(value, str):
+        raise DataError(f"column {column} is {value!r:.80}; give a text")
+    return [{"role": "user", "content": value}]
+
+
+def answer(value: Any, column: str) -> list[Message]:
+    """An answer given as a text, as one turn, or as a list of turns that starts with the assistant's."""
+    if isinstance(value, str):
+        value = {"role": "assistant", "content": value}
+    messages = turns([value] if isinstance(value, Mapping) else value, column)
+    if messages[0]["role"] != "assistant":
+        raise DataError(
+            f"column {column} starts with a turn of {messages[0]['role']}, not of the assistant; "
+            "leave the prompt out of it"
+        )
+    return [_parted(message, column) for message in messages]
+
+
+def split(chosen: Sequence[Message], rejected: Sequence[Message]) -> tuple[list[Message], list[Message], list[Message]]:
+    """Two conversations as (what both start with, the rest of one, the rest of the other).
+
+    The rule is TRL's ``extract_prompt`` over whole messages; unlike there, both rests must be answers.
+    """
+    same = sum(1 for _ in itertools.takewhile(lambda two: two[0] == two[1], zip(chosen, rejected, strict=False)))
+    if same == 0:
+        raise DataError("the two conversations do not start with the same message, so they have no prompt in common")
+    if same in (len(chosen), len(rejected)):
+        raise DataError("chosen and rejected are the same, or one is the start of the other; drop the row")
+    return list(chosen[:same]), list(chosen[same:]), list(rejected[same:])
+
+
+def placed(messages: Sequence[Message], images: int) -> list[Message]:
+    """Parts by TRL's rule: images stand before the first user text, and in lists of parts where they are.
+
+    ``<image>`` in a text is text.
+    """
+    result = []
+    free = images
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, str):
+            before = free if message["role"] == "user" else 0
+            free -= before
+            content = [*(dict(_IMAGE) for _ in range(before)), *_said(content)]
+        result.append({"role": message["role"], "content": content})
+    _agree(_count(result), images, "image placeholder")
+    return result
+
+
+def tagged(messages: Sequence[Message], images: int, fill: bool = False) -> list[Message]:
+    """Parts by the tags in the texts: each ``<image>`` is an image, and stays where it is.
+
+    With ``fill``, images that have no tag stand before the first user text.
+    """
+    result: list[Message] = [
+        {"role": message["role"], "content": _untagged(message["content"])} for message in messages
+    ]
+    missing = images - _count(result)
+    first = next((message for message in result if message["role"] == "user"), None)
+    if fill and missing > 0 and first is not None:
+        first["content"] = [*(dict(_IMAGE) for _ in range(missing)), *first["content"]]
+    _agree(_count(result), images, f"{TAG} tag")
+    return result
+
+
+def untagged_answer(value: Any, column: str) -> list[Message]:
+    """``answer`` for schemas in which a tag is an image: an answer must not hold one."""
+    messages = answer(value, column)
+    if any(TAG in (part["text"] or "") for message in messages for part in message["content"]):
+        raise DataError(f"column {column} holds {TAG}; only the prompt may, so take it out of the answer")
+    return messages
+
+
+def split_tags(text: str) -> list[dict[str, str | None]]:
+    """A text as parts. The one line break that joins tags to the start or end of a text belongs to the tags.
+
+    >>> [part["text"] for part in split_tags("<image>\\nWhat is <image> there?")]
+    [None, 'What is ', None, ' there?']
+    """
+    first, *rest = text.split(TAG)
+    parts = _said(first)
+    for piece in rest:
+        leads = not any(part["type"] == "text" for part in parts)
+        parts += [dict(_IMAGE), *_said(piece.removeprefix("\n") if leads else piece)]
+    last = next((i for i in reversed(range(len(parts))) if parts[i]["type"] == "text"), None)
+    if last is not None and last < len(parts) - 1:
+        parts[last : last + 1] = _said((parts[last]["text"] or "").removesuffix("\n"))
+    return parts
+
+
+def _turn(turn: Mapping[str, Any], column: str) -> Message:
+    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if role not in _ROLES:
+        known = ", ".join(_ROLES)
+        raise DataError(f"column {column} has a turn of {role!r:.80} (known: {known}); correct it, or drop the row")
+    if turn.get("tool_calls"):
+        raise DataError(f"column {column} has tool calls, which cannot be trained on; drop the row")
+    if isinstance(content, list):
+        content = [_part(part, column) for part in content]
+    elif not isinstance(content, str):
+        raise DataError(f"column {column} has a turn whose content is {content!r:.80}; give a text or a list of parts")
+    return {"role": _ROLES[role], "content": content}
+
+
+def _part(part: Any, column: str) -> dict[str, str | None]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text":  # `value` is LLaMA-Factory's name for it
+        text = part.get("text") if part.get("text") is not None else part.get("value")
+        if isinstance(text, str):
+            return {"type": "text", "text": text}
+    elif kind in ("image", "image_url"):
+        if any(part.get(key) is not None for key in ("image", "image_url", "url", "path", "value")):
+            raise DataError(f"column {column} has an image inside a content; move it to the column images")
+        return dict(_IMAGE)
+    raise DataError(f"column {column} has a part {part!r:.80}; give {{type: text, text: ...}} or {{type: image}}")
+
+
+def _parted(message: Message, column: str) -> Message:
+    content = message["content"]
+    parts = _said(content) if isinstance(content, str) else content
+    if any(part["type"] == "image" for part in parts):
+        raise DataError(f"column {column} holds an image; only the prompt may")
+    return {"role": message["role"], "content": parts}
+
+
+def _said(text: str) -> list[dict[str, str | None]]:
+    return [{"type": "text", "text": text}] if text else []
+
+
+def _untagged(content: Any) -> list[dict[str, str | None]]:
+    if isinstance(content, str):
+        return split_tags(content)
+    return list(content)
+
+
+def _count(messages: Sequence[Message]) -> int:
+    return sum(part["type"] == "image" for message in messages for part in message["content"])
+
+
+def _agree(found: int, images: int, what: str) -> None:
+    if found != images:
+        raise DataError(f"{found} {what}(s) for {images} image(s); make the two numbers equal")

@@ -1,0 +1,46 @@
+"""TRL's vision preference data, which is also what the pipeline publishes.
+
+Without ``prompt``, the messages that chosen and rejected start with in common are the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.errors import DataError
+from training.formats.row import Preference, answer, placed, split, turns
+from training.formats.schema import Schema, Sign
+
+
+def convert(row: Mapping[str, Any], images: int) -> Preference:
+    sides = {column: _conversation(row, column) for column in ("prompt", "chosen", "rejected") if column in row}
+    if "prompt" in sides:
+        prompt, chosen, rejected = sides["prompt"], sides["chosen"], sides["rejected"]
+    else:
+        prompt, chosen, rejected = split(sides["chosen"], sides["rejected"])
+    return Preference(placed(prompt, images), answer(chosen, "chosen"), answer(rejected, "rejected"))
+
+
+def _conversation(row: Mapping[str, Any], column: str) -> list[dict[str, Any]]:
+    if isinstance(row[column], str):
+        raise DataError(
+            f"column {column} is not conversational (value {row[column]!r:.80}); write it as "
+            '[{"role": "user", "content": "..."}], or if all three are plain texts, rename prompt to question'
+        )
+    return turns(row[column], column)
+
+
+SCHEMA = Schema(
+    name="trl",
+    signs=(
+        Sign(frozenset({"prompt", "chosen", "rejected"}), lacks=frozenset({"img_path"})),
+        Sign(
+            frozenset({"chosen", "rejected"}),
+            lacks=frozenset({"prompt", "question", "img_path", "conversations", "messages"}),
+        ),
+    ),
+    images=("images", "image"),
+    reads=("prompt", "chosen", "rejected"),
+    convert=convert,
+)

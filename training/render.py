@@ -1,0 +1,54 @@
+"""Messages to the strings that TRL 1.16 trains on: the model's own chat template, the prompt as a common prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+from training.errors import DataError
+
+
+def render(
+    processor: Any, prompt: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any], n_images: int
+) -> tuple[str, str, str]:
+    """Render a row with the model's chat template into (prompt, chosen, rejected) strings.
+
+    The prompt is the longest common prefix of the rendered prompt (with the generation prompt), prompt + chosen and
+    prompt + rejected; each completion is the rest of its rendering. With a template that writes ``<user>``,
+    ``<image>``, ``<assistant>`` and ``</s>``, one image and the texts "q", "a", "b":
+    ``("<user><image>q<assistant>", "a</s>", "b</s>")``. Raises ``DataError`` on a wrong number of image placeholders.
+    """
+    head, good, bad = structured(prompt, n_images), structured(chosen, 0), structured(rejected, 0)
+    continues = head[-1]["role"] == "assistant"
+    start = processor.apply_chat_template(
+        head, tokenize=False, add_generation_prompt=not continues, continue_final_message=continues
+    )
+    with_chosen = processor.apply_chat_template(head + good, tokenize=False)
+    with_rejected = processor.apply_chat_template(head + bad, tokenize=False)
+    for whole in (with_chosen, with_rejected):
+        start = "".join(a for a, _ in takewhile(lambda ab: ab[0] == ab[1], zip(start, whole, strict=False)))
+    return start, with_chosen[len(start) :], with_rejected[len(start) :]
+
+
+def structured(messages: Sequence[Mapping[str, Any]], n_images: int) -> list[dict[str, Any]]:
+    """Messages with every content as a list of parts; image placeholders stand before the first user text.
+
+    >>> structured([{"role": "user", "content": "q"}], 1)
+    [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'q'}]}]
+    """
+    result = []
+    unplaced = n_images
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, str):
+            placeholders = unplaced if message["role"] == "user" else 0
+            unplaced -= placeholders
+            content = [{"type": "image"}] * placeholders + [{"type": "text", "text": content}]
+        else:  # Arrow fills the keys a part does not have with null
+            content = [{key: value for key, value in part.items() if value is not None} for part in content or []]
+        result.append({"role": message["role"], "content": content})
+    placed = sum(part["type"] == "image" for message in result for part in message["content"])
+    if placed != n_images:
+        raise DataError(f"{placed} image placeholder(s) for {n_images} image(s); make the two numbers equal")
+    return result
