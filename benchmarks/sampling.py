@@ -9,7 +9,7 @@ way runs in a process of its own, one after the other:
     bare_vllm          one call of vllm.LLM.generate, n=k
     pipeline           the sample stage: Ray actor, shards on disk, seeds, log-probs
     pipeline_overlap   the same with two shards in the engine at a time (AsyncLLM)
-    expanded_vllm      bare vLLM again, every prompt k times with n=1: what an engine is asked whose rows have one answer
+    expanded_vllm      bare vLLM again, every prompt k times with n=1: what a tool asks whose rows have one answer
     ray_data_llm       Ray Data's LLM processor, every prompt k times with n=1. Prompts are rendered and images decoded
                        by the function that it lets the user give; "ray_data_llm_is" says what its own stage for images
                        does with the first prompt

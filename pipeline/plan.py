@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Recipe
 from pipeline.config.sample import OpenAIEngine, Sample, VllmEngine
@@ -21,6 +21,9 @@ from pipeline.stages.sample import SampleStage, slug
 from pipeline.stages.score import ScoreStage
 from pipeline.stages.source import BuiltSource, SourceStage
 from pipeline.store import Run, Survey
+
+if TYPE_CHECKING:
+    from pipeline.findings import Findings
 
 #: What ``--stages`` may name, in order.
 GROUPS = ("source", "sample", "score", "pair", "publish", "train", "evaluate")
@@ -157,15 +160,18 @@ def generate(plan: Plan, executor: Executor, resume: Resume, stages: Iterable[st
             run_stage(executor, stage, resume)
 
 
-def publish_run(plan: Plan, run: Run, command: Sequence[str]) -> tuple[Published, float]:
-    """Publish the pairs of a run; also the seconds that it took."""
+def publish_run(
+    plan: Plan, run: Run, command: Sequence[str], findings: Callable[[], Findings] | None = None
+) -> tuple[Published, float]:
+    """Publish the pairs of a run; also the seconds that it took. ``findings`` collects what the run shows; asked only
+    if there is something to publish."""
 
     def card() -> str:
         from pipeline import card
 
         # Where the run lies says nothing about the data, and would make equal datasets differ.
         recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
-        return card.render(run.path, recipe, " ".join(command))
+        return card.render(run.path, recipe, " ".join(command), findings() if findings else None)
 
     started = time.monotonic()
     return publish(run, plan.recipe.publish, card), time.monotonic() - started

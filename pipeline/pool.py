@@ -1,10 +1,11 @@
-"""A pool of Ray actors that make shards. The only module that imports Ray."""
+"""A pool of Ray actors that make shards, and processes that train together. The only module that imports Ray."""
 
 from __future__ import annotations
 
 import collections
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -83,6 +84,71 @@ def stop_ray() -> None:
     import ray
 
     ray.shutdown()
+
+
+def run_together(function: Callable[[Any], None], argument: Any, workers: int, folder: Path) -> None:
+    """Call ``function(argument)`` in ``workers`` processes at once that are one torch process group (Ray Train).
+
+    Each has a GPU where the cluster has any (nccl), else a CPU (gloo). They run in this process's working directory;
+    ``folder`` is Ray's while they do. An exception of ``function`` ends all of them and is raised here.
+
+    Raises:
+        EngineError: the cluster cannot hold the workers, or one of them died.
+    """
+    started = start_ray()
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // workers))
+    here = os.getcwd()
+
+    def call(_: Any) -> None:
+        import torch
+        from ray.train.torch import get_device
+
+        os.chdir(here)
+        torch.set_num_threads(threads)
+        if (device := get_device()).type == "cuda":
+            torch.cuda.set_device(device)
+        function(argument)
+
+    try:
+        cluster = ray.cluster_resources()
+        gpus = cluster.get("GPU", 0) > 0
+        _check_resources("training", workers, {"CPU": 1.0, "GPU": float(gpus)}, cluster)
+        TorchTrainer(
+            call,
+            train_loop_config={},
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu=gpus, resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpus else {})
+            ),
+            run_config=RunConfig(
+                name="train", storage_path=files.absolute(folder), failure_config=FailureConfig(max_failures=0)
+            ),
+        ).fit()
+    except TrainingFailedError as error:
+        raise _first_failure(error) from error
+    finally:
+        if started:
+            stop_ray()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_failure(error: Any) -> BaseException:
+    """What went wrong first: what ``function`` raised, if it did, rather than that a worker lost its neighbour."""
+    whole = getattr(error, "cause", error)  # what comes out of an actor wraps what was raised in it
+    found = list(getattr(whole, "worker_failures", {}).values())
+    raised = [failure for failure in found if not type(failure).__module__.startswith("ray.")]
+    # A worker whose neighbour is gone fails with torch's RuntimeError.
+    raised.sort(key=lambda one: isinstance(one, RuntimeError))
+    if raised:
+        return raised[0]
+    return EngineError(
+        f"a training worker died: {_line(str(found[0] if found else whole))}",
+        "it may be out of memory; the same command continues the run",
+    )
 
 
 class _Worker:
@@ -270,15 +336,18 @@ class Pool:
         return dict(total)
 
     def _check_resources(self, cluster: Mapping[str, float], count: int) -> None:
-        """Ray would wait for ever for a machine that never comes."""
-        for name, each in (("CPU", self.spec.cpus), ("GPU", self._gpus)):
-            wanted = each * count
-            if wanted > cluster.get(name, 0):
-                raise EngineError(
-                    f"{count} workers of {self.spec.kind} need {wanted:g} {name}s, "
-                    f"the cluster has {cluster.get(name, 0):g}",
-                    "lower `workers`, or set RAY_ADDRESS to a larger cluster",
-                )
+        _check_resources(self.spec.kind, count, {"CPU": self.spec.cpus, "GPU": self._gpus}, cluster)
+
+
+def _check_resources(kind: str, count: int, each: Mapping[str, float], cluster: Mapping[str, float]) -> None:
+    """Ray would wait for ever for a machine that never comes."""
+    for name, one in each.items():
+        wanted = one * count
+        if wanted > cluster.get(name, 0):
+            raise EngineError(
+                f"{count} workers of {kind} need {wanted:g} {name}s, the cluster has {cluster.get(name, 0):g}",
+                "lower `workers`, or set RAY_ADDRESS to a larger cluster",
+            )
 
 
 def _next(fresh: collections.deque[_Task], suspects: collections.deque[_Task], own: list[_Task]) -> _Task | None:

@@ -9,6 +9,7 @@ import json
 import shlex
 from dataclasses import asdict, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,6 +126,7 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     from pipeline import report
     from pipeline.executor import Executor
     from pipeline.files import read_text, write_text
+    from pipeline.findings import collect
     from pipeline.stages.publish import FOLDER
     from pipeline.store import Run
     from training import job
@@ -135,10 +137,12 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     # Interrupted here, an old summary would describe data that no longer exists.
     before = read_text(run.path / "summary.json")
     (run.path / "summary.json").unlink(missing_ok=True)
+    # For the card and the report; training changes nothing of it.
+    findings = cache(lambda: collect(run.path))
     with Executor(run, recipe.max_failure_rate, recipe.shard_retries) as executor:
         steps.generate(plan, executor, resume, wanted)
         if "publish" in wanted:
-            published, seconds = steps.publish_run(plan, run, command)
+            published, seconds = steps.publish_run(plan, run, command, findings)
             _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)
             typer.echo(f"{published.pairs} pairs in {published.path}", err=True)
         if recipe.train is not None and "train" in wanted:
@@ -158,7 +162,7 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
         page.unlink(missing_ok=True)
     write_text(run.path / "summary.json", text)
     if not page.is_file():
-        report.write(run.path, recipe.model_dump(mode="json"), " ".join(command))
+        report.write(run.path, recipe.model_dump(mode="json"), " ".join(command), findings=findings())
     _show(page, evaluation)
 
 

@@ -7,13 +7,20 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from pipeline.models import BUILT_IN
+
+# What several test folders build on lies in `kit`; child processes find it by the environment that they inherit.
+_KIT = str(Path(__file__).parent / "kit")
+sys.path.insert(0, _KIT)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_KIT, os.environ.get("PYTHONPATH")]))
 
 # A machine shared with an engine is slow now and then; that is no failure of the code under test.
 settings.register_profile("project", deadline=None)

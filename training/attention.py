@@ -50,6 +50,8 @@ def attend(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
+    # Under autocast RoPE leaves query and key in float32, and the biased calls below pass autocast's own casting by.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     result = [
         part
         for group in prefix_groups

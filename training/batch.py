@@ -97,17 +97,35 @@ def collate(
                 order[branches.index(branch), column] = sequence
                 sequence += 1
             read = {"prompt": dataset.image, "corrupted": dataset.corrupted, "similar": dataset.similar}[which]
-            for number, key in enumerate(prompt.images):
-                loaders.setdefault(key, partial(read, pair, number))
-            group_images.append(tuple(list(loaders).index(key) for key in prompt.images))
-    images = tuple(
-        None if key in known_images else dict(dataset.processor.image_processor(load(), return_tensors="pt"))
-        for key, load in loaders.items()
-    )
+            whole = _shown_whole(dataset.processor, prompt)
+            keys = [f"{key}|whole" if whole else key for key in prompt.images]
+            for number, key in enumerate(keys):
+                loaders.setdefault(key, partial(_read, dataset.processor, read, pair, number, whole))
+            group_images.append(tuple(list(loaders).index(key) for key in keys))
+    images = tuple(None if key in known_images else load() for key, load in loaders.items())
     return PairBatch(
         *(tuple(pairs), tuple(branches), tuple(groups), tuple(prompts), order),
         *(tuple(loaders), images, tuple(group_images)),
     )
+
+
+def _shown_whole(processor: Any, prompt: Prompt) -> bool:
+    """Whether the prompt's images are shown uncut because there are several of them (LLaVA-OneVision)."""
+    return len(prompt.images) > 1 and "batch_num_images" in processor.model_input_names
+
+
+def _read(
+    processor: Any, read: Callable[[Pair, int], Any], pair: Pair, number: int, whole: bool
+) -> Mapping[str, Tensor]:
+    """What ``processor`` makes of one image: the keys that the model takes.
+
+    The processor has settings of its own for its image processor, which must be the same here: InternVL's cuts images
+    into tiles although its image processor by itself does not.
+    """
+    options = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {}).get("images_kwargs", {})
+    image = read(pair, number)
+    output = processor.image_processor([[image, image]] if whole else image, return_tensors="pt", **options)
+    return {key: value[:1] if whole else value for key, value in output.items() if key in processor.model_input_names}
 
 
 def _grouped(branches: Sequence[Branch], share_prefix: bool) -> Iterator[tuple[str, tuple[Branch, ...]]]:

@@ -1,4 +1,7 @@
-"""Resumable checkpoints: a folder ``step-00000120`` exists if and only if it is complete (fsync, then rename)."""
+"""Resumable checkpoints: a folder ``step-00000120`` exists if and only if it is complete (fsync, then rename).
+
+Tensors are stored whole, by the names of their parameters: a run goes on with any number of workers, split or not.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +19,24 @@ from torch import Tensor, nn
 
 from training.config import TrainConfig
 from training.errors import CheckpointError
+from training.evaluate_loss import Best
+from training.sharding import like, whole
 
 KEEP = 2
+
+#: Raised whenever the files of a checkpoint mean something else.
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where training stands: optimiser steps done, and metric sums not yet logged (``count`` pairs)."""
+    """Where training stands: optimiser steps done, metric sums not yet logged (of ``count`` pairs, over all workers),
+    and the best evaluation."""
 
     step: int = 0
     sums: Mapping[str, float] | None = None
     count: int = 0
+    best: Best = field(default_factory=Best)
 
 
 def save(
@@ -37,31 +47,46 @@ def save(
     scheduler: Any,
     config: TrainConfig,
     reference: str,
+    write: bool = True,
 ) -> None:
-    """Write ``folder/step-N`` with only the parameters that move, then delete all but the newest ``KEEP``."""
+    """Write ``folder/step-N`` with only the parameters that move, then delete all but the newest ``KEEP``.
+
+    Every worker calls it, as split tensors are put together; one of them does ``write``.
+    """
+    weights = {name: whole(value, keep=write) for name, value in parameters.items()}
+    moments = {
+        name: {key: whole(value, keep=write) for key, value in optimizer.state[parameter].items()}
+        for name, parameter in parameters.items()
+        if parameter in optimizer.state
+    }
+    if not write:
+        return
     target = folder / f"step-{progress.step:08d}"
     partial = target.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
     save_file(weights, partial / "weights.safetensors")
     state = {
-        "optimizer": optimizer.state_dict(),
+        "moments": moments,
         "scheduler": scheduler.state_dict(),
         "rng": _rng_state(),
         "sums": dict(progress.sums or {}),
         "count": progress.count,
+        "best": astuple(progress.best),
     }
     torch.save(state, partial / "state.pt")
-    meta = {"step": progress.step, "weights": reference, "config": config.result_options()}
+    meta = {"format": FORMAT, "step": progress.step, "weights": reference, "config": config.result_options()}
     (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
     for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(path)
     shutil.rmtree(target, ignore_errors=True)
     os.rename(partial, target)
     for old in _complete(folder)[:-KEEP]:
         shutil.rmtree(old)
+    # An older best is kept until a checkpoint says that there is a better one.
+    for path in folder.glob("best-*"):
+        if path != _best(folder, progress.best.step):
+            path.unlink()
 
 
 def restore(
@@ -82,15 +107,42 @@ def restore(
     newest = found[-1]
     meta = json.loads((newest / "meta.json").read_text())
     _check_same(newest, meta, config, reference)
-    weights: dict[str, Tensor] = load_file(newest / "weights.safetensors")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+    load(newest / "weights.safetensors", parameters)
     state = torch.load(newest / "state.pt", map_location="cpu", weights_only=True)
-    optimizer.load_state_dict(state["optimizer"])
+    for name, values in state["moments"].items():
+        # Moments have the shape of their parameter; the count of steps is a scalar that stays where it is.
+        optimizer.state[parameters[name]] = {
+            key: like(value, parameters[name]) if value.ndim else value for key, value in values.items()
+        }
     scheduler.load_state_dict(state["scheduler"])
+    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
     _set_rng_state(state["rng"])
-    return Progress(step=meta["step"], sums=state["sums"], count=state["count"])
+    return Progress(meta["step"], state["sums"], state["count"], Best(*state["best"]))
+
+
+def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], write: bool = True) -> None:
+    """Keep the weights of the best evaluation so far. Every worker calls it, one does ``write``."""
+    weights = {name: whole(value, keep=write) for name, value in parameters.items()}
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = _best(folder, step).with_suffix(".partial")
+        save_file(weights, partial)
+        _sync(partial)
+        os.rename(partial, _best(folder, step))
+
+
+def load_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put the weights of ``save_best`` into the parameters, in place."""
+    load(_best(folder, step), parameters)
+
+
+@torch.no_grad()
+def load(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put stored weights into the parameters, in place."""
+    weights: dict[str, Tensor] = load_file(path)
+    for name, parameter in parameters.items():
+        parameter.copy_(like(weights[name], parameter))
 
 
 def clear(folder: Path) -> None:
@@ -98,13 +150,25 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _best(folder: Path, step: int) -> Path:
+    return folder / f"best-{step:08d}.safetensors"
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def _complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.suffix != ".partial")
 
 
 def _check_same(path: Path, meta: Mapping[str, Any], config: TrainConfig, reference: str) -> None:
+    if meta.get("format") != FORMAT:
+        raise CheckpointError(f"{path} was written by another version of this trainer; start over with resume=false")
     was, now = meta["config"], config.result_options()
-    changed = [f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in now if was.get(key) != now[key]]
+    keys = sorted(was.keys() | now.keys())
+    changed = [f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in keys if was.get(key) != now.get(key)]
     # The path may have changed hands without changing its text, so the weights themselves are compared as well.
     if meta["weights"] != reference:
         changed.append("the starting model's weights differ")
@@ -123,5 +187,6 @@ def _rng_state() -> dict[str, Any]:
 
 def _set_rng_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
+    # A run may go on with another number of GPUs.
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

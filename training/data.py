@@ -270,8 +270,9 @@ class _Reader:
 
     def _prompt(self, name: str, text: str, images: Sequence[Image.Image]) -> Prompt:
         try:
-            # add_special_tokens=False: the chat template already wrote them (TRL does the same).
-            encoding = self.processor(images=list(images) or None, text=[text], add_special_tokens=False)
+            # add_special_tokens=False: the chat template already wrote them (TRL does the same). A list of lists: some
+            # processors take the images of a flat one for those of several texts.
+            encoding = self.processor(images=[list(images)] if images else None, text=[text], add_special_tokens=False)
         except Exception as error:
             raise DataError(f"{name}: the processor cannot read it ({type(error).__name__}: {error})") from error
         ids = tuple(encoding["input_ids"][0])

@@ -142,4 +142,4 @@ def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:
     if published is None:
         raise PipelineError(f"{run.path} has no published dataset", "add publish to --stages")
     options = {**make_config(config).result_options(), "model": models.identity(config["model"])}
-    return make_record("train", 1, {**options, "dataset": published.own}, {})
+    return make_record("train", 2, {**options, "dataset": published.own}, {})

@@ -72,9 +72,8 @@ class Packed:
     sequences: int
 
     def sums(self, logps: Tensor) -> Tensor:
-        """Entry log-probs [E] added up per sequence, [S]."""
-        result = torch.zeros(self.sequences, dtype=logps.dtype, device=logps.device)
-        return result.index_add(0, self.owners.to(logps.device), logps[self.entries.to(logps.device)])
+        """Entry log-probs [E] added up per sequence, float64 [S]."""
+        return _sums(logps[self.entries.to(logps.device)], self.owners, self.sequences)
 
 
 def pack(groups: Sequence[Sequence[Row]]) -> Packed:
@@ -117,8 +116,14 @@ def pack(groups: Sequence[Sequence[Row]]) -> Packed:
             sequence += 1
         placed.append(Group(start, fork, tuple(ends)))
     return Packed(
-        *(torch.tensor(ids), torch.tensor(offsets), tuple(placed)),
-        *(torch.tensor(read), torch.tensor(targets), torch.tensor(entries), torch.tensor(owners), sequence),
+        ids=torch.tensor(ids),
+        offsets=torch.tensor(offsets),
+        groups=tuple(placed),
+        read=torch.tensor(read),
+        targets=torch.tensor(targets),
+        entries=torch.tensor(entries),
+        owners=torch.tensor(owners),
+        sequences=sequence,
     )
 
 
@@ -136,6 +141,12 @@ def unpack(packed: Packed) -> list[list[Row]]:
             sequence += 1
         result.append(rows)
     return result
+
+
+def _sums(logps: Tensor, owners: Tensor, sequences: int) -> Tensor:
+    # In float64: a sum of -1000 has steps of 6e-5 in float32, more than policy and reference may differ by.
+    result = torch.zeros(sequences, dtype=torch.float64, device=logps.device)
+    return result.index_add(0, owners.to(logps.device), logps.double())
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
@@ -168,9 +179,8 @@ class Padded:
         return self.ids.shape[0]
 
     def sums(self, logps: Tensor) -> Tensor:
-        """Entry log-probs [E] added up per sequence, [S]."""
-        result = torch.zeros(self.sequences, dtype=logps.dtype, device=logps.device)
-        return result.index_add(0, self.owners.to(logps.device), logps)
+        """Entry log-probs [E] added up per sequence, float64 [S]."""
+        return _sums(logps, self.owners, self.sequences)
 
 
 def pad(rows: Sequence[Row], padding: int) -> Padded:

@@ -45,7 +45,7 @@ class Forward:
 
 
 def sequence_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()) -> Tensor:
-    """log p(response | images, prompt), float32 [branches, B], summed over the response's tokens."""
+    """log p(response | images, prompt), float64 [branches, B], summed over the response's tokens."""
     layout, logps = token_logps(model, batch, forward)
     return layout.sums(logps)[batch.order.to(logps.device)]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from training.config import TrainConfig
 from training.errors import DataError, ModelError
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
 _TOWERS = ("vision_tower", "visual", "vision_model")
-_PROJECTORS = ("multi_modal_projector", "connector", "mlp1")
+_PROJECTORS = ("multi_modal_projector", "connector", "mlp1", "image_newline", "merger", "deepstack_merger_list")
+_LANGUAGE = ("language_model", "text_model")
 
 
 def load_model(config: TrainConfig) -> tuple[nn.Module, Any]:
@@ -25,17 +27,19 @@ def load_model(config: TrainConfig) -> tuple[nn.Module, Any]:
 
     Full tuning keeps float32 weights whatever ``dtype`` says (the forward runs under autocast): a bfloat16 weight
     swallows an update of relative size 1e-3. With LoRA the frozen weights take ``dtype`` and the adapters are float32.
+    With ``quantization`` the language model's linear layers are read in 4 bits, onto the GPU.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     hub = {"revision": config.model_revision} if config.model_revision else {}
+    bits = _four_bits(config) if config.quantization is not None else {}
     dtype = torch.float32 if config.tuning == "full" else DTYPES[config.dtype]
     try:
         processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             config.model, trust_remote_code=config.trust_remote_code, **hub
         )
         model = AutoModelForImageTextToText.from_pretrained(
-            config.model, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code, **hub
+            config.model, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code, **hub, **bits
         )
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, ... for the same causes
         raise ModelError(
@@ -68,9 +72,9 @@ def prepare_tuning(model: nn.Module, config: TrainConfig) -> nn.Module:
     else:
         model.requires_grad_(True)
         if config.freeze_vision:
-            _part(model, _TOWERS, "freeze_vision=false").requires_grad_(False)
+            _freeze(model, "vision", _TOWERS)
         if config.freeze_projector:
-            _part(model, _PROJECTORS, "freeze_projector=false").requires_grad_(False)
+            _freeze(model, "projector", _PROJECTORS)
     disable_dropout(model)
     return model.train()
 
@@ -102,26 +106,31 @@ def accepts(model: nn.Module, argument: str) -> bool:
 
 
 def part_of(name: str) -> str:
-    """``vision``, ``projector`` or ``language``: which part of the model a parameter belongs to."""
+    """``vision``, ``projector`` or ``language``: which part of the model a parameter belongs to.
+
+    What turns the tower's output into the language model's input is projector wherever it stands: Qwen-VL keeps its
+    mergers inside the tower, LLaVA-NeXT the embedding that ends a line of patches outside of both.
+    """
     words = name.split(".")
-    if any(tower in words for tower in _TOWERS):
-        return "vision"
-    return "projector" if any(projector in words for projector in _PROJECTORS) else "language"
+    if any(projector in words for projector in _PROJECTORS):
+        return "projector"
+    return "vision" if any(tower in words for tower in _TOWERS) else "language"
 
 
 @torch.no_grad()
 def check_features(model: nn.Module, dataset: PairDataset, device: torch.device) -> None:
-    """Run the tower on one pair for every shape of image there is: features must equal placeholders.
+    """Run the tower on one pair for every shape of image there is: features must equal placeholders. The model must be
+    on ``device``.
 
     Raises ``DataError`` naming the row: a model that silently trains on half an image is worse than none.
     """
-    from training.batch import collate, stack_images
+    from training.batch import collate
+    from training.features import tower_features
 
-    base: Any = model
+    base: Any = unwrapped(model)
     token = getattr(base.config, "image_token_id", None)
     if token is None or not hasattr(base, "get_image_features"):
         return
-    base.to(device)
     seen: set[Any] = set()
     for index, pair in enumerate(dataset.pairs):
         placeholders = pair.prompt.ids.count(token)
@@ -130,10 +139,14 @@ def check_features(model: nn.Module, dataset: PairDataset, device: torch.device)
             continue
         seen.add(shape)
         batch = collate(dataset, [index], ("chosen",))
-        distinct = [batch.images[i] for i in batch.group_images[0]]
-        inputs = {key: value.to(device) for key, value in stack_images([i for i in distinct if i]).items()}
-        found = base.get_image_features(**inputs).pooler_output
-        features = sum(part.numel() // part.shape[-1] for part in ([found] if isinstance(found, Tensor) else found))
+        images = [image for i in batch.group_images[0] if (image := batch.images[i]) is not None]
+        try:
+            features = sum(part.numel() // part.shape[-1] for part in tower_features(model, images, device))
+        except Exception as error:  # pixels that do not fit fail somewhere inside the tower
+            raise DataError(
+                f"{pair.name}: the vision tower cannot read its images ({type(error).__name__}: {error}); the "
+                "processor does not belong to this model (check patch_size and image size)"
+            ) from error
         if features != placeholders:
             raise DataError(
                 f"{pair.name}: {placeholders} image placeholders in the prompt, {features} features from the vision "
@@ -141,26 +154,50 @@ def check_features(model: nn.Module, dataset: PairDataset, device: torch.device)
             )
 
 
-def _part(model: nn.Module, names: tuple[str, ...], remedy: str) -> nn.Module:
-    backbone = getattr(model, "model", model)
-    for name in names:
-        if isinstance(part := getattr(backbone, name, None), nn.Module):
-            return part
-    raise ModelError(f"{type(model).__name__} has none of {', '.join(names)} to freeze; set {remedy}")
+def _four_bits(config: TrainConfig) -> dict[str, Any]:
+    """What ``from_pretrained`` takes to read the language model in NF4 with double quantisation (QLoRA, arXiv
+    2305.14314); tower, projector and head stay as they are."""
+    if not torch.cuda.is_available():
+        raise ModelError("quantization=nf4 needs an NVIDIA GPU and there is none; set quantization=null")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "quantization=nf4 needs bitsandbytes, which is not installed; pip install 'vlm-preference[qlora]', or set "
+            "quantization=null"
+        )
+    from transformers import BitsAndBytesConfig
+
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[config.dtype],
+        # Matched against whole names and their ends, so a part's name covers everything in it.
+        llm_int8_skip_modules=[*(f".*{name}" for name in (*_TOWERS, *_PROJECTORS)), "lm_head"],
+    )
+    return {"quantization_config": quantization, "device_map": {"": torch.cuda.current_device()}}
+
+
+def _freeze(model: nn.Module, part: str, names: tuple[str, ...]) -> None:
+    members = [parameter for name, parameter in model.named_parameters() if part_of(name) == part]
+    if not members:
+        raise ModelError(f"{type(model).__name__} has none of {', '.join(names)} to freeze; set freeze_{part}=false")
+    for parameter in members:
+        parameter.requires_grad_(False)
 
 
 def _add_lora(model: nn.Module, config: TrainConfig) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
-    language = getattr(getattr(model, "model", model), "language_model", None)
-    if language is None:
-        raise ModelError(f"{type(model).__name__} has no language_model to put adapters on; use tuning=full")
+    backbone = getattr(model, "model", model)
+    if not any(isinstance(getattr(backbone, name, None), nn.Module) for name in _LANGUAGE):
+        raise ModelError(f"{type(model).__name__} has no {' or '.join(_LANGUAGE)} to put adapters on; use tuning=full")
     wanted = config.lora.target_modules
     names = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
-        and ".language_model." in f".{name}."
+        and part_of(name) == "language"
+        and name.split(".")[-1] != "lm_head"
         and (wanted == "all-linear" or name.rpartition(".")[2] in wanted)
     ]
     if not names:

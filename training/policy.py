@@ -19,7 +19,7 @@ from training.features import FeatureCache
 from training.logps import Forward, sequence_logps
 from training.model import DTYPES
 
-#: Summed response log-probs, float32 [B] per branch.
+#: Summed response log-probs, float64 [B] per branch.
 Logps = Mapping[Branch, Tensor]
 
 
@@ -49,6 +49,7 @@ def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dat
         share_prefix=config.share_prefix,
         share_images=config.share_image_features,
         head_chunk=config.head_chunk,
+        response_only=config.head_on_responses,
         padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         cache=FeatureCache.half_of_free_memory(device) if config.cache_image_features else None,
     )

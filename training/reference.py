@@ -19,7 +19,6 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from training.batch import Branch
@@ -28,7 +27,8 @@ from training.corruption import identity
 from training.data import Pair, PairDataset
 from training.errors import ReferenceCacheError
 from training.policy import Logps, Policy, branches, pair_logps
-from training.schedule import micro_batches
+from training.schedule import passes
+from training.workers import Worker
 
 #: Looks up the reference log-probs of pairs by their indices.
 Reference = Callable[[Sequence[int]], Logps]
@@ -39,7 +39,7 @@ LAYOUT_VERSION = 2
 
 def schema(config: TrainConfig) -> pa.Schema:
     """``pair`` and one column per branch: log-probs in nats, summed over the response's tokens."""
-    return pa.schema([("pair", pa.string()), *((branch, pa.float32()) for branch in branches(config))])
+    return pa.schema([("pair", pa.string()), *((branch, pa.float64()) for branch in branches(config))])
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -79,9 +79,12 @@ def _tokens(pair: Pair) -> list[Any]:
     return [*prompts, pair.chosen_ids, pair.rejected_ids, pair.similar_ids]
 
 
-def folder_of(config: TrainConfig) -> Path:
-    """Beside a local dataset, where every run on it finds them; in the run's own folder where that is not possible."""
-    dataset = Path(config.dataset)
+def folder_of(config: TrainConfig, name: str | None = None) -> Path:
+    """Beside a local dataset, where every run on it finds them; in the run's own folder where that is not possible.
+
+    ``name`` is the dataset, by default the one that is trained on.
+    """
+    dataset = Path(name if name is not None else config.dataset)
     beside = dataset.with_name(f"{dataset.name}-reference")
     if dataset.exists() and os.access(dataset.parent, os.W_OK):
         return beside
@@ -110,26 +113,26 @@ def load_or_compute(
     config: TrainConfig,
     weights: str,
     folder: Path,
-    rank: int = 0,
-    world: int = 1,
+    worker: Worker | None = None,
     advance: Callable[[int], None] = lambda pairs: None,
 ) -> Reference:
     """The reference log-probs of all pairs, from ``folder`` or computed now and stored there.
 
     ``policy.model`` must hold the starting weights: call this before a checkpoint is restored. ``advance`` is told
-    how many pairs each forward pass finished.
+    how many pairs each forward pass finished. Every worker calls it, and computes its share.
 
     Raises:
         ReferenceCacheError: the file is damaged, or a pair has no finite value in it.
     """
     path = folder / f"{fingerprint(dataset, weights, config, policy.forward.share_prefix)}.arrow"
-    if path.exists():
+    worker = worker or Worker(policy.device)
+    if worker.gather([path.exists()])[0]:  # what the first one sees, or some would compute alone
         rows = _read(path)
     else:
-        rows = gather_object(_compute(policy, dataset, config, range(rank, len(dataset.pairs), world), advance))
+        rows = worker.gather(_compute(policy, dataset, config, worker, advance))
         place = {pair.id: index for index, pair in enumerate(dataset.pairs)}
         rows.sort(key=lambda row: place[row["pair"]])
-        if rank == 0:
+        if worker.main:
             folder.mkdir(parents=True, exist_ok=True)
             _write(rows, path, schema(config))
     values = _align(rows, dataset, config, path, policy.device)
@@ -142,12 +145,14 @@ def load_or_compute(
 
 
 def _compute(
-    policy: Policy, dataset: PairDataset, config: TrainConfig, indices: Sequence[int], advance: Callable[[int], None]
+    policy: Policy, dataset: PairDataset, config: TrainConfig, worker: Worker, advance: Callable[[int], None]
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with torch.no_grad(), _adapters_off(policy.model):
-        for part in micro_batches(dataset, indices, config):
+        for part, counts in passes(dataset, range(len(dataset.pairs)), config, worker.rank, worker.world):
             logps = pair_logps(policy, dataset, part, config)
+            if not counts:
+                continue
             columns = {branch: values.tolist() for branch, values in logps.items()}
             rows += [
                 {"pair": dataset.pairs[index].id, **{branch: values[i] for branch, values in columns.items()}}
@@ -195,5 +200,5 @@ def _align(
                     f"{pair.name}: the reference log-prob of `{branch}` is {'missing' if value is None else value} in "
                     f"{path}; delete the file to compute it again, and check the model for overflow if it returns"
                 )
-        values[branch] = torch.tensor(found, dtype=torch.float32, device=device)
+        values[branch] = torch.tensor(found, dtype=torch.float64, device=device)
     return values

@@ -19,7 +19,7 @@ def main(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For instance learning_rate=5e-6 lora.r=16.")
     ] = None,
 ) -> None:
-    """Train a vision-language model on preference pairs with DPO or mDPO.
+    """Train a vision-language model on preference pairs: DPO and its relatives, mDPO, SymMPO.
 
     A killed run continues where it stopped when the same command is given again.
 
@@ -31,9 +31,9 @@ def main(
 
     try:
         loaded = load_config(config, overrides or [])
-        from training.trainer import train
+        from training.workers import run
 
-        result = train(loaded)
+        result = run(loaded)
     except TrainingError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

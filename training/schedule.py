@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from training.config import TrainConfig
 from training.data import PairDataset
+
+
+class Pass(NamedTuple):
+    """One forward pass of one worker. If it does not ``count`` it runs only because others run one then."""
+
+    indices: list[int]
+    counts: bool
 
 
 def steps_per_epoch(pairs: int, config: TrainConfig) -> int:
@@ -64,6 +72,25 @@ def shares(dataset: PairDataset, window: Sequence[int], config: TrainConfig, wor
     each = [micro_batches(dataset, window[rank::workers], config) for rank in range(workers)]
     most = max(map(len, each))
     return [[*passes, *([] for _ in range(most - len(passes)))] for passes in each]
+
+
+def passes(
+    dataset: PairDataset, window: Sequence[int], config: TrainConfig, rank: int = 0, world: int = 1
+) -> list[Pass]:
+    """The forward passes of one worker over the pairs of a window.
+
+    With fsdp weights are gathered by all workers together, so each needs equally many passes: one that has run out
+    runs the window's first pair again, which must not count.
+    """
+    own = shares(dataset, window, config, world)[rank]
+    if config.sharding == "fsdp":
+        return [Pass(indices or [window[0]], bool(indices)) for indices in own]
+    return [Pass(indices, True) for indices in own if indices]
+
+
+def mean_chosen_tokens(dataset: PairDataset, window: Sequence[int]) -> float:
+    """Response tokens of chosen per pair."""
+    return sum(len(dataset.pairs[index].chosen_ids) for index in window) / len(window)
 
 
 def _tokens(dataset: PairDataset, index: int, config: TrainConfig) -> int:

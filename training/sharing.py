@@ -16,8 +16,9 @@ from torch import nn
 from training import attention
 from training.batch import Branch, answer, collate
 from training.data import PairDataset
+from training.errors import ModelError
 from training.logps import Forward, sequence_logps
-from training.model import unwrapped
+from training.model import accepts, unwrapped
 
 #: How far the two ways may be apart, in nats per response token; a wrong mask or position is off by more than 0.1.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -33,7 +34,8 @@ def why_not(model: nn.Module) -> str | None:
         return f"its language model has {', '.join(kinds)} layers"
     if getattr(text, "cross_attention_layers", None):
         return "it reads images by cross-attention"
-    if getattr(text, "use_bidirectional_attention", None):
+    # A model that asks which tokens are an image's lets these see each other (Gemma 3, PaliGemma).
+    if getattr(text, "use_bidirectional_attention", None) or accepts(base, "token_type_ids"):
         return "its image tokens see each other in both directions"
     if not hasattr(base, "model") or not hasattr(base, "lm_head"):
         return f"{type(base).__name__} is not built of a `model` and an `lm_head`"
@@ -42,10 +44,16 @@ def why_not(model: nn.Module) -> str | None:
     return None
 
 
-def plain_head(model: nn.Module) -> bool:
-    """Whether logits are the head's output and nothing else (no soft-capping, no scale)."""
-    text = unwrapped(model).config.get_text_config()  # type: ignore[union-attr]
-    return all(getattr(text, name, None) is None for name in ("final_logit_softcapping", "logit_scale"))
+def check_head(model: nn.Module) -> None:
+    """Raise ``ModelError`` unless logits are the head's output and nothing else: only the head is run in training."""
+    base: Any = unwrapped(model)
+    text = base.config.get_text_config()
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(text, name, None) not in (None, 1.0):
+            raise ModelError(
+                f"{type(base).__name__} changes its logits behind the head ({name}={getattr(text, name)}), which "
+                "training does not do, so every log-prob would be wrong; use a model without it"
+            )
 
 
 def enable(model: nn.Module) -> None:
@@ -59,7 +67,11 @@ def enable(model: nn.Module) -> None:
 def decide(
     model: nn.Module, dataset: PairDataset, branches: Sequence[Branch], forward: Forward, pairs: int = 2
 ) -> tuple[Forward, str]:
-    """The forward pass to train with, and a sentence that says whether prefixes are shared and if not, why."""
+    """The forward pass to train with, and a sentence that says whether prefixes are shared and if not, why.
+
+    Raises ``ModelError`` if the model's log-probs cannot be computed either way.
+    """
+    check_head(model)
     if not forward.share_prefix:
         return forward, "prefix sharing: off (share_prefix=false)"
     alone = replace(forward, share_prefix=False)

@@ -8,38 +8,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.export import save_for_vllm
-from training import checkpoint, formats, reference
+from training import checkpoint, inputs, log, reference, sft
 from training.checkpoint import Progress
 from training.config import TrainConfig
-from training.data import PairDataset, prepare
-from training.errors import StepZeroError
+from training.data import PairDataset
+from training.evaluate_loss import HeldOut, evaluate
+from training.export import export
+from training.inputs import Inputs
 from training.log import MetricsLog, ProgressBar
-from training.measure import Measured, measure, metric_names
+from training.measure import measure, metric_names
 from training.model import DTYPES, check_features, load_model, positions, prepare_tuning, trainable
 from training.optimise import cosine_with_warmup, make_optimizer
 from training.policy import Policy, make_policy, pair_logps, response_lengths
 from training.reference import Reference
-from training.schedule import shares, steps_per_epoch, total_steps, window_of
-
-#: How far policy and reference may differ before the first update, in nats per response token: rounding between two
-#: batches of different padding stays two orders below (float32: 1e-6), a wrong reference lies orders above (0.1).
-STEP_ZERO_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+from training.schedule import mean_chosen_tokens, passes, steps_per_epoch, total_steps, window_of
+from training.sharding import clip, is_sharded, shard, sum_gradients, whole
+from training.step_zero import check_step_zero
+from training.sums import Sums
+from training.workers import Worker, here
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """``model`` is the folder to load or serve; ``metrics`` the last line of ``metrics.jsonl``."""
+    """``model`` is the folder to load or serve; ``metrics`` the last line of ``metrics.jsonl``, that of ``steps``."""
 
     model: Path
     steps: int
@@ -47,68 +46,53 @@ class TrainResult:
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Run or resume a training run and export the model to ``config.output_dir / "model"``.
+    """Run or resume a training run and export the model to ``config.output_dir / "model"``; every worker calls this.
 
     Raises a ``TrainingError`` (config, model, data, reference, checkpoint, step zero) whose message holds the remedy.
     """
-    accelerator = Accelerator()
+    worker = here()
     set_seed(config.seed)  # the adapters' initial values, equal in every process
-    rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    log.check_wandb(config)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = config.output_dir / "checkpoints"
-    if not config.resume and main:
+    if not config.resume and worker.main:
         checkpoint.clear(checkpoints)
-        (config.output_dir / "metrics.jsonl").unlink(missing_ok=True)
-    accelerator.wait_for_everyone()
+        log.clear(config.output_dir)
+    worker.wait()
 
-    rows = formats.open(config.dataset, config.dataset_format, config.dataset_split, config.image_root)
     model, processor = load_model(config)
-    with ProgressBar("tokenise", len(rows), unit="row", visible=main) as bar:
-        dataset = prepare(rows, processor, config, positions(model), bar.advance)
-    if main:
-        say_skipped(dataset, config.output_dir)
+    data = inputs.read(config, processor, positions(model), visible=worker.main)
+    if worker.main:
+        inputs.say_skipped(data, config.output_dir)
     start = reference.weights_digest(model)
-    check_features(model, dataset, accelerator.device)
-    policy = make_policy(prepare_tuning(model, config), accelerator.device, config, dataset)
-    if main:
-        print(policy.note, file=sys.stderr, flush=True)
-    ref = make_reference(policy, dataset, config, start, rank, world, main)
+    policy = place(prepare_tuning(model, config), data, config, worker)
+    ref = make_reference(policy, data.train, config.dataset, config, start, worker)
+    held_out = None
+    if data.held_out is not None and config.eval_dataset is not None:
+        held_out = HeldOut(
+            data.held_out, make_reference(policy, data.held_out, config.eval_dataset, config, start, worker)
+        )
 
     parameters = trainable(policy.model)
-    steps = total_steps(len(dataset.pairs), config)
+    steps = total_steps(len(data.train.pairs), config)
     optimizer = make_optimizer(policy.model, config)
     scheduler = cosine_with_warmup(optimizer, steps, config.warmup_ratio)
     progress = checkpoint.restore(checkpoints, parameters, optimizer, scheduler, config, start)
-    # The first process carries what the checkpoint had not logged yet.
-    sums = zero_sums(config, policy.device, progress.sums if main else None)
-    count = progress.count if main else 0
-    last: dict[str, float] = {}
+    best = progress.best
+    names = (*metric_names(config), *((sft.NAME,) if config.sft is not None else ()))
+    # The first worker carries what the checkpoint had not logged yet.
+    sums = Sums(names, worker, progress.sums, progress.count) if worker.main else Sums(names, worker)
 
     with (
-        MetricsLog(config.output_dir, progress.step, active=main) as log,
-        ProgressBar("train", steps, progress.step, visible=main) as bar,
+        MetricsLog(config, progress.step, active=worker.main) as metrics_log,
+        ProgressBar("train", steps, progress.step, visible=worker.main) as bar,
     ):
         for step in range(progress.step, steps):
-            window = window_of(step, len(dataset.pairs), config)
-            mean_chosen = sum(len(dataset.pairs[index].chosen_ids) for index in window) / len(window)
-            for part in shares(dataset, window, config, world)[rank]:
-                if not part:
-                    continue
-                measured = measure(
-                    pair_logps(policy, dataset, part, config),
-                    ref(part),
-                    response_lengths(dataset, part, config, policy.device),
-                    mean_chosen,
-                    config,
-                )
-                if step == 0:
-                    check_step_zero(measured, dataset, part, config)
-                # Normalised by the pairs of the whole window, so the micro-batch size does not change the gradient.
-                torch.autograd.backward(measured.loss.sum() / len(window))
-                add_metrics(sums, measured.metrics)
-                count += len(part)
-            sum_gradients(accelerator, parameters)
-            norm = nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
+            if best.exhausted(config):
+                break
+            backward(policy, data, ref, step, sums, config, worker)
+            sum_gradients(parameters.values(), worker)
+            norm = clip(parameters.values(), config.max_grad_norm)
             learning_rate = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
@@ -116,114 +100,115 @@ def train(config: TrainConfig) -> TrainResult:
             bar.advance()
 
             done = step + 1
-            if done % config.logging_steps == 0 or done == steps:
-                last = means(accelerator, sums, count) | {
+            measured: dict[str, float] = {}
+            if held_out is not None and (done % config.eval_steps == 0 or done == steps):
+                measured = evaluate(policy, held_out, config, worker)
+                best = best.after(done, measured["eval/loss"])
+                if config.patience is not None and best.step == done:
+                    checkpoint.save_best(checkpoints, done, parameters, write=worker.main)
+            ends = done == steps or best.exhausted(config)
+            if measured or ends or done % config.logging_steps == 0:
+                line = {
+                    **sums.means(),
                     "learning_rate": float(learning_rate),
                     "grad_norm": float(norm),
-                    "epoch": done / steps_per_epoch(len(dataset.pairs), config),
+                    "epoch": done / steps_per_epoch(len(data.train.pairs), config),
+                    **measured,
                 }
-                sums, count = zero_sums(config, policy.device), 0
-                log.write(done, last)
-                bar.note(last)
-            if done % config.save_steps == 0 or done == steps:
-                if main:
-                    kept = Progress(done, {name: value.item() for name, value in sums.items()}, count)
-                    checkpoint.save(checkpoints, kept, parameters, optimizer, scheduler, config, start)
-                accelerator.wait_for_everyone()
+                sums = Sums(names, worker)
+                metrics_log.write(done, line)
+                bar.note(line)
+            if ends or done % config.save_steps == 0:
+                kept = Progress(done, *sums.total(), best)
+                checkpoint.save(checkpoints, kept, parameters, optimizer, scheduler, config, start, worker.main)
+                worker.wait()
 
-    if main:
-        export(policy.model, processor, config)
-    accelerator.wait_for_everyone()
-    return TrainResult(config.output_dir / "model", steps, last or last_metrics(config.output_dir))
+    if config.patience is not None and best.step:
+        checkpoint.load_best(checkpoints, best.step, parameters)
+        if worker.main:
+            print(f"the lowest eval/loss, {best.loss:.4f}, is that of step {best.step}", file=sys.stderr, flush=True)
+    trained = None
+    if is_sharded(parameters) or config.quantization is not None:
+        trained = {name: whole(value, keep=worker.main) for name, value in parameters.items()}
+    if worker.main:
+        export(policy.model, processor, config, trained)
+    worker.wait()
+    return finished(config)
 
 
-def say_skipped(dataset: PairDataset, output_dir: Path) -> None:
-    """Write rows that are not trained on, with their reasons, to ``skipped.jsonl``, and say how many they are."""
-    path = output_dir / "skipped.jsonl"
-    path.unlink(missing_ok=True)
-    if dataset.skipped:
-        lines = [json.dumps({"row": skipped.name, "reason": skipped.reason}) + "\n" for skipped in dataset.skipped]
-        path.write_text("".join(lines))
-        print(
-            f"{len(lines)} of {len(lines) + len(dataset.pairs)} rows skipped; {path} names each",
-            file=sys.stderr,
-            flush=True,
-        )
+def place(model: nn.Module, data: Inputs, config: TrainConfig, worker: Worker) -> Policy:
+    """The model on its device, split if it is to be, and how its forward runs; checks that images fit the model."""
+    sharded = config.sharding == "fsdp" and worker.world > 1
+    if sharded:
+        shard(model, worker, DTYPES[config.dtype])
+        # Workers gather the head together, so each must call it equally often: once a pass, not once a chunk.
+        config = config.model_copy(update={"head_chunk": None})
+    model.to(worker.device)
+    for dataset in data.all.values():
+        check_features(model, dataset, worker.device)
+    policy = make_policy(model, worker.device, config, data.train)
+    if worker.main:
+        print(policy.note, file=sys.stderr, flush=True)
+    if sharded:
+        # FSDP takes note of what moves in its first forward: adapters must be on in it, and the reference's are off.
+        with torch.no_grad():
+            pair_logps(policy, data.train, [0], config)
+    return policy
 
 
 def make_reference(
-    policy: Policy, dataset: PairDataset, config: TrainConfig, start: str, rank: int, world: int, visible: bool
+    policy: Policy, dataset: PairDataset, name: str, config: TrainConfig, start: str, worker: Worker
 ) -> Reference:
     """The reference's log-probs: computed once and stored, or with ``cache_reference=false`` for every batch."""
     if not config.cache_reference:
         return reference.live(policy, dataset, config)
-    folder = reference.folder_of(config)
-    with ProgressBar("reference", len(dataset.pairs), unit="pair", visible=visible) as bar:
-        return reference.load_or_compute(policy, dataset, config, start, folder, rank, world, bar.advance)
+    folder = reference.folder_of(config, name)
+    with ProgressBar("reference", len(dataset.pairs), unit="pair", visible=worker.main) as bar:
+        return reference.load_or_compute(policy, dataset, config, start, folder, worker, bar.advance)
 
 
-def check_step_zero(measured: Measured, dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> None:
-    """Before the first update every reward must be 0: |reward| <= beta * tolerance * response tokens.
+def backward(
+    policy: Policy, data: Inputs, ref: Reference, step: int, sums: Sums, config: TrainConfig, worker: Worker
+) -> None:
+    """Run this worker's share of an optimiser step: gradients are added to the parameters, metrics to ``sums``.
 
-    Raises ``StepZeroError`` naming the worst pair: then the reference does not belong to this model.
+    The loss is a mean over the pairs of the whole step, so how it is cut into passes does not change the gradient.
     """
-    pairs = [dataset.pairs[index] for index in indices]
-    tolerance = STEP_ZERO_TOLERANCE[config.dtype]
-    worst = (0.0, "", "")
-    for name in ("rewards/chosen", "rewards/rejected", "rewards/chosen_corrupted"):
-        for pair, value in zip(pairs, measured.metrics.get(name, torch.empty(0)).tolist(), strict=False):
-            tokens = len(pair.rejected_ids if name == "rewards/rejected" else pair.chosen_ids)
-            off = abs(value) / (config.beta * tokens)
-            if not off <= worst[0]:  # also true for NaN
-                worst = (off, pair.name, name)
-    if not worst[0] <= tolerance:
-        raise StepZeroError(
-            f"before the first update {worst[2]} of {worst[1]} is {worst[0]:.3g} nats per token away from 0 (at most "
-            f"{tolerance:g} in {config.dtype}): policy and reference are not the same model. Delete "
-            f"{reference.folder_of(config)} to compute the reference again; if it stays, the model's forward is "
-            "not deterministic"
-        )
+    window = window_of(step, len(data.train.pairs), config)
+    mean_chosen = mean_chosen_tokens(data.train, window)
+    for indices, counts in passes(data.train, window, config, worker.rank, worker.world):
+        logps, ref_logps = pair_logps(policy, data.train, indices, config), ref(indices)
+        if step == 0:
+            check_step_zero(logps, ref_logps, data.train, indices, config)
+        lengths = response_lengths(data.train, indices, config, policy.device)
+        measured = measure(logps, ref_logps, lengths, mean_chosen, config)
+        torch.autograd.backward(measured.loss.sum() * counts / len(window))
+        if counts:
+            sums.add(measured.metrics, len(indices))
+    if data.sft is None or config.sft is None:
+        return
+    rows = sft.rows_of(step, len(data.sft.pairs), config)
+    tokens = sum(len(data.sft.pairs[row].chosen_ids) for row in rows)
+    for indices, counts in passes(data.sft, rows, config, worker.rank, worker.world):
+        mean = sft.negative_logps(policy, data.sft, indices).sum() / tokens
+        torch.autograd.backward(config.sft.weight * mean * counts)
+        if counts:  # metrics are means over pairs, and every pair of the step has this one
+            shared = mean.detach() * len(window)
+            sums.add({sft.NAME: shared, "loss": config.sft.weight * shared})
 
 
-def zero_sums(config: TrainConfig, device: torch.device, start: Mapping[str, float] | None = None) -> dict[str, Tensor]:
-    """Running sums of every metric, float64 scalars on ``device``, from ``start`` or 0."""
-    values = {name: (start or {}).get(name, 0.0) for name in metric_names(config)}
-    return {name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in values.items()}
+def finished(config: TrainConfig) -> TrainResult:
+    """The result of a run that has ended, as its folder tells it."""
+    last = last_metrics(config.output_dir)
+    return TrainResult(
+        config.output_dir / "model",
+        int(last.get("step", 0)),
+        {name: value for name, value in last.items() if name != "step"},
+    )
 
 
-def add_metrics(sums: dict[str, Tensor], metrics: dict[str, Tensor]) -> None:
-    """Add per-pair values to running sums, in place and on the device: no synchronisation between logging steps."""
-    for name, values in metrics.items():
-        sums[name] += values.sum(dtype=torch.float64)
-
-
-def means(accelerator: Accelerator, sums: dict[str, Tensor], count: int) -> dict[str, float]:
-    """Per-pair means over the steps since the last line, over all processes."""
-    pairs_here = torch.tensor(float(count), dtype=torch.float64, device=accelerator.device)
-    stacked = torch.stack([*sums.values(), pairs_here])
-    *totals, pairs = accelerator.reduce(stacked, "sum").tolist()
-    return {name: total / pairs for name, total in zip(sums, totals, strict=True)}
-
-
-def sum_gradients(accelerator: Accelerator, parameters: dict[str, nn.Parameter]) -> None:
-    """Add up gradients over processes. By hand rather than by DDP, as the processes' pairs may be unequal in number."""
-    if accelerator.num_processes > 1:
-        for parameter in parameters.values():
-            grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            parameter.grad = accelerator.reduce(grad, "sum")
-
-
-def export(model: nn.Module, processor: Any, config: TrainConfig) -> None:
-    """Write ``model/`` (adapters merged in) and, with LoRA, ``adapter/``; merging changes ``model``."""
-    final: Any = model
-    if config.tuning == "lora":
-        final.save_pretrained(config.output_dir / "adapter")
-        final = final.merge_and_unload()
-    save_for_vllm(final, processor, config.output_dir / "model", DTYPES[config.dtype])
-
-
-def last_metrics(output_dir: Path) -> dict[str, float]:
-    """The last line of ``metrics.jsonl`` without its step; empty if there is none."""
+def last_metrics(output_dir: Path) -> Mapping[str, float]:
+    """The last line of ``metrics.jsonl``; empty if there is none."""
     path = output_dir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return {key: value for key, value in json.loads(lines[-1]).items() if key != "step"} if lines else {}
+    return json.loads(lines[-1]) if lines else {}

@@ -12,6 +12,7 @@ import torch
 from training import attention, sharing
 from training.batch import collate
 from training.data import PairDataset
+from training.errors import ModelError
 from training.layout import Group, Packed, pack
 from training.logps import Forward, sequence_logps
 from training.sharing import decide, difference, enable
@@ -134,3 +135,25 @@ def test_a_model_that_would_compute_something_else_is_found_out(
     monkeypatch.setattr(sharing, "difference", broken)
     forward, note = decide(make_model(), pairs, ALL, SHARED)
     assert not forward.share_prefix and "TypeError: unexpected argument" in note
+
+
+def test_a_model_that_changes_its_logits_behind_the_head_is_refused(
+    make_model: Callable[..., Any], pairs: PairDataset
+) -> None:
+    capped = make_model()
+    capped.config.text_config.final_logit_softcapping = 30.0
+    for forward in (SHARED, ALONE):
+        with pytest.raises(ModelError, match=r"final_logit_softcapping=30\.0"):
+            decide(capped, pairs, ALL, forward)
+
+
+def test_images_whose_tokens_see_each_other_are_not_shared(make_model: Callable[..., Any]) -> None:
+    model = make_model()
+    assert sharing.why_not(model) is None
+    model.config.text_config.use_bidirectional_attention = True
+    assert sharing.why_not(model) == "its image tokens see each other in both directions"
+
+
+def test_in_bfloat16_prompts_are_shared_too(make_model: Callable[..., Any], pairs: PairDataset) -> None:
+    forward, note = decide(make_model(), pairs, ALL, Forward(dtype=torch.bfloat16))
+    assert forward.share_prefix, note

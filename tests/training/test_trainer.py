@@ -104,7 +104,7 @@ def test_a_reference_of_another_model_is_refused_before_the_first_update_naming_
 
     monkeypatch.setattr(trainer.reference, "load_or_compute", shifted)
     config = configure(batch_size=8, micro_batch_size=8)
-    with pytest.raises(StepZeroError, match=r"rewards/chosen of row 5 \(id pair-5\)"):
+    with pytest.raises(StepZeroError, match=r"log p of `chosen` of row 5 \(id pair-5\) is 0\.5 nats"):
         train(config)
     assert not (config.output_dir / "model").exists()
 

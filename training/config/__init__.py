@@ -77,13 +77,16 @@ class TrainConfig(Frozen):
     )
 
     # Evaluation while training
-    eval_dataset: str | None = None
+    eval_dataset: str | None = Field(None, description="held-out pairs, in the schema of the dataset")
+    eval_split: str | None = Field(None, description="default: train")
     eval_steps: Count = 50
-    patience: Count | None = Field(None, description="stop after this many evaluations without a lower loss")
+    patience: Count | None = Field(
+        None, description="stop after this many evaluations without a lower loss, and keep the best weights"
+    )
 
     # How it runs
-    workers: Count = 1
-    sharding: Literal["ddp", "fsdp"] = Field("ddp", description="fsdp splits weights and optimiser over the workers")
+    workers: Count = Field(1, description="processes, a GPU each where there are GPUs; not read under torchrun")
+    sharding: Literal["ddp", "fsdp"] = Field("ddp", description="fsdp splits the language model over the workers")
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     share_prefix: bool = Field(True, description="run prompt and image once for all answers of a pair")
@@ -91,11 +94,14 @@ class TrainConfig(Frozen):
     cache_image_features: bool = Field(False, description="keep features between batches while memory lasts")
     cache_reference: bool = Field(True, description="compute the reference once and keep it beside the run")
     group_by_length: bool = Field(True, description="pairs of like length share a forward pass")
-    head_chunk: Count | None = Field(4096, description="response tokens per pass through the language-model head")
+    head_on_responses: bool = Field(True, description="language-model head on response positions only")
+    head_chunk: Count | None = Field(
+        4096, description="response tokens per pass through the language-model head; with fsdp always all"
+    )
     logging_steps: Count = 10
     save_steps: Count = 100
     resume: bool = True
-    wandb_project: str | None = Field(None, description="also log to Weights & Biases")
+    wandb_project: str | None = Field(None, description="also log to Weights & Biases, with the key that it knows")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -124,6 +130,13 @@ class TrainConfig(Frozen):
             )
         if self.quantization and self.tuning != "lora":
             found.append(f"quantization={self.quantization} needs tuning=lora: 4-bit weights cannot be trained")
+        if self.quantization and self.sharding == "fsdp":
+            found.append(f"quantization={self.quantization} cannot be split; set sharding=ddp, or quantization=null")
+        if self.sharding == "fsdp" and self.tuning == "full" and not self.cache_reference:
+            found.append(
+                "cache_reference=false keeps a whole copy of the model on every worker, which sharding=fsdp is to "
+                "avoid; set cache_reference=true, or tuning=lora"
+            )
         if self.cache_image_features and not (
             self.share_image_features and self.freeze_vision and self.freeze_projector
         ):
@@ -152,7 +165,9 @@ class TrainConfig(Frozen):
 
     def result_options(self) -> dict[str, Any]:
         """The options that change the trained weights, as JSON values; a checkpoint of others is not resumed."""
-        return self.model_dump(mode="json", exclude=set(RESULT_NEUTRAL))
+        # Held-out pairs only measure, unless they decide when to stop.
+        measured = set() if self.patience is not None else {"eval_dataset", "eval_split", "eval_steps"}
+        return self.model_dump(mode="json", exclude={*RESULT_NEUTRAL, *measured})
 
 
 #: Options that leave the trained weights as they are (up to rounding).
@@ -160,8 +175,6 @@ RESULT_NEUTRAL = (
     "output_dir",
     "trust_remote_code",
     "probe_image",
-    "eval_dataset",
-    "eval_steps",
     "workers",
     "sharding",
     "gradient_checkpointing",
@@ -170,6 +183,7 @@ RESULT_NEUTRAL = (
     "share_image_features",
     "cache_image_features",
     "cache_reference",
+    "head_on_responses",
     "head_chunk",
     "logging_steps",
     "save_steps",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines.tiny_models import FAMILIES, Family, ask_vllm, hasten_vllm, image, save
+from tiny_models import FAMILIES, Family, ask_vllm, hasten_vllm, image, save
 
 from pipeline.engines import Completion, Request, Response, Sampling
 from pipeline.engines.vllm import conversation

@@ -142,6 +142,20 @@ def llava_onevision() -> tuple[Any, Any]:
     return random(LlavaOnevisionForConditionalGeneration, config), processor
 
 
+def qwen2_vl() -> tuple[Any, Any]:
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+
+    words = tokenizer(_QWEN_TOKENS, eos="<|im_end|>")
+    tower = {"depth": 2, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": 2, "patch_size": PATCH, "mlp_ratio": 2}
+    config = Qwen2VLConfig(
+        vision_config=tower,
+        text_config={**text_sizes(words), "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6]}},
+        **_qwen_ids(words),
+    )
+    processor = Qwen2VLProcessor(**_qwen_processors(words), chat_template=chatml(_QWEN_IMAGE))
+    return random(Qwen2VLForConditionalGeneration, config), processor
+
+
 def qwen2_5_vl() -> tuple[Any, Any]:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
@@ -193,17 +207,9 @@ def idefics3() -> tuple[Any, Any]:
 
 
 def smolvlm() -> tuple[Any, Any]:
-    from transformers import (
-        LlamaConfig,
-        SmolVLMConfig,
-        SmolVLMForConditionalGeneration,
-        SmolVLMImageProcessor,
-        SmolVLMProcessor,
-        SmolVLMVideoProcessor,
-    )
+    from transformers import SmolVLMImageProcessor, SmolVLMProcessor, SmolVLMVideoProcessor
 
     words = tokenizer(_IDEFICS_TOKENS, bos="<|im_start|>", eos="<end_of_utterance>")
-    config = SmolVLMConfig(text_config=LlamaConfig(**text_sizes(words)), **_idefics_config(words))
     processor = SmolVLMProcessor(
         image_processor=SmolVLMImageProcessor(**_IDEFICS_SIZES),
         tokenizer=words,
@@ -211,7 +217,14 @@ def smolvlm() -> tuple[Any, Any]:
         image_seq_len=MERGED,
         chat_template="<|im_start|>" + turns("User:", "<end_of_utterance>\n", "Assistant:", "<image>"),
     )
-    return random(SmolVLMForConditionalGeneration, config), processor
+    return smolvlm_model(words), processor
+
+
+def smolvlm_model(words: Any) -> Any:
+    from transformers import LlamaConfig, SmolVLMConfig, SmolVLMForConditionalGeneration
+
+    config = SmolVLMConfig(text_config=LlamaConfig(**text_sizes(words)), **_idefics_config(words))
+    return random(SmolVLMForConditionalGeneration, config)
 
 
 def internvl() -> tuple[Any, Any]:

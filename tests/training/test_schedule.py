@@ -1,0 +1,105 @@
+"""Which pairs go together: every pair once per epoch, budgets kept, and equally many passes where workers must meet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.config import Corruption, TrainConfig
+from training.config.load import make_config
+from training.data import Pair, PairDataset, Prompt
+from training.schedule import mean_chosen_tokens, micro_batches, passes, shares, steps_per_epoch, total_steps, window_of
+
+
+def config_of(**values: Any) -> TrainConfig:
+    return make_config({"model": "m", "dataset": "d", "output_dir": "o", **values})
+
+
+def pairs_of(lengths: list[int]) -> PairDataset:
+    """Pairs whose chosen answers have these lengths; prompts have 2 tokens, rejected answers 1."""
+    prompt = Prompt((1, 2), ())
+    made = [Pair(i, f"p{i}", f"row {i}", prompt, (3,) * length, (4,)) for i, length in enumerate(lengths)]
+    return PairDataset(tuple(made), None, None, Corruption(), 0)  # type: ignore[arg-type]
+
+
+LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=20)
+
+
+@given(pairs=st.integers(1, 50), batch=st.integers(1, 20), epochs=st.integers(1, 3), seed=st.integers(0, 3))
+def test_every_epoch_visits_every_pair_once(pairs: int, batch: int, epochs: int, seed: int) -> None:
+    config = config_of(batch_size=batch, micro_batch_size=1, epochs=epochs, seed=seed)
+    steps, each = total_steps(pairs, config), steps_per_epoch(pairs, config)
+    assert steps == epochs * each
+    windows = [window_of(step, pairs, config) for step in range(steps)]
+    assert all(1 <= len(window) <= batch for window in windows)
+    for epoch in range(epochs):
+        visited = [index for window in windows[epoch * each : (epoch + 1) * each] for index in window]
+        assert sorted(visited) == list(range(pairs))
+
+
+def test_max_steps_ends_a_run_early_and_never_lengthens_it() -> None:
+    assert total_steps(10, config_of(batch_size=5, micro_batch_size=1, epochs=2, max_steps=3)) == 3
+    assert total_steps(10, config_of(batch_size=5, micro_batch_size=1, epochs=2, max_steps=9)) == 4
+
+
+@given(lengths=LENGTHS, size=st.integers(1, 6), budget=st.integers(1, 80) | st.none(), grouped=st.booleans())
+def test_forward_passes_hold_every_pair_once_within_pairs_and_tokens(
+    lengths: list[int], size: int, budget: int | None, grouped: bool
+) -> None:
+    config = config_of(micro_batch_size=size, max_tokens_per_batch=budget, group_by_length=grouped)
+    dataset = pairs_of(lengths)
+    batches = micro_batches(dataset, range(len(lengths)), config)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert 1 <= len(batch) <= size
+        if budget is not None and len(batch) > 1:
+            assert sum(2 + lengths[index] + 1 for index in batch) <= budget
+    if grouped:
+        order = [lengths[index] for batch in batches for index in batch]
+        assert order == sorted(order)
+
+
+def test_without_shared_prefixes_a_prompt_counts_once_per_answer() -> None:
+    dataset = pairs_of([5, 5])
+    shared = config_of(max_tokens_per_batch=16, share_prefix=True)
+    apart = config_of(max_tokens_per_batch=16, share_prefix=False)
+    assert micro_batches(dataset, [0, 1], shared) == [[0, 1]]
+    assert micro_batches(dataset, [0, 1], apart) == [[0], [1]]
+
+
+@given(lengths=LENGTHS, workers=st.integers(1, 6), size=st.integers(1, 4), budget=st.integers(5, 60) | st.none())
+def test_workers_share_a_window_and_have_equally_many_passes(
+    lengths: list[int], workers: int, size: int, budget: int | None
+) -> None:
+    config = config_of(micro_batch_size=size, max_tokens_per_batch=budget)
+    window = list(range(len(lengths)))
+    each = shares(pairs_of(lengths), window, config, workers)
+    assert len(each) == workers
+    assert len({len(own) for own in each}) == 1
+    assert sorted(index for own in each for indices in own for index in indices) == window
+
+
+@given(lengths=LENGTHS, workers=st.integers(1, 6), sharding=st.sampled_from(["ddp", "fsdp"]))
+def test_every_pair_counts_once_and_with_fsdp_workers_always_meet(
+    lengths: list[int], workers: int, sharding: str
+) -> None:
+    config = config_of(micro_batch_size=2, sharding=sharding)
+    dataset, window = pairs_of(lengths), range(len(lengths))
+    each = [passes(dataset, window, config, rank, workers) for rank in range(workers)]
+    counted = [index for own in each for indices, counts in own if counts for index in indices]
+    assert sorted(counted) == list(window)
+    assert all(indices for own in each for indices, _ in own)
+    if sharding == "fsdp":
+        assert len({len(own) for own in each}) == 1
+        assert all(indices == [0] for own in each for indices, counts in own if not counts)
+    else:
+        assert all(counts for own in each for _, counts in own)
+
+
+def test_the_mean_of_chosen_tokens_is_over_the_window() -> None:
+    dataset = pairs_of([1, 5, 9])
+    assert mean_chosen_tokens(dataset, [0, 2]) == 5.0
+    assert mean_chosen_tokens(replace(dataset), [1]) == 5.0

@@ -1,0 +1,1 @@
+"""The tables and curves of the evidence page, each from one command."""

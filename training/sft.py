@@ -1,0 +1,79 @@
+"""HA-DPO's auxiliary stream (arXiv 2311.16839): good answers of another dataset, learnt by their likelihood.
+
+The loss of a step is ``weight`` times the mean negative log-prob over all answer tokens of the step's rows, on whatever
+worker and in whatever forward pass they run. The paper's code has it in its MiniGPT-4 trainer, with weight 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor
+
+from training import data, formats
+from training.batch import collate
+from training.config import Sft, TrainConfig
+from training.data import PairDataset
+from training.logps import sequence_logps
+from training.policy import Policy
+
+#: The metric: mean negative log-prob per answer token, before the weight.
+NAME = "loss/sft"
+
+_STAND_IN = [{"role": "assistant", "content": [{"type": "text", "text": "\N{EMPTY SET}"}]}]
+
+
+def prepare(
+    rows: datasets.Dataset,
+    processor: Any,
+    config: TrainConfig,
+    positions: int | None = None,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> PairDataset:
+    """Rows with the columns ``images``, ``prompt`` and ``chosen``, tokenised as pairs that have a chosen answer only.
+
+    Their ``rejected_ids`` are empty, which no forward pass accepts, so nothing can be learnt from them.
+
+    Raises:
+        DataError: as ``training.data.prepare``.
+    """
+    # ``data.prepare`` reads pairs: a short answer of no meaning stands in for the rejected one and is taken out again.
+    column = datasets.Dataset.from_dict(
+        {"rejected": [_STAND_IN] * len(rows)}, features=datasets.Features({"rejected": formats.MESSAGES})
+    )
+    kept = [name for name in rows.column_names if name in ("id", "images", "prompt", "chosen")]
+    filled = datasets.concatenate_datasets([rows.select_columns(kept), column], axis=1)
+    plain = config.model_copy(update={"objective": "dpo", "probe_image": False})
+    found = data.prepare(filled, processor, plain, positions, advance)
+    return replace(found, pairs=tuple(replace(pair, rejected_ids=()) for pair in found.pairs))
+
+
+def rows_of(step: int, rows: int, config: TrainConfig) -> list[int]:
+    """Indices of the rows of one optimiser step: all rows once in one order, then once in another, and so on.
+
+    A function of (seed, step), so resuming needs no state. Unlike pairs, a step always has its full number.
+    """
+    assert isinstance(config.sft, Sft)
+    size = config.sft.batch_size or config.batch_size
+    places = [divmod(place, rows) for place in range(step * size, (step + 1) * size)]
+    orders = {epoch: _order(epoch, rows, config.seed) for epoch in {epoch for epoch, _ in places}}
+    return [orders[epoch][place] for epoch, place in places]
+
+
+def negative_logps(policy: Policy, dataset: PairDataset, indices: Sequence[int]) -> Tensor:
+    """-log p(answer | images, prompt), float32 [B], summed over the answer's tokens."""
+    forward = policy.forward
+    known = forward.cache.features if forward.cache else ()
+    batch = collate(dataset, indices, ("chosen",), known, forward.share_prefix)
+    return -sequence_logps(policy.model, batch, forward)[0]
+
+
+def _order(epoch: int, rows: int, seed: int) -> list[int]:
+    # Apart from the orders of the pairs, whose seeds are not negative.
+    generator = torch.Generator().manual_seed(-1 - (seed * 1_000_003 + epoch))
+    order: list[int] = torch.randperm(rows, generator=generator).tolist()
+    return order
