@@ -15,6 +15,9 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from pipeline import export
 from pipeline.export import save_for_vllm, vllm_key
 from training.config import TrainConfig
+from training.export import export as export_trained
+from training.export import rebuild
+from training.model import load_model, prepare_tuning, trainable
 from training.trainer import train
 
 Configure = Callable[..., TrainConfig]
@@ -113,3 +116,32 @@ def test_the_trained_folder_reloads_and_holds_the_trained_weights(
 
         adapted = PeftModel.from_pretrained(make_model(), str(config.output_dir / "adapter"))
         torch.testing.assert_close(logits(adapted, processor, draw(0)), after, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_put_into_the_starting_model_read_again_the_trained_tensors_give_the_same_folder(
+    configure: Configure, tmp_path: Path, tuning: str
+) -> None:
+    # What split and 4-bit models are exported by; the starting model itself is the negative control.
+    config = configure(tuning=tuning, lora={"r": 2, "alpha": 4})
+    model, processor = load_model(config)
+    model = prepare_tuning(model, config)
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    trained = {name: value.detach().clone() for name, value in trainable(model).items()}
+    again = configure(tuning=tuning, lora={"r": 2, "alpha": 4}, output_dir=tmp_path / "again")
+    export_trained(model, processor, again, trained)
+    export_trained(model, processor, config)
+    one, other = (load_file(c.output_dir / "model" / "model.safetensors") for c in (config, again))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], atol=1e-6, rtol=1e-6)
+    start = load_file(Path(config.model) / "model.safetensors")
+    assert any(not torch.equal(other[name], start[name]) for name in other)
+
+
+def test_a_tensor_that_is_missing_is_not_exported_as_it_was(configure: Configure) -> None:
+    config = configure(tuning="lora", lora={"r": 2, "alpha": 4})
+    with pytest.raises(KeyError, match="lora_A"):
+        rebuild(config, {})

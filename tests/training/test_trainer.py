@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from training import model as model_module
 from training import trainer
 from training.batch import collate
 from training.config import TrainConfig
 from training.data import PairDataset
-from training.errors import CheckpointError, StepZeroError
+from training.errors import CheckpointError, ModelError, StepZeroError
 from training.logps import Forward, sequence_logps
-from training.model import prepare_tuning
+from training.model import load_model, prepare_tuning
 from training.schedule import total_steps, window_of
 from training.trainer import train
 
@@ -261,3 +262,123 @@ def test_dropout_of_the_starting_model_is_switched_off(
         prepared = prepare_tuning(model, configure())
         assert prepared.training
         assert torch.equal(*(sequence_logps(prepared, batch, plain) for _ in range(2)))
+
+
+def symmpo_folder(
+    rows: list[dict[str, Any]], publish: Callable[..., Any], draw: Callable[[int], Any], to: Path
+) -> Path:
+    """The rows with the next one's picture and right answer as the similar image's."""
+    import datasets
+
+    plain = publish(rows)
+    similar = [{"similar_images": [draw((i + 1) % 8)], "similar_chosen": rows[(i + 1) % 8]["chosen"]} for i in range(8)]
+    features = datasets.Features(
+        {"similar_images": datasets.List(datasets.Image()), "similar_chosen": plain.features["chosen"]}
+    )
+    both = datasets.concatenate_datasets([plain, datasets.Dataset.from_list(similar, features=features)], axis=1)
+    both.save_to_disk(str(to))
+    return to
+
+
+@pytest.mark.parametrize("branch", ["contrast", "similar", "similar_swapped"])
+def test_a_wrong_reference_of_any_branch_of_symmpo_is_refused_too(
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[dict[str, Any]],
+    publish: Callable[..., Any],
+    draw: Callable[[int], Any],
+    tmp_path: Path,
+    branch: str,
+) -> None:
+    folder = symmpo_folder(rows, publish, draw, tmp_path / "similar")
+    real = trainer.reference.load_or_compute
+
+    def shifted(*args: Any) -> Any:
+        look_up = real(*args)
+
+        def ref(indices: list[int]) -> Any:
+            found = look_up(indices)
+            found[branch][indices.index(2)] -= 3.0
+            return found
+
+        return ref
+
+    options = {"dataset": str(folder), "objective": "symmpo", "batch_size": 8, "micro_batch_size": 8, "max_steps": 1}
+    train(configure(**options))  # negative control
+    monkeypatch.setattr(trainer.reference, "load_or_compute", shifted)
+    with pytest.raises(StepZeroError, match=rf"log p of `{branch}` of row 2 \(id pair-2\)"):
+        train(configure(**options, resume=False))
+
+
+def test_each_part_of_the_model_moves_at_its_own_rate(configure: Configure, model_folder: Path) -> None:
+    # Adam's first step is the rate itself for every weight that has a gradient well above epsilon.
+    rates = {"language_model": 1e-3, "vision_tower": 1e-4, "multi_modal_projector": 1e-2}
+    config = configure(
+        learning_rate=rates["language_model"],
+        vision_learning_rate=rates["vision_tower"],
+        projector_learning_rate=rates["multi_modal_projector"],
+        freeze_vision=False,
+        freeze_projector=False,
+        warmup_ratio=0.0,
+        weight_decay=0.0,
+        adam_epsilon=1e-12,
+        max_steps=1,
+    )
+    train(config)
+    before, after = load_file(model_folder / "model.safetensors"), weights(config)
+    for part, rate in rates.items():
+        moved = torch.cat([(after[name] - before[name]).abs().flatten() for name in before if name.startswith(part)])
+        assert moved.max().item() == pytest.approx(rate, rel=1e-2), part
+        assert moved.median().item() == pytest.approx(rate, rel=1e-2) or part == "language_model"
+
+
+def test_parts_without_a_rate_of_their_own_have_the_common_one(make_model: Callable[..., Any]) -> None:
+    from training.config.load import make_config
+    from training.optimise import make_optimizer
+
+    config = make_config(
+        {"model": "m", "dataset": "d", "output_dir": "o", "tuning": "full", "learning_rate": 0.5}
+        | {"vision_learning_rate": 0.25, "freeze_vision": False, "freeze_projector": False, "weight_decay": 0.1}
+    )
+    model = make_model()
+    groups = make_optimizer(prepare_tuning(model, config), config).param_groups
+    rate_of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    decay_of = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert rate_of[id(parameter)] == (0.25 if "vision_tower" in name else 0.5), name
+        assert decay_of[id(parameter)] == (0.1 if parameter.ndim >= 2 else 0.0), name
+
+
+def test_four_bits_without_a_gpu_are_refused_with_the_remedy(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(quantization="nf4", tuning="lora")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match=r"needs an NVIDIA GPU and there is none; set quantization=null"):
+        train(config)
+
+
+def test_four_bits_without_bitsandbytes_are_refused_with_the_remedy(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(quantization="nf4", tuning="lora")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"pip install 'vlm-preference\[qlora\]'"):
+        load_model(config)
+
+
+def test_of_a_model_in_four_bits_only_the_language_models_layers_are_read_so(
+    configure: Configure, make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    options = model_module._four_bits(configure(quantization="nf4", tuning="lora"))
+    assert options["device_map"] == {"": 0}
+    skipped = options["quantization_config"].llm_int8_skip_modules
+    linears = [name for name, module in make_model().named_modules() if isinstance(module, torch.nn.Linear)]
+    converted = {name for name in linears if should_convert_module(name, skipped)}
+    assert converted == {name for name in linears if "language_model" in name}

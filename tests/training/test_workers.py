@@ -198,11 +198,18 @@ def test_fsdp_computes_the_reference_of_adapters_live_and_trains_them(two_runs: 
     assert (two.output_dir / "adapter" / "adapter_model.safetensors").exists()
 
 
-def test_fsdp_in_bfloat16_gathers_in_bfloat16_and_learns_alike(two_runs: Two, crew: Crew) -> None:
+def test_fsdp_in_bfloat16_learns_alike_and_keeps_float32_weights(two_runs: Two, crew: Crew) -> None:
     one, two = two_runs({"sharding": "fsdp"}, dtype="bfloat16", tuning="full", epochs=1)
     train(one)
     assert crew.train(two) == ["done", "done"]
-    assert_same_lines(logged(one), logged(two), tolerance=0.3)  # log-probs of tens of nats, in bfloat16
+    # Autocast rounds other values than gathered bfloat16 weights do; an accuracy can turn on that.
+    for mine, theirs in zip(logged(one), logged(two), strict=True):
+        assert theirs["loss"] == pytest.approx(mine["loss"], abs=0.05)
+        assert theirs["grad_norm"] == pytest.approx(mine["grad_norm"], rel=0.1)
+    kept = load_file(two.output_dir / "checkpoints" / "step-00000003" / "weights.safetensors")
+    assert {value.dtype for value in kept.values()} == {torch.float32}
+    exported = load_file(two.output_dir / "model" / "model.safetensors")
+    assert {value.dtype for value in exported.values()} == {torch.bfloat16}
 
 
 def test_fsdp_keeps_tied_embeddings_whole(
@@ -214,7 +221,7 @@ def test_fsdp_keeps_tied_embeddings_whole(
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
     model.tie_weights()
     folder = save_for_vllm(model, processor, tmp_path / "tied")
-    assert "language_model.lm_head.weight" not in load_file(folder / "model.safetensors")
+    assert not any("lm_head" in name for name in load_file(folder / "model.safetensors"))
     one, two = two_runs({"sharding": "fsdp"}, model=str(folder), epochs=1)
     train(one)
     assert crew.train(two) == ["done", "done"]
