@@ -40,6 +40,8 @@ SAVINGS = {
     "cache_image_features": {"share_image_features": True, "cache_image_features": True},
     "cache_reference": {"cache_reference": True},
     "head_on_responses": {"head_on_responses": True},
+    # It builds on the two above.
+    "last_layer_on_responses": {"last_layer_on_responses": True, "share_prefix": True, "head_on_responses": True},
 }
 NOTHING: dict[str, Any] = dict.fromkeys(SAVINGS, False) | {"group_by_length": False, "head_chunk": None}
 
@@ -335,7 +337,7 @@ def main() -> None:
     parser.add_argument("--geometry", choices=("llava", "scenes"), default="llava")
     parser.add_argument("--arch", choices=("scaled", "llava-1.5-7b"), default="scaled")
     parser.add_argument("--random-weights", action="store_true", help="the 7B model is made, not downloaded")
-    parser.add_argument("--pairs", type=int, help="default: 16 (llava), 512 (scenes)")
+    parser.add_argument("--pairs", type=int, help="default: 32 (llava), 512 (scenes)")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--savings", action=argparse.BooleanOptionalAction, default=True, help="each saving alone")
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
@@ -350,7 +352,7 @@ def main() -> None:
     if big and not options.random_weights:
         raise SystemExit("--arch llava-1.5-7b needs --random-weights: nothing is downloaded")
     with tempfile.TemporaryDirectory(prefix="trainer-") as folder:
-        pairs = options.pairs or (512 if options.geometry == "scenes" else 16)
+        pairs = options.pairs or (512 if options.geometry == "scenes" else 32)
         model, dataset = (
             scenes(Path(folder), pairs) if options.geometry == "scenes" else llava(Path(folder), pairs, big)
         )

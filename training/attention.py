@@ -55,37 +55,41 @@ def attend(
     result = [
         part
         for group in prefix_groups
-        for part in _attend_group(query, key, value, group, scaling, query.shape[1] != key.shape[1])
+        for part in _attend_group(query, key, value, group, scaling, getattr(module, "answers_only", False))
     ]
     return torch.cat(result, dim=2).transpose(1, 2), None
 
 
 def _attend_group(
-    query: Tensor, key: Tensor, value: Tensor, group: Group, scale: float | None, gqa: bool
+    query: Tensor, key: Tensor, value: Tensor, group: Group, scale: float | None, answers_only: bool
 ) -> list[Tensor]:
+    """One tensor [1, H, n, D] per stretch of the group, in order. With ``answers_only`` (``training.last_layer``) the
+    stretch before the first position that is read is zero."""
+    gqa = query.shape[1] != key.shape[1]
     (_, first_end), *others = group.branches
-    trunk, block = slice(group.start, group.fork), slice(group.start, first_end)
-    result = [
-        scaled_dot_product_attention(
-            query[:, :, block], key[:, :, block], value[:, :, block], is_causal=True, scale=scale, enable_gqa=gqa
-        )
-    ]
+    block = slice(group.start, first_end)
+    if answers_only and group.read > group.start:
+        skipped = query.new_zeros(1, query.shape[1], group.read - group.start, value.shape[3])
+        asked = query[:, :, group.read : first_end]
+        result = [skipped, _lower_right(asked, key[:, :, block], value[:, :, block], scale, gqa)]
+    else:
+        result = [
+            scaled_dot_product_attention(
+                query[:, :, block], key[:, :, block], value[:, :, block], is_causal=True, scale=scale, enable_gqa=gqa
+            )
+        ]
+    trunk = slice(group.start, group.fork)
     for first, end in others:
         if first == end:
             continue
         own = slice(first, end)
         keys = torch.cat([key[:, :, trunk], key[:, :, own]], dim=2)
         values = torch.cat([value[:, :, trunk], value[:, :, own]], dim=2)
-        # Lower right: the branch's i-th token sees the whole trunk and the branch up to itself.
-        bias = causal_lower_right(end - first, keys.shape[2])
-        result.append(
-            scaled_dot_product_attention(
-                query[:, :, own],
-                keys,
-                values,
-                attn_mask=bias,  # type: ignore[arg-type]
-                scale=scale,
-                enable_gqa=gqa,
-            )
-        )
+        result.append(_lower_right(query[:, :, own], keys, values, scale, gqa))
     return result
+
+
+def _lower_right(query: Tensor, key: Tensor, value: Tensor, scale: float | None, gqa: bool) -> Tensor:
+    """The queries are the last of the keys' positions: the i-th sees all keys but those of the queries after it."""
+    bias: Any = causal_lower_right(query.shape[2], key.shape[2])
+    return scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale, enable_gqa=gqa)

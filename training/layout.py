@@ -32,11 +32,12 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Group:
     """Where one trunk and its branches stand in the packed row: trunk [start, fork), branch k [ends[k-1], ends[k])
-    with ``ends[-1]`` read as ``fork``."""
+    with ``ends[-1]`` read as ``fork``. Nothing is read before ``read``, the prompt's last token."""
 
     start: int
     fork: int
     ends: tuple[int, ...]
+    read: int = 0
 
     @property
     def branches(self) -> tuple[tuple[int, int], ...]:
@@ -114,7 +115,7 @@ def pack(groups: Sequence[Sequence[Row]]) -> Packed:
                 entries.append(known[key])
                 owners.append(sequence)
             sequence += 1
-        placed.append(Group(start, fork, tuple(ends)))
+        placed.append(Group(start, fork, tuple(ends), start + len(head) - 1))
     return Packed(
         ids=torch.tensor(ids),
         offsets=torch.tensor(offsets),

@@ -1,11 +1,13 @@
 """Response log-probs of a batch, in one forward pass.
 
-Four savings, each exact and each with a switch in ``Forward``: a pair's prompt and image run once for all its answers,
-the vision tower runs once per distinct image, the language-model head runs on response positions only, and in pieces.
+Savings, each exact and each with a switch in ``Forward``: a pair's prompt and image run once for all its answers, the
+vision tower runs once per distinct image, the last decoder layer and the language-model head run on response positions
+only, the head in pieces.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training.batch import PairBatch
 from training.features import FeatureCache, image_inputs
+from training.last_layer import can_skip, only
 from training.layout import Padded, Row, pack, pad
 from training.model import unwrapped
 from training.positions import position_ids
@@ -27,7 +30,8 @@ class Forward:
     """How a forward pass runs. ``dtype`` is its autocast dtype; log-probs are always computed in float32.
 
     ``head_chunk`` is the number of response tokens per pass through the head (None: all at once);
-    ``response_only=False`` runs it on every position, as TRL does on a CPU.
+    ``response_only=False`` runs it on every position, as TRL does on a CPU. ``last_layer_on_responses`` takes effect
+    with ``share_prefix`` only.
     """
 
     dtype: torch.dtype = torch.float32
@@ -35,6 +39,7 @@ class Forward:
     share_images: bool = True
     head_chunk: int | None = None
     response_only: bool = True
+    last_layer_on_responses: bool = True
     padding: int = 0
     cache: FeatureCache | None = None
 
@@ -72,8 +77,12 @@ def token_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()
     base: Any = unwrapped(model)
     with torch.autocast(device.type, forward.dtype, enabled=forward.dtype != torch.float32):
         images = image_inputs(model, batch, forward.share_images, forward.cache)
-        states = base.model(**inputs, **images, use_cache=False).last_hidden_state.flatten(0, 1)
         read, targets = layout.read.to(device), layout.targets.to(device)
+        narrowed: Any = contextlib.nullcontext()
+        if forward.share_prefix and forward.response_only and forward.last_layer_on_responses and can_skip(model):
+            narrowed = only(model, torch.unique(read))
+        with narrowed:
+            states = base.model(**inputs, **images, use_cache=False).last_hidden_state.flatten(0, 1)
         if not forward.response_only:
             logits = base.lm_head(states)[read]
             return layout, -cross_entropy(logits.float(), targets, reduction="none")

@@ -100,6 +100,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return get_base_model() if get_base_model is not None else model
 
 
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The language model's decoder layers, first to last; empty where they are not found."""
+    backbone: Any = getattr(unwrapped(model), "model", None)
+    language = getattr(backbone, "language_model", None) or getattr(backbone, "text_model", None)
+    return list(getattr(language, "layers", None) or ())
+
+
 def accepts(model: nn.Module, argument: str) -> bool:
     """Whether the model's own ``forward`` names this argument."""
     return argument in inspect.signature(unwrapped(model).forward).parameters

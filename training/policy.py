@@ -50,6 +50,7 @@ def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dat
         share_images=config.share_image_features,
         head_chunk=config.head_chunk,
         response_only=config.head_on_responses,
+        last_layer_on_responses=config.last_layer_on_responses,
         padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         cache=FeatureCache.half_of_free_memory(device) if config.cache_image_features else None,
     )

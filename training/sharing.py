@@ -1,6 +1,6 @@
 """Whether a model can run a pair's prompt once for all answers, and a check that it does so without changing a number.
 
-Decided once, before training: by the model's kind, then by trying the first pairs both ways. Where it cannot, every
+Decided once, before training: by the model's kind, then by trying the first pair both ways. Where it cannot, every
 answer runs in a row of its own, and the reason is said.
 """
 
@@ -65,7 +65,7 @@ def enable(model: nn.Module) -> None:
 
 
 def decide(
-    model: nn.Module, dataset: PairDataset, branches: Sequence[Branch], forward: Forward, pairs: int = 2
+    model: nn.Module, dataset: PairDataset, branches: Sequence[Branch], forward: Forward, pairs: int = 1
 ) -> tuple[Forward, str]:
     """The forward pass to train with, and a sentence that says whether prefixes are shared and if not, why.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from training import attention, sharing
+from training import attention, last_layer, sharing
 from training.batch import collate
 from training.data import PairDataset
 from training.errors import ModelError
@@ -99,6 +99,30 @@ def test_the_head_in_pieces_gives_the_same_log_probs_and_gradients(model: Any, p
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=0)
     for name, gradient in gradients.items():
         torch.testing.assert_close(chunked[name], gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_the_last_layer_skips_what_is_not_read_without_changing_what_is(model: Any, pairs: PairDataset) -> None:
+    seen: list[int] = []
+    last = model.model.language_model.layers[-1]
+    handle = last.mlp.down_proj.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    whole, gradients = logps_and_gradients(model, pairs, replace(SHARED, last_layer_on_responses=False))
+    short, narrowed = logps_and_gradients(model, pairs, SHARED)
+    handle.remove()
+    torch.testing.assert_close(short, whole, atol=1e-5, rtol=0)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(narrowed[name], gradient, atol=1e-4, rtol=1e-3)
+    layout = pack(collate(pairs, range(8), ALL).groups)
+    assert seen == [len(layout.ids), len(torch.unique(layout.read))]
+    hooked = (last.mlp, last.self_attn.q_proj, last.self_attn.o_proj)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in hooked)
+
+
+def test_negative_control_skipping_a_position_that_is_read_shows(
+    model: Any, pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.logps.only", lambda model, positions: last_layer.only(model, positions[1:]))
+    with torch.no_grad():
+        assert difference(model, pairs, range(8), ALL, SHARED, ALONE) > 0.01
 
 
 def test_a_batch_of_padded_rows_is_read_as_before_once_sharing_is_enabled(

@@ -95,6 +95,7 @@ class TrainConfig(Frozen):
     cache_reference: bool = Field(True, description="compute the reference once and keep it beside the run")
     group_by_length: bool = Field(True, description="pairs of like length share a forward pass")
     head_on_responses: bool = Field(True, description="language-model head on response positions only")
+    last_layer_on_responses: bool = Field(True, description="the last decoder layer on response positions only")
     head_chunk: Count | None = Field(
         4096, description="response tokens per pass through the language-model head; with fsdp always all"
     )
@@ -184,6 +185,7 @@ RESULT_NEUTRAL = (
     "cache_image_features",
     "cache_reference",
     "head_on_responses",
+    "last_layer_on_responses",
     "head_chunk",
     "logging_steps",
     "save_steps",
