@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from training import attention
 from training.batch import PairBatch
 from training.features import FeatureCache, image_inputs
 from training.last_layer import can_skip, only
@@ -67,7 +68,7 @@ def token_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()
             "position_ids": position_ids(model, layout, batch.prompts).to(device),
             # Taken as it is because it has four axes; ``attention.attend`` needs none.
             "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-            "prefix_groups": layout.groups,
+            "prefix_plan": attention.plan(layout.groups, device),
         }
     else:
         layout = pad([row for group in batch.groups for row in group], forward.padding)

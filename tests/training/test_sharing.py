@@ -21,6 +21,12 @@ ALL = ("chosen", "rejected", "corrupted")
 SHARED, ALONE = Forward(), Forward(share_prefix=False)
 
 
+@pytest.fixture(autouse=True, params=[256, 0], ids=["side by side", "group by group"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to attend to groups pass every test."""
+    monkeypatch.setattr(attention, "SIDE_BY_SIDE", request.param)
+
+
 @pytest.fixture
 def model(make_model: Callable[..., Any]) -> Any:
     made = make_model()
