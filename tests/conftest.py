@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray would join whatever cluster runs on this machine.
+os.environ["RAY_ADDRESS"] = "local"
 
 import sys
 from collections.abc import Iterator

@@ -48,7 +48,15 @@ TRAINED = (
     *(replace(family, build=smolvlm2) if family.name == "SmolVLM2" else family for family in FAMILIES),
     Family("Qwen2-VL", "Qwen/Qwen2-VL-7B-Instruct", "Qwen2VLForConditionalGeneration", qwen2_vl, (8, 12)),
 )
-ROPE_OF_THREE = ("Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL")
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    """The test runs with these families alone: what it asks of them the others do not have."""
+    found = [family for family in TRAINED if family.name in names]
+    assert len(found) == len(names)
+    return pytest.mark.parametrize("tiny", found, ids=attrgetter("name"), indirect=True)
+
+
 #: Families whose prompts cannot be shared, and why.
 ALONE = {"Gemma 3": "its language model has sliding_attention layers"}
 #: Parameters that the output does not depend on: what ``docs/models.md`` says of them, and how their names begin.
@@ -187,12 +195,11 @@ def direct(model: Any, dataset: PairDataset, index: int, branch: Branch) -> torc
     return logps[-len(answer(pair, branch)) :]
 
 
+@only("InternVL (hf)")
 def test_images_are_cut_as_the_processor_cuts_them_whatever_its_image_processor_does_alone(
     tiny: Tiny, publish: Callable[..., Any]
 ) -> None:
     _, processor = tiny.family.build()
-    if not hasattr(processor.image_processor, "crop_to_patches"):
-        pytest.skip("its processor has no way of cutting that its image processor lacks")
     processor.image_processor.crop_to_patches = False
     batch = collate(prepared(processor, publish, "mdpo"), [0], ("chosen",))
     assert batch.images[0] is not None and len(batch.images[0]["pixel_values"]) == 3  # thumbnail and two squares
@@ -295,11 +302,10 @@ def assert_same(
         assert apart < 1e-4, name
 
 
+@only("Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL")
 def test_negative_control_positions_of_text_differ_from_those_of_an_image_grid(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if tiny.name not in ROPE_OF_THREE:
-        pytest.skip("its tokens have one position each")
     model = tiny.model(shared=True)
     right = apart_from_naive(model, tiny)
 
@@ -317,9 +323,8 @@ def apart_from_naive(model: Any, tiny: Tiny) -> float:
     return (packed - naive).abs().max().item()
 
 
+@only("Gemma 3")
 def test_image_tokens_that_see_each_other_are_a_reason_of_their_own(tiny: Tiny) -> None:
-    if tiny.name != "Gemma 3":
-        pytest.skip("its image tokens see only those before them")
     model = tiny.model()
     model.config.text_config.layer_types = ["full_attention"] * 2
     assert why_not(model) == "its image tokens see each other in both directions"
