@@ -179,6 +179,7 @@ def _ours(job: dict[str, Any], **changes: Any) -> Any:
         "save_steps": 10**6,
         "logging_steps": 10,
         "cache_image_features": True,
+        "add_bos": "never",  # as TRL
         "resume": False,
     }
     return make_config(values | changes)

@@ -19,8 +19,8 @@ from jinja2 import Environment, StrictUndefined
 
 from pipeline import mask
 from pipeline.config.load import flatten
-from pipeline.findings import OF_ONE_MODEL, PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, collect, steps
-from pipeline.joined import STAGES, Example
+from pipeline.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, collect, makes_data, steps
+from pipeline.joined import Example
 from pipeline.store import Record, Run
 from pipeline.tally import Tally
 
@@ -60,6 +60,7 @@ def render(run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Fin
         sampling=_flat(recipe.get("sample", {})),
         seed=recipe.get("seed"),
         pairing=_flat(recipe.get("pair", {})),
+        ranking=ranking(recipe.get("pair", {})),
         stages=[_stage_row(record) for record in records],
         histograms={name: histogram(spread) for name, spread in findings.scores.items() if spread.every},
         lengths=_lengths(findings.lengths),
@@ -69,6 +70,26 @@ def render(run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Fin
         command=mask.text(command),
         mask=mask,
     )
+
+
+def ranking(pair: Mapping[str, Any]) -> list[str]:
+    """How candidates are ranked and which are barred, in sentences; ``pair`` is that part of a recipe.
+
+    >>> ranking({"weights": {"a": 1.0, "b": -0.5}, "vetoes": {"b": {"above": 0}}})
+    ['Candidates are ranked by 1 × `a` − 0.5 × `b`.', 'A candidate with `b` above 0 is never chosen.']
+    """
+    weights = {name: weight for name, weight in (pair.get("weights") or {}).items() if weight}
+    terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} × `{name}`" for name, weight in weights.items()]
+    said = []
+    if terms:
+        each = ", each standardised among the able candidates of its prompt" if pair.get("standardise") else ""
+        said.append(f"Candidates are ranked by {' '.join(terms).removeprefix('+ ')}{each}.")
+    never = {"chosen": "never chosen", "rejected": "never rejected", "both": "in no pair"}
+    for name, veto in (pair.get("vetoes") or {}).items():
+        bounds = [f"{key} {veto[key]:g}" for key in ("above", "below") if veto.get(key) is not None]
+        bars = never[veto.get("bars", "chosen")]
+        said.append(f"A candidate with `{name}` {' or '.join(bounds)} is {bars}.")
+    return said
 
 
 def outcome_rows(findings: Findings) -> list[tuple[str, int]]:
@@ -225,7 +246,7 @@ def _header(findings: Findings, recipe: Mapping[str, Any]) -> str:
 
 def _data_records(run: Run) -> list[Record]:
     """Only of stages that made the data: what was trained or evaluated since must not change a dataset's card."""
-    return [record for step, record in steps(run).items() if step in STAGES or step.startswith(OF_ONE_MODEL)]
+    return [record for step, record in steps(run).items() if makes_data(step)]
 
 
 def _stage_row(record: Record) -> dict[str, Any]:
@@ -252,6 +273,7 @@ def _lengths(words: Lengths) -> dict[str, Any] | None:
         "longer": words.longer,
         "shorter": words.shorter,
         "equal": words.equal,
+        "difference": words.difference.mean,
     }
 
 

@@ -6,6 +6,7 @@ one after the other), and put together with ``lists``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,19 @@ def rows(sizes: Ints) -> Ints:
 def lists(sizes: Ints, values: Any) -> Any:
     """The inverse of ``counts`` and ``items``; no row is null."""
     return pa.ListArray.from_arrays(pa.array(starts(sizes), pa.int32()), values)
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Row by row, the items of each of the list columns, one column's after the other's.
+
+    >>> joined([pa.array([[1, 2], []]), pa.array([[3], [4]])]).to_pylist()
+    [[1, 2, 3], [4]]
+    """
+    sizes = np.stack([counts(part) for part in parts])
+    # Item k of the result is item ``order[k]`` of the columns laid one behind the other: by row, then by column.
+    begins = starts(sizes.ravel())[:-1].reshape(sizes.shape)
+    order = ranges(begins.T.ravel(), sizes.T.ravel())
+    return lists(sizes.sum(axis=0), pa.concat_arrays([items(part) for part in parts]).take(pa.array(order)))
 
 
 def ints(array: Any, null: int) -> Ints:

@@ -24,14 +24,22 @@ import pyarrow.compute as pc
 
 from pipeline import columns, files, joined
 from pipeline.columns import Ints
+from pipeline.config.pair import Gates, Pair
 from pipeline.joined import Example, Joined
+from pipeline.stages import texts
 from pipeline.store import Record, Run
 from pipeline.tally import Distinct, Tally
+from reward.gates import GATES
 
 #: Every step that may leave a record, in the order in which they run.
-STEPS = ("source", "sample", "score", "pair", "publish", "eval-source", "eval-before", "train", "eval-after")
-#: How the folders of the models begin whose answers ``sample`` holds, where there are several.
-OF_ONE_MODEL = "sample-"
+STEPS = (
+    *("texts", "imagine", "rank", "instruct"),  # where images are made from texts
+    *("source", "sample", "score", "pair"),
+    *("publish", "eval-source", "eval-before", "train", "eval-after"),
+)
+#: How the folders of the steps begin whose tables one step puts together: the answers of several models, the scores of
+#: models and what they were asked.
+PARTS = {"sample": ("sample-",), "score": ("ask-", "score-")}
 #: Rows that the source left out, with a ``reason``.
 DROPPED = "dropped"
 #: Different sources that are told apart.
@@ -94,7 +102,8 @@ class Findings:
 
     ``failures`` is keyed by (stage, error type) and holds (count, one message). ``texts`` counts candidates, ``paired``
     the (chosen, rejected) texts of pairs. ``seeds`` is the number of different ones, an estimate without
-    ``seeds_exact``. ``dropped`` counts the reasons for which the source left rows out. ``examples`` are ``EXAMPLES``
+    ``seeds_exact``. ``dropped`` counts the reasons for which the source left rows out, ``gates`` the candidates that
+    each gate stopped, ``unbalanced`` the pairs that were left out to balance lengths. ``examples`` are ``EXAMPLES``
     pairs, those of open prompts before questions.
     """
 
@@ -110,6 +119,8 @@ class Findings:
     policies: Counter[str]
     sources: Counter[str]
     dropped: Counter[str]
+    gates: Counter[str]
+    unbalanced: int
     scores: Mapping[str, Spread]
     lengths: Lengths
     examples: Sequence[Example]
@@ -138,6 +149,11 @@ class Findings:
         unequal = self.lengths.longer + self.lengths.shorter
         return self.lengths.longer / unequal if unequal else None
 
+    @property
+    def longer_by(self) -> float | None:
+        """How many words more the chosen text has, in the mean over all pairs."""
+        return self.lengths.difference.mean if len(self.lengths.difference) else None
+
     def some(self, number: int) -> list[Example]:
         """So many of the examples; two thirds of them answer open prompts, if there are that many."""
         open_prompts, questions = (
@@ -164,7 +180,7 @@ def collect(run_dir: Path) -> Findings:
         InputError: there is no ``source`` table, or a row refers to a candidate that does not exist.
     """
     run = Run(run_dir)
-    totals = _Totals()
+    totals = _Totals(_gates(run))
     for shard in joined.shards(run):
         totals.add(shard)
     findings = Findings(
@@ -180,6 +196,8 @@ def collect(run_dir: Path) -> Findings:
         policies=totals.policies,
         sources=totals.sources,
         dropped=_dropped(run),
+        gates=totals.gates,
+        unbalanced=totals.unbalanced,
         scores=dict(sorted(totals.scores.items())),
         lengths=totals.lengths,
         examples=totals.drawn(),
@@ -188,11 +206,24 @@ def collect(run_dir: Path) -> Findings:
 
 
 def steps(run: Run) -> dict[str, Record]:
-    """The record of each step that started, in the order in which they run; each model's sampling before ``sample``."""
-    of_models = [name for name in files.names(run.path) if name.startswith(OF_ONE_MODEL)]
-    at = STEPS.index("sample")
-    records = {step: run.record(step) for step in (*STEPS[:at], *of_models, *STEPS[at:])}
+    """The record of each step that started, in the order in which they run; the parts of a step before it."""
+    folders = sorted(files.names(run.path))
+    order = [
+        name
+        for step in STEPS
+        for name in (*(one for prefix in PARTS.get(step, ()) for one in folders if one.startswith(prefix)), step)
+    ]
+    records = {step: run.record(step) for step in order}
     return {step: record for step, record in records.items() if record is not None}
+
+
+def makes_data(step: str) -> bool:
+    """Whether the published pairs come from this step; those after it only use them.
+
+    >>> makes_data("score-clip"), makes_data("eval-before")
+    (True, False)
+    """
+    return step in STEPS[: STEPS.index("publish")] or step.startswith(tuple(p for of in PARTS.values() for p in of))
 
 
 def _dropped(run: Run) -> Counter[str]:
@@ -202,10 +233,22 @@ def _dropped(run: Run) -> Counter[str]:
     return reasons
 
 
-class _Totals:
-    """The running totals of ``collect``."""
+def _gates(run: Run) -> Pair:
+    """The options of pairing that decide which texts are stopped, as they were recorded."""
+    record = run.record("pair")
+    options = record.options if record is not None else {}
+    named = {name: options[name] for name in ("min_words", "max_repeated") if name in options}
+    gates = {name: options[f"gates.{name}"] for name in Gates.model_fields if f"gates.{name}" in options}
+    return Pair(policy="continuation", gates=Gates(**gates), **named)
 
-    def __init__(self) -> None:
+
+class _Totals:
+    """The running totals of ``collect``. ``gating`` says which texts are stopped."""
+
+    def __init__(self, gating: Pair) -> None:
+        self._gating = gating
+        self.gates: Counter[str] = Counter()
+        self.unbalanced = 0
         self.prompts = 0
         self.outcomes: Counter[str] = Counter()
         self.failures: Counter[tuple[str, str]] = Counter()
@@ -224,6 +267,7 @@ class _Totals:
         self.prompts += len(of.ids)
         self._count_outcomes(of)
         self._count_texts(of.texts)
+        self._count_gates(of)
         self._count_scores(of)
         self._count_pairs(of)
 
@@ -260,6 +304,16 @@ class _Totals:
         for values, number in _grouped(kinds):
             self.texts[_kind(values)] += number
         self.seeds.add(pc.struct_field(texts, "seed").drop_null().to_numpy())
+
+    def _count_gates(self, of: Joined) -> None:
+        known = texts.asked(of.source["prompt"], self._gating)
+        found = texts.Texts.of(columns.whole(pc.struct_field(of.texts, "text")))
+        ends = columns.whole(pc.struct_field(of.texts, "finish_reason"))
+        stopped = found.stopped(ends, known, columns.rows(of.sizes), self._gating)
+        for place, number in enumerate(np.bincount(stopped[stopped >= 0], minlength=len(GATES)).tolist()):
+            if number:
+                self.gates[GATES[place]] += number
+        self.unbalanced += int(columns.bools(pc.equal(of.pairs["reason"], "length_balance")).sum())
 
     def _count_scores(self, of: Joined) -> None:
         scored, numbers = of.scored, columns.floats(of.scored.values)
@@ -306,9 +360,13 @@ class _Totals:
         """Keep the pairs with the smallest hashes, of questions and of open prompts apart."""
         asked = columns.bools(pc.struct_field(columns.whole(of.source["facts"]), "answer").is_valid())
         ids = pairs["id"].to_pylist()
+        of_prompt: Counter[str] = Counter()
         for i, (one, row) in enumerate(zip(ids, prompt.tolist(), strict=True)):
+            # Every pair of a prompt has a draw of its own.
+            name = f"{one}:{of_prompt[one]}" if of_prompt[one] else one
+            of_prompt[one] += 1
             # A heap of the smallest hashes: negated, because the largest of those kept has to go first.
-            draw = -int.from_bytes(hashlib.sha256(f"example:{one}".encode()).digest()[:8])
+            draw = -int.from_bytes(hashlib.sha256(f"example:{name}".encode()).digest()[:8])
             entry = (draw, -next(self._ticket))
             kept = self._kept[bool(asked[row])]
             if len(kept) < EXAMPLES:

@@ -83,6 +83,13 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
         raise BadImage("unreadable_image", f"{type(error).__name__}: {error}") from error
 
 
+def encode(image: Image.Image) -> bytes:
+    """The picture as a PNG file; hardly compressed, for files that are read at once and not kept."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def size(data: bytes) -> tuple[int, int]:
     """Width and height in pixels, from the header alone.
 

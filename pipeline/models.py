@@ -12,7 +12,12 @@ from pipeline.errors import EngineError
 
 _SCENES = Path(__file__).parent / "scenes" / "models"
 #: Models that ship with the package.
-BUILT_IN = {"scenes-vlm": _SCENES / "vlm", "scenes-clip": _SCENES / "clip"}
+BUILT_IN = {
+    "scenes-vlm": _SCENES / "vlm",
+    "scenes-vlm-strong": _SCENES / "vlm-strong",
+    "scenes-vlm-weak": _SCENES / "vlm-weak",
+    "scenes-clip": _SCENES / "clip",
+}
 #: What decides about a model's output; documentation and training logs do not.
 _IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt", ".bin", ".pt"})
 

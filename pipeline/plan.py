@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Recipe
-from pipeline.config.sample import OpenAIEngine, Sample, VllmEngine
+from pipeline.config.imagine import ImagineSource
+from pipeline.config.sample import GivenEngine, OpenAIEngine, Sample, VllmEngine
+from pipeline.config.source import PdsSource
 from pipeline.errors import ConfigError
 from pipeline.executor import Executor, StageResult
 from pipeline.resume import Resume, explain
-from pipeline.stages import Source, Stage
+from pipeline.stages import Source, Stage, score
 from pipeline.stages.gather import GatherStage
+from pipeline.stages.given import GivenStage
+from pipeline.stages.imagine import ImagineStage, TextSource
+from pipeline.stages.instruct import InstructStage
 from pipeline.stages.pair import PairStage
 from pipeline.stages.publish import Published, publish
+from pipeline.stages.rank import RankStage
 from pipeline.stages.sample import SampleStage, slug
-from pipeline.stages.score import ScoreStage
 from pipeline.stages.source import BuiltSource, SourceStage
 from pipeline.store import Run, Survey
 
@@ -26,7 +31,9 @@ if TYPE_CHECKING:
     from pipeline.findings import Findings
 
 #: What ``--stages`` may name, in order.
-GROUPS = ("source", "sample", "score", "pair", "publish", "train", "evaluate")
+GROUPS = ("imagine", "source", "sample", "score", "pair", "publish", "train", "evaluate")
+#: What comes before a source of imagined images.
+IMAGINED = ("texts", "imagine", "rank", "instruct")
 
 
 @dataclass(frozen=True)
@@ -54,15 +61,16 @@ class Plan:
     held: Held | None = None
 
     def generation(self) -> list[Source | Stage]:
-        """From the source to pairs. The evaluation of the base model stands right behind its sampling: they share an
-        engine, and starting one takes longer than either."""
+        """From the source to pairs. The evaluation of the base model stands right behind its sampling, and a model that
+        also judges is sampled last: they share an engine, and starting one takes longer than either."""
         r = self.recipe
-        stages: list[Source | Stage] = [SourceStage(r.source, r.seed, r.shard_size)]
+        stages: list[Source | Stage] = [*self._imagined(), SourceStage(r.source, r.seed, r.shard_size)]
         specs = r.sample.each()
         names = ["sample"] if len(specs) == 1 else [f"sample-{slug(spec)}" for spec in specs]
         pending = self.held is not None
-        for name, spec in zip(names, specs, strict=True):
-            stages.append(SampleStage(spec, r.seed, name=name, on_policy=self._is_base(spec)))
+        order = sorted(zip(names, specs, strict=True), key=lambda one: score.asks(r.score, one[1], specs))
+        for name, spec in order:
+            stages.append(self._candidates(spec, name))
             if pending and self._is_base(spec):
                 stages += self.before()
                 pending = False
@@ -70,7 +78,7 @@ class Plan:
             stages += self.before()
         if len(specs) > 1:
             stages.append(GatherStage(tuple(names)))
-        return [*stages, ScoreStage(r.score), PairStage(r.pair)]
+        return [*stages, *score.stages(r.score, [spec for _, spec in order], r.seed), PairStage(r.pair, r.seed)]
 
     def before(self) -> list[Source | Stage]:
         assert self.held is not None
@@ -90,6 +98,8 @@ class Plan:
     def base(self) -> Sample:
         """How the model that is to be trained is asked: ``train.model``, or the first that is sampled."""
         specs = self.recipe.sample.each()
+        asked = [spec for spec in specs if not isinstance(spec.engine, GivenEngine)]
+        specs = tuple(asked) or (specs[0].model_copy(update={"engine": VllmEngine()}),)
         wanted = (self.recipe.train or {}).get("model")
         if wanted is None:
             return specs[0]
@@ -107,7 +117,8 @@ class Plan:
         found: list[Outlook] = []
         for stage in self.generation():
             reasons = explain(run, stage, survey, [name for name in stage.inputs if name in stale])
-            source = stage.inputs[0] if stage.inputs else None
+            # A source decides about its shards itself, whatever it reads.
+            source = None if isinstance(stage, Source) else stage.inputs[0]
             known = not (stale & {"source", source}) and source is not None
             shards = len(run.shards(source)) if known and source is not None else None
             done = [s for s in run.shards(stage.name) if not source or survey.current(stage.name, s, stage.inputs)]
@@ -120,6 +131,25 @@ class Plan:
         """Stage -> why it would run; stages that hold are left out."""
         return {one.stage: list(one.reasons) for one in self.outlook(run) if one.reasons}
 
+    def _candidates(self, spec: Sample, name: str) -> Stage:
+        if isinstance(spec.engine, GivenEngine):
+            assert isinstance(self.recipe.source, PdsSource)  # or the recipe would not have been accepted
+            return GivenStage(self.recipe.source, name)
+        return SampleStage(spec, self.recipe.seed, name=name, on_policy=self._is_base(spec))
+
+    def _imagined(self) -> list[Source | Stage]:
+        """From texts to questions about images made from them."""
+        r = self.recipe
+        if not isinstance(r.source, ImagineSource):
+            return []
+        texts = TextSource(r.source.texts, r.seed, r.shard_size)
+        return [
+            texts,
+            ImagineStage(r.source, r.seed),
+            RankStage(r.source.rank),
+            InstructStage(r.source.instruct, r.seed),
+        ]
+
     def _is_base(self, spec: Sample) -> bool:
         return spec.model == self.base().model
 
@@ -127,10 +157,12 @@ class Plan:
 def group(stage: str) -> str:
     """The name by which ``--stages`` knows a stage.
 
-    >>> group("sample-llava"), group("eval-before"), group("pair")
-    ('sample', 'evaluate', 'pair')
+    >>> group("sample-llava"), group("eval-before"), group("rank"), group("ask-judge"), group("pair")
+    ('sample', 'evaluate', 'imagine', 'score', 'pair')
     """
-    return "evaluate" if stage.startswith("eval-") else stage.split("-", 1)[0]
+    if stage in IMAGINED:
+        return "imagine"
+    return {"eval": "evaluate", "ask": "score"}.get(first := stage.split("-", 1)[0], first)
 
 
 def chosen(names: str | None) -> frozenset[str]:
@@ -147,9 +179,9 @@ def chosen(names: str | None) -> frozenset[str]:
 
 
 def run_stage(executor: Executor, stage: Source | Stage, resume: Resume) -> StageResult:
-    if isinstance(stage, SourceStage | BuiltSource):
+    if isinstance(stage, Source):
         return executor.write(stage, resume)
-    return executor.run(stage, resume)  # type: ignore[arg-type]
+    return executor.run(stage, resume)
 
 
 def generate(plan: Plan, executor: Executor, resume: Resume, stages: Iterable[str] = GROUPS) -> None:

@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from pipeline.executor import Executor
 from pipeline.plan import Plan, run_stage
+from pipeline.stages import Source, Stage
+from pipeline.stages.imagine import TextSource
 from pipeline.stages.source import SourceStage
 from pipeline.store import Run
 
@@ -32,22 +34,38 @@ class First(SourceStage):
         yield 0, pa.concat_tables(kept)
 
 
+@dataclass(frozen=True)
+class FirstTexts(TextSource):
+    """The first ``count`` texts, in one shard: no image is made that would not be shown."""
+
+    count: int = 1
+
+    def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
+        _, table = next(super().shards(run))
+        yield 0, table.slice(0, self.count)
+
+
 def show(plan: Plan, count: int) -> None:
     """Print the pairs of ``count`` prompts, or why there are none."""
     from rich.console import Console
 
     with tempfile.TemporaryDirectory(prefix="preview-") as folder:
         run = Run(Path(folder))
-        stages = [stage for stage in plan.generation() if not stage.name.startswith("eval-")]
-        source = stages[0]
-        assert isinstance(source, SourceStage)
+        stages = [_first(stage, count) for stage in plan.generation() if not stage.name.startswith("eval-")]
         with Executor(run, max_failure_rate=1.0) as executor:
-            executor.write(First(source.spec, source.seed, source.shard_size, count=count))
-            for stage in stages[1:]:
+            for stage in stages:
                 run_stage(executor, stage, "never")
         console = Console()
         for row in _rows(run):
             _print(console, row)
+
+
+def _first(stage: Source | Stage, count: int) -> Source | Stage:
+    if isinstance(stage, SourceStage):
+        return First(stage.spec, stage.seed, stage.shard_size, count=count)
+    if isinstance(stage, TextSource):
+        return FirstTexts(stage.spec, stage.seed, stage.shard_size, count=count)
+    return stage
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ from markupsafe import Markup
 from pipeline import images, mask
 from pipeline.card import model_rows, outcome_rows, plain
 from pipeline.files import write_text
-from pipeline.findings import Findings, collect, steps
+from pipeline.findings import STEPS, Findings, collect, steps
 from pipeline.joined import Example, pictures
 from pipeline.store import Record, Run
 from reward.objects import judge
@@ -34,6 +34,8 @@ from reward.vocabulary import Vocabulary
 TEMPLATES = Path(__file__).parent / "templates"
 #: Pictures beyond this many bytes are shown reduced; smaller ones byte for byte.
 _LARGEST_IMAGE = 150_000
+#: Steps whose shards are those of the texts.
+IMAGINED = STEPS[: STEPS.index("source")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +298,8 @@ def _data_uri(image: bytes) -> tuple[str, bool]:
 
 def _timing(run: Run, record: Record) -> dict[str, Any]:
     done = len(run.shards(record.stage))
-    expected = len(run.shards("eval-source" if record.stage.startswith("eval-") else "source")) if done else 0
+    first = "eval-source" if record.stage.startswith("eval-") else "texts" if record.stage in IMAGINED else "source"
+    expected = len(run.shards(first)) if done else 0
     return {
         "stage": record.stage,
         "shards": f"{done} of {expected}" if expected else "–",

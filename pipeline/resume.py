@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,9 +23,16 @@ class Found:
     done: frozenset[int]
 
 
-def describe(run: Run, stage: Stage | Source) -> Record:
-    """The record the stage would have now."""
-    upstream = {name: record.fingerprint for name in stage.inputs if (record := run.record(name)) is not None}
+def describe(run: Run, stage: Stage | Source, survey: Survey) -> Record:
+    """The record the stage would have now.
+
+    The shards of a stage carry the digests of the shards that they were made from. Those of a source are made from
+    whole tables: its record has the digests of these.
+    """
+    if isinstance(stage, Source):
+        upstream = {name: _content(run, name, survey) for name in stage.inputs}
+    else:
+        upstream = {name: record.fingerprint for name in stage.inputs if (record := run.record(name)) is not None}
     return make_record(stage.name, stage.version, stage.options(), upstream)
 
 
@@ -37,7 +45,7 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
     Raises:
         StoreError: ``resume`` is "always" and an option has changed.
     """
-    old, new = run.record(stage.name), describe(run, stage)
+    old, new = run.record(stage.name), describe(run, stage, survey)
     if resume == "never":
         run.clear(stage.name)
         old = None
@@ -49,7 +57,8 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
             "restore them, or use --resume if-possible to make it again",
         )
     shards = run.shards(stage.name)
-    if not stage.inputs:
+    if isinstance(stage, Source):
+        changed |= old is not None and old.upstream != new.upstream
         if old is not None and old.options.get("shard_size") != new.options.get("shard_size"):
             run.clear(stage.name)  # the old shards say nothing about the new layout
             shards = []
@@ -76,14 +85,25 @@ def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Itera
     old = run.record(stage.name)
     if old is None:
         return ["never ran"]
-    reasons = changes(old, describe(run, stage))
+    new, stale = describe(run, stage, survey), list(stale_inputs)
+    reasons = changes(old, new)
     if reasons and isinstance(stage, Salvager) and stage.salvages(old.options):
         reasons.append("rows that the change does not touch are taken over")
-    reasons += [f"{name} runs again; shards whose input comes out the same are kept" for name in stale_inputs]
-    if stage.inputs and not reasons:
+    reasons += [f"{name} runs again; shards whose input comes out the same are kept" for name in stale]
+    if isinstance(stage, Source):
+        other = [name for name in stage.inputs if old.upstream.get(name) != new.upstream[name]]
+        reasons += [f"{name} has other content now" for name in other if name not in stale]
+    elif not reasons:
         lost = [s for s in run.shards(stage.name) if not survey.current(stage.name, s, stage.inputs)]
         if lost:
             reasons.append(f"{len(lost)} shards are to be tried again or have other inputs now")
     if not reasons and not old.finished:
         reasons.append(f"unfinished: {len(run.shards(stage.name))} shards are done")
     return reasons
+
+
+def _content(run: Run, stage: str, survey: Survey) -> str:
+    """A digest of the shards of a stage that are there now."""
+    found = ((shard, survey.about(stage, shard)) for shard in run.shards(stage))
+    text = " ".join(f"{shard}:{about.digest}" for shard, about in found if about is not None)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -47,7 +47,9 @@ def main(
     ] = ResumeMode.if_possible,
     stages: Annotated[
         str | None,
-        typer.Option(help="Run only these, such as score,pair: source, sample, score, pair, publish, train, evaluate."),
+        typer.Option(
+            help="Run only these, such as score,pair: imagine, source, sample, score, pair, publish, train, evaluate."
+        ),
     ] = None,
     show_plan: Annotated[
         bool, typer.Option("--plan", help="Show what would run, and how many shards are done; run nothing.")
@@ -128,6 +130,7 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     from pipeline.files import read_text, write_text
     from pipeline.findings import collect
     from pipeline.stages.publish import FOLDER
+    from pipeline.stages.rank import gain
     from pipeline.store import Run
     from training import job
 
@@ -154,7 +157,9 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     evaluation = job.evaluate(plan, run)
     published_before = run.record("publish")
     pairs = published_before.extras.get("pairs", 0) if published_before is not None else 0
-    summary = {"stages": _stages(plan, run), "pairs": pairs, "evaluation": evaluation}
+    summary: dict[str, Any] = {"stages": _stages(plan, run), "pairs": pairs, "evaluation": evaluation}
+    if (ranked := run.record("rank")) is not None and (faithful := gain(ranked.extras)) is not None:
+        summary["images"] = faithful
     text = json.dumps(summary, indent=2) + "\n"
     page = run.path / "report.html"
     # The seconds are in the summary: if it is the same, nothing was done, and a report of a million prompts takes time.
@@ -175,7 +180,7 @@ def _add_seconds(run: Run, stage: str, seconds: float, rows: int) -> None:
 def _stages(plan: Plan, run: Run) -> dict[str, dict[str, Any]]:
     names = [*(stage.name for stage in plan.generation()), "publish", "train", "eval-after"]
     records = [record for name in names if (record := run.record(name)) is not None]
-    return {r.stage: {key: asdict(r)[key] for key in ("seconds", "rows", "failed")} for r in records}
+    return {r.stage: {key: asdict(r)[key] for key in ("seconds", "rows", "failed", "extras")} for r in records}
 
 
 def _show(path: Path, evaluation: dict[str, Any]) -> None:

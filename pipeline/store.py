@@ -57,6 +57,7 @@ LIBRARIES = (
     "ray",
     "transformers",
     "torch",
+    "diffusers",
     "open_clip_torch",
     "pyarrow",
 )

@@ -1,8 +1,8 @@
 """The Arrow schema of every table a run writes.
 
 One row per prompt, joined by ``id``; only ``pairs`` may hold several rows for one id (one per pair). Image bytes live
-in ``prompts`` and in the published dataset only. Every table carries the same three status columns: a failure is a row
-with a reason, never an empty text and never a missing row.
+in ``prompts``, in ``imagine`` where images are made, and in the published dataset. Every table carries the same three
+status columns: a failure is a row with a reason, never an empty text and never a missing row.
 
 This module imports neither torch, Ray nor vLLM.
 """
@@ -43,7 +43,7 @@ EDIT = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("old", pa.string(
 CANDIDATE = pa.struct(
     [
         ("text", pa.string()),
-        ("origin", pa.string()),  # sampled | corrected | injected | restyled | given
+        ("origin", pa.string()),  # sampled | noised | continued | corrected | injected | restyled | given
         ("parent", pa.int32()),  # index into the same row's candidates; null for an original
         ("model", pa.string()),
         ("revision", pa.string()),
@@ -75,7 +75,8 @@ PROMPTS = pa.schema(
 CANDIDATES = pa.schema([("id", pa.string()), ("candidates", pa.list_(CANDIDATE)), *_STATUS])
 SCORES = pa.schema([("id", pa.string()), ("scores", pa.list_(SCORE)), *_STATUS])
 #: ``chosen`` and ``rejected`` are indices into the row's candidates, null where the prompt yielded no pair; then
-#: ``reason`` says why. ``reason`` is null for a pair.
+#: ``reason`` says why. ``reason`` is null for a pair. A pair that the length balance leaves out keeps its row, with its
+#: reason, possibly beside other pairs of the same prompt.
 PAIRS = pa.schema(
     [
         ("id", pa.string()),
@@ -89,6 +90,20 @@ PAIRS = pa.schema(
         *_STATUS,
     ]
 )
+#: What a model that was asked said of candidate ``candidate``, or of the two that it was shown in this order.
+#: ``question`` is what about (a criterion, a claim), ``answer`` the text as it came. A verdict with an ``error``
+#: (``type: message``) counts for nothing.
+VERDICT = pa.struct(
+    [
+        ("candidate", pa.int32()),
+        ("other", pa.int32()),  # null unless two were compared
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("p_yes", pa.float64()),  # P(yes) / (P(yes) + P(no)); null unless that was asked for
+        ("error", pa.string()),
+    ]
+)
+VERDICTS = pa.schema([("id", pa.string()), ("verdicts", pa.list_(VERDICT)), *_STATUS])
 
 OK: dict[str, Any] = {"status": "ok", "error_type": None, "error": None}
 
@@ -100,3 +115,44 @@ def failed(error_type: str, error: str) -> dict[str, Any]:
     'failed'
     """
     return {"status": "failed", "error_type": error_type, "error": error}
+
+
+#: One image made from a text. ``bytes`` is null where ``error`` says why there is no image; ``facts`` is what was
+#: drawn, null where nobody knows.
+DRAWN = pa.struct(
+    [
+        ("bytes", pa.binary()),
+        ("seed", pa.int64()),
+        ("guidance", pa.float64()),
+        ("facts", FACTS),
+        ("error_type", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+#: Images made from texts, all of them; ``id`` is the text's.
+IMAGES = pa.schema([("id", pa.string()), ("text", pa.string()), ("images", pa.list_(DRAWN)), *_STATUS])
+#: What becomes of the images of a text. ``scores``, ``reasons`` and ``faithful`` are aligned to them: how well each
+#: fits the text (null where there is no image), why it was rejected (null if kept), whether it shows what the text says
+#: (null where nobody knows). ``kept`` are indices, best first.
+RANKED = pa.schema(
+    [
+        ("id", pa.string()),
+        ("scores", pa.list_(pa.float64())),
+        ("kept", pa.list_(pa.int32())),
+        ("reasons", pa.list_(pa.string())),
+        ("faithful", pa.list_(pa.bool_())),
+        *_STATUS,
+    ]
+)
+#: What to ask about the kept images: ``image`` is an index into those of the text; ``reason`` says why the question was
+#: left out, null if it is asked.
+INSTRUCTION = pa.struct(
+    [
+        ("image", pa.int32()),
+        ("text", pa.string()),
+        ("question_type", pa.string()),
+        ("answer", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+INSTRUCTIONS = pa.schema([("id", pa.string()), ("instructions", pa.list_(INSTRUCTION)), *_STATUS])

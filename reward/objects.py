@@ -44,11 +44,14 @@ class ObjectVerdict:
         return len(self.covered) / len(self.truth) if self.truth else None
 
 
-def judge(text: str, truth: frozenset[str], vocabulary: Vocabulary) -> ObjectVerdict:
+def judge(
+    text: str, truth: frozenset[str], vocabulary: Vocabulary, classes: frozenset[str] | None = None
+) -> ObjectVerdict:
     """Compare the objects that ``text`` names with those that are there.
 
     ``truth`` may use any name the vocabulary knows. A true object the vocabulary does not know can never be mentioned;
-    it is left out, as in CHAIR, whose truth is restricted to its own classes.
+    it is left out, as in CHAIR, whose truth is restricted to its own classes. With ``classes`` (canonical names), what
+    is none of them is left out of text and truth alike: whoever made the truth could not have seen it.
 
     >>> vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat", "boats": "boat"})
     >>> verdict = judge("Boats under a sun; a boat.", frozenset({"boat", "anchor"}), vocabulary)
@@ -56,7 +59,9 @@ def judge(text: str, truth: frozenset[str], vocabulary: Vocabulary) -> ObjectVer
     (['sun'], frozenset({'boat'}), 1)
     """
     known = frozenset(name for name in map(vocabulary.canonical, truth) if name is not None)
-    mentions = tuple(vocabulary.mentions(text))
+    known = known if classes is None else known & classes
+    # Left out after they are found, not before: without "hot dog", the text would be found to name a dog.
+    mentions = tuple(one for one in vocabulary.mentions(text) if classes is None or one.name in classes)
     named = frozenset(mention.name for mention in mentions)
     return ObjectVerdict(
         mentions=mentions,
@@ -80,7 +85,7 @@ class ObjectScorer:
     =======================  ==================================================================
 
     All are null for rows without object facts and for questions (rows with ``facts.answer``), where naming the object
-    asked for is no claim that it is there.
+    asked for is no claim that it is there. Facts that a detector found: ``reward.detections``.
     """
 
     name = "objects"
@@ -138,17 +143,19 @@ class ObjectScorer:
         return np.unique(prompt[thing >= 0] * things + thing[thing >= 0])
 
     def _values(self, text: str, truth: frozenset[str] | None) -> tuple[float | None, ...]:
-        if truth is None:
-            return (None,) * len(self.names)
-        verdict = judge(text, truth, self.vocabulary)
-        return (
-            float(len(verdict.mentions)),
-            float(len(verdict.hallucinated)),
-            verdict.chair_i,
-            verdict.recall,
-            float(len(verdict.covered)),
-            float(verdict.repeated),
-        )
+        return (None,) * len(self.names) if truth is None else values_of(judge(text, truth, self.vocabulary))
+
+
+def values_of(verdict: ObjectVerdict) -> tuple[float | None, ...]:
+    """In the order of ``ObjectScorer.names``."""
+    return (
+        float(len(verdict.mentions)),
+        float(len(verdict.hallucinated)),
+        verdict.chair_i,
+        verdict.recall,
+        float(len(verdict.covered)),
+        float(verdict.repeated),
+    )
 
 
 def _judged(facts: Any) -> Any:

@@ -26,18 +26,31 @@ SIDE_BY_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Positions of the row that ask, G groups of them side by side, padded to Q each.
+
+    - ``gather`` int64 [G * Q]: which token of the row stands there; on padding the group's last, whose row of the mask
+      has a key to see
+    - ``back`` int64 [N]: where a token of the row went, 0 if it does not ask
+    - ``mask`` float32 [G, 1, Q, L]: added to the scores, 0 where the key is seen and minus infinity where it is not
+    """
+
+    gather: Tensor
+    back: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How the groups of a packed row are attended to, the same in every layer.
 
-    ``mask`` None: group by group. Else side by side, G groups padded to L tokens: ``gather`` int64 [G * L] says which
-    token of the row stands there (0 on padding), ``back`` int64 [N] where a token of the row went, and ``mask`` bool
-    [G, 1, L, L] who sees whom.
+    ``every`` None: group by group. Else side by side, with the G groups' keys padded to L tokens: ``every`` position
+    asks, or with ``training.last_layer`` the ``answers`` alone, from each group's first position that is read.
     """
 
     groups: tuple[Group, ...]
-    gather: Tensor | None = None
-    back: Tensor | None = None
-    mask: Tensor | None = None
+    every: Asked | None = None
+    answers: Asked | None = None
 
 
 def plan(groups: Sequence[Group], device: torch.device, side_by_side: int | None = None) -> Plan:
@@ -46,18 +59,29 @@ def plan(groups: Sequence[Group], device: torch.device, side_by_side: int | None
     longest = max(group.end - group.start for group in groups)
     if longest > limit or len(groups) < 2:
         return Plan(tuple(groups))
-    gather = torch.zeros(len(groups), longest, dtype=torch.long)
-    mask = torch.zeros(len(groups), longest, longest, dtype=torch.bool)
-    back = []
+    seen = torch.zeros(len(groups), longest, longest, dtype=torch.bool)
     for i, group in enumerate(groups):
         length = group.end - group.start
-        gather[i, :length] = torch.arange(group.start, group.end)
-        back.append(torch.arange(i * longest, i * longest + length))
-        mask[i, :length, :length] = True
+        seen[i, :length, :length] = True
         for first, end in group.branches:
-            mask[i, end - group.start :, first - group.start : end - group.start] = False
-    mask = mask.tril() | torch.eye(longest, dtype=torch.bool)  # padding sees itself: a row of no key is not a number
-    return Plan(tuple(groups), gather.flatten().to(device), torch.cat(back).to(device), mask[:, None].to(device))
+            seen[i, end - group.start :, first - group.start : end - group.start] = False
+    mask = torch.zeros(seen.shape).masked_fill_(~seen.tril(), float("-inf"))
+    every = _asked(groups, [group.start for group in groups], mask, device)
+    return Plan(tuple(groups), every, _asked(groups, [max(group.start, group.read) for group in groups], mask, device))
+
+
+def _asked(groups: Sequence[Group], firsts: Sequence[int], mask: Tensor, device: torch.device) -> Asked:
+    """The positions of each group from ``firsts`` on; ``mask`` float32 [G, L, L] is that of all positions."""
+    start = torch.tensor([group.start for group in groups])[:, None]
+    end = torch.tensor([group.end for group in groups])[:, None]
+    first = torch.tensor(firsts)[:, None]
+    steps = torch.arange(int((end - first).max()))
+    tokens = (first + steps).clamp(max=end - 1)
+    inside = first + steps < end
+    back = torch.zeros(groups[-1].end, dtype=torch.long)
+    back[tokens[inside]] = torch.arange(tokens.numel()).view(tokens.shape)[inside]
+    rows = mask.gather(1, (tokens - start)[:, :, None].expand(-1, -1, mask.shape[2]))
+    return Asked(tokens.flatten().to(device), back.to(device), rows[:, None].to(device))
 
 
 def register() -> None:
@@ -92,34 +116,37 @@ def attend(
         )
     # Under autocast RoPE leaves query and key in float32, and the biased calls below pass autocast's own casting by.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if prefix_plan.mask is not None:
-        return _side_by_side(query, key, value, prefix_plan, scaling), None
+    answers_only = getattr(module, "answers_only", False)
+    if prefix_plan.every is not None and prefix_plan.answers is not None:
+        asked = prefix_plan.answers if answers_only else prefix_plan.every
+        return _side_by_side(query, key, value, asked, prefix_plan.every.gather, scaling), None
     result = [
-        part
-        for group in prefix_plan.groups
-        for part in _attend_group(query, key, value, group, scaling, getattr(module, "answers_only", False))
+        part for group in prefix_plan.groups for part in _attend_group(query, key, value, group, scaling, answers_only)
     ]
     return torch.cat(result, dim=2).transpose(1, 2), None
 
 
-def _side_by_side(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scale: float | None) -> Tensor:
-    """Attention of all groups in one call, [1, N, H, D]."""
-    assert plan.mask is not None and plan.gather is not None and plan.back is not None
-    number, _, longest, _ = plan.mask.shape
+def _side_by_side(query: Tensor, key: Tensor, value: Tensor, asked: Asked, keys: Tensor, scale: float | None) -> Tensor:
+    """Attention of all groups in one call, [1, N, H, D]; of no meaning at positions that do not ask.
 
-    def spread(tensor: Tensor) -> Tensor:  # [1, H, N, D] to [G, H, L, D]
-        rows = tensor[0].transpose(0, 1)[plan.gather]
-        return rows.view(number, longest, *rows.shape[1:]).transpose(1, 2)
+    ``keys`` int64 [G * L] says which token's key stands where.
+    """
+    number = asked.mask.shape[0]
+
+    def spread(tensor: Tensor, places: Tensor) -> Tensor:  # [1, H, N, D] to [G, H, L, D]
+        # index_select, as the backward pass of an index in brackets adds up one number at a time.
+        rows = tensor[0].transpose(0, 1).index_select(0, places)
+        return rows.view(number, -1, *rows.shape[1:]).transpose(1, 2)
 
     result = scaled_dot_product_attention(
-        spread(query),
-        spread(key),
-        spread(value),
-        attn_mask=plan.mask,
+        spread(query, asked.gather),
+        spread(key, keys),
+        spread(value, keys),
+        attn_mask=asked.mask.to(query.dtype),
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return result.transpose(1, 2).flatten(0, 1)[plan.back][None]
+    return result.transpose(1, 2).flatten(0, 1).index_select(0, asked.back)[None]
 
 
 def _attend_group(

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from training.data import Pair, PairDataset, Prompt
 from training.layout import Row
+from training.pairs import Pair, PairDataset
+from training.tokens import Prompt
 
 #: One of a pair's sequences. ``corrupted`` is the chosen answer next to the corrupted image. With y' the good answer of
 #: the similar image m': ``contrast`` is y' given the pair's own image, ``similar`` is y' given m', ``similar_swapped``

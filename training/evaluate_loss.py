@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from training.config import TrainConfig
-from training.data import PairDataset
 from training.measure import measure, metric_names
+from training.pairs import PairDataset
 from training.policy import Policy, pair_logps, response_lengths
 from training.reference import Reference
 from training.schedule import mean_chosen_tokens, passes

@@ -13,8 +13,9 @@ import datasets
 
 from training import formats, sft
 from training.config import TrainConfig
-from training.data import PairDataset, prepare
+from training.data import prepare
 from training.log import ProgressBar
+from training.pairs import PairDataset
 
 _Prepare = Callable[..., PairDataset]
 

@@ -141,5 +141,12 @@ def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:
     published = run.record("publish")
     if published is None:
         raise PipelineError(f"{run.path} has no published dataset", "add publish to --stages")
-    options = {**make_config(config).result_options(), "model": models.identity(config["model"])}
-    return make_record("train", 2, {**options, "dataset": published.own}, {})
+    from training.formats.files import identity  # with it comes datasets, which --plan need not load
+
+    options = make_config(config).result_options()
+    if "eval_dataset" in options:
+        options["eval_dataset"] = identity(options["eval_dataset"])
+    if options["sft"] is not None:
+        options["sft"] |= {"dataset": identity(options["sft"]["dataset"])}
+    options |= {"model": models.identity(config["model"]), "dataset": published.own}
+    return make_record("train", 2, options, {})

@@ -37,7 +37,7 @@ def only(model: nn.Module, positions: Tensor) -> Iterator[None]:
     handles = []
 
     def narrow(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (given[0][:, positions], *given[1:])
+        return (given[0].index_select(1, positions), *given[1:])
 
     def widen(length: int) -> Any:
         def hook(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:

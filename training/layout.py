@@ -94,7 +94,7 @@ def pack(groups: Sequence[Sequence[Row]]) -> Packed:
         head = rows[0].ids[: rows[0].prompt]
         if any(len(row.ids) <= row.prompt or row.ids[: row.prompt] != head for row in rows):
             raise ValueError("the sequences of a group need the same prompt and a response each")
-        trunk = common_prefix([row.ids[:-1] for row in rows])
+        trunk = len(head) + common_prefix([row.ids[row.prompt : -1] for row in rows])
         start, fork = len(ids), len(ids) + trunk
         ids += rows[0].ids[:trunk]
         offsets += range(trunk)
@@ -105,15 +105,17 @@ def pack(groups: Sequence[Sequence[Row]]) -> Packed:
             ids += row.ids[trunk:-1]
             offsets += range(trunk, len(row.ids) - 1)
             ends.append(len(ids))
-            for place in range(row.prompt - 1, len(row.ids) - 1):
-                where = start + place if place < trunk else first + place - trunk
-                key = (where, row.ids[place + 1])
+            for place in range(row.prompt - 1, trunk):
+                key = (start + place, row.ids[place + 1])
                 if key not in known:
                     known[key] = len(read)
-                    read.append(where)
+                    read.append(start + place)
                     targets.append(row.ids[place + 1])
                 entries.append(known[key])
-                owners.append(sequence)
+            entries += range(len(read), len(read) + len(ids) - first)
+            read += range(first, len(ids))
+            targets += row.ids[trunk + 1 :]
+            owners += [sequence] * (len(row.ids) - row.prompt)
             sequence += 1
         placed.append(Group(start, fork, tuple(ends), start + len(head) - 1))
     return Packed(

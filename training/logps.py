@@ -87,7 +87,7 @@ def token_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()
         if not forward.response_only:
             logits = base.lm_head(states)[read]
             return layout, -cross_entropy(logits.float(), targets, reduction="none")
-        return layout, head_logps(base.lm_head, states[read], targets, forward.head_chunk)
+        return layout, head_logps(base.lm_head, states.index_select(0, read), targets, forward.head_chunk)
 
 
 def head_logps(head: nn.Module, states: Tensor, targets: Tensor, chunk: int | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from training.config import TrainConfig
 from training.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from training.data import PairDataset
+    from training.pairs import PairDataset
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from training import sharing
 from training.batch import Branch, answer, collate
 from training.config import TrainConfig
-from training.data import PairDataset
 from training.features import FeatureCache
 from training.logps import Forward, sequence_logps
 from training.model import DTYPES
+from training.pairs import PairDataset
 
 #: Summed response log-probs, float64 [B] per branch.
 Logps = Mapping[Branch, Tensor]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.data import Prompt
 from training.layout import Packed
 from training.model import unwrapped
+from training.tokens import Prompt
 
 
 def position_ids(model: nn.Module, packed: Packed, prompts: Sequence[Prompt]) -> Tensor:

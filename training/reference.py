@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from training.batch import Branch
 from training.config import TrainConfig
 from training.corruption import identity
-from training.data import Pair, PairDataset
 from training.errors import ReferenceCacheError
+from training.pairs import Pair, PairDataset
 from training.policy import Logps, Policy, branches, pair_logps
 from training.schedule import passes
 from training.workers import Worker

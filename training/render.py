@@ -10,25 +10,39 @@ from training.errors import DataError
 
 
 def render(
-    processor: Any, prompt: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any], n_images: int
-) -> tuple[str, str, str]:
-    """Render a row with the model's chat template into (prompt, chosen, rejected) strings.
+    processor: Any,
+    prompt: Sequence[Any],
+    answers: Sequence[Sequence[Any]],
+    n_images: int,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> tuple[str, ...]:
+    """Render a row with the model's chat template into (prompt, answer, answer, ...) strings.
 
-    The prompt is the longest common prefix of the rendered prompt (with the generation prompt), prompt + chosen and
-    prompt + rejected; each completion is the rest of its rendering. With a template that writes ``<user>``,
-    ``<image>``, ``<assistant>`` and ``</s>``, one image and the texts "q", "a", "b":
-    ``("<user><image>q<assistant>", "a</s>", "b</s>")``. Raises ``DataError`` on a wrong number of image placeholders.
+    The prompt is the longest common prefix of the rendered prompt (with the generation prompt) and of prompt + answer
+    for every answer; each completion is the rest of its rendering. ``tools`` go to the template as they are. With a
+    template that writes ``<user>``, ``<image>``, ``<assistant>`` and ``</s>``, one image and the texts "q", "a", "b":
+    ``("<user><image>q<assistant>", "a</s>", "b</s>")``.
+
+    Raises:
+        DataError: a wrong number of image placeholders, or a template that does not show ``tools``.
     """
-    head, good, bad = structured(prompt, n_images), structured(chosen, 0), structured(rejected, 0)
+    head = structured(prompt, n_images)
     continues = head[-1]["role"] == "assistant"
-    start = processor.apply_chat_template(
-        head, tokenize=False, add_generation_prompt=not continues, continue_final_message=continues
-    )
-    with_chosen = processor.apply_chat_template(head + good, tokenize=False)
-    with_rejected = processor.apply_chat_template(head + bad, tokenize=False)
-    for whole in (with_chosen, with_rejected):
+
+    def written(messages: Sequence[Any], tools: Sequence[Any] | None = tools, **how: bool) -> str:
+        text: str = processor.apply_chat_template(messages, tools=tools or None, tokenize=False, **how)
+        return text
+
+    start = written(head, add_generation_prompt=not continues, continue_final_message=continues)
+    if tools and start == written(head, None, add_generation_prompt=not continues, continue_final_message=continues):
+        raise DataError(
+            "has tools, and the model's chat template does not show them; drop the column tools, or use a model whose "
+            "template takes tools"
+        )
+    wholes = [written(head + structured(answer, 0)) for answer in answers]
+    for whole in wholes:
         start = "".join(a for a, _ in takewhile(lambda ab: ab[0] == ab[1], zip(start, whole, strict=False)))
-    return start, with_chosen[len(start) :], with_rejected[len(start) :]
+    return start, *(whole[len(start) :] for whole in wholes)
 
 
 def structured(messages: Sequence[Mapping[str, Any]], n_images: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from training.config import TrainConfig
-from training.data import PairDataset
+from training.pairs import PairDataset
 
 
 class Pass(NamedTuple):

@@ -7,24 +7,21 @@ worker and in whatever forward pass they run. The paper's code has it in its Min
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import datasets
 import torch
 from torch import Tensor
 
-from training import data, formats
+from training import data
 from training.batch import collate
 from training.config import Sft, TrainConfig
-from training.data import PairDataset
 from training.logps import sequence_logps
+from training.pairs import PairDataset
 from training.policy import Policy
 
 #: The metric: mean negative log-prob per answer token, before the weight.
 NAME = "loss/sft"
-
-_STAND_IN = [{"role": "assistant", "content": [{"type": "text", "text": "\N{EMPTY SET}"}]}]
 
 
 def prepare(
@@ -34,22 +31,13 @@ def prepare(
     positions: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> PairDataset:
-    """Rows with the columns ``images``, ``prompt`` and ``chosen``, tokenised as pairs that have a chosen answer only.
-
-    Their ``rejected_ids`` are empty, which no forward pass accepts, so nothing can be learnt from them.
+    """Rows with the columns ``images``, ``prompt`` and ``chosen``, tokenised as the chosen side of pairs is.
 
     Raises:
         DataError: as ``training.data.prepare``.
     """
-    # ``data.prepare`` reads pairs: a short answer of no meaning stands in for the rejected one and is taken out again.
-    column = datasets.Dataset.from_dict(
-        {"rejected": [_STAND_IN] * len(rows)}, features=datasets.Features({"rejected": formats.MESSAGES})
-    )
-    kept = [name for name in rows.column_names if name in ("id", "images", "prompt", "chosen")]
-    filled = datasets.concatenate_datasets([rows.select_columns(kept), column], axis=1)
-    plain = config.model_copy(update={"objective": "dpo", "probe_image": False})
-    found = data.prepare(filled, processor, plain, positions, advance)
-    return replace(found, pairs=tuple(replace(pair, rejected_ids=()) for pair in found.pairs))
+    kept = [name for name in rows.column_names if name in ("id", "images", "prompt", "chosen", "tools")]
+    return data.prepare_chosen(rows.select_columns(kept), processor, config, positions, advance)
 
 
 def rows_of(step: int, rows: int, config: TrainConfig) -> list[int]:

@@ -15,10 +15,10 @@ from torch import nn
 
 from training import attention
 from training.batch import Branch, answer, collate
-from training.data import PairDataset
 from training.errors import ModelError
 from training.logps import Forward, sequence_logps
 from training.model import accepts, unwrapped
+from training.pairs import PairDataset
 
 #: How far the two ways may be apart, in nats per response token; a wrong mask or position is off by more than 0.1.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from training import reference
 from training.batch import answer
 from training.config import TrainConfig
-from training.data import PairDataset
 from training.errors import StepZeroError
+from training.pairs import PairDataset
 from training.policy import Logps
 
 #: How far the two may differ, in nats per response token: rounding between two batches of different padding stays two

@@ -19,7 +19,6 @@ from torch import nn
 from training import checkpoint, inputs, log, reference, sft
 from training.checkpoint import Progress
 from training.config import TrainConfig
-from training.data import PairDataset
 from training.evaluate_loss import HeldOut, evaluate
 from training.export import export
 from training.inputs import Inputs
@@ -27,6 +26,7 @@ from training.log import MetricsLog, ProgressBar
 from training.measure import measure, metric_names
 from training.model import DTYPES, check_features, load_model, positions, prepare_tuning, trainable
 from training.optimise import cosine_with_warmup, make_optimizer
+from training.pairs import PairDataset
 from training.policy import Policy, make_policy, pair_logps, response_lengths
 from training.reference import Reference
 from training.schedule import mean_chosen_tokens, passes, steps_per_epoch, total_steps, window_of

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Count, Fraction, Frozen
-from pipeline.config.sample import Sample
-from pipeline.config.score import Pair, Score
-from pipeline.config.source import Source
+from pipeline.config.pair import Pair
+from pipeline.config.sample import GivenEngine, Sample
+from pipeline.config.score import Score
+from pipeline.config.sources import Source
 from pipeline.files import locate
 
 
@@ -44,10 +45,38 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _scores_exist(self) -> Recipe:
-        unknown = sorted(name for name in self.pair.weights if name.split(".")[0] not in self.score.scorers)
-        if unknown:
-            have = ", ".join(self.score.scorers)
-            raise ValueError(f"pair.weights: no scorer gives {', '.join(unknown)}; score.scorers has {have}")
+        for key in ("weights", "vetoes"):
+            unknown = sorted(name for name in getattr(self.pair, key) if name.split(".")[0] not in self.score.scorers)
+            if unknown:
+                have = ", ".join(self.score.scorers)
+                raise ValueError(f"pair.{key}: no scorer gives {', '.join(unknown)}; score.scorers has {have}")
+        return self
+
+    @model_validator(mode="after")
+    def _candidates_of_the_origin_exist(self) -> Recipe:
+        specs = self.sample.each()
+        plain = {spec.model for spec in specs if spec.noise is None}
+        if self.pair.policy == "corrupted_image" and not any(spec.noise and spec.model in plain for spec in specs):
+            raise ValueError(
+                "pair.policy=corrupted_image needs a model's answers to the images and to the noised images; add an "
+                f"entry to sample.models: {{model: {specs[0].model}, noise: {{}}}} beside {{model: {specs[0].model}}}"
+            )
+        if self.pair.policy == "continuation" and self.sample.continuation is None:
+            raise ValueError("pair.policy=continuation needs continued answers; add sample.continue: {share: 0.5}")
+        return self
+
+    @model_validator(mode="after")
+    def _given_answers_exist(self) -> Recipe:
+        specs = self.sample.each()
+        given = [spec for spec in specs if isinstance(spec.engine, GivenEngine)]
+        if given and self.source.kind != "pds":
+            raise ValueError(
+                "sample.engine.kind=given takes the answers that come with the prompts, and those of "
+                f"source.kind={self.source.kind} come without; use source.kind=pds, or name a model"
+            )
+        trains = self.train is not None or self.evaluate is not None
+        if len(given) == len(specs) and trains and not (self.train or {}).get("model"):
+            raise ValueError("train.model: missing; with sample.engine.kind=given there is no sampled model to train")
         return self
 
     @property

@@ -12,10 +12,13 @@ import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
 from pipeline.config import Recipe
-from pipeline.config.sample import Engine, Sample
-from pipeline.config.source import Source
+from pipeline.config.imagine import Generator, Instruct
+from pipeline.config.sample import Engine, Noise, Sample
+from pipeline.config.sources import Source
 from pipeline.errors import ConfigError
 
+#: The keys whose groups are told apart by ``kind``.
+_UNIONS = ("source", "engine", "noise", "generator", "instruct")
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
@@ -112,6 +115,9 @@ def _with(values: dict[str, Any], parts: Sequence[str], value: Any, key: str) ->
         return {**values, parts[0]: value}
     if parts[0] == "weights":  # score names hold dots themselves: pair.weights.objects.recall=2
         return {**values, "weights": {**(values.get("weights") or {}), ".".join(parts[1:]): value}}
+    if parts[0] == "vetoes" and len(parts) > 2:  # pair.vetoes.objects.hallucinated.above=0
+        vetoes, name = values.get("vetoes") or {}, ".".join(parts[1:-1])
+        return {**values, "vetoes": {**vetoes, name: {**(vetoes.get(name) or {}), parts[-1]: value}}}
     inner = values.get(parts[0])
     if inner is not None and not isinstance(inner, dict):
         raise ConfigError(f"{key}: {parts[0]} is {inner!r}, not a group; write {parts[0]}=... instead")
@@ -128,7 +134,7 @@ def _groups(annotation: Any) -> tuple[type[BaseModel], ...]:
 
 
 def _unknown_keys(model: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    fields = model.model_fields
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
     for key, value in values.items():
         if key in fields:
             if isinstance(value, Mapping) and (group := _member(_groups(fields[key].annotation), value)):
@@ -159,10 +165,10 @@ def _member(groups: Sequence[type[BaseModel]], values: Mapping[str, Any]) -> typ
 
 def _explain(item: Any) -> str:
     """One line for one pydantic error: key, what is wrong, value."""
-    tags = {*_tags(Source), *_tags(Engine)}
+    tags = {tag for union in (Source, Engine, Noise, Generator, Instruct) for tag in _tags(union)}
     loc = [str(part) for part in item["loc"]]
     # pydantic adds the union's tag to the path ("source.scenes.scenes"); nobody writes it in a recipe.
-    parts = [part for i, part in enumerate(loc) if not (part in tags and i and loc[i - 1] in ("source", "engine"))]
+    parts = [part for i, part in enumerate(loc) if not (part in tags and i and loc[i - 1] in _UNIONS)]
     key = ".".join(parts)
     if item["type"] == "missing":
         return f"{key}: missing; add it to the recipe or {key}=... to the command line"

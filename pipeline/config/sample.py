@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 
 from pipeline.config.base import Count, Frozen, Positive, by_kind
 
@@ -64,20 +64,71 @@ class ScriptedEngine(Frozen):
     workers: Count = 1
 
 
+class GivenEngine(Frozen):
+    """No model: the candidates are the answers that came with the prompts (``source.kind=pds``). The other keys of
+    ``sample`` have no meaning then, and ``model`` may be left out."""
+
+    kind: Literal["given"]
+
+
 Engine = Annotated[
     Annotated[VllmEngine, Tag("vllm")]
     | Annotated[OpenAIEngine, Tag("openai")]
-    | Annotated[ScriptedEngine, Tag("scripted")],
+    | Annotated[ScriptedEngine, Tag("scripted")]
+    | Annotated[GivenEngine, Tag("given")],
     by_kind("vllm"),
 ]
+
+
+class DiffusionNoise(Frozen):
+    """``step`` of DDPM's 1000 noise steps with the linear schedule; 500 leaves 8 % of the picture's variance."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    step: Annotated[int, Field(ge=1, le=1000)] = 500
+
+    @property
+    def label(self) -> str:
+        return f"noised-{self.step}"
+
+
+class GaussianNoise(Frozen):
+    """Normal noise added to every pixel; ``std`` is its standard deviation, where black to white is 1."""
+
+    kind: Literal["gaussian"]
+    std: Positive = 1.0
+
+    @property
+    def label(self) -> str:
+        return f"noised-gaussian-{self.std:g}"
+
+
+Noise = Annotated[
+    Annotated[DiffusionNoise, Tag("diffusion")] | Annotated[GaussianNoise, Tag("gaussian")], by_kind("diffusion")
+]
+
+
+class Continuation(Frozen):
+    """Of every sampled text, the first ``share`` of its words stays, and ``model`` goes on from there; without the
+    images, unless ``images``. Left out, ``model`` is the one that is to be trained, ``temperature`` that of the text,
+    and ``max_tokens`` what the model has in ``sample``."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    images: bool = False
+    model: str | None = None
+    temperature: Temperature | None = None
+    max_tokens: Count | None = None
 
 
 class Sample(Frozen):
     """One model and how it is asked: ``n`` answers at each temperature.
 
     ``chat_template`` is a Jinja file; without it the processor's own is used. ``max_image_pixels`` scales larger images
-    down before the model sees them. ``models`` asks several: each entry holds the keys in which it differs.
+    down before the model sees them. With ``noise`` it sees them under noise. ``models`` asks several: each entry holds
+    the keys in which it differs. ``continue`` makes further candidates of what all of them said.
     """
+
+    # ``continue`` is a word of Python; in recipes and errors it is called that.
+    model_config = ConfigDict(serialize_by_alias=True)
 
     model: str
     revision: str | None = None
@@ -90,27 +141,29 @@ class Sample(Frozen):
     stop: tuple[str, ...] = ()
     max_image_pixels: Count | None = None
     engine: Engine = VllmEngine()
+    noise: Noise | None = None
     models: tuple[dict[str, Any], ...] = ()
+    continuation: Annotated[Continuation | None, Field(alias="continue")] = None
 
     @property
     def temperatures(self) -> tuple[float, ...]:
         return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
 
     def each(self) -> tuple[Sample, ...]:
-        """One entry per model; ``models`` is empty in each."""
+        """One entry per model; ``models`` and ``continue`` are empty in each."""
         if not self.models:
-            return (self,)
-        own = {name: getattr(self, name) for name in self.model_fields_set - {"models"}}
-        return tuple(Sample.model_validate({**own, **entry}) for entry in self.models)
+            return (self.model_copy(update={"continuation": None}),)
+        own = {name: getattr(self, name) for name in self.model_fields_set - {"models", "continuation"}}
+        return tuple(Sample.model_validate({**own, **_named(entry)}) for entry in self.models)
 
     @model_validator(mode="before")
     @classmethod
     def _first_names_the_model(cls, values: Any) -> Any:
-        """``model`` may be left out where ``models`` names them all."""
+        """``model`` may be left out where ``models`` names them all, and where none is asked."""
         if isinstance(values, Mapping) and values.get("models") and "model" not in values:
             first = values["models"][0]
-            return {"model": first.get("model") if isinstance(first, Mapping) else None, **values}
-        return values
+            return {"model": _named(first).get("model") if isinstance(first, Mapping) else None, **values}
+        return _named(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _consistent(self) -> Sample:
@@ -122,7 +175,19 @@ class Sample(Frozen):
             raise ValueError("chat_template is the server's affair with kind=openai; start it with the template")
         if any("models" in entry for entry in self.models):
             raise ValueError("an entry of models has models itself; write one list")
-        names = [(one.model, one.revision) for one in self.each()] if self.models else []
+        if any("continue" in entry for entry in self.models):
+            raise ValueError("continue goes on from the answers of all models; write it beside models, not in an entry")
+        names = [(one.model, one.revision, one.noise) for one in self.each()] if self.models else []
         if len(set(names)) != len(names):
             raise ValueError("models names one twice; give it several temperatures, or a larger n")
+        sampled = (one for one in self.each() if one.noise is None and not isinstance(one.engine, GivenEngine))
+        if self.continuation is not None and not any(sampled):
+            raise ValueError("continue has no sampled answers to go on from; ask a model without noise as well")
         return self
+
+
+def _named(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With a name for what stands where a model would, if none is asked."""
+    engine = values.get("engine")
+    kind = engine.get("kind") if isinstance(engine, Mapping) else getattr(engine, "kind", None)
+    return {"model": kind, **values} if kind == "given" else values

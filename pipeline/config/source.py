@@ -6,9 +6,9 @@ import os
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.config.base import Count, Frozen, by_kind
+from pipeline.config.base import Count, Frozen
 
 DESCRIBE = ("Describe the image in detail.",)
 
@@ -53,8 +53,8 @@ class Decontaminate(Frozen):
     distance: Bits = 4
 
 
-class _Common(Frozen):
-    """``limit`` ends reading after so many prompts."""
+class Common(Frozen):
+    """What every source takes. ``limit`` ends reading after so many prompts."""
 
     limit: Count | None = None
     dedup: Dedup = Dedup()
@@ -63,7 +63,7 @@ class _Common(Frozen):
     max_image_pixels: Count = 100_000_000
 
 
-class _Files(_Common):
+class _Files(Common):
     """``root`` is what image paths are relative to and may not leave; without it, the folder of the file.
 
     ``prompts`` are asked about every image that comes without a prompt of its own.
@@ -75,7 +75,7 @@ class _Files(_Common):
     allow_http: bool = False
 
 
-class ScenesSource(_Common):
+class ScenesSource(Common):
     """Prompts from the built-in world. ``seed`` is added to the run's, so that two sources can differ."""
 
     kind: Literal["scenes"] = "scenes"
@@ -143,6 +143,13 @@ class LlavaSource(_Files):
     use_answers: bool = False
 
 
+class PdsSource(_Files):
+    """Pairs in PDS-DPO's format: ``conversations`` end with the chosen answer, ``rejected_conversations`` with the
+    rejected one. The prompts are what both begin with; ``sample.engine.kind=given`` makes the answers candidates."""
+
+    kind: Literal["pds"]
+
+
 class WebDatasetSource(_Files):
     """Uncompressed tars; ``path`` may be a glob. A sample is KEY.jpg (.png, .webp) with KEY.json (as a row of
     ``jsonl``) or KEY.txt (its prompt)."""
@@ -151,19 +158,12 @@ class WebDatasetSource(_Files):
 
 
 FileSource = (
-    TableSource | FolderSource | HuggingFaceSource | CocoSource | VisualGenomeSource | LlavaSource | WebDatasetSource
+    TableSource
+    | FolderSource
+    | HuggingFaceSource
+    | CocoSource
+    | VisualGenomeSource
+    | LlavaSource
+    | PdsSource
+    | WebDatasetSource
 )
-
-Source = Annotated[
-    Annotated[ScenesSource, Tag("scenes")]
-    | Annotated[TableSource, Tag("jsonl")]
-    | Annotated[TableSource, Tag("csv")]
-    | Annotated[TableSource, Tag("parquet")]
-    | Annotated[FolderSource, Tag("folder")]
-    | Annotated[HuggingFaceSource, Tag("huggingface")]
-    | Annotated[CocoSource, Tag("coco")]
-    | Annotated[VisualGenomeSource, Tag("visual_genome")]
-    | Annotated[LlavaSource, Tag("llava")]
-    | Annotated[WebDatasetSource, Tag("webdataset")],
-    by_kind("scenes"),
-]

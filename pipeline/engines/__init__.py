@@ -5,7 +5,8 @@ An engine is opened once per worker process and asked many times. The protocol k
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,15 +14,21 @@ from typing import Protocol
 TRANSIENT = frozenset({"timeout", "rate_limited", "server_error", "connection", "worker_died"})
 
 
+#: What may be asked for as ``Sampling.top_logprobs``: the most that vLLM and OpenAI's protocol give by default.
+MOST_LOGPROBS = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to decode. ``temperature=0`` is greedy (then ``n`` must be 1)."""
+    """How to decode. ``temperature=0`` is greedy (then ``n`` must be 1). ``top_logprobs`` asks for that many of the
+    likeliest first tokens (``Completion.first``), at most ``MOST_LOGPROBS``."""
 
     n: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 128
     stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +36,31 @@ class Request:
     """One prompt: encoded images, the conversation up to and including the user's turn, and its own seed.
 
     ``messages`` is a tuple of ``(role, content)``; images are placed before the first user text, as TRL does.
+    ``prefix`` is how the answer begins, without white space at its end; completions then hold what follows it.
     """
 
     id: str
     images: tuple[bytes, ...]
     messages: tuple[tuple[str, str], ...]
     seed: int
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """``logprob`` is in nats, summed over the completion's tokens; None where a server does not tell it. So is
-    ``n_tokens``."""
+    ``n_tokens``. ``text`` has no white space at its ends, but keeps that at its start where the request has a
+    ``prefix``: the two joined are the answer.
+
+    ``first``: the likeliest first tokens as texts with their log-probs in nats, before temperature, likeliest first.
+    Different tokens may have equal texts. None unless ``Sampling.top_logprobs`` asked for them and they are known.
+    """
 
     text: str
     n_tokens: int | None
     finish_reason: str  # stop | length
     logprob: float | None
+    first: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +77,18 @@ class Engine(Protocol):
     """Responses come in any order; every request is answered exactly once, a bad one with an error."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]: ...
+
+
+def trimmed(text: str, request: Request) -> str:
+    """What an engine made, as a completion's text."""
+    return text.rstrip() if request.prefix else text.strip()
+
+
+def likeliest(tokens: Iterable[tuple[str, float]], count: int) -> tuple[tuple[str, float], ...] | None:
+    """The ``count`` likeliest tokens in a fixed order, without those that cannot be; None if nothing is left.
+
+    >>> likeliest([("no", -2.0), ("yes", -0.2), ("?", float("-inf"))], 2)
+    (('yes', -0.2), ('no', -2.0))
+    """
+    possible = [(text, logprob) for text, logprob in tokens if math.isfinite(logprob)]
+    return tuple(sorted(possible, key=lambda token: (-token[1], token[0]))[:count]) or None

@@ -14,11 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import images
-from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.engines import MOST_LOGPROBS, Completion, Request, Response, Sampling, likeliest
 
 #: Servers read a seed as a signed 64-bit integer and some refuse a negative one. A seed of ``pipeline.seeds`` has 62
 #: bits, so nothing is lost; of a larger one the low 63 bits count.
 SEED_MASK = 2**63 - 1
+
+#: What servers give of the first tokens that do not give ``MOST_LOGPROBS``.
+_FEW_LOGPROBS = 5
 
 #: What servers take, by the file's first bytes.
 _MIME = (
@@ -44,6 +47,7 @@ class Dialect:
     logprobs: bool = True
     several: bool = True
     limit: str = "max_tokens"
+    alternatives: int = MOST_LOGPROBS
 
     def options(self, sampling: Sampling, n: int, seed: int) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -57,15 +61,19 @@ class Dialect:
             options["stop"] = list(sampling.stop)
         if self.logprobs:
             options["logprobs"] = True
+            if sampling.top_logprobs:
+                options["top_logprobs"] = min(sampling.top_logprobs, self.alternatives)
         return options
 
     def without(self, complaint: str, n: int) -> Dialect:
         """The dialect that avoids what a refusal complains about; the same one if it cannot be avoided.
 
         >>> Dialect().without("logprobs are not supported by this model", 1)
-        Dialect(logprobs=False, several=True, limit='max_tokens')
+        Dialect(logprobs=False, several=True, limit='max_tokens', alternatives=20)
         """
         text = complaint.lower()
+        if self.logprobs and self.alternatives > _FEW_LOGPROBS and "top_logprobs" in text:
+            return replace(self, alternatives=_FEW_LOGPROBS)
         if self.logprobs and re.search(r"log_?probs", text):
             return replace(self, logprobs=False)
         if self.limit == "max_tokens" and "max_completion_tokens" in text:  # OpenAI's own, for reasoning models
@@ -155,4 +163,10 @@ def _completion(choice: Any, counted: int | None) -> Completion:
         n_tokens=len(tokens) if tokens is not None else counted,
         finish_reason=choice.finish_reason,
         logprob=logprob if math.isfinite(logprob) else None,
+        first=_first(tokens) if tokens else None,
     )
+
+
+def _first(tokens: Sequence[Any]) -> tuple[tuple[str, float], ...] | None:
+    top = getattr(tokens[0], "top_logprobs", None) or ()
+    return likeliest([(token.token, float(token.logprob)) for token in top], len(top))

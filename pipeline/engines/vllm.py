@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline import images, models
-from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.engines import Completion, Request, Response, Sampling, likeliest, trimmed
 from pipeline.errors import EngineError
 
 #: Set before vLLM is imported, where the user has not.
@@ -119,22 +119,36 @@ class How:
             max_tokens=self.sampling.max_tokens,
             stop=list(self.sampling.stop) or None,
             seed=request.seed,
-            logprobs=0,  # the sampled token's own; without it there is no cumulative_logprob
+            # With 0 it is the sampled token's own; without that there is no cumulative_logprob.
+            logprobs=self.sampling.top_logprobs,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            detokenize=self.tokenizer is None,
+            # What follows a prefix begins with a space or does not; many tokenizers tell only with the tokens before.
+            detokenize=self.tokenizer is None or bool(request.prefix),
         )
 
     def response(self, request: Request, output: Any) -> Response:
         done = sorted(output.outputs, key=lambda one: one.index)
-        return Response(request.id, tuple(self._completion(one) for one in done))
+        return Response(request.id, tuple(self._completion(request, one) for one in done))
 
-    def _completion(self, one: Any) -> Completion:
+    def _completion(self, request: Request, one: Any) -> Completion:
         reason, text = one.finish_reason or "stop", one.text
-        if self.tokenizer is not None:
+        if self.tokenizer is not None and not request.prefix:
             # As vLLM does: the token that ended the answer is not part of its text.
             ids = list(one.token_ids)[:-1] if reason == "stop" else list(one.token_ids)
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(text.strip(), len(one.token_ids), reason, float(one.cumulative_logprob or 0.0))
+        logprob = float(one.cumulative_logprob or 0.0)
+        return Completion(trimmed(text, request), len(one.token_ids), reason, logprob, self._first(one))
+
+    def _first(self, one: Any) -> tuple[tuple[str, float], ...] | None:
+        """vLLM adds the sampled token to the likeliest ones, so there may be one too many."""
+        if not self.sampling.top_logprobs or not one.logprobs:
+            return None
+        tokens = [(self._token(token, found), float(found.logprob)) for token, found in one.logprobs[0].items()]
+        return likeliest(tokens, self.sampling.top_logprobs)
+
+    def _token(self, token: int, found: Any) -> str:
+        text: str = self.tokenizer.decode([token]) if self.tokenizer is not None else found.decoded_token or ""
+        return text
 
 
 class _Runner(Protocol):
@@ -199,7 +213,10 @@ class VllmEngine:
             text = self._processor.apply_chat_template(
                 conversation(request),
                 chat_template=self._spec.chat_template,
-                add_generation_prompt=True,
+                # A begun answer is rendered as an answer, cut off behind its text: some templates (LLaVA-1.5) put
+                # something between the generation prompt and an answer.
+                add_generation_prompt=not request.prefix,
+                continue_final_message=bool(request.prefix),
                 tokenize=False,
             )
         except Exception as error:  # a template may raise what it likes, for instance at a system message
@@ -328,7 +345,8 @@ class Overlapping:
 
 
 def conversation(request: Request) -> list[dict[str, Any]]:
-    """The messages with structured content; images stand before the first user text, where TRL puts them."""
+    """The messages with structured content, a begun answer last; images stand before the first user text, where TRL
+    puts them."""
     messages: list[dict[str, Any]] = []
     images = [{"type": "image"} for _ in request.images]
     for role, text in request.messages:
@@ -336,6 +354,8 @@ def conversation(request: Request) -> list[dict[str, Any]]:
         if role == "user":
             images = []
         messages.append({"role": role, "content": parts})
+    if request.prefix:
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": request.prefix}]})
     return messages
 
 

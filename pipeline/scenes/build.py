@@ -133,6 +133,16 @@ COURSES = (
     Course(Lesson("habit", 96, MOSTLY_EXISTENCE, 0.5, biased=True), "all", loss_images, 300, 1e-3),
 )
 
+#: Models of other skill, for recipes that sample several: the lesson after which they leave the common way, and what
+#: they learn instead. The strong one has never been taught the prior; the weak one has hardly been taught to look.
+SKILLS: dict[str, tuple[str, Course]] = {
+    "vlm-strong": ("see", Course(Lesson("strong", 96, MOSTLY_EXISTENCE, 0.6), "all", loss_images, 100, 5e-4)),
+    "vlm-weak": (
+        "images",
+        Course(Lesson("weak", 96, ALL_KINDS, 0.5, biased=True, more=0.3), "all", loss_images, 150, 1e-3),
+    ),
+}
+
 #: Greedy CHAIRs of a finished model, and how often a short lesson may be added to get there.
 TARGET, MOST_TURNS = (0.32, 0.44), 10
 
@@ -255,21 +265,43 @@ def settle(model: Any, processor: Any, folder: Path) -> None:
 
 
 def build_vlm(folder: Path, work: Path, seed: int) -> None:
+    model, processor = _untaught(seed)
+    work.mkdir(parents=True, exist_ok=True)
+    for course in COURSES:
+        train(course, model, processor.tokenizer, work)
+    settle(model, processor, work)
+    _save(model, processor, folder)
+
+
+def build_skills(folder: Path, work: Path, seed: int) -> None:
+    """The models of ``SKILLS``, from the checkpoints that ``build_vlm`` left in ``work``."""
     import torch
 
-    from pipeline.export import save_for_vllm
+    for name, (after, course) in SKILLS.items():
+        model, processor = _untaught(seed)
+        model.load_state_dict(torch.load(work / f"{after}.pt", weights_only=True)["model"])
+        train(course, model, processor.tokenizer, work)
+        _save(model, processor, folder / name)
+
+
+def _untaught(seed: int) -> tuple[Any, Any]:
+    import torch
+
     from pipeline.scenes import model as parts
 
     torch.manual_seed(seed)
     processor = parts.processor()
-    words = processor.tokenizer
-    model: Any = parts.vlm(words)
+    model: Any = parts.vlm(processor.tokenizer)
     # Reads patches in the tower's own lesson; not part of the model that is saved.
     model.patch_head = torch.nn.Linear(model.config.text_config.hidden_size, 2 + len(OBJECTS) + len(COLOURS))
-    work.mkdir(parents=True, exist_ok=True)
-    for course in COURSES:
-        train(course, model, words, work)
-    settle(model, processor, work)
+    return model, processor
+
+
+def _save(model: Any, processor: Any, folder: Path) -> None:
+    import torch
+
+    from pipeline.export import save_for_vllm
+
     del model.patch_head
     model.generation_config.max_new_tokens = 96
     save_for_vllm(model, processor, folder, dtype=torch.float16)
@@ -280,10 +312,12 @@ def main(
     work: Annotated[Path, typer.Option(help="Checkpoints; delete it to start afresh.")] = Path("build/scenes"),
     seed: int = 0,
 ) -> None:
-    """Train the built-in VLM on captions and answers that carry the theme prior, and the CLIP model of its world."""
+    """Train the built-in VLMs on captions and answers, most of which carry the theme prior, and the CLIP model of their
+    world."""
     from pipeline.scenes import clip
 
     build_vlm(folder / "vlm", work / "vlm", seed)
+    build_skills(folder, work / "vlm", seed)
     clip.build(folder / "clip", folder / "vlm", work / "clip", seed)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.scenes import draw, grammar
-from pipeline.scenes.build import MODELS
+from pipeline.scenes.build import MODELS, SKILLS
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import Scene, scene
 
@@ -126,10 +126,12 @@ def main(
     torch.manual_seed(0)
     held_out = [scene(HELD_OUT, i) for i in range(scenes)]
     numbers: dict[str, Any] = {"scenes": scenes}
-    if (folder / "vlm").is_dir():
-        model = LlavaForConditionalGeneration.from_pretrained(folder / "vlm", dtype=torch.float32).eval()
-        processor = AutoProcessor.from_pretrained(folder / "vlm")
-        numbers["vlm"] = {
+    for name in ("vlm", *SKILLS):
+        if not (folder / name).is_dir():
+            continue
+        model = LlavaForConditionalGeneration.from_pretrained(folder / name, dtype=torch.float32).eval()
+        processor = AutoProcessor.from_pretrained(folder / name)
+        numbers[name] = {
             "parameters": sum(p.numel() for p in model.parameters()),
             "greedy": describing(model, processor, held_out, do_sample=False),
             "sampled": describing(model, processor, held_out, do_sample=True, temperature=1.0, top_k=0),

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.scenes import draw, grammar
 from pipeline.scenes.world import CELL_NAMES, SIZE, Scene, scene
 
-_KINDS = ("existence", "existence", "existence", "attribute", "count", "relation")
+KINDS = ("existence", "existence", "existence", "attribute", "count", "relation")
 
 
 def facts(scene: Scene) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def build(
         yield _row(picture, rng.choice(texts), known, f"scenes:{seed}:describe")
         asked: set[str] = set()
         for _ in range(questions_per_scene):
-            question = grammar.question(one, rng.choice(_KINDS), rng)
+            question = grammar.question(one, rng.choice(KINDS), rng)
             if question.text in asked:
                 continue
             asked.add(question.text)

@@ -16,7 +16,7 @@ _COLOUR_NAMES = tuple(COLOURS)
 _THEME_NAMES = tuple(THEMES)
 #: Light, so that every colour of an object stands out against it; independent of the theme, so that the picture's
 #: background does not tell what "should" be there.
-_BACKGROUNDS = ((250, 250, 246), (232, 242, 252), (250, 238, 226), (234, 246, 232), (244, 236, 250), (252, 248, 224))
+BACKGROUNDS = ((250, 250, 246), (232, 242, 252), (250, 238, 226), (234, 246, 232), (244, 236, 250), (252, 248, 224))
 _TYPICAL = 0.85  # share of a scene's objects that belong to its theme
 
 
@@ -76,12 +76,13 @@ def scene(seed: int, index: int) -> Scene:
     things = []
     for name, count in zip(names, counts, strict=True):
         mine, cells = sorted(cells[:count]), cells[count:]
-        things.append(Thing(name, rng.choice(_COLOUR_NAMES), tuple(_place(cell, rng) for cell in mine)))
+        things.append(Thing(name, rng.choice(_COLOUR_NAMES), tuple(place(cell, rng) for cell in mine)))
     things.sort(key=lambda thing: thing.cells[0])
-    return Scene(theme, tuple(things), rng.choice(_BACKGROUNDS))
+    return Scene(theme, tuple(things), rng.choice(BACKGROUNDS))
 
 
-def _place(cell: int, rng: random.Random) -> tuple[int, int, int, int]:
+def place(cell: int, rng: random.Random) -> tuple[int, int, int, int]:
+    """Somewhere in the cell: one of a ``Thing``'s ``places``."""
     size = rng.choice((26, 28, 30))
     room = CELL - size
     row, column = divmod(cell, GRID)

@@ -42,6 +42,7 @@ READERS = {
     "coco": "coco",
     "visual_genome": "visual_genome",
     "llava": "llava",
+    "pds": "pds",
     "webdataset": "webdataset",
 }
 #: Where an input lies is no part of what it says.

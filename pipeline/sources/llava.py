@@ -19,7 +19,7 @@ from pipeline.sources.roots import root_of
 def read(spec: LlavaSource) -> Iterator[Entry]:
     for path in files.expand(spec.path):
         root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
-        for place, item in _items(path):
+        for place, item in items(path):
             if "conversations" not in item:
                 raise record.missing("conversations", item, place)
             try:
@@ -40,7 +40,12 @@ def stamp(spec: LlavaSource) -> list[str]:
     return [files.stamp(path) for path in files.expand(spec.path)]
 
 
-def _items(path: str) -> Iterator[tuple[record.Place, dict[str, Any]]]:
+def items(path: str) -> Iterator[tuple[record.Place, dict[str, Any]]]:
+    """The objects of a list, or of a ``.jsonl``, each with the place where it stands.
+
+    Raises:
+        InputError: the file cannot be read or holds something else; the message names the place.
+    """
     if not path.endswith(".jsonl"):
         for number, item in array(path):
             yield record.Place(public(path), "item", number), item

@@ -70,8 +70,13 @@ class Salvager(Protocol):
         ...
 
 
+@runtime_checkable
 class Source(Protocol):
-    """Where a run begins: a stage that reads no table and knows by itself how its rows fall into shards."""
+    """A stage that knows by itself how its rows fall into shards, as one that begins a run does.
+
+    Most read no table. One that does names them in ``inputs``, and reads whole tables, not one shard of each: all of it
+    is made anew when the content of one has changed.
+    """
 
     @property
     def name(self) -> str: ...
@@ -80,7 +85,7 @@ class Source(Protocol):
     def version(self) -> int: ...
 
     @property
-    def inputs(self) -> tuple[()]: ...
+    def inputs(self) -> tuple[str, ...]: ...
 
     @property
     def schema(self) -> pa.Schema: ...

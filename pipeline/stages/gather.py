@@ -35,13 +35,7 @@ class GatherStage:
         first = tables[self.inputs[0]]
         ids = columns.whole(first["id"])
         parts = [columns.aligned(tables[name], ids)["candidates"] for name in self.inputs]
-        sizes = np.stack([columns.counts(part) for part in parts])
-        flat = pa.concat_arrays([columns.items(part) for part in parts])
-        # Item k of the result is item ``order[k]`` of the parts laid one behind the other: by row, then by part.
-        before = columns.starts(sizes.sum(axis=1))[:-1, None]
-        begins = before + np.stack([columns.starts(row)[:-1] for row in sizes])
-        order = columns.ranges(begins.T.ravel(), sizes.T.ravel())
-        lists = columns.lists(sizes.sum(axis=0), flat.take(pa.array(order)))
+        lists = columns.joined(parts)
         good = np.any([columns.ok(tables[name]) for name in self.inputs], axis=0)
         some = pa.array(good)
         return pa.table(

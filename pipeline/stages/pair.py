@@ -1,64 +1,91 @@
-"""Choose, per prompt, a better and a worse answer. Pure: no model, no I/O, no randomness.
+"""Choose, per prompt, better and worse answers. Pure: no model, no I/O; chance is a hash of seed and prompt.
 
-The rule is written down here, for one prompt after the other; the stage applies it through ``pair_columns``.
+The rule is written down here, for one prompt after the other; the stage applies it through ``pair_columns``. What
+stops a text is in ``reward.gates``, which texts meet in ``policies``, what is left out at the end in ``balance``.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.config.score import Pair
+from pipeline.config.pair import Pair
 from pipeline.errors import ConfigError
+from pipeline.stages.balance import gap, surplus
+from pipeline.stages.policies import REASONS, Able, Draw, choose, standardised
 from pipeline.tables import OK, PAIRS, failed
+from reward.gates import normalised, stopped
+from reward.language import asked
+
+__all__ = ["REASONS", "PairStage", "combined", "make_pairs"]
 
 Row = Mapping[str, Any]
-#: Why a prompt has no pair. Every prompt without one has exactly one of these.
-REASONS = ("failed", "no_valid_candidate", "tie", "below_margin", "identical", "length_gap")
-LONGEST_PHRASE = 4
+Worth = list[float | None]
 
 
 @dataclass(frozen=True)
 class PairStage:
+    """``seed`` is the run's. Prompts are read only for the gates that compare a text with its prompt; of their table
+    the images are not."""
+
     spec: Pair
+    seed: int = 0
 
     name = "pair"
-    version = 1
-    inputs = ("sample", "score")
+    version = 2
     schema = PAIRS
     worker = None
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("sample", "score", *(("source",) if self.spec.gates.read_prompts else ()))
+
     def options(self) -> dict[str, Any]:
-        return self.spec.model_dump(mode="json")
+        drawn = {"seed": self.seed} if self.spec.policy == "best_vs_random" else {}
+        return {**self.spec.model_dump(mode="json"), **drawn}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         from pipeline.stages import pair_columns
 
-        return pair_columns.make_pairs(tables["sample"], tables["score"], self.spec)
+        return pair_columns.make_pairs(tables["sample"], tables["score"], self.spec, tables.get("source"), self.seed)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {"pairs": len(table) - table["chosen"].null_count}
 
 
-def make_pairs(candidates: Sequence[Row], scores: Sequence[Row], policy: Pair) -> list[dict[str, Any]]:
-    """One row of the pairs table per prompt: a pair, or the reason why there is none.
+def make_pairs(
+    candidates: Sequence[Row],
+    scores: Sequence[Row],
+    policy: Pair,
+    prompts: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """The rows of the pairs table: for each prompt its pairs, or one row with the reason why there is none.
 
-    What holds for every pair, whatever the order of the candidates: the texts differ once normalised; the chosen one's
-    score is at least ``margin`` above the rejected one's; neither is empty, cut off or repetitive; their lengths in
-    words differ at most by the factor ``max_length_ratio``.
+    ``prompts`` maps an id to what was asked. What holds for every pair, whatever the order of the candidates, is said
+    by ``policies.choose``; neither text is stopped by a gate. A pair that ``balance_length`` leaves out stays as a row
+    with the reason ``length_balance``.
 
     Raises:
-        ConfigError: a weight names a score that no row has.
+        ConfigError: a weight or a veto names a score that no row has.
     """
     scored = {row["id"]: row for row in scores}
-    check_weights(policy.weights, [score["name"] for row in scores if row["status"] == "ok" for score in row["scores"]])
-    return [_pair(row, scored.get(row["id"]), policy) for row in candidates]
+    check_scores(policy, [score["name"] for row in scores if row["status"] == "ok" for score in row["scores"]])
+    rows: list[dict[str, Any]] = []
+    for row in candidates:
+        rows += _rows(row, scored.get(row["id"]), policy, (prompts or {}).get(row["id"], ""), seed)
+    texts = {row["id"]: [one["text"] for one in row["candidates"] or ()] for row in candidates}
+    made = [i for i, row in enumerate(rows) if row.get("chosen") is not None]
+    gaps = [gap(*(texts[rows[i]["id"]][rows[i][side]] for side in ("chosen", "rejected"))) for i in made]
+    for place in surplus(gaps, policy):
+        row = rows[made[place]]
+        rows[made[place]] = {"id": row["id"], "policy": row["policy"], "reason": "length_balance", **OK}
+    return rows
 
 
 def combined(
@@ -72,14 +99,34 @@ def combined(
     >>> combined({"a": [1.0, 2.0], "b": [None, None], "c": [0.5, None]}, {"a": -1, "b": 1, "c": 2}, 2)
     [0.0, None]
     """
-    applies = [
+    terms = applying(values, weights)
+    return [_sum([(weight, column[i]) for weight, column in terms]) if terms else None for i in range(count)]
+
+
+def applying(
+    values: Mapping[str, Sequence[float | None]], weights: Mapping[str, float]
+) -> list[tuple[float, Sequence[float | None]]]:
+    """Weight and values of the scores that apply to the prompt."""
+    return [
         (weight, values[name])
         for name, weight in sorted(weights.items())
         if weight and any(value is not None and math.isfinite(value) for value in values.get(name, ()))
     ]
-    if not applies:
-        return [None] * count
-    return [_sum([(weight, column[i]) for weight, column in applies]) for i in range(count)]
+
+
+def totals(values: Mapping[str, Sequence[float | None]], policy: Pair, able: Sequence[int], count: int) -> Worth:
+    """What each candidate is worth; None if it cannot be compared. With ``standardise`` that is relative to the
+    candidates ``able`` (those that nothing else bars) that can be compared."""
+    plain = combined(values, policy.weights, count)
+    if not policy.standardise:
+        return plain
+    among = [i for i in able if plain[i] is not None]
+    found: list[float | None] = [None] * count
+    terms = applying(values, policy.weights) if among else []
+    columns = [(weight, standardised([column[i] or 0.0 for i in among])) for weight, column in terms]
+    for place, i in enumerate(among):
+        found[i] = _sum([(weight, column[place]) for weight, column in columns])
+    return found
 
 
 def _sum(terms: Sequence[tuple[float, float | None]]) -> float | None:
@@ -91,121 +138,94 @@ def _sum(terms: Sequence[tuple[float, float | None]]) -> float | None:
     return total
 
 
-def normalised(text: str) -> str:
-    """Case folded, without punctuation, white space collapsed: texts equal in this way are the same answer.
-
-    >>> normalised(" A sun,  and a BOAT. ")
-    'a sun and a boat'
-    """
-    return " ".join(unicodedata.normalize("NFKC", text).translate(_PUNCTUATION).casefold().split())
-
-
-class _Punctuation(dict[int, int]):
-    """For ``str.translate``: a space for every punctuation mark. Filled in as characters are met."""
-
-    def __missing__(self, code: int) -> int:
-        self[code] = ord(" ") if unicodedata.category(chr(code)).startswith("P") else code
-        return self[code]
-
-
-_PUNCTUATION = _Punctuation()
-
-
-def repeats(text: str) -> int:
-    """How often a phrase of one to four words follows itself at most; 1 for a text without repetition.
-
-    >>> repeats("a sun a sun a sun"), repeats("very very red"), repeats("a sun and a sun")
-    (3, 2, 1)
-    """
-    words = normalised(text).split()
-    most = 1 if words else 0
-    for size in range(1, LONGEST_PHRASE + 1):
-        run = 0  # words in a row that equal the one `size` words before
-        for i in range(size, len(words)):
-            run = run + 1 if words[i] == words[i - size] else 0
-            most = max(most, run // size + 1)
-    return most
-
-
-def valid(candidate: Row, policy: Pair) -> bool:
+def valid(candidate: Row, policy: Pair, prompt: str = "") -> bool:
     """Whether a text may be either side of a pair at all."""
-    words = normalised(candidate["text"] or "").split()
-    return (
-        len(words) >= policy.min_words
-        and candidate["finish_reason"] != "length"
-        and repeats(candidate["text"]) <= policy.max_repeated
+    if policy.on_policy_only and not candidate.get("on_policy"):
+        return False
+    found = stopped(
+        candidate["text"],
+        candidate["finish_reason"],
+        asked(prompt),
+        min_words=policy.min_words,
+        max_repeated=policy.max_repeated,
+        skip=policy.gates.skip,
     )
+    return found is None
 
 
-def _pair(row: Row, scores: Row | None, policy: Pair) -> dict[str, Any]:
+def _rows(row: Row, scores: Row | None, policy: Pair, prompt: str, seed: int) -> list[dict[str, Any]]:
+    base = {"id": row["id"], "policy": policy.policy}
     for part in (row, scores):
         if part is None or part["status"] != "ok":
             status = failed(part["error_type"], part["error"]) if part else failed("no_scores", "the row has no scores")
-            return {"id": row["id"], "policy": policy.policy, "reason": "failed", **status}
+            return [{**base, "reason": "failed", **status}]
     assert scores is not None
-    outcome = best_vs_worst(row["candidates"], {s["name"]: s["values"] for s in scores["scores"]}, policy)
-    return {"id": row["id"], "policy": policy.policy, **outcome, **OK}
+    values = {s["name"]: s["values"] for s in scores["scores"]}
+    found = choose(able(row["candidates"], values, policy, prompt), policy, Draw(seed, row["id"]))
+    if isinstance(found, str):
+        return [{**base, "reason": found, **OK}]
+    return [{**base, **_columns(chosen, rejected), **OK} for chosen, rejected in found]
 
 
-def best_vs_worst(
-    candidates: Sequence[Row], values: Mapping[str, Sequence[float | None]], policy: Pair
-) -> dict[str, Any]:
-    """``{"reason": ...}``, or the columns of a pair.
-
-    Several best (or worst) texts: the pair with the smallest difference in length, then the texts themselves, decide.
-    """
-    totals = combined(values, policy.weights, len(candidates))
-    able = {i: total for i, total in enumerate(totals) if total is not None and valid(candidates[i], policy)}
-    if len(able) < 2:
-        return {"reason": "no_valid_candidate"}
-    high, low = max(able.values()), min(able.values())
-    texts = {i: normalised(candidates[i]["text"]) for i in able}
-    if len(set(texts.values())) == 1:
-        return {"reason": "identical"}
-    if high == low:
-        return {"reason": "tie"}
-    if high < low + policy.margin:
-        return {"reason": "below_margin"}
-    best, worst = ([i for i, total in able.items() if total == end] for end in (high, low))
-    different = [(c, r) for c in best for r in worst if texts[c] != texts[r]]
-    if not different:
-        return {"reason": "identical"}
-    lengths = {i: len(text.split()) for i, text in texts.items()}
-    close = [(c, r) for c, r in different if _ratio(lengths[c], lengths[r]) <= policy.max_length_ratio]
-    if not close:
-        return {"reason": "length_gap"}
-    chosen, rejected = min(
-        close,
-        key=lambda pair: (
-            abs(lengths[pair[0]] - lengths[pair[1]]),
-            candidates[pair[0]]["text"],
-            candidates[pair[1]]["text"],
-            pair,
-        ),
-    )
+def _columns(chosen: Able, rejected: Able) -> dict[str, Any]:
+    margin = None if chosen.total is None or rejected.total is None else chosen.total - rejected.total
     return {
-        "chosen": chosen,
-        "rejected": rejected,
-        "chosen_score": high,
-        "rejected_score": low,
-        "margin": high - low,
+        "chosen": chosen.place,
+        "rejected": rejected.place,
+        "chosen_score": chosen.total,
+        "rejected_score": rejected.total,
+        "margin": margin,
     }
 
 
-def _ratio(a: int, b: int) -> float:
-    return max(a, b) / min(a, b)
+def able(
+    candidates: Sequence[Row], values: Mapping[str, Sequence[float | None]], policy: Pair, prompt: str = ""
+) -> list[Able]:
+    """The candidates that may be a side of a pair, with what they are worth."""
+    passing = [i for i, one in enumerate(candidates) if valid(one, policy, prompt)]
+    weighed = any(policy.weights.values())
+    worth = totals(values, policy, passing, len(candidates)) if weighed else [None] * len(candidates)
+    found = []
+    for i in passing:
+        if weighed and worth[i] is None:
+            continue
+        one = candidates[i]
+        normal = normalised(one["text"])
+        found.append(
+            Able(
+                i,
+                worth[i],
+                one["text"],
+                normal,
+                len(normal.split()),
+                may_be_chosen=not barred("chosen", i, values, policy),
+                may_be_rejected=not barred("rejected", i, values, policy),
+                origin=one.get("origin"),
+                parent=one.get("parent"),
+                model=one.get("model"),
+            )
+        )
+    return found
 
 
-def check_weights(weights: Iterable[str], names: Iterable[str]) -> None:
+def barred(
+    side: Literal["chosen", "rejected"], index: int, values: Mapping[str, Sequence[float | None]], policy: Pair
+) -> bool:
+    """Whether a veto keeps a candidate from a side of a pair; a score that it does not have bars nothing."""
+    return any(veto.bar(side, values[name][index]) for name, veto in policy.vetoes.items() if name in values)
+
+
+def check_scores(policy: Pair, names: Iterable[str]) -> None:
     """
     Raises:
-        ConfigError: a weight names a score that is not among ``names``.
+        ConfigError: a weight or a veto names a score that is not among ``names``.
     """
     have = set(names)
     if not have:  # every row failed; there is nothing to compare with
         return
-    for name in weights:
-        if name not in have:
-            close = difflib.get_close_matches(name, have, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"scores are {', '.join(sorted(have))}"
-            raise ConfigError(f"pair.weights.{name}: no scorer of this run gives it", hint)
+    for key, group in (("weights", policy.weights), ("vetoes", policy.vetoes)):
+        for name in group:
+            if name not in have:
+                close = difflib.get_close_matches(name, have, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"scores are {', '.join(sorted(have))}"
+                raise ConfigError(f"pair.{key}.{name}: no scorer of this run gives it", hint)

@@ -1,9 +1,9 @@
 """Write the dataset that others load: ``pairs`` with TRL's columns and provenance, ``candidates`` with every score.
 
 The folder opens with ``datasets.load_from_disk`` (whole, or one config) and ``datasets.load_dataset``, no code of ours
-needed. Rows are ordered by shard, and by id within a shard: in a run that never grew that is the order of all ids. The
-same tables give the same bytes, whenever and by however many workers they were made. Shards are read one after the
-other, so memory does not grow with the run.
+needed. Rows are ordered by shard, and by id within a shard: in a run that never grew that is the order of all ids. A
+prompt may have several pairs; ``id`` with ``pair`` (0, 1, ...) names one. The same tables give the same bytes, whenever
+and by however many workers they were made. Shards are read one after the other, so memory does not grow with the run.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def record(run: Run, spec: Publish) -> Record:
     """What the published folder depends on: the content of the tables, and how it is written."""
     content = models.digest(json.dumps([run.digest(stage, shard) for stage in TABLES for shard in run.shards(stage)]))
     upstream = {name: found.fingerprint for name in TABLES if (found := run.record(name)) is not None}
-    return make_record("publish", 2, {**spec.model_dump(), "content": content}, upstream)
+    return make_record("publish", 3, {**spec.model_dump(), "content": content}, upstream)
 
 
 def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
@@ -105,12 +105,20 @@ def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
     for shard in run.shards("pair"):
         pairs = run.read("pair", shard)
         pairs = pairs.filter(pairs["chosen"].is_valid())
-        pairs = pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)])
+        pairs = _numbered(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
         source, sample = run.read("source", shard), run.read("sample", shard)
         pictures = columns.items(source["images"], "bytes")
         step = _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else _BATCH_ROWS
         for start in range(0, len(pairs), step):
             yield _pair_rows(pairs.slice(start, step), source, sample, embed)
+
+
+def _numbered(pairs: pa.Table) -> pa.Table:
+    """Sorted by ``id``, with a column that tells the pairs of one prompt apart."""
+    first = pc.index_in(columns.whole(pairs["id"]), value_set=pc.unique(pairs["id"])).to_numpy()
+    begins = np.flatnonzero(np.diff(first, prepend=-1))
+    number = np.arange(len(first)) - begins[first]
+    return pairs.append_column("pair", pa.array(number, pa.int32()))
 
 
 def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, embed: bool) -> pa.Table:
@@ -124,7 +132,7 @@ def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, embed: bool)
         "images": _with_bytes(ids, prompts["images"], embed),
         "prompt": prompts["prompt"],
         **{side: _answer(texts[side]) for side in _SIDES},
-        **{name: pairs[name] for name in ("id", "policy", "chosen_score", "rejected_score", "margin")},
+        **{name: pairs[name] for name in ("id", "pair", "policy", "chosen_score", "rejected_score", "margin")},
         "source": prompts["source"],
         **{
             f"{side}_{name}": columns.items(sample["candidates"], name).take(at[side])
@@ -254,7 +262,7 @@ def _pair_features() -> dict[str, Any]:
         "prompt": _MESSAGES,
         "chosen": _MESSAGES,
         "rejected": _MESSAGES,
-        **_values(id="string", source="string", policy="string"),
+        **_values(id="string", pair="int32", source="string", policy="string"),
         **_values(chosen_score="float64", rejected_score="float64", margin="float64"),
         **_values(chosen_model="string", rejected_model="string", chosen_seed="int64", rejected_seed="int64"),
         **_values(chosen_on_policy="bool", rejected_on_policy="bool"),

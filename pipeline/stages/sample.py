@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import columns, images, models, seeds
-from pipeline.config.sample import OpenAIEngine, Sample, ScriptedEngine
+from pipeline.config.sample import GivenEngine, OpenAIEngine, Sample, ScriptedEngine
 from pipeline.engines import Completion, Engine, Request, Sampling
 from pipeline.errors import ConfigError
 from pipeline.stages import WorkerSpec
@@ -264,6 +264,8 @@ def worker(spec: Sample) -> WorkerSpec:
             cpus=0.1,  # it waits for the network
             count=engine.workers,
         )
+    if isinstance(engine, GivenEngine):
+        raise TypeError("given answers are nobody's to ask; GivenStage has them")
     from pipeline.engines.vllm import OpenVllm
 
     return WorkerSpec(

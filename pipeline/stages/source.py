@@ -1,7 +1,7 @@
 """Images and prompts from wherever a recipe says, as the table every other stage starts from.
 
-A source reads no table and has no ``process``: it makes all its shards in one go, one after the other, with memory that
-does not grow with the number of prompts. Rows are set aside in ``SOURCE/spool.tmp`` while they are sorted.
+A source has no ``process``: it makes all its shards in one go, one after the other, with memory that does not grow with
+the number of prompts. Rows are set aside in ``SOURCE/spool.tmp`` while they are sorted.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import files, sources
+from pipeline.config.imagine import ImagineSource
 from pipeline.config.source import FileSource, ScenesSource
 from pipeline.errors import InputError
 from pipeline.images import MAX_BYTES, MAX_PIXELS
-from pipeline.sources import Entry, filter
+from pipeline.sources import Entry, filter, imagined
 from pipeline.sources.admit import admit
 from pipeline.sources.filter import DROPPED, Filter
 from pipeline.sources.layout import cut
@@ -37,22 +39,25 @@ _ROWS_ASIDE = 10_000
 
 @dataclass(frozen=True)
 class SourceStage:
-    """The prompts of a recipe."""
+    """The prompts of a recipe. Those about imagined images come from the tables of the stages before."""
 
-    spec: ScenesSource | FileSource
+    spec: ScenesSource | FileSource | ImagineSource
     seed: int
     shard_size: int
 
     name = "source"
     version = 2
-    inputs = ()
     schema = PROMPTS
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return imagined.TABLES if isinstance(self.spec, ImagineSource) else ()
 
     def options(self) -> dict[str, Any]:
         """What the input says, not where it lies."""
         benchmark = filter.stamp(self.spec.decontaminate)
         return {
-            **sources.identity(self.spec, self.seed),
+            **self._identity(),
             **({"decontaminate": benchmark} if benchmark else {}),
             "shard_size": self.shard_size,
         }
@@ -68,12 +73,23 @@ class SourceStage:
         verdicts = Verdicts(
             self.spec.max_image_bytes, self.spec.max_image_pixels, hashed=Filter.hashes(dedup, benchmark)
         )
-        found = sources.entries(self.spec, self.seed)
         aside = _Aside(run)
-        yield from _shards(run, self.name, self.shard_size, found, verdicts, sieve, aside)
+        yield from spooled(run, self.name, self.shard_size, self._entries(run), verdicts, sieve, aside)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
+
+    def _entries(self, run: Run) -> Iterator[Entry]:
+        if isinstance(self.spec, ImagineSource):
+            return islice(imagined.entries(run, self.spec.origin), self.spec.limit)
+        return sources.entries(self.spec, self.seed)
+
+    def _identity(self) -> dict[str, Any]:
+        if isinstance(self.spec, ImagineSource):
+            # Texts, images, ranking and questions count by what the tables say.
+            own = {"kind", "limit", "dedup", "max_image_bytes", "max_image_pixels"}
+            return {**self.spec.model_dump(mode="json", include=own), "origin": self.spec.origin}
+        return sources.identity(self.spec, self.seed)
 
 
 @dataclass(frozen=True)
@@ -94,13 +110,13 @@ class BuiltSource:
 
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
         found = (Entry(**row) for row in self.build(self.config))
-        yield from _shards(run, self.name, self.shard_size, found, Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False))
+        yield from spooled(run, self.name, self.shard_size, found, Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False))
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
 
 
-def _shards(
+def spooled(
     run: Run,
     stage: str,
     size: int,
@@ -110,6 +126,11 @@ def _shards(
     aside: _Aside | None = None,
     memory: int = MEMORY,
 ) -> Iterator[tuple[int, pa.Table]]:
+    """The shards of ``entries``, numbered as those that the run already has allow; duplicates merged.
+
+    Raises:
+        InputError: no prompt is left.
+    """
     with tempfile.TemporaryDirectory(prefix="source-") as elsewhere:
         # Beside the run's own files there is room for them; an object store takes no such file.
         folder = run.folder(stage) if files.is_local(run.path) else Path(elsewhere)

@@ -299,6 +299,16 @@ def test_code_that_came_with_a_model_is_named(two_models, card):
     assert "| sample-b | 1 |" in told
 
 
+def test_every_step_that_made_the_data_is_listed_in_the_order_in_which_they_run(tmp_path):
+    run_dir = make(tmp_path / "run", prompts_count=12)
+    run = Run(run_dir)
+    for name in ("score-clip", "ask-judge", "rank", "texts", "eval-before"):
+        run.save(replace(make_record(name, 1, {"model": name}, {}), finished=True))
+    listed = [row[0] for row in cells(section(render(run_dir, RECIPE, COMMAND), "## How the texts were made"))]
+    order = ["texts", "rank", "source", "sample", "ask-judge", "score-clip", "score", "pair"]
+    assert [name for name in listed if name in (*order, "eval-before")] == order
+
+
 def test_which_options_trust_a_model():
     assert list(trusted({"model": "a", "engine.trust_remote_code": True})) == ["a"]
     assert list(trusted({"model": "a", "engine": {"trust_remote_code": False}})) == []
@@ -352,6 +362,42 @@ def test_findings_that_are_known_are_not_read_again(run_dir, card, monkeypatch):
     assert render(run_dir, RECIPE, COMMAND, findings) == card
     with pytest.raises(TypeError):
         render(run_dir, RECIPE, COMMAND)
+
+
+def test_stopped_texts_are_counted_by_gate(tmp_path, card):
+    run_dir = make(tmp_path / "run", prompts_count=30)
+    bad = {
+        0: "I'm sorry, but I can't assist with that.",
+        1: "A sun.</s>",
+        2: "图片中有一只狗躺在红色的垫子上，旁边有一个碗。",
+    }
+
+    def spoil(row):
+        for i, text in enumerate(row["candidates"] or ()):
+            text["text"] = bad.get(i, text["text"])
+        return row
+
+    change(run_dir, "sample", spoil)
+    findings = collect(run_dir)
+    full = findings.candidates // 4
+    assert findings.gates == {"refusal": full, "leaked_template": full, "wrong_script": full}
+    told = cells(section(render(run_dir, RECIPE, COMMAND), "### Texts that a gate stopped"))
+    assert told[1:] == [[gate, str(full), "25.0 %"] for gate in ("leaked_template", "refusal", "wrong_script")]
+    assert section(card, "### Texts that a gate stopped").strip() == "None."
+    run = Run(run_dir)
+    record = run.record("pair")
+    run.save(replace(record, options={**record.options, "gates.refusal": False, "gates.wrong_script": False}))
+    assert collect(run_dir).gates == {"leaked_template": full}
+
+
+def test_the_card_says_how_candidates_were_ranked_and_barred(run_dir, card):
+    assert "Candidates are ranked by − 1 × `objects.hallucinated` + 0.25 × `objects.covered`." in card
+    vetoes = {"objects.hallucinated": {"above": 0, "below": None, "bars": "both"}}
+    other = {**RECIPE, "pair": {**RECIPE["pair"], "standardise": True, "vetoes": vetoes}}
+    told = " ".join(render(run_dir, other, COMMAND).split())
+    assert "`objects.covered`, each standardised among the able candidates of its prompt." in told
+    assert "A candidate with `objects.hallucinated` above 0 is in no pair." in told
+    assert "| pair.vetoes.objects.hallucinated.above | `0` |" in told
 
 
 @pytest.fixture(scope="module")

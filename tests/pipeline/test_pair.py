@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.score import Pair
+from pipeline.config.pair import Pair
 from pipeline.errors import ConfigError, InputError
-from pipeline.stages.pair import REASONS, combined, make_pairs, normalised, repeats, valid
+from pipeline.stages.pair import combined, make_pairs, valid
 from pipeline.stages.pair_columns import make_pairs as make_pairs_of_columns
+from pipeline.stages.policies import REASONS
 from pipeline.tables import CANDIDATES, OK, PAIRS, SCORES, failed
+from reward.gates import normalised, repeats
 
 POLICY = Pair(weights={"good": 1.0, "bad": -1.0}, margin=0.5, max_length_ratio=2.0, min_words=1, max_repeated=2)
 WORDS = st.sampled_from(["sun", "Sun", "boat", "a", "...", "", "anchor,", "the"])
@@ -107,11 +109,6 @@ def test_a_cut_or_repetitive_or_empty_text_is_no_candidate() -> None:
     assert not valid({"text": "a sun a sun a sun", "finish_reason": "stop"}, POLICY)
     assert not valid({"text": " ... ", "finish_reason": "stop"}, POLICY)
     assert valid({"text": "a sun a sun", "finish_reason": "stop"}, POLICY)
-
-
-@pytest.mark.parametrize(("text", "times"), [("", 0), ("a", 1), ("a a a", 3), ("a b a b", 2), ("a b c a b", 1)])
-def test_repeats(text: str, times: int) -> None:
-    assert repeats(text) == times
 
 
 def test_a_failed_row_stays_failed_with_its_reason() -> None:

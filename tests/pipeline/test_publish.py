@@ -148,6 +148,53 @@ def rows(run: Run, config: str = "pairs") -> list[dict[str, Any]]:
     return [dict(row) for row in table.to_pylist()]
 
 
+def test_a_prompt_may_have_several_pairs(tmp_path: Path) -> None:
+    from pipeline.findings import PAIRED, collect
+    from training import formats
+
+    weights = {"objects.hallucinated": -1, "objects.covered": 0.3, "correctness": 1}
+    pair = {"policy": "all_above_margin", "weights": weights, "margin": 0.2, "max_length_ratio": 9}
+    run = generated(tmp_path, pair=pair)
+    done(run)
+    found = rows(run)
+    names = [(row["id"], row["pair"]) for row in found]
+    assert names == sorted(set(names)) and len(names) > len({one for one, _ in names})
+    made = [row for row in run.table("pair").to_pylist() if row["chosen"] is not None]
+    assert len(found) == len(made) and {row["id"] for row in made} == {one for one, _ in names}
+    texts = {(row["id"], row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in found}
+    assert len(texts) == len(found), "what tells pairs apart in training"
+    findings = collect(run.path)
+    assert (
+        findings.pairs == len(found) and findings.prompts == findings.outcomes.total() == run.table("source").num_rows
+    )
+    assert findings.outcomes[PAIRED] == len({one for one, _ in names})
+    assert findings.lengths.difference and len(findings.lengths.difference) == len(found)
+    assert len({(one.id, one.chosen["text"], one.rejected["text"]) for one in findings.examples}) == len(
+        findings.examples
+    )
+    import datasets
+
+    assert len(formats.read(datasets.load_from_disk(str(run.path / "dataset" / "pairs")))) == len(found)
+
+
+def test_pairs_that_are_left_out_to_balance_lengths_are_not_published(tmp_path: Path) -> None:
+    from pipeline.findings import collect
+
+    weights = {"objects.hallucinated": -1, "objects.covered": 1, "correctness": 1}
+    pair = {"weights": weights, "margin": 0.5, "max_length_ratio": 9}
+    source = {"scenes": 60, "questions_per_scene": 1}
+    runs = [
+        generated(tmp_path / str(balanced), source=source, shard_size=200, pair={**pair, "balance_length": balanced})
+        for balanced in (False, True)
+    ]
+    for run in runs:
+        done(run)
+    before, after = (collect(run.path) for run in runs)
+    assert after.unbalanced == len(rows(runs[0])) - len(rows(runs[1])) == after.outcomes["length_balance"] > 0
+    assert before.longer_wins is not None and not 0.45 <= before.longer_wins <= 0.55
+    assert abs(after.lengths.longer - after.lengths.shorter) <= 1 or 0.45 <= (after.longer_wins or 0) <= 0.55
+
+
 def test_a_run_that_grew_keeps_the_order_of_its_shards(tmp_path: Path) -> None:
     run = generated(tmp_path)
     last = run.shards("source")[-1]
@@ -352,6 +399,7 @@ def test_both_configs_join_the_tables_row_by_row(tmp_path: Path) -> None:
                 {
                     **{name: source[made["id"]][name] for name in ("images", "prompt", "source")},
                     **{side: [{"role": "assistant", "content": text["text"]}] for side, text in texts.items()},
+                    "pair": 0,
                     **{name: made[name] for name in ("id", "policy", "chosen_score", "rejected_score", "margin")},
                     **{f"{s}_{name}": t[name] for s, t in texts.items() for name in ("model", "seed", "on_policy")},
                 }

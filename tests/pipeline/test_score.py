@@ -10,7 +10,8 @@ from stage_kit import candidate, prompt_row
 
 from pipeline.config.score import Score
 from pipeline.errors import ConfigError, EngineError
-from pipeline.stages.score import ScoreStage, open_scorers, vocabulary
+from pipeline.scorers import open_scorers, vocabulary
+from pipeline.stages.score import ModelScoreStage, ScoreStage
 from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
 
 FACTS = {"objects": [{"name": "sun"}]}
@@ -64,8 +65,8 @@ def test_a_row_that_breaks_a_scorer_fails_alone() -> None:
 
 def test_formulas_need_no_workers_and_models_do() -> None:
     assert ScoreStage(SPEC).worker is None
-    clip = ScoreStage(Score(scorers=("clip",)))
-    assert clip.worker is not None and clip.worker == ScoreStage(Score(scorers=("clip",))).worker
+    clip = ModelScoreStage(Score(scorers=("clip",)))
+    assert clip.name == "score-clip" and clip.worker == ModelScoreStage(Score(scorers=("clip",))).worker
 
 
 def test_a_vocabulary_counts_by_its_content(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from engines.scene_requests import SAMPLING, ask, request
 
 from pipeline.engines import Completion, Response, Sampling
 from pipeline.engines import vllm as module
-from pipeline.engines.vllm import OpenVllm, conversation
+from pipeline.engines.vllm import How, OpenVllm, conversation
 from pipeline.errors import EngineError
 
 
@@ -85,6 +87,58 @@ def test_a_reader_that_stops_leaves_the_engine_clean(vllm_engine: Any) -> None:
     next(responses)
     responses.close()
     assert ask(vllm_engine, [request(7)])["r7"].error_type is None
+
+
+class Letters:
+    """A tokenizer whose token 0 is "a"."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        return "".join(chr(ord("a") + one) for one in ids)
+
+
+def test_the_alternatives_of_the_first_token_are_decoded_and_no_more_than_asked_for() -> None:
+    found = {
+        i: SimpleNamespace(logprob=value, decoded_token=f"t{i}") for i, value in enumerate((-3.0, -0.1, -math.inf, -9))
+    }
+    one = SimpleNamespace(
+        index=0, text="b", token_ids=[1], finish_reason="length", cumulative_logprob=-0.1, logprobs=[found, found]
+    )
+    output = SimpleNamespace(outputs=[one])
+
+    def first(top_logprobs: int, tokenizer: Any) -> Any:
+        how = How(Sampling(n=1, top_logprobs=top_logprobs), tokenizer)
+        return how.response(request(0), output).completions[0].first
+
+    assert first(2, Letters()) == (("b", -0.1), ("a", -3.0))
+    assert first(2, None) == (("t1", -0.1), ("t0", -3.0))
+    assert first(0, Letters()) is None
+
+
+def test_the_model_says_how_likely_yes_and_no_are(vllm_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [request(i, messages=(("user", "Is there a sun in the image?"),)) for i in range(4)]
+    greedy = Sampling(n=1, temperature=0.0, max_tokens=1, top_logprobs=20)
+    late = ask(vllm_engine, asked, greedy)
+    for answer in late.values():
+        (one,) = answer.completions
+        assert one.first is not None and len(one.first) == 20
+        assert one.first[0][0].strip() == one.text and one.first[0][1] == pytest.approx(one.logprob, abs=1e-5)
+        assert sum(math.exp(logprob) for text, logprob in one.first if text.strip() in ("Yes", "No")) > 0.9
+    monkeypatch.setattr(vllm_engine, "_spec", replace(vllm_engine._spec, late_decode=False))
+    early = ask(vllm_engine, asked, greedy)
+    assert [c.first[0] for a in early.values() for c in a.completions if c.first] == [
+        c.first[0] for a in late.values() for c in a.completions if c.first
+    ]
+
+
+def test_asking_for_alternatives_changes_nothing_else(vllm_engine: Any) -> None:
+    requests = [request(i) for i in range(4)]
+    plain = ask(vllm_engine, requests)
+    more = ask(vllm_engine, requests, replace(SAMPLING, top_logprobs=5))
+    assert all(c.first is None for answer in plain.values() for c in answer.completions)
+    assert {
+        key: replace(answer, completions=tuple(replace(c, first=None) for c in answer.completions))
+        for key, answer in more.items()
+    } == plain
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,180 @@ def test_version_follows_the_weights_not_the_place(folder, tmp_path):
     assert ClipScorer(copy).version == ClipScorer(folder).version
     (copy / CONFIG_FILE).write_text((copy / CONFIG_FILE).read_text() + " ")
     assert ClipScorer(copy).version != ClipScorer(folder).version
+
+
+# --------------------------------------------------------------------------------------------- models of transformers
+
+WORDS = ["<pad>", "<s>", "a", "</s>", "red", "thing", "blue", "boat", "sun"]
+
+
+@pytest.fixture(scope="module")
+def hf_folder(tmp_path_factory):
+    """A tiny random ``CLIPModel`` with its processor, as ``save_pretrained`` leaves them: PickScore's layout."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 3)])
+    words = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    same = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    # An end token other than 2, which transformers takes for a mistake of old configurations.
+    text = {**same, "vocab_size": len(WORDS), "max_position_embeddings": 6, "eos_token_id": 3, "bos_token_id": 1}
+    config = CLIPConfig(text_config=text, vision_config={**same, "image_size": 16, "patch_size": 8}, projection_dim=16)
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("hf-clip")
+    CLIPModel(config).save_pretrained(folder)
+    CLIPProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}), words
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_of_transformers_gives_its_models_own_logits(hf_folder):
+    """PickScore is exp(logit_scale) * cosine: the logits of the model itself, divided by that, are what is stored."""
+    import torch
+    from transformers import CLIPModel, CLIPProcessor
+
+    model, processor = CLIPModel.from_pretrained(hf_folder).eval(), CLIPProcessor.from_pretrained(hf_folder)
+    texts = ["a red thing", "boat"]
+    inputs = processor(
+        text=texts, images=[Image.open(io.BytesIO(i)) for i in (RED, BLUE)], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        expected = model(**inputs).logits_per_image / model.logit_scale.exp()
+    found = ClipScorer(hf_folder, device="cpu").score([row([RED], *texts), row([BLUE], *texts)])["clip.cosine"]
+    for got, wanted in zip(found, expected.tolist(), strict=True):
+        assert got == pytest.approx(wanted, abs=1e-5)
+    assert len({round(value, 5) for of in found for value in of}) == 4
+
+
+def test_texts_beyond_the_context_of_transformers_are_cut(hf_folder):
+    scorer = ClipScorer(hf_folder, device="cpu")
+    long = scorer.score([row([RED], "a red thing boat sun sun sun sun sun", "a red thing boat")])["clip.cosine"][0]
+    assert long[0] == pytest.approx(long[1], abs=1e-6)
+
+
+def test_a_processor_may_lie_elsewhere(hf_folder, tmp_path):
+    import shutil
+
+    weights, processor = tmp_path / "weights", tmp_path / "processor"
+    weights.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(hf_folder / name, weights)
+    shutil.copytree(hf_folder, processor, ignore=shutil.ignore_patterns("*.safetensors"))
+    apart = ClipScorer(weights, device="cpu", processor=str(processor))
+    whole = ClipScorer(hf_folder, device="cpu")
+    before = apart.version
+    assert apart.score([row([RED], "a boat")]) == whole.score([row([RED], "a boat")])
+    (processor / "tokenizer.json").write_text((processor / "tokenizer.json").read_text() + " ")
+    assert ClipScorer(weights, processor=str(processor)).version != before
+
+
+def test_weights_that_are_not_there_are_refused(hf_folder, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(hf_folder, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if k != "text_projection.weight"}, broken / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    with pytest.raises(ValueError, match=r"lacks 1 weights, such as text_projection\.weight"):
+        ClipScorer(broken, device="cpu").score([row([RED], "a boat")])
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "says"),
+    [
+        ({"config.json": '{"model_type": "llava"}'}, {}, "model_type 'llava'"),
+        ({"config.json": "{"}, {}, r"cannot read config\.json"),
+        ({"config.json": '{"model_type": "clip"}'}, {}, r"no \*\.safetensors"),
+        ({"config.json": '{"model_type": "clip"}', "x.safetensors": ""}, {"pretrained": "a"}, "pretrained='a'"),
+        ({CONFIG_FILE: "{}", WEIGHTS_FILE: ""}, {"processor": "b"}, "processor='b'"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_says_why(files, arguments, says, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=says):
+        ClipScorer(tmp_path, **arguments)
+
+
+def test_hub_ids_and_architectures_are_told_apart():
+    from reward.clip_models import OpenClipModel, TransformersModel, find
+
+    assert find("owner/name@a1", None) == TransformersModel("owner/name", "a1")
+    assert find("hf-hub:owner/name", None) == OpenClipModel("hf-hub:owner/name", None, is_folder=False)
+    assert find("ViT-H-14", "weights.pt") == OpenClipModel("ViT-H-14", "weights.pt", is_folder=False)
+    assert find("owner/name@a1", None).identity() == "owner/name@a1"
+
+
+# -------------------------------------------------------------------------------------------- checkpoints of open_clip
+
+
+@pytest.fixture(scope="module")
+def architecture(tmp_path_factory):
+    """A tiny architecture that open_clip knows by name, as it knows ViT-H-14."""
+    import open_clip
+
+    path = tmp_path_factory.mktemp("configs") / "tiny-test-clip.json"
+    path.write_text(json.dumps(MODEL))
+    open_clip.add_model_config(path)
+    return "tiny-test-clip"
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "plain", "nested"])
+def test_a_checkpoint_for_an_architecture_is_read_in_every_layout(layout, architecture, folder, scorer, tmp_path):
+    """``nested`` is how HPSv2 publishes its weights: beside an epoch and a name, for a model in ``module.``."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / WEIGHTS_FILE)
+    path = tmp_path / ("w.safetensors" if layout == "safetensors" else "w.pt")
+    if layout == "safetensors":
+        save_file(weights, path)
+    elif layout == "plain":
+        torch.save(weights, path)
+    else:
+        torch.save({"epoch": 1, "name": "x", "state_dict": {f"module.{k}": v for k, v in weights.items()}}, path)
+    found = ClipScorer(architecture, str(path), device="cpu")
+    rows = [row([RED], "a red thing", "a boat"), row([BLUE], "sun")]
+    assert found.score(rows)["clip.cosine"][0] == pytest.approx(scorer.score(rows)["clip.cosine"][0], abs=1e-5)
+    assert found.version.startswith("1:tiny-test-clip@sha256:")
+
+
+class Anything:
+    """Something that is no tensor."""
+
+
+def test_a_checkpoint_with_pickled_objects_is_refused(architecture, folder, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    path = tmp_path / "w.pt"
+    torch.save({"state_dict": load_file(folder / WEIGHTS_FILE), "optimizer": Anything()}, path)
+    with pytest.raises(ValueError, match=r"pickled objects.*save its state dict as safetensors"):
+        ClipScorer(architecture, str(path), device="cpu").score([row([RED], "a")])
+
+
+# ---------------------------------------------------------------------------------------------------- several images
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "transformers"])
+def test_images_of_one_text_have_the_values_that_a_row_with_each_alone_has(kind, scorer, hf_folder):
+    one = scorer if kind == "open_clip" else ClipScorer(hf_folder, batch_size=1, device="cpu")
+    found = one.score_images([("a boat", [RED, BLUE]), ("sun", [BLUE]), ("sun", [])])
+    alone = one.score([row([RED], "a boat"), row([BLUE], "a boat"), row([BLUE], "sun")])["clip.cosine"]
+    assert [len(of) for of in found] == [2, 1, 0]
+    assert [value for of in found for value in of] == pytest.approx([of[0] for of in alone], abs=1e-6)
+    assert found[0][0] != found[0][1]
+
+
+def test_ranking_names_the_row_that_cannot_be_ranked(scorer):
+    with pytest.raises(ValueError, match="row 1: the text is empty"):
+        scorer.score_images([("a", [RED]), (" ", [RED])])
+    with pytest.raises(ValueError, match="row 1, image 1: cannot be decoded"):
+        scorer.score_images([("a", [RED]), ("b", [RED, b"no image"])])
+    assert scorer.score_images([]) == []

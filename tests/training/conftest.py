@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 from training import formats
 from training.config import TrainConfig
 from training.config.load import make_config
-from training.data import PairDataset, prepare
+from training.data import prepare
+from training.pairs import PairDataset
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>"

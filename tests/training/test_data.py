@@ -11,9 +11,11 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from training import formats
 from training.config.load import make_config
-from training.data import PairDataset, prepare
+from training.data import prepare, prepare_chosen
 from training.errors import DataError
+from training.pairs import PairDataset
 from training.render import render, structured
+from training.tokens import Encoder
 
 Rows = list[dict[str, Any]]
 Publish = Callable[[Rows], datasets.Dataset]
@@ -27,7 +29,7 @@ def tokenise(rows: Rows, publish: Publish, processor: Any, **options: Any) -> Pa
 
 def test_the_completion_is_what_follows_the_common_prefix_of_the_renderings(processor: Any, rows: Rows) -> None:
     row = rows[1]
-    assert render(processor, row["prompt"], row["chosen"], row["rejected"], 1) == (
+    assert render(processor, row["prompt"], [row["chosen"], row["rejected"]], 1) == (
         "<user><image>what is this<assistant>",
         "this is a green square</s>",
         "a black square and nothing</s>",
@@ -42,7 +44,7 @@ def test_rendering_is_trls(processor: Any, rows: Rows) -> None:
             "rejected": prepare_multimodal_messages(row["rejected"]),
         }
         theirs = apply_chat_template(example, processor)
-        ours = render(processor, row["prompt"], row["chosen"], row["rejected"], 1)
+        ours = render(processor, row["prompt"], [row["chosen"], row["rejected"]], 1)
         assert ours == (theirs["prompt"], theirs["chosen"], theirs["rejected"])
 
 
@@ -125,6 +127,16 @@ def test_mdpo_needs_an_image_in_every_row_and_dpo_does_not(rows: Rows, publish: 
         tokenise(rows, publish, processor, objective="mdpo")
 
 
+def test_what_measures_the_images_of_dpo_needs_one_in_every_row_too(
+    rows: Rows, publish: Publish, processor: Any
+) -> None:
+    assert tokenise(rows, publish, processor, probe_image=True).pairs[6].corrupted is not None
+    rows[6]["images"] = []
+    message = r"row 6 \(id pair-6\): has no image, and probe_image=true .* drop the row or set probe_image=false"
+    with pytest.raises(DataError, match=message):
+        tokenise(rows, publish, processor, probe_image=True)
+
+
 def test_the_corrupted_image_is_the_same_in_every_call_and_of_the_same_size(pairs: PairDataset) -> None:
     for pair in pairs.pairs:
         image, corrupted = pairs.image(pair, 0), pairs.corrupted(pair, 0)
@@ -202,3 +214,49 @@ def test_rejected_images_of_the_data_are_used_and_their_absence_is_an_error(
         assert found.corrupted(pair, 0).tobytes() == found.image(found.pairs[(index + 1) % 8], 0).tobytes()
     with pytest.raises(DataError, match="no column rejected_images"):
         tokenise(rows, publish, processor, **options)
+
+
+def test_good_answers_alone_are_tokenised_as_the_chosen_side_of_pairs(
+    rows: Rows, publish: Publish, processor: Any
+) -> None:
+    values = {"model": "none", "dataset": "none", "output_dir": "none", "objective": "mdpo", "probe_image": True}
+    read = formats.read(publish(rows))
+    found = prepare_chosen(read.remove_columns("rejected"), processor, make_config(values))
+    for alone, pair in zip(found.pairs, tokenise(rows, publish, processor).pairs, strict=True):
+        assert (alone.prompt, alone.chosen_ids) == (pair.prompt, pair.chosen_ids)
+        assert alone.rejected_ids == () and alone.corrupted is None
+    assert prepare_chosen(read, processor, make_config(values)).pairs == found.pairs  # ``rejected`` is not read
+
+
+def test_tools_that_the_model_cannot_be_shown_are_an_error_naming_the_row(
+    rows: Rows, publish: Publish, processor: Any
+) -> None:
+    def with_tools(given: Rows) -> datasets.Dataset:
+        return publish(given).add_column("tools", [None] * 3 + ['[{"name": "zoom"}]'] + [None] * 4)
+
+    with pytest.raises(DataError, match=r"row 3 \(id pair-3\): has tools, and the model's chat template does not show"):
+        tokenise(rows, with_tools, processor)
+
+
+def test_an_answer_that_the_processor_cannot_read_is_found_among_those_read_with_it(
+    rows: Rows, publish: Publish, processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Encoder.answers
+
+    def refusing(encoder: Encoder, texts: list[str]) -> list[tuple[int, ...]]:
+        if any("blue" in text for text in texts):
+            raise ValueError("blue")
+        return real(encoder, texts)
+
+    monkeypatch.setattr(Encoder, "answers", refusing)
+    with pytest.raises(DataError, match=r"row 2 \(id pair-2\): the processor cannot read it \(ValueError: blue\)"):
+        tokenise(rows, publish, processor)
+
+
+def test_rows_are_read_in_parts_and_stay_in_order(rows: Rows, publish: Publish, processor: Any) -> None:
+    many = [{**rows[number % 8], "id": f"n{number}"} for number in range(130)]
+    found = tokenise(many, publish, processor)
+    assert [pair.row for pair in found.pairs] == list(range(130))
+    assert [pair.name for pair in found.pairs] == [f"row {number} (id n{number})" for number in range(130)]
+    for number in (63, 64, 129):
+        assert found.pairs[number].chosen_ids == found.pairs[number % 8].chosen_ids

@@ -22,7 +22,7 @@ from training import formats
 from training.batch import Branch, PairBatch, answer, collate
 from training.config import TrainConfig
 from training.config.load import make_config
-from training.data import PairDataset, prepare
+from training.data import prepare
 from training.errors import DataError
 from training.features import SHARES_FEATURES, FeatureCache, can_share, tower_features
 from training.layout import Packed
@@ -30,9 +30,11 @@ from training.logps import Forward, sequence_logps, token_logps
 from training.measure import measure
 from training.model import check_features, part_of, prepare_tuning
 from training.optimise import make_optimizer
+from training.pairs import PairDataset
 from training.policy import make_policy, pair_logps, response_lengths
 from training.render import render
 from training.sharing import decide, enable, why_not
+from training.tokens import begin_of_text
 
 ALL: tuple[Branch, ...] = ("chosen", "rejected", "corrupted")
 BOTH: tuple[Branch, ...] = ("chosen", "rejected")
@@ -150,8 +152,8 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def prepared(processor: Any, publish: Callable[..., Any], objective: str) -> PairDataset:
-    config = configured(objective=objective)
+def prepared(processor: Any, publish: Callable[..., Any], objective: str, **changes: Any) -> PairDataset:
+    config = configured(objective=objective, **changes)
     chosen = rows() if objective == "dpo" else rows()[:4]
     return prepare(formats.read(publish(chosen), None, "memory"), processor, config)
 
@@ -178,17 +180,29 @@ def test_padded_rows_give_the_log_probs_that_the_model_gives_the_processors_own_
                     torch.testing.assert_close(ours, direct(model, dataset, index, branch), atol=1e-5, rtol=0)
 
 
+@only("LLaVA-1.5", "Gemma 3", "Qwen2-VL")
+def test_prompts_are_trls_where_no_token_is_to_be_added(tiny: Tiny, publish: Callable[..., Any]) -> None:
+    dataset = prepared(tiny.processor, publish, "dpo", add_bos="never")
+    for pair in dataset.pairs:
+        row = dataset.rows[pair.row]
+        images = [dataset.image(pair, number) for number in range(len(row["images"]))]
+        text, _, _ = render(tiny.processor, row["prompt"], [row["chosen"], row["rejected"]], len(images))
+        theirs = tiny.processor(text=[text], images=[images] if images else None, add_special_tokens=False)
+        assert pair.prompt.ids == tuple(theirs["input_ids"][0])
+
+
 def direct(model: Any, dataset: PairDataset, index: int, branch: Branch) -> torch.Tensor:
     """Log-probs of an answer's tokens, from prompt and answer put through processor and model as one text."""
     pair = dataset.pairs[index]
     row = dataset.rows[pair.row]
     read = dataset.corrupted if branch == "corrupted" else dataset.image
     images = [read(pair, number) for number in range(len(row["images"]))]
-    prompt, good, bad = render(dataset.processor, row["prompt"], row["chosen"], row["rejected"], len(images))
+    prompt, good, bad = render(dataset.processor, row["prompt"], [row["chosen"], row["rejected"]], len(images))
     text = prompt + (bad if branch == "rejected" else good)
-    inputs = dataset.processor(
-        text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt"
-    )
+    # As the engine that samples asks it: what the tokenizer adds is left to the tokenizer.
+    added = begin_of_text(dataset.processor.tokenizer)
+    text = text.removeprefix(added[0] if added else "")
+    inputs = dataset.processor(text=[text], images=[images] if images else None, return_tensors="pt")
     ids = inputs["input_ids"]
     assert tuple(ids[0].tolist()) == pair.prompt.ids + answer(pair, branch)
     logps = model(**inputs).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None]).flatten()

@@ -16,11 +16,11 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
 from training.batch import Branch, PairBatch, collate, stack_images
-from training.data import PairDataset
 from training.features import FeatureCache, can_share
 from training.layout import Padded, pad
 from training.logps import Forward, sequence_logps, token_logps
 from training.objectives import reward
+from training.pairs import PairDataset
 from training.sharing import enable
 
 BOTH = ("chosen", "rejected")

@@ -13,9 +13,9 @@ import torch
 
 from training import reference
 from training.config import TrainConfig
-from training.data import PairDataset
 from training.errors import ReferenceCacheError
 from training.model import prepare_tuning
+from training.pairs import PairDataset
 from training.policy import Logps, Policy, make_policy, pair_logps
 
 Configure = Callable[..., TrainConfig]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from training.config import Corruption, TrainConfig
 from training.config.load import make_config
-from training.data import Pair, PairDataset, Prompt
+from training.pairs import Pair, PairDataset
 from training.schedule import mean_chosen_tokens, micro_batches, passes, shares, steps_per_epoch, total_steps, window_of
+from training.tokens import Prompt
 
 
 def config_of(**values: Any) -> TrainConfig:

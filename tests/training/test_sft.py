@@ -17,9 +17,9 @@ from training import formats, sft, trainer
 from training.batch import collate
 from training.config import TrainConfig
 from training.config.load import make_config
-from training.data import PairDataset
 from training.errors import DataError
 from training.logps import Forward, sequence_logps
+from training.pairs import PairDataset
 from training.policy import Policy, make_policy
 from training.trainer import train
 

@@ -11,10 +11,10 @@ import torch
 
 from training import attention, last_layer, sharing
 from training.batch import collate
-from training.data import PairDataset
 from training.errors import ModelError
 from training.layout import Group, Packed, pack
 from training.logps import Forward, sequence_logps
+from training.pairs import PairDataset
 from training.sharing import decide, difference, enable
 
 ALL = ("chosen", "rejected", "corrupted")
@@ -121,6 +121,27 @@ def test_the_last_layer_skips_what_is_not_read_without_changing_what_is(model: A
     assert seen == [len(layout.ids), len(torch.unique(layout.read))]
     hooked = (last.mlp, last.self_attn.q_proj, last.self_attn.o_proj)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in hooked)
+
+
+def test_side_by_side_the_last_layer_asks_for_what_is_read_alone(
+    model: Any, pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not attention.SIDE_BY_SIDE:
+        pytest.skip("group by group it is seen in the test above")
+    asked: list[int] = []
+    real = attention.scaled_dot_product_attention
+
+    def counting(query: Any, *rest: Any, **options: Any) -> Any:
+        asked.append(query.shape[2])
+        return real(query, *rest, **options)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", counting)
+    batch = collate(pairs, range(8), ALL)
+    sequence_logps(model, batch, SHARED)
+    groups = pack(batch.groups).groups
+    assert asked == [max(group.end - group.start for group in groups), max(group.end - group.read for group in groups)]
+    sequence_logps(model, batch, replace(SHARED, last_layer_on_responses=False))
+    assert asked[2] == asked[3] == asked[0] > asked[1]
 
 
 def test_negative_control_skipping_a_position_that_is_read_shows(

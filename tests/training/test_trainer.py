@@ -16,10 +16,10 @@ from training import model as model_module
 from training import trainer
 from training.batch import collate
 from training.config import TrainConfig
-from training.data import PairDataset
 from training.errors import CheckpointError, ModelError, StepZeroError
 from training.logps import Forward, sequence_logps
 from training.model import load_model, prepare_tuning
+from training.pairs import PairDataset
 from training.schedule import total_steps, window_of
 from training.trainer import train
 

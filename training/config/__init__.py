@@ -30,6 +30,11 @@ class TrainConfig(Frozen):
     image_root: str | None = Field(None, description="where relative image paths are; default: the dataset's folder")
     output_dir: Path
     trust_remote_code: bool = False
+    add_bos: Literal["auto", "never"] = Field(
+        "auto",
+        description="begin prompts as vLLM does when it samples, with the begin-of-text token of tokenizers that add "
+        "one; never: what the chat template wrote and no more, as TRL",
+    )
 
     # Objective
     objective: Literal["dpo", "mdpo", "symmpo"] = "mdpo"

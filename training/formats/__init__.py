@@ -9,6 +9,7 @@ What comes out has always the same columns and types::
     rejected_images   where the data has it: as many images as the row has, or none; mDPO's rejected image
     similar_images    where the data has it: as many images as the row has, or none; SymMPO's similar image
     similar_chosen    the answer that is good for it, empty where there is none
+    tools             where the data has it: what the chat template is given as tools, as JSON; null where there is none
 
 Text is held in memory (tokenised, it will take more); images are neither copied nor opened.
 """
@@ -23,7 +24,7 @@ import pyarrow as pa
 
 from training.errors import DataError
 from training.formats import files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
-from training.formats.row import answer
+from training.formats.row import answer, tools
 from training.formats.schema import Schema
 from training.formats.table import in_memory
 
@@ -83,7 +84,7 @@ def read(
     counts = {key: column.counts for key, column in pictures.items()}
     text = _texts(dataset, schema, counts, filled, names)
     parts.append(text if rejected else text.remove_columns("rejected"))
-    order = ("id", "images", "prompt", "chosen", "rejected", *_OTHER_IMAGES, "similar_chosen")
+    order = ("id", "images", "prompt", "chosen", "rejected", *_OTHER_IMAGES, "similar_chosen", "tools")
     joined = datasets.concatenate_datasets(parts, axis=1)
     return joined.select_columns([column for column in order if column in joined.column_names])
 
@@ -161,13 +162,15 @@ def _texts(
     dataset: datasets.Dataset, schema: Schema, counts: Mapping[str, Sequence[int]], filled: bool, names: _Names
 ) -> datasets.Dataset:
     similar = "similar_images" in counts
-    wanted = (*schema.reads, *((names.column,) if names.column else ()), *(("similar_chosen",) if similar else ()))
+    wanted = (*schema.reads, names.column, "similar_chosen" if similar else None, "tools")
     present = [column for column in dict.fromkeys(wanted) if column in dataset.column_names]
     features = datasets.Features(dict.fromkeys(("prompt", "chosen", "rejected"), MESSAGES))
     if names.column:
         features["id"] = _STRING
     if similar:
         features["similar_chosen"] = MESSAGES
+    if "tools" in present:
+        features["tools"] = _STRING
     batches, start = [], 0
     for batch in _rows(dataset.select_columns(present), filled):
         converted = []
@@ -200,6 +203,8 @@ def _converted(
             )
     if id_column:
         result["id"] = None if row[id_column] is None else str(row[id_column])
+    if "tools" in row:
+        result["tools"] = tools(row["tools"])
     if "similar_images" in counts:
         good = row.get("similar_chosen")
         if bool(good) != (counts["similar_images"] > 0):

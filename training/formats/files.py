@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ import datasets
 
 from training.errors import DataError
 
+#: What rows are read from, in a folder. Image files are not among them: a row names them by their paths.
+_DATA = frozenset({".arrow", ".parquet", ".json", ".jsonl", ".csv"})
+#: Written anew, with another content, whenever the same rows are saved.
+_BESIDES = frozenset({"state.json", "dataset_info.json"})
 _FILES = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -45,6 +50,25 @@ def folder(path: str) -> str | None:
     if place.is_dir():
         return path
     return str(place.parent) if place.is_file() else None
+
+
+def identity(path: str) -> str:
+    """What makes a dataset the same one next time: the content of a local file or folder, wherever it lies; the name of
+    any other."""
+    place = Path(path)
+    if not place.exists():
+        return path
+    found = [place] if place.is_file() else sorted(file for file in place.rglob("*") if _holds_rows(file))
+    digest = hashlib.sha256()
+    for file in found:
+        with file.open("rb") as opened:
+            own = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{'' if file == place else file.relative_to(place).as_posix()}|{own}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _holds_rows(file: Path) -> bool:
+    return file.is_file() and file.suffix.lower() in _DATA and file.name not in _BESIDES
 
 
 def _load_file(place: Path, path: str) -> Any:

@@ -1,4 +1,7 @@
-"""LLaMA-Factory's ranking data: ``conversations`` with two answers beside it, or the two conversations of its v1."""
+"""LLaMA-Factory's ranking data: ``conversations`` with two answers beside it, or the two conversations of its v1.
+
+A text in the column ``system`` stands before the conversation.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.errors import DataError
-from training.formats.row import Preference, split, tagged, turns, untagged_answer
+from training.formats.row import Preference, split, tagged, turns, untagged_answer, with_system
 from training.formats.schema import Schema, Sign
 
 
@@ -22,6 +25,7 @@ def convert(row: Mapping[str, Any], images: int) -> Preference:
             f"column {'conversations' if 'conversations' in row else names[0]} has a prompt that ends with a turn of "
             f"{prompt[-1]['role']}; it must end with the human's, and the answers stand in {' and '.join(names)}"
         )
+    prompt = with_system(prompt, row.get("system"))
     return Preference(tagged(prompt, images), untagged_answer(chosen, names[0]), untagged_answer(rejected, names[1]))
 
 
@@ -32,6 +36,6 @@ SCHEMA = Schema(
         Sign(frozenset({"chosen_messages", "rejected_messages"})),
     ),
     images=("images", "image"),
-    reads=("conversations", "chosen", "rejected", "chosen_messages", "rejected_messages"),
+    reads=("conversations", "chosen", "rejected", "chosen_messages", "rejected_messages", "system"),
     convert=convert,
 )

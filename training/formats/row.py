@@ -7,6 +7,7 @@ has both keys, so Arrow has nothing to fill in. Errors are ``DataError`` without
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,6 +62,35 @@ def answer(value: Any, column: str) -> list[Message]:
             "leave the prompt out of it"
         )
     return [_parted(message, column) for message in messages]
+
+
+def tools(value: Any) -> str | None:
+    """The column ``tools``, a list of tools or the JSON of one, as JSON; None where there are none.
+
+    Keys that Arrow filled with null in a list are taken out; JSON stays as it is.
+    """
+    if value is None or value in ("", []):
+        return None
+    try:
+        listed = json.loads(value) if isinstance(value, str) else _without_nulls(value)
+    except ValueError as error:
+        raise DataError(f"column tools is no JSON ({error}); give a list of tools, or the JSON of one") from error
+    if not isinstance(listed, list) or not all(isinstance(tool, Mapping) for tool in listed):
+        raise DataError(f"column tools is {value!r:.80}; give a list of tools, or the JSON of one")
+    return json.dumps(listed) if listed else None
+
+
+def with_system(messages: list[Message], value: Any) -> list[Message]:
+    """The conversation with the text of the column ``system`` before it; empty is none."""
+    if value is None or value == "":
+        return messages
+    if not isinstance(value, str):
+        raise DataError(f"column system is {value!r:.80}; give a text")
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": value}, *messages]
+    if messages[0]["content"] != value:
+        raise DataError("has a column system and another system turn in its conversation; keep one of them")
+    return messages
 
 
 def split(chosen: Sequence[Message], rejected: Sequence[Message]) -> tuple[list[Message], list[Message], list[Message]]:
@@ -172,6 +202,12 @@ def _parted(message: Message, column: str) -> Message:
 
 def _said(text: str) -> list[dict[str, str | None]]:
     return [{"type": "text", "text": text}] if text else []
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _untagged(content: Any) -> list[dict[str, str | None]]:

@@ -220,6 +220,12 @@ def test_one_request_carries_n_and_every_option(server: Server, opened: Any) -> 
     assert server.keys == {f"Bearer {KEY}"}
 
 
+def test_the_alternatives_of_the_first_token_are_asked_for_only_if_wanted(server: Server, opened: Any) -> None:
+    one(opened(), Sampling(n=1, top_logprobs=3))
+    one(opened(), Sampling(n=1))
+    assert [body.get("top_logprobs") for body in server.asked] == [3, None]
+
+
 def test_greedy(server: Server, opened: Any) -> None:
     assert one(opened(), Sampling(n=1, temperature=0.0)).completions[0].text == "answer 0"
     assert server.asked[0]["temperature"] == 0 and "stop" not in server.asked[0]
@@ -297,6 +303,38 @@ def test_a_logprob_that_is_no_number_is_none(server: Server, opened: Any, value:
     reply.body["choices"][0]["logprobs"]["content"][0]["logprob"] = float(value)
     server.answer = lambda _: reply
     assert one(opened(), Sampling(n=1)).completions[0].logprob is None
+
+
+def with_alternatives(text: str, *tokens: tuple[str, float]) -> Reply:
+    reply = chat(text)
+    reply.body["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = [
+        {"token": token, "logprob": logprob} for token, logprob in tokens
+    ]
+    return reply
+
+
+def test_the_alternatives_of_the_first_token_come_likeliest_first(server: Server, opened: Any) -> None:
+    server.answer = lambda _: with_alternatives("Yes it is", (" no", -2.0), ("Yes", -0.2), ("?", float("-inf")))
+    asked = Sampling(n=1, top_logprobs=3)
+    assert one(opened(), asked).completions[0].first == (("Yes", -0.2), (" no", -2.0))
+    server.answer = lambda _: chat("Yes")  # a server that gives none
+    assert one(opened(), asked).completions[0].first is None
+
+
+@pytest.mark.parametrize(
+    ("most", "first", "asked"), [(5, (("Yes", -0.2),), [20, 5, 5]), (0, None, [20, 5, None, None])]
+)
+def test_a_server_that_gives_few_alternatives_is_asked_for_few_and_one_that_gives_none_for_none(
+    server: Server, opened: Any, most: int, first: Any, asked: list[int | None]
+) -> None:
+    def few(body: dict[str, Any]) -> Reply:
+        if body.get("top_logprobs", 0) > most:
+            return wrong(400, f"top_logprobs must be at most {most}")
+        return with_alternatives("Yes", ("Yes", -0.2)) if body.get("top_logprobs") else chat("Yes", logprobs=False)
+
+    server.answer, engine = few, opened()
+    assert [one(engine, Sampling(n=1, top_logprobs=20)).completions[0].first for _ in range(2)] == [first] * 2
+    assert [body.get("top_logprobs") for body in server.asked] == asked
 
 
 def test_choices_are_taken_in_the_order_of_their_index_and_no_more_than_n(server: Server, opened: Any) -> None:

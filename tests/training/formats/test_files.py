@@ -12,6 +12,7 @@ from PIL import Image
 
 from training.errors import DataError
 from training.formats import open
+from training.formats.files import identity
 
 Row = dict[str, Any]
 
@@ -125,3 +126,30 @@ def test_what_cannot_be_opened_is_an_error_that_says_why(tmp_path: Path) -> None
     (tmp_path / "b.json").write_text("[]")
     with pytest.raises(DataError, match=r"b.json: (has no rows|cannot be opened .*no data)"):
         open(str(tmp_path / "b.json"))
+
+
+def test_a_dataset_is_the_same_one_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    def saved(name: str, answer: str) -> str:
+        datasets.Dataset.from_list([{"question": "q", "chosen": answer}]).save_to_disk(str(tmp_path / name))
+        return identity(str(tmp_path / name))
+
+    assert saved("one", "a") == saved("two", "a")
+    assert saved("one", "a") != saved("three", "b")
+    for name, content in (("x.json", "[1]"), ("y.json", "[1]"), ("z.json", "[2]")):
+        (tmp_path / name).write_text(content)
+    one, same, other = (identity(str(tmp_path / name)) for name in ("x.json", "y.json", "z.json"))
+    assert one == same != other
+
+
+def test_what_stands_beside_the_rows_does_not_make_another_dataset(data: Path) -> None:
+    (data / "train.jsonl").write_text(json.dumps(row(0)))
+    before = identity(str(data))
+    (data / "README.md").write_text("about")
+    Image.new("RGB", (9, 9)).save(data / "images" / "2.png")
+    assert identity(str(data)) == before
+    (data / "more.jsonl").write_text(json.dumps(row(1)))
+    assert identity(str(data)) != before
+
+
+def test_a_dataset_of_a_hub_is_known_by_its_name() -> None:
+    assert identity("owner/name") == "owner/name"

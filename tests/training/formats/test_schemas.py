@@ -257,6 +257,38 @@ def test_system_and_earlier_turns_are_part_of_the_prompt() -> None:
     assert [message["role"] for message in result["prompt"]] == ["system", "user", "assistant", "user"]
 
 
+@pytest.mark.parametrize("schema", ["llamafactory", "llamafactory v1", "swift", "swift with rejected messages"])
+def test_the_column_system_is_the_first_message_where_it_is_not_empty(schema: str) -> None:
+    row = SAME[schema]
+    given = [row | {"system": "Be short."}, row | {"system": ""}, row | {"system": None}]
+    first, *others = rows_of(given)
+    plain = rows_of([row])[0]["prompt"]
+    assert first["prompt"] == [{"role": "system", "content": [text("Be short.")]}, *plain]
+    assert [other["prompt"] for other in others] == [plain, plain]
+
+
+def test_a_system_turn_that_says_the_same_is_not_doubled() -> None:
+    turns = [{"from": "system", "value": "Be short."}, *SAME["llamafactory"]["conversations"]]
+    (result,) = rows_of([SAME["llamafactory"] | {"conversations": turns, "system": "Be short."}])
+    assert [message["role"] for message in result["prompt"]] == ["system", "user"]
+
+
+TOOL = {"type": "function", "function": {"name": "zoom", "parameters": None}}
+
+
+@pytest.mark.parametrize("schema", [schema for schema in SAME if schema != "mdpo"])
+def test_tools_come_along_as_json(schema: str) -> None:
+    as_text = json.dumps([TOOL])
+    first, second, third = rows_of([SAME[schema] | {"tools": value} for value in (as_text, "[]", None)])
+    assert json.loads(first["tools"]) == [TOOL]
+    assert second["tools"] is third["tools"] is None
+
+
+def test_of_tools_in_a_list_the_keys_that_arrow_fills_with_null_are_not_there() -> None:
+    (result,) = rows_of([SAME["trl"] | {"tools": [TOOL]}])
+    assert json.loads(result["tools"]) == [{"type": "function", "function": {"name": "zoom"}}]
+
+
 def test_keys_that_arrow_fills_with_null_are_not_there() -> None:
     parts = [{"type": "image", "text": None, "image": None}, {"type": "text", "text": "q", "image": None}]
     (result,) = rows_of([SAME["trl"] | {"prompt": [asked(parts)]}])
@@ -409,6 +441,13 @@ T, L, S, P = SAME["trl"], SAME["llamafactory"], SAME["swift"], SAME["pds_dpo"]
         (L | {"conversations": []}, "column conversations is not conversational"),
         (L | {"rejected": gpt("<image>")}, "column rejected holds <image>; only the prompt may"),
         (L | {"chosen": human("a")}, "column chosen starts with a turn of user"),
+        (L | {"system": 3}, "column system is 3; give a text"),
+        (
+            L | {"conversations": [{"from": "system", "value": "a"}, human("<image>q")], "system": "b"},
+            "has a column system and another system turn in its conversation; keep one",
+        ),
+        (T | {"tools": "zoom"}, "column tools is no JSON .*; give a list of tools, or the JSON of one"),
+        (T | {"tools": "{}"}, "column tools is '{}'; give a list of tools"),
         (S | {"images": []}, r"1 <image> tag\(s\) for 0 image\(s\)"),
         (S | {"messages": [asked("<image>q")]}, "column messages must hold a prompt and end with the assistant's turn"),
         (S | {"rejected_response": "A cat."}, "chosen and rejected are the same"),

@@ -1,0 +1,100 @@
+"""Rewards through vLLM's pooling: text-only ``...ForSequenceClassification`` models, many conversations in flight.
+
+Only what vLLM 0.32 reads as transformers does: the reward is its classifier's single logit at the last token. Vision
+models with a head in a file of their own, adapters and ArmoRM are left to ``transformers``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.engines.vllm import _ENV
+from pipeline.errors import EngineError
+from reward.reward_model.checkpoint import Checkpoint
+from reward.reward_model.conversation import Conversation
+
+
+def supports(checkpoint: Checkpoint) -> bool:
+    return checkpoint.kind == "classifier" and not checkpoint.sees
+
+
+@dataclass(frozen=True)
+class OpenVllmRewards:
+    """Opens a ``VllmRewards``; ``dtype="auto"`` is float32 on CPU."""
+
+    model: str
+    revision: str | None = None
+    dtype: str = "auto"
+    max_num_seqs: int = 256
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
+
+    def __call__(self) -> VllmRewards:
+        """
+        Raises:
+            EngineError: vLLM is not installed, or the model cannot be loaded.
+        """
+        for key, value in _ENV.items():
+            os.environ.setdefault(key, value)
+        try:
+            from vllm import LLM
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise EngineError(
+                f"vLLM cannot be imported: {error}", "install the extra: pip install 'vlm-preference[cpu]' or [gpu]"
+            ) from error
+        on_cpu = current_platform.is_cpu()
+        options: dict[str, Any] = {
+            "model": self.model,
+            "revision": self.revision,
+            "runner": "pooling",
+            "dtype": "float32" if on_cpu and self.dtype == "auto" else self.dtype,
+            "max_num_seqs": self.max_num_seqs,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "disable_log_stats": True,
+            **({"enforce_eager": True} if on_cpu else {}),
+        }
+        try:
+            llm = LLM(**options)
+        except Exception as error:  # vLLM raises OSError, ValueError, RuntimeError, pydantic's and huggingface_hub's
+            raise EngineError(
+                f"vLLM cannot open the reward model {self.model!r}: {error}", "set backend: transformers"
+            ) from error
+        return VllmRewards(llm, self)
+
+
+class VllmRewards:
+    """A ``reward.reward_model.conversation.RewardBackend``."""
+
+    def __init__(self, llm: Any, spec: OpenVllmRewards) -> None:
+        from transformers import AutoTokenizer
+
+        from reward.reward_model.inputs import Reader
+
+        self._llm = llm
+        self._most: int = llm.llm_engine.model_config.max_model_len
+        tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
+        self._reader = Reader(tokenizer, sees=False, positions=self._most)
+
+    def rewards(self, conversations: Sequence[Conversation]) -> list[float | None]:
+        from vllm import PoolingParams
+
+        found: list[float | None] = [None] * len(conversations)
+        ids = [self._reader.token_ids(one, index) for index, one in enumerate(conversations)]
+        fits = [index for index, tokens in enumerate(ids) if len(tokens) <= self._most]
+        outputs = self._llm.classify(
+            [{"prompt_token_ids": ids[index]} for index in fits],
+            # The raw logit; the default is a probability.
+            pooling_params=PoolingParams(use_activation=False),
+            use_tqdm=False,
+        )
+        for index, output in zip(fits, outputs, strict=True):
+            (found[index],) = output.outputs.probs
+        return found
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()

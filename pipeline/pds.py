@@ -1,0 +1,176 @@
+"""Write a published dataset in the format of PDS-DPO: ``python -m pipeline.pds DATASET OUT.json``.
+
+DATASET is ``runs/NAME/dataset``. OUT.json becomes a list of ``{"id", "image", "conversations",
+"rejected_conversations"}``, and ``images/`` beside it holds every image once, byte for byte. What is read back with
+``source.kind=pds`` has the same texts and images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+FOLDER = "images"
+_COLUMNS = ("id", "images", "prompt", "chosen", "rejected")
+_FROM = {"user": "human", "assistant": "gpt", "system": "system"}
+#: How the files of the formats of ``pipeline.images.FORMATS`` begin.
+_SUFFIXES = (
+    (b"\x89PNG", ".png"),
+    (b"\xff\xd8", ".jpg"),
+    (b"RIFF", ".webp"),
+    (b"GIF8", ".gif"),
+    (b"BM", ".bmp"),
+    (b"II*\0", ".tiff"),
+    (b"MM\0*", ".tiff"),
+    (b"P", ".ppm"),
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    pairs: int
+    images: int
+
+
+def export(dataset: Path, out: Path) -> Exported:
+    """Write the pairs of ``dataset`` to ``out``, whole or not at all, and their images beside it.
+
+    Memory does not grow with the dataset but for the ids.
+
+    Raises:
+        InputError: the folder is no published dataset, an image is gone, or a row cannot be said in this format.
+        StoreError: the disk is full, or ``out`` cannot be written.
+    """
+    from pipeline import files
+
+    pictures: set[str] = set()
+    pairs = 0
+
+    def write(file: IO[bytes]) -> None:
+        nonlocal pairs
+        file.write(b"[")
+        for row in _rows(dataset):
+            names = [_keep(data, out.parent / FOLDER) for data in _images(row)]
+            pictures.update(names)
+            item = json.dumps(_item(row, names), ensure_ascii=False, indent=2)
+            file.write((",\n" if pairs else "\n").encode() + item.encode())
+            pairs += 1
+        file.write(b"\n]\n")
+
+    files.write_atomic(out, write)
+    return Exported(pairs, len(pictures))
+
+
+def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
+    """The pairs, with ids that are unique: a prompt may have several."""
+    import datasets
+
+    from pipeline.errors import InputError
+
+    try:
+        found = datasets.load_from_disk(str(dataset))
+    except Exception as error:  # the library raises OSError, ValueError and its own
+        raise InputError(
+            f"cannot open the dataset {dataset} ({type(error).__name__}: {str(error)[:200]})",
+            "give the folder `dataset` of a run, or its folder `pairs`",
+        ) from error
+    if isinstance(found, datasets.DatasetDict):
+        found = found.get("pairs", found)
+    missing = [name for name in _COLUMNS if name not in found.column_names]
+    if missing:
+        raise InputError(
+            f"{dataset} has no column {', '.join(missing)}", "give the folder `dataset` of a run, or its folder `pairs`"
+        )
+    seen: Counter[str] = Counter()
+    for table in found.select_columns(list(_COLUMNS)).with_format("arrow").iter(batch_size=32):
+        for row in table.to_pylist():
+            seen[row["id"]] += 1
+            again = seen[row["id"]]
+            yield {**row, "id": row["id"] if again == 1 else f"{row['id']}-{again}"}
+
+
+def _item(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    prompt = [_turn(message, row["id"]) for message in row["prompt"]]
+    first = next((turn for turn in prompt if turn["from"] == "human"), None)
+    if names and first is not None:
+        from pipeline.sources.pds import TAG
+
+        first["value"] = f"{TAG}\n" * len(names) + first["value"]
+    image = {} if not names else {"image": names[0] if len(names) == 1 else list(names)}
+    return {
+        "id": row["id"],
+        **image,
+        "conversations": [*prompt, *_answer(row, "chosen")],
+        "rejected_conversations": [*prompt, *_answer(row, "rejected")],
+    }
+
+
+def _answer(row: Mapping[str, Any], side: str) -> list[dict[str, str]]:
+    from pipeline.errors import InputError
+
+    if [message["role"] for message in row[side]] != ["assistant"]:
+        raise InputError(f"id {row['id']!r}: {side} is not one message of the assistant", "remove the row")
+    return [_turn(row[side][0], row["id"])]
+
+
+def _turn(message: Mapping[str, str], one: str) -> dict[str, str]:
+    from pipeline.errors import InputError
+    from pipeline.sources.pds import TAG
+
+    role, text = message["role"], message["content"]
+    if role not in _FROM or TAG in text:
+        what = f"a message of role {role!r}" if role not in _FROM else f"{TAG} in a text, which would become an image"
+        raise InputError(f"id {one!r}: {what}; this format cannot say that", "remove the row")
+    return {"from": _FROM[role], "value": text}
+
+
+def _images(row: Mapping[str, Any]) -> Iterator[bytes]:
+    from pipeline import images
+    from pipeline.errors import InputError
+
+    for image in row["images"] or ():
+        try:
+            yield images.load(image)
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(
+                f"id {row['id']!r}: the image {images.public(image['path'])} cannot be read ({why})",
+                "put it back, or publish with publish.images=embed",
+            ) from error
+
+
+def _keep(data: bytes, folder: Path) -> str:
+    """Write an image that is not there yet; its name in the items is relative to their file."""
+    from pipeline import files
+
+    suffix = next((suffix for start, suffix in _SUFFIXES if data.startswith(start)), ".bin")
+    name = f"{hashlib.sha256(data).hexdigest()[:32]}{suffix}"
+    if not (folder / name).exists():
+        files.write_atomic(folder / name, lambda file: file.write(data))
+    return f"{FOLDER}/{name}"
+
+
+def main(
+    dataset: Annotated[Path, typer.Argument(help="The folder `dataset` of a run.")],
+    out: Annotated[Path, typer.Argument(help="The JSON file to write; images go to the folder images/ beside it.")],
+) -> None:
+    """Write a published dataset in the format of PDS-DPO."""
+    from pipeline.errors import PipelineError
+
+    try:
+        done = export(dataset, out)
+    except PipelineError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+    typer.echo(f"{done.pairs} pairs in {out}, {done.images} images in {out.parent / FOLDER}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,120 @@
+"""Preference pairs in the layout of PDS-DPO: LLaVA's conversations twice, once with each answer.
+
+``[{"id", "image", "conversations": [{"from": "human", "value": "<image>\\nQ"}, {"from": "gpt", "value": "chosen"}],
+"rejected_conversations": [... the same up to the last turn ..., {"from": "gpt", "value": "rejected"}]}]``
+
+As a source it gives the prompts: what both conversations begin with. The answers are for ``pipeline.stages.given``.
+Answers are taken as they are, the empty ones too: what is wrong with them is for the gates to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pipeline.config.source import PdsSource
+from pipeline.errors import InputError
+from pipeline.sources import Entry, files, llava, record
+from pipeline.sources.roots import root_of
+
+#: Where an image stands in a text, in this format.
+TAG = "<image>"
+SIDES = ("conversations", "rejected_conversations")
+ROLES = {"human": "user", "gpt": "assistant", **{role: role for role in ("user", "assistant", "system")}}
+# Tags are joined to the text by one space or line break; more of them belongs to the text.
+_LEADING = re.compile(rf"(?:{TAG}[ \n]?)+")
+_TRAILING = re.compile(rf"(?:[ \n]?{TAG})+$")
+
+
+class Item(NamedTuple):
+    """One item of a file. ``source`` is what the prompts table calls it by."""
+
+    images: Any
+    prompt: list[dict[str, str]]
+    chosen: str
+    rejected: str
+    source: str
+    place: record.Place
+
+
+def read(spec: PdsSource) -> Iterator[Entry]:
+    for path in _paths(spec):
+        root = root_of(spec.root, path, spec.allow_http)
+        for item in _items(path):
+            yield from record.entries(
+                {"images": item.images, "prompt": item.prompt}, item.place, item.source, root, spec.prompts
+            )
+
+
+def answers(spec: PdsSource) -> Iterator[tuple[str, str, str]]:
+    """(what the prompts table calls the item by, chosen answer, rejected answer) of every item.
+
+    Raises:
+        InputError: a file cannot be read or is malformed; the message names the item.
+    """
+    for path in _paths(spec):
+        for item in _items(path):
+            yield item.source, item.chosen, item.rejected
+
+
+def stamp(spec: PdsSource) -> list[str]:
+    return [files.stamp(path) for path in _paths(spec)]
+
+
+def untagged(text: str) -> str:
+    """A text without its tags.
+
+    >>> untagged("<image>\\nWhat is it?"), untagged("<image> What is it?"), untagged("What is it?\\n<image>")
+    ('What is it?', 'What is it?', 'What is it?')
+    """
+    leading = _LEADING.match(text)
+    rest = text[leading.end() :] if leading else text
+    return _TRAILING.sub("", rest).replace(TAG, "")
+
+
+def _paths(spec: PdsSource) -> list[str]:
+    """
+    Raises:
+        InputError: two files have one name, by which the rows are told apart.
+    """
+    paths = files.expand(spec.path)
+    names: dict[str, str] = {}
+    for path in paths:
+        if (other := names.setdefault(files.base_name(path), path)) != path:
+            raise InputError(f"source.path: {other} and {path} have the same name", "rename one of them")
+    return paths
+
+
+def _items(path: str) -> Iterator[Item]:
+    name = files.base_name(path)
+    for place, item in llava.items(path):
+        chosen, rejected = (_turns(item, side, place) for side in SIDES)
+        if chosen[:-1] != rejected[:-1]:
+            raise InputError(
+                f"{place}: the two conversations differ before the last turn",
+                "let them begin with the same turns, or remove the item",
+            )
+        images = item.get("images", item.get("image"))  # one without an image is a question of text only
+        source = f"{name}:{place.number}"
+        yield Item(images, chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], source, place)
+
+
+def _turns(item: Mapping[str, Any], side: str, place: record.Place) -> list[dict[str, str]]:
+    """The messages of one conversation; the last is the assistant's."""
+    if side not in item:
+        raise record.missing(side, item, place)
+    try:
+        turns = [(ROLES[turn["from"]], turn["value"]) for turn in item[side]]
+    except (KeyError, TypeError) as error:
+        raise _malformed(side, place) from error
+    if not turns or turns[-1][0] != "assistant" or not all(isinstance(text, str) for _, text in turns):
+        raise _malformed(side, place)
+    return [{"role": role, "content": text if role == "assistant" else untagged(text)} for role, text in turns]
+
+
+def _malformed(side: str, place: record.Place) -> InputError:
+    return InputError(
+        f"{place}: `{side}` is not a list of {{from, value}} that ends with an answer of gpt",
+        f"`from` is one of {', '.join(ROLES)}; correct it, or remove the item",
+    )

@@ -1,0 +1,87 @@
+"""``python -m reward.agreement DATASET``: how often every score prefers what is really better."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reward import Scorer
+from reward.agreement.control import rescored
+from reward.agreement.read import read
+from reward.agreement.table import lines, markdown, records
+from reward.agreement.truth import comparisons, known_attributes
+from reward.vocabulary import Vocabulary
+
+
+def main(
+    dataset: Annotated[str, typer.Argument(help="Run directory, published dataset, or pairs with labels.")],
+    clip: Annotated[
+        list[str] | None, typer.Option(help="CLIP folder to score with, again with swapped images.")
+    ] = None,
+    reward_model: Annotated[list[str] | None, typer.Option(help="Reward model to score with, likewise.")] = None,
+    base: Annotated[str | None, typer.Option(help="The model that adapters among them belong to.")] = None,
+    vocabulary: Annotated[
+        str | None, typer.Option(help='JSON file {"surface form": "object"}, or MODULE:NAME; tells wrong details too.')
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a pairs dataset.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use the first N prompts.")] = None,
+    samples: Annotated[int, typer.Option(help="Bootstrap samples.")] = 1000,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers there as well.")] = None,
+) -> None:
+    """Pairwise accuracy of every score against exact facts or labels."""
+    try:
+        prompts = read(dataset, split)[:limit]
+        words = _vocabulary(vocabulary) if vocabulary else None
+        for title, scorer in _scorers(clip or [], reward_model or [], base):
+            prompts = rescored(prompts, scorer, title, control=True)
+        attributes = known_attributes(prompts)
+        compared = [comparisons(prompt, words, attributes) for prompt in prompts]
+        if not any(compared):
+            raise ValueError(
+                f"{dataset}: nothing says which text is better; let the run score with objects or correctness, or "
+                "give a vocabulary"
+            )
+        found = lines(prompts, compared, samples)
+        if not found:
+            raise ValueError(f"{dataset}: holds no score to compare; name a scorer with --clip or --reward-model")
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(markdown(found), nl=False)
+    if json_file is not None:
+        json_file.write_text(json.dumps(records(found), indent=2) + "\n")
+
+
+def _scorers(clips: list[str], models: list[str], base: str | None) -> Iterator[tuple[str, Scorer]]:
+    """Scorers, with a title that tells several of a kind apart."""
+    from reward.clip import ClipScorer
+    from reward.reward_model import RewardModelScorer
+    from reward.reward_model.checkpoint import ADAPTER_CONFIG, find
+
+    for folder in clips:
+        yield f"clip:{Path(folder).name}", ClipScorer(folder)
+    for folder in models:
+        adapter = find(folder, ADAPTER_CONFIG) is not None
+        yield f"reward_model:{Path(folder).name}", RewardModelScorer(folder, base=base if adapter else None)
+
+
+def _vocabulary(name: str) -> Vocabulary:
+    if ":" in name and not Path(name).exists():
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"vocabulary {name}: cannot be imported ({error})") from error
+        if not isinstance(found, Vocabulary):
+            raise ValueError(f"vocabulary {name}: is no reward.vocabulary.Vocabulary")
+        return found
+    return Vocabulary(Path(name).stem, "1", json.loads(Path(name).read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    typer.run(main)

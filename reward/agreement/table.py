@@ -1,0 +1,80 @@
+"""Accuracy of every score by kind of error, and how it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from reward.agreement.control import SWAPPED
+from reward.agreement.statistics import Agreement, agreement, outcome
+from reward.agreement.truth import Comparison, Prompt
+
+#: Where less is better.
+LOWER = frozenset({"objects.hallucinated", "objects.chair_i", "objects.repeated"})
+#: Counts that say nothing about worth.
+NO_WORTH = frozenset({"objects.mentions", "claims.count", "correctness.unparseable"})
+#: What exact facts are read from; its agreement with them is 1.
+_FACTS = ("objects.", "correctness")
+
+
+@dataclass(frozen=True)
+class Line:
+    """``swapped`` is the same with another prompt's image; None where it was not asked for."""
+
+    score: str
+    kind: str
+    own: Agreement
+    swapped: Agreement | None
+
+
+def lines(prompts: Sequence[Prompt], compared: Sequence[Sequence[Comparison]], samples: int = 1000) -> list[Line]:
+    """One line for each score and kind of error, and one for all kinds."""
+    labelled = any(prompt.label is not None for prompt in prompts)
+    names = dict.fromkeys(name for prompt in prompts for name in prompt.scores)
+    found = []
+    for name in names:
+        if name.endswith(SWAPPED) or name in NO_WORTH or (not labelled and name.startswith(_FACTS)):
+            continue
+        kinds = sorted({one.kind for of_prompt in compared for one in of_prompt})
+        for kind in ["all", *kinds] if kinds != ["label"] else ["all"]:
+            own = _agreement(prompts, compared, name, kind, samples)
+            if own is not None:
+                found.append(Line(name, kind, own, _agreement(prompts, compared, name + SWAPPED, kind, samples)))
+    return found
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """A table; intervals are 95 % bootstrap intervals over prompts, ties count a half."""
+    head = ["| score | error | pairs | accuracy (95 %) | ties | image swapped |", "|---|---|---|---|---|---|"]
+    rows = [
+        f"| {line.score} | {line.kind} | {line.own.pairs} | {_interval(line.own)} | {line.own.ties:.3f} | "
+        f"{_interval(line.swapped) if line.swapped else '-'} |"
+        for line in lines
+    ]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def records(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    return [asdict(line) for line in lines]
+
+
+def _agreement(
+    prompts: Sequence[Prompt], compared: Sequence[Sequence[Comparison]], name: str, kind: str, samples: int
+) -> Agreement | None:
+    sign = -1.0 if name in LOWER else 1.0
+    outcomes, places = [], []
+    for place, (prompt, of_prompt) in enumerate(zip(prompts, compared, strict=True)):
+        values = prompt.scores.get(name)
+        if values is None:
+            continue
+        for one in of_prompt:
+            better, worse = values[one.better], values[one.worse]
+            if better is not None and worse is not None and kind in ("all", one.kind):
+                outcomes.append(outcome(sign * better, sign * worse))
+                places.append(place)
+    return agreement(outcomes, places, samples)
+
+
+def _interval(one: Agreement) -> str:
+    return f"{one.accuracy:.3f} ({one.low:.3f} to {one.high:.3f})"

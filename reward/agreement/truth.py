@@ -1,0 +1,129 @@
+"""Which of two texts is better, by exact facts or by a label, and what kind of error makes the difference."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reward.objects import judge, truth_of
+from reward.vocabulary import Vocabulary
+
+#: The parts of ``quality`` in the order in which they decide.
+KINDS = ("object", "missing", "attribute", "count")
+_NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
+_WORD = re.compile(r"[a-z]+")
+
+Scores = Mapping[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """``scores`` are aligned to ``texts``. ``label``: the first text is better than the second, with this kind of
+    error in the second; None where facts decide. ``images`` is None where they are not known."""
+
+    id: str
+    images: tuple[bytes, ...] | None
+    messages: tuple[tuple[str, str], ...]
+    texts: tuple[str, ...]
+    scores: Scores
+    facts: Mapping[str, Any] | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Indices into the texts of a prompt, and the kind of error that decides."""
+
+    better: int
+    worse: int
+    kind: str
+
+
+def comparisons(prompt: Prompt, vocabulary: Vocabulary | None, attributes: frozenset[str]) -> list[Comparison]:
+    """All pairs of texts of which one is better, each once.
+
+    Of an answered question the right answer is; the kind is the question's. Of a description the one with fewer
+    hallucinated mentions is, then the one that covers more objects, and with a vocabulary then the one with fewer wrong
+    attributes, then with fewer wrong counts; the kind is the first of these in which they differ.
+    """
+    if prompt.label is not None:
+        return [Comparison(0, 1, prompt.label)]
+    right = prompt.scores.get("correctness") or ()
+    kinds: tuple[str, ...] = KINDS
+    bad: list[tuple[float, ...] | None]
+    if any(value is not None for value in right):
+        kinds, bad = (_asked(prompt),), [None if value is None else (-value,) for value in right]
+    else:
+        bad = [quality(prompt, index, vocabulary, attributes) for index in range(len(prompt.texts))]
+    found = []
+    for (a, first), (b, second) in itertools.combinations(enumerate(bad), 2):
+        if first is None or second is None:
+            continue
+        decides = next((i for i, (x, y) in enumerate(zip(first, second, strict=True)) if x != y), None)
+        if decides is not None:
+            better, worse = (a, b) if first[decides] < second[decides] else (b, a)
+            found.append(Comparison(better, worse, kinds[decides]))
+    return found
+
+
+def quality(
+    prompt: Prompt, index: int, vocabulary: Vocabulary | None, attributes: frozenset[str]
+) -> tuple[float, ...] | None:
+    """How bad a text is: (hallucinated mentions, -covered objects), and with a vocabulary also (wrong attributes, wrong
+    counts). None where nothing is known."""
+    if vocabulary is not None and prompt.facts:
+        true = truth_of({"facts": prompt.facts})
+        if true is None:
+            return None
+        verdict = judge(prompt.texts[index], true, vocabulary)
+        wrong = wrong_details(prompt.texts[index], prompt.facts, vocabulary, attributes)
+        return (len(verdict.hallucinated), -len(verdict.covered), *wrong)
+    known = [prompt.scores.get(f"objects.{name}") for name in ("hallucinated", "covered")]
+    hallucinated, covered = (values[index] if values is not None else None for values in known)
+    return None if hallucinated is None or covered is None else (hallucinated, -covered)
+
+
+def wrong_details(
+    text: str, facts: Mapping[str, Any], vocabulary: Vocabulary, attributes: frozenset[str]
+) -> tuple[int, int]:
+    """Mentions of true objects with an attribute, and with a number, that is not the object's.
+
+    Read from the three words before the mention: the last of them that is one of ``attributes``, and the last that is a
+    number; "a" and "an" are one.
+
+    >>> words = Vocabulary("demo", "1", {"sun": "sun", "boats": "boat", "boat": "boat"})
+    >>> seen = {"objects": [{"name": "boat", "count": 1, "attributes": ["red"]}]}
+    >>> wrong_details("Two blue boats and a sun.", seen, words, frozenset({"red", "blue"}))
+    (1, 1)
+    """
+    things = {vocabulary.canonical(thing["name"]): thing for thing in facts.get("objects") or ()}
+    colours = counts = 0
+    for mention in vocabulary.mentions(text):
+        thing = things.get(mention.name)
+        if thing is None:
+            continue
+        before = _WORD.findall(text[: mention.start].lower())[-3:]
+        told = next((word for word in reversed(before) if word in attributes), None)
+        number = next((_NUMBERS[word] for word in reversed(before) if word in _NUMBERS), None)
+        own = thing.get("attributes") or ()
+        colours += told is not None and bool(own) and told not in own
+        counts += number is not None and thing.get("count") is not None and number != thing["count"]
+    return colours, counts
+
+
+def known_attributes(prompts: Sequence[Prompt]) -> frozenset[str]:
+    """Every attribute that the facts of some prompt give to an object."""
+    return frozenset(
+        attribute
+        for prompt in prompts
+        for thing in (prompt.facts or {}).get("objects") or ()
+        for attribute in thing.get("attributes") or ()
+    )
+
+
+def _asked(prompt: Prompt) -> str:
+    kind: str = (prompt.facts or {}).get("question_type") or "question"
+    return "object" if kind == "existence" else kind

@@ -1,0 +1,237 @@
+"""What is wrong with a text whatever it says: gates that a text passes before it may be compared with others.
+
+Pure functions of the text, how it ended and what was asked. Each gate has a name, and a text that is stopped gets the
+name of the first that stops it. A gate would rather let a bad text pass than stop a good one: a score can still tell
+the first, and nothing brings the second back.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from reward import language
+from reward.language import NOTHING, Asked
+from reward.refusals import refuses
+
+#: In the order in which they are looked at.
+GATES = (
+    "empty",
+    "too_short",
+    "leaked_template",
+    "repetition",
+    "refusal",
+    "wrong_script",
+    "wrong_language",
+    "cut_off",
+)
+#: A phrase of at most so many words may follow itself ``max_repeated`` times whatever surrounds it; a longer one is
+#: looked for as well, and so is a sentence that comes again and again.
+LONGEST_PHRASE = 4
+#: In scripts without spaces a loop of up to ``LONGEST_PHRASE`` characters is one only from this length on.
+_LEAST_RUN = 12
+#: A word of this many letters may be one syllable over and over.
+LONG_WORD = 16
+
+
+def stopped(
+    text: str | None,
+    finish_reason: str | None = None,
+    asked: Asked = NOTHING,
+    *,
+    min_words: int = 1,
+    max_repeated: int = 2,
+    skip: Collection[str] = (),
+) -> str | None:
+    """The name of the first of ``GATES`` that stops the text; None for a text that passes all but those in ``skip``.
+
+    - ``empty``: no word in it. ``too_short``: fewer than ``min_words``.
+    - ``leaked_template``: a token or turn of a chat template (``<|im_end|>``, ``[INST]``, ``ASSISTANT:``).
+    - ``repetition``: a phrase follows itself more than ``max_repeated`` times, or most sentences are copies.
+    - ``refusal``: it begins by declining, or by missing an image.
+    - ``wrong_script``, ``wrong_language``: not those of the prompt (``reward.language``).
+    - ``cut_off``: the model had to stop (``finish_reason`` "length"), or a long text ends in the middle of a clause.
+
+    >>> stopped("A dog."), stopped("..."), stopped("A dog, a dog, a dog"), stopped("A dog.</s>")
+    (None, 'empty', 'repetition', 'leaked_template')
+    """
+    said = text or ""
+    normal = normalised(said)
+    words = normal.split()
+    if not words:
+        return "empty" if "empty" not in skip else None
+    if len(words) < min_words and "too_short" not in skip:
+        return "too_short"
+    if "leaked_template" not in skip and leaks(said):
+        return "leaked_template"
+    if "repetition" not in skip and (repeats(said) > max_repeated or loops(said, max_repeated)):
+        return "repetition"
+    if "refusal" not in skip and refuses(said):
+        return "refusal"
+    if "wrong_script" not in skip and language.foreign_script(said, asked):
+        return "wrong_script"
+    if "wrong_language" not in skip and language.foreign_language(said, asked):
+        return "wrong_language"
+    if "cut_off" not in skip and (finish_reason == "length" or breaks_off(said)):
+        return "cut_off"
+    return None
+
+
+def normalised(text: str) -> str:
+    """Case folded, without punctuation, white space collapsed: texts equal in this way are the same answer.
+
+    >>> normalised(" A sun,  and a BOAT. ")
+    'a sun and a boat'
+    """
+    return " ".join(unicodedata.normalize("NFKC", text).translate(_PUNCTUATION).casefold().split())
+
+
+class _Punctuation(dict[int, int]):
+    """For ``str.translate``: a space for every punctuation mark. Filled in as characters are met."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = ord(" ") if unicodedata.category(chr(code)).startswith("P") else code
+        return self[code]
+
+
+_PUNCTUATION = _Punctuation()
+
+
+# --------------------------------------------------------------------------------------------------------- repetition
+
+
+def repeats(text: str) -> int:
+    """How often a phrase of one to four words follows itself at most; 1 for a text without repetition.
+
+    What has neither letter nor digit is no word here: the rule of a table repeats nothing.
+
+    >>> repeats("a sun a sun a sun"), repeats("very very red"), repeats("a sun and a sun")
+    (3, 2, 1)
+    """
+    words = [word for word in normalised(text).split() if is_word(word)]
+    if not words:
+        return 0
+    return max(_longest_run(words, size) // size + 1 for size in range(1, LONGEST_PHRASE + 1))
+
+
+def is_word(word: str) -> bool:
+    return word.isalnum() or any(character.isalnum() for character in word)
+
+
+def loops(text: str, most: int) -> bool:
+    """Whether the text goes round in circles in a way that ``repeats`` does not see.
+
+    One of: a phrase of more than four words follows itself more than ``most`` times; more than half of the sentences of
+    five words and more are copies of earlier ones, and one occurs more than ``most`` times (a refrain is not as
+    frequent); in a script without spaces a few characters do so over and over; so do the letters of a single word.
+
+    >>> loops("There is a dog on the mat. " * 3, 2), loops("It is red. It is big. It is red. It is round.", 2)
+    (True, False)
+    """
+    normal = normalised(text)
+    if _SYLLABLES.search(normal):
+        return True
+    units = [unit for unit in language.units(normal) if is_word(unit)]
+    if len(units) > normal.count(" ") + 1:  # a script without spaces
+        for size in range(1, LONGEST_PHRASE + 1):
+            run = _longest_run(units, size)
+            if run // size + 1 > most and run + size >= _LEAST_RUN:
+                return True
+    apart = _distances(units, LONGEST_PHRASE + 1)
+    if any(_longest_run(units, size) // size + 1 > most for size in sorted(apart) if size > LONGEST_PHRASE):
+        return True
+    return bool(apart) and _copies(text, most)
+
+
+_SYLLABLES = re.compile(rf"([^\W\d_]{{1,4}}?)(?:\1){{{LONG_WORD - 1},}}")
+_SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f\n]+")
+
+
+def _longest_run(units: Sequence[str], size: int) -> int:
+    """How many units in a row equal the one ``size`` before, at most."""
+    most = run = 0
+    for i in range(size, len(units)):
+        run = run + 1 if units[i] == units[i - size] else 0
+        most = max(most, run)
+    return most
+
+
+def _distances(units: Sequence[str], size: int) -> set[int]:
+    """How far apart equal phrases of ``size`` units stand, each from its last occurrence."""
+    last: dict[tuple[str, ...], int] = {}
+    found = set()
+    for i in range(len(units) - size + 1):
+        phrase = tuple(units[i : i + size])
+        if phrase in last:
+            found.add(i - last[phrase])
+        last[phrase] = i
+    return found
+
+
+def _copies(text: str, most: int) -> bool:
+    parts = (tuple(filter(is_word, language.units(normalised(part)))) for part in _SENTENCE_END.split(text))
+    sentences = Counter(part for part in parts if len(part) > LONGEST_PHRASE)
+    copies = sentences.total() - len(sentences)
+    return bool(sentences) and max(sentences.values()) > most and copies > sentences.total() / 2
+
+
+# ----------------------------------------------------------------------------------------------------- leaked templates
+
+_TOKENS = re.compile(
+    r"<\|/?[\w\u2581 -]{1,40}\|>"  # <|im_start|>, <|eot_id|>, <|endoftext|>
+    r"|<\uff5c[\w\u2581 -]{1,40}\uff5c>"
+    r"|\[/?INST\]|<</?SYS>>|\[(?:PAD|UNK|BOS|EOS|CLS|SEP)\]"
+    r"|</?(?:image|im_start|im_end|im_patch|image_soft_token|start_of_image|end_of_image|start_of_turn|end_of_turn|"
+    r"unk|pad|bos|eos|think|img_context|image_\d+)>"
+    r"|(?:\A|\n)[ \t]*#{2,3} ?(?:Instruction|Response|Input|Human|User|Assistant|System) ?:"
+)
+_TURNS = re.compile(
+    r"\A\s*(?:(?:ASSISTANT|Assistant|GPT) ?:|assistant\n)"  # it plays a role
+    r"|\bASSISTANT:"
+    r"|[\n.!?][ \t]*USER:\s[^\n]*\?"  # it asks itself the next question
+    r"|\n[ \t]*(?:Human|User):\s[^\n]*\?"
+    r"|(?:\A|\n)[ \t]*(?:Human|User|USER|Question) ?:[^\n]*\n+[ \t]*(?:Assistant|AI|Bot|GPT|ASSISTANT) ?:"
+)
+_END = re.compile(r"</?s>")
+
+
+def leaks(text: str) -> bool:
+    """Whether tokens or turns of a chat template stand in the text.
+
+    ``<s>`` and ``</s>`` may also be HTML: struck-out text has both, in this order.
+
+    >>> leaks("A dog. USER: What colour is it?"), leaks("Now <s>$20</s> $15"), leaks("User: admin")
+    (True, False, False)
+    """
+    if "<" not in text and "[" not in text and ":" not in text and "assistant" not in text:
+        return False
+    if _TOKENS.search(text) or _TURNS.search(text):
+        return True
+    open_tags = 0
+    for found in _END.finditer(text):
+        open_tags += 1 if found.group() == "<s>" else -1
+        if open_tags < 0 or (found.group() == "<s>" and not text[: found.start()].strip()):
+            return True
+    return open_tags > 0
+
+
+# ------------------------------------------------------------------------------------------------------------- cut off
+
+#: Words that cannot be the last of a clause; a capital A is a grade.
+_OPEN_WORD = re.compile(r"(?:\b(?:the|and|or|but|an|because|whose)|(?<=[\w,] )a)\s*\Z")
+_OPEN_MARK = re.compile(r"[,(\[{\u2014\u2013\uff0c\u3001]\s*\Z|\w-\s*\Z")
+#: Shorter texts may be a label, a title, a blank to fill in.
+LEAST_CUT = 8
+
+
+def breaks_off(text: str) -> bool:
+    """Whether a text of eight words or more ends in the middle of a clause.
+
+    >>> breaks_off("There is a dog on the mat next to the"), breaks_off("the and")
+    (True, False)
+    """
+    if not (_OPEN_WORD.search(text) or _OPEN_MARK.search(text)):
+        return False
+    return len(language.units(normalised(text))) >= LEAST_CUT

@@ -1,0 +1,135 @@
+"""Preference pairs from a dataset: what somebody, or exact facts, found better and worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reward.reward_model.conversation import Conversation
+
+_COLUMNS = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``prompt`` is (role, text) of every message, ``images`` are encoded files; ``rejected_images`` are those of the
+    rejected side where they are others. ``margin`` is how much better the chosen one is, and ``kind`` the kind of error
+    in the rejected one, both where the dataset says."""
+
+    images: tuple[bytes, ...]
+    prompt: tuple[tuple[str, str], ...]
+    chosen: str
+    rejected: str
+    margin: float | None = None
+    kind: str | None = None
+    rejected_images: tuple[bytes, ...] | None = None
+
+    def conversation(self, response: str, images: tuple[bytes, ...] | None = None) -> Conversation:
+        return Conversation(self.images if images is None else images, (*self.prompt, ("assistant", response)))
+
+
+def read_pairs(dataset: str, split: str | None = None, margin: str | None = None) -> list[Pair]:
+    """Every row of a dataset with TRL's columns ``images`` (optional, or ``image``), ``prompt``, ``chosen`` and
+    ``rejected``, as texts or as messages. Columns ``rejected_images`` and ``kind`` are read where they are.
+
+    Args:
+        dataset: a folder of ``save_to_disk`` (of a published dataset its ``pairs``), a .json, .jsonl or .parquet file,
+            or what ``load_dataset`` takes.
+        margin: the column that says how much better the chosen one is.
+
+    Raises:
+        ValueError: the dataset or a row of it cannot be used; the message names the row.
+    """
+    rows = _open(dataset, split)
+    wanted = [*_COLUMNS, *([margin] if margin else [])]
+    if missing := [name for name in wanted if name not in rows.column_names]:
+        raise ValueError(f"dataset {dataset}: no column {', '.join(missing)} among {', '.join(rows.column_names)}")
+    if not len(rows):
+        raise ValueError(f"dataset {dataset}: has no rows")
+    root = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
+    pairs = []
+    for number, row in enumerate(rows):
+        try:
+            pairs.append(_pair(row, root, margin))
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise ValueError(f"dataset {dataset}, row {number}: {error}; correct or drop the row") from error
+    return pairs
+
+
+def _open(dataset: str, split: str | None) -> Any:
+    import datasets
+
+    place = Path(dataset)
+    try:
+        if place.is_file():
+            kind = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}[place.suffix.lower()]
+            loaded = datasets.load_dataset(kind, data_files=str(place))
+        elif any((place / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            loaded = datasets.load_from_disk(dataset)
+        else:
+            configs = datasets.get_dataset_config_names(dataset)
+            loaded = datasets.load_dataset(dataset, "pairs" if "pairs" in configs else None)
+        if isinstance(loaded, dict):
+            loaded = loaded[split or ("pairs" if "pairs" in loaded else "train")]
+    except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
+        raise ValueError(f"dataset {dataset}: cannot be opened ({type(error).__name__}: {error})") from error
+    for name in ("images", "image", "rejected_images"):
+        if name in loaded.column_names:
+            feature = loaded.features[name]
+            raw = datasets.Image(decode=False)
+            if isinstance(feature, datasets.Image):
+                loaded = loaded.cast_column(name, raw)
+            elif isinstance(getattr(feature, "feature", None), datasets.Image):
+                loaded = loaded.cast_column(name, datasets.List(raw))
+    return loaded
+
+
+def _pair(row: Mapping[str, Any], root: Path, margin: str | None) -> Pair:
+    images = row.get("images")
+    if images is None:
+        images = [row["image"]] if row.get("image") is not None else []
+    prompt = row["prompt"]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not messages:
+        raise ValueError("prompt has no message")
+    others = row.get("rejected_images")
+    pair = Pair(
+        images=tuple(_bytes(image, root) for image in images),
+        prompt=tuple((message["role"], _text(message["content"])) for message in messages),
+        chosen=_response(row["chosen"], "chosen"),
+        rejected=_response(row["rejected"], "rejected"),
+        margin=None if margin is None else float(row[margin]),
+        kind=row.get("kind"),
+        rejected_images=None if others is None else tuple(_bytes(image, root) for image in others),
+    )
+    if pair.chosen == pair.rejected and pair.rejected_images in (None, pair.images):
+        raise ValueError("chosen and rejected are the same text about the same images")
+    return pair
+
+
+def _response(value: Any, column: str) -> str:
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, Sequence) and len(value) == 1 and value[0]["role"] == "assistant":
+        text = _text(value[0]["content"])
+    else:
+        raise ValueError(f"{column} is neither a text nor one message of the assistant")
+    if not text.strip():
+        raise ValueError(f"{column} is empty")
+    return text
+
+
+def _text(content: Any) -> str:
+    """Of a text, or of the text parts of a message; images stand before them, wherever the parts put them."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _bytes(image: Any, root: Path) -> bytes:
+    if isinstance(image, str):
+        image = {"bytes": None, "path": image}
+    data: bytes | None = image.get("bytes")
+    return data if data is not None else (root / image["path"]).read_bytes()

@@ -1,0 +1,489 @@
+"""What holds for the pairs of every policy, and what each policy is about."""
+
+from __future__ import annotations
+
+import doctest
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.config.pair import BY_ORIGIN, Gates, Pair, Veto
+from pipeline.stages import balance, pair, policies
+from pipeline.stages.pair import PairStage, make_pairs, totals, valid
+from pipeline.stages.pair_columns import make_pairs as make_pairs_of_columns
+from pipeline.stages.policies import POLICIES, REASONS, standardised
+from pipeline.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
+from reward.gates import normalised
+
+WEIGHTS = {"a": 1.0, "b": -0.5}
+SYMMETRIC = ("best_vs_worst", "all_above_margin", "top_k", "correctness")
+TEXTS = st.sampled_from(
+    [
+        "A sun.",
+        "a sun",
+        "A sun and a boat.",
+        "A boat.",
+        "an anchor and a sun and a boat",
+        "Étude",
+        "a sun a sun a sun",
+        "I'm sorry, but I can't assist with that.",
+        "A sun.</s>",
+        "",
+        "图片中有一只狗躺在红色的垫子上",
+        "a b c d e f g",
+    ]
+)
+NUMBER = st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0, None])
+
+
+@st.composite
+def candidate(draw: Any) -> dict[str, Any]:
+    return {
+        "text": draw(TEXTS),
+        "finish_reason": draw(st.sampled_from(["stop", "stop", "stop", None, "length"])),
+        "origin": draw(st.sampled_from(["sampled", "sampled", "noised", "continued"])),
+        "parent": draw(st.sampled_from([None, 0, 1, 2])),
+        "model": draw(st.sampled_from(["m", "n"])),
+        "on_policy": draw(st.sampled_from([True, True, False, None])),
+    }
+
+
+ROW = st.lists(st.tuples(candidate(), NUMBER, NUMBER), max_size=7)
+Row = Sequence[tuple[dict[str, Any], float | None, float | None]]
+
+
+@st.composite
+def options(draw: Any, policy: str) -> Pair:
+    correct = policy == "correctness"
+    weights = {} if policy in BY_ORIGIN and draw(st.booleans()) else {"correctness": 1.0} if correct else WEIGHTS
+    name = "correctness" if correct else "a"
+    veto = Veto(above=draw(st.sampled_from([0.0, 1.0])), bars=draw(st.sampled_from(["chosen", "rejected", "both"])))
+    return Pair(
+        policy=policy,
+        weights=weights,
+        standardise=draw(st.booleans()),
+        vetoes={name: veto} if draw(st.integers(0, 3)) == 0 else {},
+        margin=draw(st.sampled_from([1e-9, 0.25, 1.0])),
+        max_length_ratio=draw(st.sampled_from([1.0, 2.0, 9.0])),
+        min_words=draw(st.integers(1, 2)),
+        gates=Gates(refusal=draw(st.booleans()), wrong_script=draw(st.booleans())),
+        on_policy_only=draw(st.integers(0, 3)) == 0,
+        max_pairs=None if policy == "best_vs_worst" else draw(st.sampled_from([None, 1, 3])),
+        k=draw(st.integers(1, 3)),
+        balance_length=draw(st.integers(0, 3)) == 0,
+    )
+
+
+def names(policy: Pair) -> tuple[str, str]:
+    return ("correctness", "unused") if policy.policy == "correctness" else ("a", "b")
+
+
+def tables(rows: Sequence[Row], policy: Pair) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    samples = [{"id": str(i), "candidates": [c for c, _, _ in row], **OK} for i, row in enumerate(rows)]
+    scores = [
+        {
+            "id": str(i),
+            "scores": [
+                {"name": name, "version": "1", "values": [one[side] for one in row]}
+                for side, name in enumerate(names(policy), 1)
+            ],
+            **OK,
+        }
+        for i, row in enumerate(rows)
+    ]
+    return samples, scores
+
+
+PROMPT = "Describe the image in detail."
+
+
+def run(row: Row, policy: Pair, seed: int = 0) -> list[dict[str, Any]]:
+    return make_pairs(*tables([row], policy), policy, {"0": PROMPT}, seed)
+
+
+def made(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row.get("chosen") is not None]
+
+
+def told(row: Row, rows: Sequence[dict[str, Any]]) -> list[Any]:
+    """The pairs as texts and scores, whatever the numbers of the candidates."""
+    sides = ("chosen", "rejected")
+    return [
+        tuple((row[one[side]][0]["text"], one[f"{side}_score"]) for side in sides)
+        if one.get("chosen") is not None
+        else one["reason"]
+        for one in rows
+    ]
+
+
+def plain(**changes: Any) -> Pair:
+    return Pair(**{"weights": {"a": 1.0}, "margin": 0.5, "max_length_ratio": 9.0, **changes})
+
+
+def pairs(policy: Pair, *texts: tuple[str, float | None], seed: int = 0, **more: Any) -> list[Any]:
+    row = [({"text": t, "finish_reason": "stop", "origin": "sampled", **more}, value, None) for t, value in texts]
+    return [
+        one if isinstance(one, str) else tuple(text for text, _ in one) for one in told(row, run(row, policy, seed))
+    ]
+
+
+# ------------------------------------------------------------------------------------------- what holds for every pair
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@given(data=st.data(), row=ROW)
+def test_every_pair_of_every_policy_is_one(name: str, data: Any, row: Row) -> None:
+    policy = data.draw(options(name))
+    rows = run(row, policy)
+    assert rows and all((one.get("chosen") is None) == (one.get("reason") in REASONS) for one in rows)
+    assert len({one.get("reason") for one in rows} - {None, "length_balance"}) == 0 or len(rows) == 1
+    assert len(made(rows)) <= (policy.max_pairs or POLICIES[name].most or math.inf)
+    values = {n: [one[side] for one in row] for side, n in enumerate(names(policy), 1)}
+    able = [i for i, (one, _, _) in enumerate(row) if valid(one, policy, PROMPT)]
+    worth = totals(values, policy, able, len(row))
+    seen = set()
+    for one in made(rows):
+        chosen, rejected = (row[one[side]][0] for side in ("chosen", "rejected"))
+        for text in (chosen, rejected):
+            assert valid(text, policy, PROMPT)
+            assert text["on_policy"] or not policy.on_policy_only
+        words = [normalised(text["text"]).split() for text in (chosen, rejected)]
+        assert words[0] != words[1]
+        assert max(map(len, words)) / min(map(len, words)) <= policy.max_length_ratio
+        assert frozenset(map(tuple, words)) not in seen, "the same two texts again, or the other way round"
+        seen.add(frozenset(map(tuple, words)))
+        if policy.weights:
+            assert one["chosen_score"] >= one["rejected_score"] + policy.margin
+            assert one["chosen_score"] > one["rejected_score"]
+            assert one["margin"] == one["chosen_score"] - one["rejected_score"]
+            assert (worth[one["chosen"]], worth[one["rejected"]]) == (one["chosen_score"], one["rejected_score"])
+        else:
+            assert one["chosen_score"] is one["rejected_score"] is one["margin"] is None
+        for score, veto in policy.vetoes.items():
+            assert not any(veto.bar(side, values[score][one[side]]) for side in ("chosen", "rejected"))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@given(data=st.data(), row=ROW, random=st.randoms(use_true_random=False))
+def test_the_order_of_candidates_does_not_matter(name: str, data: Any, row: Row, random: Any) -> None:
+    policy = data.draw(options(name))
+    order = list(range(len(row)))
+    random.shuffle(order)
+    place = {old: new for new, old in enumerate(order)}
+    shuffled = [
+        ({**row[old][0], "parent": place.get(row[old][0]["parent"], row[old][0]["parent"])}, *row[old][1:])
+        for old in order
+    ]
+    assert told(row, run(row, policy)) == told(shuffled, run(shuffled, policy))
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+@given(data=st.data(), row=ROW)
+def test_with_the_sign_of_all_scores_chosen_and_rejected_change_places(name: str, data: Any, row: Row) -> None:
+    policy = data.draw(options(name)).model_copy(update={"vetoes": {}, "balance_length": False})
+    # Among texts that are worth the same the tie-break looks at the chosen one first.
+    worth = [one[1:] for one in row if None not in one[1:]]
+    assume(len({a - b / 2 for a, b in worth}) == len(worth) and len({a for a, _ in worth}) == len(worth))
+    assume(name != "correctness" or None not in [one[1] for one in row])
+    mirrored = [(one, None if a is None else -a, None if b is None else -b) for one, a, b in row]
+    there, back = run(row, policy), run(mirrored, policy)
+    assert [one.get("reason") for one in there] == [one.get("reason") for one in back]
+    turned = {(two["rejected"], two["chosen"], -two["rejected_score"], -two["chosen_score"]) for two in made(back)}
+    assert {
+        (two["chosen"], two["rejected"], two["chosen_score"], two["rejected_score"]) for two in made(there)
+    } == turned
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@given(data=st.data(), rows=st.lists(ROW, min_size=1, max_size=5), seed=st.integers(0, 3))
+def test_columns_give_the_very_rows(name: str, data: Any, rows: Sequence[Row], seed: int) -> None:
+    policy = data.draw(options(name))
+    samples, scores = tables(rows, policy)
+    prompts = data.draw(
+        st.lists(st.sampled_from([PROMPT, "请描述这张图片。", ""]), min_size=len(rows), max_size=len(rows))
+    )
+    asked = {row["id"]: prompt for row, prompt in zip(samples, prompts, strict=True)}
+    source = [{"id": one, "prompt": [{"role": "user", "content": text}], **OK} for one, text in asked.items()]
+    columns = make_pairs_of_columns(
+        pa.Table.from_pylist(samples, schema=CANDIDATES),
+        pa.Table.from_pylist(scores, schema=SCORES),
+        policy,
+        pa.Table.from_pylist(source, schema=PROMPTS),
+        seed,
+    )
+    rule = make_pairs(samples, scores, policy, asked, seed)
+    assert columns.to_pylist() == pa.Table.from_pylist(rule, schema=PAIRS).to_pylist()
+
+
+# ------------------------------------------------------------------------------------------------ what each is about
+
+
+def test_every_pair_above_the_margin_the_widest_first() -> None:
+    texts = (("one", 3.0), ("two", 2.0), ("three", 1.9), ("four", 0.0))
+    policy = plain(policy="all_above_margin")
+    found = pairs(policy, *texts)
+    assert found[:1] == [("one", "four")] and len(found) == 5 and ("two", "three") not in found
+    assert pairs(policy.model_copy(update={"max_pairs": 2}), *texts) == found[:2]
+
+
+def test_the_best_against_one_of_the_others_by_chance() -> None:
+    texts = [("best", 9.0)] + [(f"text {i}", float(i)) for i in range(8)]
+    drawn = [pairs(plain(policy="best_vs_random"), *texts, seed=seed) for seed in range(40)]
+    assert all(len(one) == 1 and one[0][0] == "best" for one in drawn)
+    assert len({one[0][1] for one in drawn}) > 4
+    assert drawn[0] == pairs(plain(policy="best_vs_random"), *texts, seed=0)
+
+
+def test_chance_is_another_for_another_prompt() -> None:
+    draw = policies.Draw(0, "x").of("text")
+    assert len({draw, policies.Draw(1, "x").of("text"), policies.Draw(0, "y").of("text")}) == 3
+
+
+def test_the_k_best_against_the_k_worst() -> None:
+    texts = (("one", 4.0), ("two", 3.0), ("three", 2.0), ("four", 1.0), ("five", 0.0))
+    found = pairs(plain(policy="top_k", k=2), *texts)
+    assert set(found) == {(c, r) for c in ("one", "two") for r in ("four", "five")}
+    assert pairs(plain(policy="top_k", k=1), *texts) == [("one", "five")]
+
+
+def test_every_right_answer_against_every_wrong_one_and_not_more_than_asked_for() -> None:
+    policy = Pair(policy="correctness", weights={"correctness": 1.0}, max_length_ratio=9.0)
+    texts = (("Yes", 1.0), ("Yes, it is", 1.0), ("yes.", 1.0), ("No", 0.0), ("Never", 0.0))
+    found = pairs(policy, *texts)
+    assert {(normalised(c), normalised(r)) for c, r in found} == {
+        (c, r) for c in ("yes", "yes it is") for r in ("no", "never")
+    }
+    assert len(pairs(policy.model_copy(update={"max_pairs": 3}), *texts)) == 3
+    assert pairs(policy, ("Yes", 1.0), ("Sure", 1.0)) == ["tie"]
+
+
+def several(*texts: tuple[str, str, int | None, float | None], model: str = "m") -> Row:
+    """(text, origin, parent, score)"""
+    return [
+        ({"text": t, "finish_reason": "stop", "origin": origin, "parent": parent, "model": model}, value, None)
+        for t, origin, parent, value in texts
+    ]
+
+
+def test_an_answer_to_the_image_against_the_same_models_answer_to_noise() -> None:
+    policy = Pair(policy="corrupted_image")
+    row = several(("a sun", "sampled", None, 1.0), ("a boat", "noised", None, 2.0), ("a cup", "given", None, 3.0))
+    assert told(row, run(row, policy)) == [(("a sun", None), ("a boat", None))]
+    row[1][0]["model"] = "another"
+    assert told(row, run(row, policy)) == ["no_partner"]
+    row[1][0]["parent"] = 0
+    assert len(made(run(row, policy))) == 1, "a parent says which answer it belongs to"
+
+
+def test_with_weights_a_noised_answer_that_is_no_worse_makes_no_pair() -> None:
+    row = several(("a sun", "sampled", None, 1.0), ("a boat", "noised", None, 2.0))
+    assert told(row, run(row, plain(policy="corrupted_image"))) == ["below_margin"]
+    assert len(made(run(row, Pair(policy="corrupted_image")))) == 1
+
+
+def test_an_answer_against_what_its_own_beginning_became() -> None:
+    row = several(
+        ("a sun and a boat", "sampled", None, 1.0),
+        ("a cup and a horse", "sampled", None, 1.0),
+        ("a sun and a king", "continued", 0, 0.0),
+        ("a cup and a queen", "continued", 1, 0.0),
+        ("a cup and a boat", "continued", None, 0.0),
+    )
+    found = run(row, Pair(policy="continuation"))
+    assert {(one["chosen"], one["rejected"]) for one in found} == {(0, 2), (1, 3)}
+
+
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - BY_ORIGIN))
+def test_nothing_to_choose_from_is_a_reason(name: str) -> None:
+    policy = plain(policy=name, weights={"correctness" if name == "correctness" else "a": 1.0})
+    assert pairs(policy, ("a sun", 1.0)) == ["no_valid_candidate"]
+    assert pairs(policy, ("a sun", 1.0), ("A sun!", 0.0)) == ["identical"]
+    assert pairs(policy, ("a sun", 1.0), ("a boat", 1.0)) == ["tie"]
+    assert pairs(policy, ("a sun", 1.0), ("a boat", 0.75)) == ["below_margin"]
+    assert pairs(policy.model_copy(update={"max_length_ratio": 1.0}), ("a sun", 1.0), ("boat", 0.0)) == ["length_gap"]
+
+
+def test_texts_of_other_models_can_be_left_out() -> None:
+    texts = (("a sun", 2.0), ("a boat", 0.0))
+    policy = plain(on_policy_only=True)
+    assert pairs(policy, *texts, on_policy=True) == [("a sun", "a boat")]
+    assert pairs(policy, *texts, on_policy=False) == pairs(policy, *texts, on_policy=None) == ["no_valid_candidate"]
+
+
+def test_a_gated_text_is_no_side_of_a_pair_unless_its_gate_is_off() -> None:
+    texts = (("a sun and a boat", 2.0), ("I'm sorry, but I can't assist with that.", 0.0))
+    assert pairs(plain(), *texts) == ["no_valid_candidate"]
+    assert pairs(plain(gates=Gates(refusal=False)), *texts) == [tuple(text for text, _ in texts)]
+
+
+# ------------------------------------------------------------------------------------------- standardising and vetoes
+
+
+@given(
+    st.lists(st.integers(-50, 50).map(lambda i: i / 8), min_size=2, max_size=9), st.integers(1, 9), st.integers(-9, 9)
+)
+def test_standardised_scores_have_mean_0_and_deviation_1_whatever_the_scale(
+    values: list[float], scale: int, shift: int
+) -> None:
+    found = standardised(values)
+    if len(set(values)) == 1:
+        assert found == [0.0] * len(values)
+        return
+    assert math.fsum(found) == pytest.approx(0, abs=1e-9)
+    assert math.fsum(one * one for one in found) / len(found) == pytest.approx(1)
+    assert standardised([scale * value + shift for value in values]) == pytest.approx(found)
+    assert standardised([-value for value in values]) == [-one for one in found]
+
+
+@pytest.mark.parametrize("values", [[1e308, -1e308], [1e-200, 2e-200, 0.0], [5.0], [1e308, 1e307, 0.0]])
+def test_extreme_scores_standardise_to_finite_numbers(values: list[float]) -> None:
+    assert all(map(math.isfinite, standardised(values)))
+
+
+def test_standardised_scores_weigh_the_same_whatever_their_scale() -> None:
+    row = [
+        ({"text": t, "finish_reason": "stop"}, a, b)
+        for t, a, b in (("one", 900.0, 3.0), ("two", 100.0, 0.0), ("three", 110.0, 1.0))
+    ]
+    policy = Pair(weights={"a": 1.0, "b": -3.0}, margin=0.1)
+    assert told(row, run(row, policy))[0][0][0] == "one"
+    assert told(row, run(row, policy.model_copy(update={"standardise": True})))[0][0][0] == "two"
+
+
+def test_only_able_texts_count_for_the_mean() -> None:
+    policy = plain(standardise=True, margin=0.1)
+    texts = (("one", 1.0), ("two", 0.0))
+    row = [({"text": t, "finish_reason": "stop"}, value, None) for t, value in (*texts, ("", 1000.0))]
+    assert [one["chosen_score"] for one in run(row, policy)] == [1.0]
+
+
+def test_a_score_that_is_equal_for_all_contributes_nothing() -> None:
+    row = [({"text": t, "finish_reason": "stop"}, a, 0.1) for t, a in (("one", 1.0), ("two", 0.0), ("three", 0.0))]
+    with_b = Pair(weights={"a": 1.0, "b": 5.0}, margin=0.1, standardise=True)
+    without = Pair(weights={"a": 1.0}, margin=0.1, standardise=True)
+    assert told(row, run(row, with_b)) == told(row, run(row, without))
+
+
+def test_a_veto_bars_the_side_that_it_names() -> None:
+    row = [
+        ({"text": text, "finish_reason": "stop"}, worth, wrong)
+        for text, worth, wrong in (("one", 3.0, 1.0), ("two", 2.0, 0.0), ("three", 0.0, 1.0))
+    ]
+    policy = plain(vetoes={"b": Veto(above=0)})
+    assert told(row, run(row, policy)) == [(("two", 2.0), ("three", 0.0))]
+    assert told(row, run(row, plain(vetoes={"b": Veto(above=0, bars="both")}))) == ["vetoed"]
+    assert told(row, run(row, plain(vetoes={"b": Veto(below=1, bars="rejected")}))) == [(("one", 3.0), ("three", 0.0))]
+
+
+def test_an_unknown_score_bars_nothing() -> None:
+    assert not Veto(above=0, bars="both").bar("chosen", None)
+    assert not Veto(below=0, bars="both").bar("chosen", math.nan)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"policy": "best_vs_worst"}, "weights needs a score"),
+        ({"policy": "correctness", "weights": {"a": 1}}, r"weights: \{correctness: 1\}"),
+        ({"weights": {"a": 1}, "max_pairs": 3}, "best_vs_worst gives one pair"),
+        ({"weights": {"a": 1}, "vetoes": {"a": {"bars": "both"}}}, "needs above or below"),
+        ({"weights": {"a": 1}, "vetoes": {"a": {"over": 1}}}, "unknown key over of a veto"),
+        ({"weights": {"a": 1}, "longer_wins": [0.6, 0.9]}, "leaves out one half"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_an_error(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Pair.model_validate(values)
+
+
+# ------------------------------------------------------------------------------------------------------- length balance
+
+
+@given(st.lists(st.integers(-9, 9), max_size=60), st.sampled_from([(0.45, 0.55), (0.5, 0.5), (0.3, 0.6)]))
+def test_balanced_pairs_are_balanced_and_the_widest_gaps_went(gaps: list[int], bound: tuple[float, float]) -> None:
+    policy = plain(balance_length=True, longer_wins=bound)
+    left = balance.surplus(gaps, policy)
+    kept = [gap for i, gap in enumerate(gaps) if i not in left]
+    longer, shorter = sum(gap > 0 for gap in kept), sum(gap < 0 for gap in kept)
+    assert abs(longer - shorter) <= 1 or bound[0] <= longer / (longer + shorter) <= bound[1]
+    out = [gaps[i] for i in left]
+    assert all(gap * out[0] > 0 for gap in out), "only of the kind there was too much of"
+    assert not out or min(map(abs, out)) >= max((abs(gap) for gap in kept if gap * out[0] > 0), default=0)
+    assert not left or balance.surplus(kept, policy) == []
+    assert balance.surplus(gaps, plain()) == []
+
+
+def test_a_pair_that_is_left_out_stays_as_a_row_with_its_reason() -> None:
+    rows = [
+        [
+            ({"text": "long " + "words here and", "finish_reason": "stop"}, 1.0, None),
+            ({"text": "short", "finish_reason": "stop"}, 0.0, None),
+        ]
+    ] * 5
+    policy = plain(balance_length=True)
+    found = make_pairs(*tables(rows, policy), policy)
+    assert [one.get("reason") for one in found] == ["length_balance"] * 4 + [None]
+
+
+# -------------------------------------------------------------------------------------------------------- pairing again
+
+
+def test_pairing_again_reads_neither_images_nor_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline import images
+
+    monkeypatch.setattr(images, "load", None)
+    monkeypatch.setattr(images, "decode", None)
+    row = several(("a sun", "sampled", None, 1.0), ("a boat", "sampled", None, 0.0))
+    stage = PairStage(plain())
+    samples, scores = tables([row], stage.spec)
+    prompts = [{"id": "0", "prompt": [{"role": "user", "content": PROMPT}]}]
+    found = stage.process(
+        None,
+        {
+            "sample": pa.Table.from_pylist(samples, schema=CANDIDATES),
+            "score": pa.Table.from_pylist(scores, schema=SCORES),
+            "source": pa.Table.from_pylist(prompts, schema=pa.schema([PROMPTS.field("id"), PROMPTS.field("prompt")])),
+        },
+    )
+    assert stage.worker is None and found["chosen"].to_pylist() == [0]
+
+
+def test_prompts_are_an_input_only_if_a_gate_compares_with_them() -> None:
+    off = Gates(wrong_script=False, wrong_language=False)
+    assert PairStage(plain()).inputs == ("sample", "score", "source")
+    assert PairStage(plain(gates=off)).inputs == ("sample", "score")
+
+
+def test_the_seed_of_the_run_counts_only_where_there_is_chance() -> None:
+    assert PairStage(plain(), 1).options() == PairStage(plain(), 2).options()
+    drawn = plain(policy="best_vs_random")
+    assert PairStage(drawn, 1).options() != PairStage(drawn, 2).options()
+
+
+@pytest.mark.parametrize("module", [balance, pair, policies])
+def test_examples_of_the_documentation_hold(module: Any) -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+def test_the_stored_pairs_of_the_quickstart_come_out_again_byte_for_byte() -> None:
+    from pathlib import Path
+
+    from pipeline.store import Run
+
+    run = Run(Path(__file__).parents[2] / "runs" / "quickstart-seed-0")
+    record = run.record("pair")
+    if record is None or record.options.get("policy") != "best_vs_worst":
+        pytest.skip(
+            "runs/quickstart-seed-0 is not there; make it with the quickstart recipe and name=quickstart-seed-0"
+        )
+    weights = {name.removeprefix("weights."): w for name, w in record.options.items() if name.startswith("weights.")}
+    stage = PairStage(Pair(weights=weights, **{name: record.options[name] for name in ("margin", "max_length_ratio")}))
+    for shard in run.shards("pair"):
+        found = stage.process(None, {name: run.read(name, shard) for name in stage.inputs})
+        assert found.equals(run.read("pair", shard).replace_schema_metadata(None))

@@ -1,0 +1,231 @@
+"""Pairs from a dataset, the loss, and a reward model trained on a tiny VLM."""
+
+import io
+import json
+import math
+
+import datasets
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_models import image, llava
+from typer.testing import CliRunner
+
+from reward.bradley_terry import comparisons, loss
+from reward.pairs import Pair, read_pairs
+from reward.reward_model import RewardModelScorer
+from reward.reward_model.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
+from reward.train import Options, order, split, train
+
+PICTURES = [image(1, 1, seed=i) for i in range(6)]
+PROMPT = (("user", "What?"),)
+
+
+def pairs(count=24):
+    """Right: "red". The image says nothing."""
+    return [Pair((PICTURES[i % 6],), PROMPT, "red", "blue" if i % 2 else "green") for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def vlm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vlm")
+    model, processor = llava()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_what_was_learnt_is_what_the_scorer_reads(vlm, tmp_path, tuning):
+    options = Options(
+        tuning=tuning, epochs=2, lr=1e-2 if tuning == "lora" else 3e-3, batch_size=8, rank=4, held_out=0.2
+    )
+    result = train(pairs(), vlm, tmp_path, options)
+    assert result["held_out_accuracy"] == 1.0 and 0 < result["held_out"] < 24
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".bin", ".pt", ".md")]
+    scorer = RewardModelScorer(tmp_path, device="cpu")
+    rows = [{"images": [PICTURES[0]], "prompt": [{"role": "user", "content": "What?"}], "facts": None,
+             "candidates": [{"text": "red"}, {"text": "blue"}]}]  # fmt: skip
+    ((red, blue),) = scorer.score(rows)["reward_model"]
+    assert red > blue + 0.5
+
+
+def test_the_same_pairs_and_options_give_the_same_weights(vlm, tmp_path):
+    options = Options(epochs=1, batch_size=8, rank=2, mix_images=0.5, mix_words=1, held_out=0.0)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        result = train(pairs(12), vlm, tmp_path / name, Options(**{**options.__dict__, "seed": seed}))
+        assert result["held_out_accuracy"] is None
+    for file in (HEAD_FILE, ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        first, again, other = ((tmp_path / name / file).read_bytes() for name in "abc")
+        assert first == again
+        assert (first == other) == (file == ADAPTER_CONFIG)
+
+
+def test_a_pair_that_cannot_be_learnt_from_is_named(vlm, tmp_path):
+    options = Options(batch_size=4, held_out=0.0)
+    long = [*pairs(3), Pair((PICTURES[0],), PROMPT, "red " * 200, "blue")]
+    with pytest.raises(ValueError, match=r"row 3: has more tokens than the model's 512 positions"):
+        train(long, vlm, tmp_path, options)
+    broken = [*pairs(2), Pair((b"no image",), PROMPT, "red", "blue")]
+    with pytest.raises(ValueError, match=r"row 2: image 0: cannot be decoded"):
+        train(broken, vlm, tmp_path, options)
+    with pytest.raises(ValueError, match="set one of the two"):
+        Options(blind=True, mix_images=0.5)
+
+
+def test_the_command_trains_and_prints_what_it_measured(vlm, tmp_path):
+    from reward.train import main
+
+    saved = datasets.Dataset.from_list(
+        [
+            {
+                "images": [{"bytes": one.images[0], "path": None}],
+                "prompt": [{"role": "user", "content": "What?"}],
+                "chosen": [{"role": "assistant", "content": one.chosen}],
+                "rejected": [{"role": "assistant", "content": one.rejected}],
+            }
+            for one in pairs(8)
+        ]
+    )
+    saved.save_to_disk(str(tmp_path / "pairs"))
+    import typer
+
+    app = typer.Typer()
+    app.command()(main)
+    args = [str(tmp_path / "pairs"), "--model", vlm, "--out", str(tmp_path / "out"), "--rank", "2", "--held-out", "0.3"]
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 0, done.output
+    assert {"pairs", "steps", "held_out_accuracy"} <= set(json.loads(done.stdout.splitlines()[-1]))
+    assert (tmp_path / "out" / HEAD_FILE).is_file()
+    wrong = CliRunner().invoke(app, [str(tmp_path / "none"), "--model", vlm, "--out", str(tmp_path / "out")])
+    assert wrong.exit_code == 2 and "cannot be opened" in wrong.output
+
+
+# ---------------------------------------------------------------------------------------------------------------- loss
+
+REWARD = st.floats(-20, 20)
+
+
+@given(REWARD, REWARD, st.floats(0, 5), st.floats(0, 1))
+def test_the_loss_is_bradley_terrys_with_margin_and_centre(better, worse, margin, center):
+    got = loss(*(torch.tensor([x], dtype=torch.float64) for x in (better, worse, margin)), center)
+    wanted = math.log1p(math.exp(-(better - worse - margin))) + center * (better + worse) ** 2
+    assert got.item() == pytest.approx(wanted, abs=1e-9)
+
+
+@given(REWARD, REWARD)
+def test_the_loss_of_a_swapped_pair_differs_by_the_difference_of_rewards(better, worse):
+    a, b, none = (torch.tensor([x], dtype=torch.float64) for x in (better, worse, 0.0))
+    assert (loss(b, a, none) - loss(a, b, none)).item() == pytest.approx(better - worse, abs=1e-9)
+
+
+def test_mixed_images_put_the_true_image_above_another_for_the_same_text():
+    told = [Pair((PICTURES[i % 3],), PROMPT, "one two three four five", "x") for i in range(12)]
+    made = comparisons(told, range(12), 1.0, 5, seed=0, epoch=0)
+    mixed = [one for one in made if one.better.messages == one.worse.messages]
+    assert len(made) == 24 and len(mixed) == 12
+    assert all(one.better.images == told[one.pair].images != one.worse.images for one in mixed)
+    assert {one.worse.images for one in mixed} <= {pair.images for pair in told}
+    assert comparisons(told, range(12), 1.0, 5, 0, 0) == made != comparisons(told, range(12), 1.0, 5, 0, 1)
+
+
+def test_short_texts_and_pairs_without_another_image_are_not_mixed():
+    told = [Pair((PICTURES[i],), PROMPT, "Yes", "No") for i in range(4)]
+    assert len(comparisons(told, range(4), 1.0, 5, 0, 0)) == 4
+    same = [Pair((PICTURES[0],), PROMPT, "one two three four five", "x")] * 3
+    assert len(comparisons(same, range(3), 1.0, 5, 0, 0)) == 3
+    none = [Pair((), PROMPT, "one two three four five", "x")] * 3
+    assert len(comparisons(none, range(3), 1.0, 5, 0, 0)) == 3
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(0, 3))
+def test_all_pairs_of_a_prompt_are_held_out_or_none(which, seed):
+    told = [Pair((PICTURES[i],), PROMPT, f"a{n}", "b") for n, i in enumerate(which)]
+    try:
+        learnt, held = split(told, Options(held_out=0.4, seed=seed))
+    except ValueError:
+        return
+    assert sorted([*learnt, *held]) == list(range(len(told)))
+    assert not {told[i].images for i in learnt} & {told[i].images for i in held}
+
+
+@given(st.integers(1, 30), st.integers(0, 3))
+def test_an_epoch_has_every_pair_once(count, epoch):
+    assert sorted(order(range(count), epoch, 0)) == list(range(count))
+
+
+@given(st.integers(1, 30))
+def test_a_curriculum_keeps_its_order_the_first_time(count):
+    assert order(range(count), 0, 0, in_order=True) == list(range(count))
+    assert order(range(count), 1, 0, in_order=True) == order(range(count), 1, 0)
+
+
+# --------------------------------------------------------------------------------------------------------------- pairs
+
+
+def rows(**changes):
+    good = {"prompt": "What?", "chosen": "a", "rejected": "b", "images": [{"bytes": PICTURES[0], "path": None}]}
+    return [good, {**good, **changes}]
+
+
+def saved(tmp_path, table):
+    path = tmp_path / "pairs.parquet"
+    datasets.Dataset.from_list(table).to_parquet(path)
+    return str(path)
+
+
+def test_texts_and_messages_are_the_same_pairs(tmp_path):
+    def said(role, text):
+        return [{"role": role, "content": text}]
+
+    plain = rows(chosen="c")
+    spoken = [
+        {**one, "prompt": said("user", one["prompt"]), **{k: said("assistant", one[k]) for k in ("chosen", "rejected")}}
+        for one in plain
+    ]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = read_pairs(saved(tmp_path / "a", plain))
+    assert first == read_pairs(saved(tmp_path / "b", spoken))
+    assert first[1] == Pair((PICTURES[0],), PROMPT, "c", "b")
+
+
+def test_parts_of_a_message_are_read_and_image_columns_stay_encoded(tmp_path):
+    parts = [{"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]}]
+    made = datasets.Dataset.from_list(
+        [{**one, "prompt": parts, "score": 2.5, "kind": "count"} for one in rows(chosen="c")]
+    )
+    made = made.cast_column("images", datasets.List(datasets.Image()))
+    made.save_to_disk(str(tmp_path / "saved"))
+    first, _ = read_pairs(str(tmp_path / "saved"), margin="score")
+    assert first == Pair((PICTURES[0],), PROMPT, "a", "b", margin=2.5, kind="count")
+    assert Image.open(io.BytesIO(first.images[0])).size == (32, 32)
+
+
+def test_a_rejected_side_may_have_other_images(tmp_path):
+    other = [{"bytes": PICTURES[1], "path": None}]
+    table = [{**one, "rejected": "a", "rejected_images": other} for one in rows()]
+    first, _ = read_pairs(saved(tmp_path, table))
+    assert (first.chosen, first.rejected, first.rejected_images) == ("a", "a", (PICTURES[1],))
+    (made,) = comparisons([first], [0], 0.0, 5, 0, 0)
+    assert made.better.images == (PICTURES[0],) and made.worse.images == (PICTURES[1],)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rejected": "a"}, "row 1: chosen and rejected are the same text about the same images"),
+        ({"chosen": "  "}, "row 1: chosen is empty"),
+        ({"images": [{"bytes": None, "path": "gone.png"}]}, r"row 1: .*gone\.png"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_pairs(saved(tmp_path, rows(**changes)))
+
+
+def test_a_missing_column_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no column rejected among"):
+        read_pairs(saved(tmp_path, [{"prompt": "a", "chosen": "b"}]))
