@@ -17,6 +17,7 @@ BUILT_IN = {
     "scenes-vlm-strong": _SCENES / "vlm-strong",
     "scenes-vlm-weak": _SCENES / "vlm-weak",
     "scenes-clip": _SCENES / "clip",
+    "scenes-reward": _SCENES / "reward",
 }
 #: What decides about a model's output; documentation and training logs do not.
 _IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt", ".bin", ".pt"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from pipeline.config.source import PdsSource
 from pipeline.errors import ConfigError
 from pipeline.executor import Executor, StageResult
 from pipeline.resume import Resume, explain
-from pipeline.stages import Source, Stage, score
+from pipeline.stages import Source, Stage, continue_, score
+from pipeline.stages.continue_ import ContinueStage
 from pipeline.stages.gather import GatherStage
 from pipeline.stages.given import GivenStage
 from pipeline.stages.imagine import ImagineStage, TextSource
@@ -62,13 +64,13 @@ class Plan:
 
     def generation(self) -> list[Source | Stage]:
         """From the source to pairs. The evaluation of the base model stands right behind its sampling, and a model that
-        also judges is sampled last: they share an engine, and starting one takes longer than either."""
+        also continues or judges is sampled last: they share an engine, and starting one takes longer than either."""
         r = self.recipe
         stages: list[Source | Stage] = [*self._imagined(), SourceStage(r.source, r.seed, r.shard_size)]
         specs = r.sample.each()
-        names = ["sample"] if len(specs) == 1 else [f"sample-{slug(spec)}" for spec in specs]
+        names = self._tables(specs)
         pending = self.held is not None
-        order = sorted(zip(names, specs, strict=True), key=lambda one: score.asks(r.score, one[1], specs))
+        order = sorted(zip(names, specs, strict=True), key=lambda one: self._turn(one[1], specs))
         for name, spec in order:
             stages.append(self._candidates(spec, name))
             if pending and self._is_base(spec):
@@ -76,9 +78,14 @@ class Plan:
                 pending = False
         if pending:
             stages += self.before()
-        if len(specs) > 1:
+        asked = [spec for _, spec in order]
+        if (one := self._continues()) is not None and (rule := r.sample.continuation) is not None:
+            stages.append(ContinueStage(one, rule, r.seed, tuple(names), self._is_base(one)))
+            names.append(continue_.NAME)
+            asked.append(one)
+        if len(names) > 1:
             stages.append(GatherStage(tuple(names)))
-        return [*stages, *score.stages(r.score, [spec for _, spec in order], r.seed), PairStage(r.pair, r.seed)]
+        return [*stages, *score.stages(r.score, asked, r.seed), PairStage(r.pair, r.seed)]
 
     def before(self) -> list[Source | Stage]:
         assert self.held is not None
@@ -97,13 +104,7 @@ class Plan:
 
     def base(self) -> Sample:
         """How the model that is to be trained is asked: ``train.model``, or the first that is sampled."""
-        specs = self.recipe.sample.each()
-        asked = [spec for spec in specs if not isinstance(spec.engine, GivenEngine)]
-        specs = tuple(asked) or (specs[0].model_copy(update={"engine": VllmEngine()}),)
-        wanted = (self.recipe.train or {}).get("model")
-        if wanted is None:
-            return specs[0]
-        return next((s for s in specs if s.model == wanted), specs[0].model_copy(update={"model": wanted}))
+        return self._like((self.recipe.train or {}).get("model"))
 
     def preflight(self) -> None:
         """Find out what is wrong before hours have passed: models, vocabularies and files that are not there."""
@@ -136,6 +137,43 @@ class Plan:
             assert isinstance(self.recipe.source, PdsSource)  # or the recipe would not have been accepted
             return GivenStage(self.recipe.source, name)
         return SampleStage(spec, self.recipe.seed, name=name, on_policy=self._is_base(spec))
+
+    def _continues(self) -> Sample | None:
+        """How the model is asked that goes on from the beginnings of answers."""
+        rule = self.recipe.sample.continuation
+        return None if rule is None else self._like(rule.model) if rule.model else self.base()
+
+    def _like(self, model: str | None) -> Sample:
+        """How a model is asked, without noise: as it is sampled, or else as the first that is sampled, which it is if
+        None is named."""
+        specs = self.recipe.sample.each()
+        asked = [spec for spec in specs if not isinstance(spec.engine, GivenEngine)]
+        asked = asked or [specs[0].model_copy(update={"engine": VllmEngine()})]
+        wanted = asked[0].model if model is None else model
+        same = [spec for spec in asked if spec.model == wanted]
+        like = next((spec for spec in same if spec.noise is None), [*same, asked[0]][0])
+        return like.model_copy(update={"model": wanted, "noise": None})
+
+    def _tables(self, specs: Sequence[Sample]) -> list[str]:
+        """The table of each sampled model.
+
+        Raises:
+            ConfigError: two would be called the same.
+        """
+        continued = [continue_.NAME] if self.recipe.sample.continuation else []
+        if len(specs) == 1 and not continued:
+            return ["sample"]
+        names = [f"sample-{slug(spec)}" for spec in specs]
+        for name, count in Counter(names + continued).items():
+            if count > 1:
+                raise ConfigError(f"sample.models: two entries would be written to {name}", "give a model another name")
+        return names
+
+    def _turn(self, spec: Sample, specs: Sequence[Sample]) -> tuple[bool, int]:
+        """When a model is sampled: entries of one model after each other, and last the one that is needed next."""
+        own, after = (spec.model, spec.revision), self._continues()
+        last = score.asks(self.recipe.score, spec, specs) if after is None else (after.model, after.revision) == own
+        return last, [(one.model, one.revision) for one in specs].index(own)
 
     def _imagined(self) -> list[Source | Stage]:
         """From texts to questions about images made from them."""

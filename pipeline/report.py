@@ -9,8 +9,6 @@ Shows the findings of the run's tables (``pipeline.findings``); besides them, wh
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -22,18 +20,17 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import images, mask
+from pipeline import mask
 from pipeline.card import model_rows, outcome_rows, plain
 from pipeline.files import write_text
 from pipeline.findings import STEPS, Findings, collect, steps
+from pipeline.gallery import data_uri, gallery
 from pipeline.joined import Example, pictures
 from pipeline.store import Record, Run
 from reward.objects import judge
 from reward.vocabulary import Vocabulary
 
 TEMPLATES = Path(__file__).parent / "templates"
-#: Pictures beyond this many bytes are shown reduced; smaller ones byte for byte.
-_LARGEST_IMAGE = 150_000
 #: Steps whose shards are those of the texts.
 IMAGINED = STEPS[: STEPS.index("source")]
 
@@ -114,6 +111,7 @@ def write(
         stages=[_timing(run, record) for record in records.values()],
         outcomes=outcome_rows(findings),
         models=model_rows(findings),
+        gallery=gallery(run),
         secrets=mask,
     )
     path = run_dir / "report.html"
@@ -246,7 +244,7 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
     return {
         "id": example.id,
         "source": example.source,
-        "images": [(*_data_uri(image), alt) for image in shown],
+        "images": [(*data_uri(image), alt) for image in shown],
         "prompt": example.prompt,
         "answer": facts.get("answer"),
         "objects": ", ".join(names),
@@ -276,24 +274,6 @@ def _marked(text: str, truth: frozenset[str], vocabulary: Vocabulary | None) -> 
         pieces += [(text[end : mention.start], False), (text[mention.start : mention.end], True)]
         end = mention.end
     return [piece for piece in (*pieces, (text[end:], False)) if piece[0]]
-
-
-def _data_uri(image: bytes) -> tuple[str, bool]:
-    """The picture for an ``img`` tag, and whether it is so small that its pixels should stay sharp when enlarged."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(image), formats=images.FORMATS) as header:
-            kind, small = (header.format or "png").lower(), max(header.size) <= 160
-        if len(image) > _LARGEST_IMAGE:
-            picture = images.decode(image)
-            picture.thumbnail((640, 640))
-            buffer = io.BytesIO()
-            picture.save(buffer, "JPEG", quality=85)
-            image, kind = buffer.getvalue(), "jpeg"
-    except (OSError, Image.DecompressionBombError, images.BadImage):
-        kind, small = "png", False
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}", small
 
 
 def _timing(run: Run, record: Record) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def _reward_model(spec: Score) -> Scorer:
 
     own = spec.reward_model
     assert own is not None  # or the recipe would not have been accepted
-    folder, base = models.resolve(own.model), models.resolve(own.base) if own.base is not None else None
+    folder = models.resolve(own.model)
+    base = models.resolve(own.base) if own.base is not None else _built_in_base(Path(folder))
 
     def scorer(backend: RewardBackend | None) -> RewardModelScorer:
         return RewardModelScorer(folder, own.revision, own.batch_size, own.dtype, backend=backend, base=base)
@@ -102,6 +103,13 @@ def _reward_model(spec: Score) -> Scorer:
     if own.backend == "vllm":
         raise ValueError(f"backend=vllm does not support {own.model!r}; use backend: transformers")
     return plain
+
+
+def _built_in_base(adapter: Path) -> str | None:
+    """The folder of the model that an adapter names, if it is one of ours; others are named by folder or hub id."""
+    config = adapter / "adapter_config.json"
+    named = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path") if config.is_file() else None
+    return models.resolve(named) if named in models.BUILT_IN else None
 
 
 _OPEN = {

@@ -44,12 +44,12 @@ CANDIDATE = pa.struct(
     [
         ("text", pa.string()),
         ("origin", pa.string()),  # sampled | noised | continued | corrected | injected | restyled | given
-        ("parent", pa.int32()),  # index into the same row's candidates; null for an original
+        ("parent", pa.int32()),  # index into the row's candidates of the sample table; null for an original
         ("model", pa.string()),
         ("revision", pa.string()),
         ("seed", pa.int64()),
         ("temperature", pa.float64()),
-        ("n_tokens", pa.int32()),
+        ("n_tokens", pa.int32()),  # of a continued text, those that follow its beginning; so with logprob
         ("finish_reason", pa.string()),  # stop | length
         ("logprob", pa.float64()),  # nats, summed over the text's tokens
         ("on_policy", pa.bool_()),  # by the very model that is to be trained; null for texts nobody sampled

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import images
-from pipeline.engines import MOST_LOGPROBS, Completion, Request, Response, Sampling, likeliest
+from pipeline.engines import MOST_LOGPROBS, Completion, Request, Response, Sampling, likeliest, trimmed
 
 #: Servers read a seed as a signed 64-bit integer and some refuse a negative one. A seed of ``pipeline.seeds`` has 62
 #: bits, so nothing is lost; of a larger one the low 63 bits count.
@@ -38,6 +38,23 @@ class NoData(Exception):
     def __init__(self, error_type: str, message: str) -> None:
         super().__init__(message)
         self.error_type = error_type
+
+
+class NotContinued(Exception):
+    """A reply that begins a new answer, where a begun one was to be gone on with."""
+
+
+#: How vLLM's server goes on with an answer that is begun, beyond OpenAI's protocol. With ``echo`` the reply begins with
+#: the beginning, which tells such a server from one that overlooks the rest.
+CONTINUE = {"continue_final_message": True, "add_generation_prompt": False, "echo": True}
+
+
+def refuses_to_continue(complaint: str) -> bool:
+    """
+    >>> refuses_to_continue("Unrecognized request argument supplied: echo"), refuses_to_continue("no such image")
+    (True, False)
+    """
+    return any(re.search(rf"\b{name}\b", complaint) for name in CONTINUE)
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,8 @@ def messages(request: Request, max_pixels: int | None = None) -> list[dict[str, 
         except images.BadImage as error:
             return Response(request.id, error_type=error.kind, error=f"image {index}: {error}")
         parts.append({"type": "image_url", "image_url": {"url": url}})
-    return conversation(request.messages, parts)
+    begun = [("assistant", request.prefix)] if request.prefix else []
+    return conversation((*request.messages, *begun), parts)
 
 
 def conversation(messages: Sequence[tuple[str, str]], parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -133,10 +151,11 @@ def data_url(data: bytes, max_pixels: int | None = None) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def completions(reply: Any) -> list[Completion]:
+def completions(reply: Any, request: Request) -> list[Completion]:
     """
     Raises:
         NoData: a choice is no answer, or the reply is not one of chat completions.
+        NotContinued: the request has a prefix, and a choice does not begin with it.
     """
     choices = getattr(reply, "choices", None)
     if not isinstance(choices, list):  # an error, or a proxy's page, sent with status 200
@@ -146,20 +165,23 @@ def completions(reply: Any) -> list[Completion]:
     # What usage counts is the sum over the choices.
     counted = getattr(usage, "completion_tokens", None) if len(choices) == 1 else None
     try:
-        return [_completion(choice, counted) for choice in sorted(choices, key=lambda one: one.index or 0)]
+        return [_completion(choice, counted, request) for choice in sorted(choices, key=lambda one: one.index or 0)]
     except (AttributeError, TypeError) as error:
         raise NoData("server_error", f"a choice of the reply is malformed: {error}") from None
 
 
-def _completion(choice: Any, counted: int | None) -> Completion:
+def _completion(choice: Any, counted: int | None, request: Request) -> Completion:
     if choice.finish_reason == "content_filter":
         raise NoData("content_filter", "the server's content filter cut an answer")
     if choice.finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
         raise NoData("server_error", f"finish_reason {choice.finish_reason!r} is neither stop nor length")
+    text = choice.message.content or ""
+    if not text.startswith(request.prefix):
+        raise NotContinued
     tokens = getattr(choice.logprobs, "content", None)
     logprob = math.fsum(token.logprob for token in tokens) if tokens is not None else math.nan
     return Completion(
-        text=(choice.message.content or "").strip(),
+        text=trimmed(text.removeprefix(request.prefix), request),
         n_tokens=len(tokens) if tokens is not None else counted,
         finish_reason=choice.finish_reason,
         logprob=logprob if math.isfinite(logprob) else None,

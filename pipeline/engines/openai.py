@@ -19,7 +19,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engines import Completion, Request, Response, Sampling
-from pipeline.engines.chat_completions import Dialect, NoData, completions, messages
+from pipeline.engines.chat_completions import (
+    CONTINUE,
+    Dialect,
+    NoData,
+    NotContinued,
+    completions,
+    messages,
+    refuses_to_continue,
+)
 from pipeline.errors import EngineError
 
 #: Sent when the variable is not set: a server without keys ignores it, one with keys answers 401.
@@ -93,7 +101,7 @@ class OpenAIEngine:
         prompt_too_long, bad_request, content_filter or too_few_answers.
 
         Raises:
-            EngineError: the server refuses the key, or no longer serves the model.
+            EngineError: the server refuses the key, no longer serves the model, or does not go on with begun answers.
         """
         answers: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
         future = self._submit(self._answer_all(requests, sampling, answers))
@@ -192,10 +200,14 @@ class OpenAIEngine:
                 return sent
             try:
                 return await self._complete(request, sent, sampling)
+            except NotContinued:
+                return self._no_continuation("it begins new ones")
             except NoData as error:
                 return Response(request.id, error_type=error.error_type, error=self._safe(str(error)))
             except openai.OpenAIError as error:
                 kind = _error_type(error)
+                if request.prefix and kind == "bad_request" and refuses_to_continue(_message(error)):
+                    return self._no_continuation(self._reason(error))
                 return self._ends_the_run(error) or Response(request.id, error_type=kind, error=self._reason(error))
 
     async def _complete(self, request: Request, sent: list[dict[str, Any]], sampling: Sampling) -> Response:
@@ -203,21 +215,22 @@ class OpenAIEngine:
         done: list[Completion] = []
         while len(done) < sampling.n:
             missing = sampling.n - len(done)
-            got = completions(await self._send(sent, sampling, missing, request.seed + len(done)))
+            got = completions(await self._send(request, sent, sampling, missing, request.seed + len(done)), request)
             if not got:
                 raise NoData("too_few_answers", f"the server gave {len(done)} of n={sampling.n} answers and no more")
             done += got[:missing]
         return Response(request.id, tuple(done))
 
-    async def _send(self, sent: list[dict[str, Any]], sampling: Sampling, n: int, seed: int) -> Any:
+    async def _send(self, request: Request, sent: list[dict[str, Any]], sampling: Sampling, n: int, seed: int) -> Any:
         """One reply; what the server refuses to understand is left out, and not sent again to it once that helped."""
         import openai
 
         dialect = known = self._dialect
+        more = {"extra_body": CONTINUE} if request.prefix else {}
         while True:
             try:
                 reply = await self._client.chat.completions.create(
-                    model=self._spec.model, messages=sent, **dialect.options(sampling, n, seed)
+                    model=self._spec.model, messages=sent, **dialect.options(sampling, n, seed), **more
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 simpler = dialect.without(_message(error), n)
@@ -251,6 +264,12 @@ class OpenAIEngine:
         if getattr(error, "code", None) == "insufficient_quota":
             return EngineError(f"{spec.base_url}: {self._reason(error)}", "add to the account's quota, then run again")
         return None
+
+    def _no_continuation(self, reason: str) -> EngineError:
+        return EngineError(
+            f"{self._spec.base_url} does not go on with answers that are begun: {reason}",
+            "sample.continue needs a server that knows vLLM's continue_final_message and echo, or engine.kind=vllm",
+        )
 
     def _reason(self, error: Exception) -> str:
         request = getattr(error, "request", None)

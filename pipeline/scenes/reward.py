@@ -229,12 +229,12 @@ def _absent(items: Sequence[Item], one: Scene, rng: random.Random) -> Item | Non
 def main(
     folder: Annotated[Path | None, typer.Option(help="Where the model goes; by default beside the others.")] = None,
     blind: Annotated[bool, typer.Option("--blind", help="The same without images.")] = False,
-    pairs: Annotated[int, typer.Option(help="How many pairs to learn from.")] = 24_000,
+    pairs: Annotated[int, typer.Option(help="How many pairs to learn from.")] = 28_800,
     batch_size: int = 48,
     lr: float = 2e-3,
     seed: int = 0,
 ) -> None:
-    """Train the built-in reward model on the built-in VLM."""
+    """Train the built-in reward model on the built-in VLM that sees best."""
     from reward.train import Options, train
 
     options = Options(
@@ -250,7 +250,7 @@ def main(
     )
     made = curriculum(TRAIN_SEED + 2, pairs, blind)
     out = folder or MODELS / ("reward-blind" if blind else "reward")
-    print(json.dumps(train(made, str(MODELS / "vlm"), out, options, base_name="scenes-vlm")))
+    print(json.dumps(train(made, str(MODELS / "vlm-strong"), out, options, base_name="scenes-vlm-strong")))
 
 
 if __name__ == "__main__":

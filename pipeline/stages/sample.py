@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline import columns, images, models, seeds
 from pipeline.config.sample import GivenEngine, OpenAIEngine, Sample, ScriptedEngine
 from pipeline.engines import Completion, Engine, Request, Sampling
 from pipeline.errors import ConfigError
+from pipeline.noise import noised
 from pipeline.stages import WorkerSpec
 from pipeline.tables import CANDIDATES
 
@@ -28,7 +29,11 @@ _COLUMNS = ["id", "images", "prompt", "status", "error_type", "error"]
 
 @dataclass(frozen=True)
 class SampleStage:
-    """``reads`` names the prompts table, ``spec`` one model. ``on_policy``: it is the model that is to be trained."""
+    """``reads`` names the prompts table, ``spec`` one model. ``on_policy``: it is the model that is to be trained.
+
+    With ``spec.noise`` the model sees the images under noise, and the candidates' origin is ``noised``. A prompt
+    without images then has no candidate, and has not failed.
+    """
 
     spec: Sample
     seed: int
@@ -48,7 +53,9 @@ class SampleStage:
         return worker(self.spec)
 
     def options(self) -> dict[str, Any]:
-        own = self.spec.model_dump(mode="json", exclude={"models", "chat_template"})
+        # Runs from before there was noise hold.
+        without = {"models", "chat_template", "continuation", *(() if self.spec.noise else ("noise",))}
+        own = self.spec.model_dump(mode="json", exclude=without)
         template = {"chat_template": models.digest(text)} if (text := template_text(self.spec)) else {}
         return {"seed": self.seed, "on_policy": self.on_policy, **own, **template, "model_identity": self._identity()}
 
@@ -66,17 +73,19 @@ class SampleStage:
         kept = self._kept(tables.get(self.name))
         answers: dict[Place, Completion] = {}
         errors: dict[str, tuple[str, str]] = {}
-        for sampling, requests, places in self._questions(rows, kept, errors):
+        imageless = set(rows["id"].filter(pc.equal(pc.list_value_length(rows["images"]), 0)).to_pylist())
+        nothing = frozenset(imageless) if self.spec.noise else frozenset()
+        for sampling, requests, places in self._questions(rows, kept, errors, nothing):
             for response in model.generate(requests, sampling):
                 if response.error_type is not None:
                     errors[places[response.id][0][0]] = (response.error_type, response.error or "")
                 else:
                     answers.update(zip(places[response.id], response.completions, strict=True))
-        return self._table(rows["id"].to_pylist(), kept, answers, errors)
+        return self._table(rows["id"].to_pylist(), kept, answers, errors, nothing)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        tokens = pc.sum(pc.struct_field(pc.list_flatten(table["candidates"]), "n_tokens")).as_py()
-        return {"tokens": tokens or 0}
+        empty = pc.sum(pc.equal(pc.list_value_length(table["candidates"]), 0)).as_py()
+        return {**tokens(table), **({"without_images": empty} if empty else {})}
 
     def _kept(self, earlier: pa.Table | None) -> dict[str, list[Candidate]]:
         """What an earlier session already has: the candidates of each prompt that did not fail."""
@@ -85,11 +94,15 @@ class SampleStage:
         return {row["id"]: row["candidates"] for row in earlier.to_pylist() if row["status"] == "ok"}
 
     def _questions(
-        self, rows: pa.Table, kept: Mapping[str, Sequence[Candidate]], errors: dict[str, tuple[str, str]]
+        self,
+        rows: pa.Table,
+        kept: Mapping[str, Sequence[Candidate]],
+        errors: dict[str, tuple[str, str]],
+        nothing: frozenset[str],
     ) -> Iterator[tuple[Sampling, list[Request], dict[str, list[Place]]]]:
         """What to ask: for each way of sampling, the requests, and which candidates the answers to each will be.
 
-        Prompts that cannot be asked are put into ``errors``.
+        Prompts that cannot be asked are put into ``errors``; of those in ``nothing`` there is nothing to ask.
         """
         batches: dict[Sampling, tuple[list[Request], dict[str, list[Place]]]] = {}
 
@@ -102,6 +115,8 @@ class SampleStage:
             one = row["id"]
             if row["status"] != "ok":
                 errors[one] = (row["error_type"], row["error"])
+                continue
+            if one in nothing:
                 continue
             before = kept.get(one)
             cut = [i for i, c in enumerate(before) if self._is_cut(c)] if before else []
@@ -133,12 +148,13 @@ class SampleStage:
         kept: Mapping[str, Sequence[Candidate]],
         answers: Mapping[Place, Completion],
         errors: Mapping[str, tuple[str, str]],
+        nothing: frozenset[str],
     ) -> pa.Table:
         """Candidates from ``answers``, else from what was ``kept``. Built column by column: a shard has thousands."""
         count = len(self.spec.temperatures) * self.spec.n
         flat: dict[str, list[Any]] = {name: [] for name in _PER_CANDIDATE}
         for one in ids:
-            if one in errors:
+            if one in errors or one in nothing:
                 continue
             before = kept.get(one)
             first = [self._seed(one, at) for at in range(len(self.spec.temperatures))]
@@ -156,10 +172,15 @@ class SampleStage:
                 flat["n_tokens"].append(answer.n_tokens)
                 flat["finish_reason"].append(answer.finish_reason)
                 flat["logprob"].append(answer.logprob)
-        same = {"origin": "sampled", "model": self.spec.model, "revision": self.spec.revision}
+        same = {
+            "origin": "noised" if self.spec.noise else "sampled",
+            "model": self.spec.model,
+            "revision": self.spec.revision,
+        }
         candidates = _structs(flat, {**same, "on_policy": self.on_policy})
         bad = [errors.get(one) for one in ids]
-        lists = columns.lists(np.array([0 if error else count for error in bad]), candidates)
+        sizes = [0 if error or one in nothing else count for one, error in zip(ids, bad, strict=True)]
+        lists = columns.lists(np.array(sizes), candidates)
         return pa.table(
             {
                 "id": pa.array(ids, pa.string()),
@@ -174,19 +195,25 @@ class SampleStage:
     def _request(self, row: Mapping[str, Any]) -> Request:
         """
         Raises:
-            BadImage: an image may not be read.
+            BadImage: an image may not be read, or cannot be put under noise.
             OSError: an image is gone.
         """
-        messages = tuple((message["role"], message["content"]) for message in row["prompt"])
-        if self.spec.system_prompt is not None and all(role != "system" for role, _ in messages):
-            messages = (("system", self.spec.system_prompt), *messages)
-        return Request(row["id"], tuple(images.load(image) for image in row["images"]), messages, seed=0)
+        pictures = tuple(images.load(image) for image in row["images"])
+        if self.spec.noise is not None:
+            # Not by the model's name: several see the same noise.
+            drawn = (seeds.derive(self.seed, row["id"], "#noise", at) for at in range(len(pictures)))
+            most = self.spec.max_image_pixels
+            pictures = tuple(
+                noised(data, self.spec.noise, seed, most) for data, seed in zip(pictures, drawn, strict=True)
+            )
+        return Request(row["id"], pictures, turns(self.spec, row["prompt"]), seed=0)
 
     def _sampling(self, temperature: float, n: int) -> Sampling:
         return Sampling(n, temperature, self.spec.top_p, self.spec.max_tokens, tuple(self.spec.stop))
 
     def _seed(self, one: str, at: int) -> int:
-        return seeds.derive(self.seed, one, self.spec.model, at)
+        noise = f"#{self.spec.noise.label}" if self.spec.noise else ""
+        return seeds.derive(self.seed, one, f"{self.spec.model}{noise}", at)
 
     def _is_cut(self, candidate: Candidate) -> bool:
         return candidate["finish_reason"] == "length" and (candidate["n_tokens"] or 0) < self.spec.max_tokens
@@ -218,7 +245,21 @@ def slug(spec: Sample) -> str:
     >>> slug(Sample(model="llava-hf/llava-1.5-7b-hf", revision="a1"))
     'llava-hf-llava-1.5-7b-hf-a1'
     """
-    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(filter(None, (spec.model, spec.revision)))).strip("-.")
+    parts = (spec.model, spec.revision, spec.noise.label if spec.noise else None)
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(filter(None, parts))).strip("-.")
+
+
+def turns(spec: Sample, prompt: Iterable[Mapping[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The conversation as a request has it, with the system prompt of ``spec`` unless it has one of its own."""
+    messages = tuple((message["role"], message["content"]) for message in prompt)
+    if spec.system_prompt is not None and all(role != "system" for role, _ in messages):
+        messages = (("system", spec.system_prompt), *messages)
+    return messages
+
+
+def tokens(table: pa.Table) -> dict[str, int]:
+    """How many tokens a table of candidates took to make."""
+    return {"tokens": pc.sum(pc.struct_field(pc.list_flatten(table["candidates"]), "n_tokens")).as_py() or 0}
 
 
 def template_text(spec: Sample) -> str | None:

@@ -115,7 +115,9 @@ def _adapter(model: str, revision: str | None, base: str | None, head: Path | No
 def _config(model: str, revision: str | None) -> dict[str, Any]:
     path = find(model, "config.json", revision)
     if path is None:
-        raise ValueError(f"model={model!r} has no config.json; give a folder that save_pretrained wrote, or a hub id")
+        raise ValueError(
+            f"model={model!r} has no config.json; give a folder that save_pretrained wrote, or a hub id in reach"
+        )
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return config
 

@@ -15,12 +15,18 @@ from pipeline.engines import Completion, Response, Sampling
 from pipeline.engines import vllm as module
 from pipeline.engines.vllm import How, OpenVllm, conversation
 from pipeline.errors import EngineError
+from pipeline.stages.continue_ import beginning
 
 
 def test_images_stand_before_the_first_text_of_the_user() -> None:
     messages = conversation(request(0, messages=(("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))))
     kinds = [[part["type"] for part in message["content"]] for message in messages]
     assert kinds == [["text"], ["image", "text"], ["text"], ["text"]]
+
+
+def test_a_begun_answer_is_the_last_message() -> None:
+    messages = conversation(request(0, prefix="The image"))
+    assert messages[-1] == {"role": "assistant", "content": [{"type": "text", "text": "The image"}]}
 
 
 def test_a_folder_without_a_model_is_named_before_vllm_is_imported(tmp_path: Path) -> None:
@@ -128,6 +134,47 @@ def test_the_model_says_how_likely_yes_and_no_are(vllm_engine: Any, monkeypatch:
     assert [c.first[0] for a in early.values() for c in a.completions if c.first] == [
         c.first[0] for a in late.values() for c in a.completions if c.first
     ]
+
+
+def test_what_follows_a_begun_answer_is_not_decoded_alone_and_keeps_its_space() -> None:
+    one = SimpleNamespace(
+        index=0, text=" b ", token_ids=[1], finish_reason="length", cumulative_logprob=-0.1, logprobs=None
+    )
+    output = SimpleNamespace(outputs=[one])
+
+    def text(**changes: Any) -> str:
+        return How(Sampling(n=1), Letters()).response(request(0, **changes), output).completions[0].text
+
+    assert (text(), text(prefix="a")) == ("b", " b")
+    one.text = "not looked at"
+    assert text() == "b"
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_the_rest_of_an_answer_follows_from_its_beginning(
+    vllm_engine: Any, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    monkeypatch.setattr(vllm_engine, "_spec", replace(vllm_engine._spec, late_decode=late))
+    greedy = Sampling(n=1, temperature=0.0, max_tokens=48)
+    whole = {key: answer.completions[0] for key, answer in ask(vllm_engine, [request(i) for i in range(6)]
+             , greedy).items()}  # fmt: skip
+    begun = [request(i, prefix=beginning(whole[f"r{i}"].text, 0.5)) for i in range(6)]
+    rest = {key: answer.completions[0] for key, answer in ask(vllm_engine, begun, greedy).items()}
+    for one in begun:
+        assert one.prefix and one.prefix + rest[one.id].text == whole[one.id].text
+        assert rest[one.id].n_tokens < whole[one.id].n_tokens and rest[one.id].logprob >= whole[one.id].logprob
+    blind = ask(vllm_engine, [replace(one, images=()) for one in begun], greedy)
+    assert all(answer.error_type is None for answer in blind.values())
+    assert any(blind[key].completions[0].text != rest[key].text for key in rest)
+
+
+def test_a_template_that_changes_a_begun_answer_refuses_the_request(
+    vllm_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content[-1].text | upper }}{% endfor %}"
+    monkeypatch.setattr(vllm_engine, "_spec", replace(vllm_engine._spec, chat_template=template))
+    (answer,) = ask(vllm_engine, [request(0, images=(), prefix="The image")], Sampling(n=1)).values()
+    assert answer.error_type == "bad_request" and "chat template" in (answer.error or "")
 
 
 def test_asking_for_alternatives_changes_nothing_else(vllm_engine: Any) -> None:

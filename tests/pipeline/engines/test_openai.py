@@ -28,7 +28,7 @@ from PIL import Image
 
 from pipeline.config.load import make_recipe
 from pipeline.engines import TRANSIENT, Request, Response, Sampling
-from pipeline.engines.chat_completions import data_url
+from pipeline.engines.chat_completions import CONTINUE, data_url
 from pipeline.engines.openai import OpenAIEngine, OpenOpenAI
 from pipeline.errors import EngineError
 from pipeline.scenes import draw
@@ -224,6 +224,45 @@ def test_the_alternatives_of_the_first_token_are_asked_for_only_if_wanted(server
     one(opened(), Sampling(n=1, top_logprobs=3))
     one(opened(), Sampling(n=1))
     assert [body.get("top_logprobs") for body in server.asked] == [3, None]
+
+
+def continuing(body: dict[str, Any]) -> Reply:
+    """As vLLM's server with ``echo``."""
+    return chat(*(f"{body['messages'][-1]['content']} and more \n" for _ in range(body["n"])))
+
+
+def test_a_begun_answer_is_sent_last_and_only_what_follows_comes_back(server: Server, opened: Any) -> None:
+    server.answer = continuing
+    answer = one(opened(), Sampling(n=2), prefix="A sun")
+    assert [c.text for c in answer.completions] == [" and more"] * 2
+    (body,) = server.asked
+    assert body["messages"][-1] == {"role": "assistant", "content": "A sun"}
+    assert {key: body[key] for key in CONTINUE} == CONTINUE
+    server.answer = obedient
+    one(opened())
+    assert not set(CONTINUE) & set(server.asked[-1]) and server.asked[-1]["messages"][-1]["role"] == "user"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda body: chat("Two suns."), "begins new ones"),
+        (lambda body: chat(None), "begins new ones"),
+        (lambda body: wrong(400, "Unrecognized request argument: continue_final_message"), "continue_final_message"),
+    ],
+)
+def test_a_server_that_does_not_go_on_with_a_begun_answer_ends_the_run(
+    server: Server, opened: Any, answer: Callable[[dict[str, Any]], Reply], said: str
+) -> None:
+    server.answer = answer
+    with pytest.raises(EngineError, match=f"does not go on with answers that are begun: .*{said}") as caught:
+        one(opened(), Sampling(n=1), prefix="A sun")
+    assert "engine.kind=vllm" in caught.value.remedy
+
+
+def test_a_begun_answer_may_be_refused_for_other_reasons(server: Server, opened: Any) -> None:
+    server.answer = lambda body: wrong(400, "no such image")
+    assert one(opened(), Sampling(n=1), prefix="A sun").error_type == "bad_request"
 
 
 def test_greedy(server: Server, opened: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -26,6 +27,12 @@ def test_yes_and_no_share_what_there_is(text: str, other: str) -> None:
 
 def test_another_word_has_no_opposite() -> None:
     assert first(ScriptedEngine(("A sun.",))) == (("A", math.log(SURE)),)
+
+
+def test_a_text_follows_the_beginning_of_an_answer_after_a_space() -> None:
+    begun = replace(REQUEST, prefix="It")
+    (response,) = ScriptedEngine(("is.",)).generate([begun], Sampling(n=1))
+    assert begun.prefix + response.completions[0].text == "It is."
 
 
 def test_what_is_told_counts_and_nothing_is_told_unasked() -> None:

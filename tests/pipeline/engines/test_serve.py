@@ -21,6 +21,7 @@ from pipeline.engines import Sampling
 from pipeline.engines.openai import OpenAIEngine, OpenOpenAI
 from pipeline.errors import EngineError
 from pipeline.models import BUILT_IN
+from pipeline.stages.continue_ import beginning
 
 START_LIMIT_S = 420
 NAME, KEY_ENV, KEY = "scenes", "SERVE_TEST_KEY", "sk-loopback-only"
@@ -125,6 +126,17 @@ def test_greedy_answers_are_those_of_vllm_in_this_process(served: OpenAIEngine, 
         (a,), (b,) = here[one.id].completions, there[one.id].completions
         assert (a.text, a.n_tokens, a.finish_reason) == (b.text, b.n_tokens, b.finish_reason)
         assert b.logprob == pytest.approx(a.logprob, abs=1e-3)
+
+
+def test_a_begun_answer_goes_on_as_it_would_have(served: OpenAIEngine) -> None:
+    greedy = Sampling(n=1, temperature=0.0, max_tokens=48)
+    whole = {
+        key: answer.completions[0].text for key, answer in ask(served, [request(i) for i in range(4)], greedy).items()
+    }
+    begun = [request(i, prefix=beginning(whole[f"r{i}"], 0.5)) for i in range(4)]
+    for one in ask(served, begun, greedy).values():
+        prefix = beginning(whole[one.id], 0.5)
+        assert prefix and prefix + one.completions[0].text == whole[one.id]
 
 
 def test_bad_requests_are_answered_with_a_reason_and_harm_no_other(served: OpenAIEngine) -> None:

@@ -116,7 +116,7 @@ def right(folder: str, count: int) -> dict[str, float]:
         }
         for one in made
     ]
-    values = RewardModelScorer(MODELS / folder, base=str(MODELS / "vlm"), batch_size=64).score(rows)["reward_model"]
+    values = RewardModelScorer(MODELS / folder, base=str(MODELS / "vlm-strong"), batch_size=64).score(rows)["reward_model"]
     found: dict[str, list[bool]] = {"descriptions": [], "questions": []}
     for one, (chosen, rejected) in zip(made, values, strict=True):
         assert chosen is not None and rejected is not None
@@ -142,4 +142,4 @@ def test_committed_adapters_are_small_and_name_no_folder(name: str) -> None:
     if not folder.is_dir():
         pytest.skip("python -m pipeline.scenes.reward has not run")
     assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
-    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "scenes-vlm"
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "scenes-vlm-strong"
