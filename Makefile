@@ -27,6 +27,8 @@ check: install-dev
 # Rebuild the built-in models from nothing (resumable; by its parts 53 minutes on 2 idle cores).
 models: install
 	$(BIN)/python -m pipeline.scenes.build
+	$(BIN)/python -m pipeline.scenes.reward
+	$(BIN)/python -m pipeline.scenes.reward --blind
 	$(BIN)/python -m pipeline.scenes.measure
 
 install: .venv/.installed-$(EXTRA)

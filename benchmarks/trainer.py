@@ -19,6 +19,7 @@ import json
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -341,6 +342,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="default: 32 (llava), 512 (scenes)")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--savings", action=argparse.BooleanOptionalAction, default=True, help="each saving alone")
+    parser.add_argument("--repeats", type=int, default=1, help="TRL and ours so often, in turns; the median counts")
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
@@ -367,14 +369,14 @@ def main() -> None:
             "dtype": "bfloat16" if big else "float32",
             "tuning": "lora" if big else "full",
         }
-        result = measured(common, options.savings)
+        result = measured(common, options.savings, options.repeats)
     result |= {"geometry": options.geometry, "arch": options.arch, "pairs": pairs, "epochs": options.epochs}
     result |= hardware()
     output.tell(result, options.json)
 
 
-def measured(common: dict[str, Any], savings: bool) -> dict[str, Any]:
-    """All jobs, one after the other."""
+def measured(common: dict[str, Any], savings: bool, repeats: int) -> dict[str, Any]:
+    """All jobs, one after the other; those that are compared ``repeats`` times, in turns."""
 
     def job(name: str, who: str, **changes: Any) -> dict[str, Any]:
         dataset = Path(common["dataset"])
@@ -383,10 +385,19 @@ def measured(common: dict[str, Any], savings: bool) -> dict[str, Any]:
         return in_process("job", common | {"name": name, "who": who, "changes": changes})
 
     same = in_process("parity", common | {"name": "parity", "who": "both"})
-    trl = job("TRL DPO", "trl")
-    dpo = job("DPO", "ours", objective="dpo")
-    mdpo = job("mDPO", "ours", objective="mdpo")
-    live = job("DPO without the reference cache", "ours", objective="dpo", cache_reference=False)
+    rounds = [
+        {
+            "TRL DPO": job("TRL DPO", "trl"),
+            "DPO": job("DPO", "ours", objective="dpo"),
+            "mDPO": job("mDPO", "ours", objective="mdpo"),
+            "live": job("DPO without the reference cache", "ours", objective="dpo", cache_reference=False),
+        }
+        for _ in range(repeats)
+    ]
+    trl, dpo, mdpo, live = (
+        {key: statistics.median(one[name][key] for one in rounds) for key in ("pairs_per_s", "memory")}
+        for name in rounds[0]
+    )
     result: dict[str, Any] = {
         **same,
         "trl_dpo_pairs_per_s": trl["pairs_per_s"],
@@ -403,6 +414,7 @@ def measured(common: dict[str, Any], savings: bool) -> dict[str, Any]:
             "dpo": dpo["memory"] / 2**30,
             "mdpo": mdpo["memory"] / 2**30,
         },
+        "pairs_per_s_of_each_round": [{name: one[name]["pairs_per_s"] for name in one} for one in rounds],
     }
     if savings:
         naive = job("DPO without any saving", "ours", objective="dpo", **NOTHING)

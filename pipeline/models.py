@@ -18,6 +18,7 @@ BUILT_IN = {
     "scenes-vlm-weak": _SCENES / "vlm-weak",
     "scenes-clip": _SCENES / "clip",
     "scenes-reward": _SCENES / "reward",
+    "scenes-reward-blind": _SCENES / "reward-blind",
 }
 #: What decides about a model's output; documentation and training logs do not.
 _IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt", ".bin", ".pt"})

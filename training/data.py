@@ -16,6 +16,7 @@ from PIL import Image
 
 from training.config import TrainConfig
 from training.corruption import identity
+from training.draw import Drawable, drawn, few
 from training.errors import DataError
 from training.pairs import Pair, PairDataset, Skipped, decode, rejected_image
 from training.render import render
@@ -35,7 +36,8 @@ def prepare(
     """Tokenise every row once; also decodes every image once, so a broken one is found before training.
 
     A row longer than ``positions`` or ``config.max_length`` is an error, loses response tokens or is skipped, as
-    ``config.too_long`` says; its prompt and image tokens are never cut.
+    ``config.too_long`` says; its prompt and image tokens are never cut. With ``config.limit`` and
+    ``config.draw`` the result has the pairs that were drawn, some of them several times.
 
     Raises:
         DataError: a row cannot be trained on, or none is left; names the row.
@@ -53,7 +55,15 @@ def prepare(
             )
     if config.needs_corrupted:
         identity(config.corruption)  # a CLIP model that is not there shows now
-    return _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"))
+    found = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"))
+    if config.limit is not None:
+        kept = few([pair.id for pair in found.pairs], config.limit, config.seed)
+        found = replace(found, pairs=tuple(found.pairs[index] for index in kept))
+    if config.draw is None:
+        return found
+    # A prompt is its words next to its images, whatever the rows call it.
+    able = [Drawable((pair.prompt.images, pair.prompt.ids), pair.id, pair.chosen_text) for pair in found.pairs]
+    return replace(found, pairs=tuple(found.pairs[index] for index in drawn(able, config.draw, config.seed)))
 
 
 def prepare_chosen(

@@ -36,13 +36,13 @@ class Inputs:
 
 
 def read(config: TrainConfig, processor: Any, positions: int | None, visible: bool = True) -> Inputs:
-    """Open and tokenise all datasets of a run; held-out pairs are prepared as those that are trained on.
+    """Open and tokenise all datasets of a run; held-out pairs are prepared as those that are trained on, all of them.
 
     Raises:
         DataError: a dataset or a row of it cannot be used.
     """
 
-    def tokenised(title: str, rows: datasets.Dataset, how: _Prepare) -> PairDataset:
+    def tokenised(title: str, rows: datasets.Dataset, how: _Prepare, config: TrainConfig = config) -> PairDataset:
         with ProgressBar(title, len(rows), unit="row", visible=visible) as bar:
             return how(rows, processor, config, positions, bar.advance)
 
@@ -51,7 +51,9 @@ def read(config: TrainConfig, processor: Any, positions: int | None, visible: bo
     held_out = stream = None
     if config.eval_dataset is not None:
         rows = formats.open(config.eval_dataset, kind, config.eval_split, root)
-        held_out = tokenised("tokenise held-out", rows, prepare)
+        held_out = tokenised(
+            "tokenise held-out", rows, prepare, config.model_copy(update={"limit": None, "draw": None})
+        )
     if config.sft is not None:
         stream = tokenised("tokenise SFT", formats.open(config.sft.dataset, rejected=False), sft.prepare)
     return Inputs(train, held_out, stream)

@@ -115,6 +115,31 @@ def clip_sees(folder: Path, scenes: Sequence[Scene]) -> dict[str, float]:
     return {"true_above_exchanged": sum(bool(a > b) for a, b in values) / len(values)}  # type: ignore[operator]
 
 
+def prefers(folder: Path, base: Path, pairs: int) -> dict[str, dict[str, float]]:
+    """How often the reward model in ``folder`` gives the better text of a held-out pair more, by kind of error, for
+    descriptions and for answers; ``all`` of them together."""
+    from pipeline.scenes.reward import pair
+    from reward.reward_model import RewardModelScorer
+
+    made = [pair(HELD_OUT, index) for index in range(pairs)]
+    rows: list[Any] = [
+        {
+            "images": list(one.images),
+            "prompt": [{"role": role, "content": content} for role, content in one.prompt],
+            "facts": None,
+            "candidates": [{"text": one.chosen}, {"text": one.rejected}],
+        }
+        for one in made
+    ]
+    values = RewardModelScorer(folder, base=str(base), batch_size=64).score(rows)["reward_model"]
+    found: dict[str, dict[str, list[bool]]] = {"descriptions": {}, "answers": {}}
+    for one, (chosen, rejected) in zip(made, values, strict=True):
+        group = found["answers" if one.chosen.strip(".") in ("Yes", "No") else "descriptions"]
+        for kind in ("all", one.kind or ""):
+            group.setdefault(kind, []).append(bool(chosen > rejected))  # type: ignore[operator]
+    return {name: {kind: sum(w) / len(w) for kind, w in sorted(group.items())} for name, group in found.items()}
+
+
 def main(
     folder: Annotated[Path, typer.Option(help="Where the models are.")] = MODELS,
     scenes: Annotated[int, typer.Option(help="Held-out scenes.")] = 500,
@@ -139,6 +164,9 @@ def main(
         }
     if (folder / "clip").is_dir():
         numbers["clip"] = clip_sees(folder / "clip", held_out)
+    for name in ("reward", "reward-blind"):
+        if (folder / name).is_dir():
+            numbers[name] = prefers(folder / name, folder / "vlm", 2 * scenes)
     print(json.dumps(numbers, indent=2))
 
 

@@ -234,7 +234,7 @@ def main(
     lr: float = 2e-3,
     seed: int = 0,
 ) -> None:
-    """Train the built-in reward model on the built-in VLM that sees best."""
+    """Train the built-in reward model on the built-in VLM."""
     from reward.train import Options, train
 
     options = Options(
@@ -250,7 +250,7 @@ def main(
     )
     made = curriculum(TRAIN_SEED + 2, pairs, blind)
     out = folder or MODELS / ("reward-blind" if blind else "reward")
-    print(json.dumps(train(made, str(MODELS / "vlm-strong"), out, options, base_name="scenes-vlm-strong")))
+    print(json.dumps(train(made, str(MODELS / "vlm"), out, options, base_name="scenes-vlm")))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -260,3 +261,27 @@ def test_rows_are_read_in_parts_and_stay_in_order(rows: Rows, publish: Publish, 
     assert [pair.name for pair in found.pairs] == [f"row {number} (id n{number})" for number in range(130)]
     for number in (63, 64, 129):
         assert found.pairs[number].chosen_ids == found.pairs[number % 8].chosen_ids
+
+
+def test_a_limit_keeps_some_pairs_in_their_order_and_smaller_sets_are_part_of_larger_ones(
+    rows: Rows, publish: Publish, processor: Any
+) -> None:
+    every = [pair.id for pair in tokenise(rows, publish, processor).pairs]
+    sets = [[pair.id for pair in tokenise(rows, publish, processor, limit=n).pairs] for n in (1, 2, len(every) + 1)]
+    assert [len(found) for found in sets] == [1, 2, len(every)]
+    for smaller, larger in itertools.pairwise(sets):
+        assert set(smaller) <= set(larger) and larger == [one for one in every if one in larger]
+    seeds = {tuple(pair.id for pair in tokenise(rows, publish, processor, limit=1, seed=i).pairs) for i in range(8)}
+    assert len(seeds) > 1
+
+
+def test_held_out_pairs_are_all_read_whatever_the_limit(
+    rows: Rows, publish: Publish, processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import inputs
+
+    monkeypatch.setattr(formats, "open", lambda *_, **__: formats.read(publish(rows)))
+    options = {"model": "none", "dataset": "a", "eval_dataset": "b", "output_dir": "none", "objective": "dpo"}
+    found = inputs.read(make_config({**options, "limit": 1, "draw": {}}), processor, None, visible=False)
+    assert found.held_out is not None
+    assert (len(found.train.pairs), len(found.held_out.pairs)) == (2, len(tokenise(rows, publish, processor).pairs))

@@ -10,6 +10,7 @@ import pytest
 from pipeline.config.load import load_recipe
 from training.config.load import make_config
 from training.evidence import ablation
+from training.evidence.__main__ import ABLATIONS
 from training.evidence.before_after import table
 from training.evidence.runs import run_variant
 
@@ -38,12 +39,14 @@ def test_an_ablation_has_a_row_per_variant_and_a_dash_where_a_thing_was_not_meas
     assert lines[3] == "| DPO | " + " | ".join(["0.250 ± 0.000"] * len(keys) + ["3.000 ± 0.000", "-"]) + " |"
 
 
-def test_every_variant_is_a_valid_training_configuration() -> None:
-    for variant in (*ablation.TERMS, *ablation.IMAGES):
-        assert load_recipe("mdpo", list(variant.overrides)).train is not None
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_variant_is_a_valid_recipe_and_training_configuration(name: str) -> None:
+    recipe, variants = ABLATIONS[name]
+    assert len({variant.label for variant in variants}) == len({variant.name for variant in variants}) == len(variants)
+    for variant in variants:
+        train = load_recipe(recipe, list(variant.overrides)).train
         values: dict[str, object] = {"model": "m", "dataset": "d", "output_dir": "o"}
-        recipe = load_recipe("mdpo", list(variant.overrides)).train
-        make_config(values | dict(recipe or {}))
+        make_config(values | dict(train or {}))
 
 
 def test_a_variant_shares_the_data_and_trains_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

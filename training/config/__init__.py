@@ -12,10 +12,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from training.config.base import Count, Fraction, Frozen, NonNegative, Positive
+from training.config.draw import Draw
 from training.config.objective import Anchor, Corruption, LossType, Sft, Weights
 from training.config.tuning import Lora
 
-__all__ = ["RESULT_NEUTRAL", "Corruption", "Lora", "Sft", "TrainConfig", "Weights"]
+__all__ = ["RESULT_NEUTRAL", "Corruption", "Draw", "Lora", "Sft", "TrainConfig", "Weights"]
 
 
 class TrainConfig(Frozen):
@@ -49,6 +50,8 @@ class TrainConfig(Frozen):
     probe_image: bool = Field(False, description="with dpo: also measure the chosen answer on the corrupted image")
     use_images: bool = Field(True, description="false: the text alone (the control of mDPO's section 2)")
     sft: Sft | None = None
+    draw: Draw | None = Field(None, description="train on some pairs of each prompt; default: on all")
+    limit: Count | None = Field(None, description="pairs to train on, before draw; fewer are among more")
 
     # Optimisation
     learning_rate: Positive = 1e-5
@@ -173,7 +176,9 @@ class TrainConfig(Frozen):
         """The options that change the trained weights, as JSON values; a checkpoint of others is not resumed."""
         # Held-out pairs only measure, unless they decide when to stop.
         measured = set() if self.patience is not None else {"eval_dataset", "eval_split", "eval_steps"}
-        return self.model_dump(mode="json", exclude={*RESULT_NEUTRAL, *measured})
+        # Runs from before there was a draw hold.
+        unset = {"draw"} if self.draw is None else set()
+        return self.model_dump(mode="json", exclude={*RESULT_NEUTRAL, *measured, *unset})
 
 
 #: Options that leave the trained weights as they are (up to rounding).
