@@ -126,8 +126,7 @@ def test_the_last_layer_skips_what_is_not_read_without_changing_what_is(model: A
 def test_side_by_side_the_last_layer_asks_for_what_is_read_alone(
     model: Any, pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not attention.SIDE_BY_SIDE:
-        pytest.skip("group by group it is seen in the test above")
+    monkeypatch.setattr(attention, "SIDE_BY_SIDE", 256)
     asked: list[int] = []
     real = attention.scaled_dot_product_attention
 
