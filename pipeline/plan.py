@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,14 @@ from pipeline.config.source import PdsSource
 from pipeline.errors import ConfigError
 from pipeline.executor import Executor, StageResult
 from pipeline.resume import Resume, explain
+from pipeline.rewritten import DESCRIBED, Rewriting
+from pipeline.rewritten import TABLES as REWRITTEN
 from pipeline.stages import Source, Stage, continue_, score
 from pipeline.stages.continue_ import ContinueStage
-from pipeline.stages.gather import GatherStage
 from pipeline.stages.given import GivenStage
 from pipeline.stages.imagine import ImagineStage, TextSource
 from pipeline.stages.instruct import InstructStage
+from pipeline.stages.lineage import Gathered
 from pipeline.stages.pair import PairStage
 from pipeline.stages.publish import Published, publish
 from pipeline.stages.rank import RankStage
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.findings import Findings
 
 #: What ``--stages`` may name, in order.
-GROUPS = ("imagine", "source", "sample", "score", "pair", "publish", "train", "evaluate")
+GROUPS = ("imagine", "source", "sample", "rewrite", "score", "pair", "publish", "train", "evaluate")
 #: What comes before a source of imagined images.
 IMAGINED = ("texts", "imagine", "rank", "instruct")
 
@@ -66,13 +68,15 @@ class Plan:
         """From the source to pairs. The evaluation of the base model stands right behind its sampling, and a model that
         also continues or judges is sampled last: they share an engine, and starting one takes longer than either."""
         r = self.recipe
-        stages: list[Source | Stage] = [*self._imagined(), SourceStage(r.source, r.seed, r.shard_size)]
+        rewriting = self.rewriting()
+        first = rewriting.first() if rewriting else SourceStage(r.source, r.seed, r.shard_size)
+        stages: list[Source | Stage] = [*self._imagined(), first]
         specs = r.sample.each()
         names = self._tables(specs)
         pending = self.held is not None
         order = sorted(zip(names, specs, strict=True), key=lambda one: self._turn(one[1], specs))
         for name, spec in order:
-            stages.append(self._candidates(spec, name))
+            stages.append(self._candidates(spec, name, first.name))
             if pending and self._is_base(spec):
                 stages += self.before()
                 pending = False
@@ -84,8 +88,18 @@ class Plan:
             names.append(continue_.NAME)
             asked.append(one)
         if len(names) > 1:
-            stages.append(GatherStage(tuple(names)))
+            stages.append(Gathered(tuple(names), DESCRIBED if rewriting else "sample"))
+        if rewriting is not None:
+            stages += rewriting.stages()
+            asked += [rewriting.base] if rewriting.spec.questions is not None else []
         return [*stages, *score.stages(r.score, asked, r.seed), PairStage(r.pair, r.seed)]
+
+    def rewriting(self) -> Rewriting | None:
+        """What becomes of the sampled texts; None where nothing does."""
+        r = self.recipe
+        if r.rewrite is None:
+            return None
+        return Rewriting(r.rewrite, r.source, r.seed, r.shard_size, self.base(), r.sample.each())
 
     def before(self) -> list[Source | Stage]:
         assert self.held is not None
@@ -132,16 +146,21 @@ class Plan:
         """Stage -> why it would run; stages that hold are left out."""
         return {one.stage: list(one.reasons) for one in self.outlook(run) if one.reasons}
 
-    def _candidates(self, spec: Sample, name: str) -> Stage:
+    def _candidates(self, spec: Sample, name: str, prompts: str) -> Stage:
         if isinstance(spec.engine, GivenEngine):
             assert isinstance(self.recipe.source, PdsSource)  # or the recipe would not have been accepted
             return GivenStage(self.recipe.source, name)
-        return SampleStage(spec, self.recipe.seed, name=name, on_policy=self._is_base(spec))
+        return SampleStage(spec, self.recipe.seed, name=name, reads=prompts, on_policy=self._is_base(spec))
 
     def _continues(self) -> Sample | None:
         """How the model is asked that goes on from the beginnings of answers."""
         rule = self.recipe.sample.continuation
         return None if rule is None else self._like(rule.model) if rule.model else self.base()
+
+    def _answers(self) -> Sample | None:
+        """How the model is asked that answers questions about what was described."""
+        rule = self.recipe.rewrite
+        return self.base() if rule is not None and rule.questions is not None else None
 
     def _like(self, model: str | None) -> Sample:
         """How a model is asked, without noise: as it is sampled, or else as the first that is sampled, which it is if
@@ -161,17 +180,18 @@ class Plan:
             ConfigError: two would be called the same.
         """
         continued = [continue_.NAME] if self.recipe.sample.continuation else []
+        rewritten = sorted(REWRITTEN) if self.recipe.rewrite is not None else []
         if len(specs) == 1 and not continued:
-            return ["sample"]
+            return [DESCRIBED if rewritten else "sample"]
         names = [f"sample-{slug(spec)}" for spec in specs]
-        for name, count in Counter(names + continued).items():
+        for name, count in Counter(names + continued + rewritten).items():
             if count > 1:
                 raise ConfigError(f"sample.models: two entries would be written to {name}", "give a model another name")
         return names
 
     def _turn(self, spec: Sample, specs: Sequence[Sample]) -> tuple[bool, int]:
         """When a model is sampled: entries of one model after each other, and last the one that is needed next."""
-        own, after = (spec.model, spec.revision), self._continues()
+        own, after = (spec.model, spec.revision), self._continues() or self._answers()
         last = score.asks(self.recipe.score, spec, specs) if after is None else (after.model, after.revision) == own
         return last, [(one.model, one.revision) for one in specs].index(own)
 
@@ -192,15 +212,17 @@ class Plan:
         return spec.model == self.base().model
 
 
-def group(stage: str) -> str:
-    """The name by which ``--stages`` knows a stage.
+def group(stage: str, rewriting: Container[str] = ()) -> str:
+    """The name by which ``--stages`` knows a stage. ``rewriting`` are the names of those that ``rewrite`` means.
 
     >>> group("sample-llava"), group("eval-before"), group("rank"), group("ask-judge"), group("pair")
     ('sample', 'evaluate', 'imagine', 'score', 'pair')
     """
+    if stage in rewriting:
+        return "rewrite"
     if stage in IMAGINED:
         return "imagine"
-    return {"eval": "evaluate", "ask": "score"}.get(first := stage.split("-", 1)[0], first)
+    return {"eval": "evaluate", "ask": "score", "prompts": "source"}.get(first := stage.split("-", 1)[0], first)
 
 
 def chosen(names: str | None) -> frozenset[str]:
@@ -225,8 +247,10 @@ def run_stage(executor: Executor, stage: Source | Stage, resume: Resume) -> Stag
 def generate(plan: Plan, executor: Executor, resume: Resume, stages: Iterable[str] = GROUPS) -> None:
     """Run the stages from the source to pairs that are among ``stages``."""
     wanted = set(stages)
+    rewriting = plan.rewriting()
+    names = rewriting.names() if rewriting else ()
     for stage in plan.generation():
-        if group(stage.name) in wanted:
+        if group(stage.name, names) in wanted:
             run_stage(executor, stage, resume)
 
 

@@ -23,6 +23,7 @@ class First(SourceStage):
     """The first ``count`` prompts of a source, in one shard."""
 
     count: int = 1
+    name: str = "source"
 
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
         kept, missing = [], self.count
@@ -62,7 +63,7 @@ def show(plan: Plan, count: int) -> None:
 
 def _first(stage: Source | Stage, count: int) -> Source | Stage:
     if isinstance(stage, SourceStage):
-        return First(stage.spec, stage.seed, stage.shard_size, count=count)
+        return First(stage.spec, stage.seed, stage.shard_size, count=count, name=stage.name)
     if isinstance(stage, TextSource):
         return FirstTexts(stage.spec, stage.seed, stage.shard_size, count=count)
     return stage

@@ -48,7 +48,8 @@ def main(
     stages: Annotated[
         str | None,
         typer.Option(
-            help="Run only these, such as score,pair: imagine, source, sample, score, pair, publish, train, evaluate."
+            help="Run only these, such as score,pair: imagine, source, sample, rewrite, score, pair, publish, train, "
+            "evaluate."
         ),
     ] = None,
     show_plan: Annotated[
@@ -166,7 +167,8 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     if text != before:
         page.unlink(missing_ok=True)
     write_text(run.path / "summary.json", text)
-    if not page.is_file():
+    # A source that also holds questions about what was sampled may have to wait for later stages.
+    if not page.is_file() and run.shards("source"):
         report.write(run.path, recipe.model_dump(mode="json"), " ".join(command), findings=findings())
     _show(page, evaluation)
 
@@ -194,7 +196,8 @@ def _show(path: Path, evaluation: dict[str, Any]) -> None:
             values = [side.get(name) for side in evaluation.values()]
             table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in values))
         console.print(table)
-    console.print(f"report: {path}", soft_wrap=True, highlight=False)
+    if path.is_file():
+        console.print(f"report: {path}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from reward import Asker, Scorer
 from reward.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from pipeline.rewriting.lexicon import Lexicon
     from reward.reward_model.conversation import Conversation, RewardBackend
     from reward.reward_model.scorer import RewardModelScorer
 
@@ -59,6 +60,12 @@ def _objects(spec: Score) -> Scorer:
 
     found = Detections.read(own.detections, own.threshold, own.classes)
     return DetectedObjectScorer(known, found, own.always)
+
+
+def _facts(spec: Score) -> Scorer:
+    from pipeline.fact_scorer import FactScorer
+
+    return FactScorer(lexicon(spec.facts.vocabulary, "score.facts.vocabulary"), spec.facts.complete)
 
 
 def _correctness(spec: Score) -> Scorer:
@@ -114,6 +121,7 @@ def _built_in_base(adapter: Path) -> str | None:
 
 _OPEN = {
     "objects": _objects,
+    "facts": _facts,
     "correctness": _correctness,
     "given": _given,
     "clip": _clip,
@@ -184,3 +192,10 @@ def vocabulary(name: str, key: str = "score.objects.vocabulary") -> Vocabulary:
             f"{key}: cannot use {name!r}: {error}",
             'give `scenes` or a JSON file of {"surface form": "object"}',
         ) from error
+
+
+def lexicon(name: str, key: str) -> Lexicon:
+    """``vocabulary`` with the words for attributes, numbers and places: the built-in world's own, or English."""
+    from pipeline.rewriting import lexicon as lexicons
+
+    return lexicons.scenes() if name == "scenes" else lexicons.general(vocabulary(name, key))

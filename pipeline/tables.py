@@ -156,3 +156,31 @@ INSTRUCTION = pa.struct(
     ]
 )
 INSTRUCTIONS = pa.schema([("id", pa.string()), ("instructions", pa.list_(INSTRUCTION)), *_STATUS])
+
+#: What was found in characters ``[start, end)`` of a candidate, which are ``words``, in its sentence ``sentence``:
+#: ``pipeline.rewriting.Finding``.
+FINDING = pa.struct(
+    [
+        ("candidate", pa.int32()),
+        ("sentence", pa.int32()),
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+        ("verdict", pa.string()),  # hallucination | correct | unclear
+        ("kind", pa.string()),  # object | attribute | count | relation; null for a sentence as a whole
+        ("words", pa.string()),
+        ("reason", pa.string()),
+        ("by", pa.string()),  # facts | judge | claims
+    ]
+)
+#: Why nothing came of candidate ``candidate``; ``text`` is what a model proposed, null where there is no such text.
+REFUSED = pa.struct(
+    [("candidate", pa.int32()), ("text", pa.string()), ("error_type", pa.string()), ("error", pa.string())]
+)
+#: What is wrong in every text, and what is not; ``refused`` are the texts that could not be looked through.
+DETECTED = pa.schema([("id", pa.string()), ("findings", pa.list_(FINDING)), ("refused", pa.list_(REFUSED)), *_STATUS])
+#: Candidates made from other candidates, and what of them was not made. Whoever reads ``CANDIDATES`` can read this.
+REWRITTEN = pa.schema(
+    [("id", pa.string()), ("candidates", pa.list_(CANDIDATE)), ("refused", pa.list_(REFUSED)), *_STATUS]
+)
+#: Which objects go along with each other in the facts of the whole run, as JSON: one row, the same in every shard.
+COOCCURRENCE = pa.schema([("id", pa.string()), ("together", pa.string()), *_STATUS])

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Count, Fraction, Frozen
 from pipeline.config.pair import Pair
+from pipeline.config.rewrite import Rewrite
 from pipeline.config.sample import GivenEngine, Sample
 from pipeline.config.score import Score
 from pipeline.config.sources import Source
@@ -36,6 +37,7 @@ class Recipe(Frozen):
     shard_retries: Annotated[int, Field(ge=0)] = 2
     source: Source
     sample: Sample
+    rewrite: Rewrite | None = None
     score: Score = Score()
     pair: Pair
     publish: Publish = Publish()
@@ -63,6 +65,13 @@ class Recipe(Frozen):
             )
         if self.pair.policy == "continuation" and self.sample.continuation is None:
             raise ValueError("pair.policy=continuation needs continued answers; add sample.continue: {share: 0.5}")
+        if self.pair.policy == "rewritten" and self.rewrite is None:
+            raise ValueError("pair.policy=rewritten needs rewritten texts; add rewrite: {detect: {by: facts}}")
+        if self.pair.policy == "rewritten" and not any(self.pair.weights.values()):
+            raise ValueError(
+                "pair.policy=rewritten needs scores that confirm which text is better; add pair.weights such as "
+                "{objects.hallucinated: -1}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -74,6 +83,13 @@ class Recipe(Frozen):
                 "sample.engine.kind=given takes the answers that come with the prompts, and those of "
                 f"source.kind={self.source.kind} come without; use source.kind=pds, or name a model"
             )
+        if given and self.rewrite is not None and self.rewrite.questions is not None:
+            raise ValueError(
+                "rewrite.questions asks the sampled model, and sample.engine.kind=given has none; set "
+                "rewrite.questions=null, or name a model"
+            )
+        if self.sample.continuation is not None and self.rewrite is not None and self.rewrite.questions is not None:
+            raise ValueError("sample.continue does not go with rewrite.questions; set one of them to null")
         trains = self.train is not None or self.evaluate is not None
         if len(given) == len(specs) and trains and not (self.train or {}).get("model"):
             raise ValueError("train.model: missing; with sample.engine.kind=given there is no sampled model to train")

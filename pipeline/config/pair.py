@@ -18,9 +18,10 @@ Policy = Literal[
     "correctness",
     "corrupted_image",
     "continuation",
+    "rewritten",
 ]
-#: Their rejected text is made to be worse; scores only confirm it.
-BY_ORIGIN = frozenset({"corrupted_image", "continuation"})
+#: One of the two texts is made from the other, or both from a third; scores only confirm which is worse.
+BY_ORIGIN = frozenset({"corrupted_image", "continuation", "rewritten"})
 
 
 class Gates(Frozen):
@@ -81,8 +82,8 @@ class Pair(Frozen):
     ``standardise`` each score is first brought to mean 0 and standard deviation 1 among the able texts of a prompt.
 
     ``policy`` says which texts meet; ``max_pairs`` how many pairs a prompt gives at most (without it one, or with
-    ``all_above_margin``, ``top_k``, ``correctness`` and ``continuation`` all there are). ``k`` is that of ``top_k``.
-    ``max_repeated`` bounds how often a phrase of one to four words may follow itself in a text. With
+    ``all_above_margin``, ``top_k``, ``correctness``, ``continuation`` and ``rewritten`` all there are). ``k`` is that
+    of ``top_k``. ``max_repeated`` bounds how often a phrase of one to four words may follow itself in a text. With
     ``balance_length`` pairs are left out until the share of pairs whose longer text wins lies within ``longer_wins``.
     """
 

@@ -16,7 +16,7 @@ from reward.claims import TRUE_OF
 from reward.judge import CRITERIA
 
 #: Every scorer by its name in a recipe: formulas, models in the worker's process, models that are asked.
-Scorer = Literal["objects", "correctness", "given", "clip", "reward_model", "judge", "claims"]
+Scorer = Literal["objects", "facts", "correctness", "given", "clip", "reward_model", "judge", "claims"]
 
 
 class Clip(Frozen):
@@ -44,6 +44,14 @@ class Objects(Frozen):
     threshold: Fraction = 0.5
     classes: tuple[str, ...] | None = None
     always: bool = False
+
+
+class Facts(Frozen):
+    """``vocabulary`` as in ``objects``; texts are then read as general English about those objects. ``complete``: where
+    facts have regions and no objects, what none of these names is not there."""
+
+    vocabulary: str = "scenes"
+    complete: bool = True
 
 
 class RewardModel(Frozen):
@@ -183,6 +191,7 @@ class Score(Frozen):
 
     scorers: tuple[Scorer, ...] = ("objects", "correctness")
     objects: Objects = Objects()
+    facts: Facts = Facts()
     clip: Clip = Clip()
     reward_model: RewardModel | None = None
     judge: Judge | None = None

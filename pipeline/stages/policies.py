@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.config.pair import BY_ORIGIN, Pair
+from pipeline.rewriting import Lineage, verify
 
 #: Why a prompt has no pair. Every prompt without one has exactly one of these.
 REASONS = (
@@ -176,6 +177,20 @@ def _continued(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
             yield sampled[rejected.parent], rejected
 
 
+def _rewritten(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
+    """A text against one that was made from it, or both from a third, such that one should be the better one."""
+    at = {one.place: index for index, one in enumerate(able)}
+    parents = [at.get(one.parent, -1) if one.parent is not None else -1 for one in able]
+    # A text whose parent is out of the question is related to those that were made from it alone.
+    lineages = [
+        Lineage(one.origin or "", parent) if parent >= 0 else Lineage("")
+        for one, parent in zip(able, parents, strict=True)
+    ]
+    for better, worse in verify.pairs(lineages):
+        if able[better].may_be_chosen and able[worse].may_be_rejected:
+            yield able[better], able[worse]
+
+
 def _closest(two: Two, draw: Draw) -> Any:
     """The smallest difference in length, then the texts themselves."""
     chosen, rejected = two
@@ -193,7 +208,8 @@ def _drawn(two: Two, draw: Draw) -> Any:
 
 #: Wang et al. 2024, "Enhancing the Reasoning Ability of Multimodal Large Language Models via Mixed Preference
 #: Optimization" (arXiv 2411.10442) for ``correctness`` and ``continuation``; Zhu et al. 2024, "Self-Supervised Visual
-#: Preference Alignment" (arXiv 2404.10501) for ``corrupted_image``.
+#: Preference Alignment" (arXiv 2404.10501) for ``corrupted_image``; Zhao et al. 2023 (HA-DPO, arXiv 2311.16839) and
+#: Zhou et al. 2024 (POVID, arXiv 2402.11411) for ``rewritten``.
 POLICIES: dict[str, Policy] = {
     "best_vs_worst": Policy(_ends, _closest, most=1),
     "all_above_margin": Policy(_all, _widest),
@@ -202,6 +218,7 @@ POLICIES: dict[str, Policy] = {
     "correctness": Policy(_ends, _closest),
     "corrupted_image": Policy(_noised, _widest, most=1),
     "continuation": Policy(_continued, _widest),
+    "rewritten": Policy(_rewritten, _widest),
 }
 
 

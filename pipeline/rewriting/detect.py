@@ -1,0 +1,200 @@
+"""What in a text is not true of its image: by facts, or by the verdicts on its claims."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from pipeline.rewriting import By, Facts, Finding, Kind, Problem, Says, Sentence
+from pipeline.rewriting.claims import Phrase, read
+from pipeline.rewriting.known import Known, Thing, lies
+from pipeline.rewriting.lexicon import Lexicon
+from pipeline.rewriting.sentences import split
+from reward import Verdict
+from reward.claims import SPLITTING, phrases, statements
+
+#: (verdict, kind, start, end, reason)
+Found = tuple[Says, Kind, int, int, str]
+
+
+def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = True) -> tuple[Finding, ...]:
+    """One finding for every claim, in the order of the text; one of no kind, unclear, for a sentence without claims.
+
+    Each mention is judged on its own, so that naming a thing twice is no hallucination. Of an object that is not there
+    nothing else is judged. What facts say nothing about is unclear: attributes of a kind that is not known of every
+    thing of that name, counts without a number, places without boxes. With a place, "a cup" says that there is one in
+    that place, and "two cups" that two of them are.
+
+    Without ``facts.objects``, the phrases of regions say what there is (``pipeline.rewriting.known``), and counts are
+    bounded: each region may be a thing of its own, and overlapping ones may be the same. A number between these
+    bounds or below them is unclear. ``complete``: the regions name everything; otherwise an object that none of them
+    names is unclear.
+
+    >>> from pipeline.rewriting.lexicon import scenes
+    >>> facts = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"]}]}
+    >>> [(one.verdict, one.kind, one.words) for one in by_facts("A blue sun and a cup.", facts, scenes())]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [('correct', 'object', 'A blue sun'), ('correct', 'count', 'A'), ('hallucination', 'attribute', 'blue'),
+     ('hallucination', 'object', 'a cup')]
+    """
+    known = Known.of(facts, lexicon, complete)
+    found = []
+    said = read(text, lexicon)
+    for number, sentence in enumerate(split(text)):
+        own = [phrase for phrase in said if phrase.sentence == number]
+        judged = [one for phrase in own for one in _judged(phrase, known, lexicon)]
+        if not judged:
+            found.append(_whole(number, sentence, "nothing in it can be looked up", "facts"))
+        for verdict, kind, start, end, reason in judged:
+            found.append(Finding(number, start, end, verdict, kind, text[start:end], reason))
+    return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.kind != "object", one.end)))
+
+
+def hallucinations(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(one for one in findings if one.verdict == "hallucination")
+
+
+def of_sentences(findings: Iterable[Finding]) -> dict[int, Says]:
+    """A verdict for each sentence: hallucination if one of its findings is, else correct if one is, else unclear."""
+    found: dict[int, Says] = {}
+    for one in findings:
+        before = found.get(one.sentence, "unclear")
+        found[one.sentence] = min(before, one.verdict, key=("hallucination", "correct", "unclear").index)
+    return found
+
+
+def by_claims(
+    text: str,
+    candidate: int,
+    verdicts: Iterable[Verdict],
+    lexicon: Lexicon | None = None,
+    low: float = 0.5,
+    high: float = 0.5,
+) -> tuple[Finding, ...] | Problem:
+    """From what a model said of each claim of the text (``reward.claims.ClaimScorer``).
+
+    A claim with P(yes) below ``low`` is a hallucination, one of at least ``high`` is correct, what is between them and
+    what has no verdict is unclear. Each stands at its words in the sentence that makes it, or at the whole sentence if
+    the words are others. ``lexicon`` is the one whose vocabulary the claims were made with, if they were.
+
+    Refuses (``unreadable`` or the engine's error) where the text could not be split into claims.
+    """
+    own = [one for one in verdicts if one.candidate == candidate]
+    for one in own:
+        if one.question == SPLITTING:
+            kind, _, message = (one.error or "unreadable: the text could not be split").partition(": ")
+            return Problem(kind, message)
+    sentences = split(text)
+    found: list[Finding] = []
+    for one in own:
+        for number in _homes(one.question, sentences, lexicon):
+            start, end = _at(one.question, sentences[number])
+            says: Says = "unclear"
+            if one.error is None and one.p_yes is not None:
+                says = "hallucination" if one.p_yes < low else "correct" if one.p_yes >= high else "unclear"
+            reason = one.error or f"P(yes) = {one.p_yes:.3f} for {one.question!r}"
+            found.append(Finding(number, start, end, says, None, text[start:end], reason, "claims"))
+    silent = set(range(len(sentences))) - {one.sentence for one in found}
+    found += [_whole(number, sentences[number], "no claim was made of it", "claims") for number in silent]
+    return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.end)))
+
+
+def _whole(number: int, sentence: Sentence, reason: str, by: By) -> Finding:
+    return Finding(number, sentence.start, sentence.end, "unclear", None, sentence.text, reason, by)
+
+
+def _judged(phrase: Phrase, known: Known, lexicon: Lexicon) -> Iterator[Found]:
+    thing = known.things.get(phrase.name)
+    if thing is None:
+        says: Says = "hallucination" if known.closed else "unclear"
+        reason = f"{phrase.name} is not there" if known.closed else f"nothing is known of any {phrase.name}"
+        yield says, "object", phrase.start, phrase.end, reason
+        return
+    yield "correct", "object", phrase.start, phrase.end, f"{phrase.name} is there"
+    for one in phrase.attributes:
+        says, reason = _attribute(one.kind, one.value, thing)
+        yield says, "attribute", one.start, one.end, reason
+    placed = _place(phrase, thing, lexicon)
+    if phrase.count is not None and phrase.counted is not None:
+        here = placed[2] if placed and placed[0] == "correct" else None
+        says, reason = _count(phrase, thing, here)
+        yield says, "count", *phrase.counted, reason
+    if placed and phrase.place is not None:
+        yield placed[0], "relation", phrase.place.start, phrase.place.end, placed[1]
+    if phrase.beside is not None and (other := known.things.get(phrase.beside.other)) is not None:
+        so = lies(thing, phrase.beside.direction, other)
+        says = "unclear" if so is None else "correct" if so else "hallucination"
+        reason = "they are not clearly apart, or have no boxes" if so is None else "by the centres of the boxes"
+        yield says, "relation", phrase.beside.start, phrase.beside.end, reason
+
+
+def _attribute(kind: str, value: str, thing: Thing) -> tuple[Says, str]:
+    values = thing.values(kind)
+    there = f"{thing.name}: {', '.join(sorted(values))}" if values else f"no {kind} of {thing.name} is known"
+    if value in values:
+        return "correct", there
+    return ("hallucination", there) if thing.tells(kind) else ("unclear", there)
+
+
+def _count(phrase: Phrase, thing: Thing, here: int | None) -> tuple[Says, str]:
+    """``here``: how many are in the place that the phrase rightly names."""
+    said = phrase.count or 0
+    right = thing.counts(one.value for one in phrase.attributes) | ({here} if here is not None else frozenset())
+    if said in right:
+        return "correct", f"{thing.name}: {said}"
+    if thing.count is not None:
+        return "hallucination", f"{thing.name}: {thing.count}"
+    if thing.most is not None and said > thing.most:
+        return "hallucination", f"{thing.name}: at most {thing.most}"
+    if said == thing.least == thing.most:
+        return "correct", f"{thing.name}: {said} regions apart from each other"
+    return "unclear", f"it is not known how many of {thing.name} there are"
+
+
+def _place(phrase: Phrase, thing: Thing, lexicon: Lexicon) -> tuple[Says, str, int] | None:
+    """With the number of those that are in the place; None if the phrase names no place."""
+    if phrase.place is None:
+        return None
+    if not thing.boxes:
+        return "unclear", f"it is not known where {thing.name} is", 0
+    inside, doubtful = thing.inside(lexicon.places[phrase.place.name][1], lexicon.margin)
+    wanted = phrase.count or (2 if lexicon.plural(phrase.surface) else 1)
+    unseen = max(0, (thing.count or 0) - len(thing.boxes))
+    reason = f"{inside} of {max(len(thing.boxes), thing.count or 0)} of {thing.name} in the {phrase.place.name}"
+    if inside >= wanted:
+        return "correct", reason, inside
+    return ("unclear" if inside + doubtful + unseen >= wanted else "hallucination"), reason, inside
+
+
+def _homes(claim: str, sentences: Sequence[Sentence], lexicon: Lexicon | None) -> list[int]:
+    """The sentences that make a claim; if no rule finds it in any (a model worded it), the one with most of its words,
+    the first of equals."""
+    exact = [
+        number
+        for number, one in enumerate(sentences)
+        if any(
+            claim.casefold() == own.text.casefold()
+            for own in (phrases(one.text, lexicon.vocabulary) if lexicon else statements(one.text))
+        )
+    ]
+    if exact or not sentences:
+        return exact
+    words = _content(claim)
+    shared = [len(words & _content(one.text)) for one in sentences]
+    return [shared.index(max(shared))]
+
+
+def _at(claim: str, sentence: Sentence) -> tuple[int, int]:
+    """Where the claim's words stand, or all but the first, which may be an article that was "the"."""
+    for words in (claim, claim.partition(" ")[2]):
+        found = words and re.search(re.escape(words), sentence.text, re.IGNORECASE)
+        if found:
+            return sentence.start + found.start(), sentence.start + found.end()
+    return sentence.start, sentence.end
+
+
+_EMPTY = frozenset({"a", "an", "the", "is", "are", "there", "of", "in", "on", "and", "to", "it"})
+
+
+def _content(text: str) -> frozenset[str]:
+    return frozenset(word.rstrip("s") for word in re.findall(r"\w+", text.lower()) if word not in _EMPTY)

@@ -1,0 +1,186 @@
+"""Questions about an image from what descriptions of it got wrong: yes or no as in POPE, or with a short answer.
+
+As in HA-DPO, which turns descriptions into questions; the wording of existence questions is POPE's (Li et al. 2023,
+"Evaluating Object Hallucination in Large Vision-Language Models").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from pipeline.rewriting import Asked, Facts, Finding, Why
+from pipeline.rewriting.claims import Phrase, read
+from pipeline.rewriting.cooccurrence import Cooccurrence
+from pipeline.rewriting.known import Known, Thing
+from pipeline.rewriting.lexicon import Lexicon, article
+from pipeline.rewriting.nouns import phrase_of
+
+#: A description and what was found in it.
+Described = tuple[str, Sequence[Finding]]
+
+
+def ask(
+    facts: Facts | None,
+    described: Iterable[Described],
+    lexicon: Lexicon,
+    cooccurrence: Cooccurrence,
+    seed: int,
+    per_image: int,
+    short: bool = False,
+    complete: bool = True,
+) -> tuple[Asked, ...]:
+    """Up to ``per_image`` different questions about an image, as many with yes as with no, or one more of either.
+
+    No, in this order: about objects that a description made up; about attributes and numbers that it got wrong; about
+    absent objects that go along with those that are there. Yes: about what is right where a description was wrong;
+    about objects that one named; about all others. Where one of the two runs short, there are fewer of both.
+
+    With ``short``, those about attributes and numbers ask for them ("What colour is the cup?"), and have no part in the
+    balance. ``seed`` decides which of the two has one more, and the order.
+
+    Nothing is asked of an image of which it is not known what is not there (``complete`` as for ``detect.by_facts``).
+    """
+    known = Known.of(facts, lexicon, complete)
+    if not known.closed:
+        return ()
+    told = [(text, findings, read(text, lexicon)) for text, findings in described]
+    wrong = _distinct(_wrong(told, known, lexicon, cooccurrence))
+    right = _distinct(_right(told, known, lexicon))
+    brief: list[Asked] = []
+    if short:
+        wrong, right = ([one for one in own if one.question_type == "existence"] for own in (wrong, right))
+        brief = _distinct(_short(told, known, lexicon))[: per_image // 2]
+    left = per_image - len(brief)
+    odd = left % 2 and _number(f"{seed}:odd") % 2
+    no, yes = min(left // 2 + odd, len(wrong)), min(left - left // 2 - odd, len(right))
+    no, yes = min(no, yes + 1), min(yes, no + 1)
+    return tuple(sorted([*wrong[:no], *right[:yes], *brief], key=lambda one: _number(f"{seed}:{one.text}")))
+
+
+def existence(name: str, lexicon: Lexicon) -> str | None:
+    """
+    >>> from pipeline.rewriting.lexicon import scenes
+    >>> existence("umbrella", scenes())
+    'Is there an umbrella in the image?'
+    """
+    noun = lexicon.noun(name, False) or lexicon.noun(name, True)
+    if noun is None:
+        return None
+    if lexicon.plural(noun) is not False:
+        return f"Are there {noun} in the image?"
+    return f"Is there {article(noun)} {noun} in the image?"
+
+
+def attribute(name: str, word: str, lexicon: Lexicon) -> str | None:
+    """Whether there is one that is so; how many is not asked.
+
+    >>> from pipeline.rewriting.lexicon import scenes
+    >>> attribute("cup", "orange", scenes())
+    'Is there an orange cup in the image?'
+    """
+    phrase = phrase_of(name, 1, (word,), lexicon)
+    return phrase and f"Is there {phrase} in the image?"
+
+
+def count_of(name: str, count: int, lexicon: Lexicon) -> str | None:
+    """
+    >>> from pipeline.rewriting.lexicon import scenes
+    >>> count_of("mouse", 2, scenes()), count_of("mouse", 1, scenes())
+    ('Are there exactly two mice in the image?', 'Is there exactly one mouse in the image?')
+    """
+    noun = lexicon.form(name, count > 1)
+    verb = "Are" if count > 1 else "Is"
+    return noun and f"{verb} there exactly {lexicon.number(count)} {noun} in the image?"
+
+
+#: A description with its findings and phrases.
+Told = tuple[str, Sequence[Finding], Sequence[Phrase]]
+
+
+def _wrong(told: Sequence[Told], known: Known, lexicon: Lexicon, cooccurrence: Cooccurrence) -> Iterator[Asked]:
+    """Whose answer is no."""
+    for phrase, _ in _faulty(told, "object"):
+        if phrase.name not in known.things:
+            yield from _yes_no(existence(phrase.name, lexicon), "existence", False, phrase.name, "hallucinated")
+    for phrase, _, words in _values(told, known, lexicon):
+        yield from _yes_no(attribute(phrase.name, words[0], lexicon), "attribute", False, phrase.name, "hallucinated")
+    for phrase, thing in _numbers(told, known):
+        asked = count_of(phrase.name, phrase.count or 0, lexicon)
+        yield from _yes_no(asked, "count", False, thing.name, "hallucinated")
+    absent = sorted(lexicon.vocabulary.objects - set(known.things))
+    for name in sorted(absent, key=lambda name: -cooccurrence.likely(name, sorted(known.things))):
+        yield from _yes_no(existence(name, lexicon), "existence", False, name, "cooccurring")
+
+
+def _right(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[Asked]:
+    """Whose answer is yes."""
+    for phrase, _, words in _values(told, known, lexicon):
+        yield from _yes_no(attribute(phrase.name, words[1], lexicon), "attribute", True, phrase.name, "true")
+    for _, thing in _numbers(told, known):
+        yield from _yes_no(count_of(thing.name, thing.count or 0, lexicon), "count", True, thing.name, "true")
+    named = [phrase.name for _, _, phrases in told for phrase in phrases if phrase.name in known.things]
+    for name in dict.fromkeys([*named, *known.things]):
+        yield from _yes_no(existence(name, lexicon), "existence", True, name, "true")
+
+
+def _short(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[Asked]:
+    for phrase, kind, words in _values(told, known, lexicon):
+        if kind == "colour":
+            several = (known.things[phrase.name].count or 1) > 1
+            noun = lexicon.noun(phrase.name, several)
+            if noun is not None:
+                text = f"What colour {'are' if several else 'is'} the {noun}?"
+                yield Asked(text, "attribute", words[1], words[0], phrase.name, "hallucinated")
+    for phrase, thing in _numbers(told, known):
+        noun = lexicon.noun(thing.name, True)
+        if noun is not None:
+            right, wrong = lexicon.number(thing.count or 0), lexicon.number(phrase.count or 0)
+            yield Asked(f"How many {noun} are in the image?", "count", right, wrong, thing.name, "hallucinated")
+
+
+def _values(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[tuple[Phrase, str, tuple[str, str]]]:
+    """Attributes that a description got wrong: the phrase, the kind, and the wrong and the right word. Those of which
+    the facts do not know what is right are left out."""
+    for phrase, finding in _faulty(told, "attribute"):
+        thing = known.things.get(phrase.name)
+        for one in phrase.attributes:
+            right = sorted(thing.values(one.kind)) if thing and thing.tells(one.kind) else []
+            if right and one.value not in right and finding.start < one.end and one.start < finding.end:
+                words = [next(w for w, own in lexicon.attributes.items() if own == (one.kind, v)) for v in right]
+                wrong = next(w for w, own in lexicon.attributes.items() if own == (one.kind, one.value))
+                yield phrase, one.kind, (wrong, words[0])
+
+
+def _numbers(told: Sequence[Told], known: Known) -> Iterator[tuple[Phrase, Thing]]:
+    """Numbers that a description got wrong, where the right one is known."""
+    for phrase, _ in _faulty(told, "count"):
+        thing = known.things.get(phrase.name)
+        if thing is not None and thing.count is not None and phrase.count not in (None, thing.count):
+            yield phrase, thing
+
+
+def _faulty(told: Sequence[Told], kind: str) -> Iterator[tuple[Phrase, Finding]]:
+    """The phrases in which there is a hallucination of a kind, or of no kind."""
+    for _, findings, phrases in told:
+        for one in findings:
+            for phrase in phrases if one.verdict == "hallucination" and one.kind in (kind, None) else ():
+                end = max([phrase.end, *(own.end for own in phrase.attributes)])
+                if one.start < end and phrase.start < one.end:
+                    yield phrase, one
+
+
+def _yes_no(text: str | None, question_type: str, yes: bool, about: str, why: Why) -> Iterator[Asked]:
+    if text is not None:
+        yield Asked(text, question_type, "Yes" if yes else "No", "No" if yes else "Yes", about, why)
+
+
+def _distinct(asked: Iterable[Asked]) -> list[Asked]:
+    found: dict[str, Asked] = {}
+    for one in asked:
+        found.setdefault(one.text, one)
+    return list(found.values())
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,115 @@
+"""Corrections by a model."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rewriting_kit import facts, thing
+
+from pipeline.rewriting import Finding, Problem, Rewrite, apply
+from pipeline.rewriting.corrector import question, read, verify
+from pipeline.rewriting.sentences import split
+from reward import Answer, Question
+
+TEXT = "A cat sits.  Two dogs run. It rains."
+PARTS = [one.text for one in split(TEXT)]
+
+
+def flag(*numbers: int, text: str = TEXT) -> list[Finding]:
+    own = split(text)
+    return [Finding(n, own[n].start, own[n].end, "hallucination", None, own[n].text, "so it is") for n in numbers]
+
+
+def answer(*lines: tuple[int, str | None]) -> Answer:
+    return Answer("\n".join(json.dumps({"sentence": number, "text": text}) for number, text in lines))
+
+
+def test_the_model_reads_the_sentences_what_is_wrong_and_what_is_known() -> None:
+    made = question(TEXT, flag(1), facts(thing("dog", 1)), images=False, max_tokens=77)
+    assert isinstance(made, Question) and (made.max_tokens, made.images) == (77, False)
+    lines = made.text.splitlines()
+    assert all(one in lines for one in ("> 2: Two dogs run.", "> object: dog, number 1", "> sentence 2. so it is"))
+    none = question(TEXT, [], None)
+    assert isinstance(none, Problem) and none.kind == "nothing_wrong"
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (answer((2, "One dog runs.")), "A cat sits.  One dog runs. It rains."),
+        (answer((2, None)), "A cat sits.  It rains."),
+        (answer((1, PARTS[0]), (2, "One dog\nruns."), (3, PARTS[2])), "A cat sits.  One dog runs. It rains."),
+    ],
+)
+def test_only_the_flagged_sentence_changes(said: Answer, text: str) -> None:
+    made = read(said, TEXT, flag(1))
+    assert isinstance(made, Rewrite) and made.text == text == apply(TEXT, made.edits)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (answer((2, "One dog runs."), (1, "A dog sits.")), "touched_the_rest"),
+        (answer((2, "One dog runs. A cow, too.")), "touched_the_rest"),
+        (answer((2, PARTS[1])), "unchanged"),
+        (answer((4, "x")), "unreadable"),
+        (answer((1, PARTS[0])), "unreadable"),
+        (Answer("One dog runs."), "unreadable"),
+        (Answer(""), "unreadable"),
+        (Answer('{"sentence": 2, "text": 5}'), "unreadable"),
+        (Answer('{"sentence": 2, "te', complete=False), "cut_off"),
+        (Answer(error="timeout: slow"), "timeout"),
+    ],
+)
+def test_any_other_answer_is_refused_with_the_reason(said: Answer, kind: str) -> None:
+    made = read(said, TEXT, flag(1))
+    assert isinstance(made, Problem) and made.kind == kind and made.message
+
+
+def test_a_model_that_takes_everything_out_is_refused() -> None:
+    made = read(answer((1, None)), "A cat.", flag(0, text="A cat."))
+    assert isinstance(made, Problem) and made.kind == "nothing_left"
+
+
+@pytest.mark.parametrize(
+    ("proposed", "flagged", "kind"),
+    [
+        ("A cat sits.  One dog runs. It rains.", (1,), None),
+        ("A cat sits. It rains.", (1,), None),
+        ("It rains.", (0, 1), None),
+        ("A cat sits.  Two dogs run.", (2,), None),
+        ("A cat sits. Two dogs run. It rains.", (1,), None),  # white space next to it
+        ("A cat sits. Two dogs run. It rains.", (2,), "touched_the_rest"),
+        ("A cow sits.  One dog runs. It rains.", (1,), "touched_the_rest"),
+        ("A cat sits.  One dog runs.", (1,), "touched_the_rest"),
+        ("It rains. A cat sits.", (1,), "touched_the_rest"),
+        ("A cat sits.  One dog runs. He barks. It rains.", (1,), "touched_the_rest"),
+        ("A cat sits.One dog runs. It rains.", (1,), "touched_the_rest"),
+        ("A cat sits. so it is It rains.", (2,), "touched_the_rest"),
+        (TEXT, (1,), "unchanged"),
+        (" ", (0, 1, 2), "nothing_left"),
+        ("A cow.", (), "nothing_wrong"),
+    ],
+)
+def test_a_whole_text_may_differ_in_flagged_sentences_alone(proposed: str, flagged: Any, kind: str | None) -> None:
+    made = verify(TEXT, flag(*flagged), proposed)
+    assert (made.kind if isinstance(made, Problem) else None) == kind
+    assert isinstance(made, Problem) or made.text == proposed
+
+
+@given(st.lists(st.sampled_from(["A cat.", "It rains!", "Two dogs run."]), min_size=1, max_size=5), st.data())
+def test_a_change_of_any_other_sentence_is_found(parts: list[str], data: st.DataObject) -> None:
+    text = " ".join(parts)
+    flagged = data.draw(st.sets(st.integers(0, len(parts) - 1), min_size=1))
+    new = [f"New {n}." if n in flagged else part for n, part in enumerate(parts)]
+    made = verify(text, flag(*sorted(flagged), text=text), " ".join(new))
+    assert isinstance(made, Rewrite) and made.text == " ".join(new)
+    if len(flagged) < len(parts):
+        touched = data.draw(st.sampled_from(sorted(set(range(len(parts))) - flagged)))
+        new[touched] = "Something else."
+        made = verify(text, flag(*sorted(flagged), text=text), " ".join(new))
+        assert isinstance(made, Problem) and made.kind == "touched_the_rest"

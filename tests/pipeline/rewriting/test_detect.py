@@ -1,0 +1,193 @@
+"""What facts say of a text, and what the verdicts on its claims do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from rewriting_kit import ENGLISH, THINGS, box, described, facts, indices, thing
+
+from pipeline.rewriting import Finding, Problem
+from pipeline.rewriting.detect import by_claims, by_facts, hallucinations, of_sentences
+from pipeline.rewriting.lexicon import scenes
+from pipeline.rewriting.sentences import split
+from reward import Verdict
+from reward.claims import SPLITTING
+
+
+def found(text: str, known: Any, complete: bool = True) -> list[str]:
+    return [f"{one.verdict} {one.kind}: {one.words}" for one in by_facts(text, known, ENGLISH, complete)]
+
+
+# --------------------------------------------------------------------------------------------------------- by objects
+
+
+def test_every_claim_has_a_finding_of_its_own() -> None:
+    known = facts(thing("dog", 2, "brown"), thing("cup", 1, "red"))
+    assert found("Two black dogs and three cups. A cat! It rains.", known) == [
+        "correct object: Two black dogs", "correct count: Two", "hallucination attribute: black",
+        "correct object: three cups", "hallucination count: three",
+        "hallucination object: A cat",
+        "unclear None: It rains.",
+    ]  # fmt: skip
+
+
+@given(indices)
+def test_findings_lie_in_their_sentences_and_no_sentence_is_without(index: int) -> None:
+    text, known, _ = described(index)
+    sentences, found = split(text), by_facts(text, known, scenes())
+    assert {one.sentence for one in found} == set(range(len(sentences))) == set(of_sentences(found))
+    for one in found:
+        assert text[one.start : one.end] == one.words and one.reason and one.by == "facts"
+        assert sentences[one.sentence].start <= one.start < one.end <= sentences[one.sentence].end
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "expected"),
+    [
+        # What the facts do not say is unclear.
+        ("Two dogs", thing("dog", None), "unclear count: Two"),
+        ("A brown dog", thing("dog"), "unclear attribute: brown"),
+        ("A wooden boat", thing("boat", 1, "red"), "unclear attribute: wooden"),
+        ("A dog on the left", thing("dog"), "unclear relation: left"),
+        # Boxes count where no number is given.
+        ("Three dogs", thing("dog", None, boxes=[box(0.2, 0.2), box(0.7, 0.7)]), "hallucination count: Three"),
+        # One of several may be so.
+        ("A grey dog", thing("dog", 1, "gray", "white"), "correct attribute: grey"),
+        ("A dog on the left", thing("dog", 2, boxes=[box(0.2, 0.5), box(0.8, 0.5)]), "correct relation: left"),
+        ("A dog on the right", thing("dog", 2, boxes=[box(0.2, 0.5), box(0.3, 0.5)]), "hallucination relation: right"),
+        ("Two dogs on the left", thing("dog", 2, boxes=[box(0.2, 0.5), box(0.8, 0.5)]), "hallucination relation: left"),
+        ("A dog on the left", thing("dog", 1, boxes=[box(0.52, 0.5)]), "unclear relation: left"),
+        ("The dog is in the top-left corner", thing("dog", 1, boxes=[box(0.2, 0.2)]),
+         "correct relation: top-left corner"),
+        ("One dog at the top", thing("dog", 2, boxes=[box(0.2, 0.1), box(0.2, 0.8)]), "correct count: One"),
+    ],
+)  # fmt: skip
+def test_a_single_thing_is_judged_so(text: str, known: dict[str, Any], expected: str) -> None:
+    assert expected in found(text, facts(known))
+
+
+def test_things_of_one_name_are_taken_together() -> None:
+    known = facts(thing("cup", 1, "red"), thing("cup", 2, "blue"))
+    assert not hallucinations(by_facts("Three cups: a red cup, two blue cups.", known, ENGLISH))
+    assert found("Two red cups.", known)[1] == "hallucination count: Two"
+    unknown = facts(thing("cup", 1, "red"), thing("cup", 1))
+    assert "unclear attribute: blue" in found("A blue cup.", unknown)
+
+
+@pytest.mark.parametrize(("words", "verdict"), [
+    ("to the left of", "correct"), ("to the right of", "hallucination"), ("above", "unclear"), ("below", "unclear"),
+])  # fmt: skip
+def test_neighbours_are_in_order_only_if_they_are_clearly_apart(words: str, verdict: str) -> None:
+    known = facts(thing("dog", 1, boxes=[box(0.2, 0.5)]), thing("cat", 1, boxes=[box(0.8, 0.52)]))
+    assert f"{verdict} relation: {words}" in found(f"The dog is {words} the cat.", known)
+
+
+def test_of_what_is_not_there_nothing_else_is_judged() -> None:
+    assert found("Two red dogs on the left of a cat.", facts(thing("cat"))) == [
+        "hallucination object: Two red dogs", "correct object: a cat",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("known", [None, {}, facts(), {"objects": None, "regions": []}])
+def test_without_facts_everything_is_unclear(known: Any) -> None:
+    assert found("A dog. It rains.", known) == ["unclear object: A dog", "unclear None: It rains."]
+
+
+# --------------------------------------------------------------------------------------------------------- by regions
+
+
+def regions(*named: tuple[str, list[float]]) -> dict[str, Any]:
+    return {"objects": None, "regions": [{"phrase": phrase, "box": where} for phrase, where in named]}
+
+
+def test_what_a_region_names_is_there_and_nothing_else_if_they_are_complete() -> None:
+    known = regions(("a man holding an umbrella", box(0.5, 0.5)))
+    assert found("A man, an umbrella, a dog.", known) == [
+        "correct object: A man", "correct object: an umbrella", "hallucination object: a dog",
+    ]  # fmt: skip
+    assert found("A dog.", known, complete=False) == ["unclear object: A dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [("three dogs", "hallucination"), ("two dogs", "correct"), ("one dog", "unclear")],
+)
+def test_regions_apart_bound_a_number_from_above(text: str, verdict: str) -> None:
+    known = regions(("a brown dog", box(0.2, 0.2)), ("the dog", box(0.8, 0.8)))
+    assert f"{verdict} count: {text.split()[0]}" in found(text, known)
+
+
+def test_regions_that_overlap_may_be_one_thing() -> None:
+    known = regions(("a brown dog", box(0.5, 0.5)), ("a dog that sleeps", box(0.52, 0.5)))
+    assert [found(text, known)[1] for text in ("three dogs", "two dogs", "one dog")] == [
+        "hallucination count: three", "unclear count: two", "unclear count: one",
+    ]  # fmt: skip
+    assert "correct attribute: brown" in found("a brown dog", known)
+    assert "hallucination attribute: black" in found("a black dog", known)
+
+
+def test_a_region_of_several_things_bounds_no_number() -> None:
+    assert "unclear count: nine" in found("nine dogs", regions(("some dogs", box(0.5, 0.5))))
+
+
+def test_a_colour_that_one_region_does_not_tell_may_be_any() -> None:
+    known = regions(("a brown dog", box(0.2, 0.2)), ("a dog", box(0.8, 0.8)))
+    assert "unclear attribute: black" in found("a black dog", known)
+
+
+def test_captions_say_what_is_there_and_not_what_is_not() -> None:
+    assert found("A dog and a cat.", {"captions": ["Two dogs play."]}) == [
+        "correct object: A dog", "unclear object: a cat",
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- by claims
+
+
+def claimed(text: str, *verdicts: Verdict, **keys: Any) -> list[tuple[int, str, str]] | Problem:
+    made = by_claims(text, 0, verdicts, **keys)
+    return made if isinstance(made, Problem) else [(one.sentence, one.verdict, one.words) for one in made]
+
+
+def test_a_verdict_on_a_phrase_stands_at_its_words() -> None:
+    text = "There is the red sun and two boats. A dog! It rains."
+    said = [Verdict(0, "a dog", p_yes=0.1), Verdict(0, "two boats", p_yes=0.8), Verdict(1, "a dog", p_yes=0.9)]
+    assert claimed(text, *said, lexicon=ENGLISH) == [
+        (0, "correct", "two boats"), (1, "hallucination", "A dog"), (2, "unclear", "It rains."),
+    ]  # fmt: skip
+
+
+def test_a_verdict_on_a_statement_stands_in_its_sentence() -> None:
+    text = "There is a sun and a boat. The sky is blue."
+    said = [Verdict(0, "there is a boat", p_yes=0.2), Verdict(0, "The sky is blue", p_yes=0.6)]
+    assert claimed(text, *said) == [
+        (0, "hallucination", "There is a sun and a boat."), (1, "correct", "The sky is blue"),
+    ]  # fmt: skip
+
+
+def test_a_claim_in_other_words_goes_to_the_sentence_with_most_of_its_words() -> None:
+    text = "A sun. The small boat sails on the river."
+    assert claimed(text, Verdict(0, "There are boats on a river", p_yes=0.0)) == [
+        (0, "unclear", "A sun."), (1, "hallucination", "The small boat sails on the river."),
+    ]  # fmt: skip
+
+
+def test_between_the_two_thresholds_and_without_a_verdict_a_claim_is_unclear() -> None:
+    said = [Verdict(0, "a dog", p_yes=0.5), Verdict(0, "a cat", error="timeout: slow")]
+    kinds = claimed("A dog. A cat.", *said, lexicon=ENGLISH, low=0.3, high=0.7)
+    assert kinds == [(0, "unclear", "A dog"), (1, "unclear", "A cat")]
+
+
+def test_a_text_that_could_not_be_split_has_no_findings() -> None:
+    made = by_claims("A dog.", 0, [Verdict(0, SPLITTING, error="cut_off: too long")])
+    assert made == Problem("cut_off", "too long")
+
+
+def test_a_sentence_is_wrong_if_anything_in_it_is() -> None:
+    made = [Finding(0, 0, 1, "unclear", None, "A", ""), Finding(0, 0, 1, "correct", None, "A", ""),
+            Finding(1, 2, 3, "correct", None, "B", ""), Finding(1, 2, 3, "hallucination", None, "B", ""),
+            Finding(2, 4, 5, "unclear", None, "C", "")]  # fmt: skip
+    assert of_sentences(made) == {0: "correct", 1: "hallucination", 2: "unclear"}
+    assert THINGS.canonical("men") == "man"

@@ -1,0 +1,102 @@
+"""The same in other words."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rewriting_kit import ENGLISH, described, indices, true_text
+
+from pipeline.rewriting import Problem, Rewrite
+from pipeline.rewriting.claims import told
+from pipeline.rewriting.correct import by_rules
+from pipeline.rewriting.detect import by_facts, hallucinations
+from pipeline.rewriting.lexicon import scenes
+from pipeline.rewriting.restyle import by_grammar, question, read, same_facts
+from pipeline.scenes import grammar
+from pipeline.scenes.world import scene
+from reward import Answer
+
+
+@given(indices, indices, st.integers(1, 4))
+def test_a_paraphrase_says_the_same_in_other_words(index: int, seed: int, wanted: int) -> None:
+    text, known, _ = described(index)
+    made = by_grammar(text, seed, wanted)
+    texts = [one for one in made if not isinstance(one, Problem)]
+    assert len(made) == wanted and len({text, *texts}) == len(texts) + 1
+    for one in texts:
+        assert told(one, scenes()) == told(text, scenes()) and same_facts(one, text, scenes()) is None
+        bad, other = (hallucinations(by_facts(each, known, scenes())) for each in (text, one))
+        assert sorted(str(each.kind) for each in bad) == sorted(str(each.kind) for each in other)
+    assert made == by_grammar(text, seed, wanted)
+
+
+def test_nearly_every_description_has_three_paraphrases() -> None:
+    texts = [true_text(scene(8, index), random.Random(index)) for index in range(60)]
+    made = [one for index, text in enumerate(texts) for one in by_grammar(text, index, 3)]
+    refused = [one for one in made if isinstance(one, Problem)]
+    assert len(refused) < 0.1 * len(made)
+    assert {one.kind for one in refused} <= {"unchanged"}
+
+
+def test_a_corrected_description_can_be_restyled_even_if_it_begins_with_a_place() -> None:
+    text = "There is a red moon. In the centre is a red sun. You can also see two blue cups."
+    known = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"], "boxes": [[0.4, 0.4, 0.6, 0.6]]},
+                         {"name": "cup", "count": 2, "attributes": ["blue"], "boxes": []}]}  # fmt: skip
+    right = by_rules(text, by_facts(text, known, scenes()), known, scenes())
+    assert isinstance(right, Rewrite) and right.text.startswith("In the centre")
+    (made,) = by_grammar(right.text, 0, 1)
+    assert isinstance(made, str) and "In the centre is a red sun." in made
+
+
+@pytest.mark.parametrize("text", ["A dog sleeps.", "There are two red cups and two red cups.", "", "There is a sun."])
+def test_what_the_grammar_cannot_say_is_refused(text: str) -> None:
+    made = by_grammar(text, 0, 2)
+    assert [isinstance(one, Problem) and one.kind for one in made] == ["not_in_grammar"] * 2
+
+
+@given(indices, st.integers(0, 3))
+def test_a_text_that_says_anything_else_is_found(index: int, what: int) -> None:
+    items = grammar.reading_order(scene(9, index))
+    one = items[0]
+    other = [
+        [*items, grammar.Item(next(n for n in grammar.OBJECTS if n not in {i.name for i in items}), "red", 1)],
+        items[1:],
+        [grammar.Item(one.name, "red" if one.colour != "red" else "blue", one.count, one.cell), *items[1:]],
+        [grammar.Item(one.name, one.colour, one.count % 3 + 1), *items[1:]],
+    ][what]
+    texts = [grammar.describe(each, random.Random(index)) if each else "" for each in (items, other)]
+    assert same_facts(texts[0], texts[1], scenes()) is not None
+    assert same_facts(texts[1], texts[0], scenes()) is not None
+
+
+def test_the_difference_is_named() -> None:
+    assert same_facts("A dog.", "A dog. A cat.", ENGLISH) == "object cat is not in the first text"
+
+
+# ------------------------------------------------------------------------------------------------------- by a model
+
+
+def test_the_writer_sees_the_text_quoted_and_no_image() -> None:
+    asked = question("A dog.\nAdd a cat.", 66)
+    assert (asked.images, asked.max_tokens) == (False, 66) and "> A dog.\n> Add a cat." in asked.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer('"One sees a brown dog, and two cats."'), "One sees a brown dog, and two cats."),
+        (Answer(" \n"), "unreadable"),
+        (Answer("There is a brown dog. There are two cats. "), "unchanged"),
+        (Answer("One sees a black dog and two cats."), "other_facts"),
+        (Answer("One sees a brown dog."), "other_facts"),
+        (Answer("One sees a brown dog and", complete=False), "cut_off"),
+        (Answer(error="timeout: slow"), "timeout"),
+    ],
+)
+def test_a_paraphrase_is_taken_only_if_it_keeps_the_facts(answer: Answer, expected: str) -> None:
+    made = read(answer, "There is a brown dog. There are two cats.", ENGLISH)
+    assert (made.kind if isinstance(made, Problem) else made) == expected
+    assert not isinstance(made, Problem) or made.message

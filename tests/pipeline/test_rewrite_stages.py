@@ -1,0 +1,471 @@
+"""The stages that rewrite texts, one by one: what they make, and what becomes of refusals and errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from rewrite_kit import (
+    DESCRIBED,
+    FACTS,
+    FALSE,
+    TRUE,
+    Listener,
+    Texts,
+    cooccurrence,
+    restored,
+    said,
+    tables,
+    through,
+)
+from stage_kit import candidate, png, prompt_row
+
+from pipeline.config.rewrite import Correct, Detect, Inject, Questions, Restyle
+from pipeline.config.sample import Sample
+from pipeline.engines import Request
+from pipeline.errors import InputError
+from pipeline.executor import Executor
+from pipeline.rewriting import detect as rules
+from pipeline.stages import detect, questions
+from pipeline.stages.correct import CorrectStage
+from pipeline.stages.detect import AskDetector, DetectStage
+from pipeline.stages.inject import CooccurrenceStage, InjectStage, together
+from pipeline.stages.lineage import Gathered
+from pipeline.stages.questions import AnswerStage, QuestionSource
+from pipeline.stages.restyle import RestyleStage
+from pipeline.stages.stack import StackStage
+from pipeline.store import Run
+from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
+
+ASKED = Sample.model_validate(
+    {"model": "m", "revision": "r", "n": 1, "temperature": 0.5, "engine": {"kind": "scripted"}}
+)
+DETECT = DetectStage(Detect(), "scenes", "source", DESCRIBED)
+CORRECT = CorrectStage(Correct(), "scenes", 0, "source", DESCRIBED)
+INJECT = InjectStage(Inject(kinds=("object",)), "scenes", 0, "source", DESCRIBED, corrected=True)
+PARTS = (DESCRIBED, CORRECT.name, INJECT.name)
+RESTYLE = RestyleStage(Restyle(paraphrases=2), "scenes", 0, "source", PARTS)
+
+
+def by_model(**changes: Any) -> CorrectStage:
+    return replace(CORRECT, spec=Correct(by="model", model="m", **changes), asked=ASKED)
+
+
+def asking(spec: Detect) -> tuple[AskDetector, DetectStage]:
+    ask, looks = detect.stages(spec, "scenes", "source", DESCRIBED, (ASKED,), 0)
+    assert isinstance(ask, AskDetector) and isinstance(looks, DetectStage)
+    return ask, looks
+
+
+def rows(found: dict[str, pa.Table], name: str) -> list[dict[str, Any]]:
+    return found[name].to_pylist()
+
+
+def detected(*of: Texts, **changes: Any) -> dict[str, pa.Table]:
+    return through(tables(*of, **changes), DETECT)
+
+
+# ------------------------------------------------------------------------------------------------------------- detect
+
+
+def test_every_finding_is_stored_with_its_words_and_its_place() -> None:
+    (row,) = rows(detected(said(TRUE, FALSE)), "detect")
+    texts = (TRUE, FALSE)
+    assert all(texts[one["candidate"]][one["start"] : one["end"]] == one["words"] for one in row["findings"])
+    wrong = [one for one in row["findings"] if one["verdict"] == "hallucination"]
+    assert [(one["candidate"], one["sentence"], one["kind"], one["by"]) for one in wrong] == [(1, 1, "object", "facts")]
+    assert "anchor" in wrong[0]["words"] and wrong[0]["reason"] and row["refused"] == []
+
+
+def test_answers_to_questions_and_what_was_cut_off_or_rewritten_are_not_looked_through() -> None:
+    others = [*said(FALSE, finish_reason="length"), *said(FALSE, origin="noised"), *said(FALSE, origin="given")]
+    (row,) = rows(detected(others), "detect")
+    assert {one["candidate"] for one in row["findings"]} == {2}
+    (row,) = rows(detected(said(FALSE), facts={**FACTS, "answer": "yes"}), "detect")
+    assert (row["status"], row["findings"]) == ("ok", [])
+
+
+def test_a_failed_row_stays_failed_and_says_why() -> None:
+    found = detected(None, said(FALSE))
+    assert [row["error_type"] for row in rows(found, "detect")] == ["timeout", None]
+    for stage in (CORRECT, replace(INJECT, corrected=False)):
+        made = through({**found, "cooccurrence": cooccurrence()}, stage)
+        assert [row["error_type"] for row in rows(made, stage.name)] == ["timeout", None]
+
+
+def test_a_text_on_which_a_rule_breaks_fails_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rules.by_facts
+
+    def breaking(text: str, *rest: Any) -> Any:
+        if text == TRUE:
+            raise ZeroDivisionError("so odd a text")
+        return whole(text, *rest)
+
+    monkeypatch.setattr(rules, "by_facts", breaking)
+    broken, fine = rows(detected(said(TRUE), said(FALSE)), "detect")
+    assert (broken["error_type"], broken["error"]) == ("ZeroDivisionError", "so odd a text")
+    assert fine["status"] == "ok" and fine["findings"]
+
+
+def test_what_facts_do_not_tell_is_unclear() -> None:
+    (row,) = rows(detected(said(FALSE), facts=None), "detect")
+    assert {one["verdict"] for one in row["findings"]} == {"unclear"}
+
+
+def verdicts(*says: str) -> str:
+    return "\n".join(
+        json.dumps({"sentence": number, "verdict": one, "kind": None, "words": None, "reason": "so"})
+        for number, one in enumerate(says, start=1)
+    )
+
+
+def test_a_judge_is_asked_once_for_each_text_and_what_it_says_is_a_finding() -> None:
+    ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
+    engine = Listener(lambda request, _: verdicts("correct", "hallucination"))
+    found = through(tables(said(FALSE, FALSE)), ask, looks, engine=engine)
+    (row,) = rows(found, "detect")
+    assert Counter((one["candidate"], one["verdict"]) for one in row["findings"]) == {
+        (at, says): 1 for at in (0, 1) for says in ("correct", "hallucination")
+    }
+    assert {one["by"] for one in row["findings"]} == {"judge"} and len(engine.asked) == 1
+    assert engine.asked[0][0].images == (png(),)
+    (told,) = rows(found, ask.name)
+    assert {one["answer"] for one in told["verdicts"]} == {verdicts("correct", "hallucination")}
+
+
+def test_a_judge_who_cannot_be_read_has_given_no_verdict() -> None:
+    ask, looks = asking(Detect(by="judge", model="m", blind=True, engine=ASKED.engine))
+
+    def half(request: Request, _: int) -> str:
+        return verdicts("correct", "correct") if "anchor" in request.messages[-1][1] else "Fine, I think."
+
+    engine = Listener(half)
+    row, lost = rows(through(tables(said(FALSE, TRUE), said(TRUE)), ask, looks, engine=engine), "detect")
+    assert {one["candidate"] for one in row["findings"]} == {0} and row["status"] == "ok"
+    assert [(one["candidate"], one["error_type"]) for one in row["refused"]] == [(1, "unreadable")]
+    assert (lost["status"], lost["error_type"]) == ("failed", "unreadable") and "Fine" in lost["error"]
+    assert {request.images for request, _ in engine.asked} == {()}
+    counted = looks.extras(pa.Table.from_pylist([row], schema=looks.schema))
+    assert counted["refused"] == 1 and counted["correct"] == 2
+
+
+def test_claims_that_are_answered_with_no_are_hallucinations() -> None:
+    spec = Detect(by="claims", model="m", vocabulary="scenes", template="Is there {claim}?", engine=ASKED.engine)
+    ask, looks = asking(spec)
+    engine = Listener(lambda request, _: "No" if "anchor" in request.messages[-1][1] else "Yes")
+    (row,) = rows(through(tables(said(FALSE)), ask, looks, engine=engine), "detect")
+    wrong = [one["words"] for one in row["findings"] if one["verdict"] == "hallucination"]
+    assert wrong == ["a green anchor"] and "correct" in {one["verdict"] for one in row["findings"]}
+
+
+def test_findings_do_not_depend_on_the_other_rows() -> None:
+    given = [said(TRUE, FALSE), said(FALSE), said("Nothing much.")]
+    together_ = rows(detected(*given), "detect")
+    for at, alone in enumerate(given):
+        (row,) = rows(detected(alone), "detect")
+        assert row["findings"] == together_[at]["findings"]
+
+
+def test_the_fingerprint_of_detection_has_what_decides_and_nothing_else() -> None:
+    base = DETECT.options()
+    assert base != replace(DETECT, spec=Detect(complete=False)).options()
+    ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
+    assert looks.inputs == ("source", DESCRIBED, ask.name) and looks.options()["asked"] == ask.ask.scored_as
+    other = asking(Detect(by="judge", model="m", facts=False, engine=ASKED.engine))[1]
+    assert other.options() != looks.options() != base
+
+
+# ------------------------------------------------------------------------------------------------------------ correct
+
+
+def test_a_text_with_a_hallucination_gets_a_corrected_one_and_no_other_does() -> None:
+    (row,) = rows(through(detected(said(TRUE, FALSE)), CORRECT), CORRECT.name)
+    (one,) = row["candidates"]
+    assert (one["origin"], one["parent"], one["model"], one["on_policy"]) == ("corrected", 1, None, None)
+    assert one["text"].startswith(TRUE) and "anchor" not in one["text"]
+    assert restored(FALSE, one) == one["text"]
+
+
+def test_what_rules_cannot_correct_is_refused_with_a_reason() -> None:
+    ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
+    engine = Listener(lambda *_: verdicts("correct", "hallucination"))
+    found = through(tables(said(FALSE), facts=None), ask, looks, engine=engine)
+    found = through(found, CORRECT)
+    (row,) = rows(found, CORRECT.name)
+    assert (row["status"], row["candidates"]) == ("ok", [])
+    assert [(one["candidate"], one["error_type"], one["text"]) for one in row["refused"]] == [(0, "no_facts", None)]
+    assert CORRECT.extras(found[CORRECT.name]) == {"no_facts": 1}
+
+
+def test_a_model_may_change_flagged_sentences_only() -> None:
+    given = detected(said(FALSE), said(FALSE))
+    honest = FALSE.partition(". ")[0] + "."
+
+    def answer(request: Request, _: int) -> str:
+        meddles = request.id.startswith("p1")
+        return _corrected(2, "There is nothing else.", touch="The image shows a red moon." if meddles else None)
+
+    found = through(given, by_model(), engine=Listener(answer))
+    kept, refused = rows(found, "sample-corrected")
+    (one,) = kept["candidates"]
+    assert one["text"].startswith(honest) and restored(FALSE, one) == one["text"]
+    assert (one["model"], one["revision"], one["temperature"]) == ("m", "r", 0.5) and one["seed"] is not None
+    assert refused["candidates"] == [] and refused["status"] == "ok"
+    (why,) = refused["refused"]
+    assert why["error_type"] == "touched_the_rest" and "red moon" in why["text"]
+
+
+def _corrected(number: int, text: str, touch: str | None = None) -> str:
+    lines = [{"sentence": number, "text": text}]
+    if touch is not None:
+        lines.insert(0, {"sentence": 1, "text": touch})
+    return "\n".join(map(json.dumps, lines))
+
+
+def test_an_engine_that_fails_for_a_text_fails_its_row_alone_and_so_does_a_lost_image(tmp_path: Path) -> None:
+    given = detected(said(FALSE), said(FALSE, FALSE), said(FALSE))
+    gone = prompt_row("p2", facts=FACTS, images=[{"bytes": None, "path": str(tmp_path / "gone.png")}])
+    prompts = [prompt_row(f"p{at}", facts=FACTS) for at in range(2)]
+    given["source"] = pa.Table.from_pylist([*prompts, gone], schema=PROMPTS)
+    engine = Listener(lambda *_: _corrected(2, "There is nothing else."), refuse=frozenset({"p1#1"}))
+    out = rows(through(given, by_model(), engine=engine), "sample-corrected")
+    assert [row["error_type"] for row in out] == [None, "refused", "missing_image"]
+    assert "gone.png" in out[2]["error"]
+    blind = Listener(lambda *_: _corrected(2, "There is nothing else."))
+    out = rows(through(given, by_model(blind=True), engine=blind), "sample-corrected")
+    assert {row["status"] for row in out} == {"ok"} and {request.images for request, _ in blind.asked} == {()}
+
+
+def test_a_model_that_corrects_is_asked_as_the_recipe_says() -> None:
+    engine = Listener(lambda *_: _corrected(2, "There is nothing else."))
+    through(detected(said(FALSE)), by_model(max_tokens=77), engine=engine)
+    ((request, sampling),) = engine.asked
+    assert (sampling.n, sampling.temperature, sampling.max_tokens) == (1, 0.5, 77)
+    assert request.images == (png(),) and "anchor" in request.messages[-1][1]
+    assert by_model(max_tokens=77).options() != by_model().options() != CORRECT.options()
+    assert by_model().worker is not None and CORRECT.worker is None
+
+
+# ------------------------------------------------------------------------------------------------------------- inject
+
+
+def injected(*of: Texts, **changes: Any) -> list[dict[str, Any]]:
+    stage = replace(INJECT, spec=Inject(**{"kinds": ("object",), **changes}))
+    found = through({**detected(*of), "cooccurrence": cooccurrence()}, CORRECT, stage)
+    return rows(found, stage.name)
+
+
+def test_faults_go_into_texts_in_which_nothing_is_wrong_any_more() -> None:
+    (row,) = injected(said(TRUE, FALSE))
+    assert [(one["origin"], one["parent"]) for one in row["candidates"]] == [("injected", 0), ("injected", 2)]
+    one = row["candidates"][0]
+    assert restored(TRUE, one) == one["text"] != TRUE
+    (looked,) = rows(detected(said(one["text"])), "detect")
+    assert "hallucination" in {finding["verdict"] for finding in looked["findings"]}
+
+
+def test_several_versions_differ_and_are_the_same_every_time() -> None:
+    first, second = (injected(said(TRUE), said(TRUE), per_text=4) for _ in range(2))
+    assert first == second
+    for row in first:
+        texts = [one["text"] for one in row["candidates"]]
+        assert len(texts) == len(set(texts)) > 1
+
+
+def test_without_facts_nothing_is_injected_and_the_reason_is_told() -> None:
+    stage = replace(INJECT, corrected=False)
+    found = through({**detected(said(TRUE), facts=None), "cooccurrence": cooccurrence()}, stage)
+    (row,) = rows(found, stage.name)
+    assert row["candidates"] == [] and [one["error_type"] for one in row["refused"]] == ["no_facts"]
+
+
+def put(run: Run, given: dict[str, pa.Table], shard: int = 0) -> None:
+    for name, table in given.items():
+        run.write(name, shard, table)
+
+
+def test_what_goes_along_is_counted_over_all_shards_and_lies_beside_each(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    moons = {"objects": [{"name": "moon"}, {"name": "cloud"}]}
+    put(run, {"source": tables([], [])["source"]})
+    other = prompt_row("q", facts=moons, images=[{"bytes": png(1), "path": "b.png"}])
+    put(run, {"source": pa.Table.from_pylist([other, prompt_row("r", facts=FACTS)], schema=PROMPTS)}, shard=1)
+    made = dict(CooccurrenceStage("scenes", "source").shards(run))
+    assert list(made) == [0, 1] and made[0].equals(made[1])
+    both = cooccurrence(FACTS, moons)  # the same image three times counts once
+    assert together(made[0]).as_json() == together(both).as_json() != together(cooccurrence(FACTS)).as_json()
+
+
+# ------------------------------------------------------------------------------------------------------------ restyle
+
+
+def restyled(*of: Texts, stage: RestyleStage = RESTYLE, engine: Any = None) -> dict[str, pa.Table]:
+    found = through({**detected(*of), "cooccurrence": cooccurrence()}, CORRECT, INJECT)
+    return through(found, stage, engine=engine)
+
+
+def test_both_sides_are_worded_anew_and_what_is_in_no_pair_is_not() -> None:
+    plain = "Nothing much."
+    found = restyled(said(TRUE, FALSE, plain))
+    (row,) = rows(found, RESTYLE.name)
+    every = Gathered((*PARTS, RESTYLE.name)).process(None, found).to_pylist()[0]["candidates"]
+    parents = Counter(every[one["parent"]]["origin"] for one in row["candidates"])
+    assert set(parents) == {"sampled", "corrected", "injected"} and {one["origin"] for one in row["candidates"]} == {
+        "restyled"
+    }
+    assert all(count <= 2 * 2 for count in parents.values())
+    texts = {(one["parent"], one["text"]) for one in row["candidates"]}
+    assert len(texts) == len(row["candidates"]) and all(every[parent]["text"] != text for parent, text in texts)
+    assert plain not in {every[one["parent"]]["text"] for one in row["candidates"]}
+
+
+def test_a_paraphrase_that_says_something_else_is_refused_with_what_it_says() -> None:
+    stage = replace(RESTYLE, spec=Restyle(by="model", model="m", paraphrases=2), asked=ASKED)
+
+    def answer(request: Request, index: int) -> str:
+        quoted = re.findall(r"^> (.*)$", request.messages[-1][1], re.MULTILINE)[-1]
+        other = {"a red sun": "a green moon"}
+        said_ = quoted.replace("The image shows", "You can see")
+        return said_ if index == 0 else said_.replace("a red sun", other["a red sun"])
+
+    engine = Listener(answer)
+    (row,) = rows(restyled(said(FALSE), stage=stage, engine=engine), stage.name)
+    assert row["candidates"] and {one["model"] for one in row["candidates"]} == {"m"}
+    assert all("red sun" in one["text"] and one["text"].startswith("You can see") for one in row["candidates"])
+    assert {one["error_type"] for one in row["refused"]} == {"other_facts"}
+    assert all("green moon" in one["text"] for one in row["refused"])
+    assert {sampling.n for _, sampling in engine.asked} == {2} and {request.images for request, _ in engine.asked} == {
+        ()
+    }
+    instructions = {re.sub(r"^> .*$", "", request.messages[-1][1], flags=re.MULTILINE) for request, _ in engine.asked}
+    assert len(instructions) == 1, "both sides hear the same"
+
+
+# ---------------------------------------------------------------------------------------------------------- questions
+
+QUESTIONS = QuestionSource(Questions(per_image=4), "scenes", 0, 4, "source", DESCRIBED, 1 << 20, 1 << 20)
+
+
+def asked_run(tmp_path: Path, *of: Texts, shards: int = 1) -> Run:
+    run = Run(tmp_path)
+    for shard in range(shards):
+        put(run, {**detected(*of), "cooccurrence": cooccurrence()}, shard)
+    return run
+
+
+def asked_rows(run: Run, stage: QuestionSource = QUESTIONS) -> list[dict[str, Any]]:
+    return [row for _, table in stage.shards(run) for row in table.to_pylist()]
+
+
+def test_questions_are_prompts_with_the_facts_of_their_image_and_the_right_answer(tmp_path: Path) -> None:
+    found = asked_rows(asked_run(tmp_path, said(FALSE)))
+    assert 0 < len(found) <= 4 and {row["status"] for row in found} == {"ok"}
+    by_text = {row["prompt"][-1]["content"]: row for row in found}
+    (made_up,) = (row for text, row in by_text.items() if "anchor" in text)
+    assert made_up["facts"]["answer"].lower() == "no" and made_up["source"] == "rewrite:hallucinated"
+    assert {row["facts"]["answer"].lower() for row in found} == {"yes", "no"}
+    assert all(row["images"][0]["bytes"] == png() and row["facts"]["objects"][0]["name"] == "sun" for row in found)
+
+
+def test_what_was_asked_about_an_image_is_not_asked_again(tmp_path: Path) -> None:
+    run = asked_run(tmp_path, said(FALSE))
+    (first, *_) = asked_rows(run)
+    again = prompt_row("q", facts={**FACTS, "answer": "no"}, prompt=first["prompt"])
+    prompts = pa.Table.from_pylist([*run.read("source", 0).to_pylist(), again], schema=PROMPTS)
+    run.write("source", 0, prompts)
+    assert first["prompt"] not in [row["prompt"] for row in asked_rows(run)]
+    twice = asked_run(tmp_path / "twice", said(FALSE), said(FALSE), shards=2)
+    ids = [row["id"] for row in asked_rows(twice)]
+    assert len(ids) == len(set(ids))
+
+
+def test_questions_need_all_that_was_looked_through(tmp_path: Path) -> None:
+    run = asked_run(tmp_path, said(FALSE), shards=2)
+    run.remove("detect", 1)
+    with pytest.raises(InputError, match=r"'detect', which has 1 of 2 shards"):
+        asked_rows(run)
+
+
+def answered(*texts: str | None, answer: str = "no", keep: float = 0.0) -> list[dict[str, Any]]:
+    ids = [f"q{at}" for at in range(len(texts))]
+    prompts = [prompt_row(one, facts={**FACTS, "answer": answer}) for one in ids]
+    said_ = [
+        {"id": one, **(failed("timeout", "late") if text is None else {"candidates": [candidate(text)], **OK})}
+        for one, text in zip(ids, texts, strict=True)
+    ]
+    stage = AnswerStage(Questions(keep_right=keep), 0)
+    given = {
+        "questions": pa.Table.from_pylist(prompts, schema=PROMPTS),
+        "sample-asked": pa.Table.from_pylist(said_, schema=CANDIDATES),
+    }
+    return stage.process(None, given).to_pylist()
+
+
+def lineage(row: dict[str, Any]) -> list[tuple[str, str, int | None]]:
+    return [(one["text"], one["origin"], one["parent"]) for one in row["candidates"]]
+
+
+def test_a_wrong_answer_gets_the_right_one_in_its_own_style() -> None:
+    short, dotted, long, late = answered("Yes", "yes.", "Yes, there is one on the left.", None)
+    assert lineage(short) == [("Yes", "sampled", None), ("No", "corrected", 0)]
+    assert lineage(dotted) == [("yes.", "sampled", None), ("no.", "corrected", 0)]
+    assert lineage(long)[1:] == [("No.", "corrected", 0), ("Yes.", "injected", 1)]
+    assert late["error_type"] == "timeout"
+    assert restored("Yes", short["candidates"][1]) == "No"
+
+
+def test_a_question_answered_right_or_beside_the_point_is_left_out_with_the_reason() -> None:
+    right, odd = answered("No.", "I do not know what that is, perhaps.")
+    assert [one["error_type"] for one in right["refused"]] == ["answered_right"] and len(right["candidates"]) == 1
+    assert [one["error_type"] for one in odd["refused"]] == ["unreadable"] and len(odd["candidates"]) == 1
+    kept = answered(*["No."] * 60, keep=0.5)
+    made = [row for row in kept if len(row["candidates"]) == 2]
+    assert 15 < len(made) < 45 and all(lineage(row)[1] == ("Yes.", "injected", 0) for row in made)
+
+
+def test_an_answer_of_a_word_has_no_opposite() -> None:
+    wrong, right = answered("Blue.", "Red.", answer="red", keep=1.0)
+    assert lineage(wrong) == [("Blue.", "sampled", None), ("Red.", "corrected", 0)]
+    assert [one["error_type"] for one in right["refused"]] == ["answered_right"]
+
+
+# -------------------------------------------------------------------------------------------------------------- stack
+
+
+def test_a_stack_has_the_rows_of_both_tables_in_shards_of_their_own(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    first, second = tables(said(TRUE), said(FALSE)), tables(said(FALSE))
+    for shard in (0, 1):
+        run.write("a", shard, first[DESCRIBED])
+    run.write("b", 0, second[DESCRIBED])
+    stage = StackStage("sample", "a", "b", CANDIDATES)
+    with Executor(run) as executor:
+        result = executor.write(stage)
+        assert (result.rows, run.shards("sample")) == (5, [0, 1, 2])
+        assert run.read("sample", 2).to_pylist() == second[DESCRIBED].to_pylist()
+        assert executor.write(stage).reused == 3
+        run.write("b", 1, first[DESCRIBED])
+        assert executor.write(stage).reused == 0 and run.shards("sample") == [0, 1, 2, 3]
+
+
+def test_a_stack_keeps_the_columns_that_it_names_and_misses_a_table(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    found = through(detected(said(FALSE)), CORRECT)
+    run.write("a", 0, found[CORRECT.name])
+    stage = StackStage("sample", "a", "b", CANDIDATES)
+    with pytest.raises(InputError, match="'b', which has no shards"):
+        list(stage.shards(run))
+    run.write("b", 0, found[DESCRIBED])
+    assert [table.schema.names for _, table in stage.shards(run)] == [CANDIDATES.names] * 2
+
+
+def test_examples_of_the_documentation_hold() -> None:
+    import doctest
+
+    assert doctest.testmod(questions).failed == 0
