@@ -33,7 +33,7 @@ class Question:
 
 
 def a_or_an(name: str) -> str:
-    """The article by spelling, as POPE's own template does.
+    """The article by spelling, as POPE means it. (Its script replaces every "a", so that its files say "imange".)
 
     >>> a_or_an("umbrella"), a_or_an("sun")
     ('an', 'a')
@@ -59,7 +59,7 @@ def build(
       that ever do is left, random.
 
     An image with fewer than ``per_image`` objects, or with fewer absent ones, gives fewer questions, always as many
-    positive as negative. (POPE itself takes only images with at least three objects.)
+    positive as negative. (POPE itself takes only images with at least three objects: ``suites.pope.build``.)
 
     >>> [(q.object, q.answer, q.splits) for q in build([["sun"], ["cup"]])][:2]
     [('sun', 'yes', ('random', 'popular', 'adversarial')), ('cup', 'no', ('random', 'popular', 'adversarial'))]

@@ -23,7 +23,7 @@ def pooled(terms: Iterable[Term]) -> float | None:
     return float(numerator / denominator) if denominator else None
 
 
-def weights(images: int, samples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+def weights(images: int, samples: int = 1000, seed: int | tuple[int, ...] = 0) -> NDArray[np.float64]:
     """How often each bootstrap sample holds each image: [samples, images], each row sums to ``images``.
 
     Images are drawn, not answers: the answers about one image are not independent of each other.
@@ -34,10 +34,14 @@ def weights(images: int, samples: int = 1000, seed: int = 0) -> NDArray[np.float
 
 def resampled(terms: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The ratio in each bootstrap sample: [images, 2] and [samples, images] -> [samples]; nan for 0 / 0."""
-    sums = weights @ terms
-    ratios = np.full(len(sums), np.nan)
-    np.divide(sums[:, 0], sums[:, 1], out=ratios, where=sums[:, 1] != 0)
-    return ratios
+    return ratios(weights @ terms)
+
+
+def ratios(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Numerator / denominator: [samples, 2] -> [samples]; nan for 0 / 0."""
+    values = np.full(len(sums), np.nan)
+    np.divide(sums[:, 0], sums[:, 1], out=values, where=sums[:, 1] != 0)
+    return values
 
 
 def interval(samples: NDArray[np.float64], level: float = 0.95) -> list[float] | None:

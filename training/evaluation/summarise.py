@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from reward.objects import judge, truth_of
@@ -14,7 +13,8 @@ from reward.vocabulary import Vocabulary
 from reward.yes_no import PARSERS
 from training.evaluation import chair, pope
 from training.evaluation.prompts import DESCRIBE, POPE
-from training.evaluation.ratio import Term, interval, pooled, resampled, weights
+from training.evaluation.ratio import Term
+from training.evaluation.tally import Linear, Tally, mean_of
 
 #: Metrics that also get a confidence interval.
 HEADLINE = (
@@ -53,12 +53,14 @@ def summarise(prompts: pa.Table, candidates: pa.Table, vocabulary: Vocabulary, p
         raise ValueError(f"id {odd!r} is missing from {where}; both tables need the same ids, failed ones included")
 
     counts: dict[str, float] = {"captions": 0, "pope_questions": 0, "unparseable": 0, "truncated": 0, "failed": 0}
-    terms: dict[str, dict[str, list[Term]]] = {}  # image -> metric -> one term per answer
+    rows: list[tuple[str, dict[str, Term]]] = []  # image, terms of one answer
+    images: set[str] = set()
     for id, row in asked.items():
         if "failed" in (row["status"], answered[id]["status"]):
             counts["failed"] += 1
             continue
-        of_image = terms.setdefault(_image_key(row), {})
+        image = _image_key(row)
+        images.add(image)
         for candidate in answered[id]["candidates"]:
             counts["truncated"] += candidate["finish_reason"] == "length"
             if row["source"] == DESCRIBE:
@@ -74,33 +76,23 @@ def summarise(prompts: pa.Table, candidates: pa.Table, vocabulary: Vocabulary, p
                 new = {f"pope_{split}_{name}": term for split in splits for name, term in part.items()}
             else:
                 raise ValueError(f"id {id!r}: source {row['source']!r} is neither {DESCRIBE!r} nor {POPE!r}...")
-            for name, term in new.items():
-                of_image.setdefault(name, []).append(term)
+            rows.append((image, new))
 
     for split in pope.SPLITS:
-        name = f"pope_{split}_accuracy"
-        counts[f"pope_{split}_questions"] = sum(len(of_image.get(name, ())) for of_image in terms.values())
-    return {**_metrics([terms[image] for image in sorted(terms)]), "images": float(len(terms)), **counts}
-
-
-def _metrics(images: Sequence[Mapping[str, Sequence[Term]]]) -> Summary:
+        counts[f"pope_{split}_questions"] = sum(f"pope_{split}_accuracy" in terms for _, terms in rows)
     names = [*chair.METRICS, *(f"pope_{split}_{name}" for split in pope.SPLITS for name in pope.METRICS)]
-    sums = {
-        name: np.array([np.sum(image.get(name) or [(0.0, 0.0)], axis=0) for image in images]).reshape(-1, 2)
-        for name in names
+    tally = Tally.of(rows, names, {f"pope_{name}": _of_splits(name) for name in ("accuracy", "f1", "yes_ratio")})
+    intervals = tally.intervals()
+    return {
+        **tally.values(),
+        **{f"{name}_ci": intervals[name] for name in HEADLINE},
+        "images": float(len(images)),
+        **counts,
     }
-    values: Summary = {name: pooled(map(tuple, sums[name])) for name in names}
-    samples = {}
-    if images:
-        drawn = weights(len(images))
-        samples = {name: resampled(sums[name], drawn) for name in names}
-    for name in ("accuracy", "f1", "yes_ratio"):
-        of_splits = [f"pope_{split}_{name}" for split in pope.SPLITS]
-        known = [value for value in (values[split] for split in of_splits) if isinstance(value, float)]
-        values[f"pope_{name}"] = sum(known) / len(of_splits) if len(known) == len(of_splits) else None
-        if images:
-            samples[f"pope_{name}"] = np.mean([samples[split] for split in of_splits], axis=0)
-    return {**values, **{f"{name}_ci": interval(samples[name]) if images else None for name in HEADLINE}}
+
+
+def _of_splits(name: str) -> Linear:
+    return mean_of([f"pope_{split}_{name}" for split in pope.SPLITS])
 
 
 def _image_key(row: Mapping[str, Any]) -> str:

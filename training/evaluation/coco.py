@@ -1,0 +1,98 @@
+"""COCO annotations: which objects are in which image, and what people wrote about it.
+
+The files are read one element at a time, so those of COCO 2014 (two instances files of some 400 MB together, two of
+captions) need little memory beyond what is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.sources.elements import elements
+from training.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """``categories`` are distinct, in the order in which the file annotates them."""
+
+    file: str
+    categories: tuple[str, ...]
+
+
+def paths(data: Path, kind: str) -> list[Path]:
+    """The annotation files of a kind, "instances" or "captions", in a folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = sorted(data.glob(f"{kind}_*.json"))
+    if not found:
+        raise DataError(f"{data} holds no {kind}_*.json; put COCO's annotations there (docs/evaluation.md)")
+    return found
+
+
+def instances(paths: Iterable[Path]) -> dict[int, Annotated]:
+    """Every image of the instances files by its id, those without an object included.
+
+    Raises:
+        DataError: a file is missing or malformed, or an annotation's category or image is not listed.
+    """
+    images: dict[int, str] = {}
+    names: dict[int, str] = {}
+    found: dict[int, dict[int, None]] = {}
+    for path in paths:
+        for key, item, where in _elements(path):
+            try:
+                if key == "images":
+                    images[int(item["id"])] = str(item["file_name"])
+                elif key == "categories":
+                    names[int(item["id"])] = str(item["name"])
+                elif key == "annotations":
+                    found.setdefault(int(item["image_id"]), {})[int(item["category_id"])] = None
+            except (KeyError, TypeError, ValueError) as error:
+                raise _malformed(where, error) from error
+    unknown = sorted({category for of_image in found.values() for category in of_image} - names.keys())
+    if unknown:
+        raise DataError(f"category {unknown[0]} is annotated but not listed; give the whole instances files")
+    lost = sorted(found.keys() - images.keys())
+    if lost:
+        raise DataError(f"image {lost[0]} is annotated but not listed; give the whole instances files")
+    return {id: Annotated(file, tuple(names[one] for one in found.get(id, ()))) for id, file in images.items()}
+
+
+def captions(paths: Iterable[Path], wanted: Container[int]) -> dict[int, list[str]]:
+    """The captions of the wanted images, in the order of the files.
+
+    Raises:
+        DataError: a file is missing or malformed.
+    """
+    found: dict[int, list[str]] = {}
+    for path in paths:
+        for key, item, where in _elements(path):
+            if key != "annotations":
+                continue
+            try:
+                image, text = int(item["image_id"]), str(item["caption"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise _malformed(where, error) from error
+            if image in wanted:
+                found.setdefault(image, []).append(text)
+    return found
+
+
+def _elements(path: Path) -> Iterable[tuple[str | None, Any, str]]:
+    try:
+        for number, (key, item) in enumerate(elements(str(path)), 1):
+            yield key, item, f"{path}, element {number} (in {key!r})"
+    except InputError as error:
+        raise DataError(f"{error.message}; {error.remedy}") from error
+
+
+def _malformed(where: str, error: Exception) -> DataError:
+    what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    return DataError(f"{where}: {what}; give COCO's own annotations of objects (instances) or captions")

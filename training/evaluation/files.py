@@ -1,0 +1,84 @@
+"""Annotation files of a benchmark: whole JSON files, JSON lines, and a digest that names their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from training.errors import DataError
+
+
+def text(path: Path) -> str:
+    """
+    Raises:
+        DataError: the file is missing or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; put the benchmark's own file there (docs/evaluation.md)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def whole(path: Path) -> Any:
+    """
+    Raises:
+        DataError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); download it again") from error
+
+
+def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file, numbered from 1; empty lines are skipped.
+
+    Raises:
+        DataError: the file is missing, or a line is no JSON object.
+    """
+    # Not splitlines(): it also breaks at characters such as U+2028, which JSON texts may hold.
+    for number, line in enumerate(text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not valid JSON ({error.msg}); download it again") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: not a JSON object; give one object a line")
+        yield number, row
+
+
+def take(row: Any, keys: Iterable[str], where: str) -> list[Any]:
+    """The values of ``keys``.
+
+    Raises:
+        DataError: one is missing; the message names ``where`` and the key.
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: not a JSON object; give the benchmark's own file")
+    missing = [key for key in keys if key not in row]
+    if missing:
+        raise DataError(f"{where}: key {missing[0]!r} is missing; give the benchmark's own file")
+    return [row[key] for key in keys]
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits that change whenever the content of a file does, or which files there are by name.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for path in sorted(paths, key=lambda one: one.name):
+        try:
+            with path.open("rb") as file:
+                total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+    return total.hexdigest()[:16]

@@ -1,0 +1,149 @@
+"""Object HalBench (Rohrbach et al.'s CHAIR as RLHF-V and RLAIF-V use it): which objects does a long answer make up.
+
+A judge first lists the objects that an answer says are visible, so that "no dog" and "as big as a dog" name none. What
+it lists is mapped to COCO classes with the words of ``coco_words`` (variant ``object_halbench``).
+
+===========  ==========================================================================================================
+response     answers with a hallucinated object / answers that name an object ("CHAIRs_refine", what papers report)
+mention      hallucinated words / words that name an object, each distinct word once per answer ("CHAIRi")
+chair_s      answers with a hallucinated object / all answers ("CHAIRs")
+recall       true classes named / true classes, pooled
+mean_length  words per answer, split at single spaces
+===========  ==========================================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from reward.objects import ObjectVerdict
+from reward.vocabulary import Mention
+from training.errors import DataError
+from training.evaluation.coco_words import Words, verdict
+from training.evaluation.ratio import Term
+from training.evaluation.treebank import tokens
+
+METRICS = ("response", "mention", "chair_s", "recall", "mean_length")
+#: An answer of so few words names nothing: the original does not ask its judge about it.
+SHORT = 3
+_FENCED = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
+
+
+class Phrases(Protocol):
+    """Takes a listed object, such as "a wooden coffee table", to the words that are looked up."""
+
+    version: str
+
+    def __call__(self, phrase: str, words: Words) -> list[str]: ...
+
+
+class EveryWord:
+    """Without a tagger: the pairs of words that are known, and if there are none, every word for itself.
+
+    The original joins neighbouring nouns, so that its "coffee table" names no table. Here it does.
+    """
+
+    version = "every-word@1"
+
+    def __call__(self, phrase: str, words: Words) -> list[str]:
+        lemmas = [lemma for lemma, _, _ in words.merged(tokens(phrase.lower()))]
+        known = set(words.pairs.values())
+        return [lemma for lemma in lemmas if lemma in known and " " in lemma] or lemmas
+
+
+class SpacyPhrases:
+    """The original's: lemmas of ``en_core_web_trf``; known pairs, and if there are none, runs of nouns as one word.
+
+    Raises:
+        DataError: spaCy or the model is missing.
+    """
+
+    def __init__(self, model: str = "en_core_web_trf") -> None:
+        try:
+            import spacy
+
+            self._nlp: Any = spacy.load(model)
+        except (ImportError, OSError) as error:
+            raise DataError(
+                f"the tagger {model} is missing ({error}); pip install spacy[transformers] && python -m spacy download "
+                f"{model}, or choose phrases=every_word, whose numbers are not comparable with published ones"
+            ) from error
+        self.version = f"spacy:{model}@{self._nlp.meta['version']}"
+
+    def __call__(self, phrase: str, words: Words) -> list[str]:
+        # The article is the original's: it makes the tagger see a noun.
+        doc = list(self._nlp(f"a {phrase}"))
+        return _pairs([token.lemma_ for token in doc], words) or _runs((token.lemma_, token.tag_) for token in doc)
+
+
+#: By the name that an option uses. Built when called: the first loads its model.
+PHRASES = {"spacy": SpacyPhrases, "every_word": EveryWord}
+
+
+def listed(judgement: str) -> list[str] | None:
+    """The objects in a judge's answer: a JSON list in a fenced block, else in the last line; None if there is none.
+
+    >>> listed('```json\\n["dog", "red cup"]\\n```'), listed('Here:\\n["dog"]'), listed("a dog")
+    (['dog', 'red cup'], ['dog'], None)
+    """
+    fenced = _FENCED.search(judgement)
+    for text in (fenced[1] if fenced else "", judgement.strip().split("\n")[-1]):
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(found, list):
+            return [str(one) for one in found]
+    return None
+
+
+def is_short(text: str) -> bool:
+    return len(text.split()) <= SHORT
+
+
+def judge(objects: Sequence[str], truth: frozenset[str], words: Words, phrases: Phrases) -> ObjectVerdict:
+    """The verdict on the objects that a judge listed. Their offsets say nothing: they stand in no text."""
+    named = list(dict.fromkeys(word for one in objects for word in phrases(one, words)))
+    if {"toilet", "seat"} <= set(named):
+        named.remove("seat")
+    classes = words.synonyms.classes
+    return verdict(tuple(Mention(0, 0, word, classes[word]) for word in named if word in classes), truth)
+
+
+def terms(found: ObjectVerdict, text: str) -> dict[str, Term]:
+    """What one answer adds to each metric."""
+    wrong = float(bool(found.hallucinated))
+    return {
+        "response": (wrong, float(bool(found.mentions))),
+        "mention": (len(found.hallucinated), len(found.mentions)),
+        "chair_s": (wrong, 1),
+        "recall": (len(found.covered), len(found.truth)),
+        "mean_length": (len(text.strip().split(" ")), 1),
+    }
+
+
+def _pairs(lemmas: Sequence[str], words: Words) -> list[str]:
+    found, at = [], 0
+    while at < len(lemmas):
+        pair = words.pairs.get(" ".join(lemmas[at : at + 2])) if at + 1 < len(lemmas) else None
+        if pair is not None:
+            found.append(pair)
+        at += 1 if pair is None else 2
+    return found
+
+
+def _runs(tagged: Iterable[tuple[str, str]]) -> list[str]:
+    """
+    >>> _runs([("a", "DT"), ("coffee", "NN"), ("table", "NN"), ("and", "CC"), ("cup", "NNS")])
+    ['coffee table', 'cup']
+    """
+    runs: list[list[str]] = [[]]
+    for lemma, tag in tagged:
+        if tag in ("NN", "NNS", "NNP", "NNPS"):
+            runs[-1].append(lemma)
+        elif runs[-1]:
+            runs.append([])
+    return [" ".join(run) for run in runs if run]

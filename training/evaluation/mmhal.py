@@ -1,0 +1,45 @@
+"""MMHal-Bench (Sun et al. 2023): a judge rates 96 answers from 0 to 6. This scores what the judge wrote.
+
+The judge's build moves the score more than most methods do: never compare numbers of two judges.
+"""
+
+from __future__ import annotations
+
+from training.evaluation.ratio import Term
+
+#: Type of question by its place: question i is of type i % 8. The order of the 96 must be kept.
+TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
+#: From this rating on, an answer has no hallucination.
+FAITHFUL = 3
+BEST = 6
+
+
+def rating(judgement: str) -> int | None:
+    """The rating, if exactly one of "rating: 0" to "rating: 6" is in the text, whatever its case; else None.
+
+    As the original searches: "Rating: 10" contains "rating: 1", and "**Rating**: 3" contains none.
+
+    >>> [rating(text) for text in ("Rating: 4, fine", "Rating: 1 or rating: 2", "**Rating**: 3", "Rating: 10")]
+    [4, None, None, 1]
+    """
+    said = judgement.lower()
+    found = [number for number in range(BEST + 1) if f"rating: {number}" in said]
+    return found[0] if len(found) == 1 else None
+
+
+def terms(judgement: str, place: int) -> dict[str, Term]:
+    """What one judgement adds: ``score`` (mean rating), ``hallucination_rate``, ``informativeness`` (in [0, 1]: how
+    informative an answer is, hallucinated or not) and the mean rating of its type.
+
+    An unreadable judgement is a rating of 0, as in the original, and shows in ``unparseable_rate``.
+    """
+    read = rating(judgement)
+    score = read or 0
+    informative = score - FAITHFUL if score >= FAITHFUL else score
+    return {
+        "score": (score, 1),
+        "hallucination_rate": (float(score < FAITHFUL), 1),
+        "informativeness": (informative, BEST - FAITHFUL),
+        f"score_{TYPES[place % len(TYPES)]}": (score, 1),
+        "unparseable_rate": (float(read is None), 1),
+    }

@@ -1,0 +1,107 @@
+"""Terms of many answers, summed by image: the values of all metrics, and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.ratio import Term, interval, pooled, resampled, weights
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A metric made of others: (``constant`` + sum of factor * metric) / ``divisor``. Undefined if one of them is.
+
+    >>> Linear({"chair": -1, "f1": 1}, constant=1, divisor=2).of({"chair": 0.1, "f1": 0.7})
+    0.8
+    """
+
+    parts: Mapping[str, float]
+    constant: float = 0.0
+    divisor: float = 1.0
+
+    def of(self, values: Mapping[str, float | None]) -> float | None:
+        total = self.constant
+        for name, factor in self.parts.items():
+            value = values[name]
+            if value is None:
+                return None
+            total += factor * value
+        return total / self.divisor
+
+    def sampled(self, samples: Mapping[str, Floats]) -> Floats:
+        """The same of arrays [samples]; nan where a part is."""
+        total = np.full_like(next(iter(samples.values())), self.constant)
+        for name, factor in self.parts.items():
+            total = total + factor * samples[name]
+        return total / self.divisor
+
+
+def mean_of(names: Sequence[str]) -> Linear:
+    """The mean of metrics that weigh the same, such as the splits of POPE."""
+    return Linear(dict.fromkeys(names, 1.0), divisor=len(names))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """``sums[metric]`` is [images, 2]: numerator and denominator of each image, in the order of ``images`` (sorted).
+
+    ``linear`` are metrics made of those in ``sums``. ``counts`` are what was left out and why; they get no interval.
+    """
+
+    images: tuple[str, ...]
+    sums: Mapping[str, Floats]
+    linear: Mapping[str, Linear] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        rows: Iterable[tuple[str, Mapping[str, Term]]],
+        names: Iterable[str] = (),
+        linear: Mapping[str, Linear] | None = None,
+        counts: Mapping[str, int] | None = None,
+    ) -> Tally:
+        """Sum up (image, terms of one answer about it), whatever their order.
+
+        ``names`` are metrics that shall be there even if no answer adds to them: their value is None.
+        """
+        found: dict[str, dict[str, list[Term]]] = {}
+        for image, terms in rows:
+            of_image = found.setdefault(image, {})
+            for name, term in terms.items():
+                of_image.setdefault(name, []).append(term)
+        images = tuple(sorted(found))
+        known = dict.fromkeys([*names, *(name for image in images for name in found[image])])
+        # Sorted before they are summed: floating-point sums depend on the order.
+        sums = {
+            name: np.array([np.sum(sorted(found[one].get(name, [])) or [(0.0, 0.0)], axis=0) for one in images], float)
+            for name in known
+        }
+        return cls(images, {name: of.reshape(-1, 2) for name, of in sums.items()}, linear or {}, counts or {})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.sums, *self.linear)
+
+    def values(self) -> dict[str, float | None]:
+        """Each metric pooled over all images; None where there is nothing to divide by."""
+        values = {name: pooled(map(tuple, of)) for name, of in self.sums.items()}
+        return {**values, **{name: linear.of(values) for name, linear in self.linear.items()}}
+
+    def sampled(self, drawn: Floats) -> dict[str, Floats]:
+        """Each metric in each bootstrap sample: [samples, images] -> [samples]; nan where it is undefined."""
+        samples = {name: resampled(of, drawn) for name, of in self.sums.items()}
+        return {**samples, **{name: linear.sampled(samples) for name, linear in self.linear.items()}}
+
+    def intervals(self, samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, list[float] | None]:
+        """Percentile bootstrap over images: ``[low, high]`` per metric, None where it is undefined."""
+        if not self.images:
+            return dict.fromkeys(self.names)
+        drawn = weights(len(self.images), samples, seed)
+        return {name: interval(of, level) for name, of in self.sampled(drawn).items()}
