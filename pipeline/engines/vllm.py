@@ -1,4 +1,4 @@
-"""vLLM inside the worker process. The only module that imports vLLM, and only when an engine is opened.
+"""vLLM inside the worker process. vLLM is imported here and in ``vllm_rewards`` alone, and only when opened.
 
 An engine runs in one of two ways. *Alone*: a shard is generated with nothing else in the engine, so the batches that
 vLLM forms, and with them the last bits of every log-prob, do not depend on what ran before or beside it; one machine
@@ -65,15 +65,7 @@ class OpenVllm:
             EngineError: vLLM is not installed, or the model is missing or cannot be loaded.
         """
         models.require_folder(self.model, "config.json")
-        for key, value in _ENV.items():
-            os.environ.setdefault(key, value)
-        try:
-            from vllm.platforms import current_platform
-        except ImportError as error:
-            raise EngineError(
-                f"vLLM cannot be imported: {error}", "install the extra: pip install 'vlm-preference[cpu]' or [gpu]"
-            ) from error
-        on_cpu = current_platform.is_cpu()
+        on_cpu = runs_on_cpu()
         options = {
             "model": self.model,
             "revision": self.revision,
@@ -95,6 +87,23 @@ class OpenVllm:
         except Exception as error:  # vLLM raises OSError, ValueError, RuntimeError, pydantic's and huggingface_hub's
             raise EngineError(f"vLLM cannot open {self.model!r}: {_first_line(error)}", _remedy(self, error)) from error
         return VllmEngine(runner, self)
+
+
+def runs_on_cpu() -> bool:
+    """Import vLLM, with its environment set first; whether it will run on the CPU.
+
+    Raises:
+        EngineError: vLLM is not installed.
+    """
+    for key, value in _ENV.items():
+        os.environ.setdefault(key, value)
+    try:
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise EngineError(
+            f"vLLM cannot be imported: {error}", "install the extra: pip install 'vlm-preference[cpu]' or [gpu]"
+        ) from error
+    return bool(current_platform.is_cpu())
 
 
 @dataclass(frozen=True)

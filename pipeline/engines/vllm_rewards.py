@@ -6,12 +6,11 @@ models with a head in a file of their own, adapters and ArmoRM are left to ``tra
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.engines.vllm import _ENV
+from pipeline.engines.vllm import runs_on_cpu
 from pipeline.errors import EngineError
 from reward.reward_model.checkpoint import Checkpoint
 from reward.reward_model.conversation import Conversation
@@ -37,16 +36,9 @@ class OpenVllmRewards:
         Raises:
             EngineError: vLLM is not installed, or the model cannot be loaded.
         """
-        for key, value in _ENV.items():
-            os.environ.setdefault(key, value)
-        try:
-            from vllm import LLM
-            from vllm.platforms import current_platform
-        except ImportError as error:
-            raise EngineError(
-                f"vLLM cannot be imported: {error}", "install the extra: pip install 'vlm-preference[cpu]' or [gpu]"
-            ) from error
-        on_cpu = current_platform.is_cpu()
+        on_cpu = runs_on_cpu()
+        from vllm import LLM
+
         options: dict[str, Any] = {
             "model": self.model,
             "revision": self.revision,
@@ -55,6 +47,8 @@ class OpenVllmRewards:
             "max_num_seqs": self.max_num_seqs,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "tensor_parallel_size": self.tensor_parallel_size,
+            # Left to itself, vLLM falls back to pickled weights.
+            "load_format": "safetensors",
             "disable_log_stats": True,
             **({"enforce_eager": True} if on_cpu else {}),
         }

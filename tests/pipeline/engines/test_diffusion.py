@@ -179,7 +179,6 @@ def tiny(path: Path) -> Path:
 
 
 def test_a_real_pipeline_draws_the_same_image_for_the_same_wish_alone(tmp_path: Path) -> None:
-    pytest.importorskip("diffusers")
     painter = OpenDiffusers(str(tiny(tmp_path)), steps=2, size=(16, 16))()
     wish, other = Wish("a red sun", 7, 5.0), Wish("a blue cup", 8, 5.0)
     (alone,) = painter.paint([wish])
@@ -202,6 +201,5 @@ def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_a_folder_that_is_no_pipeline_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    pytest.importorskip("diffusers")
     with pytest.raises(EngineError, match="save_pretrained"):
         OpenDiffusers(str(tmp_path))()
