@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +18,12 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from pipeline import mask
+from pipeline.collect import collect
 from pipeline.config.load import flatten
-from pipeline.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, collect, makes_data, steps
+from pipeline.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, makes_data, steps
 from pipeline.joined import Example
 from pipeline.store import Record, Run
+from pipeline.style import Style
 from pipeline.tally import Tally
 
 TEMPLATE = Path(__file__).parents[1] / "data_cards" / "template.md"
@@ -39,7 +41,7 @@ def render(run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Fin
     masked in both; no environment variable is read. ``findings`` are those of ``run_dir`` if they are known already.
 
     Raises:
-        InputError: ``run_dir`` has no source table (see ``pipeline.findings.collect``).
+        InputError: ``run_dir`` has no source table (see ``pipeline.collect.collect``).
     """
     findings = findings or collect(run_dir)
     records = _data_records(Run(run_dir))
@@ -64,6 +66,8 @@ def render(run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Fin
         stages=[_stage_row(record) for record in records],
         histograms={name: histogram(spread) for name, spread in findings.scores.items() if spread.every},
         lengths=_lengths(findings.lengths),
+        style=style_rows(findings.style),
+        masked=style_masked(findings.style),
         examples=[_example(example) for example in findings.some(EXAMPLES)],
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=110).rstrip(),
         versions=versions(records),
@@ -275,6 +279,32 @@ def _lengths(words: Lengths) -> dict[str, Any] | None:
         "equal": words.equal,
         "difference": words.difference.mean,
     }
+
+
+def style_rows(styles: Mapping[str, Style]) -> list[tuple[str, list[str]]]:
+    """What is measured of style, and its value for each kind of prompt, in the order of ``styles``; nothing without."""
+    rows: list[tuple[str, Callable[[Style], str]]] = [
+        ("pairs (measured)", lambda one: f"{one.pairs} ({one.measured})"),
+        ("AUC of chosen against rejected", lambda one: f"– ({one.no_auc})" if one.auc is None else f"{one.auc:.3f}"),
+        ("AUC, 95 % interval", lambda one: _range(one.auc_ci)),
+        ("log-prob gap per token, nats", lambda one: _number(one.logp_gap)),
+        ("log-prob gap, quartiles", lambda one: _range(one.logp_gap_quartiles)),
+        ("likelier wins", lambda one: _percent(one.likelier_wins)),
+        ("length gap, words", lambda one: _number(one.length_gap)),
+        ("longer wins", lambda one: _percent(one.longer_wins)),
+        ("edit distance", lambda one: _number(one.edit_distance)),
+        ("edit distance, quartiles", lambda one: _range(one.edit_distance_quartiles)),
+    ]
+    return [(name, [show(one) for one in styles.values()]) for name, show in rows] if styles else []
+
+
+def style_masked(styles: Mapping[str, Style]) -> str | None:
+    """The vocabulary that the classifier did not see."""
+    return next((one.masked for one in styles.values()), None)
+
+
+def _range(values: Sequence[float] | None) -> str:
+    return "–" if values is None else " / ".join(f"{value:.3g}" for value in values)
 
 
 def _example(example: Example) -> dict[str, Any]:

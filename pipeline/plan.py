@@ -25,7 +25,7 @@ from pipeline.stages.imagine import ImagineStage, TextSource
 from pipeline.stages.instruct import InstructStage
 from pipeline.stages.lineage import Gathered
 from pipeline.stages.pair import PairStage
-from pipeline.stages.publish import Published, publish
+from pipeline.stages.publish import Published, masked, publish
 from pipeline.stages.rank import RankStage
 from pipeline.stages.sample import SampleStage, slug
 from pipeline.stages.source import BuiltSource, SourceStage
@@ -124,6 +124,7 @@ class Plan:
         """Find out what is wrong before hours have passed: models, vocabularies and files that are not there."""
         for stage in self.generation():
             stage.options()
+        masked(self.recipe.publish)
 
     def outlook(self, run: Run) -> list[Outlook]:
         """What would run, and why; stages that hold have no reasons."""

@@ -123,6 +123,20 @@ def lengths(chosen: Tally, rejected: Tally, difference: Tally) -> str:
         return _svg(figure)
 
 
+def logp_gaps(kinds: Mapping[str, Tally]) -> str:
+    """Per kind of prompt, how much likelier per token the chosen text is than the rejected one."""
+    with plt.rc_context(_STYLE):
+        figure, row = plt.subplots(1, len(kinds), figsize=(9.2, 2.3), layout="constrained", squeeze=False)
+        for axes, (kind, gaps) in zip(row.flat, kinds.items(), strict=True):
+            axes.hist(gaps.values, bins=_edges([gaps]), weights=_percent(gaps), color=NEUTRAL)
+            axes.axvline(0, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+            axes.set_title(kind)
+            axes.set_xlabel("log-prob of chosen − of rejected, nats per token")
+            _grid(axes)
+        row[0, 0].set_ylabel("% of pairs")
+        return _svg(figure)
+
+
 def outcomes(rows: Sequence[tuple[str, int]]) -> str:
     """Horizontal bars, first row on top and in the colour of what was wanted."""
     with plt.rc_context(_STYLE):

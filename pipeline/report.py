@@ -20,10 +20,11 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import mask
-from pipeline.card import model_rows, outcome_rows, plain
+from pipeline import consistency, mask
+from pipeline.card import model_rows, outcome_rows, plain, style_masked, style_rows
+from pipeline.collect import collect
 from pipeline.files import write_text
-from pipeline.findings import STEPS, Findings, collect, steps
+from pipeline.findings import STEPS, Findings, steps
 from pipeline.gallery import data_uri, gallery
 from pipeline.joined import Example, pictures
 from pipeline.store import Record, Run
@@ -51,6 +52,7 @@ METRICS = (
     Metric("chair_i", "CHAIRi: hallucinated mentions of all mentions", "CHAIRi", "lower"),
     Metric("chair_s", "CHAIRs: captions with a hallucination", "CHAIRs", "lower"),
     Metric("cover", "Cover: objects in the image that are named", "Cover", "higher"),
+    Metric("shr", "SHR: sentences with something wrong", "SHR", "lower"),
     Metric("mean_length", "Words per caption", "words", None, "words", plotted=False),
     Metric("pope_random_accuracy", "POPE accuracy, random", "POPE random", "higher"),
     Metric("pope_popular_accuracy", "POPE accuracy, popular", "POPE popular", "higher"),
@@ -110,6 +112,8 @@ def write(
         ],
         stages=[_timing(run, record) for record in records.values()],
         outcomes=outcome_rows(findings),
+        style=style_rows(findings.style),
+        masked=style_masked(findings.style),
         models=model_rows(findings),
         gallery=gallery(run),
         secrets=mask,
@@ -117,6 +121,12 @@ def write(
     path = run_dir / "report.html"
     write_text(path, page)
     return path
+
+
+def style(run: Run) -> dict[str, dict[str, Any]]:
+    """The entry of ``summary.json`` on the style of the pairs: kind of prompt -> measure -> value. Empty where it has
+    not been measured."""
+    return consistency.summary(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +223,8 @@ def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str],
     if findings.pairs:
         words = findings.lengths
         made["lengths"] = plots.lengths(words.chosen, words.rejected, words.difference)
+    if findings.logp_gaps:
+        made["style"] = plots.logp_gaps(findings.logp_gaps)
     return {name: Markup(svg) for name, svg in made.items()}
 
 

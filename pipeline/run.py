@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 #: Shown at the end, where the evaluation has them.
-HEADLINE = ("chair_s", "chair_i", "cover", "mean_length", "pope_accuracy", "pope_f1", "pope_yes_ratio")
+HEADLINE = ("chair_s", "chair_i", "cover", "shr", "mean_length", "pope_accuracy", "pope_f1", "pope_yes_ratio")
 
 
 class ResumeMode(StrEnum):
@@ -127,9 +127,9 @@ def _tell(plan: Plan, explain: bool) -> None:
 def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
     from pipeline import plan as steps
     from pipeline import report
+    from pipeline.collect import collect
     from pipeline.executor import Executor
     from pipeline.files import read_text, write_text
-    from pipeline.findings import collect
     from pipeline.stages.publish import FOLDER
     from pipeline.stages.rank import gain
     from pipeline.store import Run
@@ -159,6 +159,7 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     published_before = run.record("publish")
     pairs = published_before.extras.get("pairs", 0) if published_before is not None else 0
     summary: dict[str, Any] = {"stages": _stages(plan, run), "pairs": pairs, "evaluation": evaluation}
+    summary["style"] = report.style(run)
     if (ranked := run.record("rank")) is not None and (faithful := gain(ranked.extras)) is not None:
         summary["images"] = faithful
     text = json.dumps(summary, indent=2) + "\n"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reward.reward_model.scorer import RewardModelScorer
 
 #: Scorers with a model in their process, and those that ask one through an engine. All others are formulas.
-MODELS = ("clip", "reward_model")
+MODELS = ("clip", "reward_model", "likelihood")
 ASKED = ("judge", "claims")
 
 
@@ -112,6 +112,15 @@ def _reward_model(spec: Score) -> Scorer:
     return plain
 
 
+def _likelihood(spec: Score) -> Scorer:
+    from reward.likelihood import LikelihoodScorer
+
+    own = spec.likelihood
+    if own.model is None:
+        raise ValueError("model is missing; name the model that is to be trained")
+    return LikelihoodScorer(models.resolve(own.model), own.revision, own.batch_size, own.dtype)
+
+
 def _built_in_base(adapter: Path) -> str | None:
     """The folder of the model that an adapter names, if it is one of ours; others are named by folder or hub id."""
     config = adapter / "adapter_config.json"
@@ -126,6 +135,7 @@ _OPEN = {
     "given": _given,
     "clip": _clip,
     "reward_model": _reward_model,
+    "likelihood": _likelihood,
 }
 
 

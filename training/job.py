@@ -17,7 +17,7 @@ from pipeline.config import Recipe
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import absolute, is_local, write_text
 from pipeline.plan import Held, Plan
-from pipeline.stages.publish import FOLDER
+from pipeline.stages.publish import FOLDER, rows
 from pipeline.store import Record, Run, changes, make_record
 from training.config.load import make_config
 from training.errors import ConfigError as TrainConfigError
@@ -103,6 +103,7 @@ def evaluate(plan: Plan, run: Run) -> dict[str, Any]:
     """``before`` and ``after``, as far as they have been answered: metric -> value."""
     if plan.held is None or not run.shards("eval-source"):
         return {}
+    from pipeline.rewriting.lexicon import scenes
     from pipeline.scenes.vocabulary import VOCABULARY
 
     parser = _evaluate_config(plan.recipe).parser
@@ -111,7 +112,8 @@ def evaluate(plan: Plan, run: Run) -> dict[str, Any]:
     finished = {
         name: stage for name, stage in done.items() if (record := run.record(stage)) is not None and record.finished
     }
-    return {name: summarise(prompts, run.table(stage), VOCABULARY, parser) for name, stage in finished.items()}
+    known = (VOCABULARY, parser, scenes())
+    return {name: summarise(prompts, run.table(stage), *known) for name, stage in finished.items()}
 
 
 def _evaluate_config(recipe: Recipe) -> EvaluateConfig:
@@ -148,5 +150,5 @@ def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:
         options["eval_dataset"] = identity(options["eval_dataset"])
     if options["sft"] is not None:
         options["sft"] |= {"dataset": identity(options["sft"]["dataset"])}
-    options |= {"model": models.identity(config["model"]), "dataset": published.own}
+    options |= {"model": models.identity(config["model"]), "dataset": rows(published)}
     return make_record("train", 2, options, {})

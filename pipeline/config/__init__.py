@@ -18,6 +18,31 @@ from pipeline.config.score import Score
 from pipeline.config.sources import Source
 from pipeline.files import locate
 
+Measure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class StyleGates(Frozen):
+    """How much the two texts of a pair may differ in style, over all descriptions (``pipeline.style``); a null stops
+    nothing. ``max_length_gap`` is in words and ``max_logp_gap`` in nats per token, both whichever side has more.
+
+    ``vocabulary`` names the objects that a classifier does not see, as in ``score.objects``. Left out, it is that of
+    ``rewrite``, or of the scorers; without any, nothing is masked.
+    """
+
+    vocabulary: str | None = None
+    max_auc: Annotated[float, Field(ge=0.5, le=1)] | None = None
+    max_length_gap: Measure | None = None
+    max_logp_gap: Measure | None = None
+    min_edit_distance: Fraction | None = None
+    max_edit_distance: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> StyleGates:
+        low, high = self.min_edit_distance, self.max_edit_distance
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_edit_distance={low:g} is above max_edit_distance={high:g}; change one of the two")
+        return self
+
 
 class Publish(Frozen):
     """``images: embed`` copies the files of images that the prompts only name into the pairs, so that the dataset can
@@ -26,6 +51,7 @@ class Publish(Frozen):
     rows_per_shard: Count = 10_000
     images: Literal["reference", "embed"] = "reference"
     images_in_candidates: bool = False
+    style: StyleGates = StyleGates()
 
 
 class Recipe(Frozen):
@@ -94,6 +120,45 @@ class Recipe(Frozen):
         if len(given) == len(specs) and trains and not (self.train or {}).get("model"):
             raise ValueError("train.model: missing; with sample.engine.kind=given there is no sampled model to train")
         return self
+
+    @model_validator(mode="after")
+    def _log_probs_exist(self) -> Recipe:
+        if self.publish.style.max_logp_gap is not None and "likelihood" not in self.score.scorers:
+            raise ValueError(
+                f"publish.style.max_logp_gap={self.publish.style.max_logp_gap:g} needs log-probs; add likelihood to "
+                "score.scorers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _follows_from_the_rest(self) -> Recipe:
+        """What ``score.likelihood`` and ``publish.style`` leave open."""
+        likelihood, style = self.score.likelihood, self.publish.style
+        if "likelihood" in self.score.scorers and likelihood.model is None:
+            filled = likelihood.model_copy(update=self._trained())
+            self._set("score", self.score.model_copy(update={"likelihood": filled}))
+        if style.vocabulary is None:
+            named = style.model_copy(update={"vocabulary": self._vocabulary()})
+            self._set("publish", self.publish.model_copy(update={"style": named}))
+        return self
+
+    def _trained(self) -> dict[str, str | None]:
+        """The model that is to be trained, and its revision where it is sampled as well."""
+        sampled = {one.model: one.revision for one in self.sample.each() if not isinstance(one.engine, GivenEngine)}
+        model = (self.train or {}).get("model") or next(iter(sampled), None)
+        if model is None:
+            raise ValueError("score.likelihood.model: missing; with sample.engine.kind=given there is no sampled model")
+        return {"model": model, "revision": sampled.get(model)}
+
+    def _vocabulary(self) -> str | None:
+        """Of rewriting, else of the first scorer that has one."""
+        if self.rewrite is not None:
+            return self.rewrite.vocabulary
+        groups = (getattr(self.score, name, None) for name in self.score.scorers)
+        return next((one for group in groups if (one := getattr(group, "vocabulary", None)) is not None), None)
+
+    def _set(self, key: str, value: Frozen) -> None:
+        object.__setattr__(self, key, value)  # nobody has seen the recipe yet
 
     @property
     def run_dir(self) -> Path:

@@ -16,7 +16,9 @@ from reward.claims import TRUE_OF
 from reward.judge import CRITERIA
 
 #: Every scorer by its name in a recipe: formulas, models in the worker's process, models that are asked.
-Scorer = Literal["objects", "facts", "correctness", "given", "clip", "reward_model", "judge", "claims"]
+Scorer = Literal[
+    "objects", "facts", "correctness", "given", "clip", "reward_model", "likelihood", "judge", "claims"
+]  # fmt: skip
 
 
 class Clip(Frozen):
@@ -65,6 +67,16 @@ class RewardModel(Frozen):
     batch_size: Count = 8
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     backend: Literal["auto", "transformers", "vllm"] = "auto"
+    workers: Count = 1
+
+
+class Likelihood(Frozen):
+    """``model`` is a built-in name, a folder or a hub id; left out, it is the model that is to be trained."""
+
+    model: str | None = None
+    revision: str | None = None
+    batch_size: Count = 8
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     workers: Count = 1
 
 
@@ -194,6 +206,7 @@ class Score(Frozen):
     facts: Facts = Facts()
     clip: Clip = Clip()
     reward_model: RewardModel | None = None
+    likelihood: Likelihood = Likelihood()
     judge: Judge | None = None
     claims: Claims | None = None
 

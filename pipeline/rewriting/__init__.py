@@ -25,6 +25,9 @@ returns a ``Problem`` in place of its result; the same arguments always give the
     ``JudgeDetector(facts=True, images=True, max_tokens=512)``, a ``reward.Asker``: ``ask(row)`` yields questions and
     returns verdicts; ``findings(text, candidate, verdicts) -> tuple[Finding, ...] | Problem``; its ``version``
     belongs into a fingerprint.
+``checked``
+    ``check(text, found, facts, lexicon) -> tuple[Checked, ...]``: what a detector says of each sentence and what exact
+    facts say; ``tally(texts)`` counts it, ``rates(counts)`` makes precision and recall of that.
 ``correct``
     ``by_rules(text, findings, facts, lexicon, absent="remove", complete=True) -> Rewrite | Problem``;
     ``absent="replace"`` puts true objects that the text does not name in the place of absent ones.
@@ -47,6 +50,9 @@ returns a ``Problem`` in place of its result; the same arguments always give the
     ``moved(better, worse, margin=0.0)``: whether the scores agree.
 ``measure``
     ``python -m pipeline.rewriting.measure RUN``: precision and recall of ``by_facts`` on a run's own descriptions.
+``judged``
+    ``python -m pipeline.rewriting.judged RUN``: what a judge's errors do, with a scripted one that errs as often as it
+    is told. It alone runs stages.
 """
 
 from __future__ import annotations

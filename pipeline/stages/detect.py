@@ -1,9 +1,14 @@
-"""What is wrong in every sampled text, sentence by sentence: by the facts, a judge's verdicts, or answered claims."""
+"""What is wrong in every sampled text, sentence by sentence: by the facts, a judge's verdicts, or answered claims.
+
+Where a model decides and exact facts are there too, what it says of each sentence is held against them
+(``pipeline.rewriting.checked``). That changes no finding; it tells how far to trust them.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +19,25 @@ from pipeline.config.rewrite import Detect
 from pipeline.config.sample import Sample
 from pipeline.engines import Engine
 from pipeline.rewriting import VERSION, Finding, Problem, detect
+from pipeline.rewriting.checked import Checked, check, tally
 from pipeline.rewriting.judge import JudgeDetector
 from pipeline.rewriting.lexicon import Lexicon
 from pipeline.scorers import vocabulary
 from pipeline.stages import WorkerSpec
 from pipeline.stages.ask import AskStage, read_verdicts
-from pipeline.stages.lineage import DETECT, Row, lexicon, read, refused
+from pipeline.stages.lineage import DETECT, Failure, Row, lexicon, read, refused
 from pipeline.tables import DETECTED, OK, VERDICTS, failed
 from reward import Asker, Verdict
 from reward.claims import ClaimScorer
 
+#: What is found in each text of a row, by its number, or why nothing is.
+Found = Mapping[int, tuple[Finding, ...] | Problem]
 #: What a model said of the texts.
 ASKED = "detect-asked"
+#: What a model ``says`` of a sentence, null where its answer could not be read, and what is ``true`` by exact facts.
+CHECKED = pa.struct([("candidate", pa.int32()), ("sentence", pa.int32()), ("says", pa.string()), ("true", pa.string())])
+#: By a model: as ``DETECTED``, with every sentence that facts could be asked about.
+JUDGED = pa.schema([*DETECTED, ("checked", pa.list_(CHECKED))])
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,8 @@ class AskDetector:
 @dataclass(frozen=True)
 class DetectStage:
     """``asked`` is the stage that asked a model, None where facts decide. Looked through are whole descriptions, not
-    answers to questions. A row fails if none of its texts could be looked through."""
+    answers to questions. A row fails if none of its texts could be looked through; sentences that are checked are
+    kept in any case."""
 
     spec: Detect
     words: str
@@ -70,9 +83,16 @@ class DetectStage:
     asked: AskDetector | None = None
 
     name = DETECT
-    version = 1
-    schema = DETECTED
     worker = None
+
+    @property
+    def version(self) -> int:
+        # Since 2, what a model says is checked. What facts say is what it was.
+        return 1 if self.asked is None else 2
+
+    @property
+    def schema(self) -> pa.Schema:
+        return DETECTED if self.asked is None else JUDGED
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -91,16 +111,20 @@ class DetectStage:
         said = self._said(tables, made.failures)
         done: dict[str, dict[str, Any]] = {}
         for row in rows:
-            if row.id not in made.failures:
-                with made.guard(row):
-                    done[row.id] = self._looked(row, known, said.get(row.id, []))
+            with made.guard(row):
+                failure = made.failures.get(row.id)
+                found = self._found(row, known, said.get(row.id, ())) if failure is None else _silent(row, failure)
+                done[row.id] = {**_columns_of(found, failure), "checked": list(self._checked(row, found, known))}
         table = [{"id": one, **(done[one] if one in done else failed(*made.failures[one]))} for one in made.ids]
-        return pa.Table.from_pylist(table, schema=DETECTED)
+        return pa.Table.from_pylist(table, schema=self.schema)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        """Findings by verdict, and texts that could not be looked through."""
+        """Findings by verdict, texts that could not be looked through, and how right a model is: a ``tally`` of the
+        sentences that were checked (``pipeline.rewriting.checked.rates`` makes shares of it)."""
         verdicts = Counter(columns.items(table["findings"], "verdict").to_pylist())
-        return {**{name: verdicts[name] for name in sorted(verdicts)}, "refused": len(columns.items(table["refused"]))}
+        found = {name: verdicts[name] for name in sorted(verdicts)}
+        checked = tally(_texts(table["checked"])) if self.asked is not None else {}
+        return {**found, "refused": len(columns.items(table["refused"])), **checked}
 
     def _said(self, tables: Mapping[str, pa.Table], failures: dict[str, tuple[str, str]]) -> dict[str, list[Verdict]]:
         """The verdicts of each row; rows that could not be asked about are put into ``failures``."""
@@ -114,21 +138,13 @@ class DetectStage:
                 failures.setdefault(row["id"], (row["error_type"], row["error"]))
         return said
 
-    def _looked(self, row: Row, known: Lexicon, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        findings: list[dict[str, Any]] = []
-        problems: list[dict[str, Any]] = []
-        texts = 0
-        for place, one in row.originals():
-            texts += 1
-            found = self._findings(row, place, one["text"], known, verdicts)
-            if isinstance(found, Problem):
-                problems.append(refused(place, found))
-            else:
-                findings += ({"candidate": place, **_columns(finding)} for finding in found)
-        if texts and len(problems) == texts:
-            kind, message = problems[0]["error_type"], problems[0]["error"]
-            return {"refused": problems, **failed(kind, f"no text could be looked through, the first one: {message}")}
-        return {"findings": findings, "refused": problems, **OK}
+    def _found(self, row: Row, known: Lexicon, verdicts: Sequence[Verdict]) -> Found:
+        return {place: self._findings(row, place, one["text"], known, verdicts) for place, one in row.originals()}
+
+    def _checked(self, row: Row, found: Found, known: Lexicon) -> Iterator[dict[str, Any]]:
+        for place, own in found.items() if self.asked is not None else ():
+            for one in check(row.texts[place]["text"], own, row.facts, known):
+                yield {"candidate": place, **one._asdict()}
 
     def _findings(
         self, row: Row, place: int, text: str, known: Lexicon, verdicts: Sequence[Verdict]
@@ -165,5 +181,31 @@ def _asker(spec: Detect) -> Asker:
     return ClaimScorer(spec.splitter, known, spec.template, spec.template_many, spec.max_tokens)
 
 
-def _columns(finding: Finding) -> dict[str, Any]:
-    return {name: getattr(finding, name) for name in Finding.__slots__}
+def _silent(row: Row, failure: Failure) -> Found:
+    """The same reason for every text of a row."""
+    return {place: Problem(*failure) for place, _ in row.originals()}
+
+
+def _columns_of(found: Found, failure: Failure | None) -> dict[str, Any]:
+    """The row of a table: what was found in each text. ``failure`` is that of the row, if it came before."""
+    if failure is not None:
+        return failed(*failure)
+    problems = [refused(place, own) for place, own in found.items() if isinstance(own, Problem)]
+    if problems and len(problems) == len(found):
+        kind, message = problems[0]["error_type"], problems[0]["error"]
+        return {"refused": problems, **failed(kind, f"no text could be looked through, the first one: {message}")}
+    findings = [
+        {"candidate": place, **{name: getattr(one, name) for name in Finding.__slots__}}
+        for place, own in found.items()
+        if not isinstance(own, Problem)
+        for one in own
+    ]
+    return {"findings": findings, "refused": problems, **OK}
+
+
+def _texts(column: Any) -> Iterator[list[Checked]]:
+    """The sentences of each text that was checked. Those of a text stand behind each other."""
+    for row in column.to_pylist():
+        own: Iterable[dict[str, Any]] = row or ()
+        for _, sentences in itertools.groupby(own, key=lambda one: one["candidate"]):
+            yield [Checked(one["sentence"], one["says"], one["true"]) for one in sentences]

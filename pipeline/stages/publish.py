@@ -14,21 +14,26 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import columns, files, images, models
+from pipeline import columns, consistency, files, images
 from pipeline.columns import Ints
 from pipeline.config import Publish
 from pipeline.errors import InputError
-from pipeline.store import Record, Run, make_record
+from pipeline.store import Record, Run, fingerprint, make_record
 from pipeline.tables import IMAGE
 
+if TYPE_CHECKING:
+    from reward.vocabulary import Vocabulary
+
 TABLES = ("source", "sample", "score", "pair")
+#: Changes whenever the same tables may be published as other rows.
+ROWS = 3
 FOLDER = "dataset"
 _SIDES = ("chosen", "rejected")
 _MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}}]
@@ -50,9 +55,18 @@ class Published:
 
 def record(run: Run, spec: Publish) -> Record:
     """What the published folder depends on: the content of the tables, and how it is written."""
-    content = models.digest(json.dumps([run.digest(stage, shard) for stage in TABLES for shard in run.shards(stage)]))
     upstream = {name: found.fingerprint for name in TABLES if (found := run.record(name)) is not None}
-    return make_record("publish", 3, {**spec.model_dump(), "content": content}, upstream)
+    words = masked(spec)
+    # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
+    decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
+    return make_record("publish", 4, {**spec.model_dump(), **decides}, upstream)
+
+
+def rows(published: Record) -> str:
+    """What the published rows depend on: neither the card nor what is asked of style, which change no row."""
+    options = {key: value for key, value in published.options.items() if not key.startswith("style.")}
+    options.pop("masked", None)
+    return fingerprint("publish", ROWS, options, {})
 
 
 def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
@@ -60,6 +74,7 @@ def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
 
     Raises:
         InputError: there is not a single pair, or an image that is to be copied is gone.
+        StyleGate: chosen and rejected texts differ more in style than ``spec.style`` allows.
     """
     target = run.path / FOLDER
     new, old = record(run, spec), run.record("publish")
@@ -69,6 +84,9 @@ def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
     partial = target.with_name(target.name + ".partial")
     files.remove_tree(partial)
     try:
+        styles = consistency.of_run(run, masked(spec))
+        consistency.write(run, styles)  # where the card finds it
+        consistency.check(styles, spec.style)
         pairs = _write(partial / "pairs", _pair_features(), _pairs(run, spec.images == "embed"), spec, new.own)
         if not pairs:
             raise _no_pairs(run)
@@ -87,6 +105,15 @@ def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
     counts = {"pairs": pairs, "candidates": candidates}
     run.save(replace(new, rows=pairs, extras=counts, finished=True))
     return Published(target, **counts, reused=False)
+
+
+def masked(spec: Publish) -> Vocabulary | None:
+    """The objects that the measure of style does not see."""
+    if spec.style.vocabulary is None:
+        return None
+    from pipeline.scorers import vocabulary
+
+    return vocabulary(spec.style.vocabulary, "publish.style.vocabulary")
 
 
 def _no_pairs(run: Run) -> InputError:

@@ -78,8 +78,7 @@ class ModelScoreStage:
 
     @property
     def worker(self) -> WorkerSpec:
-        group = self.spec.clip if self._scorer == "clip" else self.spec.reward_model
-        assert group is not None  # or the recipe would not have been accepted
+        group = getattr(self.spec, self._scorer)  # it is there, or the recipe would not have been accepted
         return WorkerSpec(f"{self._scorer}:{group.model}", OpenScorers(self.spec), gpus=1.0, count=group.workers)
 
     def options(self) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pipeline import joined, mask
 from pipeline.card import histogram, model_rows, outcome_rows, render, trusted
+from pipeline.collect import OTHER_SOURCES, collect
 from pipeline.errors import InputError
-from pipeline.findings import OTHER_SOURCES, PAIRED, UNFINISHED, Spread, collect
+from pipeline.findings import PAIRED, UNFINISHED, Spread
 from pipeline.store import Run, make_record
 from pipeline.tally import Tally
 
@@ -336,7 +337,7 @@ def test_sources_of_single_rows_are_counted_together(tmp_path, monkeypatch):
     findings = collect(run_dir)
     assert findings.sources == {"mine.jsonl": findings.pairs}
     change(run_dir, "source", lambda row: {**row, "source": f"{int(row['id']) // 2}.png"})
-    monkeypatch.setattr("pipeline.findings.MOST_SOURCES", 3)
+    monkeypatch.setattr("pipeline.collect.MOST_SOURCES", 3)
     findings = collect(run_dir)
     assert len(findings.sources) == 4 and findings.sources.total() == findings.pairs
     assert findings.sources[OTHER_SOURCES] > max(n for name, n in findings.sources.items() if name != OTHER_SOURCES)

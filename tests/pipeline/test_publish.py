@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_kit import generated
 
-from pipeline.config import Publish
+from pipeline.config import Publish, StyleGates
 from pipeline.errors import InputError, StoreError
 from pipeline.stages import publish as module
 from pipeline.stages.publish import Published, publish
@@ -113,6 +113,16 @@ def test_it_is_written_once_and_again_when_something_changed(tmp_path: Path) -> 
     assert not done(run, Publish(rows_per_shard=5)).reused
 
 
+def test_a_gate_on_style_changes_no_row_and_what_is_written_changes_them(run: Run) -> None:
+    plain, gated, embedded = (
+        module.record(run, spec)
+        for spec in (Publish(), Publish(style=StyleGates(max_auc=0.9, vocabulary="scenes")), Publish(images="embed"))
+    )
+    assert plain.own != gated.own  # the card says other things
+    assert module.rows(plain) == module.rows(gated)
+    assert module.rows(plain) != module.rows(embedded)
+
+
 def test_a_crash_leaves_the_old_dataset_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = generated(tmp_path)
     done(run)
@@ -149,7 +159,8 @@ def rows(run: Run, config: str = "pairs") -> list[dict[str, Any]]:
 
 
 def test_a_prompt_may_have_several_pairs(tmp_path: Path) -> None:
-    from pipeline.findings import PAIRED, collect
+    from pipeline.collect import collect
+    from pipeline.findings import PAIRED
     from training import formats
 
     weights = {"objects.hallucinated": -1, "objects.covered": 0.3, "correctness": 1}
@@ -178,7 +189,7 @@ def test_a_prompt_may_have_several_pairs(tmp_path: Path) -> None:
 
 
 def test_pairs_that_are_left_out_to_balance_lengths_are_not_published(tmp_path: Path) -> None:
-    from pipeline.findings import collect
+    from pipeline.collect import collect
 
     weights = {"objects.hallucinated": -1, "objects.covered": 1, "correctness": 1}
     pair = {"weights": weights, "margin": 0.5, "max_length_ratio": 9}

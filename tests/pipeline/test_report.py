@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline import joined
+from pipeline.collect import collect
 from pipeline.errors import InputError
-from pipeline.findings import collect
 from pipeline.report import METRICS, Comparison, comparison, headline, write
 from pipeline.store import Run, make_record
 from reward.vocabulary import Vocabulary

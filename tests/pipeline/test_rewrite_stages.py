@@ -162,6 +162,72 @@ def test_claims_that_are_answered_with_no_are_hallucinations() -> None:
     (row,) = rows(through(tables(said(FALSE)), ask, looks, engine=engine), "detect")
     wrong = [one["words"] for one in row["findings"] if one["verdict"] == "hallucination"]
     assert wrong == ["a green anchor"] and "correct" in {one["verdict"] for one in row["findings"]}
+    counted = looks.extras(pa.Table.from_pylist([row], schema=looks.schema))
+    assert (counted["true_positives"], counted["true_negatives"], counted["checked_texts"]) == (1, 1, 1)
+
+
+def judged(answer: Any, *of: Texts, refuse: frozenset[str] = frozenset(), **changes: Any) -> tuple[Any, dict[str, int]]:
+    """The rows of a judge's detection, and what the stage reports of them."""
+    ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
+    found = through(tables(*of, **changes), ask, looks, engine=Listener(answer, refuse))
+    return rows(found, "detect"), looks.extras(found["detect"])
+
+
+def trusts_anchors(request: Request, _: int) -> str:
+    """Calls right what is wrong, and the other way round."""
+    return verdicts("correct", "correct") if "anchor" in request.messages[-1][1] else verdicts("hallucination")
+
+
+CELLS = {f"{sign}_{cell}" for sign in ("true", "false") for cell in ("positives", "negatives")} | {
+    "checked_texts",
+    "unreadable_texts",
+}
+
+
+def test_what_a_judge_says_is_held_against_exact_facts_and_changes_no_finding() -> None:
+    (row, _), counted = judged(trusts_anchors, said(FALSE, TRUE), said(TRUE))
+    assert [(one["candidate"], one["sentence"], one["says"], one["true"]) for one in row["checked"]] == [
+        (0, 0, "correct", "correct"),
+        (0, 1, "correct", "hallucination"),
+        (1, 0, "hallucination", "correct"),
+    ]
+    assert {name: counted[name] for name in sorted(CELLS & counted.keys())} == {
+        "checked_texts": 3,
+        "false_negatives": 1,
+        "false_positives": 2,
+        "true_negatives": 1,
+    }
+    wrong = {(one["candidate"], one["by"]) for one in row["findings"] if one["verdict"] == "hallucination"}
+    assert wrong == {(1, "judge")}
+
+
+def test_answers_that_cannot_be_read_are_counted_even_where_their_row_fails() -> None:
+    def half(request: Request, _: int) -> str:
+        return trusts_anchors(request, _) if "anchor" in request.messages[-1][1] else "Fine, I think."
+
+    (kept, lost), counted = judged(half, said(FALSE, TRUE), said(TRUE))
+    assert (kept["status"], lost["status"], lost["error_type"]) == ("ok", "failed", "unreadable")
+    assert (counted["unreadable_texts"], counted["checked_texts"]) == (2, 1)
+    assert [one["says"] for one in lost["checked"]] == [None]
+
+
+def test_an_engine_that_fails_says_nothing_of_the_judge() -> None:
+    (_, lost), counted = judged(trusts_anchors, said(FALSE), said(TRUE), refuse=frozenset({"p1#detect#0"}))
+    assert lost["error_type"] == "refused" and lost["checked"] == []
+    assert counted["checked_texts"] == 1 and "unreadable_texts" not in counted
+
+
+@pytest.mark.parametrize("facts", [None, {"regions": [{"phrase": "a red sun", "box": [0, 0, 1, 1]}]}])
+def test_where_nothing_exact_is_known_nobody_tells_how_right_a_judge_is(facts: Any) -> None:
+    (row,), counted = judged(trusts_anchors, said(FALSE), facts=facts)
+    assert row["checked"] == [] and not CELLS & counted.keys()
+
+
+def test_what_facts_find_is_stored_as_before() -> None:
+    found = detected(said(FALSE))["detect"]
+    assert "checked" not in found.column_names and not CELLS & DETECT.extras(found).keys()
+    _, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
+    assert (DETECT.version, looks.version) == (1, 2)
 
 
 def test_findings_do_not_depend_on_the_other_rows() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.rewriting.lexicon import scenes
 from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
 from reward.vocabulary import Vocabulary
 from training.evaluation.ratio import interval, pooled, resampled, weights
@@ -75,6 +76,64 @@ def test_golden():
     json.dumps(summary, allow_nan=False)
 
 
+def drawn(*texts):
+    """Descriptions of one red sun at the top left and two blue cups, each of an image of its own."""
+    things = [
+        {"name": "sun", "count": 1, "attributes": ["red"], "boxes": [[0.0, 0.0, 0.3, 0.3]]},
+        {"name": "cup", "count": 2, "attributes": ["blue"], "boxes": [[0.4, 0.4, 0.6, 0.6], [0.7, 0.7, 0.9, 0.9]]},
+    ]
+    ids = [f"d{i}" for i in range(len(texts))]
+    prompts = [{**prompt(id, id.encode(), "describe", []), "facts": {"objects": things}} for id in ids]
+    return tables(prompts, [answer(id, text) for id, text in zip(ids, texts, strict=True)])
+
+
+def judged_by(lexicon, *texts):
+    return summarise(*drawn(*texts), scenes().vocabulary, lexicon=lexicon)
+
+
+def test_shr_is_wrong_sentences_of_all_sentences_those_included_that_cannot_be_judged():
+    summary = judged_by(scenes(), "There is a red sun. You can also see two red cups. How nice.", "There is a moon.")
+    assert summary["shr"] == pytest.approx(2 / 4)
+    low, high = summary["shr_ci"]
+    assert low <= 0.5 <= high and low < high
+    assert "shr_objects" not in summary
+
+
+@pytest.mark.parametrize(
+    ("sentence", "wrong", "objects_alone"),
+    [
+        ("There is a red moon.", 1, 1),
+        ("There is a blue sun.", 1, 0),
+        ("There are two red suns.", 1, 0),
+        ("In the centre is a red sun.", 1, 0),
+        ("In the top left corner is a red sun.", 0, 0),
+        ("You can also see two blue cups.", 0, 0),
+    ],
+)
+def test_with_a_lexicon_everything_in_a_sentence_counts_and_without_one_its_objects(sentence, wrong, objects_alone):
+    assert judged_by(scenes(), sentence)["shr"] == wrong
+    assert judged_by(None, sentence)["shr_objects"] == objects_alone
+
+
+def test_a_lexicon_changes_the_name_and_the_value_of_shr_and_nothing_else():
+    with_it, without = (judged_by(lexicon, "There is a blue sun.") for lexicon in (scenes(), None))
+    assert with_it.keys() - without.keys() == {"shr", "shr_ci"}
+    assert without.keys() - with_it.keys() == {"shr_objects", "shr_objects_ci"}
+    assert all(with_it[name] == without[name] for name in with_it.keys() & without.keys())
+
+
+def test_sentences_are_those_of_the_metric_and_a_repeated_one_counts_once():
+    text = "There is a moon. There is a red sun. There is a moon."
+    assert judged_by(scenes(), text)["shr"] == 0.5
+    assert judged_by(scenes(), "There is a moon! There is a red sun.")["shr"] == 1.0  # only full stops divide
+
+
+def test_how_varied_the_words_are_is_averaged_over_descriptions():
+    summary = judged_by(scenes(), "a sun a sun", "a red sun")
+    assert summary["distinct_1"] == pytest.approx((0.5 + 1.0) / 2)
+    assert summary["distinct_4"] == 1.0  # the other one has too few words
+
+
 def test_the_parser_is_named():
     summary = summarise(*tables(PROMPT_ROWS, ANSWER_ROWS), VOCABULARY, parser="lmms_eval")
     assert summary["unparseable"] == 1
@@ -108,7 +167,8 @@ def test_an_unknown_source_is_an_error():
 def test_nothing_at_all():
     summary = summarise(*tables([], []), VOCABULARY)
     assert summary["chair_i"] is None and summary["pope_f1"] is None and summary["images"] == 0
-    assert all(summary[f"{name}_ci"] is None for name in HEADLINE)
+    assert all(summary[f"{name}_ci"] is None for name in (*HEADLINE, "shr_objects"))
+    assert summary["shr_objects"] is None and summary["distinct_1"] is None
 
 
 def test_intervals_hold_their_value():

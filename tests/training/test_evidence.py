@@ -1,70 +1,311 @@
-"""The tables of the evidence page."""
+"""The tables of the evidence page, and the experiments behind them."""
 
 from __future__ import annotations
 
+import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.config.load import load_recipe
+from pipeline.plan import Plan
+from pipeline.resume import describe
+from pipeline.stages import Source, publish
+from pipeline.store import Run, Survey
 from training.config.load import make_config
-from training.evidence import ablation
-from training.evidence.__main__ import ABLATIONS
-from training.evidence.before_after import table
-from training.evidence.runs import run_variant
+from training.evidence import __main__ as command
+from training.evidence import before_after, held_out, runs, share, table
+from training.evidence.columns import OBJECTS, PROBES, STYLE, TRAINED, Column, Measured
+from training.evidence.experiments import EXPERIMENTS
+from training.evidence.methods import METHODS, STEPS
+from training.evidence.runs import Variant
+
+# ------------------------------------------------------------------------------------------------------------- tables
 
 
-def summary(before: float, after: float) -> dict[str, object]:
+def summary(before: float, after: float) -> dict[str, Any]:
     return {"evaluation": {"before": {"chair_s": before}, "after": {"chair_s": after}}}
 
 
 def test_a_row_has_means_deviations_and_the_change_of_the_means() -> None:
-    lines = table([summary(0.4, 0.1), summary(0.2, 0.2)]).splitlines()
+    lines = before_after.table([summary(0.4, 0.1), summary(0.2, 0.2)]).splitlines()
     assert lines[2] == "| chair_s | 0.300 ± 0.141 | 0.150 ± 0.071 | -0.150 | -50.0 % |"
     assert len(lines) == 3
 
 
-@pytest.mark.parametrize("before", [0.0])
-def test_no_relative_change_from_nothing(before: float) -> None:
-    assert table([summary(before, 0.1)]).splitlines()[2].endswith("| +0.100 | - |")
+def test_no_relative_change_from_nothing() -> None:
+    assert before_after.table([summary(0.0, 0.1)]).splitlines()[2].endswith("| +0.100 | - |")
 
 
-def test_an_ablation_has_a_row_per_variant_and_a_dash_where_a_thing_was_not_measured() -> None:
-    keys = [key for _, key in ablation.COLUMNS]
-    run = {"evaluation": {side: dict.fromkeys(keys, value) for side, value in (("before", 0.5), ("after", 0.25))}}
-    steps = [{"step": i, "rewards/chosen": float(i)} for i in range(5)]
-    lines = ablation.table({"DPO": [(run, steps), (run, steps)]}).splitlines()
-    assert lines[2] == "| before | " + " | ".join(["0.500 ± 0.000"] * len(keys) + ["-", "-"]) + " |"
-    assert lines[3] == "| DPO | " + " | ".join(["0.250 ± 0.000"] * len(keys) + ["3.000 ± 0.000", "-"]) + " |"
+def test_a_metric_that_one_run_does_not_have_is_left_out() -> None:
+    old, new = summary(0.4, 0.1), summary(0.2, 0.2)
+    new["evaluation"]["before"]["shr"] = new["evaluation"]["after"]["shr"] = 0.1
+    old["evaluation"]["before"]["shr"], old["evaluation"]["after"]["shr"] = 0.1, None
+    assert len(before_after.table([old, new]).splitlines()) == 3
+    old["evaluation"]["after"]["shr"] = 0.2
+    assert "| shr | 0.100 ± 0.000 | 0.150 ± 0.071 |" in before_after.table([old, new])
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+def metrics_of(**values: float) -> dict[str, Any]:
+    return {"metrics": {name: {"value": value, "interval": None} for name, value in values.items()}}
+
+
+def measured(after: float, steps: int = 5, **more: Any) -> Measured:
+    keys = [column.key for column in OBJECTS]
+    sides = {side: dict.fromkeys(keys, value) for side, value in (("before", 0.5), ("after", after))}
+    logged = [{"step": i, "rewards/chosen": float(i)} for i in range(steps)]
+    return Measured({"evaluation": sides, **more.pop("summary", {})}, logged, **more)
+
+
+def shown(run: Measured, columns: tuple[Column, ...]) -> list[str]:
+    found = table.values({"DPO": [run, run]}, columns)
+    return table.markdown(found, [column.title for column in columns]).splitlines()[2:]
+
+
+def test_a_table_has_a_row_per_variant_and_a_dash_where_a_thing_was_not_measured() -> None:
+    lines = shown(measured(0.25), (*OBJECTS, *TRAINED))
+    assert lines[0] == "| before | " + " | ".join(["0.500 ± 0.000"] * len(OBJECTS) + ["-", "-"]) + " |"
+    # The mean of the last three logged steps.
+    assert lines[1] == "| DPO | " + " | ".join(["0.250 ± 0.000"] * len(OBJECTS) + ["3.000 ± 0.000", "-"]) + " |"
+
+
+def test_the_probe_stands_beside_the_evaluation_and_tells_of_the_base_what_it_can() -> None:
+    probe = {
+        "conditional": metrics_of(
+            accuracy_true=0.9, accuracy_gap_swapped=0.2, accuracy_gap_none=0.1, chosen_gap_swapped=20.0
+        ),
+        "drift": metrics_of(chosen=-2.5),
+        "reference": metrics_of(accuracy_true=0.6, accuracy_gap_swapped=0.3, chosen_gap_swapped=19.0),
+    }
+    before, after = shown(measured(0.25, probe=probe), PROBES)
+    # By implicit reward the base prefers nothing, and it has not drifted from itself.
+    assert before == "| before | - | - | - | 19.000 ± 0.000 | - |"
+    assert after == "| DPO | 0.900 ± 0.000 | 0.200 ± 0.000 | 0.100 ± 0.000 | 20.000 ± 0.000 | -2.500 ± 0.000 |"
+    assert shown(measured(0.25), PROBES)[1] == "| DPO | - | - | - | - | - |"
+
+
+def test_style_is_that_of_the_descriptions_and_a_dash_where_it_was_not_measured() -> None:
+    style = {"descriptions": {"auc": 0.55, "logp_gap": -0.1, "length_gap": 0.5, "edit_distance": None}}
+    before, after = shown(measured(0.25, summary={"style": style}), STYLE)
+    assert before == "| before | - | - | - | - |"
+    assert after == "| DPO | 0.550 ± 0.000 | -0.100 ± 0.000 | 0.500 ± 0.000 | - |"
+    assert shown(measured(0.25), STYLE)[1] == "| DPO | - | - | - | - |"
+
+
+def test_a_column_that_one_seed_does_not_have_is_a_dash() -> None:
+    known, unknown = measured(0.25, summary={"style": {"descriptions": {"auc": 0.5}}}), measured(0.25)
+    assert "style AUC" not in table.values({"DPO": [known, unknown]}, STYLE)["DPO"]
+    assert table.values({"DPO": [known, known]}, STYLE)["DPO"]["style AUC"] == [0.5, 0.5]
+
+
+# -------------------------------------------------------------------------------------------------------- experiments
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_variant_is_a_valid_recipe_and_training_configuration(name: str) -> None:
-    recipe, variants = ABLATIONS[name]
-    assert len({variant.label for variant in variants}) == len({variant.name for variant in variants}) == len(variants)
-    for variant in variants:
-        train = load_recipe(recipe, list(variant.overrides)).train
+    one = EXPERIMENTS[name]
+    folders = {runs.folder(variant.recipe or one.recipe, 0, variant.name) for variant in one.variants}
+    assert len({variant.label for variant in one.variants}) == len(folders) == len(one.variants)
+    for variant in one.variants:
+        train = load_recipe(variant.recipe or one.recipe, list(variant.overrides)).train
         values: dict[str, object] = {"model": "m", "dataset": "d", "output_dir": "o"}
         make_config(values | dict(train or {}))
 
 
-def test_a_variant_shares_the_data_and_trains_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_methods_take_equally_many_steps_of_equally_many_pairs() -> None:
+    for variant in METHODS:
+        recipe = load_recipe(variant.recipe or "mdpo", list(variant.overrides))
+        train = recipe.train or {}
+        assert (train["max_steps"], train["batch_size"]) == (STEPS, 32)
+        assert train["epochs"] >= STEPS / 2  # two batches of pairs are enough for all steps
+        source: Any = recipe.source
+        assert (source.texts.scenes if source.kind == "imagine" else source.scenes) == 700
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2], [7, 3]])
+def test_held_out_pairs_are_another_seeds_and_every_seed_lends_its_own_once(seeds: list[int]) -> None:
+    lent = [held_out.held_out_seed(seed, seeds) for seed in seeds]
+    assert sorted(one for one in lent if one is not None) == sorted(seeds)
+    assert all(a != b for a, b in zip(seeds, lent, strict=True))
+
+
+def test_a_probe_is_of_the_runs_own_model_on_the_next_seeds_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.probing import measure
+
+    asked: list[Any] = []
+    monkeypatch.setattr(measure, "probe", lambda request: asked.append(request) or {"pairs": 1})
+    run = runs.folder("mdpo", 1, "dpo")
+    assert held_out.probe(run, "mdpo", "scenes-vlm", 1, [1, 2]) == {"pairs": 1}
+    (one,) = asked
+    assert (one.model, one.dataset) == ("runs/mdpo-seed-1-dpo/train/model", "runs/mdpo-seed-2/dataset")
+    assert (one.output, one.reference, one.limit) == (run / "probe", "scenes-vlm", 300)
+    # All variants of a seed share the base model's log-probs.
+    assert one.reference_logps == Path("runs/mdpo-seed-1/probe/reference")
+    assert held_out.probe(run, "mdpo", "scenes-vlm", 1, [1]) is None
+
+
+# ------------------------------------------------------------------------------------------------------------ sharing
+
+
+def finish(recipe: str, path: Path, *overrides: str) -> Plan:
+    """A run of ``recipe`` in which every stage up to the published dataset is finished, without its content."""
+    plan = share.plan(recipe, overrides)
+    run = Run(path)
+    for stage in plan.generation():
+        inputs = {} if isinstance(stage, Source) else {name: run.about(name, 0).digest for name in stage.inputs}
+        run.write(stage.name, 0, pa.table({"id": [stage.name]}), inputs)
+        run.save(replace(describe(run, stage, Survey(run)), finished=True))
+    run.save(replace(publish.record(run, plan.recipe.publish), finished=True))
+    for name in ("dataset/pairs/data.arrow", "dataset-reference/key.arrow", "train/model/weights", "summary.json"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("x")
+    return plan
+
+
+def names(plan: Plan) -> set[str]:
+    return {stage.name for stage in plan.generation()}
+
+
+@pytest.fixture(scope="module")
+def ha_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
+    path = tmp_path_factory.mktemp("runs") / "ha_dpo-seed-0"
+    return path, finish("ha_dpo", path)
+
+
+def test_a_variant_of_the_training_shares_everything_but_the_model(ha_run: tuple[Path, Plan], tmp_path: Path) -> None:
+    path, plan = ha_run
+    found = share.adopt(share.plan("ha_dpo", ["train.beta=0.5"]), tmp_path / "run", [path])
+    assert set(found) == {*names(plan), "publish"}
+    there = {one.name for one in (tmp_path / "run").iterdir()}
+    assert there == {*names(plan), "publish", "dataset", "dataset-reference"}  # neither train nor summary.json
+    # Linked, not copied.
+    assert (tmp_path / "run" / "dataset/pairs/data.arrow").samefile(path / "dataset/pairs/data.arrow")
+
+
+def test_without_restyling_descriptions_are_shared_and_rewritten_and_paired_anew(
+    ha_run: tuple[Path, Plan], tmp_path: Path
+) -> None:
+    path, _ = ha_run
+    other = share.plan("ha_dpo", ["rewrite.restyle=null"])
+    found = set(share.adopt(other, tmp_path / "run", [path]))
+    sampled = {"prompts", "sample-described", "sample-asked", "eval-source", "eval-before"}
+    assert {*sampled, "detect", "sample-corrected", "sample-injected"} <= found
+    assert not found & {"sample-restyled", "sample-rewritten", "sample", "score", "pair", "publish"}
+    assert not (tmp_path / "run" / "sample-restyled").exists()
+    # What was taken over is what the pipeline would keep, and nothing else is missing.
+    assert set(other.explain(Run(tmp_path / "run"))) == names(other) - found
+
+
+def test_without_length_balance_only_pairs_are_made_anew(ha_run: tuple[Path, Plan], tmp_path: Path) -> None:
+    path, plan = ha_run
+    found = share.adopt(share.plan("ha_dpo", ["pair.balance_length=false"]), tmp_path / "run", [path])
+    assert set(found) == names(plan) - {"pair"}
+
+
+def test_another_seed_shares_the_evaluation_of_the_base_model_at_most(
+    ha_run: tuple[Path, Plan], tmp_path: Path
+) -> None:
+    path, _ = ha_run
+    found = share.adopt(share.plan("ha_dpo", ["seed=1"]), tmp_path / "run", [path])
+    assert set(found) <= {"eval-source", "eval-before"}
+
+
+def test_an_unfinished_stage_and_what_follows_it_are_not_shared(tmp_path: Path) -> None:
+    plan = finish("mdpo", tmp_path / "base")
+    run = Run(tmp_path / "base")
+    record = run.record("score")
+    assert record is not None
+    run.save(replace(record, finished=False))
+    found = share.adopt(share.plan("mdpo"), tmp_path / "run", [tmp_path / "base"])
+    assert set(found) == names(plan) - {"score", "pair"}
+
+
+def test_recipes_share_what_is_the_same_in_both(tmp_path: Path) -> None:
+    finish("quickstart", tmp_path / "quickstart-seed-0")
+    found = share.adopt(share.plan("mdpo"), tmp_path / "run", [tmp_path / "quickstart-seed-0"])
+    assert set(found) == {"source", "sample", "eval-source", "eval-before"}
+
+
+def test_a_run_begins_with_what_others_of_its_seed_have_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    plan = finish("mdpo", Path("runs/mdpo-seed-1"), "seed=1")
+    finish("mdpo", Path("runs/mdpo-seed-10"), "seed=10")
     commands: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        folder = Path("runs") / next(word for word in command if word.startswith("name="))[5:]
-        if "name=mdpo-seed-1" in command:
-            for file in ("pair/data-0.arrow", "train/model/weights", "eval-after/data-0.arrow", "summary.json"):
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                (folder / file).write_text("x")
+        commands.append(command[3:])
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    found = run_variant("mdpo", 1, ablation.TERMS[1])
-    assert sorted(path.name for path in found.iterdir()) == ["pair"]
-    assert [command[3:] for command in commands][-1] == [
-        *("mdpo", "name=mdpo-seed-1-no-image-term", "seed=1", "train.weights.image=0")
-    ]
+    found = runs.run("mdpo", 1, Variant("no-image-term", "", ("train.weights.image=0",)))
+    assert found == Path("runs/mdpo-seed-1-no-image-term")
+    assert {path.name for path in found.iterdir()} == {*names(plan), "publish", "dataset", "dataset-reference"}
+    assert commands == [["mdpo", "name=mdpo-seed-1-no-image-term", "seed=1", "train.weights.image=0"]]
+    (found / "pair" / "data-00000.arrow").unlink()
+    runs.run("mdpo", 1, Variant("no-image-term", "", ("train.weights.image=0",)))
+    assert not (found / "pair" / "data-00000.arrow").exists()  # a run that is there is the pipeline's alone
+
+
+def test_a_run_that_fails_ends_the_command_with_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
+    with pytest.raises(SystemExit) as stopped:
+        runs.run("mdpo", 0, Variant("", "mDPO"))
+    assert stopped.value.code == 3
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+
+
+@pytest.fixture
+def fake_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run is there already; the value of a metric is its seed / 10."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(recipe: str, seed: int, variant: Variant) -> Path:
+        path = runs.folder(variant.recipe or recipe, seed, variant.name)
+        (path / "train").mkdir(parents=True, exist_ok=True)
+        keys = [column.key for one in EXPERIMENTS.values() for column in one.columns if column.part == "evaluation"]
+        sides = {side: dict.fromkeys(keys, seed / 10) for side in ("before", "after")}
+        (path / "summary.json").write_text(json.dumps({"pairs": 7, "evaluation": sides}))
+        lines = [{"step": i, "rewards/chosen": 0.1 * i, "rewards/rejected": -0.1 * i} for i in range(3 + seed)]
+        (path / "train" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(held_out, "probe", lambda *_: {"drift": metrics_of(chosen=-1.5)})
+
+
+@pytest.mark.usefixtures("fake_runs")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_prints_its_rows_and_draws_its_figure(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command.main(name, None, "0,1", Path("figures/one.png"))
+    printed = capsys.readouterr().out
+    for variant in EXPERIMENTS[name].variants:
+        assert f"| {variant.label} | " in printed
+    assert "0.050 ± 0.071" in printed and "seeds 0, 1" in printed
+    assert ("-1.500 ± 0.000" in printed) == EXPERIMENTS[name].probed
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["one-curves.png", "one.png"]
+
+
+@pytest.mark.usefixtures("fake_runs")
+def test_a_recipe_is_told_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    command.main("quickstart", ["train.beta=0.2"], "0,1", Path("one.png"))
+    printed = capsys.readouterr().out
+    assert "| chair_s | 0.050 ± 0.071 | 0.050 ± 0.071 | +0.000 |" in printed and "pairs 7, 7" in printed
+    assert Path("one.png").is_file() and Path("one-curves.png").is_file()
+
+
+def test_a_wrong_recipe_is_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = command.typer.Typer()
+    app.command()(command.main)
+    found = CliRunner().invoke(app, ["quickstar", "--seeds", "0"])
+    assert found.exit_code == 2 and "did you mean 'quickstart'" in found.output and "Traceback" not in found.output

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
-from training import formats, sft, trainer
+from pipeline.config.load import make_recipe
+from pipeline.plan import Plan
+from pipeline.scenes import sft as scenes_sft
+from pipeline.store import Run, make_record
+from training import formats, job, sft, trainer
 from training.batch import collate
 from training.config import TrainConfig
 from training.config.load import make_config
@@ -21,6 +29,7 @@ from training.errors import DataError
 from training.logps import Forward, sequence_logps
 from training.pairs import PairDataset
 from training.policy import Policy, make_policy
+from training.run import app
 from training.trainer import train
 
 Configure = Callable[..., TrainConfig]
@@ -179,6 +188,66 @@ def test_the_stream_raises_the_likelihood_of_its_answers(
     assert likelihood(with_it) > likelihood(without) + 1.0
     losses = [line["loss/sft"] for line in logged(with_it)]
     assert losses[-1] < losses[0]
+
+
+def test_with_weight_0_a_run_ends_as_one_without_the_stream_and_its_loss_is_measured(
+    answers: Path, configure: Configure, tmp_path: Path
+) -> None:
+    ends = []
+    for name, stream in (("without", None), ("zero", 0.0), ("half", 0.5)):
+        own = {} if stream is None else {"sft": {"dataset": str(answers), "weight": stream}}
+        config = configure(output_dir=tmp_path / name, objective="dpo", max_steps=2, **own)
+        train(config)
+        ends.append((logged(config), load_file(config.output_dir / "model" / "model.safetensors")))
+    (without, weights), (zero, same), (_, others) = ends
+    assert [line.pop("loss/sft") for line in zero] and zero == without
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert not all(torch.equal(weights[name], others[name]) for name in weights)  # the control
+
+
+def test_a_recipe_in_the_built_in_world_learns_from_its_right_descriptions(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``python -m pipeline.scenes.sft`` writes them, through the step of a run that trains."""
+
+    def here(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        """In this process, which has torch already."""
+        assert command[1:3] == ["-m", "training.run"]
+        return subprocess.CompletedProcess(command, CliRunner().invoke(app, command[3:]).exit_code)
+
+    monkeypatch.setattr(job.subprocess, "run", here)
+    good = tmp_path / "good.parquet"
+    scenes_sft.main(good, scenes=3, seed=scenes_sft.SEED)
+    rows = list(scenes_sft.rows(4, seed=1))
+    for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
+        row["rejected"] = other["chosen"]
+    recipe = make_recipe(
+        {
+            "name": "run",
+            "output_dir": str(tmp_path),
+            "source": {"scenes": 2},
+            "sample": {"model": "scenes-vlm"},
+            "pair": {"weights": {"objects.hallucinated": -1}},
+            "train": {
+                "objective": "dpo",
+                "tuning": "full",
+                "max_steps": 1,
+                "batch_size": 2,
+                "micro_batch_size": 2,
+                "logging_steps": 1,
+                "sft": {"dataset": str(good), "weight": 0.5},
+            },
+        }
+    )
+    plan, run = Plan(recipe), Run(recipe.run_dir)
+    publish(rows).save_to_disk(str(run.path / "dataset" / "pairs"))
+    run.save(replace(make_record("publish", 1, {"content": "abc"}, {}), finished=True))
+    job.check(plan)
+    job.train(plan, run, run.path / "dataset", "if-possible")
+    (line,) = [json.loads(one) for one in (run.path / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert line["loss/sft"] > 0
+    # Before the first update policy and reference are one, so DPO's own loss is log 2.
+    assert line["loss"] == pytest.approx(math.log(2) + 0.5 * line["loss/sft"], rel=1e-4)
 
 
 def test_resuming_goes_on_in_the_same_order(

@@ -76,9 +76,10 @@ class Sft(Frozen):
     """HA-DPO's auxiliary stream: ``weight`` times the language-modelling loss on answers of another dataset.
 
     ``dataset`` has the columns ``images``, ``prompt`` and ``chosen`` (``rejected`` is not read). The paper's MiniGPT-4
-    setting is weight 0.5. Each step takes ``batch_size`` rows of it in an order of their own.
+    setting is weight 0.5; its others have no such stream, which is also what weight 0 comes to, but for the loss being
+    measured. Each step takes ``batch_size`` rows of it in an order of their own.
     """
 
     dataset: str
-    weight: Positive = 0.5
+    weight: NonNegative = 0.5
     batch_size: Count | None = Field(None, description="rows per step; default: as many as pairs")

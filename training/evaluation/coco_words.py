@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from reward.objects import ObjectVerdict
@@ -198,6 +199,17 @@ def words(variant: str = "standalone", synonyms: Path | None = None) -> Words:
     lemmatise, pairs = _VARIANTS[variant]
     known = read_synonyms(synonyms, strip=variant == "object_halbench")
     return Words(variant, known, lemmatise(), pairs(known))
+
+
+def lemmatiser_version(variant: str) -> str:
+    """What brings words to their singular in a variant, with its version.
+
+    >>> lemmatiser_version("standalone"), lemmatiser_version("coco80")
+    ('singular@1', 'none')
+    """
+    if variant in ("lmms_eval", "object_halbench"):
+        return f"nltk@{metadata.version('nltk')}"
+    return "none" if variant == "coco80" else "singular@1"
 
 
 def _listed(_: Synonyms) -> dict[str, str]:

@@ -41,8 +41,14 @@ def compare(a: Tally, b: Tally, samples: int = 10_000, seed: int = 0, level: flo
     Raises:
         ValueError: the two differ in their images or metrics.
     """
-    _same("image", a.images, b.images)
-    _same("metric", a.names, b.names)
+    _same(
+        "image",
+        a.images,
+        b.images,
+        "compare models that answered the same questions; if answers about it failed, evaluate that model again, which "
+        "asks for them anew",
+    )
+    _same("metric", a.names, b.names, "compare results of the same suite and version")
     first, second = a.values(), b.values()
     observed = {name: _minus(second[name], first[name]) for name in a.names}
     gaps: dict[str, list[Floats]] = {name: [] for name in a.names}
@@ -94,14 +100,11 @@ def _minus(b: float | None, a: float | None) -> float | None:
     return None if a is None or b is None else b - a
 
 
-def _same(what: str, a: tuple[str, ...], b: tuple[str, ...]) -> None:
+def _same(what: str, a: tuple[str, ...], b: tuple[str, ...], remedy: str) -> None:
     odd = sorted(set(a) ^ set(b))
     if odd:
         which = "second" if odd[0] in a else "first"
-        raise ValueError(
-            f"{what} {odd[0]!r} is missing from the {which} of the two ({len(odd)} differ); "
-            "compare models that answered the same questions"
-        )
+        raise ValueError(f"{what} {odd[0]!r} is missing from the {which} of the two ({len(odd)} differ); {remedy}")
 
 
 def as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, object]]:

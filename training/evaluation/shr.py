@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
+from pipeline.rewriting import Facts, claims, detect
+from pipeline.rewriting.lexicon import Lexicon, general
 from reward.judge import harmless
-from reward.objects import judge
 from reward.vocabulary import Vocabulary
 from training.evaluation.ratio import Term
 
@@ -92,14 +93,34 @@ def read(judgement: str, text: str) -> list[Verdict | None] | None:
 def by_facts(text: str, truth: frozenset[str], vocabulary: Vocabulary) -> list[Verdict | None]:
     """Verdicts by the objects that a sentence names: one that is not there, else one that is, else none at all.
 
+    What is denied is not named: "no boat" is no hallucination, and nothing that could be judged.
+
     >>> vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat"})
-    >>> by_facts("A sun. A boat and a sun. How calm.", frozenset({"sun"}), vocabulary)
-    ['correct', 'hallucination', 'cannot judge']
+    >>> by_facts("A sun. A boat and a sun. No boat. How calm.", frozenset({"sun"}), vocabulary)
+    ['correct', 'hallucination', 'cannot judge', 'cannot judge']
+    """
+    lexicon = general(vocabulary)
+    there = {vocabulary.canonical(name) for name in truth}
+    found: list[Verdict | None] = []
+    for sentence in sentences(text):
+        named = {phrase.name for phrase in claims.read(sentence, lexicon)}
+        found.append("hallucination" if named - there else "correct" if named else "cannot judge")
+    return found
+
+
+def by_every_fact(text: str, facts: Facts, lexicon: Lexicon) -> list[Verdict | None]:
+    """Verdicts by all that facts can tell: objects, attributes, numbers and places, as ``pipeline.rewriting`` reads
+    them. One wrong claim makes a sentence a hallucination; else one right claim makes it correct.
+
+    >>> from pipeline.rewriting.lexicon import scenes
+    >>> facts = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"]}]}
+    >>> by_every_fact("A red sun. A blue sun. No boat. How calm.", facts, scenes())
+    ['correct', 'hallucination', 'cannot judge', 'cannot judge']
     """
     found: list[Verdict | None] = []
     for sentence in sentences(text):
-        named = judge(sentence, truth, vocabulary)
-        found.append("hallucination" if named.hallucinated else "correct" if named.mentions else "cannot judge")
+        said = {one.verdict for one in detect.by_facts(sentence, facts, lexicon)}
+        found.append("hallucination" if "hallucination" in said else "correct" if "correct" in said else "cannot judge")
     return found
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from training.errors import DataError
+from training.evaluation.spacy_models import open_model
 
 
 class Similarity(Protocol):
@@ -39,18 +40,9 @@ class Spacy:
     """
 
     def __init__(self, model: str = "en_core_web_lg") -> None:
-        try:
-            import spacy
-
-            self._nlp: Any = spacy.load(model)
-        except (ImportError, OSError) as error:
-            raise DataError(
-                f"the similarity model {model} is missing ({error}); pip install spacy && python -m spacy download "
-                f"{model}, or choose similarity=exact, whose numbers are not comparable with published ones"
-            ) from error
+        self._nlp, self.version = open_model(model, "similarity model", "similarity=exact")
         if not self._nlp.vocab.vectors_length:
             raise DataError(f"{model} has no word vectors; use en_core_web_lg")
-        self.version = f"spacy:{model}@{self._nlp.meta['version']}"
         self._read = lru_cache(maxsize=None)(self._nlp)
 
     def __call__(self, a: str, b: str) -> float:

@@ -10,38 +10,66 @@ from typing import Annotated
 
 import typer
 
-from training.evidence import ablation, before_after, pds
-from training.evidence.runs import Variant, metrics, run_recipe, run_variant, summary
-
-#: Experiments that compare variants of a recipe; every other name is a recipe, told before and after.
-ABLATIONS: dict[str, tuple[str, tuple[Variant, ...]]] = {
-    "mdpo": ("mdpo", ablation.TERMS),
-    "mdpo-images": ("mdpo", ablation.TERMS[:1] + ablation.IMAGES),
-    "pds-sizes": ("pds_dpo", pds.SIZES),
-    "pds-rewards": ("pds_dpo", pds.REWARDS),
-}
+from pipeline.errors import PipelineError
+from training.errors import TrainingError
+from training.evidence import before_after, figure, held_out, share, table
+from training.evidence.columns import Measured
+from training.evidence.experiments import EXPERIMENTS, Experiment
+from training.evidence.runs import Variant, metrics, run, summary
 
 
 def main(
-    name: Annotated[str, typer.Argument(help=f"{', '.join(ABLATIONS)}, or a recipe.")] = "quickstart",
+    name: Annotated[str, typer.Argument(help=f"{', '.join(EXPERIMENTS)}, or a recipe.")] = "quickstart",
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For a recipe.")] = None,
-    seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1,2",
-    figure: Annotated[Path | None, typer.Option(help="Where the curves of an ablation go, as PNG.")] = None,
+    seeds: Annotated[str, typer.Option(help="Comma-separated. Probes need two at least.")] = "0,1,2",
+    plot: Annotated[
+        Path | None,
+        typer.Option("--figure", help="Where bars go, as PNG, and the curves beside them (NAME-curves.png)."),
+    ] = None,
 ) -> None:
-    """Run an experiment with several seeds and print its Markdown table."""
+    """Run an experiment, or a recipe, with several seeds and print its Markdown table."""
     numbers = [int(seed) for seed in seeds.split(",")]
-    if name not in ABLATIONS:
-        found = [summary(run_recipe(name, seed, overrides or [])) for seed in numbers]
-        pairs = ", ".join(str(run["pairs"]) for run in found)
-        typer.echo(f"{before_after.table(found)}\n\nseeds {seeds}; pairs {pairs}")
-        return
-    recipe, variants = ABLATIONS[name]
-    runs = {variant.label: [run_variant(recipe, seed, variant) for seed in numbers] for variant in variants}
-    trained = {label: [metrics(run) for run in found] for label, found in runs.items()}
-    told = {label: [summary(run) for run in found] for label, found in runs.items()}
-    typer.echo(ablation.table({label: list(zip(told[label], trained[label], strict=True)) for label in runs}))
-    if figure:
-        ablation.curves(trained, figure)
+    try:
+        if name in EXPERIMENTS:
+            _experiment(EXPERIMENTS[name], numbers, plot)
+        else:
+            _recipe(name, overrides or [], numbers, plot)
+    except (PipelineError, TrainingError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _experiment(one: Experiment, seeds: list[int], plot: Path | None) -> None:
+    # All runs first: the pairs that a model is probed on are another seed's.
+    folders = {variant: [run(one.recipe, seed, variant) for seed in seeds] for variant in one.variants}
+    base = share.plan(one.recipe).base().model
+    rows: dict[str, list[Measured]] = {}
+    for variant, paths in folders.items():
+        rows[variant.label] = []
+        for path, seed in zip(paths, seeds, strict=True):
+            probed = held_out.probe(path, one.recipe, base, seed, seeds) if one.probed else None
+            rows[variant.label].append(Measured(summary(path), metrics(path), probed))
+    titles = [column.title for column in one.columns]
+    found = table.values(rows, one.columns)
+    typer.echo(f"{table.markdown(found, titles)}\n\nseeds {', '.join(map(str, seeds))}")
+    if plot:
+        figure.bars(found, titles, plot)
+        logged = {label: [measured.steps for measured in of] for label, of in rows.items()}
+        if figure.has_curves(logged):
+            figure.curves(logged, plot.with_stem(f"{plot.stem}-curves"))
+
+
+def _recipe(recipe: str, overrides: list[str], seeds: list[int], plot: Path | None) -> None:
+    paths = [run(recipe, seed, Variant("", recipe, tuple(overrides))) for seed in seeds]
+    found = [summary(path) for path in paths]
+    pairs = ", ".join(str(one["pairs"]) for one in found)
+    typer.echo(f"{before_after.table(found)}\n\nseeds {', '.join(map(str, seeds))}; pairs {pairs}")
+    if plot:
+        values = before_after.values(found)
+        figure.bars(values, before_after.METRICS, plot)
+        logged = {recipe: [metrics(path) for path in paths if (path / "train" / "metrics.jsonl").is_file()]}
+        if all(logged.values()) and figure.has_curves(logged):
+            figure.curves(logged, plot.with_stem(f"{plot.stem}-curves"))
 
 
 if __name__ == "__main__":

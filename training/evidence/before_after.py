@@ -6,10 +6,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.evidence.table import Values, spread
+
 METRICS = (
-    *("chair_s", "chair_i", "cover", "mean_length"),
+    *("chair_s", "chair_i", "cover", "mean_length", "shr"),
     *("pope_random_accuracy", "pope_popular_accuracy", "pope_adversarial_accuracy", "pope_f1", "pope_yes_ratio"),
 )
+SIDES = ("before", "after")
+
+
+def values(summaries: Sequence[Mapping[str, Any]]) -> Values:
+    """Side -> metric -> one value a seed; a metric that not every run has is left out."""
+    found = [summary["evaluation"] for summary in summaries]
+    known = [name for name in METRICS if all(run[side].get(name) is not None for run in found for side in SIDES)]
+    return {side: {name: [run[side][name] for run in found] for name in known} for side in SIDES}
 
 
 def table(summaries: Sequence[Mapping[str, Any]]) -> str:
@@ -20,22 +30,10 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> str:
     | cover | 0.900 ± 0.000 | 0.800 ± 0.000 | -0.100 | -11.1 % |
     """
     lines = ["| metric | before | after | change | relative |", "|---|---|---|---|---|"]
-    for metric in METRICS:
-        runs = [summary["evaluation"] for summary in summaries]
-        if metric not in runs[0]["before"]:
-            continue
-        before, after = ([run[side][metric] for run in runs] for side in ("before", "after"))
+    found = values(summaries)
+    for metric, before in found["before"].items():
+        after = found["after"][metric]
         old, new = statistics.fmean(before), statistics.fmean(after)
         relative = f"{100 * (new - old) / old:+.1f} %" if old else "-"
         lines.append(f"| {metric} | {spread(before)} | {spread(after)} | {new - old:+.3f} | {relative} |")
     return "\n".join(lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation.
-
-    >>> spread([0.25, 0.75])
-    '0.500 ± 0.354'
-    """
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.3f} ± {deviation:.3f}"

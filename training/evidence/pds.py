@@ -7,10 +7,10 @@ from training.evidence.runs import Variant
 #: Numbers of pairs, each twice the one before; a smaller set is part of every larger one. The last is the recipe's all.
 SIZES = (
     *(Variant(f"pairs-{size}", f"{size} pairs", (f"train.limit={size}",)) for size in (75, 150, 300)),
-    Variant("pds", "all pairs"),
+    Variant("", "all pairs"),
 )
 #: Which reward model ranks the same answers. Another one scores, pairs and trains anew.
 REWARDS = (
-    Variant("sees", "reward model that sees the image"),
+    Variant("", "reward model that sees the image"),
     Variant("blind", "reward model of text alone", ("score.reward_model.model=scenes-reward-blind",)),
 )

@@ -1,68 +1,71 @@
-"""Runs of a recipe, one per seed, and variants of them that share everything up to the published dataset."""
+"""Runs of a recipe, one per seed, and variants of them: what two runs would make alike is made once."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RUNS = Path("runs")
+from training.evidence import share
 
-#: What belongs to a trained model; everything else is shared between variants of a run.
-_OWN = ("train", "eval-after", "summary.json", "report.html")
+RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``overrides`` are those of the command line (``train.objective=dpo``)."""
+    """A recipe with ``overrides`` as on the command line (``train.objective=dpo``); without ``name``, as it is.
+
+    ``recipe`` is another one than that of the experiment.
+    """
 
     name: str
     label: str
     overrides: tuple[str, ...] = ()
+    recipe: str = ""
 
 
-def run_recipe(recipe: str, seed: int, overrides: Sequence[str] = (), variant: str = "") -> Path:
-    """Run (or finish, or just find) ``recipe`` with ``seed``; its run directory.
+def run(recipe: str, seed: int, variant: Variant) -> Path:
+    """Run (or finish, or just find) a variant of ``recipe`` with ``seed``; its run directory.
+
+    A run that is not there yet begins with all that other runs of the seed have made in the way it would.
 
     Raises:
         SystemExit: the run failed; its own message has been printed.
+        PipelineError: the recipe is wrong.
     """
-    name = f"{Path(recipe).stem}-seed-{seed}" + (f"-{variant}" if variant else "")
-    command = [sys.executable, "-m", "pipeline.run", recipe, f"name={name}", f"seed={seed}", *overrides]
-    if code := subprocess.run(command, stdout=sys.stderr).returncode:
-        raise SystemExit(code)
-    return RUNS / name
-
-
-def run_variant(recipe: str, seed: int, variant: Variant) -> Path:
-    """Like ``run_recipe``, on the data that the run of the recipe itself has published: only training differs.
-
-    A variant without overrides is the recipe itself.
-    """
-    base = run_recipe(recipe, seed)
-    if not variant.overrides:
-        return base
-    target = RUNS / f"{base.name}-{variant.name}"
+    recipe = variant.recipe or recipe
+    target = folder(recipe, seed, variant.name)
+    words = (f"name={target.name}", f"seed={seed}", *variant.overrides)
     if not target.exists():
         partial = target.with_name(target.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        # Linked, not copied: stage files are written once and never changed.
-        shutil.copytree(base, partial, copy_function=os.link, ignore=_own_of(base))
-        partial.rename(target)
-    return run_recipe(recipe, seed, variant.overrides, variant.name)
+        if share.adopt(share.plan(recipe, words), partial, _others(recipe, seed)):
+            partial.rename(target)
+    command = [sys.executable, "-m", "pipeline.run", recipe, *words]
+    if code := subprocess.run(command, stdout=sys.stderr).returncode:
+        raise SystemExit(code)
+    return target
 
 
-def _own_of(base: Path) -> Callable[[str, list[str]], set[str]]:
-    def own(folder: str, names: list[str]) -> set[str]:
-        return set(_OWN) & set(names) if Path(folder) == base else set()
+def folder(recipe: str, seed: int, variant: str = "") -> Path:
+    """Where a run lies.
 
-    return own
+    >>> str(folder("mdpo", 1)), str(folder("mdpo", 1, "dpo"))
+    ('runs/mdpo-seed-1', 'runs/mdpo-seed-1-dpo')
+    """
+    return RUNS / (f"{Path(recipe).stem}-seed-{seed}" + (f"-{variant}" if variant else ""))
+
+
+def _others(recipe: str, seed: int) -> list[Path]:
+    """Finished or not: runs with this seed, those of the same recipe first."""
+    own = folder(recipe, seed).name
+    found = (path for path in sorted(RUNS.glob(f"*-seed-{seed}*")) if path.suffix != ".partial")
+    same = (path for path in found if path.name.partition("-seed-")[2].partition("-")[0] == str(seed))
+    return sorted(same, key=lambda path: (path.name != own, not path.name.startswith(own), path.name))
 
 
 def summary(run: Path) -> dict[str, Any]:

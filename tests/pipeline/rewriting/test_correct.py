@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, box, described, facts, indices, thing, true_text
 
-from pipeline.rewriting import Finding, Problem, Rewrite, apply
+from pipeline.rewriting import KINDS, Finding, Problem, Rewrite, apply
 from pipeline.rewriting.claims import read
 from pipeline.rewriting.correct import by_rules
 from pipeline.rewriting.detect import by_facts, hallucinations
@@ -195,6 +196,23 @@ def test_untouched_sentences_stay_byte_for_byte(index: int, absent: Any) -> None
         for edit in made.edits:
             inside = [n for n, one in enumerate(split(text)) if one.start < edit.end and edit.start < one.end]
             assert set(inside) <= flagged
+
+
+@given(indices, ABSENT, st.data())
+def test_of_a_judge_who_errs_no_object_is_taken_that_is_not_there_and_nothing_it_passed_is_touched(
+    index: int, absent: Any, data: st.DataObject
+) -> None:
+    text, known, one = described(index)
+    some = data.draw(st.lists(st.sampled_from(by_facts(text, known, scenes())), min_size=1, unique=True))
+    kinds = data.draw(st.lists(st.sampled_from([None, *KINDS]), min_size=len(some), max_size=len(some)))
+    said = [replace(f, verdict="hallucination", kind=k, by="judge") for f, k in zip(some, kinds, strict=True)]
+    made = by_rules(text, said, known, scenes(), absent)
+    if isinstance(made, Rewrite):
+        named, before = ({phrase.name for phrase in read(each, scenes())} for each in (made.text, text))
+        assert named - before <= one.names
+        flagged = {each.sentence for each in said}
+        left = iter([each.text for each in split(made.text)])
+        assert all(each.text in left for number, each in enumerate(split(text)) if number not in flagged)
 
 
 @given(indices)

@@ -72,6 +72,19 @@ def test_a_text_that_says_anything_else_is_found(index: int, what: int) -> None:
     assert same_facts(texts[1], texts[0], scenes()) is not None
 
 
+@given(indices, indices, st.booleans())
+def test_of_whatever_a_model_answers_only_what_says_the_same_is_taken(index: int, other: int, same: bool) -> None:
+    text = described(index)[0]
+    (paraphrase,) = by_grammar(text, other, 1)
+    answer = paraphrase if same and isinstance(paraphrase, str) else described(other)[0]
+    made = read(Answer(answer), text, scenes())
+    if isinstance(made, Problem):
+        assert made.kind == ("unchanged" if answer == text else "other_facts")
+        assert answer == text or told(answer, scenes()) != told(text, scenes())
+    else:
+        assert made == answer and told(made, scenes()) == told(text, scenes())
+
+
 def test_the_difference_is_named() -> None:
     assert same_facts("A dog.", "A dog. A cat.", ENGLISH) == "object cat is not in the first text"
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
+from reward.objects import ObjectVerdict
 from training.errors import DataError
 from training.evaluation import chair, coco
 from training.evaluation.asked import Answered, Asked, pairs
@@ -20,6 +22,12 @@ from training.evaluation.tally import Tally
 VERSION = "1"
 SYNONYMS = "synonyms.txt"
 METRICS = ("chair_i", "chair_s", "recall", "mean_length")
+
+
+class Reader(Protocol):
+    """What finds the objects in a caption, such as ``coco_words.Words``."""
+
+    def judge(self, text: str, truth: frozenset[str]) -> ObjectVerdict: ...
 
 
 def questions(
@@ -71,7 +79,7 @@ def load(data: Path, variant: str, synonyms: Path | None) -> Words:
     return words(variant, beside if synonyms is None and variant != "coco80" and beside.exists() else synonyms)
 
 
-def score(asked: Sequence[Asked], answers: Mapping[str, Answered], known: Words) -> Tally:
+def score(asked: Sequence[Asked], answers: Mapping[str, Answered], known: Reader) -> Tally:
     """``METRICS``; every caption counts, and an image that is described twice counts twice, as in the original.
 
     Raises:
@@ -82,7 +90,7 @@ def score(asked: Sequence[Asked], answers: Mapping[str, Answered], known: Words)
     return Tally.of(rows, METRICS, counts=counts)
 
 
-def terms(text: str, truth: frozenset[str], known: Words) -> dict[str, Term]:
+def terms(text: str, truth: frozenset[str], known: Reader) -> dict[str, Term]:
     """What one caption adds. Length is in words, split at white space; the original has none."""
     found = chair.terms(known.judge(text, truth), len(text.split()))
     return {"chair_i": found["chair_i"], "chair_s": found["chair_s"], "recall": found["cover"],

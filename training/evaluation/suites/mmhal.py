@@ -33,6 +33,12 @@ def questions(data: Path) -> list[Asked]:
     return asked
 
 
+def judge_prompt(asked: Asked, text: str) -> str:
+    """What to ask a judge about an answer."""
+    known = asked.truth
+    return mmhal.prompt(known["image_content"], known["question"], known["gt_answer"], text)
+
+
 def score(asked: Sequence[Asked], answers: Mapping[str, Answered]) -> Tally:
     """``METRICS`` and the mean rating of each type.
 

@@ -43,6 +43,11 @@ def questions(data: Path, known: Words) -> list[Asked]:
     ]
 
 
+def judge_prompt(asked: Asked, text: str) -> str | None:
+    """What to ask a judge about an answer; None for one that is too short to name anything."""
+    return None if halbench.is_short(text) else halbench.prompt(text)
+
+
 def score(
     asked: Sequence[Asked],
     answers: Mapping[str, Answered],

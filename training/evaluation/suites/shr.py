@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.rewriting.lexicon import Lexicon
 from pipeline.sources.elements import array
 from reward.vocabulary import Vocabulary
 from training.errors import DataError
@@ -54,8 +55,14 @@ def judge_prompt(asked: Asked, text: str) -> str | None:
     return asking if len(asking) <= LONGEST else None
 
 
-def score(asked: Sequence[Asked], answers: Mapping[str, Answered], vocabulary: Vocabulary | None = None) -> Tally:
-    """SHR by the saved judgements, or with a ``vocabulary`` by the objects that are there (``truth["objects"]``).
+def score(
+    asked: Sequence[Asked],
+    answers: Mapping[str, Answered],
+    vocabulary: Vocabulary | None = None,
+    lexicon: Lexicon | None = None,
+) -> Tally:
+    """SHR by the saved judgements, with a ``vocabulary`` by the objects that are there (``truth["objects"]``), or with
+    a ``lexicon`` by all that is known (``truth["facts"]``, the columns of ``pipeline.tables.FACTS``).
 
     Of an image that is described several times, the last description counts for SHR, as in the original; all count for
     the variety of n-grams. ``unjudged`` counts descriptions without a judgement, ``mismatched`` those whose judgement
@@ -72,7 +79,9 @@ def score(asked: Sequence[Asked], answers: Mapping[str, Answered], vocabulary: V
         terms = shr.varied(text)
         verdicts: list[shr.Verdict | None] | None = None
         if place == last[one.image]:
-            if vocabulary is not None:
+            if lexicon is not None:
+                verdicts = shr.by_every_fact(text, one.truth["facts"], lexicon)
+            elif vocabulary is not None:
                 verdicts = shr.by_facts(text, frozenset(one.truth["objects"]), vocabulary)
             elif answered.judgement is None:
                 counts["unjudged"] += 1

@@ -1,0 +1,52 @@
+"""Good answers of the built-in world, as a file for the SFT stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pipeline.rewriting.claims import read
+from pipeline.rewriting.detect import by_facts, hallucinations
+from pipeline.rewriting.lexicon import scenes
+from pipeline.scenes import draw, grammar, prompts, sft
+from pipeline.scenes.curriculum import TRAIN_SEED
+from pipeline.scenes.world import scene
+from training.evaluation.config import EvaluateConfig
+
+
+def test_every_answer_is_true_and_names_all_that_is_in_its_picture() -> None:
+    for index, row in enumerate(sft.rows(30)):
+        one = scene(sft.SEED, index)
+        (picture,), (asked,), (said,) = row["images"], row["prompt"], row["chosen"]
+        assert picture["bytes"] == draw.png(one) and asked["content"] in grammar.DESCRIBE
+        assert not hallucinations(by_facts(said["content"], prompts.facts(one), scenes()))
+        assert {phrase.name for phrase in read(said["content"], scenes())} == one.names
+        assert (asked["role"], said["role"]) == ("user", "assistant")
+
+
+def test_rows_are_the_same_every_time_fewer_are_among_more_and_another_seed_has_others() -> None:
+    assert list(sft.rows(3)) == list(sft.rows(5))[:3] != list(sft.rows(3, seed=1))
+    assert sft.SEED not in (TRAIN_SEED, EvaluateConfig().seed)
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    made = typer.Typer()
+    made.command()(sft.main)
+    return made
+
+
+def test_the_command_writes_a_file(app: typer.Typer, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "good.parquet"
+    result = CliRunner().invoke(app, [str(out), "--scenes", "2"])
+    assert result.exit_code == 0 and "2 descriptions" in result.stdout
+    assert pyarrow.parquet.read_table(out).to_pylist() == list(sft.rows(2))
+
+
+def test_a_file_of_another_kind_is_refused_with_the_name_that_would_do(app: typer.Typer, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [str(tmp_path / "good.json")])
+    assert result.exit_code == 2 and "good.parquet" in result.output and not list(tmp_path.iterdir())

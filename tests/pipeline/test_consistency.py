@@ -1,0 +1,304 @@
+"""The style of a run: what is drawn from its tables, the gates of publishing, and where the numbers show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from fake_run import COMMAND, RECIPE, make
+from stage_kit import prompt_row, recipe
+
+from pipeline import card, consistency, report
+from pipeline.collect import collect
+from pipeline.config import Publish, StyleGates
+from pipeline.config.load import load_recipe, make_recipe
+from pipeline.consistency import ANSWERS, DESCRIPTIONS, StyleGate, check, of_run
+from pipeline.errors import ConfigError
+from pipeline.plan import Plan
+from pipeline.scenes.vocabulary import VOCABULARY
+from pipeline.scorers import open_scorers
+from pipeline.stages.publish import publish
+from pipeline.stages.score import ModelScoreStage, stages
+from pipeline.store import Run
+from pipeline.style import Style
+from pipeline.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
+
+GAP = 0.75
+
+
+def build(folder: Path, rows: list[dict[str, Any]], shards: int = 1) -> Run:
+    """A run of prompts with two texts each, the first one chosen. A row: image, answer, chosen, rejected, logps."""
+    tables: dict[str, list[dict[str, Any]]] = {"source": [], "sample": [], "score": [], "pair": []}
+    for i, row in enumerate(rows):
+        one = f"{i:04d}"
+        facts = {"answer": row.get("answer"), "objects": []}
+        images = [{"bytes": row["image"], "path": None}]
+        tables["source"].append(prompt_row(one, images=images, facts=facts))
+        like = {"origin": "sampled", "model": "m", "finish_reason": "stop"}
+        texts = [{"text": row[side], **like} for side in ("chosen", "rejected")]
+        tables["sample"].append({"id": one, "candidates": texts, **OK})
+        logps = [{"name": "likelihood", "version": "1", "values": row["logps"]}] if "logps" in row else []
+        tables["score"].append({"id": one, "scores": logps, **OK})
+        tables["pair"].append({"id": one, "policy": "p", "chosen": 0, "rejected": 1, **OK})
+    run = Run(folder)
+    size = -(-len(rows) // shards)
+    for name, schema in (("source", PROMPTS), ("sample", CANDIDATES), ("score", SCORES), ("pair", PAIRS)):
+        for shard in range(shards):
+            part = tables[name][shard * size : (shard + 1) * size]
+            run.write(name, shard, pa.Table.from_pylist(part, schema=schema))
+    return run
+
+
+def rows(number: int = 60, opening: str = "The image shows") -> list[dict[str, Any]]:
+    """Descriptions and, every third, answers. Chosen descriptions are likelier by ``GAP``."""
+    names = sorted(VOCABULARY.objects)
+    made: list[dict[str, Any]] = []
+    for i in range(number):
+        image = f"image {i}".encode()
+        if i % 3 == 2:
+            made.append({"image": image, "answer": "yes", "chosen": "Yes.", "rejected": "No.", "logps": [-1.0, -1.0]})
+            continue
+        first, second = names[i % 30], names[(7 * i + 3) % 30]
+        texts = {"chosen": f"The image shows the {first}.", "rejected": f"{opening} the {second}."}
+        made.append({"image": image, **texts, "logps": [-0.5, -0.5 - GAP]})
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return build(tmp_path_factory.mktemp("style") / "run", rows(), shards=3)
+
+
+def published(run: Run, **gates: Any) -> Any:
+    style = StyleGates.model_validate({"vocabulary": "scenes", **gates})
+    return publish(run, Publish(style=style), lambda: card.render(run.path, RECIPE, COMMAND))
+
+
+# ---------------------------------------------------------------------------------------------------------- measures
+
+
+def test_descriptions_and_answers_are_measured_apart(run: Run) -> None:
+    found = of_run(run, VOCABULARY)
+    assert list(found) == [DESCRIPTIONS, ANSWERS]
+    assert (found[DESCRIPTIONS].pairs, found[ANSWERS].pairs) == (40, 20)
+    assert found[DESCRIPTIONS].auc == 0.5 and found[ANSWERS].auc == 1.0
+    assert found[DESCRIPTIONS].logp_gap == GAP and found[ANSWERS].logp_gap == 0.0
+    assert found[DESCRIPTIONS].logp_pairs == 40 and found[DESCRIPTIONS].likelier_wins == 1.0
+
+
+def test_shards_change_nothing(run: Run, tmp_path: Path) -> None:
+    other = build(tmp_path / "run", rows(), shards=1)
+    assert of_run(run, VOCABULARY) == of_run(other, VOCABULARY)
+
+
+def test_a_cap_draws_by_hash_whatever_the_shards(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = of_run(run, VOCABULARY)[DESCRIPTIONS]
+    monkeypatch.setattr(consistency, "MOST", 25)
+    few = of_run(run, VOCABULARY)[DESCRIPTIONS]
+    assert (few.pairs, few.measured) == (40, 25) and whole.measured == 40
+    drawn = []
+    for shards in (1, 4):
+        other = build(tmp_path / str(shards), rows(), shards=shards)
+        seen: list[Any] = []
+        monkeypatch.setattr(consistency, "measure", lambda pairs, *_: seen.append(pairs))  # noqa: B023
+        of_run(other, VOCABULARY)
+        drawn.append(seen)
+    assert drawn[0] == drawn[1] and [len(one) for one in drawn[0]] == [25, 20]
+
+
+def test_prompts_about_one_image_are_one_group(tmp_path: Path) -> None:
+    same = [{**row, "image": b"one"} for row in rows()]
+    found = of_run(build(tmp_path / "run", same), VOCABULARY)[DESCRIPTIONS]
+    assert found.groups == 1 and found.no_auc == "1 images; 20 are needed"
+
+
+def test_without_the_scorer_there_is_no_log_prob_gap(tmp_path: Path) -> None:
+    plain = build(tmp_path / "run", [{k: v for k, v in row.items() if k != "logps"} for row in rows()])
+    found = of_run(plain, VOCABULARY)[DESCRIPTIONS]
+    assert found.logp_gap is None and found.logp_pairs == 0 and found.edit_distance is not None
+    assert collect(plain.path).logp_gaps == {}
+
+
+# ------------------------------------------------------------------------------------------------------------- gates
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        ({"max_auc": 0.6}, r"AUC is 1, beyond publish\.style\.max_auc=0\.6.*\n.*rewrite\.restyle"),
+        ({"max_length_gap": 1.5}, r"length gap in words is -3, beyond.*max_length_gap=1\.5.*\n.*balance_length"),
+        ({"max_logp_gap": 0.5}, r"log-prob gap per token is 0\.75, beyond.*max_logp_gap=0\.5.*\n.*on_policy"),
+        ({"max_edit_distance": 0.2}, r"edit distance is 0\.\d+, beyond.*max_edit_distance=0\.2"),
+        ({"min_edit_distance": 0.9}, r"edit distance is 0\.\d+, below.*min_edit_distance=0\.9"),
+    ],
+)
+def test_a_gate_stops_before_anything_is_published(tmp_path: Path, gates: dict[str, float], said: str) -> None:
+    run = build(tmp_path / "run", rows(opening="In this very picture I see"))
+    with pytest.raises(StyleGate, match=said):
+        published(run, **gates)
+    assert not (run.path / "dataset").exists() and not (run.path / "dataset.partial").exists()
+    assert published(run).pairs == 60  # without the gate
+
+
+def test_all_gates_that_stop_are_named_at_once(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", rows(opening="In this very picture I see"))
+    with pytest.raises(StyleGate) as error:
+        published(run, max_auc=0.6, max_logp_gap=0.5)
+    assert error.value.message.count("\n  - ") == 2
+
+
+def test_what_is_within_its_bounds_is_published(run: Run) -> None:
+    edits = {"min_edit_distance": 0.1, "max_edit_distance": 0.9}
+    bounds = {"max_auc": 0.6, "max_length_gap": 0, "max_logp_gap": GAP, **edits}
+    assert published(run, **bounds).pairs == 60
+
+
+def test_a_gate_that_stops_leaves_the_old_dataset(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", rows(opening="In this very picture I see"))
+    published(run)
+    before = (run.path / "dataset" / "README.md").read_text()
+    with pytest.raises(StyleGate):
+        published(run, max_auc=0.6)
+    assert (run.path / "dataset" / "README.md").read_text() == before
+
+
+def test_gates_look_at_descriptions_and_not_at_what_is_unknown() -> None:
+    values: dict[str, Any] = dict.fromkeys(Style.__dataclass_fields__)
+    unknown = Style(**values)
+    check({ANSWERS: Style(**{**values, "auc": 1.0}), DESCRIPTIONS: unknown}, StyleGates(max_auc=0.5, max_logp_gap=0))
+    check({}, StyleGates(max_auc=0.5))
+    with pytest.raises(StyleGate):
+        check({DESCRIPTIONS: Style(**{**values, "auc": 1.0})}, StyleGates(max_auc=0.5))
+
+
+# ------------------------------------------------------------------------------------------------- where it is shown
+
+
+def test_card_report_and_summary_hold_the_numbers(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", rows(), shards=2)
+    published(run)
+    shown = (run.path / "dataset" / "README.md").read_text()
+    section = shown.split("## Style\n")[1].split("\n## ")[0]
+    assert "| measure | descriptions | answers |" in section
+    assert "| AUC of chosen against rejected | 0.500 | 1.000 |" in section
+    assert f"| log-prob gap per token, nats | {GAP} | 0 |" in section
+    assert f"scenes@{VOCABULARY.version}" in section
+    found = collect(run.path)
+    page = report.write(run.path, RECIPE, COMMAND).read_text()
+    assert "<td>AUC of chosen against rejected</td><td>0.500</td><td>1.000</td>" in page
+    assert "log-prob of chosen" in page and list(found.logp_gaps) == [DESCRIPTIONS, ANSWERS]
+    told = json.loads(json.dumps(report.style(run)))
+    assert told[DESCRIPTIONS]["auc"] == 0.5 and told[DESCRIPTIONS]["auc_ci"] == [0.5, 0.5]
+    wanted = {"auc", "auc_ci", "logp_gap", "length_gap", "edit_distance", "pairs"}
+    assert all(wanted <= set(kind) for kind in told.values())
+
+
+def test_the_card_says_that_nothing_was_masked(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", rows())
+    published(run, vocabulary=None)
+    assert "with nothing masked" in (run.path / "dataset" / "README.md").read_text()
+
+
+def test_the_same_tables_give_the_same_card_again(tmp_path: Path) -> None:
+    cards = []
+    for name in ("a", "b"):
+        run = build(tmp_path / name, rows(opening="I see"))
+        published(run)
+        cards.append((run.path / "dataset" / "README.md").read_bytes())
+    assert cards[0] == cards[1]
+    assert published(run).reused
+
+
+def test_numbers_of_other_tables_are_not_shown(tmp_path: Path) -> None:
+    run = build(tmp_path / "run", rows())
+    assert collect(run.path).style == {} and report.style(run) == {}
+    assert "Not measured." in card.render(run.path, RECIPE, COMMAND)
+    published(run)
+    assert collect(run.path).style
+    run.write("pair", 0, run.read("pair", 0).slice(1))
+    assert collect(run.path).style == {}
+
+
+def test_a_run_without_any_of_it_has_no_section_in_the_report(tmp_path: Path) -> None:
+    page = report.write(make(tmp_path / "run", prompts_count=12), RECIPE, COMMAND).read_text()
+    assert "log-prob of chosen" not in page and "AUC of chosen" not in page
+
+
+def test_another_vocabulary_under_the_same_name_publishes_again(tmp_path: Path) -> None:
+    run, words = build(tmp_path / "run", rows()), tmp_path / "words.json"
+    words.write_text(json.dumps({"sun": "sun"}))
+    published(run, vocabulary=str(words))
+    assert published(run, vocabulary=str(words)).reused
+    words.write_text(json.dumps({"sun": "sun", "suns": "sun"}))
+    assert not published(run, vocabulary=str(words)).reused
+
+
+# ------------------------------------------------------------------------------------------------------------ recipe
+
+
+def test_the_mask_is_the_vocabulary_of_rewriting_or_of_the_scorers(tmp_path: Path) -> None:
+    words = str(tmp_path / "words.json")
+    assert recipe(tmp_path).publish.style.vocabulary == "scenes"  # of `objects`, which is scored by default
+    own = recipe(tmp_path, score={"scorers": ["objects", "correctness"], "objects": {"vocabulary": words}})
+    assert own.publish.style.vocabulary == words
+    weights = {"weights": {"correctness": 1}}
+    assert recipe(tmp_path, score={"scorers": ["correctness"]}, pair=weights).publish.style.vocabulary is None
+    named = recipe(tmp_path, publish={"style": {"vocabulary": "mine.json"}})
+    assert named.publish.style.vocabulary == "mine.json"
+    rewriting = recipe(
+        tmp_path,
+        rewrite={"vocabulary": words},
+        pair={"policy": "rewritten", "weights": {"objects.hallucinated": -1}},
+    )
+    assert rewriting.publish.style.vocabulary == words
+    assert make_recipe(rewriting.model_dump(mode="json")) == rewriting
+
+
+@pytest.mark.parametrize(
+    ("style", "said"),
+    [
+        ({"max_logp_gap": 0.1}, r"publish\.style\.max_logp_gap=0\.1 needs log-probs; add likelihood to score\.scorers"),
+        ({"min_edit_distance": 0.5, "max_edit_distance": 0.1}, "min_edit_distance=0.5 is above"),
+        ({"max_auc": 0.4}, r"publish\.style\.max_auc.*\(value 0\.4\)"),
+        ({"max_uac": 0.6}, r"publish\.style\.max_uac: unknown key .*did you mean publish\.style\.max_auc"),
+    ],
+)
+def test_what_is_wrong_with_the_gates_is_said(tmp_path: Path, style: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        recipe(tmp_path, publish={"style": style})
+
+
+def test_the_likelihood_is_that_of_the_model_to_be_trained(tmp_path: Path) -> None:
+    score = {"scorers": ["objects", "correctness", "likelihood"]}
+    sampled = recipe(tmp_path, score=score)
+    assert sampled.score.likelihood.model == "canned"
+    assert recipe(tmp_path, score=score, train={"model": "a/b"}).score.likelihood.model == "a/b"
+    own = recipe(tmp_path, score={**score, "likelihood": {"model": "c/d"}}, train={"model": "a/b"})
+    assert own.score.likelihood.model == "c/d"
+    assert recipe(tmp_path).score.likelihood.model is None  # not scored, not named
+    assert make_recipe(sampled.model_dump(mode="json")) == sampled
+
+
+def test_likelihoods_have_a_stage_of_their_own_before_the_one_that_joins_them() -> None:
+    one = load_recipe("quickstart", ["score.scorers=[objects, correctness, likelihood]"])
+    names = [stage.name for stage in Plan(one).generation()]
+    assert names[names.index("score") - 1] == "score-likelihood"
+    (scorer,) = (scorer for scorer in open_scorers(one.score) if scorer.name == "likelihood")
+    assert scorer.version.startswith("1:sha256:")
+    stage = next(stage for stage in stages(one.score, [one.sample], 0) if isinstance(stage, ModelScoreStage))
+    assert stage.worker.kind == "likelihood:scenes-vlm" and stage.worker.gpus == 1.0
+
+
+def test_a_scorer_without_a_model_says_so() -> None:
+    from pipeline.config.score import Score
+
+    with pytest.raises(ConfigError, match=r"score\.likelihood: model is missing"):
+        open_scorers(Score(scorers=("likelihood",)))
+
+
+def test_the_recipe_that_restyles_has_gates() -> None:
+    style = load_recipe("ha_dpo").publish.style
+    assert style.max_auc is not None and style.max_length_gap is not None and style.vocabulary == "scenes"

@@ -1,0 +1,168 @@
+"""Log-probs of whole texts, tiny random models: one by one through transformers is what the scorer must give."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_models import CONTEXT, gemma3, idefics3, image, llava, llava_next, qwen2_5_vl
+
+from reward.likelihood import LikelihoodScorer
+
+QUESTION = "What is this?"
+SUN, SEA = image(1, 1, seed=1), image(1, 1, seed=2)
+ROWS = [
+    ([SUN], ["a sun", "a much longer text about the sea and the sun", "x"]),
+    ([SEA], ["a sun", "a sun"]),
+    ([], ["no picture at all"]),
+    ([SUN, SEA], ["two", "two pictures"]),
+]
+
+
+def row(images: list[bytes], texts: list[str], prompt: str = QUESTION) -> dict[str, Any]:
+    return {
+        "images": images,
+        "prompt": [{"role": "user", "content": prompt}],
+        "facts": None,
+        "candidates": [{"text": text} for text in texts],
+    }
+
+
+def rows() -> list[dict[str, Any]]:
+    return [row(*one) for one in ROWS]
+
+
+def flat(values: list[list[Any]]) -> list[Any]:
+    return [value for of_row in values for value in of_row]
+
+
+def saved(build: Any, folder: Path) -> Path:
+    model, processor = build()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(llava, tmp_path_factory.mktemp("vlm"))
+
+
+def by_hand(model: Any, processor: Any, images: list[bytes], text: str, merged: int = 0) -> float:
+    """One conversation, all logits, one token after the other. ``merged`` tokens of the prompt go on in the text."""
+    pictures = [{"type": "image", "image": Image.open(io.BytesIO(one)).convert("RGB")} for one in images]
+    asked = [{"role": "user", "content": [*pictures, {"type": "text", "text": QUESTION}]}]
+    answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    how: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    prompt = processor.apply_chat_template(asked, add_generation_prompt=True, **how)["input_ids"].shape[1]
+    inputs = processor.apply_chat_template([*asked, answer], **how)
+    with torch.inference_mode():
+        logps = model(**inputs).logits[0].log_softmax(-1)
+    ids = inputs["input_ids"][0].tolist()
+    found = [float(logps[place - 1, ids[place]]) for place in range(prompt - merged, len(ids))]
+    assert len(found) >= len(text)  # the tokenizer has one token for each character
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("build", [llava, llava_next, qwen2_5_vl, idefics3, gemma3])
+def test_a_batch_gives_what_one_conversation_after_the_other_gives(build: Any, tmp_path: Path) -> None:
+    model, processor = build()
+    values = LikelihoodScorer(saved(build, tmp_path), batch_size=4, device="cpu").score(rows())["likelihood"]
+    expected = [[by_hand(model, processor, images, text) for text in texts] for images, texts in ROWS]
+    assert flat(values) == pytest.approx(flat(expected), abs=1e-4)
+    assert [len(of_row) for of_row in values] == [3, 2, 1, 2] and max(flat(values)) < 0
+
+
+def test_a_token_that_begins_in_the_prompt_belongs_to_the_text(tmp_path: Path) -> None:
+    model, processor = qwen2_5_vl()
+    scorer = LikelihoodScorer(saved(qwen2_5_vl, tmp_path), device="cpu")
+    # The prompt ends on a new line, and two new lines are one token.
+    ((value, plain),) = scorer.score([row([SUN], ["\nsun", "sun"])])["likelihood"]
+    assert value == pytest.approx(by_hand(model, processor, [SUN], "\nsun", merged=1), abs=1e-4)
+    assert plain == pytest.approx(by_hand(model, processor, [SUN], "sun"), abs=1e-4)
+
+
+def test_another_image_gives_another_value_and_the_same_one_the_same(vlm: Path) -> None:
+    asked = [row([one], ["a sun"]) for one in (SUN, SEA, SUN)]
+    ((sun,), (sea,), (again,)) = LikelihoodScorer(vlm, device="cpu").score(asked)["likelihood"]
+    assert abs(sun - sea) > 1e-2 and sun == again
+
+
+def test_another_prompt_gives_another_value(vlm: Path) -> None:
+    asked = [row([SUN], ["a sun"]), row([SUN], ["a sun"], prompt="What is that?")]
+    (first,), (second,) = LikelihoodScorer(vlm, device="cpu").score(asked)["likelihood"]
+    assert first != second
+
+
+def test_a_value_does_not_depend_on_its_batch(vlm: Path) -> None:
+    values = [flat(LikelihoodScorer(vlm, batch_size=size, device="cpu").score(rows())["likelihood"]) for size in (1, 8)]
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+def test_logits_of_every_place_are_cut_where_a_model_knows_no_option(vlm: Path) -> None:
+    scorer = LikelihoodScorer(vlm, device="cpu")
+    expected = scorer.score(rows())
+    model, reader = scorer._opened
+    seen = []
+
+    class Whole:
+        device, dtype = model.device, model.dtype
+
+        def __call__(self, logits_to_keep: Any, **tensors: Any) -> Any:
+            made = model(**tensors)
+            seen.append(made.logits.shape[1] > len(logits_to_keep))
+            return made
+
+    scorer.__dict__["_opened"] = (Whole(), reader)
+    assert flat(scorer.score(rows())["likelihood"]) == pytest.approx(flat(expected["likelihood"]), abs=1e-6)
+    assert all(seen) and seen
+
+
+def test_a_text_beyond_the_context_has_no_value_and_the_others_keep_theirs(vlm: Path) -> None:
+    scorer = LikelihoodScorer(vlm, device="cpu")
+    ((short,),) = scorer.score([row([SUN], ["a sun"])])["likelihood"]
+    ((beyond, kept),) = scorer.score([row([SUN], ["x" * CONTEXT, "a sun"])])["likelihood"]
+    assert beyond is None and kept == pytest.approx(short, abs=1e-5)
+    assert scorer.score([row([SUN], ["x" * CONTEXT])])["likelihood"] == [[None]]
+
+
+def test_rows_without_candidates(vlm: Path) -> None:
+    assert LikelihoodScorer(vlm, device="cpu").score([row([SUN], [])]) == {"likelihood": [[]]}
+    assert LikelihoodScorer(vlm, device="cpu").score([]) == {"likelihood": []}
+
+
+def test_what_cannot_be_read_names_row_and_candidate(vlm: Path) -> None:
+    asked = [row([SUN], ["a sun"]), row([b"not an image"], ["a sun"])]
+    with pytest.raises(ValueError, match="row 1, candidate 0: image 0: cannot be decoded"):
+        LikelihoodScorer(vlm, device="cpu").score(asked)
+
+
+def test_the_version_follows_the_content_and_not_the_place(vlm: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(vlm, tmp_path / "copy")
+    assert LikelihoodScorer(copy).version == LikelihoodScorer(vlm).version
+    assert LikelihoodScorer(vlm, dtype="bfloat16").version != LikelihoodScorer(vlm).version
+    (copy / "chat_template.jinja").write_text("{{ bos_token }}")
+    assert LikelihoodScorer(copy).version != LikelihoodScorer(vlm).version
+    assert LikelihoodScorer("a/model", "v1").version == "1:a/model@v1"
+
+
+def test_what_is_wrong_is_said_before_the_first_row(vlm: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot read config\.json"):
+        LikelihoodScorer(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ValueError, match="no vision_config"):
+        LikelihoodScorer(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {}}))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no \*\.safetensors"):
+        LikelihoodScorer(tmp_path)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        LikelihoodScorer(vlm, batch_size=0)
+    with pytest.raises(ValueError, match="dtype='int8' is none of"):
+        LikelihoodScorer(vlm, dtype="int8")

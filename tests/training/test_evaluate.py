@@ -1,0 +1,659 @@
+"""``python -m training.evaluate``: all suites of one model asked at once, stored, resumed, scored and compared."""
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline.config.sample import Sample
+from pipeline.engines import Response
+from pipeline.engines.scripted import ScriptedEngine
+from pipeline.errors import TooManyFailures
+from pipeline.executor import Executor, process_shard
+from pipeline.pool import Done
+from pipeline.progress import Progress
+from pipeline.scenes import grammar
+from pipeline.store import Run
+from training.errors import ConfigError, DataError
+from training.evaluate import app
+from training.evaluation import benchmarks, coco_words, generate, scenes, session, stored
+from training.evaluation.asked import Asked
+from training.evaluation.coco_words import words
+from training.evaluation.config import EvaluateConfig
+from training.evaluation.loaded import limited
+from training.evaluation.preprocessing import preprocessing, settings
+from training.evaluation.result import Provenance
+from training.evaluation.suites import SUITES
+from training.evaluation.table import HEADLINE
+from training.evaluation.tally import Tally, mean_of
+
+CANNED = Sample.model_validate({"model": "canned", "n": 1, "temperature": 0.0, "engine": {"kind": "scripted"}})
+FEW = EvaluateConfig(scenes=12)
+
+
+class Model:
+    """Answers by ``answer(picture, text)`` and remembers what it was asked. Stops the session after ``patience``."""
+
+    def __init__(self, answer, refuse=(), patience=10**9):
+        self.answer, self.refuse, self.patience = answer, refuse, patience
+        self.asked = []
+
+    def generate(self, requests, sampling):
+        engine = ScriptedEngine(answer=lambda request, _: self.answer(*_seen(request)))
+        for request in requests:
+            if len(self.asked) >= self.patience:
+                raise KeyboardInterrupt
+            self.asked.append(_seen(request))
+            if request.messages[0][1] in self.refuse:
+                yield Response(request.id, error_type="timeout", error="no answer in 2 s")
+            else:
+                yield from engine.generate([request], sampling)
+
+
+def _seen(request):
+    return request.images[0] if request.images else None, request.messages[-1][1]
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """``here(model)``: stages run in this process, on ``model``; everything else is as ever."""
+
+    def use(model):
+        class InPlace(Executor):
+            def _work(self, stage, todo):
+                return (Done(shard, process_shard(stage, model, self._store, shard)) for shard in todo)
+
+        monkeypatch.setattr(session, "Executor", InPlace)
+        return model
+
+    return use
+
+
+@pytest.fixture(scope="module")
+def world():
+    return scenes.World.of(FEW)
+
+
+def truthful(world):
+    """Says what is so: every description names everything that is there, every question gets its right answer."""
+    by_picture = {picture["bytes"]: (name, world.scenes[name]) for name, picture in world.pictures.items()}
+    right = {
+        (one.image, one.prompt): one.truth.get("answer", one.truth.get("truth"))
+        for name in ("pope", "amber_discriminative")
+        for one in scenes.SUITES[name](world, None).asked
+    }
+
+    def answer(picture, text):
+        name, scene = by_picture[picture]
+        if text == FEW.describe:
+            return " ".join(f"There {one.verb} {one.phrase}." for one in grammar.reading_order(scene))
+        return right[name, text].capitalize()
+
+    return answer
+
+
+def lying(world):
+    """Gives the wrong answer to every question, and describes what usually goes along with what is there."""
+    truth = truthful(world)
+    by_picture = {picture["bytes"]: world.scenes[name] for name, picture in world.pictures.items()}
+
+    def answer(picture, text):
+        if text == FEW.describe:
+            made_up = scenes.described(by_picture[picture])["hallu"]
+            return " ".join(f"There is a red {name}." for name in made_up)
+        return {"Yes": "No", "No": "Yes"}[truth(picture, text)]
+
+    return answer
+
+
+def over_scenes(output, names=tuple(scenes.SUITES), shard_size=40, **options):
+    suites = scenes.load(names, FEW)
+    text = session.evaluate(suites, CANNED, output, shard_size=shard_size, progress=quiet(), **options)
+    return text, json.loads((output / "results.json").read_text())
+
+
+def quiet():
+    return Progress(io.StringIO())
+
+
+def values(found, suite):
+    return {name: one["value"] for name, one in found["suites"][suite]["metrics"].items()}
+
+
+# The world of scenes -------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_says_what_is_so_has_the_best_value_of_every_metric(here, world, tmp_path):
+    here(Model(truthful(world)))
+    text, found = over_scenes(tmp_path)
+    assert list(found["suites"]) == [*scenes.SUITES, "amber"]
+    assert values(found, "pope") | {"yes_ratio": 0.5} == values(found, "pope")
+    assert values(found, "pope")["accuracy"] == values(found, "pope")["adversarial_f1"] == 1.0
+    chair = values(found, "chair")
+    assert (chair["chair_i"], chair["chair_s"], chair["recall"]) == (0.0, 0.0, 1.0)
+    assert values(found, "amber_generative") == {"chair": 0.0, "cover": 1.0, "hal": 0.0, "cog": 0.0}
+    amber = values(found, "amber_discriminative")
+    assert amber["f1"] == amber["existence_f1"] == amber["number_f1"] == amber["relation_f1"] == 1.0
+    assert amber["unparseable_rate"] == 0.0 and amber["action_f1"] is None
+    assert values(found, "amber")["amber_score"] == 1.0
+    assert values(found, "shr")["shr"] == 0.0 and values(found, "shr")["sentences"] > 1
+    assert "| chair | chair_s | 0.000 | 0.000 to 0.000 |" in text
+
+
+def test_a_model_that_says_what_is_not_so_has_the_worst(here, world, tmp_path):
+    here(Model(lying(world)))
+    _, found = over_scenes(tmp_path)
+    assert values(found, "pope")["accuracy"] == 0.0
+    assert values(found, "chair")["chair_i"] == values(found, "chair")["chair_s"] == 1.0
+    assert values(found, "amber_generative") == {"chair": 1.0, "cover": 0.0, "hal": 1.0, "cog": 1.0}
+    assert values(found, "amber_discriminative")["recall"] == 0.0
+    assert values(found, "shr")["shr"] == 1.0
+
+
+def test_what_several_suites_ask_is_asked_once(here, world, tmp_path):
+    model = here(Model(truthful(world)))
+    over_scenes(tmp_path)
+    assert max(Counter(model.asked).values()) == 1
+    suites = scenes.load(scenes.SUITES, FEW)
+    distinct = {(suite.pictures[one.image]["bytes"], one.prompt) for suite in suites for one in suite.asked}
+    assert set(model.asked) == distinct
+
+
+def test_ambers_questions_are_true_of_the_scene_and_of_every_kind(world):
+    kinds = Counter()
+    for name, one in world.scenes.items():
+        for asked in scenes.yes_or_no(one, name, 0):
+            kinds[asked.truth["type"], asked.truth["truth"]] += 1
+            assert _holds(one, asked.prompt) == (asked.truth["truth"] == "yes"), asked
+    assert set(kinds) == {(kind, answer) for kind in scenes.KINDS for answer in ("yes", "no")}
+    assert {kinds[kind, "yes"] == kinds[kind, "no"] for kind in scenes.KINDS} == {True}
+
+
+def _holds(scene, text):
+    """The answer to a question of the grammar, read apart here a second time."""
+    words = text.rstrip("?").replace(" in the image", "").split()
+    things = {form: thing for thing in scene.objects for form in (thing.name, grammar.plural(thing.name))}
+    if words[1] == "the":
+        first, second = things[words[2]], things[words[-1]]
+        cells = [[cell % 3 if "left" in words else cell // 3 for cell in thing.cells] for thing in (first, second)]
+        return max(cells[0]) < min(cells[1])
+    thing = things.get(words[-1])
+    if thing is None:
+        return False
+    if "exactly" in words:
+        return thing.count == {"one": 1, "two": 2, "three": 3}[words[-2]]
+    return len(words) < 5 or thing.colour == words[-2]
+
+
+def test_the_scenes_follow_the_seed_and_are_the_same_every_time():
+    again = scenes.load(["amber_discriminative"], FEW)[0]
+    assert again.asked == scenes.load(["amber_discriminative"], FEW)[0].asked
+    other = scenes.load(["amber_discriminative"], FEW.model_copy(update={"seed": 7}))[0]
+    assert not {one.id for one in other.asked} & {one.id for one in again.asked}
+
+
+def test_a_suite_that_facts_cannot_answer_is_named():
+    with pytest.raises(ConfigError, match="suite mmhal has no questions about scenes; use some of pope, chair"):
+        scenes.load(["mmhal"], FEW)
+
+
+# Stored and resumed --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_call_asks_nothing_and_leaves_the_same_results(here, world, tmp_path):
+    here(Model(truthful(world)))
+    over_scenes(tmp_path)
+    before = (tmp_path / "results.json").read_bytes()
+    second = here(Model(truthful(world)))
+    over_scenes(tmp_path)
+    assert second.asked == [] and (tmp_path / "results.json").read_bytes() == before
+
+
+def test_a_killed_session_is_continued_shard_by_shard(here, world, tmp_path):
+    first = here(Model(truthful(world), patience=100))
+    with pytest.raises(KeyboardInterrupt):
+        over_scenes(tmp_path)
+    assert not (tmp_path / "results.json").exists()
+    finished = {one for table in Run(tmp_path).tables("sample") for one in table["id"].to_pylist()}
+    assert 0 < len(finished) <= 100
+    second = here(Model(truthful(world)))
+    _, found = over_scenes(tmp_path)
+    assert len(first.asked) == 100 and len(second.asked) == Run(tmp_path).table("source").num_rows - len(finished)
+    assert values(found, "pope")["accuracy"] == 1.0
+
+
+def test_another_choice_of_suites_asks_only_what_is_new_and_forgets_nothing(here, world, tmp_path):
+    first = here(Model(truthful(world)))
+    over_scenes(tmp_path, ["chair"])
+    second = here(Model(truthful(world)))
+    _, found = over_scenes(tmp_path, ["pope"])
+    assert len(first.asked) == 12 and not set(first.asked) & set(second.asked)
+    assert list(found["suites"]) == ["pope"]
+    third = here(Model(truthful(world)))
+    over_scenes(tmp_path, ["chair", "pope", "shr"])
+    assert third.asked == []
+
+
+def test_another_decoding_asks_everything_again_and_another_seed_of_greedy_nothing(here, world, tmp_path):
+    here(Model(truthful(world)))
+    over_scenes(tmp_path, ["chair"])
+    again = here(Model(truthful(world)))
+    over_scenes(tmp_path, ["chair"], seed=5)
+    assert again.asked == []
+    suites = scenes.load(["chair"], FEW)
+    warm = CANNED.model_copy(update={"temperature": 1.0})
+    session.evaluate(suites, warm, tmp_path, seed=5, progress=quiet())
+    assert len(again.asked) == 12
+    told = json.loads((tmp_path / "results.json").read_text())["suites"]["chair"]["provenance"]["decoding"]
+    assert told == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 96, "seed": 5}
+
+
+def test_failed_answers_are_counted_and_asked_for_again(here, world, tmp_path):
+    asked = scenes.SUITES["pope"](world, None).asked
+    ((question, _),) = Counter(one.prompt for one in asked).most_common(1)
+    failing = here(Model(truthful(world), refuse={question}))
+    with pytest.raises(TooManyFailures, match=r"prompts have no answer.*Is there .*timeout: no answer in 2 s"):
+        over_scenes(tmp_path, ["pope"])
+    assert not (tmp_path / "results.json").exists()
+    _, found = over_scenes(tmp_path, ["pope"], max_failure_rate=0.5)
+    lost = sum(text == question for _, text in failing.asked) // 2
+    counts = found["suites"]["pope"]["counts"]
+    assert counts["failed"] == lost > 0 and counts["asked"] > lost
+    assert values(found, "pope")["accuracy"] == 1.0
+    second = here(Model(truthful(world)))
+    _, found = over_scenes(tmp_path, ["pope"])
+    assert found["suites"]["pope"]["counts"]["failed"] == 0
+    assert {text for _, text in second.asked} == {question}
+
+
+# The files of benchmarks ---------------------------------------------------------------------------------------------
+
+
+def picture(path, colour):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), colour).save(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Official files of POPE, COCO's annotations, and MMHal-Bench's, each with its pictures."""
+    folder = tmp_path / "data"
+    for suite in ("pope", "chair", "mmhal"):
+        (folder / suite).mkdir(parents=True)
+    for split, absent in {"random": "cup", "popular": "car", "adversarial": "car"}.items():
+        rows = [
+            {"question_id": 1, "image": image, "text": f"Is there a {thing} in the image?", "label": label}
+            for image in ("a.png", "b.png")
+            for thing, label in (("dog", "yes"), (absent, "no"))
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "pope" / f"coco_pope_{split}.json").write_text(text)
+    annotations = {
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 1}],
+    }
+    (folder / "chair" / "instances_val2014.json").write_text(json.dumps(annotations))
+    (folder / "chair" / "captions_val2014.json").write_text('{"annotations": [{"image_id": 1, "caption": "A cup."}]}')
+    known = {"image_content": ["dog"], "gt_answer": "A dog."}
+    rows = [{"image_src": f"https://x/{name}.png", "question": f"What is {name}?", **known} for name in ("a", "b")]
+    (folder / "mmhal" / "response_template.json").write_text(json.dumps(rows))
+    for suite in ("pope", "chair", "mmhal"):
+        picture(folder / suite / "images" / "a.png", "red")
+        picture(folder / suite / "images" / "b.png", "blue")
+    return folder
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+SCRIPTED = ("--engine", "kind=scripted", "--engine", 'texts=["Yes, a dog.", "No, a cup."]')
+
+
+def test_official_files_from_the_command_line_to_the_table(data, tmp_path, ray_cluster):
+    output = tmp_path / "out"
+    command = ("canned", "--suite", "pope,chair", "--variant", "coco80", "--limit", "2", "--output", output, *SCRIPTED)
+    done = invoke(*command, "--data", data)
+    assert done.exit_code == 0, done.output
+    assert "| pope | accuracy | " in done.stdout and "| chair | chair_i | " in done.stdout
+    assert (output / "results.md").read_text().strip() in done.stdout
+    assert (output / "results.png").read_bytes()[:4] == b"\x89PNG"
+    assert Run(output).table("sample").num_rows == 6 + 2
+    found = json.loads((output / "results.json").read_text())
+    assert found["suites"]["pope"]["images"] == 2
+    about = Provenance(**found["suites"]["chair"]["provenance"])
+    assert about.suite == "chair@1" and about.model_revision == "scripted" and about.parser == "none"
+    assert about.versions == {"vocabulary": "coco80:coco80@1", "lemmatiser": "none"}
+    assert about.decoding["max_tokens"] == 512 and about.prompt == "Please describe this image in detail."
+
+    # A changed picture is another question, and another revision of the data.
+    picture(data / "chair" / "images" / "b.png", "green")
+    assert invoke(*command, "--data", data).exit_code == 0
+    again = Provenance(**json.loads((output / "results.json").read_text())["suites"]["chair"]["provenance"])
+    assert again.data_revision != about.data_revision
+
+
+def test_pictures_may_lie_in_one_folder_for_all(data, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "all").mkdir(exist_ok=True)
+        (data / "pope" / "images" / name).rename(tmp_path / "all" / name)
+    (pope,) = benchmarks.load(["pope"], benchmarks.Options(data, images=tmp_path / "all"))
+    assert {one["path"] for one in pope.pictures.values()} == {str(tmp_path / "all" / n) for n in ("a.png", "b.png")}
+
+
+def test_a_suffix_is_asked_and_told(data):
+    (pope,) = benchmarks.load(["pope"], benchmarks.Options(data, suffix=" Yes or no?"))
+    assert all(one.prompt.endswith("image? Yes or no?") for one in pope.asked)
+    assert "Yes or no?" in pope.prompt
+
+
+def test_amber_shr_and_object_halbench_read_their_own_folders(here, data, tmp_path, monkeypatch):
+    write = {
+        "amber/annotations.json": [
+            {"id": 1, "type": "generative", "truth": ["man"], "hallu": ["dog"]},
+            {"id": 2, "type": "discriminative-hallucination", "truth": "no"},
+        ],
+        "amber/query/query_generative.json": [{"id": 1, "image": "a.png", "query": "Describe."}],
+        "amber/query/query_discriminative.json": [{"id": 2, "image": "a.png", "query": "Is there a dog?"}],
+        "amber/relation.json": {"man": [], "dog": []},
+        "shr/val_images_final.json": [{"image_id": 1}],
+        "shr/image_data.json": [{"image_id": 1, "width": 8, "height": 8, "url": "https://x/VG/a.png"}],
+        "shr/region_descriptions.json": [
+            {"regions": [{"image_id": 1, "x": 0, "y": 0, "width": 4, "height": 4, "phrase": "a man"}]}
+        ],
+        "object_halbench/questions.jsonl": {"image_id": 1, "question": "What is there?"},
+    }
+    for name, content in write.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(json.dumps(content))
+    (data / "amber" / "safe_words.txt").write_text("")
+    for path in (data / "chair").glob("*.json"):
+        (data / "object_halbench" / path.name).write_bytes(path.read_bytes())
+    for name in ("amber/images/a.png", "shr/images/VG/a.png", "object_halbench/images/a.png"):
+        picture(data / name, "red")
+    # That variant's lemmatiser is NLTK's, which need not be here.
+    monkeypatch.setattr(coco_words, "words", lambda *_: words("coco80"))
+    monkeypatch.setattr(coco_words, "lemmatiser_version", lambda _: "none")
+
+    def answer(picture, text):
+        if picture is not None:
+            return "No" if text.startswith("Is there") else "A man with a dog."
+        return "Judgement:\n1. hallucination: no dog" if "sentences" in text else '["a dog", "a cup"]'
+
+    model = here(Model(answer))
+    options = benchmarks.Options(data, nouns="every_word", similarity="exact", phrases="every_word")
+    suites = benchmarks.load(session.names("amber,shr,object_halbench"), options)
+    session.evaluate(suites, CANNED, tmp_path / "out", session.Judge("j", "1", spec=JUDGE), progress=quiet())
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert values(found, "amber_generative") == {"chair": 0.5, "cover": 1.0, "hal": 1.0, "cog": 1.0}
+    assert values(found, "amber_discriminative")["f1"] == 1.0
+    assert values(found, "amber")["amber_score"] == 0.75
+    assert values(found, "shr")["shr"] == 1.0 and values(found, "object_halbench")["mention"] == 0.0
+    assert found["suites"]["amber_generative"]["provenance"]["versions"]["similarity"] == "exact@1"
+    assert sum(picture is None for picture, _ in model.asked) == 2
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3)), max_size=20), st.integers(1, 7))
+def test_a_limit_draws_whole_images_whatever_their_order(drawn, count):
+    asked = [Asked(f"{image}{number}{place}", image, "") for place, (image, number) in enumerate(drawn)]
+    kept = limited(asked, count, 1)
+    images = {one.image for one in kept}
+    assert len(images) == min(count, len({one.image for one in asked}))
+    assert kept == [one for one in asked if one.image in images]
+    assert {one.image for one in limited(asked[::-1], count, 1)} == images
+    assert limited(asked, None) == asked
+
+
+# Judges --------------------------------------------------------------------------------------------------------------
+
+
+def judging(picture, text):
+    """A model that answers about pictures and rates what it is shown without one."""
+    return "a dog" if picture is not None else f"Fine.\nRating: {4 if 'What is a?' in text else 1}"
+
+
+JUDGE = CANNED.model_copy(update={"model": "strict"})
+
+
+def test_a_judge_is_asked_through_the_same_stages_and_resumed(here, data, tmp_path):
+    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    model = here(Model(judging))
+    judge = session.Judge("strict", "build 7", spec=JUDGE)
+    session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert values(found, "mmhal")["score"] == 2.5 and values(found, "mmhal")["hallucination_rate"] == 0.5
+    about = found["suites"]["mmhal"]["provenance"]
+    assert (about["judge"], about["judge_version"]) == ("strict", "build 7")
+    prompts = [text for picture, text in model.asked if picture is None]
+    assert len(prompts) == 2 and "> a dog" in prompts[0] and "A dog." in prompts[0]
+    again = here(Model(judging))
+    session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
+    assert again.asked == []
+
+
+def test_a_judge_that_does_not_answer_ends_the_call_and_is_asked_again(here, data, tmp_path):
+    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    judge = session.Judge("strict", "build 7", spec=JUDGE)
+    first = here(Model(judging))
+    session.evaluate(suites, CANNED, tmp_path / "a", judge, progress=quiet())
+    prompts = {text for picture, text in first.asked if picture is None}
+    here(Model(judging, refuse=prompts))
+    with pytest.raises(TooManyFailures, match=r"2 of 2 prompts have no answer.*timeout"):
+        session.evaluate(suites, CANNED, tmp_path / "b", judge, progress=quiet())
+    again = here(Model(judging))
+    session.evaluate(suites, CANNED, tmp_path / "b", judge, progress=quiet())
+    assert {text for _, text in again.asked} == prompts
+
+
+def test_saved_judgements_are_another_source(here, data, tmp_path):
+    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    here(Model(judging))
+    file, output = tmp_path / "said.jsonl", tmp_path / "out"
+    judge = session.Judge("a person", "build unknown", file=file)
+    with pytest.raises(DataError, match=r"2 of 2 answers have no judgement in .*said.jsonl.*to_judge.jsonl"):
+        session.evaluate(suites, CANNED, output, judge, progress=quiet())
+    lines = [json.loads(line) for line in (output / "to_judge.jsonl").read_text().splitlines()]
+    told = [(one["suite"], one["id"], one["answer"]) for one in lines]
+    assert told == [("mmhal", "0", "a dog"), ("mmhal", "1", "a dog")]
+    said = [{"id": one["id"], "answer": one["answer"], "judgement": "Rating: 6"} for one in lines]
+    file.write_text("".join(json.dumps(one) + "\n" for one in said))
+    session.evaluate(suites, CANNED, output, judge, progress=quiet())
+    found = json.loads((output / "results.json").read_text())
+    assert values(found, "mmhal")["score"] == 6.0
+    assert found["suites"]["mmhal"]["provenance"]["judge"] == "a person"
+    file.write_text(json.dumps({**said[0], "answer": "a cat"}) + "\n")
+    with pytest.raises(DataError, match=r"line 1: the judged answer is not the one that is stored"):
+        session.evaluate(suites, CANNED, output, judge, progress=quiet())
+
+
+# What a newcomer does ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name a MODEL, or two outputs with --compare A B"),
+        (("canned",), "give --data DIR with a folder for each suite, or --data scenes"),
+        (("canned", "--data", "DATA"), "name suites, such as --suite pope,chair"),
+        (("canned", "--data", "nowhere", "--suite", "pope"), "there is no folder nowhere"),
+        (("canned", "--data", "DATA", "--suite", "shr", "--judge", "other"), "put the benchmark's own files there"),
+        (("canned", "--data", "DATA", "--suite", "pope,chiar"), "--suite chiar: there is no such suite; use"),
+        (("canned", "--data", "DATA", "--suite", " , "), "--suite names none"),
+        (("canned", "--data", "DATA", "--suite", "mmhal"), "suite mmhal needs a judge: give --judge MODEL"),
+        (("canned", "--data", "DATA", "--suite", "mmhal", "--judgements", "x.jsonl"), "say with --judge NAME who"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--parser", "exact"), "--parser exact: suite pope has no"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--images", "DATA"), "2 of 2 images are missing, the first"),
+        (("canned", "--data", "DATA", "--suite", "chair", "--variant", "coco80"), "images=500, but only 2"),
+        (("canned", "--data", "DATA", "--suite", "chair"), "variant standalone wants synonyms=FILE"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--engine", "kindscripted"), "write KEY=VALUE"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--engine", "tensor=2"), "engine.scripted.tensor"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--base-url", "ftp://x"), "base_url must be like http://host"),
+        (("./no/model", "--data", "scenes"), "no model folder './no/model'"),
+        (("canned", "--data", "scenes", "--suffix", "x"), "scenes have their own"),
+        (("--compare", "DATA", "DATA"), "holds no results.json"),
+    ],
+)  # fmt: skip
+def test_every_error_says_what_to_do(data, arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "evaluate", lambda *_: pytest.fail("something was asked"))
+    scripted = ("--engine", "kind=scripted") if "canned" in arguments and "--base-url" not in arguments else ()
+    done = invoke(*(str(data) if one == "DATA" else one for one in arguments), *scripted)
+    assert done.exit_code == 2, done.output
+    assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
+def test_a_file_that_names_an_image_elsewhere_is_refused(data):
+    path = data / "mmhal" / "response_template.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([{**rows[0], "image_src": "https://x/.."}]))
+    with pytest.raises(DataError, match=r"image '\.\.' is not below"):
+        benchmarks.load(["mmhal"], benchmarks.Options(data))
+
+
+def test_an_image_that_cannot_be_read_is_a_failed_answer(here, data, tmp_path):
+    (data / "pope" / "images" / "a.png").write_bytes(b"no image")
+    suites = benchmarks.load(["pope"], benchmarks.Options(data))
+    here(Model(lambda *_: "Yes"))
+    session.evaluate(suites, CANNED, tmp_path, max_failure_rate=0.5, progress=quiet())
+    found = json.loads((tmp_path / "results.json").read_text())["suites"]["pope"]
+    assert found["images"] == 1 and found["counts"]["failed"] == 3 and found["counts"]["asked"] == 6
+
+
+def test_help_answers_in_under_a_second():
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        command = [sys.executable, "-m", "training.evaluate", "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        seconds.append(time.monotonic() - start)
+        assert done.returncode == 0 and "--compare" in done.stdout
+    assert min(seconds) < 1
+
+
+# Two models ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(here, world, tmp_path):
+    here(Model(truthful(world)))
+    over_scenes(tmp_path / "good", ["pope", "chair", "shr"])
+    here(Model(lying(world)))
+    over_scenes(tmp_path / "bad", ["pope", "chair"])
+    return tmp_path / "good", tmp_path / "bad"
+
+
+def test_two_models_are_compared_image_by_image(two, tmp_path):
+    good, bad = two
+    done = invoke("--compare", good, bad / "results.json", "--output", tmp_path / "compare")
+    assert done.exit_code == 0, done.output
+    assert "| pope | accuracy | 1.000 | 0.000 | -1.000 | -1.000 to -1.000 | < 0.001 |" in done.stdout
+    assert "not compared: shr" in done.stdout
+    assert (tmp_path / "compare" / "compare.md").read_text().strip() == done.stdout.strip()
+    assert (tmp_path / "compare" / "compare.png").read_bytes()[:4] == b"\x89PNG"
+    found = json.loads((tmp_path / "compare" / "compare.json").read_text())
+    assert found["suites"]["chair"]["chair_i"]["difference"] == 1.0
+
+
+def test_a_model_does_not_differ_from_itself(two, tmp_path):
+    good, _ = two
+    invoke("--compare", good, good, "--output", tmp_path / "same")
+    found = json.loads((tmp_path / "same" / "compare.json").read_text())
+    defined = [one for of in found["suites"].values() for one in of.values() if one["a"] is not None]
+    assert {(one["difference"], one["p_value"]) for one in defined} == {(0.0, 1.0)}
+
+
+def test_results_that_were_not_made_alike_are_refused_with_the_fields(two, tmp_path):
+    good, bad = two
+    changed = json.loads((bad / "results.json").read_text())
+    changed["suites"]["pope"]["provenance"]["parser"] = "lmms_eval"
+    changed["suites"]["chair"]["provenance"]["decoding"]["max_tokens"] = 7
+    changed["suites"]["chair"]["provenance"]["model_revision"] = "another, as it should be"
+    (bad / "results.json").write_text(json.dumps(changed))
+    done = invoke("--compare", good, bad)
+    assert done.exit_code == 2
+    assert "pope.parser: official and lmms_eval" in done.stderr and "chair.decoding: " in done.stderr
+    assert "model_revision" not in done.stderr and not (bad / "compare.md").exists()
+
+
+def test_answers_that_are_missing_for_one_model_are_named_with_the_remedy(two):
+    good, bad = two
+    tallies = json.loads((bad / "tallies.json").read_text())
+    lost = tallies["chair"]["images"].pop()
+    tallies["chair"]["sums"] = {name: of[:-1] for name, of in tallies["chair"]["sums"].items()}
+    (bad / "tallies.json").write_text(json.dumps(tallies))
+    done = invoke("--compare", good, bad)
+    assert done.exit_code == 2 and f"image '{lost}' is missing from the second" in done.stderr
+    assert "evaluate that model again" in done.stderr
+
+
+def test_models_without_a_common_suite_cannot_be_compared(here, world, two, tmp_path):
+    here(Model(truthful(world)))
+    over_scenes(tmp_path / "other", ["amber_generative"])
+    done = invoke("--compare", two[0], tmp_path / "other")
+    assert done.exit_code == 2 and "evaluate both on one suite" in done.stderr
+
+
+term = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: tuple(map(float, pair)))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.dictionaries(st.sampled_from(["x", "y"]), term))))
+def test_a_tally_survives_its_file(rows):
+    tally = Tally.of(rows, ["x", "y"], {"mean": mean_of(["x", "y"])}, {"asked": len(rows)})
+    again = stored.of_json(json.loads(json.dumps(stored.as_json(tally))))
+    assert again.images == tally.images and again.counts == tally.counts
+    assert again.values() == tally.values() and again.intervals(20) == tally.intervals(20)
+
+
+# What a number depends on --------------------------------------------------------------------------------------------
+
+
+def test_the_headlines_cover_every_suite():
+    assert set(HEADLINE) == {*SUITES, "amber"}
+
+
+def test_image_preprocessing_is_told_by_the_processor(tmp_path):
+    found = settings("scenes-vlm")
+    assert found["size"] == {"height": 96, "width": 96} and found["do_resize"] is True
+    spec = Sample(model="scenes-vlm", max_image_pixels=99)
+    assert preprocessing(spec).startswith("at most 99 pixels, then {") and '"resample": 3' in preprocessing(spec)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "X", "processor_class": "Y"}')
+    assert settings(str(tmp_path)) == {"image_processor_type": "X"}
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "config.json").write_text("{}")
+    assert preprocessing(Sample(model=str(tmp_path))).startswith("unknown")
+    served = Sample.model_validate({"model": "x", "engine": {"kind": "openai", "base_url": "http://a/v1"}})
+    assert preprocessing(served) == "the server's own"
+
+
+def test_the_id_of_a_prompt_is_that_of_the_table(here, world, tmp_path):
+    here(Model(truthful(world)))
+    over_scenes(tmp_path, ["pope"])
+    (pope,) = scenes.load(["pope"], FEW)
+    prompts = {one.id: generate.Prompt(one.prompt, pope.pictures[one.image]) for one in pope.asked}
+    assert set(generate.identify(prompts).values()) == set(Run(tmp_path).table("source")["id"].to_pylist())
+
+
+# The real thing ------------------------------------------------------------------------------------------------------
+
+
+def test_the_scenes_model_itself_is_measured(here, vllm_engine, tmp_path):
+    here(vllm_engine)
+    spec = Sample(model="scenes-vlm", n=1, temperature=0.0, max_tokens=64)
+    text = session.evaluate(scenes.load(scenes.SUITES, FEW), spec, tmp_path, progress=quiet())
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert all(found["suites"][name]["counts"]["failed"] == 0 for name in scenes.SUITES)
+    assert 0.5 < values(found, "pope")["accuracy"] < 1 and values(found, "chair")["recall"] > 0.6
+    assert values(found, "amber_discriminative")["unparseable_rate"] == 0.0
+    assert 0 < values(found, "shr")["shr"] < 0.7 and "| shr | shr | " in text
+    about = found["suites"]["shr"]["provenance"]
+    assert about["model_revision"].startswith("sha256:") and "CLIPImageProcessor" in about["image_preprocessing"]

@@ -1,0 +1,86 @@
+"""The plots of the evidence page: what is drawn is what the table says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.evidence import figure
+
+VALUES = {
+    "before": {"Cover": [0.9, 0.9]},
+    "DPO": {"Cover": [0.5, 0.7], "drift": [-2.0, -4.0]},
+    "mDPO": {"Cover": [0.8, 0.8], "drift": [1.0, 1.0]},
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The figures that were saved, still open."""
+    figures: list[Any] = []
+    monkeypatch.setattr(figure, "_save", lambda one, file: figures.append(one))
+    yield figures
+    for one in figures:
+        figure._pyplot().close(one)
+
+
+def panels(one: Any) -> dict[str, Any]:
+    return {axes.get_title(loc="left"): axes for axes in one.axes if axes.axison}
+
+
+def test_every_metric_has_a_panel_and_every_row_a_bar_as_long_as_its_mean(drawn: list[Any]) -> None:
+    figure.bars(VALUES, ["Cover", "drift", "nothing"], Path("x.png"))
+    found = panels(drawn[0])
+    assert set(found) == {"Cover", "drift"}  # what nobody measured has no panel
+    assert [bar.get_width() for bar in found["Cover"].patches] == pytest.approx([0.9, 0.6, 0.8])
+    assert [bar.get_width() for bar in found["drift"].patches] == pytest.approx([-3.0, 1.0])
+    assert [label.get_text() for label in found["Cover"].get_yticklabels()] == ["before", "DPO", "mDPO"]
+    low, high = found["drift"].get_xlim()
+    assert low < -3 - 2**0.5 and high > 1  # bars, their spread and their numbers are inside
+
+
+def test_nothing_but_zeros_is_drawn_as_such(drawn: list[Any]) -> None:
+    figure.bars({"before": {"CHAIRs": [0.0, 0.0]}}, ["CHAIRs"], Path("x.png"))
+    low, high = panels(drawn[0])["CHAIRs"].get_xlim()
+    assert low == 0 < high
+
+
+def test_the_spread_is_the_standard_deviation_over_seeds_and_each_seed_a_dot(drawn: list[Any]) -> None:
+    figure.bars(VALUES, ["Cover"], Path("x.png"))
+    (axes,) = panels(drawn[0]).values()
+    segments = [segment for lines in axes.collections for segment in lines.get_segments()]
+    ends = sorted(round(float(x), 4) for segment in segments for x, _ in segment)
+    assert round(0.6 - 0.02**0.5, 4) in ends and round(0.6 + 0.02**0.5, 4) in ends
+    dots = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [[0.9, 0.9], [0.5, 0.7], [0.8, 0.8]]
+
+
+def steps(count: int, chosen: float) -> list[dict[str, float]]:
+    return [{"step": i, "rewards/chosen": chosen * i, "rewards/rejected": -chosen * i} for i in range(count)]
+
+
+def test_curves_are_means_over_the_steps_that_every_seed_has(drawn: list[Any]) -> None:
+    rows = {"DPO": [steps(4, 1.0), steps(3, 3.0)], "mDPO": [steps(2, 1.0), steps(2, 1.0)]}
+    figure.curves(rows, Path("x.png"))
+    found = panels(drawn[0])
+    lines = {line.get_label(): line for line in found["DPO"].lines}
+    assert list(lines["rewards/chosen"].get_xdata()) == [0, 1, 2]
+    assert list(lines["rewards/chosen"].get_ydata()) == [0.0, 2.0, 4.0]
+    assert "rewards/image_margins" not in lines  # not logged
+    # Told apart by dashes as well as by colour.
+    assert lines["rewards/chosen"].get_linestyle() != lines["rewards/rejected"].get_linestyle()
+
+
+def test_no_curves_where_a_run_has_logged_no_rewards() -> None:
+    assert figure.has_curves({"DPO": [steps(2, 1.0)]})
+    assert not figure.has_curves({"DPO": [steps(2, 1.0), []]})
+
+
+def test_the_figures_are_files(tmp_path: Path) -> None:
+    figure.bars(VALUES, ["Cover", "drift"], tmp_path / "new" / "bars.png")
+    figure.curves({"DPO": [steps(3, 1.0)]}, tmp_path / "new" / "curves.png")
+    for name in ("bars.png", "curves.png"):
+        assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,48 @@
+"""How a model is asked in an evaluation, from what the command line says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config.sample import Sample
+from training.errors import ConfigError
+
+
+def asked(
+    model: str,
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    revision: str | None = None,
+    base_url: str | None = None,
+    engine: Sequence[str] = (),
+) -> Sample:
+    """One answer per prompt.
+
+    Args:
+        base_url: of a server that speaks OpenAI's chat completions; None for vLLM in a worker of its own. Its key is
+            read from the environment variable OPENAI_API_KEY, or the one that ``engine`` names (``api_key_env=NAME``).
+        engine: ``KEY=VALUE`` of ``sample.engine`` in a recipe, such as ``tensor_parallel_size=2``; values are YAML.
+
+    Raises:
+        ConfigError: an option is unknown, or has a value that is not possible.
+    """
+    options: dict[str, Any] = {} if base_url is None else {"kind": "openai", "base_url": base_url}
+    for one in engine:
+        key, equals, text = one.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--engine {one}: write KEY=VALUE, such as tensor_parallel_size=2")
+        try:
+            options[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--engine {one}: the value is not valid YAML; quote it") from error
+    values = {"model": model, "revision": revision, "n": 1, "temperature": temperature, "max_tokens": max_tokens}
+    try:
+        return Sample.model_validate({**values, "engine": options})
+    except ValidationError as error:
+        lines = [f"  - {'.'.join(map(str, each['loc']))}: {each['msg']} ({each['input']!r})" for each in error.errors()]
+        raise ConfigError("\n".join([f"{model} cannot be asked so:", *lines])) from error

@@ -1,0 +1,170 @@
+"""Answers of a model to many prompts, made by the pipeline's own stages: in shards that are stored and resumed.
+
+A prompt is known by a hash of its images and its text, so what several suites ask is asked once. What an earlier
+session asked stays in the tables even if this one does not want it: another choice of suites throws no answer away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline import images
+from pipeline.config.sample import Sample
+from pipeline.errors import TooManyFailures
+from pipeline.executor import Executor
+from pipeline.sources.admit import prompt_id
+from pipeline.stages.sample import SampleStage
+from pipeline.stages.source import BuiltSource
+from pipeline.store import Run
+from training.errors import DataError
+from training.evaluation.asked import Answered
+from training.evaluation.loaded import Picture
+
+Row = dict[str, Any]
+Key = TypeVar("Key", bound=Hashable)
+#: Prompts in a shard: what is lost at most when a session is killed.
+SHARD_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked about ``picture``, or about nothing."""
+
+    text: str
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where prompts and answers lie in a run: the names of two stages."""
+
+    prompts: str
+    answers: str
+
+
+ANSWERS = Tables("source", "sample")
+JUDGEMENTS = Tables("judge-source", "judge")
+
+
+def identify(prompts: Mapping[Key, Prompt]) -> dict[Key, str]:
+    """The id of every prompt, which its images and its text decide. Each image is read once.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    digests: dict[Any, bytes] = {}
+    found = {}
+    for key, prompt in prompts.items():
+        own = []
+        if prompt.picture is not None:
+            place = prompt.picture["bytes"] if prompt.picture["bytes"] is not None else prompt.picture["path"]
+            if place not in digests:
+                digests[place] = _digest(prompt.picture)
+            own = [digests[place]]
+        found[key] = prompt_id(own, _messages(prompt))
+    return found
+
+
+def revision(ids: Iterable[str]) -> str:
+    """16 hexadecimal digits that change whenever a prompt or an image does."""
+    return hashlib.sha256(json.dumps(sorted(set(ids))).encode()).hexdigest()[:16]
+
+
+def generate(
+    run: Run,
+    executor: Executor,
+    prompts: Mapping[Key, Prompt],
+    ids: Mapping[Key, str],
+    spec: Sample,
+    seed: int = 0,
+    tables: Tables = ANSWERS,
+    max_failure_rate: float = 0.01,
+    shard_size: int = SHARD_SIZE,
+) -> dict[Key, Answered]:
+    """An answer for every key; its text is None where there is none. Answers of an earlier session are read, failed
+    ones asked for again where another try may help.
+
+    Args:
+        executor: of ``run``, with a ``max_failure_rate`` of 1: it also counts what earlier sessions asked.
+        ids: ``identify(prompts)``.
+
+    Raises:
+        TooManyFailures: more than ``max_failure_rate`` of the prompts have no answer; what is finished is kept.
+        PipelineError: the model cannot be opened.
+    """
+    if not prompts:
+        return {}
+    rows = {ids[key]: _row(prompt) for key, prompt in prompts.items()}
+    everything = {*_earlier(run, tables.prompts), *rows}
+
+    def build(_: Mapping[str, Any]) -> Iterator[Row]:
+        yield from rows.values()
+        for table in run.tables(tables.prompts):
+            for row in table.to_pylist():
+                if row["id"] in everything and row["id"] not in rows:
+                    yield {name: row[name] for name in ("images", "prompt", "facts", "source")}
+
+    executor.write(BuiltSource(tables.prompts, build, {"prompts": revision(everything)}, shard_size))
+    executor.run(SampleStage(spec, seed, name=tables.answers, reads=tables.prompts))
+    answers, errors = _read(run, tables.answers, rows)
+    if len(errors) > max_failure_rate * len(rows):
+        (id, error), *_ = errors.items()
+        text = rows[id]["prompt"][0]["content"]
+        raise TooManyFailures(
+            f"{len(errors)} of {len(rows)} prompts have no answer, more than max_failure_rate={max_failure_rate:g}; "
+            f"the first is {text[:80]!r}: {error}",
+            "correct the cause and run this again, which asks for them anew (what is finished is kept), or allow more "
+            "failures",
+        )
+    return {key: answers[ids[key]] for key in prompts}
+
+
+def _earlier(run: Run, stage: str) -> list[str]:
+    """The ids of good prompts that an earlier session asked, if their images are still there."""
+    found = []
+    for table in run.tables(stage):
+        for row in table.select(["id", "images", "status"]).to_pylist():
+            there = (one["bytes"] is not None or Path(one["path"]).is_file() for one in row["images"])
+            if row["status"] == "ok" and all(there):
+                found.append(row["id"])
+    return found
+
+
+def _read(run: Run, stage: str, wanted: Collection[str]) -> tuple[dict[str, Answered], dict[str, str]]:
+    """The answers by id, and what went wrong where there is none."""
+    answers: dict[str, Answered] = {}
+    errors: dict[str, str] = {}
+    for table in run.tables(stage):
+        for row in table.to_pylist():
+            if row["id"] not in wanted:
+                continue
+            if row["status"] == "ok":
+                (one,) = row["candidates"]
+                answers[row["id"]] = Answered(one["text"], finish_reason=one["finish_reason"])
+            else:
+                answers[row["id"]] = Answered(None)
+                errors[row["id"]] = f"{row['error_type']}: {row['error']}"
+    return answers, errors
+
+
+def _row(prompt: Prompt) -> Row:
+    pictures = [] if prompt.picture is None else [dict(prompt.picture)]
+    return {"images": pictures, "prompt": _messages(prompt), "facts": None, "source": "evaluate"}
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    # JSON may hold half a surrogate pair, which no encoding of text can.
+    return [{"role": "user", "content": prompt.text.encode("utf-8", "replace").decode()}]
+
+
+def _digest(picture: Picture) -> bytes:
+    try:
+        data = images.load(picture, images.MAX_BYTES)
+    except (OSError, images.BadImage) as error:
+        raise DataError(f"the image {picture['path']} cannot be read: {error}; replace it") from error
+    return hashlib.blake2b(data, digest_size=32).digest()

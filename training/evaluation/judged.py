@@ -1,0 +1,90 @@
+"""What a judge says of answers: asked through the same stages as the answers, or read from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.config.sample import Sample
+from pipeline.executor import Executor
+from pipeline.files import write_text
+from pipeline.store import Run
+from training.errors import DataError
+from training.evaluation import files
+from training.evaluation.asked import Answered
+from training.evaluation.generate import JUDGEMENTS, Prompt, generate, identify
+from training.evaluation.loaded import Loaded
+
+#: (suite, id of a question)
+Place = tuple[str, str]
+#: Beside the results: what a judge is to read, for one that is asked elsewhere.
+TO_JUDGE = "to_judge.jsonl"
+
+
+def to_judge(suites: Iterable[Loaded], answers: Mapping[Place, Answered]) -> dict[Place, Prompt]:
+    """What a judge is asked about every answer that needs a judgement."""
+    found = {}
+    for suite in suites:
+        for one in suite.asked if suite.judge_prompt is not None else ():
+            text = answers[suite.name, one.id].text
+            asking = None if text is None or suite.judge_prompt is None else suite.judge_prompt(one, text)
+            if asking is not None:
+                found[suite.name, one.id] = Prompt(asking)
+    return found
+
+
+def by_model(
+    run: Run, executor: Executor, asking: Mapping[Place, Prompt], spec: Sample, seed: int = 0
+) -> dict[Place, str]:
+    """The judge's answers.
+
+    Raises:
+        PipelineError: the judge cannot be opened, or did not answer all: suites score nothing without a judgement.
+    """
+    said = generate(run, executor, asking, identify(asking), spec, seed, JUDGEMENTS, max_failure_rate=0.0)
+    return {place: one.text for place, one in said.items() if one.text is not None}
+
+
+def by_file(
+    path: Path, asking: Mapping[Place, Prompt], answers: Mapping[Place, Answered], beside: Path
+) -> dict[Place, str]:
+    """Saved judgements: ``{"suite", "id", "judgement"}`` a line. ``suite`` may be left out where one suite is judged,
+    and where a line has the ``answer`` that was judged, it must be the one that is here.
+
+    What is to be judged is written to ``TO_JUDGE`` in the folder ``beside``: ``{"suite", "id", "answer", "prompt"}``.
+
+    Raises:
+        DataError: an answer has no judgement, or one of another text.
+    """
+    lines = [
+        {"suite": suite, "id": id, "answer": answers[suite, id].text, "prompt": asking[suite, id].text}
+        for suite, id in asking
+    ]
+    write_text(beside / TO_JUDGE, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
+    suites = list(dict.fromkeys(suite for suite, _ in asking))
+    said: dict[Place, str] = {}
+    for number, row in files.lines(path) if path.is_file() else ():
+        where = f"{path}, line {number}"
+        id, judgement = files.take(row, ("id", "judgement"), where)
+        if "suite" not in row and len(suites) > 1:
+            raise DataError(f"{where}: key 'suite' is missing; {' and '.join(suites)} are judged, so say which")
+        place = (str(row.get("suite", *suites[:1])), str(id))
+        if place not in asking:
+            continue
+        if row.get("answer", answers[place].text) != answers[place].text:
+            raise DataError(f"{where}: the judged answer is not the one that is stored; judge those of {TO_JUDGE}")
+        said[place] = str(judgement)
+    lost = [place for place in asking if place not in said]
+    if lost:
+        raise DataError(
+            f"{len(lost)} of {len(asking)} answers have no judgement in {path}, the first is id {lost[0][1]!r} of "
+            f"{lost[0][0]}; have a judge answer the prompts in {beside / TO_JUDGE}, add its words to the file, and run "
+            "this again"
+        )
+    return said
+
+
+def with_judgements(answers: Mapping[Place, Answered], said: Mapping[Place, str]) -> dict[Place, Answered]:
+    return {place: replace(one, judgement=said.get(place)) for place, one in answers.items()}

@@ -1,0 +1,195 @@
+"""One evaluation: ask a model all questions of all suites at once, have answers judged, score, and write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.sample import OpenAIEngine, Sample, VllmEngine
+from pipeline.executor import Executor
+from pipeline.files import write_text
+from pipeline.progress import Progress
+from pipeline.store import Run, libraries
+from training.errors import ConfigError, DataError
+from training.evaluation import judged, plot, stored, table
+from training.evaluation.asked import Answered
+from training.evaluation.generate import SHARD_SIZE, Prompt, generate, identify, revision
+from training.evaluation.loaded import Loaded
+from training.evaluation.preprocessing import build, preprocessing
+from training.evaluation.result import Provenance
+from training.evaluation.suites import SUITES, amber
+from training.evaluation.tally import Tally
+
+#: A name that stands for several suites.
+TOGETHER = {"amber": ("amber_generative", "amber_discriminative")}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who judges: ``spec`` is a model to ask, or ``file`` holds what was said (``judged.by_file``).
+
+    Raises:
+        ConfigError: there is neither, or both.
+    """
+
+    name: str
+    version: str
+    spec: Sample | None = None
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.spec is None) == (self.file is None):
+            raise ConfigError(f"judge {self.name}: give either a model to ask or a file of its judgements")
+
+
+def names(text: str) -> list[str]:
+    """The suites that a comma-separated list names, each once.
+
+    >>> names("pope, amber")
+    ['pope', 'amber_generative', 'amber_discriminative']
+
+    Raises:
+        ConfigError: there is no such suite, or none is named.
+    """
+    found: dict[str, None] = {}
+    for name in filter(None, (one.strip() for one in text.split(","))):
+        for suite in TOGETHER.get(name, (name,)):
+            if suite not in SUITES:
+                raise ConfigError(f"--suite {name}: there is no such suite; use some of {', '.join(SUITES)}")
+            found[suite] = None
+    if not found:
+        raise ConfigError(f"--suite names none; use some of {', '.join(SUITES)}")
+    return list(found)
+
+
+def require_judge(suites: Iterable[str], judge: Judge | None) -> None:
+    """
+    Raises:
+        ConfigError: a suite needs a judge, and there is none.
+    """
+    lost = [name for name in suites if SUITES[name].judged]
+    if lost and judge is None:
+        raise ConfigError(
+            f"suite {lost[0]} needs a judge: give --judge MODEL (with --judge-base-url for a server), or --judgements "
+            "FILE --judge NAME with what a judge has said"
+        )
+
+
+def evaluate(
+    suites: Sequence[Loaded],
+    spec: Sample,
+    output: Path,
+    judge: Judge | None = None,
+    seed: int = 0,
+    max_failure_rate: float = 0.01,
+    progress: Progress | None = None,
+    shard_size: int = SHARD_SIZE,
+) -> str:
+    """The Markdown table of the results. In ``output`` are then ``results.json``, ``tallies.json``, ``results.md`` and
+    ``results.png``, and the stages with every prompt and every answer.
+
+    Raises:
+        DataError: an image cannot be read, or an answer has no judgement.
+        PipelineError: a model cannot be opened, or too many answers failed. The same call goes on.
+    """
+    prompts = {
+        (suite.name, one.id): Prompt(one.prompt, suite.pictures[one.image]) for suite in suites for one in suite.asked
+    }
+    ids = identify(prompts)
+    run = Run(output)
+    # Left there while answers change, old results would describe answers that no longer exist.
+    for name in (stored.RESULTS, stored.TALLIES, "results.md", "results.png"):
+        (run.path / name).unlink(missing_ok=True)
+    # Greedy answers have no seed: another one shall not throw them away.
+    drawn = seed if spec.temperature else 0
+    with Executor(run, max_failure_rate=1.0, progress=progress) as executor:
+        answers = generate(
+            run, executor, prompts, ids, spec, drawn, max_failure_rate=max_failure_rate, shard_size=shard_size
+        )
+        answers = _judged(run, executor, suites, answers, judge)
+    tallies = {suite.name: _score(suite, answers) for suite in suites}
+    about = {
+        suite.name: _provenance(suite, spec, drawn, revision(ids[suite.name, one.id] for one in suite.asked), judge)
+        for suite in suites
+    }
+    _add_amber(tallies, about)
+    found = stored.save(run.path, spec.model, tallies, about, libraries())
+    text = table.results(found)
+    write_text(run.path / "results.md", text + "\n")
+    plot.results(found, run.path / "results.png")
+    return text
+
+
+def identity(spec: Sample) -> str:
+    """Which build of a model answers: the content of a folder or the commit of a hub model; what is known of a served
+    one."""
+    if isinstance(spec.engine, VllmEngine):
+        return build(spec.model, spec.revision)
+    if isinstance(spec.engine, OpenAIEngine):
+        return spec.revision or "as served, build unknown"
+    return spec.engine.kind
+
+
+def _judged(
+    run: Run,
+    executor: Executor,
+    suites: Sequence[Loaded],
+    answers: Mapping[judged.Place, Answered],
+    judge: Judge | None,
+) -> dict[judged.Place, Answered]:
+    asking = judged.to_judge(suites, answers)
+    if not asking:
+        return dict(answers)
+    if judge is None:
+        raise ConfigError(f"{len(asking)} answers need a judge; give --judge MODEL, or --judgements FILE --judge NAME")
+    if judge.file is not None:
+        return judged.with_judgements(answers, judged.by_file(judge.file, asking, answers, run.path))
+    assert judge.spec is not None
+    return judged.with_judgements(answers, judged.by_model(run, executor, asking, judge.spec))
+
+
+def _score(suite: Loaded, answers: Mapping[judged.Place, Answered]) -> Tally:
+    try:
+        return suite.score({one.id: answers[suite.name, one.id] for one in suite.asked})
+    except ValueError as error:
+        raise DataError(f"suite {suite.name}: {error}") from error
+
+
+def _add_amber(tallies: dict[str, Tally], about: dict[str, Provenance]) -> None:
+    """AMBER's score, if both parts were asked and every image has answers of both."""
+    parts = [name for name in TOGETHER["amber"] if name in tallies]
+    if len(parts) < 2 or tallies[parts[0]].images != tallies[parts[1]].images:
+        return
+    both = amber.together(*(tallies[name] for name in parts))
+    sums = {name: both.sums[name] for name in ("chair", "f1")}
+    tallies["amber"] = Tally(both.images, sums, both.linear, both.counts)
+    described, asked = (about[name] for name in parts)
+    about["amber"] = replace(
+        asked,
+        suite=f"amber@{SUITES[parts[0]].version}",
+        data_revision=f"{described.data_revision} and {asked.data_revision}",
+        prompt=f"{described.prompt}, and {asked.prompt}",
+        versions=described.versions,
+    )
+
+
+def _provenance(suite: Loaded, spec: Sample, seed: int, prompts: str, judge: Judge | None) -> Provenance:
+    decoding: dict[str, Any] = {"temperature": spec.temperature, "top_p": spec.top_p, "max_tokens": spec.max_tokens}
+    decoding |= {"seed": seed} if spec.temperature else {}
+    by = judge if suite.judge_prompt is not None else None
+    return Provenance(
+        suite=f"{suite.name}@{suite.version}",
+        model=spec.model,
+        model_revision=identity(spec),
+        data=suite.data,
+        data_revision=f"{suite.files}:{prompts}",
+        prompt=suite.prompt,
+        decoding=decoding,
+        image_preprocessing=preprocessing(spec),
+        parser=suite.parser,
+        versions=suite.versions,
+        judge=None if by is None else by.name,
+        judge_version=None if by is None else by.version,
+    )

@@ -1,0 +1,78 @@
+"""Results on disk: ``results.json`` for readers, and ``tallies.json``, which a comparison of two models needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import write_text
+from training.errors import DataError
+from training.evaluation import files
+from training.evaluation.result import Provenance, result
+from training.evaluation.tally import Linear, Tally
+
+RESULTS, TALLIES = "results.json", "tallies.json"
+#: Raised when the layout of either file changes.
+VERSION = 1
+
+
+def save(folder: Path, model: str, tallies: Mapping[str, Tally], provenance: Mapping[str, Provenance],
+         made_with: Mapping[str, str]) -> dict[str, Any]:  # fmt: skip
+    """Write both files, both by suite, and return what ``results.json`` holds."""
+    found = {
+        "version": VERSION,
+        "model": model,
+        "suites": {name: result(tally, provenance[name]) for name, tally in tallies.items()},
+        "made_with": dict(made_with),
+    }
+    write_text(folder / TALLIES, json.dumps({name: as_json(tally) for name, tally in tallies.items()}) + "\n")
+    write_text(folder / RESULTS, json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def read(place: Path) -> tuple[dict[str, Any], dict[str, Tally]]:
+    """The results in a folder, or in the folder of a ``results.json``, and the tallies that they were computed from.
+
+    Raises:
+        DataError: a file is missing, malformed or of another version.
+    """
+    folder = place.parent if place.name == RESULTS else place
+    if not (folder / RESULTS).is_file():
+        raise DataError(f"{place} holds no {RESULTS}; give the output folder of python -m training.evaluate MODEL")
+    found = files.whole(folder / RESULTS)
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise DataError(f"{folder / RESULTS} is of another version; evaluate the model again")
+    stored = files.whole(folder / TALLIES)
+    try:
+        tallies = {name: of_json(stored[name]) for name in found["suites"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / TALLIES} is malformed ({error}); evaluate the model again") from error
+    return found, tallies
+
+
+def provenance(results: Mapping[str, Any], suite: str) -> Provenance:
+    return Provenance(**results["suites"][suite]["provenance"])
+
+
+def as_json(tally: Tally) -> dict[str, Any]:
+    return {
+        "images": list(tally.images),
+        "sums": {name: of.tolist() for name, of in tally.sums.items()},
+        "linear": {name: asdict(linear) for name, linear in tally.linear.items()},
+        "counts": dict(tally.counts),
+    }
+
+
+def of_json(stored: Mapping[str, Any]) -> Tally:
+    """The inverse of ``as_json``."""
+    return Tally(
+        tuple(stored["images"]),
+        {name: np.array(of, float).reshape(-1, 2) for name, of in stored["sums"].items()},
+        {name: Linear(**linear) for name, linear in stored["linear"].items()},
+        stored["counts"],
+    )

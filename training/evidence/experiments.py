@@ -1,0 +1,33 @@
+"""The experiments of the evidence page by name: which variants, and what is shown of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.evidence import ablation, ha, methods, pds
+from training.evidence.columns import OBJECTS, POPE, PROBES, SPLITS, STYLE, TRAINED, Column
+from training.evidence.runs import Variant
+
+_SHR = Column("SHR", "shr")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Variants of ``recipe``, each run with every seed. ``probed``: log-probs of held-out pairs are looked at, too."""
+
+    recipe: str
+    variants: tuple[Variant, ...]
+    columns: tuple[Column, ...] = (*OBJECTS, *POPE, *TRAINED)
+    probed: bool = False
+
+
+_TAKEN_APART = (*OBJECTS, *POPE, *TRAINED, *PROBES)
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "mdpo": Experiment("mdpo", ablation.TERMS, _TAKEN_APART, probed=True),
+    "mdpo-images": Experiment("mdpo", ablation.TERMS[:1] + ablation.IMAGES, _TAKEN_APART, probed=True),
+    "ha-style": Experiment("ha_dpo", ha.STYLES, (*SPLITS, _SHR, *OBJECTS[:1], OBJECTS[2], *STYLE)),
+    "pds-sizes": Experiment("pds_dpo", pds.SIZES),
+    "pds-rewards": Experiment("pds_dpo", pds.REWARDS),
+    "methods": Experiment("mdpo", methods.METHODS, (*OBJECTS, _SHR, *SPLITS, *POPE[1:])),
+}

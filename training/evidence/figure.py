@@ -1,0 +1,137 @@
+"""The plots of the evidence page, as PNG: bars with the spread over seeds, and what was logged while training.
+
+Colours are from the palette of Okabe and Ito, which keeps apart for all kinds of colour vision; lines differ in their
+dashes as well, and no bar is told from another by its colour alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.evidence.table import BEFORE, Values, deviation
+
+BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#999999", "#222222"
+_COLUMNS = 4
+#: Metric, its colour, its dashes.
+_CURVES = (("rewards/chosen", BLUE, "-"), ("rewards/rejected", ORANGE, "--"), ("rewards/image_margins", GREEN, ":"))
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+#: Per label, for each seed, the lines of ``metrics.jsonl``.
+Logged = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
+
+
+def bars(found: Values, titles: Sequence[str], file: Path) -> None:
+    """One panel a metric, one bar a row: the mean over seeds, its standard deviation, and a dot for each seed."""
+    plt = _pyplot()
+    titles = [title for title in titles if any(title in cells for cells in found.values())]
+    labels = list(found)
+    columns = min(_COLUMNS, len(titles))
+    rows = -(-len(titles) // columns)
+    with plt.rc_context(_STYLE):
+        size = (2.7 * columns + 1.6, rows * (0.7 + 0.27 * len(labels)))
+        figure, grid = plt.subplots(rows, columns, figsize=size, sharey=True, layout="constrained", squeeze=False)
+        for axes, title in zip(grid.flat, titles, strict=False):
+            _panel(axes, [found[label].get(title) for label in labels], labels)
+            axes.set_title(title)
+        grid[0][0].invert_yaxis()  # shared: the first row on top everywhere
+        for axes in grid.flat[len(titles) :]:
+            axes.set_axis_off()
+        _save(figure, file)
+
+
+def _panel(axes: Any, cells: Sequence[Sequence[float] | None], labels: Sequence[str]) -> None:
+    known = [(place, label, of) for place, (label, of) in enumerate(zip(labels, cells, strict=True)) if of]
+    ends = [statistics.fmean(of) + (1 if statistics.fmean(of) >= 0 else -1) * deviation(of) for _, _, of in known]
+    reach = max((abs(value) for _, _, of in known for value in (*of, *ends)), default=1.0) or 1.0
+    for (place, label, of), end in zip(known, ends, strict=True):
+        mean = statistics.fmean(of)
+        side = 1 if mean >= 0 else -1
+        axes.barh(place, mean, height=0.66, color=GREY if label == BEFORE else BLUE, alpha=0.75)
+        axes.errorbar(mean, place, xerr=deviation(of), fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
+        axes.plot(of, [place] * len(of), linestyle="none", marker="o", markersize=2.2, color=INK)
+        far = side * max(side * end, *(side * value for value in of), 0.0)
+        axes.text(far + side * 0.03 * reach, place, f"{mean:.3g}", va="center", ha="left" if side > 0 else "right",
+                  fontsize=7.5, color=INK)  # fmt: skip
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
+    values = [value for _, _, of in known for value in of] + ends
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    # Room for the numbers behind the bars.
+    axes.set_xlim(low - 0.3 * reach if low < 0 else 0.0, high + 0.3 * reach if high > 0 or low == 0 else 0.0)
+
+
+def has_curves(rows: Logged) -> bool:
+    """Whether rewards were logged in every run."""
+    return all(any("rewards/chosen" in line for line in run) for runs in rows.values() for run in runs)
+
+
+def curves(rows: Logged, file: Path) -> None:
+    """Rewards over training, mean and range over seeds, one panel a row of the table."""
+    plt = _pyplot()
+    columns = min(_COLUMNS, len(rows))
+    lines = -(-len(rows) // columns)
+    with plt.rc_context(_STYLE):
+        size = (2.7 * columns + 0.6, 2.2 * lines + 0.3)
+        figure, grid = plt.subplots(lines, columns, figsize=size, sharey=True, layout="constrained", squeeze=False)
+        handles: dict[str, Any] = {}
+        for axes, (label, runs) in zip(grid.flat, rows.items(), strict=False):
+            for key, colour, dashes in _CURVES:
+                steps, at_step = over_seeds(runs, key)
+                if not steps:
+                    continue
+                means = [statistics.fmean(values) for values in at_step]
+                (line,) = axes.plot(steps, means, color=colour, linestyle=dashes, linewidth=1.5, label=key)
+                axes.fill_between(steps, list(map(min, at_step)), list(map(max, at_step)), color=colour, alpha=0.25)
+                handles.setdefault(key, line)
+            axes.axhline(0, color=GREY, linewidth=0.8)
+            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
+            axes.set_title(label)
+            axes.set_xlabel("step")
+        for axes in grid.flat[len(rows) :]:
+            axes.set_axis_off()
+        for line in grid:
+            line[0].set_ylabel("reward")
+        figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=len(handles) or 1)
+        _save(figure, file)
+
+
+def over_seeds(runs: Sequence[Sequence[Mapping[str, float]]], key: str) -> tuple[list[float], list[list[float]]]:
+    """The steps at which every seed has logged ``key``, and the seeds' values at each: runs end at different steps.
+
+    >>> over_seeds([[{"step": 1, "a": 0.5}, {"step": 2, "a": 0.6}], [{"step": 1, "a": 0.7}]], "a")
+    ([1], [[0.5, 0.7]])
+    """
+    known = [{line["step"]: line[key] for line in run if key in line} for run in runs]
+    steps = sorted(set.intersection(*(set(one) for one in known))) if known else []
+    return steps, [[one[step] for one in known] for step in steps]
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: Any, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150)
+    _pyplot().close(figure)

@@ -1,0 +1,24 @@
+"""The methods side by side: equally many scenes to begin with, and equally many pairs in equally many steps.
+
+The base model, the scenes and their descriptions' prompts are the same for all but PDS-DPO, which has its images made
+from as many texts. What a method asks about an image beside a description belongs to the method. Every one takes
+``STEPS`` steps of 32 pairs, however many it has: those with few see them more often. Everything else, such as the
+learning rate, is its recipe's.
+"""
+
+from __future__ import annotations
+
+from training.evidence.runs import Variant
+
+STEPS = 200
+SCENES = 700
+#: More epochs than ``STEPS`` can take.
+_BUDGET = (f"train.max_steps={STEPS}", "train.epochs=100")
+
+METHODS = (
+    Variant("budget-dpo", "DPO", ("train.objective=dpo", "train.probe_image=true", *_BUDGET)),
+    Variant("budget", "mDPO", _BUDGET),
+    Variant("budget", "HA-DPO", (f"source.scenes={SCENES}", *_BUDGET), recipe="ha_dpo"),
+    Variant("budget", "PDS-DPO", (f"source.texts.scenes={SCENES}", *_BUDGET), recipe="pds_dpo"),
+    Variant("budget", "combined", _BUDGET, recipe="combined"),
+)

@@ -1,0 +1,75 @@
+"""What a run can take over from others instead of making it: whole stages with the fingerprints that it would give.
+
+Fingerprints are the pipeline's own (``pipeline.resume``), so nobody has to say up to which stage two variants are
+alike: a variant of the training shares the published dataset, one of the pairing everything before the pairs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.config.load import load_recipe
+from pipeline.plan import Plan
+from pipeline.resume import describe
+from pipeline.stages import publish
+from pipeline.stages.source import ASIDE
+from pipeline.store import Record, Run, Survey
+from training import job
+
+#: What lies beside a published dataset and depends on it alone.
+_BESIDE = (publish.FOLDER, f"{publish.FOLDER}-reference")
+
+
+def plan(recipe: str, overrides: Sequence[str] = ()) -> Plan:
+    """The plan of a recipe.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    loaded = load_recipe(recipe, overrides)
+    return Plan(loaded, job.held(loaded))
+
+
+def adopt(plan: Plan, target: Path, others: Sequence[Path]) -> list[str]:
+    """Link into ``target``, a new folder, every stage that one of the runs ``others`` has finished as ``plan`` would
+    make it, and the published dataset if that is the same; their names.
+
+    Linked, not copied: files of stages are written once and never changed, only replaced.
+    """
+    run, donors = Run(target), [Run(path) for path in others]
+    found: list[str] = []
+    for stage in plan.generation():
+        if not set(stage.inputs) <= set(found):
+            continue
+        wanted = describe(run, stage, Survey(run))
+        donor = next((one for one in donors if _same(one.record(stage.name), wanted)), None)
+        if donor is None:
+            continue
+        _link(donor.folder(stage.name), run.folder(stage.name))
+        if not stage.inputs and (dropped := donor.folder(ASIDE)).is_dir() and not run.folder(ASIDE).exists():
+            _link(dropped, run.folder(ASIDE))
+        found.append(stage.name)
+    if set(publish.TABLES) <= set(found):
+        made = publish.record(run, plan.recipe.publish)
+        donor = next((one for one in donors if _published(one, made)), None)
+        if donor is not None:
+            for name in ("publish", *(name for name in _BESIDE if donor.folder(name).is_dir())):
+                _link(donor.folder(name), run.folder(name))
+            found.append("publish")
+    return found
+
+
+def _same(old: Record | None, wanted: Record) -> bool:
+    return old is not None and old.finished and old.fingerprint == wanted.fingerprint
+
+
+def _published(donor: Run, wanted: Record) -> bool:
+    old = donor.record("publish")
+    return old is not None and old.finished and old.own == wanted.own and donor.folder(publish.FOLDER).is_dir()
+
+
+def _link(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, copy_function=os.link)

@@ -1,0 +1,55 @@
+"""Values of runs over seeds, and the Markdown table that shows them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from training.evidence.columns import Column, Measured
+
+BEFORE = "before"
+#: Row -> column -> one value a seed; a column that was not measured for every seed is left out.
+Values = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+def values(rows: Mapping[str, Sequence[Measured]], columns: Sequence[Column]) -> Values:
+    """``rows`` holds for each label one run a seed. The base model stands above them, as the first runs tell it."""
+    first = next(iter(rows.values()))
+    found = {BEFORE: _complete({column.title: [column.before(run) for run in first] for column in columns})}
+    for label, runs in rows.items():
+        found[label] = _complete({column.title: [column.after(run) for run in runs] for column in columns})
+    return found
+
+
+def markdown(found: Values, titles: Sequence[str]) -> str:
+    """One row a label, mean ± standard deviation over seeds; a dash where a thing was not measured.
+
+    >>> print(markdown({"DPO": {"Cover": [0.25, 0.75]}}, ["Cover", "length"]))
+    | | Cover | length |
+    |---|---|---|
+    | DPO | 0.500 ± 0.354 | - |
+    """
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for label, cells in found.items():
+        shown = (spread(cells[title]) if title in cells else "-" for title in titles)
+        lines.append(f"| {label} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation.
+
+    >>> spread([0.25, 0.75])
+    '0.500 ± 0.354'
+    """
+    return f"{statistics.fmean(values):.3f} ± {deviation(values):.3f}"
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Of a sample; 0 for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _complete(cells: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
+    known = {title: [value for value in of if value is not None] for title, of in cells.items()}
+    return {title: of for title, of in known.items() if of and len(of) == len(cells[title])}

@@ -1,0 +1,88 @@
+"""Does a model's preference look at the image: ``python -m training.probe MODEL --dataset DIR --output DIR``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Argument(help="Folder, built-in name or hub id; safetensors weights.")],
+    dataset: Annotated[str, typer.Option(help="Pairs in any schema of training.formats; best not trained on.")],
+    output: Annotated[Path, typer.Option(help="Where log-probs and probe.json go.")],
+    reference: Annotated[
+        str | None, typer.Option(help="The model before training: answers count by implicit reward, and drift shows.")
+    ] = None,
+    conditions: Annotated[
+        str, typer.Option(help="What is shown beside the true image, of swapped, none, corrupted.")
+    ] = "swapped,none,corrupted",
+    limit: Annotated[int | None, typer.Option(min=1, help="Pairs to probe; fewer are among more.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of pairs and of the corruption.")] = 0,
+    corruption: Annotated[
+        str, typer.Option(help="The trainer's, as YAML: a kind, or {kind: gaussian, strength: 0.5}.")
+    ] = "crop",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per forward pass.")] = 16,
+) -> None:
+    """Log-probs of chosen and rejected answers beside the true image, another pair's, none, and a corrupted one.
+
+    The same command again reads what is there. docs/evaluation.md says what the numbers mean.
+    """
+    # Heavy imports stand here: --help answers without torch.
+    from pipeline.errors import PipelineError
+    from training.errors import TrainingError
+    from training.probing.measure import probe
+    from training.probing.request import Request
+
+    named = tuple(filter(None, (name.strip() for name in conditions.split(","))))
+    try:
+        request = Request(model, dataset, output, reference, named, limit, seed, _corruption(corruption), batch_size)
+        found = probe(request)
+    except (TrainingError, PipelineError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(table(found))
+
+
+def _corruption(text: str) -> Any:
+    """
+    Raises:
+        ConfigError: it is none.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from training.config import Corruption
+    from training.errors import ConfigError
+
+    try:
+        value = yaml.safe_load(text)
+        return Corruption.model_validate(value if isinstance(value, Mapping) else {"kind": value})
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"--corruption {text!r} is none: {error}; see docs/corruption.md") from error
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Markdown: every metric of ``probe.json`` with its interval.
+
+    >>> metrics = {"accuracy_true": {"value": 0.75, "interval": [0.5, 1.0]}}
+    >>> print(table({"pairs": 4, "conditional": {"metrics": metrics}}).splitlines()[-1])
+    | accuracy_true | 0.750 | 0.500 .. 1.000 |
+    """
+    lines = [f"{found['pairs']} pairs", "", "| metric | value | 95 % |", "|---|---|---|"]
+    for part in ("conditional", "drift"):
+        prefix = "" if part == "conditional" else f"{part} "
+        for name, metric in found.get(part, {}).get("metrics", {}).items():
+            value, interval = metric["value"], metric["interval"]
+            low_high = "-" if interval is None else f"{interval[0]:.3f} .. {interval[1]:.3f}"
+            lines.append(f"| {prefix}{name} | {'-' if value is None else f'{value:.3f}'} | {low_high} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    app()
