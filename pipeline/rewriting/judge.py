@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -167,18 +168,22 @@ def facts_text(facts: Facts | None) -> str:
 def read(answer: str, sentences: Sequence[Sentence]) -> tuple[Finding, ...] | Problem:
     """The findings in an answer to ``DETECT``, by sentence.
 
-    A line that marks a block of code is passed over. The wrong words stand where they first do in the sentence; words
-    that it does not have stand for the whole sentence.
+    A line that marks a block of code is passed over. The wrong words stand where they first do in the sentence, and
+    where they do next if the same is said of them again; words that it does not have stand for the whole sentence.
 
     Refuses (``unreadable``): a line is no such object, a sentence has no verdict, or one that is a hallucination is
     called something else as well.
     """
     found: list[Finding] = []
+    said_before: Counter[tuple[str, ...]] = Counter()
     for line in filter(None, (one.strip() for one in answer.splitlines())):
         if line.startswith("```"):
             continue
         try:
-            found.append(_finding(json.loads(line), sentences))
+            said = json.loads(line)
+            same = (str(said["sentence"]), str(said.get("kind")), str(said.get("words")))
+            found.append(_finding(said, sentences, said_before[same]))
+            said_before[same] += 1
         except (ValueError, KeyError, TypeError) as error:
             return Problem("unreadable", f"no verdict on a sentence: {line[:80]!r} ({type(error).__name__}: {error})")
     for number in range(len(sentences)):
@@ -189,7 +194,8 @@ def read(answer: str, sentences: Sequence[Sentence]) -> tuple[Finding, ...] | Pr
     return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.end)))
 
 
-def _finding(said: Mapping[str, Any], sentences: Sequence[Sentence]) -> Finding:
+def _finding(said: Mapping[str, Any], sentences: Sequence[Sentence], before: int) -> Finding:
+    """What a line says; ``before`` is how many lines have said the same of the same words."""
     number = said["sentence"]
     if type(number) is not int or not 1 <= number <= len(sentences):
         raise ValueError(f"there is no sentence {number!r}")
@@ -199,7 +205,7 @@ def _finding(said: Mapping[str, Any], sentences: Sequence[Sentence]) -> Finding:
     kind: Kind | None = said.get("kind") if said.get("kind") in get_args(Kind) else None
     one = sentences[number - 1]
     words = said.get("words") if verdict == "hallucination" else None
-    start, end = _at(words if isinstance(words, str) else "", one)
+    start, end = _at(words if isinstance(words, str) else "", one, before)
     reason = said.get("reason")
     return Finding(
         sentence=number - 1,
@@ -213,12 +219,13 @@ def _finding(said: Mapping[str, Any], sentences: Sequence[Sentence]) -> Finding:
     )
 
 
-def _at(words: str, sentence: Sentence) -> tuple[int, int]:
+def _at(words: str, sentence: Sentence, before: int) -> tuple[int, int]:
     parts = words.split()
     pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, parts)) + r"(?!\w)"
-    found = re.search(pattern, sentence.text, re.IGNORECASE) if parts else None
-    if found is None:
+    places = list(re.finditer(pattern, sentence.text, re.IGNORECASE)) if parts else []
+    if not places:
         return sentence.start, sentence.end
+    found = places[min(before, len(places) - 1)]
     return sentence.start + found.start(), sentence.start + found.end()
 
 

@@ -137,3 +137,15 @@ def test_a_judge_who_knows_nothing_is_an_error() -> None:
 def test_the_version_changes_with_every_option() -> None:
     options: list[dict[str, Any]] = [{}, {"facts": False}, {"images": False}, {"max_tokens": 9}]
     assert len({JudgeDetector(**one).version for one in options}) == len(options)
+
+
+def test_words_that_are_said_twice_are_wrong_at_both_places() -> None:
+    text = "A cup and a cup. A dog and a cup."
+    line = {"sentence": 1, "verdict": "hallucination", "kind": "count", "words": "a cup"}
+    other = {"sentence": 2, "verdict": "hallucination", "kind": "count", "words": "a cup"}
+    found = read("\n".join(map(json.dumps, [line, line, other])), split(text))
+    assert not isinstance(found, Problem)
+    assert [one.start for one in found] == [0, 10, 27]
+    again = read("\n".join(map(json.dumps, [line, line, line, other])), split(text))
+    assert not isinstance(again, Problem)
+    assert [one.start for one in again] == [0, 10, 10, 27]  # there is no third place
