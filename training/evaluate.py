@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from training.evaluation.session import Judge
+    from training.evaluation.session.measure import Judge
 
 # Every other import stands in the function that needs it: --help answers without Arrow, Ray or torch.
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -119,7 +119,7 @@ def main(
 
     try:
         if compare is not None:
-            from training.evaluation.versus import versus
+            from training.evaluation.session.versus import versus
 
             typer.echo(versus(*compare, output or compare[1]))
             return
@@ -128,17 +128,18 @@ def main(
         if data is None:
             raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
         from pipeline.stages.sample import slug
-        from training.evaluation import benchmarks, session
-        from training.evaluation import scenes as world
-        from training.evaluation.asking import asked
         from training.evaluation.config import EvaluateConfig
+        from training.evaluation.session import measure
+        from training.evaluation.session.asking import asked
+        from training.evaluation.suites import benchmarks
+        from training.evaluation.suites import scenes as world
 
         in_scenes = data == "scenes"
         if in_scenes and (images is not None or suffix):
             raise ConfigError("--images and --suffix are for the files of benchmarks; scenes have their own")
         if suite is None and not in_scenes:
             raise ConfigError("name suites, such as --suite pope,chair")
-        names = session.names(suite or ",".join(world.SUITES))
+        names = measure.names(suite or ",".join(world.SUITES))
         longest = max_tokens or (LONGEST_IN_SCENES if in_scenes else LONGEST)
         spec = asked(
             model,
@@ -149,19 +150,19 @@ def main(
             engine=engine or (),
         )
         judging = _judge(judge, judge_base_url, judge_revision, judge_engine or [], judgements)
-        session.identity(spec)  # a model that is not there shows before anything is read
+        measure.identity(spec)  # a model that is not there shows before anything is read
         if in_scenes:
             known = EvaluateConfig.model_validate({})
             told = {"scenes": limit or scenes, "seed": known.seed + seed, "describe": prompt or known.describe}
             loaded = world.load(names, known.model_copy(update=told), parser)
         else:
-            session.require_judge(names, judging)
+            measure.require_judge(names, judging)
             options = benchmarks.Options(
                 Path(data), images, limit, seed, parser, prompt, suffix, variant, synonyms, nouns, similarity, phrases
             )
             loaded = benchmarks.load(names, options)
         place = output or Path("runs", "evaluate", slug(spec))
-        typer.echo(session.evaluate(loaded, spec, place, judging, seed, max_failure_rate))
+        typer.echo(measure.evaluate(loaded, spec, place, judging, seed, max_failure_rate))
         typer.echo(f"\n{place}", err=True)
     except (PipelineError, TrainingError) as error:
         if debug:
@@ -177,17 +178,17 @@ def _judge(
     name: str | None, base_url: str | None, revision: str | None, engine: list[str], file: Path | None
 ) -> Judge | None:
     from training.errors import ConfigError
-    from training.evaluation import session
-    from training.evaluation.asking import asked
+    from training.evaluation.session import measure
+    from training.evaluation.session.asking import asked
 
     if name is None:
         if file is not None:
             raise ConfigError(f"--judgements {file}: say with --judge NAME who wrote them; numbers differ by judge")
         return None
     if file is not None:
-        return session.Judge(name, revision or "build unknown", file=file)
+        return measure.Judge(name, revision or "build unknown", file=file)
     spec = asked(name, max_tokens=LONGEST_JUDGEMENT, revision=revision, base_url=base_url, engine=engine)
-    return session.Judge(name, session.identity(spec), spec)
+    return measure.Judge(name, measure.identity(spec), spec)
 
 
 if __name__ == "__main__":

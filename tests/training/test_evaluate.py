@@ -25,16 +25,18 @@ from pipeline.scenes import grammar
 from pipeline.store import Run
 from training.errors import ConfigError, DataError
 from training.evaluate import app
-from training.evaluation import benchmarks, coco_words, generate, scenes, session, stored
 from training.evaluation.asked import Asked
-from training.evaluation.coco_words import words
 from training.evaluation.config import EvaluateConfig
-from training.evaluation.loaded import limited
-from training.evaluation.preprocessing import preprocessing, settings
 from training.evaluation.result import Provenance
-from training.evaluation.suites import SUITES
-from training.evaluation.table import HEADLINE
+from training.evaluation.session import generate, stored
+from training.evaluation.session import measure as session
+from training.evaluation.session.preprocessing import preprocessing, settings
+from training.evaluation.session.table import HEADLINE
+from training.evaluation.suites import SUITES, benchmarks, scenes
+from training.evaluation.suites.loaded import limited
 from training.evaluation.tally import Tally, mean_of
+from training.evaluation.words import coco_words
+from training.evaluation.words.coco_words import words
 
 CANNED = Sample.model_validate({"model": "canned", "n": 1, "temperature": 0.0, "engine": {"kind": "scripted"}})
 FEW = EvaluateConfig(scenes=12)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from training.errors import DataError
 from training.evaluation import coco
 from training.evaluation.asked import Answered
-from training.evaluation.coco_words import read_synonyms, words
-from training.evaluation.singular import singular
 from training.evaluation.suites import chair
-from training.evaluation.treebank import tokens
+from training.evaluation.words.coco_words import read_synonyms, words
+from training.evaluation.words.singular import singular
+from training.evaluation.words.treebank import tokens
 
 #: A few lines in CHAIR's layout, with its faults: double spaces, a space at the end, a capital, a third word.
 SYNONYMS = """\

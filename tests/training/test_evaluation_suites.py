@@ -14,13 +14,13 @@ from training.errors import DataError
 from training.evaluation import amber as formulas
 from training.evaluation import halbench, mmhal, shr
 from training.evaluation.asked import Answered, Asked
-from training.evaluation.coco_words import words
 from training.evaluation.files import digest
-from training.evaluation.similarity import SIMILARITIES, Exact, Spacy
 from training.evaluation.suites import SUITES, amber, object_halbench, pope
 from training.evaluation.suites import mmhal as mmhal_suite
 from training.evaluation.suites import shr as shr_suite
 from training.evaluation.tally import Tally
+from training.evaluation.words.coco_words import words
+from training.evaluation.words.similarity import SIMILARITIES, Exact, Spacy
 
 
 def write_lines(path, rows):

@@ -19,8 +19,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from training.evaluation.ratio import Term
-from training.evaluation.similarity import Similarity
 from training.evaluation.tally import Tally
+from training.evaluation.words.similarity import Similarity
 
 GENERATIVE = ("chair", "cover", "hal", "cog")
 DISCRIMINATIVE = ("accuracy", "precision", "recall", "f1", "unparseable_rate")

@@ -22,10 +22,10 @@ from typing import Protocol
 from reward.judge import quoted
 from reward.objects import ObjectVerdict
 from reward.vocabulary import Mention
-from training.evaluation.coco_words import Words, verdict
 from training.evaluation.ratio import Term
-from training.evaluation.spacy_models import open_model
-from training.evaluation.treebank import tokens
+from training.evaluation.words.coco_words import Words, verdict
+from training.evaluation.words.spacy_models import open_model
+from training.evaluation.words.treebank import tokens
 
 METRICS = ("response", "mention", "chair_s", "recall", "mean_length")
 #: An answer of so few words names nothing: the original does not ask its judge about it.

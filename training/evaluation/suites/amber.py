@@ -14,12 +14,12 @@ from reward.yes_no import PARSERS
 from training.errors import DataError
 from training.evaluation import amber, files
 from training.evaluation.asked import Answered, Asked, pairs
-from training.evaluation.lemmas import NltkNouns
 from training.evaluation.ratio import Term
-from training.evaluation.similarity import Similarity
-from training.evaluation.singular import singular
 from training.evaluation.tally import Linear, Tally
-from training.evaluation.treebank import tokens
+from training.evaluation.words.lemmas import NltkNouns
+from training.evaluation.words.similarity import Similarity
+from training.evaluation.words.singular import singular
+from training.evaluation.words.treebank import tokens
 
 VERSION = "1"
 _GENERATIVE = "generative"

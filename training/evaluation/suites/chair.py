@@ -15,9 +15,9 @@ from reward.objects import ObjectVerdict
 from training.errors import DataError
 from training.evaluation import chair, coco
 from training.evaluation.asked import Answered, Asked, pairs
-from training.evaluation.coco_words import Words, words
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Tally
+from training.evaluation.words.coco_words import Words, words
 
 VERSION = "1"
 SYNONYMS = "synonyms.txt"

@@ -12,8 +12,8 @@ from pathlib import Path
 from training.errors import DataError
 from training.evaluation import coco, files, halbench
 from training.evaluation.asked import Answered, Asked, pairs
-from training.evaluation.coco_words import Words
 from training.evaluation.tally import Tally
+from training.evaluation.words.coco_words import Words
 
 VERSION = "1"
 SYNONYMS = "synonyms_refine.txt"

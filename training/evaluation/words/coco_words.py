@@ -30,9 +30,9 @@ from reward.objects import ObjectVerdict
 from reward.vocabulary import Mention
 from training.errors import DataError
 from training.evaluation import files
-from training.evaluation.lemmas import wordnet_by_part_of_speech, wordnet_nouns
-from training.evaluation.singular import singular
-from training.evaluation.treebank import Token, tokens
+from training.evaluation.words.lemmas import wordnet_by_part_of_speech, wordnet_nouns
+from training.evaluation.words.singular import singular
+from training.evaluation.words.treebank import Token, tokens
 
 #: The words of a text to their lemmas, as many and in the same order.
 Lemmatiser = Callable[[Sequence[str]], Sequence[str]]

@@ -13,13 +13,13 @@ from pipeline.files import write_text
 from pipeline.progress import Progress
 from pipeline.store import Run, libraries
 from training.errors import ConfigError, DataError
-from training.evaluation import judged, plot, stored, table
 from training.evaluation.asked import Answered
-from training.evaluation.generate import SHARD_SIZE, Prompt, generate, identify, revision
-from training.evaluation.loaded import Loaded
-from training.evaluation.preprocessing import build, preprocessing
 from training.evaluation.result import Provenance
+from training.evaluation.session import judged, plot, stored, table
+from training.evaluation.session.generate import SHARD_SIZE, Prompt, generate, identify, revision
+from training.evaluation.session.preprocessing import build, preprocessing
 from training.evaluation.suites import SUITES, amber
+from training.evaluation.suites.loaded import Loaded
 from training.evaluation.tally import Tally
 
 #: A name that stands for several suites.

@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline.files import write_text
 from training.errors import DataError
-from training.evaluation import plot, stored, table
 from training.evaluation.compare import as_json, compare
 from training.evaluation.result import Provenance, differing
+from training.evaluation.session import plot, stored, table
 
 
 def versus(a: Path, b: Path, output: Path) -> str:

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from reward.yes_no import PARSERS
 from training.errors import ConfigError, DataError
-from training.evaluation import coco_words, files, halbench
+from training.evaluation import files, halbench
 from training.evaluation.asked import Asked
-from training.evaluation.loaded import Loaded, Picture, limited
-from training.evaluation.similarity import SIMILARITIES
 from training.evaluation.suites import SUITES, amber, chair, mmhal, object_halbench, pope, shr
+from training.evaluation.suites.loaded import Loaded, Picture, limited
+from training.evaluation.words import coco_words
+from training.evaluation.words.similarity import SIMILARITIES
 
 T = TypeVar("T")
 

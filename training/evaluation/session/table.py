@@ -39,7 +39,7 @@ def results(found: Mapping[str, Any]) -> str:
 
 
 def comparison(found: Mapping[str, Any]) -> str:
-    """The table of what ``training.evaluation.versus`` found."""
+    """The table of what ``training.evaluation.session.versus`` found."""
     lines = ["| suite | metric | A | B | B - A | 95 % interval | p |", "|---|---|---|---|---|---|---|"]
     for suite, of in found["suites"].items():
         for name in headline(suite, of):

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from training.errors import DataError
-from training.evaluation.spacy_models import open_model
+from training.evaluation.words.spacy_models import open_model
 
 
 class Similarity(Protocol):

@@ -23,7 +23,7 @@ from pipeline.stages.source import BuiltSource
 from pipeline.store import Run
 from training.errors import DataError
 from training.evaluation.asked import Answered
-from training.evaluation.loaded import Picture
+from training.evaluation.suites.loaded import Picture
 
 Row = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)

@@ -14,8 +14,8 @@ from pipeline.store import Run
 from training.errors import DataError
 from training.evaluation import files
 from training.evaluation.asked import Answered
-from training.evaluation.generate import JUDGEMENTS, Prompt, generate, identify
-from training.evaluation.loaded import Loaded
+from training.evaluation.session.generate import JUDGEMENTS, Prompt, generate, identify
+from training.evaluation.suites.loaded import Loaded
 
 #: (suite, id of a question)
 Place = tuple[str, str]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.table import UNITS, headline
+from training.evaluation.session.table import UNITS, headline
 
 #: Value and interval.
 Bar = tuple[float, Sequence[float]]

@@ -22,12 +22,12 @@ from reward.objects import ObjectVerdict, judge
 from training.errors import ConfigError
 from training.evaluation import prompts
 from training.evaluation.asked import Asked
-from training.evaluation.benchmarks import parser_for
 from training.evaluation.config import EvaluateConfig
-from training.evaluation.loaded import Loaded, Picture
-from training.evaluation.similarity import Exact
 from training.evaluation.suites import amber, chair, pope, shr
 from training.evaluation.suites.amber import Lists
+from training.evaluation.suites.benchmarks import parser_for
+from training.evaluation.suites.loaded import Loaded, Picture
+from training.evaluation.words.similarity import Exact
 
 #: AMBER's types of questions -> what the world's grammar calls them. There are no states and no actions.
 KINDS: Mapping[str, str] = {

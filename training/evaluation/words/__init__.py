@@ -1,0 +1,1 @@
+"""Which words of a text are objects: lists, lemmatisers, taggers, and what counts as the same."""
