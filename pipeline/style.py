@@ -5,7 +5,7 @@ that can be measured here: a classifier on the letters of a text, which does not
 than chance; neither side is likelier to the model, or longer.
 
 Descriptions and answers to questions are measured apart: what tells "Yes." from "No." is how often either is right, not
-style. Imports scikit-learn and SciPy only where they are needed.
+style. Imports scikit-learn only where it is needed.
 """
 
 from __future__ import annotations
