@@ -47,14 +47,18 @@ _LISTS = {
 _FREQUENT = {name: frozenset(words.split()) for name, words in _LISTS.items()}
 #: The languages that can be told.
 LANGUAGES = tuple(_LISTS)
-#: In a prompt that names a language or asks for what is written, an answer may be in any.
-_FREE = re.compile(
+#: In a prompt that names a language or asks for what is written, an answer may be in any. Case does not matter.
+FREE = (
     r"\b(?:translat\w*|transcri\w*|ocr|languages?|written|writing|writes?|texts?|says?|said|reads?|signs?|spell\w*|"
     r"english|chinese|mandarin|japanese|korean|french|german|spanish|italian|portuguese|dutch|russian|arabic|hindi|"
     r"greek|hebrew|thai|turkish|polish|vietnamese|latin|übersetz\w*|auf (?:englisch|deutsch)|tradui\w*|traduc\w*|"
-    r"en (?:anglais|inglés|français|español))\b|[英中日韩法德俄][文语語]|翻[译譯]|翻訳|文字|写着|번역|영어",
-    re.IGNORECASE,
+    r"en (?:anglais|inglés|français|español))\b|[英中日韩法德俄][文语語]|翻[译譯]|翻訳|文字|写着|번역|영어"
 )
+_FREE = re.compile(FREE, re.IGNORECASE)
+#: Of a prompt with fewer letters nothing is told.
+LEAST_LETTERS = 4
+#: Frequent words that a text in a language has at the least, and how many times those of any other language.
+LEAST_HITS, AHEAD = 2, 1.5
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _QUOTED = re.compile(
     r"\"[^\"\n]{1,300}\"|[“„][^“”„\n]{1,300}[”“]|«[^»\n]{1,300}»|「[^」]{1,300}」|『[^』]{1,300}』|《[^》]{1,300}》"
@@ -85,7 +89,7 @@ def asked(prompt: str) -> Asked:
         return NOTHING
     found = scripts(prompt)
     total = found.total()
-    if total < 4:
+    if total < LEAST_LETTERS:
         return NOTHING
     return Asked(frozenset(name for name, number in found.items() if number >= _OF_PROMPT * total), language(prompt))
 
@@ -120,7 +124,7 @@ def language(text: str) -> str | None:
     ('en', 'de', None)
     """
     hits = sorted(((number, name) for name, number in _hits(text)[0].items()), reverse=True)
-    return hits[0][1] if hits[0][0] >= 2 and hits[0][0] >= 1.5 * hits[1][0] else None
+    return hits[0][1] if hits[0][0] >= LEAST_HITS and hits[0][0] >= AHEAD * hits[1][0] else None
 
 
 def foreign_script(text: str, of: Asked, least: int = 20, most: float = 0.3, most_latin: float = 0.8) -> bool:

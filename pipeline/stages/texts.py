@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipeline import columns
 from pipeline.columns import Bools, Ints
 from pipeline.config.pair import Pair
+from pipeline.stages import languages
 from reward import gates, language, words
 from reward.language import Asked
 
@@ -26,8 +27,6 @@ from reward.language import Asked
 _WORD = words.table(
     lambda one: "" if one.isspace() or unicodedata.category(one).startswith("P") else one.casefold(), above=True
 )
-#: How ``reward.language`` does.
-_LETTERS = words.table(lambda one: one.casefold() if one.isalpha() else "", above=False)
 #: What an ASCII text holds that a gate may stop; a superset of what it does stop.
 _LEAK = r"<|\[/?[A-Z]|(?:^|\n)\s*##|(?i:assistant|gpt|user|human|question)(?:\s*:|\n)"
 _REFUSAL = (
@@ -125,16 +124,11 @@ class Texts:
         if not len(at):
             return result
         some = self.texts.take(pa.array(at))
-        found = words.split(some, _LETTERS)
-        encoded = found.values.dictionary_encode()
-        hits = np.zeros((len(language.LANGUAGES), len(at)), np.int64)
-        for place, name in enumerate(language.LANGUAGES):
-            known = columns.bools(pc.is_in(encoded.dictionary, pa.array(sorted(language.frequent(name)))))
-            hits[place] = np.bincount(found.text, weights=known[encoded.indices.to_numpy()], minlength=len(at))
+        counts, hits = languages.frequent_words(some)
         mine = hits[own[at], np.arange(len(at))]
         hits[own[at], np.arange(len(at))] = 0
         other = hits.max(axis=0)
-        few = (found.counts >= _LEAST_LANGUAGE) & (5 * other >= found.counts) & (other > 3 * mine)
+        few = (counts >= _LEAST_LANGUAGE) & (5 * other >= counts) & (other > 3 * mine)
         result[at] = few | columns.bools(pc.match_substring_regex(some, '["`]'))
         return result
 
@@ -143,7 +137,7 @@ def asked(prompts: Any, policy: Pair) -> list[Asked]:
     """What the prompts (a column of conversations) say about the language of their answers."""
     if not policy.gates.read_prompts:
         return [language.NOTHING] * len(prompts)
-    return [language.asked(text) for text in questions(prompts)]
+    return languages.asked(pa.array(questions(prompts), pa.string()))
 
 
 def questions(prompts: Any) -> list[str]:
