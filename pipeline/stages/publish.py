@@ -8,13 +8,12 @@ and by however many workers they were made. Shards are read one after the other,
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -22,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import columns, consistency, files, images
-from pipeline.columns import Ints
 from pipeline.config import Publish
+from pipeline.dataset_folder import BATCH_ROWS, write
 from pipeline.errors import InputError
 from pipeline.store import Record, Run, fingerprint, make_record
 from pipeline.tables import IMAGE
@@ -37,8 +36,6 @@ ROWS = 3
 FOLDER = "dataset"
 _SIDES = ("chosen", "rejected")
 _MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}}]
-#: Rows of a record batch; one with images ends sooner, with the row that reaches so many bytes of them.
-_BATCH_ROWS, _BATCH_BYTES = 1000, 64 << 20
 #: Pairs whose images are in memory at a time.
 _IMAGE_ROWS = 16
 
@@ -87,12 +84,13 @@ def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
         styles = consistency.of_run(run, masked(spec))
         consistency.write(run, styles)  # where the card finds it
         consistency.check(styles, spec.style)
-        pairs = _write(partial / "pairs", _pair_features(), _pairs(run, spec.images == "embed"), spec, new.own)
+        tables = _pairs(run, spec.images == "embed")
+        pairs = write(partial / "pairs", _pair_features(), tables, spec.rows_per_shard, new.own)
         if not pairs:
             raise _no_pairs(run)
         with_images = spec.images_in_candidates
-        texts = _candidates(run, with_images)
-        candidates = _write(partial / "candidates", _candidate_features(with_images), texts, spec, new.own)
+        features, tables = _candidate_features(with_images), _candidates(run, with_images)
+        candidates = write(partial / "candidates", features, tables, spec.rows_per_shard, new.own)
         files.write_text(partial / "dataset_dict.json", json.dumps({"splits": ["pairs", "candidates"]}))
         files.write_text(partial / "README.md", card())
         _swap(partial, target)
@@ -124,6 +122,16 @@ def _no_pairs(run: Run) -> InputError:
     return InputError(f"not one of the prompts gave a pair ({counts})", "lower pair.margin, or raise sample.n")
 
 
+def _swap(partial: Path, target: Path) -> None:
+    """Put the new folder in place. Between the two moves there is none, never a mixture."""
+    old = target.with_name(target.name + ".old")
+    files.remove_tree(old)
+    if target.exists():
+        files.move(target, old)
+    files.move(partial, target)
+    files.remove_tree(old)
+
+
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -135,7 +143,7 @@ def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
         pairs = _numbered(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
         source, sample = run.read("source", shard), run.read("sample", shard)
         pictures = columns.items(source["images"], "bytes")
-        step = _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else _BATCH_ROWS
+        step = _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else BATCH_ROWS
         for start in range(0, len(pairs), step):
             yield _pair_rows(pairs.slice(start, step), source, sample, embed)
 
@@ -183,7 +191,7 @@ def _candidates(run: Run, with_images: bool) -> Iterator[pa.Table]:
         source, sample, score = (run.read(stage, shard) for stage in ("source", "sample", "score"))
         prompts = source.drop_columns(["facts"] if with_images else ["facts", "images"])
         order = pc.sort_indices(source["id"])
-        step = _IMAGE_ROWS if with_images else _BATCH_ROWS
+        step = _IMAGE_ROWS if with_images else BATCH_ROWS
         for start in range(0, len(order), step):
             yield _candidate_rows(prompts.take(order.slice(start, step)), sample, score, with_images)
 
@@ -266,7 +274,7 @@ def _file_name(path: str) -> str:
     return name.rpartition("/")[2]
 
 
-# -------------------------------------------------------------------------------------------------------------- files
+# ----------------------------------------------------------------------------------------------------------- features
 
 #: Columns of a published candidate, and their type.
 _CANDIDATE = {
@@ -309,103 +317,3 @@ def _candidate_features(with_images: bool) -> dict[str, Any]:
 
 def _values(**types: str) -> dict[str, Any]:
     return {name: {"dtype": dtype, "_type": "Value"} for name, dtype in types.items()}
-
-
-def _write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], spec: Publish, fingerprint: str) -> int:
-    """A folder as ``Dataset.save_to_disk`` leaves it, written batch by batch; returns the number of rows.
-
-    Written here because ``save_to_disk`` wants the whole table at once and puts a random fingerprint into it.
-    """
-    folder.mkdir(parents=True)
-    schema = pa.schema([(name, _arrow(feature)) for name, feature in features.items()])
-    described = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    names: list[str] = []
-    total = 0
-    batches = _batches((table.cast(schema) for table in rows), schema, spec.rows_per_shard)
-    for number, of_file in itertools.groupby(batches, key=lambda batch: batch[0]):
-        names.append(f"data-{number:05d}.arrow")
-        total += _write_file(folder / names[-1], described, (table for _, table in of_file))
-    state: dict[str, Any] = {
-        "_data_files": [{"filename": name} for name in names],
-        "_fingerprint": fingerprint[:16],
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": "train",
-    }
-    info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
-    for name, content in (("state.json", state), ("dataset_info.json", info)):
-        files.write_text(folder / name, json.dumps(content, indent=2, sort_keys=name == "state.json") + "\n")
-    return total
-
-
-def _write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.Table]) -> int:
-    rows = 0
-
-    def write(file: IO[bytes]) -> None:
-        nonlocal rows
-        with pa.ipc.new_stream(file, schema) as writer:
-            for table in batches:
-                writer.write_table(table.replace_schema_metadata(schema.metadata))
-                rows += len(table)
-
-    files.write_atomic(path, write)
-    return rows
-
-
-def _batches(tables: Iterable[pa.Table], schema: pa.Schema, per_file: int) -> Iterator[tuple[int, pa.Table]]:
-    """(number of the file, the rows of one record batch). Where batches end follows from the rows alone, not from the
-    tables in which they arrive."""
-    # Concatenation copies: no batch keeps a trace of the array it was cut from, such as bits beyond its last row.
-    kept = [schema.empty_table()]
-    number, in_file, rows, size = 0, 0, 0, 0
-    for table in tables:
-        reached = np.cumsum(_image_bytes(table))
-        start = 0
-        while start < len(table):
-            room = min(_BATCH_ROWS - rows, per_file - in_file)
-            before = int(reached[start - 1]) if start else 0
-            full = int(np.searchsorted(reached, before + _BATCH_BYTES - size)) + 1  # with the row that reaches it
-            end = min(start + room, full, len(table))
-            kept.append(table.slice(start, end - start))
-            rows, in_file = rows + end - start, in_file + end - start
-            size += int(reached[end - 1]) - before
-            if rows == _BATCH_ROWS or in_file == per_file or size >= _BATCH_BYTES:
-                yield number, pa.concat_tables(kept).combine_chunks()
-                kept, rows, size = kept[:1], 0, 0
-            if in_file == per_file:
-                number, in_file = number + 1, 0
-            start = end
-    if rows:
-        yield number, pa.concat_tables(kept).combine_chunks()
-
-
-def _image_bytes(table: pa.Table) -> Ints:
-    """Of every row."""
-    if "images" not in table.column_names:
-        return np.zeros(len(table), np.int64)
-    sizes = columns.counts(table["images"])
-    length = columns.ints(pc.binary_length(columns.items(table["images"], "bytes")), 0)
-    return np.bincount(columns.rows(sizes), weights=length, minlength=len(sizes)).astype(np.int64)
-
-
-def _arrow(feature: Any) -> pa.DataType:
-    if isinstance(feature, list):
-        return pa.list_(_arrow(feature[0]))
-    kind = feature.get("_type")
-    if kind == "Value":
-        return pa.type_for_alias(feature["dtype"])
-    if kind == "Image":
-        return IMAGE
-    return pa.struct([(name, _arrow(inner)) for name, inner in feature.items()])
-
-
-def _swap(partial: Path, target: Path) -> None:
-    """Put the new folder in place. Between the two moves there is none, never a mixture."""
-    old = target.with_name(target.name + ".old")
-    files.remove_tree(old)
-    if target.exists():
-        files.move(target, old)
-    files.move(partial, target)
-    files.remove_tree(old)
