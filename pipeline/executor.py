@@ -19,7 +19,7 @@ from pipeline.errors import InputError, TooManyFailures
 from pipeline.pool import Done, Live, Lost, Pool, start_ray, stop_ray
 from pipeline.progress import Progress
 from pipeline.resume import Resume, prepare
-from pipeline.stages import Source, Stage, WorkerSpec
+from pipeline.stages import Source, Stage, Unfinished, WorkerSpec
 from pipeline.store import Record, Run, Shard, Survey
 from pipeline.tables import failed
 
@@ -181,6 +181,7 @@ def process_shard(stage: Stage, model: Any, run: Run, shard: int) -> Shard:
         tables[stage.name] = earlier
     table = stage.process(model, tables).cast(stage.schema)
     retry = not TRANSIENT.isdisjoint(table["error_type"].to_pylist())
+    retry |= isinstance(stage, Unfinished) and stage.unfinished(table)
     inputs = run.input_digests(stage.inputs, shard)
     return run.write(stage.name, shard, table, inputs, retry, stage.extras(table))
 

@@ -71,6 +71,15 @@ class Salvager(Protocol):
 
 
 @runtime_checkable
+class Unfinished(Protocol):
+    """A stage whose rows may lack something that another try may bring, and be good rows without it."""
+
+    def unfinished(self, table: pa.Table) -> bool:
+        """Whether a later run should try the shard again."""
+        ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """A stage that knows by itself how its rows fall into shards, as one that begins a run does.
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline import columns, images, seeds
 from pipeline.config.sample import Sample
-from pipeline.engines import MOST_LOGPROBS, Engine, Request, Response, Sampling
+from pipeline.engines import MOST_LOGPROBS, TRANSIENT, Engine, Request, Response, Sampling
 from pipeline.stages import WorkerSpec
 from pipeline.stages.sample import SampleStage, worker
 from pipeline.tables import VERDICTS, failed
@@ -32,7 +32,8 @@ class AskStage:
 
     All prompts of a shard are asked at once, round by round, so that the engine's batches are full. Within a prompt a
     question is asked once, however often it comes up. An engine's error is the error of a verdict; a row all of whose
-    verdicts failed is a failed row, which keeps them.
+    verdicts failed is a failed row, which keeps them. A later run asks about a shard again in which the engine did not
+    get to answer a question.
     """
 
     spec: Sample
@@ -75,6 +76,10 @@ class AskStage:
         for verdicts in table["verdicts"].to_pylist():
             total.update(self.asker.counts(read_verdicts(verdicts)))
         return dict(total)
+
+    def unfinished(self, table: pa.Table) -> bool:
+        errors = columns.items(table["verdicts"], "error").drop_null().unique().to_pylist()
+        return not TRANSIENT.isdisjoint(error.partition(": ")[0] for error in errors)
 
     def _answers(
         self,

@@ -262,6 +262,26 @@ def test_a_shard_is_written_with_its_counts_and_rows_that_time_out_are_tried_aga
     assert process_shard(stage, Slow(), store, 0).retry
 
 
+@pytest.mark.parametrize(("error_type", "again"), [("timeout", True), ("bad_request", False)])
+def test_a_single_question_that_timed_out_is_a_reason_to_ask_again(
+    tmp_path: Path, error_type: str, again: bool
+) -> None:
+    """The row holds without it: its other candidates have their verdicts."""
+    store = Run(tmp_path)
+    for name, table in tables(prompt_row("a"), prompt_row("b")).items():
+        store.write(name, 0, table)
+        store.save(make_record(name, 1, {}, {}))
+    plain = answering(grade_by_length)
+
+    class Once:
+        def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
+            first, *others = plain.generate(requests, sampling)
+            return iter([Response(first.id, error_type=error_type, error="no"), *others])
+
+    about = process_shard(AskStage(SPEC, GRADES, seed=0), Once(), store, 0)
+    assert (about.failed, about.retry) == (0, again)
+
+
 def test_a_stage_that_asks_runs_on_the_pool(tmp_path: Path, ray_cluster: None) -> None:
     store = Run(tmp_path)
     for name, table in tables(*(prompt_row(one) for one in "abc")).items():
