@@ -12,8 +12,9 @@ export HF_HUB_OFFLINE = 1
 quickstart: install
 	$(BIN)/python -m pipeline.run
 
+# By whole files, in order: the longest tests, of tests/chaos, come first.
 test: install-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Every kind of kill at 20 random moments (make test tries one of each).
 chaos: install-dev

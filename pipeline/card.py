@@ -31,6 +31,8 @@ TEMPLATE = Path(__file__).parents[1] / "data_cards" / "template.md"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 EXAMPLES = 3
 _BAR_WIDTH = 24
+#: Stands where there is no value.
+_NONE = "–"
 _BINS = 8
 
 
@@ -282,7 +284,8 @@ def _lengths(words: Lengths) -> dict[str, Any] | None:
 
 
 def style_rows(styles: Mapping[str, Style]) -> list[tuple[str, list[str]]]:
-    """What is measured of style, and its value for each kind of prompt, in the order of ``styles``; nothing without."""
+    """What is measured of style, and its value for each kind of prompt, in the order of ``styles``; what none of these
+    has is left out."""
     rows: list[tuple[str, Callable[[Style], str]]] = [
         ("pairs (measured)", lambda one: f"{one.pairs} ({one.measured})"),
         ("AUC of chosen against rejected", lambda one: f"– ({one.no_auc})" if one.auc is None else f"{one.auc:.3f}"),
@@ -295,7 +298,8 @@ def style_rows(styles: Mapping[str, Style]) -> list[tuple[str, list[str]]]:
         ("edit distance", lambda one: _number(one.edit_distance)),
         ("edit distance, quartiles", lambda one: _range(one.edit_distance_quartiles)),
     ]
-    return [(name, [show(one) for one in styles.values()]) for name, show in rows] if styles else []
+    found = [(name, [show(one) for one in styles.values()]) for name, show in rows]
+    return [(name, cells) for name, cells in found if set(cells) - {_NONE}]
 
 
 def style_masked(styles: Mapping[str, Style]) -> str | None:
@@ -304,7 +308,7 @@ def style_masked(styles: Mapping[str, Style]) -> str | None:
 
 
 def _range(values: Sequence[float] | None) -> str:
-    return "–" if values is None else " / ".join(f"{value:.3g}" for value in values)
+    return _NONE if values is None else " / ".join(f"{value:.3g}" for value in values)
 
 
 def _example(example: Example) -> dict[str, Any]:
@@ -346,11 +350,11 @@ def _bar(share: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return _NONE if value is None else f"{value:.4g}"
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return _NONE if share is None else f"{100 * share:.1f} %"
 
 
 def _counted(counts: Mapping[Any, int]) -> str:
