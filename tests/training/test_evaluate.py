@@ -2,12 +2,10 @@
 
 import io
 import json
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
+import help_kit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -532,14 +530,8 @@ def test_an_image_that_cannot_be_read_is_a_failed_answer(here, data, tmp_path):
 
 
 def test_help_answers_in_under_a_second():
-    seconds = []
-    for _ in range(3):
-        start = time.monotonic()
-        command = [sys.executable, "-m", "training.evaluate", "--help"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-        seconds.append(time.monotonic() - start)
-        assert done.returncode == 0 and "--compare" in done.stdout
-    assert min(seconds) < 1
+    text, seconds = help_kit.told("training.evaluate")
+    assert "--compare" in text and seconds < 1
 
 
 # Two models ----------------------------------------------------------------------------------------------------------
