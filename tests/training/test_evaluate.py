@@ -3,7 +3,6 @@
 import io
 import json
 from collections import Counter
-from pathlib import Path
 
 import help_kit
 import pytest
