@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import memory
 from pipeline.engines import TRANSIENT
 from pipeline.errors import InputError, TooManyFailures
 from pipeline.pool import Done, Live, Lost, Pool, start_ray, stop_ray
@@ -168,6 +169,7 @@ class Executor:
         bad = sum(count for count, _, _ in failures.values())
         record = replace(record, rows=sum(a.rows for a in abouts), failed=bad, extras=dict(extras), finished=True)
         self._store.save(record)
+        memory.release()
         if bad > self._max_failure_rate * record.rows:
             raise _too_many(record, failures, self._max_failure_rate)
         return StageResult(record.seconds, record.rows, record.failed, reused, record.extras)

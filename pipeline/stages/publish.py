@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import columns, consistency, files, images
+from pipeline import columns, consistency, files, images, memory
 from pipeline.config import Publish
 from pipeline.dataset_folder import BATCH_ROWS, write
 from pipeline.errors import InputError
@@ -83,6 +83,7 @@ def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
     try:
         styles = consistency.of_run(run, masked(spec))
         consistency.write(run, styles)  # where the card finds it
+        memory.release()
         consistency.check(styles, spec.style)
         tables = _pairs(run, spec.images == "embed")
         pairs = write(partial / "pairs", _pair_features(), tables, spec.rows_per_shard, new.own)
@@ -91,6 +92,7 @@ def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
         with_images = spec.images_in_candidates
         features, tables = _candidate_features(with_images), _candidates(run, with_images)
         candidates = write(partial / "candidates", features, tables, spec.rows_per_shard, new.own)
+        memory.release()
         files.write_text(partial / "dataset_dict.json", json.dumps({"splits": ["pairs", "candidates"]}))
         files.write_text(partial / "README.md", card())
         _swap(partial, target)
