@@ -69,7 +69,6 @@ def test_curves_are_means_over_the_steps_that_every_seed_has(drawn: list[Any]) -
     lines = {line.get_label(): line for line in found["DPO"].lines}
     assert list(lines["rewards/chosen"].get_xdata()) == [0, 1, 2]
     assert list(lines["rewards/chosen"].get_ydata()) == [0.0, 2.0, 4.0]
-    assert "rewards/image_margins" not in lines  # not logged
     # Told apart by dashes as well as by colour.
     assert lines["rewards/chosen"].get_linestyle() != lines["rewards/rejected"].get_linestyle()
 
