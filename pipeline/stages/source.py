@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import files, sources
+from pipeline import files, memory, sources
 from pipeline.config.imagine import ImagineSource
 from pipeline.config.source import FileSource, ScenesSource
 from pipeline.errors import InputError
@@ -124,7 +124,7 @@ def spooled(
     verdicts: Verdicts,
     sieve: Filter | None = None,
     aside: _Aside | None = None,
-    memory: int = MEMORY,
+    most: int = MEMORY,
 ) -> Iterator[tuple[int, pa.Table]]:
     """The shards of ``entries``, numbered as those that the run already has allow; duplicates merged.
 
@@ -134,14 +134,16 @@ def spooled(
     with tempfile.TemporaryDirectory(prefix="source-") as elsewhere:
         # Beside the run's own files there is room for them; an object store takes no such file.
         folder = run.folder(stage) if files.is_local(run.path) else Path(elsewhere)
-        with Spool(folder / "spool.tmp", memory) as spool:
+        with Spool(folder / "spool.tmp", most) as spool:
             try:
                 for batch in admit(entries, verdicts, spool.blobs):
                     spool.add(batch)
             finally:
                 verdicts.close()
             spool.finish()
+            memory.release()  # what was used while spooling stands beside what the shards need otherwise
             kept = sift(spool, sieve, aside.add if aside else _forget)
+            memory.release()
             if aside:
                 aside.finish()
             if not len(kept.ids):
