@@ -6,6 +6,7 @@ of its own before it, and a model that is asked has ``pipeline.stages.ask``; ``S
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ from reward import Asker, Scorer
 from reward.batch import Batch, ColumnScorer
 
 _READ = ("images", "prompt", "facts")
+#: A worker has two shards at a time, so that one is read while the other is scored. Scorers run other people's code: a
+#: tokenizer, for one, keeps how it pads between two calls, and two threads would pad for each other.
+_TURN = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,8 @@ def _columns(parts: Sequence[_Part], prompts: pa.Table, candidates: pa.ChunkedAr
             found = _answered(part, prompts, candidates)
         else:
             rows = rows if rows is not None else _rows(prompts, candidates)
-            found = _flat(part.score(rows))
+            with _TURN:
+                found = _flat(part.score(rows))
         named += [(name, part.version, values) for name, values in found.items()]
     done += [_transposed(named, sizes)] if named or not done else []
     return done[0] if len(done) == 1 else columns.joined(done)

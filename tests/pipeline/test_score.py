@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,29 @@ def test_a_failed_row_stays_failed_and_the_others_are_scored() -> None:
 def test_a_row_that_breaks_a_scorer_fails_alone() -> None:
     rows = ScoreStage(SPEC).process([Breaks()], tables(*(prompt_row(i) for i in "abc"))).to_pylist()
     assert [row["error_type"] for row in rows] == [None, "ValueError", None]
+
+
+class Remembers:
+    """A scorer that is lost if it is called before it has answered, as a tokenizer is that pads for another call."""
+
+    name, version = "remembers", "1"
+    busy = False
+
+    def score(self, rows: Any) -> Any:
+        if self.busy:
+            raise ValueError("called while it was busy")
+        self.busy = True
+        time.sleep(0.05)
+        self.busy = False
+        return {"remembers": [[1.0] * len(row["candidates"]) for row in rows]}
+
+
+def test_two_shards_at_a_time_call_a_scorer_one_after_the_other() -> None:
+    scorer = Remembers()
+    with ThreadPoolExecutor(2) as both:
+        tasks = [both.submit(ScoreStage(SPEC).process, [scorer], tables(prompt_row(one))) for one in "abcd"]
+        rows = [row for task in tasks for row in task.result().to_pylist()]
+    assert [row["status"] for row in rows] == ["ok"] * 4
 
 
 def test_formulas_need_no_workers_and_models_do() -> None:
