@@ -36,11 +36,14 @@ _NONE = "–"
 _BINS = 8
 
 
-def render(run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Findings | None = None) -> str:
+def render(
+    run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Findings | None = None, content: str | None = None
+) -> str:
     """The card as Markdown with a Hugging Face YAML header.
 
     ``recipe`` is the run's recipe as plain data, ``command`` what made the run. Values of secret-looking options are
     masked in both; no environment variable is read. ``findings`` are those of ``run_dir`` if they are known already.
+    ``content`` identifies the published rows.
 
     Raises:
         InputError: ``run_dir`` has no source table (see ``pipeline.collect.collect``).
@@ -53,7 +56,7 @@ def render(run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Fin
     )
     environment.filters.update(cell=_cell, quote=_quote, percent=_percent, counted=_counted)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        header=_header(findings, recipe),
+        header=_header(findings, recipe, content),
         name=recipe.get("name") or run_dir.name,
         findings=findings,
         outcomes=outcome_rows(findings),
@@ -232,9 +235,12 @@ def versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(sorted(recorded.items()))
 
 
-def _header(findings: Findings, recipe: Mapping[str, Any]) -> str:
+def _header(findings: Findings, recipe: Mapping[str, Any], content: str | None) -> str:
     synthetic = (recipe.get("source") or {}).get("kind", "scenes") == "scenes"
     size = next((label for bound, label in _SIZES if findings.pairs < bound), "n>1M")
+    # ``load_dataset`` of a local folder caches by the folder's last name and by this header, not by place or content:
+    # without a word that changes with the rows, it hands out those of whatever run was loaded before.
+    described = {"description": f"rows {content}"} if content else {}
     header = {
         # The built-in world is the project's own; of anybody else's images only they can say.
         "license": "apache-2.0" if synthetic else "other",
@@ -243,7 +249,12 @@ def _header(findings: Findings, recipe: Mapping[str, Any]) -> str:
         "tags": ["preference", "dpo", "trl", "vision-language", "hallucination", "synthetic"],
         "pretty_name": str(recipe.get("name") or "preference pairs"),
         "configs": [
-            {"config_name": name, "data_files": [{"split": "train", "path": f"{name}/data-*.arrow"}], **default}
+            {
+                "config_name": name,
+                "data_files": [{"split": "train", "path": f"{name}/data-*.arrow"}],
+                **described,
+                **default,
+            }
             for name, default in (("pairs", {"default": True}), ("candidates", {}))
         ],
     }

@@ -261,12 +261,12 @@ def publish_run(
     """Publish the pairs of a run; also the seconds that it took. ``findings`` collects what the run shows; asked only
     if there is something to publish."""
 
-    def card() -> str:
+    def card(rows: str) -> str:
         from pipeline import card
 
         # Where the run lies says nothing about the data, and would make equal datasets differ.
         recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
-        return card.render(run.path, recipe, " ".join(command), findings() if findings else None)
+        return card.render(run.path, recipe, " ".join(command), findings() if findings else None, rows)
 
     started = time.monotonic()
     return publish(run, plan.recipe.publish, card), time.monotonic() - started

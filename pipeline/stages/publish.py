@@ -56,7 +56,7 @@ def record(run: Run, spec: Publish) -> Record:
     words = masked(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
-    return make_record("publish", 4, {**spec.model_dump(), **decides}, upstream)
+    return make_record("publish", 5, {**spec.model_dump(), **decides}, upstream)
 
 
 def rows(published: Record) -> str:
@@ -66,8 +66,9 @@ def rows(published: Record) -> str:
     return fingerprint("publish", ROWS, options, {})
 
 
-def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
-    """Write ``run.path/dataset``, or leave it if it holds what it should. ``card`` renders its README.
+def publish(run: Run, spec: Publish, card: Callable[[str], str]) -> Published:
+    """Write ``run.path/dataset``, or leave it if it holds what it should. ``card`` renders its README, given what
+    identifies the rows.
 
     Raises:
         InputError: there is not a single pair, or an image that is to be copied is gone.
@@ -94,7 +95,7 @@ def publish(run: Run, spec: Publish, card: Callable[[], str]) -> Published:
         candidates = write(partial / "candidates", features, tables, spec.rows_per_shard, new.own)
         memory.release()
         files.write_text(partial / "dataset_dict.json", json.dumps({"splits": ["pairs", "candidates"]}))
-        files.write_text(partial / "README.md", card())
+        files.write_text(partial / "README.md", card(rows(new)))
         _swap(partial, target)
     except OSError as error:
         files.remove_tree(partial)

@@ -74,7 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def published(run: Run, **gates: Any) -> Any:
     style = StyleGates.model_validate({"vocabulary": "scenes", **gates})
-    return publish(run, Publish(style=style), lambda: card.render(run.path, RECIPE, COMMAND))
+    return publish(run, Publish(style=style), lambda rows: card.render(run.path, RECIPE, COMMAND, content=rows))
 
 
 # ---------------------------------------------------------------------------------------------------------- measures

@@ -151,7 +151,7 @@ def test_a_prompt_that_the_file_no_longer_has_fails_alone(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kept", ["embed", "reference"])
 def test_what_was_imported_is_exported_as_it_came(kept: str, tmp_path: Path) -> None:
     run = ran(recipe(tmp_path, write(tmp_path)))
-    publish(run, Publish(images=kept), lambda: "")  # type: ignore[arg-type]
+    publish(run, Publish(images=kept), lambda _: "")  # type: ignore[arg-type]
     out = tmp_path / "out" / "pairs.json"
     assert pds.export(run.path / "dataset", out) == pds.Exported(1, 1)
     (item,), first = json.loads(out.read_text()), json.loads((tmp_path / "pairs.json").read_text())[0]

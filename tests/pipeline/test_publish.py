@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 from stage_kit import generated
 
-from pipeline import dataset_folder
+from pipeline import card, dataset_folder
 from pipeline.config import Publish, StyleGates
 from pipeline.errors import InputError, StoreError
 from pipeline.stages import publish as module
@@ -29,7 +30,7 @@ A card.
 
 
 def done(run: Run, spec: Publish = Publish()) -> Published:
-    return publish(run, spec, lambda: HEADER)
+    return publish(run, spec, lambda _: HEADER)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -56,6 +57,26 @@ def test_it_opens_in_every_way_without_code_of_ours(run: Run, tmp_path: Path) ->
     assert len(pairs) == len(both["pairs"]) == len(by_card) > 0
     assert pairs.features == by_card.features and pairs[0].keys() == by_card[0].keys()
     assert len(candidates) == len(both["candidates"]) == run.table("source").num_rows
+
+
+def test_load_dataset_never_gives_the_rows_of_another_run(tmp_path: Path) -> None:
+    """It caches local folders by their last name and their card's header, which say nothing about the content."""
+    import datasets
+
+    def loaded(run: Run, card: Callable[[str], str]) -> set[str]:
+        folder = publish(run, Publish(), card).path
+        return set(datasets.load_dataset(str(folder), "pairs", split="train", cache_dir=str(tmp_path / "cache"))["id"])
+
+    def our_card(run: Run) -> Callable[[str], str]:
+        return lambda rows: card.render(run.path, {}, "python -m pipeline.run", content=rows)
+
+    one, other = generated(tmp_path / "one"), generated(tmp_path / "other", seed=7)
+    first, second = loaded(one, our_card(one)), loaded(other, our_card(other))
+    assert first and second and not first & second
+    # Negative control: with one header for both, the second comes out as the first.
+    shutil.rmtree(one.path / "dataset")
+    shutil.rmtree(other.path / "dataset")
+    assert loaded(one, lambda _: HEADER) == loaded(other, lambda _: HEADER) == first
 
 
 def test_pairs_have_trls_columns_and_where_they_come_from(run: Run) -> None:

@@ -18,7 +18,7 @@ from pipeline.stages.publish import publish
 
 def test_trl_takes_two_steps_on_a_published_dataset(tmp_path: Path) -> None:
     run = generated(tmp_path)
-    folder = publish(run, Publish(), lambda: card.render(run.path, {}, "python -m pipeline.run")).path
+    folder = publish(run, Publish(), lambda _: card.render(run.path, {}, "python -m pipeline.run")).path
     pairs = load_dataset(str(folder), "pairs", split="train", cache_dir=str(tmp_path / "cache"))
     assert pairs.to_dict() == load_from_disk(str(folder))["pairs"].to_dict()
 
