@@ -6,6 +6,7 @@ Read with ``transformers`` and ``open_clip`` alone, so that the figures do not d
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ import typer
 
 from pipeline.scenes import draw, grammar
 from pipeline.scenes.build import MODELS, SKILLS
+from pipeline.scenes.reward import BACKBONE, pair
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import Scene, scene
 
@@ -117,8 +119,8 @@ def clip_sees(folder: Path, scenes: Sequence[Scene]) -> dict[str, float]:
 
 def prefers(folder: Path, base: Path, pairs: int) -> dict[str, dict[str, float]]:
     """How often the reward model in ``folder`` gives the better text of a held-out pair more, by kind of error, for
-    descriptions and for answers; ``all`` of them together."""
-    from pipeline.scenes.reward import pair
+    descriptions and for answers; ``all`` of them together, and ``median_margin``, by how much the two rewards differ:
+    a model may be right about what is better and yet say so with differences that are lost in a margin."""
     from reward.reward_model import RewardModelScorer
 
     made = [pair(HELD_OUT, index) for index in range(pairs)]
@@ -133,11 +135,17 @@ def prefers(folder: Path, base: Path, pairs: int) -> dict[str, dict[str, float]]
     ]
     values = RewardModelScorer(folder, base=str(base), batch_size=64).score(rows)["reward_model"]
     found: dict[str, dict[str, list[bool]]] = {"descriptions": {}, "answers": {}}
+    margins: dict[str, list[float]] = {name: [] for name in found}
     for one, (chosen, rejected) in zip(made, values, strict=True):
-        group = found["answers" if one.chosen.strip(".") in ("Yes", "No") else "descriptions"]
+        name = "answers" if one.chosen.strip(".") in ("Yes", "No") else "descriptions"
+        margins[name].append(abs(chosen - rejected))  # type: ignore[operator]
         for kind in ("all", one.kind or ""):
-            group.setdefault(kind, []).append(bool(chosen > rejected))  # type: ignore[operator]
-    return {name: {kind: sum(w) / len(w) for kind, w in sorted(group.items())} for name, group in found.items()}
+            found[name].setdefault(kind, []).append(bool(chosen > rejected))  # type: ignore[operator]
+    return {
+        name: {kind: sum(w) / len(w) for kind, w in sorted(group.items())}
+        | {"median_margin": statistics.median(margins[name])}
+        for name, group in found.items()
+    }
 
 
 def main(
@@ -166,7 +174,7 @@ def main(
         numbers["clip"] = clip_sees(folder / "clip", held_out)
     for name in ("reward", "reward-blind"):
         if (folder / name).is_dir():
-            numbers[name] = prefers(folder / name, folder / "vlm", 2 * scenes)
+            numbers[name] = prefers(folder / name, folder / BACKBONE, 2 * scenes)
     print(json.dumps(numbers, indent=2))
 
 

@@ -13,7 +13,7 @@ from pipeline.scenes import grammar, prompts
 from pipeline.scenes.build import MODELS
 from pipeline.scenes.measure import prefers
 from pipeline.scenes.model import tokenizer
-from pipeline.scenes.reward import FAULTS, curriculum, edit, pair
+from pipeline.scenes.reward import BACKBONE, FAULTS, curriculum, edit, pair
 from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
 from pipeline.scenes.world import above, left_of, scene
 from reward.agreement.truth import wrong_details
@@ -77,8 +77,8 @@ def test_an_edited_scene_makes_a_true_statement_false(index: int, kind: str) -> 
 
 def test_pairs_of_two_pictures_have_one_text_and_come_first() -> None:
     told = curriculum(5, 200, blind=False)
-    assert all(one.rejected_images not in (None, one.images) and one.chosen == "Yes" for one in told[:24])
-    rest = [one.rejected_images is not None for one in told[24:]]
+    assert all(one.rejected_images not in (None, one.images) and one.chosen == "Yes" for one in told[:6])
+    rest = [one.rejected_images is not None for one in told[6:]]
     assert 0.1 < sum(rest) / len(rest) < 0.3
     assert all((one.chosen == one.rejected) == (one.rejected_images is not None) for one in told)
     assert not any(one.rejected_images for one in curriculum(5, 50, blind=True))
@@ -104,13 +104,13 @@ def test_every_text_is_in_the_models_word_list_and_pairs_depend_on_their_index_a
 
 
 def test_the_committed_reward_model_tells_right_from_wrong() -> None:
-    found = prefers(MODELS / "reward", MODELS / "vlm", 400)
+    found = prefers(MODELS / "reward", MODELS / BACKBONE, 400)
     assert found["descriptions"]["all"] > 0.75 and found["answers"]["all"] > 0.7
     assert found["answers"]["existence"] > 0.85
 
 
 def test_without_the_image_it_can_only_guess_what_is_there() -> None:
-    found = prefers(MODELS / "reward-blind", MODELS / "vlm", 400)
+    found = prefers(MODELS / "reward-blind", MODELS / BACKBONE, 400)
     assert found["answers"]["all"] < 0.6 and found["descriptions"]["all"] < 0.75
 
 
@@ -118,4 +118,4 @@ def test_without_the_image_it_can_only_guess_what_is_there() -> None:
 def test_committed_adapters_are_small_and_name_no_folder(name: str) -> None:
     folder = MODELS / name
     assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
-    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "scenes-vlm"
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "scenes-vlm-strong"
