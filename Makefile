@@ -25,7 +25,7 @@ check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Rebuild the built-in models from nothing (resumable; by its parts 53 minutes on 2 idle cores).
+# Rebuild the built-in models from nothing (resumable; by its parts an hour and a half on 2 idle cores).
 models: install
 	$(BIN)/python -m pipeline.scenes.build
 	$(BIN)/python -m pipeline.scenes.reward
