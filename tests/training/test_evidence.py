@@ -122,7 +122,8 @@ def test_the_methods_take_equally_many_steps_of_equally_many_pairs() -> None:
         recipe = load_recipe(variant.recipe or "mdpo", list(variant.overrides))
         train = recipe.train or {}
         assert (train["max_steps"], train["batch_size"]) == (STEPS, 32)
-        assert train["epochs"] >= STEPS / 2  # two batches of pairs are enough for all steps
+        # Two batches of pairs are enough for all steps; the quickstart has more than a hundred.
+        assert train["epochs"] >= (STEPS / 2 if variant.overrides else 2)
         source: Any = recipe.source
         assert (source.texts.scenes if source.kind == "imagine" else source.scenes) == 700
 
@@ -230,7 +231,7 @@ def test_an_unfinished_stage_and_what_follows_it_are_not_shared(tmp_path: Path) 
 def test_recipes_share_what_is_the_same_in_both(tmp_path: Path) -> None:
     finish("quickstart", tmp_path / "quickstart-seed-0")
     found = share.adopt(share.plan("mdpo"), tmp_path / "run", [tmp_path / "quickstart-seed-0"])
-    assert set(found) == {"source", "sample", "eval-source", "eval-before"}
+    assert set(found) == {"eval-source", "eval-before"}
 
 
 def test_a_run_begins_with_what_others_of_its_seed_have_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""The methods side by side: equally many scenes to begin with, and equally many pairs in equally many steps.
+"""The methods side by side, and the quickstart, which puts them together.
+
+All have equally many scenes to begin with, and equally many pairs in equally many steps.
 
 The base model, the scenes and their descriptions' prompts are the same for all but PDS-DPO, which has its images made
 from as many texts. What a method asks about an image beside a description belongs to the method. Every one takes
@@ -20,5 +22,6 @@ METHODS = (
     Variant("budget", "mDPO", _BUDGET),
     Variant("budget", "HA-DPO", (f"source.scenes={SCENES}", *_BUDGET), recipe="ha_dpo"),
     Variant("budget", "PDS-DPO", (f"source.texts.scenes={SCENES}", *_BUDGET), recipe="pds_dpo"),
-    Variant("budget", "combined", _BUDGET, recipe="combined"),
+    # Its own budget is this one.
+    Variant("", "quickstart: all together", recipe="quickstart"),
 )
