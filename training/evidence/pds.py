@@ -9,12 +9,9 @@ SIZES = (
     *(Variant(f"pairs-{size}", f"{size} pairs", (f"train.limit={size}",)) for size in (125, 250, 500)),
     Variant("", "all pairs"),
 )
-_BLIND = "score.reward_model.model=scenes-reward-blind"
-_UNBALANCED = "pair.balance_length=false"
 #: Which reward model ranks the same answers, and with the paper's pairs, whatever their lengths.
 REWARDS = (
     Variant("", "reward model that sees the image"),
-    Variant("blind", "reward model of text alone", (_BLIND,)),
-    Variant("unbalanced", "sees the image, without length balance", (_UNBALANCED,)),
-    Variant("blind-unbalanced", "text alone, without length balance", (_BLIND, _UNBALANCED)),
+    Variant("blind", "reward model of text alone", ("score.reward_model.model=scenes-reward-blind",)),
+    Variant("unbalanced", "sees the image, no length balance", ("pair.balance_length=false",)),
 )
