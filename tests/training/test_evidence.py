@@ -20,7 +20,7 @@ from pipeline.store import Run, Survey
 from training.config.load import make_config
 from training.evidence import __main__ as command
 from training.evidence import before_after, held_out, runs, share, table
-from training.evidence.columns import DRAWN, OBJECTS, PROBES, STYLE, TRAINED, Column, Measured
+from training.evidence.columns import OBJECTS, PROBES, STYLE, TRAINED, Column, Measured
 from training.evidence.experiments import EXPERIMENTS
 from training.evidence.methods import METHODS, STEPS
 from training.evidence.runs import Variant
@@ -67,6 +67,13 @@ def shown(run: Measured, columns: tuple[Column, ...]) -> list[str]:
     return table.markdown(found, [column.title for column in columns]).splitlines()[2:]
 
 
+def test_how_many_images_are_faithful_is_told_where_they_were_made() -> None:
+    sides = {"evaluation": {"before": {"cover": 0.9}, "after": {"cover": 0.8}}}
+    made = {**sides, "images": {"faithful_before": 0.25, "faithful_after": 0.75}}
+    assert "| faithful_images | 0.250 ± 0.000 | 0.750 ± 0.000 | +0.500 | +200.0 % |" in before_after.table([made])
+    assert "faithful" not in before_after.table([made, sides]) + before_after.table([{**sides, "images": None}])
+
+
 def test_a_table_has_a_row_per_variant_and_a_dash_where_a_thing_was_not_measured() -> None:
     lines = shown(measured(0.25), (*OBJECTS, *TRAINED))
     assert lines[0] == "| before | " + " | ".join(["0.500 ± 0.000"] * len(OBJECTS) + ["-", "-"]) + " |"
@@ -95,13 +102,6 @@ def test_style_is_that_of_the_descriptions_and_a_dash_where_it_was_not_measured(
     assert before == "| before | - | - | - | - |"
     assert after == "| DPO | 0.550 ± 0.000 | -0.100 ± 0.000 | 0.500 ± 0.000 | - |"
     assert shown(measured(0.25), STYLE)[1] == "| DPO | - | - | - | - |"
-
-
-def test_how_many_images_are_faithful_is_told_where_they_were_made() -> None:
-    made = {"images": {"faithful_before": 0.25, "faithful_after": 0.75}}
-    before, after = shown(measured(0.25, summary=made), DRAWN)
-    assert (before, after) == ("| before | - | - |", "| DPO | 0.250 ± 0.000 | 0.750 ± 0.000 |")
-    assert shown(measured(0.25, summary={"images": None}), DRAWN)[1] == "| DPO | - | - |"
 
 
 def test_a_column_that_one_seed_does_not_have_is_a_dash() -> None:

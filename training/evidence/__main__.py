@@ -66,7 +66,7 @@ def _recipe(recipe: str, overrides: list[str], seeds: list[int], plot: Path | No
     typer.echo(f"{before_after.table(found)}\n\nseeds {', '.join(map(str, seeds))}; pairs {pairs}")
     if plot:
         values = before_after.values(found)
-        figure.bars(values, before_after.METRICS, plot)
+        figure.bars(values, [*before_after.METRICS, before_after.FAITHFUL], plot)
         logged = {recipe: [metrics(path) for path in paths if (path / "train" / "metrics.jsonl").is_file()]}
         if all(logged.values()) and figure.has_curves(logged):
             figure.curves(logged, plot.with_stem(f"{plot.stem}-curves"))

@@ -13,13 +13,23 @@ METRICS = (
     *("pope_random_accuracy", "pope_popular_accuracy", "pope_adversarial_accuracy", "pope_f1", "pope_yes_ratio"),
 )
 SIDES = ("before", "after")
+FAITHFUL = "faithful_images"
 
 
 def values(summaries: Sequence[Mapping[str, Any]]) -> Values:
-    """Side -> metric -> one value a seed; a metric that not every run has is left out."""
-    found = [summary["evaluation"] for summary in summaries]
-    known = [name for name in METRICS if all(run[side].get(name) is not None for run in found for side in SIDES)]
+    """Side -> metric -> one value a seed; a metric that not every run has is left out.
+
+    Where images were made from text, ``faithful_images`` is the share that shows what its text says, before ranking
+    and after.
+    """
+    found = [_sides(summary) for summary in summaries]
+    known = [name for name in (*METRICS, FAITHFUL) if all(run[side].get(name) is not None for run in found for side in SIDES)]
     return {side: {name: [run[side][name] for run in found] for name in known} for side in SIDES}
+
+
+def _sides(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    images = summary.get("images") or {}
+    return {side: {**summary["evaluation"][side], FAITHFUL: images.get(f"faithful_{side}")} for side in SIDES}
 
 
 def table(summaries: Sequence[Mapping[str, Any]]) -> str:

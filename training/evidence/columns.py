@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-#: ``evaluation``: before and after, from ``summary.json``; ``style``: of the pairs of descriptions, and ``images``: of
-#: those made from text, from there too;
+#: ``evaluation``: before and after, from ``summary.json``; ``style``: of the pairs of descriptions, from there too;
 #: ``trained``: of the last logged steps; ``conditional``, ``drift``: of ``training.probing`` on held-out pairs.
-Part = Literal["evaluation", "style", "images", "trained", "conditional", "drift"]
+Part = Literal["evaluation", "style", "trained", "conditional", "drift"]
 
 #: Logged steps whose mean stands for the end of the training.
 LAST_STEPS = 3
@@ -41,8 +40,6 @@ class Column:
                 return run.summary["evaluation"]["after"].get(self.key)
             case "style":
                 return ((run.summary.get("style") or {}).get("descriptions") or {}).get(self.key)
-            case "images":
-                return (run.summary.get("images") or {}).get(self.key)
             case "trained":
                 logged = [step[self.key] for step in run.steps if self.key in step][-LAST_STEPS:]
                 return statistics.fmean(logged) if logged else None
@@ -94,9 +91,4 @@ STYLE = (
     Column("log p gap", "logp_gap", "style"),
     Column("length gap", "length_gap", "style"),
     Column("edit distance", "edit_distance", "style"),
-)
-#: Shares of images that show what their text says, of all that were made and of those that the ranking kept.
-DRAWN = (
-    Column("faithful, drawn", "faithful_before", "images"),
-    Column("faithful, kept", "faithful_after", "images"),
 )

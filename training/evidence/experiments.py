@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.evidence import ablation, ha, methods, pds
-from training.evidence.columns import DRAWN, OBJECTS, POPE, PROBES, SPLITS, STYLE, TRAINED, Column
+from training.evidence.columns import OBJECTS, POPE, PROBES, SPLITS, STYLE, TRAINED, Column
 from training.evidence.runs import Variant
 
 _SHR = Column("SHR", "shr")
@@ -27,7 +27,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "mdpo": Experiment("mdpo", ablation.TERMS, _TAKEN_APART, probed=True),
     "mdpo-images": Experiment("mdpo", ablation.TERMS[:1] + ablation.IMAGES, _TAKEN_APART, probed=True),
     "ha-style": Experiment("ha_dpo", ha.STYLES, (*SPLITS, _SHR, *OBJECTS[:1], OBJECTS[2], *STYLE)),
-    "pds-sizes": Experiment("pds_dpo", pds.SIZES, (*OBJECTS, *POPE, *DRAWN)),
+    "pds-sizes": Experiment("pds_dpo", pds.SIZES, (*OBJECTS, *POPE)),
     "pds-rewards": Experiment("pds_dpo", pds.REWARDS, (*OBJECTS, *POPE, *STYLE[:1], STYLE[2])),
     "methods": Experiment("mdpo", methods.METHODS, (*OBJECTS, _SHR, *SPLITS, *POPE[1:])),
 }
