@@ -23,7 +23,8 @@ def values(summaries: Sequence[Mapping[str, Any]]) -> Values:
     and after.
     """
     found = [_sides(summary) for summary in summaries]
-    known = [name for name in (*METRICS, FAITHFUL) if all(run[side].get(name) is not None for run in found for side in SIDES)]
+    sides = [run[side] for run in found for side in SIDES]
+    known = [name for name in (*METRICS, FAITHFUL) if all(side.get(name) is not None for side in sides)]
     return {side: {name: [run[side][name] for run in found] for name in known} for side in SIDES}
 
 
