@@ -54,9 +54,9 @@ METRICS = (
     Metric("cover", "Cover: objects in the image that are named", "Cover", "higher"),
     Metric("shr", "SHR: sentences with something wrong", "SHR", "lower"),
     Metric("mean_length", "Words per caption", "words", None, "words", plotted=False),
-    Metric("pope_random_accuracy", "POPE accuracy, random", "POPE random", "higher"),
-    Metric("pope_popular_accuracy", "POPE accuracy, popular", "POPE popular", "higher"),
-    Metric("pope_adversarial_accuracy", "POPE accuracy, adversarial", "POPE adversarial", "higher"),
+    Metric("pope_random_accuracy", "POPE accuracy, random", "POPE\nrandom", "higher"),
+    Metric("pope_popular_accuracy", "POPE accuracy, popular", "POPE\npopular", "higher"),
+    Metric("pope_adversarial_accuracy", "POPE accuracy, adversarial", "POPE\nadversarial", "higher"),
     Metric("pope_f1", "POPE F1, mean of the three splits", "POPE F1", "higher", plotted=False),
     Metric("pope_yes_ratio", "POPE answers that say yes (half should)", "says yes", None),
 )
