@@ -283,7 +283,7 @@ def test_the_likelihood_is_that_of_the_model_to_be_trained(tmp_path: Path) -> No
 
 
 def test_likelihoods_have_a_stage_of_their_own_before_the_one_that_joins_them() -> None:
-    one = load_recipe("quickstart", ["score.scorers=[objects, correctness, likelihood]"])
+    one = load_recipe("mdpo", ["score.scorers=[objects, correctness, likelihood]"])
     names = [stage.name for stage in Plan(one).generation()]
     assert names[names.index("score") - 1] == "score-likelihood"
     (scorer,) = (scorer for scorer in open_scorers(one.score) if scorer.name == "likelihood")
