@@ -22,7 +22,8 @@ class Entry(NamedTuple):
 
     ``images`` are ``{"bytes", "path"}``; a path without bytes is relative to ``root``. A null ``root`` is for
     paths that the reader made itself; what an input says must have one. ``facts`` has keys of
-    ``pipeline.tables.FACTS``. ``source`` says where the prompt stood, such as ``a.jsonl:17``.
+    ``pipeline.tables.FACTS``. ``source`` says where the prompt stood, such as ``a.jsonl:17``. ``error`` is null, or why
+    the row is no prompt as ``(error_type, reason)``, where the reason names the place and the remedy.
     """
 
     images: Sequence[Mapping[str, Any]]
@@ -30,6 +31,7 @@ class Entry(NamedTuple):
     facts: Mapping[str, Any] | None
     source: str
     root: Root | None = None
+    error: tuple[str, str] | None = None
 
 
 #: Kind -> module with ``read(spec) -> Iterator[Entry]`` and ``stamp(spec) -> JSON value`` (what the input says).
@@ -50,10 +52,11 @@ _PLACES = {"path", "root", "captions", "image_data", "decontaminate"}
 
 
 def entries(spec: ScenesSource | FileSource, seed: int = 0) -> Iterator[Entry]:
-    """All prompts of a source, in the order of its files, up to ``limit``. ``seed`` is the run's.
+    """All prompts of a source, in the order of its files, up to ``limit``. ``seed`` is the run's. A malformed row is an
+    entry with an ``error``.
 
     Raises:
-        InputError: a file cannot be read or is malformed; the message names the row.
+        InputError: a file cannot be read, or is damaged as a whole.
     """
     found = _scenes(spec, seed) if isinstance(spec, ScenesSource) else _reader(spec.kind).read(spec)
     return islice(found, spec.limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,15 +39,20 @@ ADMITTED = pa.schema(
     ]
 )
 _ROWS, _BYTES = 2048, 32 << 20
+#: So many malformed rows before any other say that all are: a wrong column, or another kind of file.
+_HOPELESS = 1000
+_NOT_STORED = (TypeError, ValueError, OverflowError)  # Arrow's own errors are of these kinds
 _encode = json.JSONEncoder(ensure_ascii=False).encode  # dumps() with options builds a new one for every call
 
 
 def admit(entries: Iterable[Entry], verdicts: Verdicts, blobs: Blobs) -> Iterator[pa.RecordBatch]:
-    """Batches of ``ADMITTED`` in the order of ``entries``; embedded bytes go to ``blobs``.
+    """Batches of ``ADMITTED`` in the order of ``entries``; embedded bytes go to ``blobs``. The id of a failed row comes
+    from where it stands, so that no two of them are taken for one.
 
     Raises:
-        InputError: facts are not what ``pipeline.tables.FACTS`` says; the message names the row.
+        InputError: not one row is well formed, or none of the first thousand is: then the recipe is wrong, or the file.
     """
+    failures = _Failures()
     for chunk in _chunks(entries):
         keys = [[key(image, entry.root) for image in entry.images] for entry in chunk]
         wanted = {
@@ -59,7 +65,8 @@ def admit(entries: Iterable[Entry], verdicts: Verdicts, blobs: Blobs) -> Iterato
             one: blobs.put(one, image["bytes"]) for one, (image, _) in wanted.items() if isinstance(one, bytes)
         }
         rows = [_row(entry, own, found, kept) for entry, own in zip(chunk, keys, strict=True)]
-        yield _batch(rows)
+        yield _batch(rows, [entry.error is not None for entry in chunk], failures)
+    failures.finish()
 
 
 def prompt_id(digests: Iterable[bytes], prompt: Sequence[Mapping[str, str]]) -> str:
@@ -77,6 +84,9 @@ def _row(
     found: Mapping[str | bytes, Verdict],
     kept: Mapping[str | bytes, tuple[int, int]],
 ) -> dict[str, Any]:
+    """A row of ``ADMITTED``; the id of one that failed is null, and comes from ``_Failures``."""
+    if entry.error is not None:
+        return _failed(entry.source, entry.error)
     verdicts = [found[one] for one in keys]
     prompt, status = _text(entry.prompt), OK
     if not any(message["role"] == "user" and message["content"].strip() for message in prompt):
@@ -95,7 +105,7 @@ def _row(
             {"path": path, "digest": verdict.digest[:16], "hash": verdict.hash, "offset": offset, "size": size}
         )
     return {
-        "id": prompt_id((verdict.digest for verdict in verdicts), prompt),
+        "id": prompt_id((verdict.digest for verdict in verdicts), prompt) if status is OK else None,
         "pictures": pictures,
         "prompt": prompt,
         "facts": entry.facts,
@@ -114,17 +124,69 @@ def _text(prompt: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
     return prompt
 
 
-def _batch(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+def _failed(source: str, error: tuple[str, str]) -> dict[str, Any]:
+    """A row of which nothing is known but where it stands."""
+    return {"id": None, "pictures": [], "prompt": [], "facts": None, "source": source, **failed(*error)}
+
+
+def _batch(rows: list[dict[str, Any]], malformed: list[bool], failures: _Failures) -> pa.RecordBatch:
     try:
-        return pa.RecordBatch.from_pylist(rows, schema=ADMITTED)
-    except (TypeError, ValueError, OverflowError):  # Arrow's own errors are of these kinds
-        for row in rows:
-            try:
-                pa.RecordBatch.from_pylist([row], schema=ADMITTED)
-            except (TypeError, ValueError, OverflowError) as error:
-                remedy = "see pipeline.tables.FACTS for the type of every column"
-                raise InputError(f"{public(row['source'])}: facts cannot be stored ({error})", remedy) from error
-        raise
+        batch = pa.RecordBatch.from_pylist(rows, schema=ADMITTED)
+    except _NOT_STORED:
+        for at, row in enumerate(rows):
+            if (why := _not_storable(row)) is not None:
+                rows[at], malformed[at] = _failed(row["source"], ("malformed_row", why)), True
+        batch = pa.RecordBatch.from_pylist(rows, schema=ADMITTED)
+    failures.note(rows, malformed)
+    return batch.set_column(0, "id", pa.array(failures.ids(rows), pa.string()))
+
+
+def _not_storable(row: dict[str, Any]) -> str | None:
+    try:
+        pa.RecordBatch.from_pylist([row], schema=ADMITTED)
+    except _NOT_STORED as error:
+        return f"{public(row['source'])}: facts cannot be stored ({error}); see pipeline.tables.FACTS for their types"
+    return None
+
+
+class _Failures:
+    """Names failed rows by where they stand, and gives up where no row is well formed. State: how many rows failed at
+    each place; the first malformed row's error and how many followed, until another row comes."""
+
+    def __init__(self) -> None:
+        self._at: Counter[str] = Counter()
+        self._first: str | None = None
+        self._malformed, self._any = 0, False
+
+    def ids(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        return [row["id"] or self._id(row["source"]) for row in rows]
+
+    def note(self, rows: Iterable[Mapping[str, Any]], malformed: Iterable[bool]) -> None:
+        """
+        Raises:
+            InputError: the first thousand rows are malformed.
+        """
+        for row, bad in zip(rows, malformed, strict=True):
+            if self._any or not bad:
+                self._any = True
+                return
+            self._first = self._first or row["error"]
+            self._malformed += 1
+            if self._malformed == _HOPELESS:
+                self.finish()
+
+    def finish(self) -> None:
+        """
+        Raises:
+            InputError: there were rows, and all of them are malformed.
+        """
+        if self._first is not None and not self._any:
+            raise InputError(self._first, f"none of the {self._malformed} row(s) read is well formed")
+
+    def _id(self, source: str) -> str:
+        self._at[source] += 1
+        told = f"failed\0{source}\0{self._at[source]}"
+        return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.config.source import TableSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record, seen
-from pipeline.sources.roots import root_of
+from pipeline.sources.roots import Root, root_of
 
 
 def read(spec: TableSource) -> Iterator[Entry]:
     for path in files.expand(spec.path):
         root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
         for number, cells in _rows(path):
-            place = record.Place(path, "line", number)
-            yield from record.entries(_value(cells, place), place, f"{name}:{number}", root, spec.prompts)
+            place, source = record.Place(path, "line", number), f"{name}:{number}"
+            yield from record.attempt(source, _entries, cells, place, source, root, spec.prompts)
 
 
 def stamp(spec: TableSource) -> list[str]:
     return [seen.stamp(path, spec, _columns) for path in files.expand(spec.path)]
 
 
-def _rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(path: str) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Cells by their column; of a row that is malformed, what is wrong with it."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # facts of a crowded image are longer than the default allows
     with files.reading(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text, strict=True)
-        try:
-            for row in rows:
-                if None in row or None in row.values():
-                    raise InputError(
-                        f"{path}, line {rows.line_num}: not as many cells as the header has", "quote cells with commas"
-                    )
+        while True:
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                if _is_open(error) or not rows.fieldnames:  # nobody knows where the next row begins, or what is in it
+                    raise InputError(f"{path}, line {rows.line_num}: {error}", "correct the line") from error
+                yield rows.line_num, f"{error}; correct the line"
+                continue
+            if row is None:
+                return
+            if None in row or None in row.values():
+                yield rows.line_num, "not as many cells as the header has; quote cells with commas"
+            else:
                 yield rows.line_num, row
-        except csv.Error as error:
-            raise InputError(f"{path}, line {rows.line_num}: {error}", "correct the line") from error
+
+
+def _is_open(error: csv.Error) -> bool:
+    """Whether a quote was opened and not closed before the end of the file."""
+    return "unexpected end of data" in str(error)
+
+
+def _entries(
+    cells: Mapping[str, str] | str, place: record.Place, source: str, root: Root, prompts: Sequence[str]
+) -> Iterator[Entry]:
+    if isinstance(cells, str):
+        raise record.BadRow(f"{place}: {cells}")
+    return record.entries(_value(cells, place), place, source, root, prompts)
 
 
 def _value(cells: Mapping[str, str], place: record.Place) -> dict[str, Any]:
@@ -63,5 +83,6 @@ def _columns(path: str) -> Iterator[list[str]]:
     for number, cells in _rows(path):
         place = record.Place(path, "line", number)
         for name in ("images", "image"):
-            if name in cells:
-                yield [item for item in _images(cells[name], place) if isinstance(item, str)]
+            if not isinstance(cells, str) and name in cells:
+                with contextlib.suppress(record.BadRow):  # the row will fail, and say why
+                    yield [item for item in _images(cells[name], place) if isinstance(item, str)]

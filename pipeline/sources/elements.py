@@ -36,10 +36,26 @@ def array(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: the file holds something else.
     """
-    for number, (key, item) in enumerate(elements(path), 1):
-        if key is not None or not isinstance(item, dict):
-            raise InputError(f"{path}, item {number}: not a list of objects", "check source.kind and source.path")
+    for number, item in anything(path):
+        if not isinstance(item, dict):
+            raise _no_list(path, number)
         yield number, item
+
+
+def anything(path: str) -> Iterator[tuple[int, Any]]:
+    """The elements of a top-level array, numbered from 1.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    for number, (key, item) in enumerate(elements(path), 1):
+        if key is not None:
+            raise _no_list(path, number)
+        yield number, item
+
+
+def _no_list(path: str, number: int) -> InputError:
+    return InputError(f"{public(path)}, item {number}: not a list of objects", "check source.kind and source.path")
 
 
 class _Scanner:

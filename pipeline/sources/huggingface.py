@@ -20,8 +20,14 @@ def read(spec: HuggingFaceSource) -> Iterator[Entry]:
     root = Root(spec.root or (spec.path if _on_disk(spec) else f"hf://datasets/{spec.path}"), spec.allow_http)
     name = files.base_name(spec.path)
     for number, row in enumerate(rows, 1):
-        place = record.Place(spec.path, "row", number)
-        yield from record.entries(_value(row, spec, place), place, f"{name}:{number}", root, spec.prompts)
+        place, source = record.Place(spec.path, "row", number), f"{name}:{number}"
+        yield from record.attempt(source, _entries, row, spec, place, source, root)
+
+
+def _entries(
+    row: dict[str, Any], spec: HuggingFaceSource, place: record.Place, source: str, root: Root
+) -> Iterator[Entry]:
+    return record.entries(_value(row, spec, place), place, source, root, spec.prompts)
 
 
 def stamp(spec: HuggingFaceSource) -> Any:

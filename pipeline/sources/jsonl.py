@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pipeline.config.source import TableSource
-from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record, seen
-from pipeline.sources.roots import root_of
+from pipeline.sources.roots import Root, root_of
 
 
 def read(spec: TableSource) -> Iterator[Entry]:
     for path in files.expand(spec.path):
         root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
         for number, line in lines(path):
-            place = record.Place(path, "line", number)
-            value = record.parse(line, place)
-            if not isinstance(value, dict):
-                raise InputError(f"{place}: not an object", "write one {...} per line")
-            yield from record.entries(value, place, f"{name}:{number}", root, spec.prompts)
+            place, source = record.Place(path, "line", number), f"{name}:{number}"
+            yield from record.attempt(source, _entries, line, place, source, root, spec.prompts)
+
+
+def _entries(line: str, place: record.Place, source: str, root: Root | None, prompts: Sequence[str]) -> Iterator[Entry]:
+    return record.entries(an_object(line, place), place, source, root, prompts)
+
+
+def an_object(line: str, place: record.Place) -> dict[str, Any]:
+    """
+    Raises:
+        BadRow: the line is not the JSON of an object.
+    """
+    value = record.parse(line, place)
+    if not isinstance(value, dict):
+        raise record.BadRow(f"{place}: not an object", "write one {...} per line")
+    return value
 
 
 def lines(path: str) -> Iterator[tuple[int, str]]:

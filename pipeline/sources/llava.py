@@ -9,53 +9,66 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.config.source import LlavaSource
-from pipeline.errors import InputError
 from pipeline.images import public
 from pipeline.sources import Entry, files, jsonl, record
-from pipeline.sources.elements import array
-from pipeline.sources.roots import root_of
+from pipeline.sources.elements import anything
+from pipeline.sources.roots import Root, root_of
 
 
 def read(spec: LlavaSource) -> Iterator[Entry]:
     for path in files.expand(spec.path):
         root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
         for place, item in items(path):
-            if "conversations" not in item:
-                raise record.missing("conversations", item, place)
-            try:
-                prompt, answer = _first(item["conversations"])
-            except (KeyError, TypeError, AttributeError) as error:
-                raise InputError(
-                    f"{place}: `conversations` is not a list of {{from, value}}", "correct it, or remove the item"
-                ) from error
-            value = {
-                "images": item.get("images", item.get("image")),  # one without an image is a question of text only
-                "prompt": prompt,
-                "answer": answer if spec.use_answers else None,
-            }
-            yield from record.entries(value, place, f"{name}:{place.number}", root)
+            source = f"{name}:{place.number}"
+            yield from record.attempt(source, _entries, item, place, source, root, spec.use_answers)
+
+
+def _entries(item: Any, place: record.Place, source: str, root: Root, use_answers: bool) -> Iterator[Entry]:
+    item = an_object(item, place)
+    if "conversations" not in item:
+        raise record.missing("conversations", item, place)
+    try:
+        prompt, answer = _first(item["conversations"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise record.BadRow(
+            f"{place}: `conversations` is not a list of {{from, value}}", "correct it, or remove the item"
+        ) from error
+    value = {
+        "images": item.get("images", item.get("image")),  # one without an image is a question of text only
+        "prompt": prompt,
+        "answer": answer if use_answers else None,
+    }
+    return record.entries(value, place, source, root)
 
 
 def stamp(spec: LlavaSource) -> list[str]:
     return [files.stamp(path) for path in files.expand(spec.path)]
 
 
-def items(path: str) -> Iterator[tuple[record.Place, dict[str, Any]]]:
-    """The objects of a list, or of a ``.jsonl``, each with the place where it stands.
+def items(path: str) -> Iterator[tuple[record.Place, Any]]:
+    """The items of a list, or the lines of a ``.jsonl``, each with the place where it stands, for ``an_object``.
 
     Raises:
-        InputError: the file cannot be read or holds something else; the message names the place.
+        InputError: the file cannot be read or holds something else.
     """
-    if not path.endswith(".jsonl"):
-        for number, item in array(path):
+    if path.endswith(".jsonl"):
+        for number, line in jsonl.lines(path):
+            yield record.Place(public(path), "line", number), line
+    else:
+        for number, item in anything(path):
             yield record.Place(public(path), "item", number), item
-        return
-    for number, line in jsonl.lines(path):
-        place = record.Place(public(path), "line", number)
-        item = record.parse(line, place)
-        if not isinstance(item, dict):
-            raise InputError(f"{place}: not an object", "write one {...} per line")
-        yield place, item
+
+
+def an_object(item: Any, place: record.Place) -> dict[str, Any]:
+    """
+    Raises:
+        BadRow: it is none.
+    """
+    if place.unit == "line":
+        return jsonl.an_object(item, place)
+    if not isinstance(item, dict):
+        raise record.BadRow(f"{place}: not an object", "correct it, or remove the item")
+    return item
 
 
 def _first(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str | None]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from pipeline.config.source import TableSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record, seen
-from pipeline.sources.roots import root_of
+from pipeline.sources.roots import Root, root_of
 
 
 def read(spec: TableSource) -> Iterator[Entry]:
     for path in files.expand(spec.path):
         root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
         for number, value in enumerate(_rows(path, spec), 1):
-            place = record.Place(path, "row", number)
-            if isinstance(value.get("facts"), str):
-                value["facts"] = record.parse(value["facts"], place, "`facts` is ")
-            yield from record.entries(value, place, f"{name}:{number}", root, spec.prompts)
+            place, source = record.Place(path, "row", number), f"{name}:{number}"
+            yield from record.attempt(source, _entries, value, place, source, root, spec.prompts)
+
+
+def _entries(
+    value: dict[str, Any], place: record.Place, source: str, root: Root, prompts: Sequence[str]
+) -> Iterator[Entry]:
+    if isinstance(value.get("facts"), str):
+        value = {**value, "facts": record.parse(value["facts"], place, "`facts` is ")}
+    return record.entries(value, place, source, root, prompts)
 
 
 def stamp(spec: TableSource) -> list[str]:

@@ -9,14 +9,15 @@ Answers are taken as they are, the empty ones too: what is wrong with them is fo
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.config.source import PdsSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, llava, record
-from pipeline.sources.roots import root_of
+from pipeline.sources.roots import Root, root_of
 
 #: Where an image stands in a text, in this format.
 TAG = "<image>"
@@ -35,27 +36,34 @@ class Item(NamedTuple):
     chosen: str
     rejected: str
     source: str
-    place: record.Place
 
 
 def read(spec: PdsSource) -> Iterator[Entry]:
     for path in _paths(spec):
         root = root_of(spec.root, path, spec.allow_http)
-        for item in _items(path):
-            yield from record.entries(
-                {"images": item.images, "prompt": item.prompt}, item.place, item.source, root, spec.prompts
-            )
+        name = files.base_name(path)
+        for place, found in llava.items(path):
+            yield from record.attempt(f"{name}:{place.number}", _entries, found, place, name, root, spec.prompts)
+
+
+def _entries(found: Any, place: record.Place, name: str, root: Root, prompts: Sequence[str]) -> Iterator[Entry]:
+    item = _item(found, place, name)
+    return record.entries({"images": item.images, "prompt": item.prompt}, place, item.source, root, prompts)
 
 
 def answers(spec: PdsSource) -> Iterator[tuple[str, str, str]]:
-    """(what the prompts table calls the item by, chosen answer, rejected answer) of every item.
+    """(what the prompts table calls the item by, chosen answer, rejected answer) of every item that is not malformed:
+    the prompts table says of each why it failed.
 
     Raises:
-        InputError: a file cannot be read or is malformed; the message names the item.
+        InputError: a file cannot be read, or is damaged as a whole.
     """
     for path in _paths(spec):
-        for item in _items(path):
-            yield item.source, item.chosen, item.rejected
+        name = files.base_name(path)
+        for place, found in llava.items(path):
+            with contextlib.suppress(record.BadRow):
+                item = _item(found, place, name)
+                yield item.source, item.chosen, item.rejected
 
 
 def stamp(spec: PdsSource) -> list[str]:
@@ -86,18 +94,20 @@ def _paths(spec: PdsSource) -> list[str]:
     return paths
 
 
-def _items(path: str) -> Iterator[Item]:
-    name = files.base_name(path)
-    for place, item in llava.items(path):
-        chosen, rejected = (_turns(item, side, place) for side in SIDES)
-        if chosen[:-1] != rejected[:-1]:
-            raise InputError(
-                f"{place}: the two conversations differ before the last turn",
-                "let them begin with the same turns, or remove the item",
-            )
-        images = item.get("images", item.get("image"))  # one without an image is a question of text only
-        source = f"{name}:{place.number}"
-        yield Item(images, chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], source, place)
+def _item(found: Any, place: record.Place, name: str) -> Item:
+    """
+    Raises:
+        BadRow: it is no pair of conversations.
+    """
+    item = llava.an_object(found, place)
+    chosen, rejected = (_turns(item, side, place) for side in SIDES)
+    if chosen[:-1] != rejected[:-1]:
+        raise record.BadRow(
+            f"{place}: the two conversations differ before the last turn",
+            "let them begin with the same turns, or remove the item",
+        )
+    images = item.get("images", item.get("image"))  # one without an image is a question of text only
+    return Item(images, chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], f"{name}:{place.number}")
 
 
 def _turns(item: Mapping[str, Any], side: str, place: record.Place) -> list[dict[str, str]]:
@@ -113,8 +123,8 @@ def _turns(item: Mapping[str, Any], side: str, place: record.Place) -> list[dict
     return [{"role": role, "content": text if role == "assistant" else untagged(text)} for role, text in turns]
 
 
-def _malformed(side: str, place: record.Place) -> InputError:
-    return InputError(
+def _malformed(side: str, place: record.Place) -> record.BadRow:
+    return record.BadRow(
         f"{place}: `{side}` is not a list of {{from, value}} that ends with an answer of gpt",
         f"`from` is one of {', '.join(ROLES)}; correct it, or remove the item",
     )

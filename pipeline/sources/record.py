@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.errors import InputError
@@ -28,13 +28,41 @@ class Place(NamedTuple):
         return f"{self.file}, {self.unit} {self.number}"
 
 
+class BadRow(InputError):
+    """A row that is no prompt. ``kind`` is its ``error_type``; message and remedy make up its ``error``."""
+
+    def __init__(self, message: str, remedy: str = "", kind: str = "malformed_row") -> None:
+        super().__init__(message, remedy)
+        self.args = (message, remedy, kind)  # what it is made of again in another process
+        self.kind = kind
+
+    @property
+    def reason(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+
+def attempt(source: str, make: Callable[..., Iterable[Entry]], *row: Any) -> Iterator[Entry]:
+    """The entries that ``make(*row)`` finds in the row at ``source``; if it raises ``BadRow``, one that says why.
+
+    >>> def make(line):
+    ...     raise BadRow("a.jsonl, line 7: not an object", "write one {...} per line")
+    >>> [(entry.source, entry.error) for entry in attempt("a.jsonl:7", make, "[]")]
+    [('a.jsonl:7', ('malformed_row', 'a.jsonl, line 7: not an object; write one {...} per line'))]
+    """
+    try:
+        found = list(make(*row))
+    except BadRow as error:
+        found = [Entry([], [], None, source, error=(error.kind, error.reason))]
+    yield from found
+
+
 def entries(
     value: Mapping[str, Any], place: object, source: str, root: Root | None, prompts: Sequence[str] = ()
 ) -> Iterator[Entry]:
     """The prompt of ``{"images" or "image", "prompt", "facts", "answer"}``; without one, each of ``prompts``.
 
     Raises:
-        InputError: a column is missing or holds what it should not.
+        BadRow: a column is missing or holds what it should not.
     """
     images = _images(value, place)
     facts = _facts(value, place)
@@ -48,23 +76,23 @@ def entries(
         yield Entry(images, _messages(prompt, place), facts, source, root)
 
 
-def missing(column: str, present: Iterable[str], place: object, otherwise: str = "") -> InputError:
+def missing(column: str, present: Iterable[str], place: object, otherwise: str = "") -> BadRow:
     names = sorted(str(name) for name in present)
     close = difflib.get_close_matches(column, [name for name in names if name not in COLUMNS], n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     remedy = f"{hint}Add the column{', ' + otherwise if otherwise else ''}"
-    return InputError(f"{place}: lacks `{column}`; columns present: {', '.join(names) or 'none'}", remedy)
+    return BadRow(f"{place}: lacks `{column}`; columns present: {', '.join(names) or 'none'}", remedy)
 
 
 def parse(text: str, place: object, what: str = "") -> Any:
     """
     Raises:
-        InputError: it is not JSON.
+        BadRow: it is not JSON.
     """
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputError(f"{place}: {what}not valid JSON ({error})", "correct it, or remove the row") from error
+        raise BadRow(f"{place}: {what}not valid JSON ({error})", "correct it, or remove the row") from error
 
 
 def _images(value: Mapping[str, Any], place: object) -> list[dict[str, Any]]:
@@ -86,7 +114,7 @@ def _image(item: Any, place: object) -> dict[str, Any]:
         data, path = item.get("bytes"), item.get("path")
         if data is not None or isinstance(path, str):
             return {"bytes": data, "path": path}
-    raise InputError(f"{place}: an image is {str(item)[:80]!r}", "give a path, or {bytes, path}")
+    raise BadRow(f"{place}: an image is {str(item)[:80]!r}", "give a path, or {bytes, path}")
 
 
 def _messages(prompt: Any, place: object) -> list[dict[str, str]]:
@@ -96,7 +124,7 @@ def _messages(prompt: Any, place: object) -> list[dict[str, str]]:
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
     ):
         return [{"role": m["role"], "content": m["content"]} for m in prompt]
-    raise InputError(f"{place}: `prompt` is {str(prompt)[:80]!r}", "give a text or a list of {role, content}")
+    raise BadRow(f"{place}: `prompt` is {str(prompt)[:80]!r}", "give a text or a list of {role, content}")
 
 
 def _facts(value: Mapping[str, Any], place: object) -> dict[str, Any] | None:
@@ -104,20 +132,20 @@ def _facts(value: Mapping[str, Any], place: object) -> dict[str, Any] | None:
     if facts is None:
         return None if answer is None else {"answer": str(answer)}
     if not isinstance(facts, dict):
-        raise InputError(f"{place}: `facts` is {str(facts)[:80]!r}", "see pipeline.tables.FACTS for its columns")
+        raise BadRow(f"{place}: `facts` is {str(facts)[:80]!r}", "see pipeline.tables.FACTS for its columns")
     if not facts.keys() <= _FACTS:
         raise _unknown("facts", facts.keys() - _FACTS, _FACTS, place)
     for name, known in _PARTS.items():
         for part in facts.get(name) or ():
             if not isinstance(part, dict):
-                raise InputError(f"{place}: facts.{name} holds {str(part)[:80]!r}", f"give {{{', '.join(known)}}}")
+                raise BadRow(f"{place}: facts.{name} holds {str(part)[:80]!r}", f"give {{{', '.join(known)}}}")
             if not part.keys() <= known:
                 raise _unknown(f"facts.{name}", part.keys() - known, known, place)
     return facts if answer is None else {**facts, "answer": str(answer)}
 
 
-def _unknown(what: str, names: Iterable[str], known: Iterable[str], place: object) -> InputError:
+def _unknown(what: str, names: Iterable[str], known: Iterable[str], place: object) -> BadRow:
     name = min(names)
     close = difflib.get_close_matches(name, sorted(known), n=1)
     remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
-    return InputError(f"{place}: unknown key {name!r} in {what}", remedy)
+    return BadRow(f"{place}: unknown key {name!r} in {what}", remedy)

@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.config.source import VisualGenomeSource
 from pipeline.errors import InputError
 from pipeline.images import BadImage, load, public, size
-from pipeline.sources import Entry, files, said
+from pipeline.sources import Entry, files, record, said
 from pipeline.sources.boxes import fractions
-from pipeline.sources.elements import array
+from pipeline.sources.elements import anything, array
 from pipeline.sources.roots import Refused, Root, root_of
 
 #: The two archives of the images unpack into these folders.
 _FOLDERS = ("", "VG_100K/", "VG_100K_2/")
+#: Where an image may lie, and its width and height in pixels.
+_Known = tuple[list[str], tuple[float, float]]
 
 
 def read(spec: VisualGenomeSource) -> Iterator[Entry]:
     root, name = root_of(spec.root, spec.path, spec.allow_http), files.base_name(spec.path)
     known = dict(_image_data(spec.image_data)) if spec.image_data else {}
-    for number, item in array(spec.path):
-        try:
-            one = int(item["id"])
-            places, shape = known.get(one, ([f"{folder}{one}.jpg" for folder in _FOLDERS], None))
-            path = _present(root, places)
-            regions = _regions(item["regions"], shape or _measure(root, path, spec.max_image_bytes))
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise InputError(f"{public(spec.path)}, item {number}: {what}", "give region_descriptions.json") from error
-        facts = {"regions": regions}
-        for prompt in spec.prompts:
-            yield Entry([{"bytes": None, "path": path}], said(prompt), facts, f"{name}:{one}", root)
+    for number, item in anything(spec.path):
+        yield from record.attempt(f"{name}#{number}", _entries, item, number, known, spec, name, root)
+
+
+def _entries(
+    item: Any, number: int, known: Mapping[int, _Known], spec: VisualGenomeSource, name: str, root: Root
+) -> Iterator[Entry]:
+    try:
+        one = int(item["id"])
+        places, shape = known.get(one, ([f"{folder}{one}.jpg" for folder in _FOLDERS], None))
+        path = _present(root, places)
+        regions = _regions(item["regions"], shape or _measure(root, path, spec.max_image_bytes))
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise record.BadRow(f"{public(spec.path)}, item {number}: {what}", "give region_descriptions.json") from error
+    for prompt in spec.prompts:
+        yield Entry([{"bytes": None, "path": path}], said(prompt), {"regions": regions}, f"{name}:{one}", root)
 
 
 def stamp(spec: VisualGenomeSource) -> list[str]:
     return [files.stamp(path) for path in (spec.path, spec.image_data) if path]
 
 
-def _image_data(path: str) -> Iterator[tuple[int, tuple[list[str], tuple[float, float]]]]:
+def _image_data(path: str) -> Iterator[tuple[int, _Known]]:
     for number, item in array(path):
         try:
             one = int(item["image_id"] if "image_id" in item else item["id"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from pipeline.config.source import WebDatasetSource
@@ -24,8 +24,12 @@ def read(spec: WebDatasetSource) -> Iterator[Entry]:
     for path in files.expand(spec.path):
         name = files.base_name(path)
         for key, sample in _samples(path):
-            place = f"{public(path)}, sample {key!r}"
-            yield from record.entries(_value(sample, place), place, f"{name}:{key}", None, spec.prompts)
+            yield from record.attempt(f"{name}:{key}", _entries, path, name, key, sample, spec.prompts)
+
+
+def _entries(path: str, name: str, key: str, sample: dict[str, str], prompts: Sequence[str]) -> Iterator[Entry]:
+    place = f"{public(path)}, sample {key!r}"
+    return record.entries(_value(sample, place), place, f"{name}:{key}", None, prompts)
 
 
 def stamp(spec: WebDatasetSource) -> list[str]:
@@ -85,7 +89,7 @@ def _value(sample: dict[str, str], place: str) -> dict[str, Any]:
     if "json" in sample:
         value = record.parse(sample["json"], place)
         if not isinstance(value, dict):
-            raise InputError(f"{place}: its JSON is not an object", "give {prompt, facts, answer}")
+            raise record.BadRow(f"{place}: its JSON is not an object", "give {prompt, facts, answer}")
     if "txt" in sample and value.get("prompt") is None:
         value["prompt"] = sample["txt"].strip()
     value["images"] = [sample[extension] for extension in sorted(sample) if extension not in ("json", "txt")]

@@ -16,7 +16,7 @@ from pipeline.engines.painter import Painter, Picture, Wish
 from pipeline.errors import InputError
 from pipeline.images import MAX_BYTES, MAX_PIXELS
 from pipeline.sources import Entry, files, record, said
-from pipeline.sources.jsonl import lines
+from pipeline.sources.jsonl import an_object, lines
 from pipeline.sources.verdicts import Verdicts
 from pipeline.stages import WorkerSpec
 from pipeline.stages.source import spooled
@@ -36,7 +36,7 @@ class TextSource:
     shard_size: int
 
     name = "texts"
-    version = 1
+    version = 2
     inputs = ()
     schema = PROMPTS
 
@@ -51,20 +51,21 @@ class TextSource:
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
         """
         Raises:
-            InputError: a file cannot be read or is malformed, or there is no text.
+            InputError: a file cannot be read, or no line of it is a text.
         """
-        found = (Entry([], said(text), None, where) for text, where in texts(self.spec, self.seed))
-        yield from spooled(run, self.name, self.shard_size, found, Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False))
+        yield from spooled(
+            run, self.name, self.shard_size, texts(self.spec, self.seed), Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False)
+        )
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
 
 
-def texts(spec: Texts, seed: int) -> Iterator[tuple[str, str]]:
-    """Texts, and where each one stood. ``seed`` is the run's.
+def texts(spec: Texts, seed: int) -> Iterator[Entry]:
+    """Texts as prompts; a line that is no ``{"text": ...}`` has an ``error``. ``seed`` is the run's.
 
     Raises:
-        InputError: a file cannot be read, or a line of it is no ``{"text": ...}``.
+        InputError: a file cannot be read.
     """
     if spec.path is None:
         assert spec.scenes is not None
@@ -73,25 +74,25 @@ def texts(spec: Texts, seed: int) -> Iterator[tuple[str, str]]:
     for path in files.expand(spec.path):
         name = files.base_name(path)
         for number, line in lines(path):
-            text = line.strip()
-            if not name.endswith(".txt"):
-                place = record.Place(path, "line", number)
-                value = record.parse(line, place)
-                if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-                    raise InputError(
-                        f"{place}: no `text`", 'write {"text": "..."} on each line, or plain lines in a .txt'
-                    )
-                text = value["text"]
-            yield text, f"{name}:{number}"
+            place, source = record.Place(path, "line", number), f"{name}:{number}"
+            yield from record.attempt(source, _of_line, line, place, source, name.endswith(".txt"))
 
 
-def _of_scenes(count: int, seed: int) -> Iterator[tuple[str, str]]:
+def _of_line(line: str, place: record.Place, source: str, plain: bool) -> Iterator[Entry]:
+    text = line.strip() if plain else an_object(line, place).get("text")
+    if not isinstance(text, str):
+        raise record.BadRow(f"{place}: no `text`", 'write {"text": "..."} on each line, or plain lines in a .txt')
+    yield Entry([], said(text), None, source)
+
+
+def _of_scenes(count: int, seed: int) -> Iterator[Entry]:
     from pipeline.scenes import grammar
     from pipeline.scenes.world import scene
 
     for index in range(count):
         rng = random.Random(f"texts:{seed}:{index}")
-        yield grammar.describe(grammar.reading_order(scene(seed, index)), rng), f"scenes:{seed}"
+        text = grammar.describe(grammar.reading_order(scene(seed, index)), rng)
+        yield Entry([], said(text), None, f"scenes:{seed}")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class QuestionSource:
     complete: bool = True
 
     name = NAME
-    version = 1
+    version = 2
     schema = PROMPTS
 
     @property

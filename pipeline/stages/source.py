@@ -46,7 +46,7 @@ class SourceStage:
     shard_size: int
 
     name = "source"
-    version = 2
+    version = 3
     schema = PROMPTS
 
     @property
@@ -101,7 +101,7 @@ class BuiltSource:
     config: Mapping[str, Any]
     shard_size: int
 
-    version = 1
+    version = 2
     inputs = ()
     schema = PROMPTS
 

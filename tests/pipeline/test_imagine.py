@@ -77,8 +77,8 @@ def test_a_text_is_a_prompt_without_an_image_known_by_its_content(tmp_path: Path
 
 def test_lines_of_json_name_their_text_and_one_that_does_not_is_named(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
-    path.write_text(json.dumps({"text": "a dog"}) + "\n" + json.dumps({"txt": "a cat"}) + "\n")
-    with pytest.raises(InputError, match=r"texts\.jsonl, line 2: no `text`"):
+    path.write_text(json.dumps({"txt": "a cat"}) + "\n")
+    with pytest.raises(InputError, match=r"texts\.jsonl, line 1: no `text`"):
         list(TextSource(Texts(path=str(path)), 0, 8).shards(Run(tmp_path / "run")))
 
 

@@ -101,8 +101,8 @@ def test_a_model_that_is_not_there_is_named() -> None:
 def test_ranking_by_the_built_in_clip_raises_the_share_of_faithful_images() -> None:
     spec = ImagineSource.model_validate({"kind": "imagine", "texts": {"scenes": 40}})
     rows = [
-        {"id": f"{at}", "prompt": [{"role": "user", "content": text}], "images": [], "source": where, **OK}
-        for at, (text, where) in enumerate(texts(spec.texts, 0))
+        {"id": f"{at}", "prompt": text.prompt, "images": [], "source": text.source, **OK}
+        for at, text in enumerate(texts(spec.texts, 0))
     ]
     table = pa.Table.from_pylist(rows, schema=PROMPTS)
     drawn = ImagineStage(spec, 0).process(None, {"texts": table}).cast(IMAGES)

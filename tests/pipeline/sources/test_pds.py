@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,19 @@ def test_of_items_with_the_same_prompt_the_first_stays_and_the_others_are_counte
         ),
     ],
 )
-def test_a_malformed_item_is_named(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
-    path = put(tmp_path, item("Q?", "a", "b", **changes))
-    with pytest.raises(InputError, match=says):
-        list(sources.entries(source(kind="pds", path=path)))
+def test_a_malformed_item_is_a_failed_row_without_answers(
+    changes: dict[str, Any], says: str, tmp_path: Path, make: Any
+) -> None:
+    path = put(tmp_path, item("Q?", "a", "b", **changes), item("R?", "c", "d"))
+    bad, good = make(kind="pds", path=path)
+    assert (bad["error_type"], good["status"]) == ("malformed_row", "ok") and re.search(says, bad["error"])
+    assert list(pds.answers(source(kind="pds", path=path))) == [("pairs.json:2", "c", "d")]
 
 
-def test_an_item_without_rejected_conversations_says_what_it_has(tmp_path: Path) -> None:
+def test_an_item_without_rejected_conversations_says_what_it_has(tmp_path: Path, make: Any) -> None:
     path = put(tmp_path, {key: value for key, value in item("Q?", "a", "b").items() if not key.startswith("rej")})
     with pytest.raises(InputError, match="item 1: lacks `rejected_conversations`; columns present: conversations, id"):
-        list(pds.answers(source(kind="pds", path=path)))
+        make(kind="pds", path=path)
 
 
 def test_files_of_one_name_are_refused_because_rows_are_told_apart_by_it(tmp_path: Path) -> None:

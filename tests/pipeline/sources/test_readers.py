@@ -181,10 +181,10 @@ def test_llava_gives_the_first_question(name: str, tmp_path: Path, make: Any) ->
         ({}, "item"),
     ],
 )
-def test_malformed_llava_items_are_named(items: Any, says: str, tmp_path: Path) -> None:
+def test_malformed_llava_items_are_named(items: Any, says: str, tmp_path: Path, make: Any) -> None:
     path = put(tmp_path / "x.json", items or {"a": 1})
     with pytest.raises(InputError, match=says):
-        list(sources.entries(source(kind="llava", path=path)))
+        make(kind="llava", path=path)
 
 
 # ---------------------------------------------------------------------------------------------------------- WebDataset

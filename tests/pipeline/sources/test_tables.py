@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_a_missing_column_is_named_with_its_likely_twin(kind: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('{"images": [], "prompt": "x"}\n{"images": [', "line 2.*JSON"),
+        ('{"images": [', "line 1.*JSON"),
         ("[1]", "line 1.*not an object"),
         ('{"prompt": "x"}', "line 1: lacks `images`"),
         ('{"images": [3], "prompt": "x"}', "an image is '3'"),
@@ -106,10 +107,24 @@ def test_a_missing_column_is_named_with_its_likely_twin(kind: str, tmp_path: Pat
         ('{"images": [], "prompt": "x", "facts": {"objects": [{"count": "many"}]}}', "rows.jsonl:1: facts"),
     ],
 )
-def test_a_malformed_line_is_named(text: str, says: str, tmp_path: Path, make: Any) -> None:
+def test_a_malformed_line_is_a_failed_row_that_names_it(text: str, says: str, tmp_path: Path, make: Any) -> None:
     (tmp_path / "rows.jsonl").write_text(text)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=says):  # there is no other row: the recipe may be wrong
         make(kind="jsonl", path=tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text(f'{text}\n{text}\n{{"images": [], "prompt": "x"}}')
+    *bad, good = make(kind="jsonl", path=tmp_path / "rows.jsonl")
+    assert [row["error_type"] for row in bad] == ["malformed_row"] * 2 and good["status"] == "ok"
+    assert re.search(says, bad[0]["error"]) and "2" in bad[1]["error"]
+
+
+def test_a_thousand_malformed_rows_before_any_other_end_the_run(tmp_path: Path, make: Any) -> None:
+    bad, good = '{"promt": "x", "images": []}\n', '{"images": [], "prompt": "x"}\n'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(bad * 999 + good)
+    assert [row["status"] for row in make(kind="jsonl", path=path)].count("failed") == 999
+    path.write_text(bad * 1000 + good)
+    with pytest.raises(InputError, match=r"(?s)line 1: lacks `prompt`.*did you mean 'promt'.*1000 row"):
+        make(kind="jsonl", path=path)
 
 
 @pytest.mark.parametrize(("text", "says"), [("image,prompt\na.png\n", "line 2"), ('image,prompt\na.png,"x', "line")])
@@ -175,8 +190,8 @@ def test_limit_ends_reading(tmp_path: Path) -> None:
     path = write("jsonl", tmp_path, ROWS)
     path.write_text(path.read_text() + "not JSON")
     assert len(list(sources.entries(source(kind="jsonl", path=path, limit=3)))) == 3
-    with pytest.raises(InputError, match="line 4"):
-        list(sources.entries(source(kind="jsonl", path=path)))
+    *_, last = sources.entries(source(kind="jsonl", path=path))
+    assert last.error and "line 4" in last.error[1]
 
 
 @pytest.mark.parametrize("path", ["s3://key:secret@bucket/a.jsonl", "https://host/a.jsonl?signature=secret"])
