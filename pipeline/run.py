@@ -79,7 +79,7 @@ def main(
         elif show_plan or explain:
             _tell(plan, explain)
         else:
-            _run(plan, resume.value, stages, command)
+            _start(plan, resume.value, stages, command)
     except PipelineError as error:
         if debug:
             raise
@@ -124,7 +124,19 @@ def _tell(plan: Plan, explain: bool) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
 
 
-def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
+def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
+    from pipeline import mask
+    from pipeline.lock import locked
+    from pipeline.plan import chosen
+    from pipeline.store import Run
+
+    wanted = chosen(stages)
+    plan.preflight()
+    with locked(Run(plan.recipe.run_dir).path, mask.text(" ".join(command))):
+        _run(plan, resume, wanted, command)
+
+
+def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) -> None:
     from pipeline import plan as steps
     from pipeline import report
     from pipeline.collect import collect
@@ -135,8 +147,6 @@ def _run(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> Non
     from pipeline.store import Run
     from training import job
 
-    wanted = steps.chosen(stages)
-    plan.preflight()
     recipe, run = plan.recipe, Run(plan.recipe.run_dir)
     # Interrupted here, an old summary would describe data that no longer exists.
     before = read_text(run.path / "summary.json")

@@ -14,6 +14,7 @@ from stage_kit import recipe
 from typer.testing import CliRunner, Result
 
 from pipeline import run as module
+from pipeline.lock import locked
 from pipeline.store import Run
 from training import job
 
@@ -111,3 +112,13 @@ def test_the_card_gives_a_command_that_says_nothing_of_where_it_ran(tmp_path: Pa
     card = (tmp_path / "elsewhere" / "run" / "dataset" / "README.md").read_text()
     assert "sample.n=3" in card and "elsewhere" not in card
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_run_that_somebody_works_on_can_be_looked_at_and_not_run(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    with locked(tmp_path / "run", "python -m pipeline.run theirs"):
+        refused = invoke(path)
+        assert refused.exit_code == 2 and "python -m pipeline.run theirs" in refused.output
+        assert f"process {os.getpid()}" in refused.output and "Traceback" not in refused.output
+        assert invoke(path, "--plan").exit_code == 0 and invoke(path, "--explain").exit_code == 0
+        assert [one.name for one in (tmp_path / "run").iterdir()] == [".lock"]
