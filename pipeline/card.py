@@ -17,7 +17,6 @@ import numpy as np
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from pipeline import mask
 from pipeline.collect import collect
 from pipeline.config.load import flatten
 from pipeline.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, makes_data, steps
@@ -25,6 +24,7 @@ from pipeline.joined import Example
 from pipeline.store import Record, Run
 from pipeline.style import Style
 from pipeline.tally import Tally
+from reward import mask
 
 TEMPLATE = Path(__file__).parents[1] / "data_cards" / "template.md"
 

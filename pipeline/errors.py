@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from reward.errors import UserError
 
-class PipelineError(Exception):
-    """Root of the tree. The command line prints message and remedy, no traceback, and exits with ``exit_code``.
 
-    Raised inside a worker it ends the run at once: it says that trying again gives the same answer.
-    """
-
-    exit_code = 2
+class PipelineError(UserError):
+    """Root of the tree. Raised inside a worker it ends the run at once: it says that trying again gives the same
+    answer."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         # Both go to Exception's args, so the error survives pickling on its way back from a worker process.

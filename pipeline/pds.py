@@ -17,6 +17,8 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from reward.command import command
+
 FOLDER = "images"
 _COLUMNS = ("id", "images", "prompt", "chosen", "rejected")
 _FROM = {"user": "human", "assistant": "gpt", "system": "system"}
@@ -162,15 +164,11 @@ def main(
     out: Annotated[Path, typer.Argument(help="The JSON file to write; images go to the folder images/ beside it.")],
 ) -> None:
     """Write a published dataset in the format of PDS-DPO."""
-    from pipeline.errors import PipelineError
-
-    try:
-        done = export(dataset, out)
-    except PipelineError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+    done = export(dataset, out)
     typer.echo(f"{done.pairs} pairs in {out}, {done.images} images in {out.parent / FOLDER}")
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -20,7 +20,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import consistency, mask
+from pipeline import consistency
 from pipeline.card import model_rows, outcome_rows, plain, style_masked, style_rows
 from pipeline.collect import collect
 from pipeline.files import write_text
@@ -28,6 +28,7 @@ from pipeline.findings import STEPS, Findings, steps
 from pipeline.gallery import data_uri, gallery
 from pipeline.joined import Example, pictures
 from pipeline.store import Record, Run
+from reward import mask
 from reward.objects import judge
 from reward.vocabulary import Vocabulary
 

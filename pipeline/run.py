@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reward.command import command
+
 if TYPE_CHECKING:
     from pipeline.plan import Plan
     from pipeline.store import Run
 
 # Every other import stands in the function that needs it: --help answers without Arrow, Ray or torch.
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
 #: Shown at the end, where the evaluation has them.
 HEADLINE = ("chair_s", "chair_i", "cover", "shr", "mean_length", "pope_accuracy", "pope_f1", "pope_yes_ratio")
 
@@ -32,7 +32,6 @@ class ResumeMode(StrEnum):
     always = "always"
 
 
-@app.command()
 def main(
     arguments: Annotated[
         list[str] | None,
@@ -61,33 +60,21 @@ def main(
     preview: Annotated[
         int, typer.Option(min=0, metavar="N", help="Print the pairs of N prompts; the run is not touched.")
     ] = 0,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Make a preference dataset from images and prompts, train on it, and measure what it did.
 
     A killed run continues where it stopped when the same command is given again. The result is in OUTPUT_DIR/NAME:
     dataset/, train/model, report.html and summary.json.
     """
-    from pipeline.errors import PipelineError
+    plan, said = _read(list(arguments or []))
+    if preview:
+        from pipeline.preview import show
 
-    try:
-        plan, command = _read(list(arguments or []))
-        if preview:
-            from pipeline.preview import show
-
-            show(plan, preview)
-        elif show_plan or explain:
-            _tell(plan, explain)
-        else:
-            _start(plan, resume.value, stages, command)
-    except PipelineError as error:
-        if debug:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues", err=True)
-        raise typer.Exit(130) from None
+        show(plan, preview)
+    elif show_plan or explain:
+        _tell(plan, explain)
+    else:
+        _start(plan, resume.value, stages, said)
 
 
 def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
@@ -210,6 +197,8 @@ def _show(path: Path, evaluation: dict[str, Any]) -> None:
     if path.is_file():
         console.print(f"report: {path}", soft_wrap=True, highlight=False)
 
+
+app = command(main)
 
 if __name__ == "__main__":
     app()

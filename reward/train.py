@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from reward.bradley_terry import Comparison, comparisons, loss
+from reward.command import command
 from reward.pairs import Pair, read_pairs
 
 if TYPE_CHECKING:
@@ -242,26 +243,23 @@ def main(
     seed: int = 0,
 ) -> None:
     """Train a Bradley-Terry reward model that looks at the image."""
-    try:
-        options = Options(
-            tuning="full" if full else "lora",
-            epochs=epochs,
-            lr=lr,
-            batch_size=batch_size,
-            micro_batch_size=micro_batch_size,
-            rank=rank,
-            center=center,
-            mix_images=mix_images,
-            held_out=held_out,
-            blind=blind,
-            seed=seed,
-        )
-        result = train(read_pairs(dataset, split, margin), model, out, options)
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(json.dumps(result))
+    options = Options(
+        tuning="full" if full else "lora",
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        rank=rank,
+        center=center,
+        mix_images=mix_images,
+        held_out=held_out,
+        blind=blind,
+        seed=seed,
+    )
+    typer.echo(json.dumps(train(read_pairs(dataset, split, margin), model, out, options)))
 
+
+app = command(main, named=(ValueError,))
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

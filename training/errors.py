@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from reward.errors import UserError
 
-class TrainingError(Exception):
-    """Root of the tree; ``training.run`` prints its message and exits with status 2."""
+
+class TrainingError(UserError):
+    """Root of the tree."""
 
 
 class ConfigError(TrainingError):

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reward.command import command
+
 if TYPE_CHECKING:
     from training.evaluation.session.measure import Judge
 
 # Every other import stands in the function that needs it: --help answers without Arrow, Ray or torch.
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
 #: Tokens of an answer, and of a judge's.
 LONGEST, LONGEST_IN_SCENES, LONGEST_JUDGEMENT = 512, 128, 1024
 _COMPARE, _JUDGE, _ENGINE = "Comparison", "Judge", "Engine"
 
 
-@app.command()
 def main(
     model: Annotated[
         str | None, typer.Argument(help="A folder, a name on the hub, or a built-in model such as scenes-vlm.")
@@ -107,71 +106,60 @@ def main(
             rich_help_panel=_COMPARE, metavar="A B", help="Two outputs of this command; asks no model. B - A is shown."
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Ask a vision-language model the questions of hallucination benchmarks, and score its answers.
 
     In OUTPUT are then results.json, results.md, results.png, and every answer as an Arrow table. --compare tells two
     of them apart, image by image, with p-values.
     """
-    from pipeline.errors import PipelineError
-    from training.errors import ConfigError, TrainingError
+    from training.errors import ConfigError
 
-    try:
-        if compare is not None:
-            from training.evaluation.session.versus import versus
+    if compare is not None:
+        from training.evaluation.session.versus import versus
 
-            typer.echo(versus(*compare, output or compare[1]))
-            return
-        if model is None:
-            raise ConfigError("name a MODEL, or two outputs with --compare A B; see --help")
-        if data is None:
-            raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
-        from pipeline.stages.sample import slug
-        from training.evaluation.config import EvaluateConfig
-        from training.evaluation.session import measure
-        from training.evaluation.session.asking import asked
-        from training.evaluation.suites import benchmarks
-        from training.evaluation.suites import scenes as world
+        typer.echo(versus(*compare, output or compare[1]))
+        return
+    if model is None:
+        raise ConfigError("name a MODEL, or two outputs with --compare A B; see --help")
+    if data is None:
+        raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
+    from pipeline.stages.sample import slug
+    from training.evaluation.config import EvaluateConfig
+    from training.evaluation.session import measure
+    from training.evaluation.session.asking import asked
+    from training.evaluation.suites import benchmarks
+    from training.evaluation.suites import scenes as world
 
-        in_scenes = data == "scenes"
-        if in_scenes and (images is not None or suffix):
-            raise ConfigError("--images and --suffix are for the files of benchmarks; scenes have their own")
-        if suite is None and not in_scenes:
-            raise ConfigError("name suites, such as --suite pope,chair")
-        names = measure.names(suite or ",".join(world.SUITES))
-        longest = max_tokens or (LONGEST_IN_SCENES if in_scenes else LONGEST)
-        spec = asked(
-            model,
-            max_tokens=longest,
-            temperature=temperature,
-            revision=revision,
-            base_url=base_url,
-            engine=engine or (),
+    in_scenes = data == "scenes"
+    if in_scenes and (images is not None or suffix):
+        raise ConfigError("--images and --suffix are for the files of benchmarks; scenes have their own")
+    if suite is None and not in_scenes:
+        raise ConfigError("name suites, such as --suite pope,chair")
+    names = measure.names(suite or ",".join(world.SUITES))
+    longest = max_tokens or (LONGEST_IN_SCENES if in_scenes else LONGEST)
+    spec = asked(
+        model,
+        max_tokens=longest,
+        temperature=temperature,
+        revision=revision,
+        base_url=base_url,
+        engine=engine or (),
+    )
+    judging = _judge(judge, judge_base_url, judge_revision, judge_engine or [], judgements)
+    measure.identity(spec)  # a model that is not there shows before anything is read
+    if in_scenes:
+        known = EvaluateConfig.model_validate({})
+        told = {"scenes": limit or scenes, "seed": known.seed + seed, "describe": prompt or known.describe}
+        loaded = world.load(names, known.model_copy(update=told), parser)
+    else:
+        measure.require_judge(names, judging)
+        options = benchmarks.Options(
+            Path(data), images, limit, seed, parser, prompt, suffix, variant, synonyms, nouns, similarity, phrases
         )
-        judging = _judge(judge, judge_base_url, judge_revision, judge_engine or [], judgements)
-        measure.identity(spec)  # a model that is not there shows before anything is read
-        if in_scenes:
-            known = EvaluateConfig.model_validate({})
-            told = {"scenes": limit or scenes, "seed": known.seed + seed, "describe": prompt or known.describe}
-            loaded = world.load(names, known.model_copy(update=told), parser)
-        else:
-            measure.require_judge(names, judging)
-            options = benchmarks.Options(
-                Path(data), images, limit, seed, parser, prompt, suffix, variant, synonyms, nouns, similarity, phrases
-            )
-            loaded = benchmarks.load(names, options)
-        place = output or Path("runs", "evaluate", slug(spec))
-        typer.echo(measure.evaluate(loaded, spec, place, judging, seed, max_failure_rate))
-        typer.echo(f"\n{place}", err=True)
-    except (PipelineError, TrainingError) as error:
-        if debug:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(getattr(error, "exit_code", 2)) from error
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues", err=True)
-        raise typer.Exit(130) from None
+        loaded = benchmarks.load(names, options)
+    place = output or Path("runs", "evaluate", slug(spec))
+    typer.echo(measure.evaluate(loaded, spec, place, judging, seed, max_failure_rate))
+    typer.echo(f"\n{place}", err=True)
 
 
 def _judge(
@@ -190,6 +178,8 @@ def _judge(
     spec = asked(name, max_tokens=LONGEST_JUDGEMENT, revision=revision, base_url=base_url, engine=engine)
     return measure.Judge(name, measure.identity(spec), spec)
 
+
+app = command(main)
 
 if __name__ == "__main__":
     app()

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+from reward.command import command
 
 
-@app.command()
 def main(
     model: Annotated[str, typer.Argument(help="Folder, built-in name or hub id; safetensors weights.")],
     dataset: Annotated[str, typer.Option(help="Pairs in any schema of training.formats; best not trained on.")],
@@ -34,19 +33,12 @@ def main(
     The same command again reads what is there. docs/evaluation.md says what the numbers mean.
     """
     # Heavy imports stand here: --help answers without torch.
-    from pipeline.errors import PipelineError
-    from training.errors import TrainingError
     from training.probing.measure import probe
     from training.probing.request import Request
 
     named = tuple(filter(None, (name.strip() for name in conditions.split(","))))
-    try:
-        request = Request(model, dataset, output, reference, named, limit, seed, _corruption(corruption), batch_size)
-        found = probe(request)
-    except (TrainingError, PipelineError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(table(found))
+    request = Request(model, dataset, output, reference, named, limit, seed, _corruption(corruption), batch_size)
+    typer.echo(table(probe(request)))
 
 
 def _corruption(text: str) -> Any:
@@ -83,6 +75,8 @@ def table(found: Mapping[str, Any]) -> str:
             lines.append(f"| {prefix}{name} | {'-' if value is None else f'{value:.3f}'} | {low_high} |")
     return "\n".join(lines)
 
+
+app = command(main, named=(ValueError,))
 
 if __name__ == "__main__":
     app()

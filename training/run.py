@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+from reward.command import command
 
 
-@app.command()
 def main(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG", help="YAML file; its keys are those of training.config.TrainConfig.")
@@ -27,18 +26,14 @@ def main(
     """
     # Heavy imports stand here: --help answers without torch.
     from training.config.load import load_config
-    from training.errors import TrainingError
 
-    try:
-        loaded = load_config(config, overrides or [])
-        from training.workers import run
+    loaded = load_config(config, overrides or [])
+    from training.workers import run
 
-        result = run(loaded)
-    except TrainingError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(str(result.model))
+    typer.echo(str(run(loaded).model))
 
+
+app = command(main)
 
 if __name__ == "__main__":
     app()

@@ -31,6 +31,7 @@ from pipeline.rewriting.verify import moved, pairs
 from pipeline.stages.correct import CorrectStage
 from pipeline.stages.detect import stages
 from pipeline.tables import CANDIDATES, OK, PROMPTS
+from reward.command import command
 
 #: Shares of the sentences on which the judge errs.
 ERRORS = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -237,5 +238,7 @@ def _of(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} ({_percent(part / whole if whole else None)})"
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -20,6 +20,7 @@ from pipeline.rewriting.detect import by_facts, hallucinations
 from pipeline.rewriting.lexicon import scenes
 from pipeline.rewriting.oracle import faults
 from pipeline.rewriting.sentences import split
+from reward.command import command
 
 #: (text, facts)
 Described = tuple[str, Mapping[str, Any]]
@@ -108,5 +109,7 @@ def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -17,6 +17,7 @@ import typer
 from pipeline.scenes.curriculum import TRAIN_SEED, Batch, Lesson
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS
 from pipeline.scenes.world import scene
+from reward.command import command
 
 if TYPE_CHECKING:
     import torch
@@ -321,5 +322,7 @@ def main(
     clip.build(folder / "clip", folder / "vlm", work / "clip", seed)
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

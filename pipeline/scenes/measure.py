@@ -18,6 +18,7 @@ from pipeline.scenes.build import MODELS, SKILLS
 from pipeline.scenes.reward import BACKBONE, pair
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import Scene, scene
+from reward.command import command
 
 HELD_OUT = 8_000_001
 
@@ -178,5 +179,7 @@ def main(
     print(json.dumps(numbers, indent=2))
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -30,6 +30,7 @@ from pipeline.scenes.curriculum import TRAIN_SEED
 from pipeline.scenes.grammar import Item
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import CELL, GRID, Scene, Thing, scene
+from reward.command import command
 from reward.pairs import Pair
 
 BACKBONE = "vlm-strong"
@@ -257,5 +258,7 @@ def main(
     print(json.dumps(train(made, str(MODELS / BACKBONE), out, options, base_name=f"scenes-{BACKBONE}")))
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

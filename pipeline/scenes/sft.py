@@ -18,6 +18,7 @@ import typer
 from pipeline.scenes import draw, grammar
 from pipeline.scenes.world import scene
 from pipeline.tables import IMAGE, MESSAGE
+from reward.command import command
 
 #: Stream of the scenes: neither those of the models' own training, nor of recipes or evaluations.
 SEED = 8_000_001
@@ -58,5 +59,7 @@ def main(
     typer.echo(f"{scenes} descriptions in {out}")
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -15,6 +15,7 @@ from reward.agreement.control import rescored
 from reward.agreement.read import read
 from reward.agreement.table import lines, markdown, records
 from reward.agreement.truth import comparisons, known_attributes
+from reward.command import command
 from reward.vocabulary import Vocabulary
 
 
@@ -34,24 +35,20 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers there as well.")] = None,
 ) -> None:
     """Pairwise accuracy of every score against exact facts or labels."""
-    try:
-        prompts = read(dataset, split)[:limit]
-        words = _vocabulary(vocabulary) if vocabulary else None
-        for title, scorer in _scorers(clip or [], reward_model or [], base):
-            prompts = rescored(prompts, scorer, title, control=True)
-        attributes = known_attributes(prompts)
-        compared = [comparisons(prompt, words, attributes) for prompt in prompts]
-        if not any(compared):
-            raise ValueError(
-                f"{dataset}: nothing says which text is better; let the run score with objects or correctness, or "
-                "give a vocabulary"
-            )
-        found = lines(prompts, compared, samples)
-        if not found:
-            raise ValueError(f"{dataset}: holds no score to compare; name a scorer with --clip or --reward-model")
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    prompts = read(dataset, split)[:limit]
+    words = _vocabulary(vocabulary) if vocabulary else None
+    for title, scorer in _scorers(clip or [], reward_model or [], base):
+        prompts = rescored(prompts, scorer, title, control=True)
+    attributes = known_attributes(prompts)
+    compared = [comparisons(prompt, words, attributes) for prompt in prompts]
+    if not any(compared):
+        raise ValueError(
+            f"{dataset}: nothing says which text is better; let the run score with objects or correctness, or "
+            "give a vocabulary"
+        )
+    found = lines(prompts, compared, samples)
+    if not found:
+        raise ValueError(f"{dataset}: holds no score to compare; name a scorer with --clip or --reward-model")
     typer.echo(markdown(found), nl=False)
     if json_file is not None:
         json_file.write_text(json.dumps(records(found), indent=2) + "\n")
@@ -83,5 +80,7 @@ def _vocabulary(name: str) -> Vocabulary:
     return Vocabulary(Path(name).stem, "1", json.loads(Path(name).read_text(encoding="utf-8")))
 
 
+app = command(main, named=(ValueError,))
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

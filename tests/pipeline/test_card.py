@@ -9,13 +9,14 @@ from fake_run import COMMAND, FAILED, RECIPE, make
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import joined, mask
+from pipeline import joined
 from pipeline.card import histogram, model_rows, outcome_rows, render, trusted
 from pipeline.collect import OTHER_SOURCES, collect
 from pipeline.errors import InputError
 from pipeline.findings import PAIRED, UNFINISHED, Spread
 from pipeline.store import Run, make_record
 from pipeline.tally import Tally
+from reward import mask
 
 
 @pytest.fixture(scope="module")

@@ -159,12 +159,8 @@ def test_what_the_format_cannot_say_is_an_error_that_leaves_no_file(
 
 
 def test_the_command_says_what_it_wrote_and_what_it_cannot_read(tmp_path: Path) -> None:
-    import typer
-
-    app = typer.Typer()
-    app.command()(pds.main)
     out = str(tmp_path / "pairs.json")
-    done = CliRunner().invoke(app, [str(published(tmp_path / "dataset", pair())), out])
+    done = CliRunner().invoke(pds.app, [str(published(tmp_path / "dataset", pair())), out])
     assert done.exit_code == 0 and f"1 pairs in {out}, 1 images in" in done.output
-    wrong = CliRunner().invoke(app, [str(tmp_path / "nothing"), out])
+    wrong = CliRunner().invoke(pds.app, [str(tmp_path / "nothing"), out])
     assert wrong.exit_code == 2 and "cannot open the dataset" in wrong.output

@@ -263,12 +263,8 @@ def test_a_run_directory_is_read_and_its_failed_rows_are_left_out(run):
 
 
 def test_the_command_prints_the_table_and_writes_the_numbers(run, tmp_path):
-    import typer
+    from reward.agreement.__main__ import app
 
-    from reward.agreement.__main__ import main
-
-    app = typer.Typer()
-    app.command()(main)
     vocabulary = tmp_path / "words.json"
     vocabulary.write_text(json.dumps(dict(WORDS.synonyms)))
     numbers = tmp_path / "out.json"

@@ -17,7 +17,7 @@ from reward.bradley_terry import comparisons, loss
 from reward.pairs import Pair, read_pairs
 from reward.reward_model import RewardModelScorer
 from reward.reward_model.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
-from reward.train import Options, order, split, train
+from reward.train import Options, app, order, split, train
 
 PICTURES = [image(1, 1, seed=i) for i in range(6)]
 PROMPT = (("user", "What?"),)
@@ -76,8 +76,6 @@ def test_a_pair_that_cannot_be_learnt_from_is_named(vlm, tmp_path):
 
 
 def test_the_command_trains_and_prints_what_it_measured(vlm, tmp_path):
-    from reward.train import main
-
     saved = datasets.Dataset.from_list(
         [
             {
@@ -90,10 +88,6 @@ def test_the_command_trains_and_prints_what_it_measured(vlm, tmp_path):
         ]
     )
     saved.save_to_disk(str(tmp_path / "pairs"))
-    import typer
-
-    app = typer.Typer()
-    app.command()(main)
     args = [str(tmp_path / "pairs"), "--model", vlm, "--out", str(tmp_path / "out"), "--rank", "2", "--held-out", "0.3"]
     done = CliRunner().invoke(app, args)
     assert done.exit_code == 0, done.output

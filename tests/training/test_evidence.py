@@ -313,7 +313,5 @@ def test_a_recipe_is_told_before_and_after(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_wrong_recipe_is_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    app = command.typer.Typer()
-    app.command()(command.main)
-    found = CliRunner().invoke(app, ["quickstar", "--seeds", "0"])
+    found = CliRunner().invoke(command.app, ["quickstar", "--seeds", "0"])
     assert found.exit_code == 2 and "did you mean 'quickstart'" in found.output and "Traceback" not in found.output

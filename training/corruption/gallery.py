@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.scenes import draw, grammar
 from pipeline.scenes.world import scene
+from reward.command import command
 from training.config.objective import Corruption
 from training.corruption import corrupt, other_index
 
@@ -69,5 +70,7 @@ def main(
     sheet(seed).save(out)
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

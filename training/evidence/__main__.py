@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import PipelineError
-from training.errors import TrainingError
+from reward.command import command
+from training.errors import ConfigError
 from training.evidence import before_after, figure, held_out, share, table
 from training.evidence.columns import Measured
 from training.evidence.experiments import EXPERIMENTS, Experiment
@@ -28,15 +28,14 @@ def main(
     ] = None,
 ) -> None:
     """Run an experiment, or a recipe, with several seeds and print its Markdown table."""
-    numbers = [int(seed) for seed in seeds.split(",")]
     try:
-        if name in EXPERIMENTS:
-            _experiment(EXPERIMENTS[name], numbers, plot)
-        else:
-            _recipe(name, overrides or [], numbers, plot)
-    except (PipelineError, TrainingError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {seeds!r} is no list of whole numbers; give some such as 0,1,2") from error
+    if name in EXPERIMENTS:
+        _experiment(EXPERIMENTS[name], numbers, plot)
+    else:
+        _recipe(name, overrides or [], numbers, plot)
 
 
 def _experiment(one: Experiment, seeds: list[int], plot: Path | None) -> None:
@@ -72,5 +71,7 @@ def _recipe(recipe: str, overrides: list[str], seeds: list[int], plot: Path | No
             figure.curves(logged, plot.with_stem(f"{plot.stem}-curves"))
 
 
+app = command(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from rewriting_kit import described
 from typer.testing import CliRunner
 
@@ -91,9 +90,7 @@ def test_the_table_has_a_line_for_each_error(monkeypatch: pytest.MonkeyPatch, tm
     assert len(made) == 4 and len({line.count("|") for line in made}) == 1
     assert made[2].startswith("| 0.0 % | 0.0 % (") and "100.0 % (100.0 %)" in made[2]
     monkeypatch.setattr(module, "descriptions", lambda *_: iter(TEXTS))
-    app = typer.Typer()
-    app.command()(module.main)
-    result = CliRunner().invoke(app, [str(tmp_path), "--texts", "10", "--unreadable", "0"])
+    result = CliRunner().invoke(module.app, [str(tmp_path), "--texts", "10", "--unreadable", "0"])
     assert result.exit_code == 0, result.output
     assert [line.split(" | ")[0] for line in result.stdout.splitlines()[2:]] == [
         *("| 0.0 %", "| 5.0 %", "| 10.0 %", "| 20.0 %", "| 40.0 %")

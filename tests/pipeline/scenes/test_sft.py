@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet
-import pytest
-import typer
 from typer.testing import CliRunner
 
 from pipeline.rewriting.claims import read
@@ -33,20 +31,13 @@ def test_rows_are_the_same_every_time_fewer_are_among_more_and_another_seed_has_
     assert sft.SEED not in (TRAIN_SEED, EvaluateConfig().seed)
 
 
-@pytest.fixture
-def app() -> typer.Typer:
-    made = typer.Typer()
-    made.command()(sft.main)
-    return made
-
-
-def test_the_command_writes_a_file(app: typer.Typer, tmp_path: Path) -> None:
+def test_the_command_writes_a_file(tmp_path: Path) -> None:
     out = tmp_path / "new" / "good.parquet"
-    result = CliRunner().invoke(app, [str(out), "--scenes", "2"])
+    result = CliRunner().invoke(sft.app, [str(out), "--scenes", "2"])
     assert result.exit_code == 0 and "2 descriptions" in result.stdout
     assert pyarrow.parquet.read_table(out).to_pylist() == list(sft.rows(2))
 
 
-def test_a_file_of_another_kind_is_refused_with_the_name_that_would_do(app: typer.Typer, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, [str(tmp_path / "good.json")])
+def test_a_file_of_another_kind_is_refused_with_the_name_that_would_do(tmp_path: Path) -> None:
+    result = CliRunner().invoke(sft.app, [str(tmp_path / "good.json")])
     assert result.exit_code == 2 and "good.parquet" in result.output and not list(tmp_path.iterdir())
