@@ -112,10 +112,10 @@ def _tell(plan: Plan, explain: bool) -> None:
 
 
 def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
-    from pipeline import mask
     from pipeline.lock import locked
     from pipeline.plan import chosen
     from pipeline.store import Run
+    from reward import mask
 
     wanted = chosen(stages)
     plan.preflight()

@@ -21,11 +21,9 @@ import typer
 from typer.core import TyperCommand
 
 from reward import mask
-from reward.errors import UserError
+from reward.errors import LONGEST, UserError, shortened
 
 _DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-#: Characters of a message; of a longer one the middle is left out.
-LONGEST = 2_000
 _LONGEST_TRACEBACK = 100_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What the operating system says where a library has put it into an error of its own kind.
@@ -56,10 +54,11 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) 
             raise typer.Exit(code) from None
 
     functools.update_wrapper(guarded, main)
-    own = inspect.signature(main)
+    own = inspect.signature(main, eval_str=True)
     option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_DEBUG)
-    guarded.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
-    guarded.__annotations__ = {**main.__annotations__, "debug": _DEBUG}
+    parameters = [*own.parameters.values(), option]
+    guarded.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    guarded.__annotations__ = {one.name: one.annotation for one in parameters}
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(cls=_Command)(guarded)
     return app
@@ -75,20 +74,6 @@ def message(error: BaseException, named: tuple[type[Exception], ...] = ()) -> tu
         return "interrupted; the same command continues", 130
     said, code = _said(error, named)
     return f"error: {_fit(said)}", code
-
-
-def shortened(text: str, most: int = LONGEST) -> str:
-    """
-    >>> shortened("x" * 50 + "end", 40)
-    'xxxxxxxxxx ... (38 characters) ... xxend'
-    """
-    if len(text) <= most:
-        return text
-    # The beginning says what and where, the end what to do.
-    room = most - len(f" ... ({len(text)} characters) ... ")
-    head = room * 2 // 3
-    tail = room - head
-    return f"{text[:head]} ... ({len(text) - head - tail} characters) ... {text[-tail:]}"
 
 
 def _fit(text: str, most: int = LONGEST - 10) -> str:

@@ -92,7 +92,7 @@ def holds(value: Any) -> bool:
         return False
     if _SURELY.search(value):
         return True
-    urls = re.findall(r"""\w+://[^\s'"]+""", value)
+    urls = re.findall(r"""(?<!\w)\w+://[^\s'"]+""", value)
     return any(re.match(r"\w+://[^/\s]*:[^/\s]*@", url) or _SURE.sub(_masked_assignment, url) != url for url in urls)
 
 

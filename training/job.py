@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline import models
-from pipeline.config import Recipe
+from pipeline.config import Recipe, read
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import absolute, is_local, write_text
 from pipeline.plan import Held, Plan
@@ -120,7 +120,10 @@ def _evaluate_config(recipe: Recipe) -> EvaluateConfig:
     try:
         return EvaluateConfig.model_validate(recipe.evaluate)
     except ValidationError as error:
-        lines = [f"  - evaluate.{'.'.join(map(str, e['loc']))}: {e['msg']} ({e['input']!r})" for e in error.errors()]
+        lines = [
+            f"  - evaluate.{'.'.join(map(str, e['loc']))}: {e['msg']} ({read.shown(e['input'], str(e['loc'][-1]))})"
+            for e in error.errors()
+        ]
         raise ConfigError("\n".join(["the recipe is wrong:", *lines])) from error
 
 

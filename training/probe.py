@@ -46,17 +46,20 @@ def _corruption(text: str) -> Any:
     Raises:
         ConfigError: it is none.
     """
-    import yaml
     from pydantic import ValidationError
 
+    from pipeline.config import read
     from training.config import Corruption
     from training.errors import ConfigError
 
     try:
-        value = yaml.safe_load(text)
+        value = read.text(text)
         return Corruption.model_validate(value if isinstance(value, Mapping) else {"kind": value})
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"--corruption {text!r} is none: {error}; see docs/corruption.md") from error
+    except ValidationError as error:
+        what = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"--corruption {read.shown(text)} is none: {what}; see docs/corruption.md") from error
+    except read.BadYaml as error:
+        raise ConfigError(f"--corruption {read.shown(text)} is none: {error}; see docs/corruption.md") from error
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
-from pipeline.config import Recipe
+from pipeline.config import Recipe, read
 from pipeline.config.imagine import Generator, Instruct
 from pipeline.config.sample import Engine, Noise, Sample
 from pipeline.config.sources import Source
@@ -30,10 +29,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     path = _find(str(name_or_path))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read.file(path)
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}", "check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except read.BadYaml as error:
         raise ConfigError(f"{path} is not valid YAML: {error}", "correct the line it names") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no keys", "write one `key: value` per line; see pipeline/recipes/")
@@ -49,7 +48,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 def make_recipe(values: Mapping[str, Any], problems: Sequence[str] = ()) -> Recipe:
     """Check a plain mapping and freeze it; ``problems`` found earlier are reported along."""
-    found = [*problems, *_unknown_keys(Recipe, values)]
+    found = [*problems, *_unknown_keys(Recipe, values), *read.secrets(values)]
     try:
         recipe = Recipe.model_validate(dict(values))
     except ValidationError as error:
@@ -82,7 +81,8 @@ def flatten(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _config_error(problems: Sequence[str]) -> ConfigError:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return ConfigError(f"the recipe has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    lines = read.listed(list(dict.fromkeys(problems)))
+    return ConfigError(f"the recipe has {count}:\n" + "\n".join(f"  - {line}" for line in lines))
 
 
 def _find(name: str) -> Path:
@@ -102,11 +102,12 @@ def _find(name: str) -> Path:
 def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f"override {override!r} is not of the form key=value, for instance sample.n=4")
+        raise ConfigError(f"override {read.shown(override)} is not of the form key=value, for instance sample.n=4")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: the value {text!r} is not valid YAML; quote it") from error
+        value = read.text(text)
+    except read.BadYaml as error:
+        said = read.shown(text, key.strip())
+        raise ConfigError(f"{read.name(key)}: the value {said} is not valid YAML ({error}); quote it") from error
     return _with(values, key.strip().split("."), value, key)
 
 
@@ -120,7 +121,9 @@ def _with(values: dict[str, Any], parts: Sequence[str], value: Any, key: str) ->
         return {**values, "vetoes": {**vetoes, name: {**(vetoes.get(name) or {}), parts[-1]: value}}}
     inner = values.get(parts[0])
     if inner is not None and not isinstance(inner, dict):
-        raise ConfigError(f"{key}: {parts[0]} is {inner!r}, not a group; write {parts[0]}=... instead")
+        at = read.name(parts[0])
+        said = read.shown(inner, parts[0])
+        raise ConfigError(f"{read.name(key)}: {at} is {said}, not a group; write {at}=... instead")
     return {**values, parts[0]: _with(inner or {}, parts[1:], value, key)}
 
 
@@ -144,9 +147,10 @@ def _unknown_keys(model: type[BaseModel], values: Mapping[str, Any], prefix: str
                 for i, entry in enumerate(one for one in value if isinstance(one, Mapping)):
                     yield from _unknown_keys(Sample, entry, f"{prefix}models[{i}].")
             continue
-        close = difflib.get_close_matches(str(key), fields, n=1)
+        named = read.name(key)
+        close = difflib.get_close_matches(named, fields, n=1)
         remedy = f"did you mean {prefix}{close[0]}?" if close else f"known keys: {', '.join(fields)}"
-        yield f"{prefix}{key}: unknown key (value {value!r}); {remedy}"
+        yield f"{prefix}{named}: unknown key (value {read.shown(value, named)}); {remedy}"
 
 
 def _tags(union: Any) -> Iterator[str]:
@@ -166,7 +170,7 @@ def _member(groups: Sequence[type[BaseModel]], values: Mapping[str, Any]) -> typ
 def _explain(item: Any) -> str:
     """One line for one pydantic error: key, what is wrong, value."""
     tags = {tag for union in (Source, Engine, Noise, Generator, Instruct) for tag in _tags(union)}
-    loc = [str(part) for part in item["loc"]]
+    loc = [read.name(part) for part in item["loc"]]
     # pydantic adds the union's tag to the path ("source.scenes.scenes"); nobody writes it in a recipe.
     parts = [part for i, part in enumerate(loc) if not (part in tags and i and loc[i - 1] in _UNIONS)]
     key = ".".join(parts)
@@ -174,8 +178,8 @@ def _explain(item: Any) -> str:
         return f"{key}: missing; add it to the recipe or {key}=... to the command line"
     if item["type"] == "union_tag_invalid":
         kinds = item["ctx"]["expected_tags"].replace("'", "")
-        return f"{key}.kind: unknown (value {item['ctx']['tag']!r}); use one of {kinds}"
+        return f"{key}.kind: unknown (value {read.shown(item['ctx']['tag'])}); use one of {kinds}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":  # a rule between keys names them itself
         return f"{key}: {message}" if key else message
-    return f"{key}: {message[0].lower()}{message[1:]} (value {item['input']!r})"
+    return f"{key}: {message[0].lower()}{message[1:]} (value {read.shown(item['input'], key)})"

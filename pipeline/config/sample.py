@@ -160,8 +160,9 @@ class Sample(Frozen):
     @classmethod
     def _first_names_the_model(cls, values: Any) -> Any:
         """``model`` may be left out where ``models`` names them all, and where none is asked."""
-        if isinstance(values, Mapping) and values.get("models") and "model" not in values:
-            first = values["models"][0]
+        listed = values.get("models") if isinstance(values, Mapping) else None
+        if isinstance(listed, list | tuple) and listed and "model" not in values:
+            first = listed[0]
             return {"model": _named(first).get("model") if isinstance(first, Mapping) else None, **values}
         return _named(values) if isinstance(values, Mapping) else values
 

@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from reward.command import LONGEST, command, message
-from reward.errors import UserError
+from reward.command import command, message
+from reward.errors import LONGEST, UserError
 
 ROOT = Path(__file__).parents[2]
 SECRET = "sk-planted-8f3a91c2d7"
@@ -165,11 +166,13 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 
 def test_the_door_is_typers_own_command_line_otherwise() -> None:
-    def main(number: int = 0) -> None:
+    def main(name: Annotated[str, typer.Argument(help="Whose.")], number: int = 0) -> None:
         """Adds."""
-        typer.echo(number + 1)
+        typer.echo(f"{name} {number + 1}")
 
     app = command(main)
-    assert CliRunner().invoke(app, ["--number", "3"]).stdout == "4\n"
+    assert CliRunner().invoke(app, ["mine", "--number", "3"]).stdout == "mine 4\n"
     helped = CliRunner().invoke(app, ["--help"])
-    assert helped.exit_code == 0 and "Adds." in helped.stdout and "--debug" in helped.stdout
+    assert (
+        helped.exit_code == 0 and "Adds." in helped.stdout and "Whose." in helped.stdout and "--debug" in helped.stdout
+    )

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config import read
 from training.config import TrainConfig
 from training.errors import ConfigError
 
@@ -23,10 +23,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """
     source = Path(path)
     try:
-        values = yaml.safe_load(source.read_text(encoding="utf-8"))
+        values = read.file(source)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {source}: {error.strerror}; check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except read.BadYaml as error:
         raise ConfigError(f"{source} is not valid YAML: {error}") from error
     if values is None:
         values = {}
@@ -39,24 +39,32 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 def make_config(values: Mapping[str, Any]) -> TrainConfig:
     """Check a plain mapping and freeze it; raises ``ConfigError`` listing every problem found."""
-    problems = list(_unknown_keys(TrainConfig, values))
+    problems = [*_unknown_keys(TrainConfig, values), *read.secrets(values)]
     try:
         config = TrainConfig.model_validate(dict(values))
     except ValidationError as error:
         problems += [_explain(item) for item in error.errors() if item["type"] != "extra_forbidden"]
-        raise ConfigError("\n".join(problems)) from error
+        raise _config_error(problems) from error
+    if problems:
+        raise _config_error(problems)
     return config
+
+
+def _config_error(problems: Sequence[str]) -> ConfigError:
+    return ConfigError("\n".join(read.listed(list(dict.fromkeys(problems)))))
 
 
 def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"override {override!r} is not of the form key=value, for instance learning_rate=5e-6")
+        said = read.shown(override)
+        raise ConfigError(f"override {said} is not of the form key=value, for instance learning_rate=5e-6")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: the value {text!r} is not valid YAML: {error}; quote it") from error
+        value = read.text(text)
+    except read.BadYaml as error:
+        said = read.shown(text, key.strip())
+        raise ConfigError(f"{read.name(key)}: the value {said} is not valid YAML ({error}); quote it") from error
     return _with(values, parts, value, key)
 
 
@@ -65,7 +73,9 @@ def _with(values: dict[str, Any], parts: Sequence[str], value: Any, key: str) ->
         return {**values, parts[0]: value}
     inner = values.get(parts[0])
     if inner is not None and not isinstance(inner, dict):
-        raise ConfigError(f"{key}: {parts[0]} is {inner!r}, not a group; write {parts[0]}=... instead")
+        at = read.name(parts[0])
+        said = read.shown(inner, parts[0])
+        raise ConfigError(f"{read.name(key)}: {at} is {said}, not a group; write {at}=... instead")
     return {**values, parts[0]: _with(inner or {}, parts[1:], value, key)}
 
 
@@ -86,17 +96,18 @@ def _unknown_keys(model: type[BaseModel], values: Mapping[str, Any], prefix: str
             if group is not None and isinstance(value, Mapping):
                 yield from _unknown_keys(group, value, f"{prefix}{key}.")
             continue
-        close = difflib.get_close_matches(str(key), fields, n=1)
+        named = read.name(key)
+        close = difflib.get_close_matches(named, fields, n=1)
         remedy = f"did you mean {prefix}{close[0]}?" if close else f"known keys: {', '.join(fields)}"
-        yield f"{prefix}{key}: unknown key (value {value!r}); {remedy}"
+        yield f"{prefix}{named}: unknown key (value {read.shown(value, named)}); {remedy}"
 
 
 def _explain(item: Any) -> str:
     """One line for one pydantic error: key, what is wrong, value."""
-    key = ".".join(str(part) for part in item["loc"])
+    key = ".".join(read.name(part) for part in item["loc"])
     if item["type"] == "missing":
         return f"{key}: missing; add `{key}: ...` to the file or {key}=... to the command line"
     message: str = item["msg"].removeprefix("Value error, ")
     if not key:  # a rule between keys names them itself
         return message
-    return f"{key}: {message[0].lower()}{message[1:]} (value {item['input']!r})"
+    return f"{key}: {message[0].lower()}{message[1:]} (value {read.shown(item['input'], key)})"

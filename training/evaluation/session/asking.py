@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from pipeline.config import read
 from pipeline.config.sample import Sample
 from training.errors import ConfigError
 
@@ -37,12 +37,15 @@ def asked(
         if not equals or not key.strip():
             raise ConfigError(f"--engine {one}: write KEY=VALUE, such as tensor_parallel_size=2")
         try:
-            options[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--engine {one}: the value is not valid YAML; quote it") from error
+            options[key.strip()] = read.text(text)
+        except read.BadYaml as error:
+            raise ConfigError(f"--engine {read.name(key)}: the value is not valid YAML ({error}); quote it") from error
     values = {"model": model, "revision": revision, "n": 1, "temperature": temperature, "max_tokens": max_tokens}
     try:
         return Sample.model_validate({**values, "engine": options})
     except ValidationError as error:
-        lines = [f"  - {'.'.join(map(str, each['loc']))}: {each['msg']} ({each['input']!r})" for each in error.errors()]
+        lines = [
+            f"  - {'.'.join(map(str, each['loc']))}: {each['msg']} ({read.shown(each['input'], str(each['loc'][-1]))})"
+            for each in error.errors()
+        ]
         raise ConfigError("\n".join([f"{model} cannot be asked so:", *lines])) from error
