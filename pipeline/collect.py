@@ -28,6 +28,7 @@ from pipeline.findings import EXAMPLES, PAIRED, UNFINISHED, Findings, Kind, Leng
 from pipeline.joined import Example, Joined
 from pipeline.rewriting.checked import rates
 from pipeline.stages import texts
+from pipeline.stages.source import without_image
 from pipeline.store import Run
 from pipeline.tally import Distinct, Tally
 from reward.gates import GATES
@@ -54,6 +55,7 @@ def collect(run_dir: Path) -> Findings:
         totals.add(shard)
     findings = Findings(
         prompts=totals.prompts,
+        without_image=totals.without_image,
         candidates=totals.texts.total(),
         pairs=totals.paired.total(),
         outcomes=totals.outcomes,
@@ -100,7 +102,7 @@ class _Totals:
         self._gating = gating
         self.gates: Counter[str] = Counter()
         self.unbalanced = 0
-        self.prompts = 0
+        self.prompts = self.without_image = 0
         self.outcomes: Counter[str] = Counter()
         self.failures: Counter[tuple[str, str]] = Counter()
         self.messages: dict[tuple[str, str], str] = {}
@@ -117,6 +119,7 @@ class _Totals:
 
     def add(self, of: Joined) -> None:
         self.prompts += len(of.ids)
+        self.without_image += without_image(of.source)
         self._count_outcomes(of)
         self._count_texts(of.texts)
         self._count_gates(of)

@@ -82,7 +82,9 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """``outcomes`` holds exactly one entry per prompt: ``"paired"``, a drop reason, a failure, or ``"not finished"``.
+    """``without_image`` counts the prompts of text only, but for failed ones.
+
+    ``outcomes`` holds exactly one entry per prompt: ``"paired"``, a drop reason, a failure, or ``"not finished"``.
 
     ``failures`` is keyed by (stage, error type) and holds (count, one message). ``texts`` counts candidates, ``paired``
     the (chosen, rejected) texts of pairs. ``seeds`` is the number of different ones, an estimate without
@@ -94,6 +96,7 @@ class Findings:
     """
 
     prompts: int
+    without_image: int
     candidates: int
     pairs: int
     outcomes: Counter[str]

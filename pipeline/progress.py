@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 
+#: What a source counts besides its rows: prompts of text only. That is what rows are and not how much work they were.
+WITHOUT_IMAGE = "without_image"
+
+
 class Progress:
     """Reports to ``stream``. ``every`` is the least number of seconds between two plain lines."""
 
@@ -74,7 +78,9 @@ class Bar:
     def detail(self) -> str:
         rate = (self.done - self._before) / self.seconds
         counts = {**self._extras, **({"tokens": self._stats["tokens"]} if self._stats.get("tokens") else {})}
+        without = counts.pop(WITHOUT_IMAGE, 0)
         parts = [f"{rate:,.1f} rows/s", *(f"{v / self.seconds:,.0f} {k}/s" for k, v in counts.items())]
+        parts += [f"{without:,} without an image"] if without else []
         parts += [f"{self._stats[key]} {key}" for key in ("running", "waiting") if self._stats.get(key)]
         return ", ".join(parts + ([f"{self.failed} failed"] if self.failed else []))
 

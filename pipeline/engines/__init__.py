@@ -6,9 +6,11 @@ An engine is opened once per worker process and asked many times. The protocol k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from pipeline.tags import TAG
 
 #: Errors that may be gone next time: a later session asks again for the rows that failed with one of them.
 TRANSIENT = frozenset({"timeout", "rate_limited", "server_error", "connection", "worker_died"})
@@ -77,6 +79,22 @@ class Engine(Protocol):
     """Responses come in any order; every request is answered exactly once, a bad one with an error."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]: ...
+
+
+def unservable(request: Request, tokens: Collection[str] = ()) -> Response | None:
+    """The answer to a request that no engine can serve: one without a text of the user, or with a text that would be
+    read as one more image: ``<image>`` beside images, or one of the model's own ``tokens`` for them.
+
+    >>> unservable(Request("a", (b"...",), (("user", "<image> What is it?"),), 0)).error_type
+    'image_tags'
+    """
+    if not any(role == "user" and text.strip() for role, text in request.messages):
+        return Response(request.id, error_type="empty_prompt", error="no message of the user has any text")
+    for token in (*tokens, *((TAG,) if request.images else ())):
+        if any(token in text for text in (*(text for _, text in request.messages), request.prefix)):
+            error = f"{token} in a text would be read as one more image; take it out"
+            return Response(request.id, error_type="image_tags", error=error)
+    return None
 
 
 def trimmed(text: str, request: Request) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import images
-from pipeline.engines import MOST_LOGPROBS, Completion, Request, Response, Sampling, likeliest, trimmed
+from pipeline.engines import MOST_LOGPROBS, Completion, Request, Response, Sampling, likeliest, trimmed, unservable
 
 #: Servers read a seed as a signed 64-bit integer and some refuse a negative one. A seed of ``pipeline.seeds`` has 62
 #: bits, so nothing is lost; of a larger one the low 63 bits count.
@@ -103,8 +103,8 @@ class Dialect:
 
 def messages(request: Request, max_pixels: int | None = None) -> list[dict[str, Any]] | Response:
     """The conversation of a request with its images as data URLs, or the answer to one that no server could serve."""
-    if not any(role == "user" and text.strip() for role, text in request.messages):
-        return Response(request.id, error_type="empty_prompt", error="no message of the user has any text")
+    if (refused := unservable(request)) is not None:
+        return refused
     parts: list[dict[str, Any]] = []
     for index, data in enumerate(request.images):
         try:

@@ -97,7 +97,7 @@ class OpenAIEngine:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
         """Responses as they finish. A request may fail with timeout, rate_limited, server_error or connection, all in
-        ``pipeline.engines.TRANSIENT``, or for good with unreadable_image, image_too_large, empty_prompt,
+        ``pipeline.engines.TRANSIENT``, or for good with unreadable_image, image_too_large, empty_prompt, image_tags,
         prompt_too_long, bad_request, content_filter or too_few_answers.
 
         Raises:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline import images, models
-from pipeline.engines import Completion, Request, Response, Sampling, likeliest, trimmed
+from pipeline.engines import Completion, Request, Response, Sampling, likeliest, trimmed, unservable
 from pipeline.errors import EngineError
 
 #: Set before vLLM is imported, where the user has not.
@@ -188,11 +188,13 @@ class VllmEngine:
         self._tokenizer = tokenizer = getattr(self._processor, "tokenizer", self._processor)
         # vLLM adds it to every prompt; a template that writes it as well would double it (Gemma 3, Idefics3).
         self._doubled = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("").input_ids else None
+        tokens = (getattr(self._processor, f"{kind}_token", None) for kind in ("image", "video", "audio"))
+        self._media = tuple(token for token in tokens if isinstance(token, str) and token)
         self._tokens = 0
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
-        """Responses as they finish. Bad requests are answered with unreadable_image, empty_prompt, prompt_too_long or
-        bad_request."""
+        """Responses as they finish. Bad requests are answered with unreadable_image, empty_prompt, image_tags,
+        prompt_too_long or bad_request."""
         late = self._spec.late_decode and not sampling.stop  # to find a stop string, vLLM must see the text
         how = How(sampling, self._tokenizer if late else None)
         for response in self._runner.run(requests, self._prompt, how):
@@ -209,8 +211,8 @@ class VllmEngine:
         self._runner.close()
 
     def _prompt(self, request: Request) -> Prompt | Response:
-        if not any(role == "user" and text.strip() for role, text in request.messages):
-            return Response(request.id, error_type="empty_prompt", error="no message of the user has any text")
+        if (refused := unservable(request, self._media)) is not None:
+            return refused
         pictures = []
         for index, data in enumerate(request.images):
             try:

@@ -16,6 +16,7 @@ from pipeline.sources import Entry
 from pipeline.sources.spool import Blobs
 from pipeline.sources.verdicts import Verdict, Verdicts, key
 from pipeline.tables import FACTS, MESSAGE, OK, failed
+from pipeline.tags import Misplaced, in_front
 
 #: An image on its way through the source: ``digest`` is the front half of the file's, ``hash`` is null unless somebody
 #: wants it, and ``offset`` and ``size`` say where embedded bytes lie among the blobs (-1 for a file).
@@ -88,14 +89,7 @@ def _row(
     if entry.error is not None:
         return _failed(entry.source, entry.error)
     verdicts = [found[one] for one in keys]
-    prompt, status = _text(entry.prompt), OK
-    if not any(message["role"] == "user" and message["content"].strip() for message in prompt):
-        status = failed("empty_prompt", "no message of the user has any text")
-    else:
-        for index, verdict in enumerate(verdicts):
-            if verdict.error_type is not None:
-                status = failed(verdict.error_type, f"image {index}: {verdict.error} ({entry.source})")
-                break
+    prompt, status = _asked(entry, verdicts)
     pictures = []
     for image, one, verdict in zip(entry.images, keys, verdicts, strict=True):
         offset, size = kept.get(one, (-1, -1))
@@ -112,6 +106,21 @@ def _row(
         "source": entry.source,
         **status,
     }
+
+
+def _asked(entry: Entry, verdicts: Sequence[Verdict]) -> tuple[Sequence[Mapping[str, str]], dict[str, Any]]:
+    """The prompt without the tags of its images, and whether the row can be used."""
+    prompt = _text(entry.prompt)
+    try:
+        prompt = in_front(prompt, len(entry.images))
+    except Misplaced as error:
+        return prompt, failed(error.kind, f"{public(entry.source)}: {error.reason}")
+    if not any(message["role"] == "user" and message["content"].strip() for message in prompt):
+        return prompt, failed("empty_prompt", f"{public(entry.source)}: no message of the user has any text")
+    for index, verdict in enumerate(verdicts):
+        if verdict.error_type is not None:
+            return prompt, failed(verdict.error_type, f"image {index}: {verdict.error} ({public(entry.source)})")
+    return prompt, OK
 
 
 def _text(prompt: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:

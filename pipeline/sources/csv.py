@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline import references
 from pipeline.config.source import TableSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record, seen
@@ -63,7 +64,7 @@ def _entries(
 
 def _value(cells: Mapping[str, str], place: record.Place) -> dict[str, Any]:
     value: dict[str, Any] = {name: text for name, text in cells.items() if text or name == "prompt"}
-    for name in ("images", "image"):
+    for name in references.IMAGES:
         if name in cells:
             value[name] = _images(cells[name], place)
     if value.get("prompt", "").lstrip().startswith('[{"'):
@@ -82,7 +83,7 @@ def _images(cell: str, place: record.Place) -> Any:
 def _columns(path: str) -> Iterator[list[str]]:
     for number, cells in _rows(path):
         place = record.Place(path, "line", number)
-        for name in ("images", "image"):
+        for name in references.IMAGES:
             if not isinstance(cells, str) and name in cells:
                 with contextlib.suppress(record.BadRow):  # the row will fail, and say why
                     yield [item for item in _images(cells[name], place) if isinstance(item, str)]

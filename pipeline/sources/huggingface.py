@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.config.source import HuggingFaceSource
+from pipeline import references
+from pipeline.config.source import Columns, HuggingFaceSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record
 from pipeline.sources.roots import Root
@@ -75,7 +76,8 @@ def _encoded(dataset: Any) -> Iterator[dict[str, Any]]:
 
 def _value(row: dict[str, Any], spec: HuggingFaceSource, place: record.Place) -> dict[str, Any]:
     columns = spec.columns
-    if columns.images not in row:
+    named = columns.images != Columns().images  # otherwise it may have any of the usual names
+    if columns.images not in row and (named or not row.keys() & set(references.IMAGES)):
         raise record.missing(columns.images, row, place, "or set source.columns.images")
     if columns.prompt is not None and columns.prompt not in row and not spec.prompts:
         raise record.missing(columns.prompt, row, place, "set source.columns.prompt or source.prompts")
@@ -83,4 +85,8 @@ def _value(row: dict[str, Any], spec: HuggingFaceSource, place: record.Place) ->
     value = {name: row.get(column) for name, column in names.items() if column is not None}
     if isinstance(facts := value.get("facts"), str):
         value["facts"] = record.parse(facts, place, "the facts are ")
-    return {**value, "images": row[columns.images]}
+    others = {name: item for name, item in row.items() if name not in ("prompt", "facts", "answer")}
+    if named:  # whatever else the dataset has images in
+        others = {name: item for name, item in others.items() if name not in references.IMAGES}
+        others["images"] = row[columns.images]
+    return {**others, **value}

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipeline import references
 from pipeline.config.source import TableSource
 from pipeline.sources import Entry, files, record, seen
 from pipeline.sources.roots import Root, root_of
@@ -50,12 +51,14 @@ def _columns(path: str) -> Iterator[list[str]]:
     import pyarrow as pa
     from pyarrow import json
 
-    wanted = pa.schema([("images", pa.list_(pa.string())), ("image", pa.string())])
+    text = pa.string()
+    wanted = pa.schema([(name, pa.list_(text) if name.endswith("s") else text) for name in references.IMAGES])
     options = json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore")
     with files.reading(path) as file:
         try:
             for batch in json.open_json(file, json.ReadOptions(use_threads=False, block_size=1 << 22), options):
-                yield batch["images"].flatten().unique().to_pylist()
-                yield batch["image"].unique().to_pylist()
+                for name in references.IMAGES:
+                    column = batch[name]
+                    yield (column.flatten() if name.endswith("s") else column).unique().to_pylist()
         except (pa.ArrowInvalid, KeyError):
             yield from seen.paths(entry.images for entry in read(TableSource(kind="jsonl", path=path, prompts=("-",))))

@@ -5,9 +5,10 @@ Of every conversation the first question is taken: what follows answers to texts
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline import tags
 from pipeline.config.source import LlavaSource
 from pipeline.images import public
 from pipeline.sources import Entry, files, jsonl, record
@@ -33,12 +34,14 @@ def _entries(item: Any, place: record.Place, source: str, root: Root, use_answer
         raise record.BadRow(
             f"{place}: `conversations` is not a list of {{from, value}}", "correct it, or remove the item"
         ) from error
-    value = {
-        "images": item.get("images", item.get("image")),  # one without an image is a question of text only
-        "prompt": prompt,
-        "answer": answer if use_answers else None,
-    }
+    value = {**pictured(item), "prompt": prompt, "answer": answer if use_answers else None}
     return record.entries(value, place, source, root)
+
+
+def pictured(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What an item says besides its conversations. One that names no image is a question of text only."""
+    rest = {key: value for key, value in item.items() if key not in ("facts", "answer")}
+    return {"images": None, **rest}
 
 
 def stamp(spec: LlavaSource) -> list[str]:
@@ -79,7 +82,7 @@ def _first(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str | Non
         if role == "system":
             prompt.append({"role": "system", "content": text})
         elif role in ("human", "user") and not any(m["role"] == "user" for m in prompt):
-            prompt.append({"role": "user", "content": text.replace("<image>", "").strip()})
+            prompt.append({"role": "user", "content": tags.tight(text)})
         elif role in ("gpt", "assistant") and any(m["role"] == "user" for m in prompt):
             return prompt, text.strip()
         elif role in ("human", "user"):

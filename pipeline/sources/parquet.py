@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline import references
 from pipeline.config.source import TableSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record, seen
@@ -35,21 +36,26 @@ def stamp(spec: TableSource) -> list[str]:
 def _rows(path: str, spec: TableSource) -> Iterator[dict[str, Any]]:
     with _open(path) as parquet:
         present = parquet.schema_arrow.names
-        if not {"images", "image"} & set(present):
+        if not set(references.IMAGES) & set(present):
             raise record.missing("images", present, path)
         if "prompt" not in present and not spec.prompts:
             raise record.missing("prompt", present, path, "or set source.prompts")
-        columns = [name for name in record.COLUMNS if name in present]
+        columns = [field.name for field in parquet.schema_arrow if field.name in record.COLUMNS or _may_name(field)]
         # Row groups with images in them are large: few rows at a time.
         for batch in parquet.iter_batches(batch_size=256, columns=columns):
             yield from batch.to_pylist()
+
+
+def _may_name(field: Any) -> bool:
+    """Whether a column that nobody reads may hold images all the same, which a row without any would be refused for."""
+    return any(part in field.name.lower() for part in ("image", "img", "pic", "photo", "file", "path"))
 
 
 def _columns(path: str) -> Iterator[list[str]]:
     import pyarrow as pa
 
     with _open(path) as parquet:
-        names = [name for name in ("images", "image") if name in parquet.schema_arrow.names]
+        names = [name for name in references.IMAGES if name in parquet.schema_arrow.names]
         kinds = [parquet.schema_arrow.field(name).type for name in names]
         # Images in the file are stamped with it.
         plain = [name for name, kind in zip(names, kinds, strict=True) if _leaf(kind) == pa.string()]

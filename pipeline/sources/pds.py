@@ -10,28 +10,23 @@ Answers are taken as they are, the empty ones too: what is wrong with them is fo
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline import tags
 from pipeline.config.source import PdsSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, llava, record
 from pipeline.sources.roots import Root, root_of
 
-#: Where an image stands in a text, in this format.
-TAG = "<image>"
 SIDES = ("conversations", "rejected_conversations")
 ROLES = {"human": "user", "gpt": "assistant", **{role: role for role in ("user", "assistant", "system")}}
-# Tags are joined to the text by one space or line break; more of them belongs to the text.
-_LEADING = re.compile(rf"(?:{TAG}[ \n]?)+")
-_TRAILING = re.compile(rf"(?:[ \n]?{TAG})+$")
 
 
 class Item(NamedTuple):
-    """One item of a file. ``source`` is what the prompts table calls it by."""
+    """One item of a file. ``said`` is what it says of its images, ``source`` what the prompts table calls it by."""
 
-    images: Any
+    said: Mapping[str, Any]
     prompt: list[dict[str, str]]
     chosen: str
     rejected: str
@@ -48,7 +43,7 @@ def read(spec: PdsSource) -> Iterator[Entry]:
 
 def _entries(found: Any, place: record.Place, name: str, root: Root, prompts: Sequence[str]) -> Iterator[Entry]:
     item = _item(found, place, name)
-    return record.entries({"images": item.images, "prompt": item.prompt}, place, item.source, root, prompts)
+    return record.entries({**item.said, "prompt": item.prompt}, place, item.source, root, prompts)
 
 
 def answers(spec: PdsSource) -> Iterator[tuple[str, str, str]]:
@@ -68,17 +63,6 @@ def answers(spec: PdsSource) -> Iterator[tuple[str, str, str]]:
 
 def stamp(spec: PdsSource) -> list[str]:
     return [files.stamp(path) for path in _paths(spec)]
-
-
-def untagged(text: str) -> str:
-    """A text without its tags.
-
-    >>> untagged("<image>\\nWhat is it?"), untagged("<image> What is it?"), untagged("What is it?\\n<image>")
-    ('What is it?', 'What is it?', 'What is it?')
-    """
-    leading = _LEADING.match(text)
-    rest = text[leading.end() :] if leading else text
-    return _TRAILING.sub("", rest).replace(TAG, "")
 
 
 def _paths(spec: PdsSource) -> list[str]:
@@ -101,13 +85,18 @@ def _item(found: Any, place: record.Place, name: str) -> Item:
     """
     item = llava.an_object(found, place)
     chosen, rejected = (_turns(item, side, place) for side in SIDES)
-    if chosen[:-1] != rejected[:-1]:
+    if _asked(chosen) != _asked(rejected):
         raise record.BadRow(
             f"{place}: the two conversations differ before the last turn",
             "let them begin with the same turns, or remove the item",
         )
-    images = item.get("images", item.get("image"))  # one without an image is a question of text only
-    return Item(images, chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], f"{name}:{place.number}")
+    source = f"{name}:{place.number}"
+    return Item(llava.pictured(item), chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], source)
+
+
+def _asked(turns: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """What comes before the answer, whether the images' tags are written or not."""
+    return [(turn["role"], tags.split(turn["content"])[1]) for turn in turns[:-1]]
 
 
 def _turns(item: Mapping[str, Any], side: str, place: record.Place) -> list[dict[str, str]]:
@@ -120,7 +109,7 @@ def _turns(item: Mapping[str, Any], side: str, place: record.Place) -> list[dict
         raise _malformed(side, place) from error
     if not turns or turns[-1][0] != "assistant" or not all(isinstance(text, str) for _, text in turns):
         raise _malformed(side, place)
-    return [{"role": role, "content": text if role == "assistant" else untagged(text)} for role, text in turns]
+    return [{"role": role, "content": text} for role, text in turns]
 
 
 def _malformed(side: str, place: record.Place) -> record.BadRow:

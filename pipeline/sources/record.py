@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline import references
 from pipeline.errors import InputError
 from pipeline.sources import Entry, said
 from pipeline.sources.roots import Root
 from pipeline.tables import FACTS, OBJECT, REGION
 
-COLUMNS = ("images", "image", "prompt", "facts", "answer")
+#: All that a row is looked at for.
+COLUMNS = (*references.IMAGES, *references.OTHERS, "prompt", "facts", "answer")
 _FACTS = frozenset(field.name for field in FACTS)
 _PARTS = {"objects": frozenset(field.name for field in OBJECT), "regions": frozenset(field.name for field in REGION)}
 
@@ -59,7 +61,8 @@ def attempt(source: str, make: Callable[..., Iterable[Entry]], *row: Any) -> Ite
 def entries(
     value: Mapping[str, Any], place: object, source: str, root: Root | None, prompts: Sequence[str] = ()
 ) -> Iterator[Entry]:
-    """The prompt of ``{"images" or "image", "prompt", "facts", "answer"}``; without one, each of ``prompts``.
+    """The prompt of ``{"images", "prompt", "facts", "answer"}``; without one, each of ``prompts``. Images may have any
+    name of ``pipeline.references.IMAGES``.
 
     Raises:
         BadRow: a column is missing or holds what it should not.
@@ -68,6 +71,8 @@ def entries(
     facts = _facts(value, place)
     prompt = value.get("prompt")
     if prompt is None:
+        if not prompts and "prompt" in value:
+            raise BadRow(f"{place}: `prompt` is null", "give a text or messages, or set source.prompts")
         if not prompts:
             raise missing("prompt", value, place, "or set source.prompts")
         for text in prompts:
@@ -96,10 +101,13 @@ def parse(text: str, place: object, what: str = "") -> Any:
 
 
 def _images(value: Mapping[str, Any], place: object) -> list[dict[str, Any]]:
-    found = value["images"] if "images" in value else value.get("image", _images)
-    if found is _images:
-        raise missing("images", value, place, "empty for a prompt without an image")
+    try:
+        found = references.find(value)
+    except references.Unclear as error:
+        raise BadRow(f"{place}: {error.message}", error.remedy, error.kind) from error
     if found is None:
+        if not any(name in value for name in references.IMAGES):
+            raise missing("images", value, place, "empty for a prompt without an image")
         return []
     items = found if isinstance(found, list) else [found]
     return [_image(item, place) for item in items]

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from pipeline import references
 from pipeline.config.source import WebDatasetSource
 from pipeline.errors import InputError
 from pipeline.images import locator, public
@@ -92,5 +93,12 @@ def _value(sample: dict[str, str], place: str) -> dict[str, Any]:
             raise record.BadRow(f"{place}: its JSON is not an object", "give {prompt, facts, answer}")
     if "txt" in sample and value.get("prompt") is None:
         value["prompt"] = sample["txt"].strip()
+    named = [name for name in references.IMAGES if references.filled(value.pop(name, None))]
     value["images"] = [sample[extension] for extension in sorted(sample) if extension not in ("json", "txt")]
+    if named and not value["images"]:
+        raise record.BadRow(
+            f"{place}: `{named[0]}` of its JSON names images, and the tar has none of this key",
+            "put them beside it, or remove the sample",
+            "missing_image",
+        )
     return value

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import files, memory, sources
 from pipeline.config.imagine import ImagineSource
 from pipeline.config.source import FileSource, ScenesSource
 from pipeline.errors import InputError
 from pipeline.images import MAX_BYTES, MAX_PIXELS
+from pipeline.progress import WITHOUT_IMAGE
 from pipeline.sources import Entry, filter, imagined
 from pipeline.sources.admit import admit
 from pipeline.sources.filter import DROPPED, Filter
@@ -77,7 +79,7 @@ class SourceStage:
         yield from spooled(run, self.name, self.shard_size, self._entries(run), verdicts, sieve, aside)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        return {}
+        return {WITHOUT_IMAGE: count} if (count := without_image(table)) else {}
 
     def _entries(self, run: Run) -> Iterator[Entry]:
         if isinstance(self.spec, ImagineSource):
@@ -114,6 +116,12 @@ class BuiltSource:
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
+
+
+def without_image(prompts: pa.Table) -> int:
+    """How many prompts can be used and have no image. Images that were overlooked show here."""
+    none = pc.equal(pc.list_value_length(prompts["images"]), 0)
+    return pc.sum(pc.and_(none, pc.equal(prompts["status"], "ok"))).as_py() or 0
 
 
 def spooled(

@@ -418,3 +418,13 @@ def test_two_thirds_of_some_examples_are_open_prompts_if_there_are_enough(findin
     ids = [f"p{i}" for i in range(of_open)] + [f"q{i}" for i in range(len(taken) - of_open)]
     assert [one.id for one in taken] == ids
     assert of_open >= min(prompts, -(-2 * number // 3)) and len(taken) - of_open >= min(questions, number // 3)
+
+
+def test_prompts_without_an_image_are_counted_on_the_card(tmp_path, card):
+    assert "| of them without an image | 0 |" in card
+    run_dir = make(tmp_path / "quickstart")
+    change(run_dir, "source", lambda row: {**row, "images": []})
+    found = collect(run_dir)
+    failed = sum(number for (stage, _), (number, _) in found.failures.items() if stage == "source")
+    assert found.without_image == found.prompts - failed > 0
+    assert f"| of them without an image | {found.without_image} |" in render(run_dir, RECIPE, COMMAND)

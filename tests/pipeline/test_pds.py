@@ -17,6 +17,7 @@ from pipeline.config.source import PdsSource
 from pipeline.errors import InputError
 from pipeline.pds import export
 from pipeline.sources import pds as reader
+from pipeline.tags import in_front
 
 JPEG = b"\xff\xd8\xff\xe0 not looked into"
 
@@ -58,7 +59,8 @@ def back(out: Path) -> list[dict[str, Any]]:
     rows = []
     for entry, (_, chosen, rejected) in zip(reader.read(spec), reader.answers(spec), strict=True):
         pictures = [images.load({**image, "path": str(out.parent / image["path"])}) for image in entry.images]
-        rows.append({"images": pictures, "prompt": list(entry.prompt), "chosen": chosen, "rejected": rejected})
+        prompt = list(in_front(entry.prompt, len(pictures)))
+        rows.append({"images": pictures, "prompt": prompt, "chosen": chosen, "rejected": rejected})
     return rows
 
 

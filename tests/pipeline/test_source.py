@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from stage_kit import content_id, layout, png
 from pipeline.config.source import ScenesSource, TableSource
 from pipeline.errors import InputError
 from pipeline.executor import Executor
+from pipeline.progress import Progress
 from pipeline.sources import verdicts
 from pipeline.stages.source import BuiltSource, SourceStage
 from pipeline.store import Run
@@ -102,6 +104,17 @@ def test_a_missing_image_is_a_failed_row_that_names_it(tmp_path: Path) -> None:
     ((_, table),) = stage.shards(Run(tmp_path / "run"))
     (lost,) = table.to_pylist()
     assert lost["error_type"] == "missing_image" and "lost.png" in lost["error"] and "prompts.jsonl:1" in lost["error"]
+
+
+def test_prompts_without_an_image_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    rows = [{"images": images, "prompt": f"{n}"} for n, images in enumerate(([], ["a.png"], None, ["lost.png"]))]
+    run, said = Run(tmp_path / "run"), io.StringIO()
+    with Executor(run, max_failure_rate=1, progress=Progress(said)) as executor:
+        result = executor.write(SourceStage(TableSource(kind="jsonl", path=str(jsonl(tmp_path, *rows))), 0, 2))
+    assert result.extras == {"without_image": 2} and "2 without an image" in said.getvalue()
+    record = run.record("source")
+    assert record is not None and record.extras == {"without_image": 2}
 
 
 def test_an_empty_source_is_an_error(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from source_kit import source
 from stage_kit import png
 
@@ -112,11 +110,3 @@ def test_files_of_one_name_are_refused_because_rows_are_told_apart_by_it(tmp_pat
         put(tmp_path / folder, item("Q?", "a", "b"))
     with pytest.raises(InputError, match="have the same name"):
         list(sources.entries(source(kind="pds", path=tmp_path / "*" / "pairs.json")))
-
-
-@given(
-    st.text(st.sampled_from("ab \n\t?<i"), max_size=12),
-    st.sampled_from(["<image> ", "<image>\n", "<image>\n<image>\n"]),
-)
-def test_taking_the_tags_away_leaves_the_text_as_it_was(text: str, tags: str) -> None:
-    assert pds.untagged(tags + text) == pds.untagged(text) == text

@@ -1,0 +1,124 @@
+"""Which key of a row holds its images: one rule for every source and every dataset that is trained on.
+
+The first known key that has a value is read. Null, an empty text and an empty list are no value. What would be lost
+without a word is refused: two keys that name different images, a video or a sound, and an image under a key that nobody
+reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+#: What datasets call their images, in the order in which they are read.
+IMAGES = (
+    *("images", "image", "image_paths", "image_path", "img_paths", "img_path", "imgs", "img"),
+    *("image_files", "image_file", "pictures", "picture", "photos", "photo"),
+)
+#: What no model here looks at.
+OTHERS = ("videos", "video", "video_paths", "video_path", "audios", "audio", "audio_paths", "audio_path")
+#: Beside images that are embedded under another key, these only say what file they once were.
+_PATHS = frozenset(name for name in IMAGES if "path" in name or "file" in name)
+_RANK = {name: rank for rank, name in enumerate((*OTHERS, *IMAGES))}
+_FILE = re.compile(r"\S+\.(?:png|jpe?g|webp|gif|bmp|tiff?|ppm)(?:[?#]\S*)?", re.IGNORECASE)
+#: Keys with values that may be called as an image is.
+_NAMES = frozenset({"id", "idx", "source", "prompt", "question", "answer", "chosen", "rejected", "facts"})
+
+
+class Unclear(ValueError):
+    """A row whose images cannot be told. ``kind`` is its ``error_type`` in a table of prompts."""
+
+    def __init__(self, kind: str, message: str, remedy: str) -> None:
+        super().__init__(kind, message, remedy)
+        self.kind = kind
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}"
+
+
+def filled(value: Any) -> bool:
+    """Whether a value is one.
+
+    >>> [filled(value) for value in (None, "", [], {"bytes": None, "path": None}, "a.png", [None])]
+    [False, False, False, False, True, True]
+    """
+    if isinstance(value, Mapping):
+        return any(item is not None and item != "" for item in value.values())
+    return value is not None and not (isinstance(value, str | list | tuple) and len(value) == 0)
+
+
+def find(row: Mapping[str, Any]) -> Any:
+    """The value of the first filled key of ``IMAGES``; None if there is none.
+
+    >>> find({"images": None, "image": "a.png"}), find({"image": "a.png", "images": ["a.png"]}), find({"images": []})
+    ('a.png', ['a.png'], None)
+
+    Raises:
+        Unclear: another filled key says something else, there is a video or a sound, or an image under another key.
+    """
+    keys = sorted((name for name in row if name in _RANK and filled(row[name])), key=_RANK.__getitem__)
+    if keys and keys[0] in OTHERS:
+        raise unread(keys[0])
+    if not keys:
+        for name, value in row.items():
+            if name not in _NAMES and looks_like_images(value):
+                raise stray(name, value)
+        return None
+    first, *rest = keys
+    for name in rest:
+        if not agree(row[first], row[name], name):
+            raise two(first, name)
+    return row[first]
+
+
+def agree(first: Any, other: Any, name: str) -> bool:
+    """Whether the value of the key ``name`` names no other images than ``first``."""
+    ours, theirs = _told(first), _told(other)
+    return ours == theirs or (name in _PATHS and any(isinstance(one, bytes) for one in ours))
+
+
+def looks_like_images(value: Any) -> bool:
+    """Whether a value is the name of an image file, an encoded image, or a list of such.
+
+    >>> [looks_like_images(value) for value in ("a/b.JPG", ["1.png"], {"bytes": b"x", "path": None}, "see a.png", 3)]
+    [True, True, True, False, False]
+    """
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(looks_like_images, value))
+    if isinstance(value, Mapping):
+        return isinstance(value.get("bytes"), bytes) or (len(value) < 3 and looks_like_images(value.get("path")))
+    return isinstance(value, bytes) or (isinstance(value, str) and _FILE.fullmatch(value) is not None)
+
+
+def two(first: str, other: str) -> Unclear:
+    return Unclear(
+        "ambiguous_images", f"`{first}` and `{other}` name different images", "keep one of the two, or make them equal"
+    )
+
+
+def unread(name: str) -> Unclear:
+    return Unclear("unread_media", f"`{name}` is filled, and only images are read", "remove it, or the row")
+
+
+def stray(name: str, value: Any) -> Unclear:
+    shown = repr(value)[:80] if isinstance(value, str) else "images"
+    return Unclear(
+        "unread_media",
+        f"`{name}` holds {shown}, and images are not read from there",
+        "rename it to `images`, or remove it for a row of text only",
+    )
+
+
+def _told(value: Any) -> list[Any]:
+    """Bytes, or the path where there are none, of every image."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return [_one(item) for item in items]
+
+
+def _one(item: Any) -> Any:
+    if not isinstance(item, Mapping):
+        return item
+    return item.get("bytes") if item.get("bytes") is not None else item.get("path")
