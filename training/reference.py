@@ -93,12 +93,17 @@ def folder_of(config: TrainConfig, name: str | None = None) -> Path:
 
 def live(policy: Policy, dataset: PairDataset, config: TrainConfig) -> Reference:
     """The reference computed anew for every batch: the model with its adapters off, or a frozen copy of it."""
-    model = policy.model if hasattr(policy.model, "disable_adapter") else _frozen_copy(policy.model)
-    frozen = replace(policy, model=model)
+    adapted = hasattr(policy.model, "disable_adapter")
+    return starting(policy if adapted else replace(policy, model=_frozen_copy(policy.model)), dataset, config)
+
+
+def starting(policy: Policy, dataset: PairDataset, config: TrainConfig) -> Reference:
+    """The reference computed anew for every batch by the model itself, adapters off: in full tuning before any
+    update."""
 
     def look_up(indices: Sequence[int]) -> Logps:
-        with torch.no_grad(), _adapters_off(model):
-            return pair_logps(frozen, dataset, indices, config)
+        with torch.no_grad(), _adapters_off(policy.model):
+            return pair_logps(policy, dataset, indices, config)
 
     return look_up
 

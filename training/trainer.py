@@ -78,6 +78,8 @@ def train(config: TrainConfig) -> TrainResult:
     optimizer = make_optimizer(policy.model, config)
     scheduler = cosine_with_warmup(optimizer, steps, config.warmup_ratio)
     progress = checkpoint.restore(checkpoints, parameters, optimizer, scheduler, config, start)
+    if progress.step == 0:
+        check_step_zero(policy, data.train, ref, config, worker)
     best = progress.best
     names = (*metric_names(config), *((sft.NAME,) if config.sft is not None else ()))
     # The first worker carries what the checkpoint had not logged yet.
@@ -178,8 +180,6 @@ def backward(
     mean_chosen = mean_chosen_tokens(data.train, window)
     for indices, counts in passes(data.train, window, config, worker.rank, worker.world):
         logps, ref_logps = pair_logps(policy, data.train, indices, config), ref(indices)
-        if step == 0:
-            check_step_zero(logps, ref_logps, data.train, indices, config)
         lengths = response_lengths(data.train, indices, config, policy.device)
         measured = measure(logps, ref_logps, lengths, mean_chosen, config)
         torch.autograd.backward(measured.loss.sum() * counts / len(window))
