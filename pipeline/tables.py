@@ -9,9 +9,12 @@ This module imports neither torch, Ray nor vLLM.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+
+from reward.errors import shortened
 
 #: Raised whenever a column changes its name, type or meaning; part of every stage's fingerprint.
 SCHEMA_VERSION = 2
@@ -105,6 +108,9 @@ VERDICT = pa.struct(
 )
 VERDICTS = pa.schema([("id", pa.string()), ("verdicts", pa.list_(VERDICT)), *_STATUS])
 
+#: What Arrow raises at a value that a column cannot hold; its own errors are of these kinds.
+NOT_STORED = (TypeError, ValueError, OverflowError)
+
 OK: dict[str, Any] = {"status": "ok", "error_type": None, "error": None}
 
 
@@ -114,7 +120,34 @@ def failed(error_type: str, error: str) -> dict[str, Any]:
     >>> failed("unreadable_image", "row 3: truncated PNG")["status"]
     'failed'
     """
-    return {"status": "failed", "error_type": error_type, "error": error}
+    return {"status": "failed", "error_type": storable(error_type), "error": shortened(storable(error))}
+
+
+def stored(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows of a stage. One that the schema cannot hold (half of a surrogate pair in a text, a number beyond its column)
+    is a failed row with error type ``unstorable``; the others stay.
+
+    >>> stored([{"id": "a", "chosen": 2**40, **OK}, {"id": "b", "chosen": 1, **OK}], PAIRS)["status"].to_pylist()
+    ['failed', 'ok']
+    """
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except NOT_STORED:
+        return pa.Table.from_pylist([_kept(row, schema) for row in rows], schema=schema)
+
+
+def _kept(row: Mapping[str, Any], schema: pa.Schema) -> Mapping[str, Any]:
+    for column in schema:
+        try:
+            pa.array([row.get(column.name)], column.type)
+        except NOT_STORED as error:
+            return {"id": row["id"], **failed("unstorable", f"column {column.name} cannot hold it ({error})")}
+    return row
+
+
+def storable(text: str) -> str:
+    """The text with halves of surrogate pairs written out: no encoding has them, and file names may."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 #: One image made from a text. ``bytes`` is null where ``error`` says why there is no image; ``facts`` is what was

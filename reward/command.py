@@ -147,10 +147,10 @@ def _printable(text: str) -> str:
 class _Command(TyperCommand):
     """Tells wrong arguments as every other error."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
         code: object = 1
         try:
-            code = super().main(*args, standalone_mode=False, **options)
+            code = super().main(*args, **{**options, "standalone_mode": False})
         except typer.Abort:
             pass
         except Exception as error:

@@ -109,7 +109,8 @@ def secrets(value: Any, key: str = "") -> Iterator[str]:
         for number, part in enumerate(value):
             yield from secrets(part, f"{key}[{number}]")
     elif mask.holds(value):
-        yield f"{key}: holds what looks like a secret, which would be kept with the run; leave it in the environment"
+        what = "holds what looks like a password or access key, which would be kept with the run"
+        yield f"{key}: {what}; leave it in the environment"
 
 
 class _Shown(reprlib.Repr):

@@ -97,6 +97,35 @@ def unservable(request: Request, tokens: Collection[str] = ()) -> Response | Non
     return None
 
 
+def ask(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
+    """The responses of ``engine``. One with an answer that no table can hold (half of a surrogate pair in its text, a
+    count beyond 32 bits), or with more answers or fewer than were asked for, is an error as any other."""
+    for response in engine.generate(requests, sampling):
+        yield _checked(response, sampling.n)
+
+
+def _checked(response: Response, n: int) -> Response:
+    if response.error_type is not None:
+        return response
+    if len(response.completions) != n:
+        reason = f"{len(response.completions)} answers where {n} were asked for"
+        return Response(response.id, error_type="too_few_answers", error=reason)
+    for number, completion in enumerate(response.completions):
+        if (fault := _fault(completion)) is not None:
+            return Response(response.id, error_type="malformed_answer", error=f"answer {number} {fault}")
+    return response
+
+
+def _fault(completion: Completion) -> str | None:
+    try:
+        completion.text.encode()
+    except UnicodeEncodeError as error:
+        return f"holds half of a surrogate pair at character {error.start}, which is no text"
+    if completion.n_tokens is not None and not 0 <= completion.n_tokens < 2**31:
+        return f"has {completion.n_tokens} tokens, which no model makes"
+    return None
+
+
 def trimmed(text: str, request: Request) -> str:
     """What an engine made, as a completion's text."""
     return text.rstrip() if request.prefix else text.strip()

@@ -166,7 +166,7 @@ def completions(reply: Any, request: Request) -> list[Completion]:
     counted = getattr(usage, "completion_tokens", None) if len(choices) == 1 else None
     try:
         return [_completion(choice, counted, request) for choice in sorted(choices, key=lambda one: one.index or 0)]
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise NoData("server_error", f"a choice of the reply is malformed: {error}") from None
 
 
@@ -175,7 +175,11 @@ def _completion(choice: Any, counted: int | None, request: Request) -> Completio
         raise NoData("content_filter", "the server's content filter cut an answer")
     if choice.finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
         raise NoData("server_error", f"finish_reason {choice.finish_reason!r} is neither stop nor length")
-    text = choice.message.content or ""
+    text = choice.message.content
+    if text is None and request.prefix:
+        raise NotContinued
+    if not isinstance(text, str):
+        raise NoData("no_text", f"the content of an answer is {str(text)[:80]!r}, not a text")
     if not text.startswith(request.prefix):
         raise NotContinued
     tokens = getattr(choice.logprobs, "content", None)

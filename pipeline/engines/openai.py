@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.engines.bounded import REDIRECTED, TOO_LARGE, bounded
 from pipeline.engines.chat_completions import (
     CONTINUE,
     Dialect,
@@ -42,7 +43,8 @@ _OPEN_RETRIES, _OPEN_TIMEOUT_S = 2, 30.0
 @dataclass(frozen=True)
 class OpenOpenAI:
     """Opens an ``OpenAIEngine``. ``model`` is the name the server knows it by, ``base_url`` ends before
-    ``/chat/completions``, ``timeout_s`` is for one try. Larger images than ``max_image_pixels`` are scaled down."""
+    ``/chat/completions``, ``timeout_s`` is for one try, up to the last byte of its reply. Larger images than
+    ``max_image_pixels`` are scaled down."""
 
     model: str
     base_url: str
@@ -92,16 +94,21 @@ class OpenAIEngine:
         # pool=None: waiting for one of the library's thousand connections is no time-out of the server.
         timeout = openai.Timeout(spec.timeout_s, pool=None)
         self._client: Any = openai.AsyncOpenAI(
-            api_key=key, base_url=spec.base_url, max_retries=spec.retries, timeout=timeout
+            api_key=key,
+            base_url=spec.base_url,
+            max_retries=spec.retries,
+            timeout=timeout,
+            http_client=bounded(openai.DefaultAsyncHttpxClient)(),
         )
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
         """Responses as they finish. A request may fail with timeout, rate_limited, server_error or connection, all in
         ``pipeline.engines.TRANSIENT``, or for good with unreadable_image, image_too_large, empty_prompt, image_tags,
-        prompt_too_long, bad_request, content_filter or too_few_answers.
+        prompt_too_long, bad_request, content_filter, no_text, reply_too_large or too_few_answers.
 
         Raises:
-            EngineError: the server refuses the key, no longer serves the model, or does not go on with begun answers.
+            EngineError: the server refuses the key, no longer serves the model, redirects to another server, or does
+                not go on with begun answers.
         """
         answers: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
         future = self._submit(self._answer_all(requests, sampling, answers))
@@ -154,7 +161,12 @@ class OpenAIEngine:
                 f"no usable answer from {spec.base_url}: {self._reason(error)}",
                 f"start the server (for instance: vllm serve {spec.model}), or correct sample.engine.base_url",
             )
-        except (AttributeError, TypeError, ValueError):  # what the library makes of a page that is no list of models
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ):  # what the library makes of a page that is no list of models
             return EngineError(
                 f"{spec.base_url}/models is not a list of models", "base_url must end before /models, often in /v1"
             )
@@ -237,7 +249,7 @@ class OpenAIEngine:
                 if simpler == dialect:
                     raise
                 dialect = simpler
-            except ValueError as error:  # the body is not JSON
+            except (ValueError, RecursionError) as error:  # the body is not JSON, or nested without end
                 raise NoData("server_error", f"the reply cannot be read: {error}") from None
             else:
                 if dialect != known:
@@ -261,6 +273,8 @@ class OpenAIEngine:
                 f"{spec.base_url} knows no such address or model: {self._reason(error)}",
                 f"base_url must end before /chat/completions, often in /v1; check that {spec.model!r} is still served",
             )
+        if getattr(error, "code", None) == REDIRECTED:
+            return EngineError(f"{spec.base_url}: {_message(error)}", "set base_url to the server that answers")
         if getattr(error, "code", None) == "insufficient_quota":
             return EngineError(f"{spec.base_url}: {self._reason(error)}", "add to the account's quota, then run again")
         return None
@@ -301,6 +315,8 @@ def _error_type(error: Exception) -> str:
     code, text = str(getattr(error, "code", "") or ""), _message(error).lower()
     if code in ("content_filter", "content_policy_violation"):
         return "content_filter"
+    if code == TOO_LARGE:
+        return code
     if code == "context_length_exceeded" or any(phrase in text for phrase in _TOO_LONG):
         return "prompt_too_long"
     return "bad_request"

@@ -15,7 +15,7 @@ from pipeline.images import public
 from pipeline.sources import Entry
 from pipeline.sources.spool import Blobs
 from pipeline.sources.verdicts import Verdict, Verdicts, key
-from pipeline.tables import FACTS, MESSAGE, OK, failed
+from pipeline.tables import FACTS, MESSAGE, NOT_STORED, OK, failed, storable
 from pipeline.tags import Misplaced, in_front
 
 #: An image on its way through the source: ``digest`` is the front half of the file's, ``hash`` is null unless somebody
@@ -42,7 +42,6 @@ ADMITTED = pa.schema(
 _ROWS, _BYTES = 2048, 32 << 20
 #: So many malformed rows before any other say that all are: a wrong column, or another kind of file.
 _HOPELESS = 1000
-_NOT_STORED = (TypeError, ValueError, OverflowError)  # Arrow's own errors are of these kinds
 _encode = json.JSONEncoder(ensure_ascii=False).encode  # dumps() with options builds a new one for every call
 
 
@@ -103,14 +102,17 @@ def _row(
         "pictures": pictures,
         "prompt": prompt,
         "facts": entry.facts,
-        "source": entry.source,
+        "source": storable(entry.source),
         **status,
     }
 
 
 def _asked(entry: Entry, verdicts: Sequence[Verdict]) -> tuple[Sequence[Mapping[str, str]], dict[str, Any]]:
     """The prompt without the tags of its images, and whether the row can be used."""
-    prompt = _text(entry.prompt)
+    prompt = entry.prompt
+    if any(_half(text) for message in prompt for text in (message["role"], message["content"])):
+        why = f"{public(entry.source)}: the prompt holds half of a surrogate pair, which is no text; correct it"
+        return [], failed("malformed_row", why)
     try:
         prompt = in_front(prompt, len(entry.images))
     except Misplaced as error:
@@ -123,25 +125,24 @@ def _asked(entry: Entry, verdicts: Sequence[Verdict]) -> tuple[Sequence[Mapping[
     return prompt, OK
 
 
-def _text(prompt: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
-    """JSON may hold half a surrogate pair, which no encoding of text can."""
+def _half(text: str) -> bool:
+    """Whether there is half of a surrogate pair in it, as JSON may hold, which no encoding of text can."""
     try:
-        for message in prompt:
-            message["content"].encode()
+        text.encode()
     except UnicodeEncodeError:
-        return [{**m, "content": m["content"].encode("utf-8", "replace").decode()} for m in prompt]
-    return prompt
+        return True
+    return False
 
 
 def _failed(source: str, error: tuple[str, str]) -> dict[str, Any]:
     """A row of which nothing is known but where it stands."""
-    return {"id": None, "pictures": [], "prompt": [], "facts": None, "source": source, **failed(*error)}
+    return {"id": None, "pictures": [], "prompt": [], "facts": None, "source": storable(source), **failed(*error)}
 
 
 def _batch(rows: list[dict[str, Any]], malformed: list[bool], failures: _Failures) -> pa.RecordBatch:
     try:
         batch = pa.RecordBatch.from_pylist(rows, schema=ADMITTED)
-    except _NOT_STORED:
+    except NOT_STORED:
         for at, row in enumerate(rows):
             if (why := _not_storable(row)) is not None:
                 rows[at], malformed[at] = _failed(row["source"], ("malformed_row", why)), True
@@ -151,10 +152,12 @@ def _batch(rows: list[dict[str, Any]], malformed: list[bool], failures: _Failure
 
 
 def _not_storable(row: dict[str, Any]) -> str | None:
-    try:
-        pa.RecordBatch.from_pylist([row], schema=ADMITTED)
-    except _NOT_STORED as error:
-        return f"{public(row['source'])}: facts cannot be stored ({error}); see pipeline.tables.FACTS for their types"
+    for column in ADMITTED:
+        try:
+            pa.array([row[column.name]], column.type)
+        except NOT_STORED as error:
+            place, name = public(row["source"]), "images" if column.name == "pictures" else column.name
+            return f"{place}: {name} cannot be stored ({error}); see pipeline.tables.PROMPTS for the types"
     return None
 
 

@@ -55,6 +55,10 @@ def attempt(source: str, make: Callable[..., Iterable[Entry]], *row: Any) -> Ite
         found = list(make(*row))
     except BadRow as error:
         found = [Entry([], [], None, source, error=(error.kind, error.reason))]
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # Rows are as odd as what wrote them: what no rule foresaw is this one's, and no reason to lose the others.
+        reason = f"{source}: {type(error).__name__}: {error}; correct the row, or remove it"
+        found = [Entry([], [], None, source, error=("malformed_row", reason))]
     yield from found
 
 
@@ -96,7 +100,7 @@ def parse(text: str, place: object, what: str = "") -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRow(f"{place}: {what}not valid JSON ({error})", "correct it, or remove the row") from error
 
 
@@ -144,7 +148,10 @@ def _facts(value: Mapping[str, Any], place: object) -> dict[str, Any] | None:
     if not facts.keys() <= _FACTS:
         raise _unknown("facts", facts.keys() - _FACTS, _FACTS, place)
     for name, known in _PARTS.items():
-        for part in facts.get(name) or ():
+        parts = facts.get(name)
+        if not isinstance(parts, list | None):
+            raise BadRow(f"{place}: facts.{name} is {str(parts)[:80]!r}", f"give a list of {{{', '.join(known)}}}")
+        for part in parts or ():
             if not isinstance(part, dict):
                 raise BadRow(f"{place}: facts.{name} holds {str(part)[:80]!r}", f"give {{{', '.join(known)}}}")
             if not part.keys() <= known:

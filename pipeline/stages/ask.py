@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import columns, images, seeds
+from pipeline import columns, engines, images, seeds
 from pipeline.config.sample import Sample
 from pipeline.engines import MOST_LOGPROBS, TRANSIENT, Engine, Request, Response, Sampling
 from pipeline.stages import WorkerSpec
 from pipeline.stages.sample import SampleStage, worker
-from pipeline.tables import VERDICTS, failed
+from pipeline.tables import VERDICTS, failed, stored
 from reward import Answer, Asker, Question, Verdict
 
 _SOURCE = ("id", "images", "prompt", "facts")
@@ -69,7 +69,7 @@ class AskStage:
             for one, questions in waiting.items():
                 talks[one].hear([answers[one, question] for question in questions])
         made = [_row(one, talks.get(one), problems.get(one)) for one in ids]
-        return pa.Table.from_pylist(made, schema=VERDICTS)
+        return stored(made, VERDICTS)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         total: collections.Counter[str] = collections.Counter()
@@ -99,7 +99,7 @@ class AskStage:
         return {
             places[response.id]: _answer(response)
             for sampling, requests in batches.items()
-            for response in model.generate(requests, sampling)
+            for response in engines.ask(model, requests, sampling)
         }
 
     def _request(self, row: Mapping[str, Any], question: Question, number: int) -> Request:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import columns, images, seeds
+from pipeline import columns, engines, images, seeds
 from pipeline.config.sample import Continuation, Sample
 from pipeline.engines import Completion, Engine, Request, Sampling
 from pipeline.stages import WorkerSpec
 from pipeline.stages.gather import GatherStage
 from pipeline.stages.sample import SampleStage, tokens, turns, worker
-from pipeline.tables import CANDIDATES, OK, failed
+from pipeline.tables import CANDIDATES, OK, failed, stored
 
 NAME = "sample-continued"
 #: Of fewer words there is no beginning to speak of.
@@ -98,7 +98,7 @@ class ContinueStage:
                 places[request.id] = (one, place)
         for sampling, requests in batches.items():
             asked = {request.id: request for request in requests}
-            for response in model.generate(requests, sampling):
+            for response in engines.ask(model, requests, sampling):
                 one, place = places[response.id]
                 if response.error_type is not None:
                     problems[one] = (response.error_type, response.error or "")
@@ -160,4 +160,4 @@ def _table(ids: Sequence[str], made: Mapping[str, list[Candidate]], problems: Ma
         else {"id": one, "candidates": sorted(made[one], key=lambda candidate: candidate["parent"]), **OK}
         for one in ids
     ]
-    return pa.Table.from_pylist(rows, schema=CANDIDATES)
+    return stored(rows, CANDIDATES)

@@ -26,7 +26,7 @@ from pipeline.scorers import vocabulary
 from pipeline.stages import WorkerSpec
 from pipeline.stages.ask import AskStage, read_verdicts
 from pipeline.stages.lineage import DETECT, Failure, Row, lexicon, read, refused
-from pipeline.tables import DETECTED, OK, VERDICTS, failed
+from pipeline.tables import DETECTED, OK, VERDICTS, failed, stored
 from reward import Asker, Verdict
 from reward.claims import ClaimScorer
 
@@ -116,7 +116,7 @@ class DetectStage:
                 found = self._found(row, known, said.get(row.id, ())) if failure is None else _silent(row, failure)
                 done[row.id] = {**_columns_of(found, failure), "checked": list(self._checked(row, found, known))}
         table = [{"id": one, **(done[one] if one in done else failed(*made.failures[one]))} for one in made.ids]
-        return pa.Table.from_pylist(table, schema=self.schema)
+        return stored(table, self.schema)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """Findings by verdict, texts that could not be looked through, and how right a model is: a ``tally`` of the

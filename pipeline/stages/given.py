@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.config.source import PdsSource
 from pipeline.sources import files, pds
-from pipeline.tables import CANDIDATES, OK, failed
+from pipeline.tables import CANDIDATES, OK, failed, stored
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class GivenStage:
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         said = _answers(self.spec, tuple(files.stamp(path, whole=False) for path in files.expand(self.spec.path)))
         rows = tables["source"].select(["id", "source", *OK]).to_pylist()
-        return pa.Table.from_pylist([_row(row, said.get(row["source"])) for row in rows], schema=CANDIDATES)
+        return stored([_row(row, said.get(row["source"])) for row in rows], CANDIDATES)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}

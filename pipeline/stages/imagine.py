@@ -21,7 +21,7 @@ from pipeline.sources.verdicts import Verdicts
 from pipeline.stages import WorkerSpec
 from pipeline.stages.source import spooled
 from pipeline.store import Run
-from pipeline.tables import IMAGES, OK, PROMPTS, failed
+from pipeline.tables import IMAGES, OK, PROMPTS, failed, stored
 
 #: Arrow's columns of bytes hold no more.
 _MOST_BYTES = (1 << 31) - 1
@@ -144,7 +144,7 @@ class ImagineStage:
         drawn = [_drawn(wish, picture) for wish, picture in zip(wishes, pictures, strict=True)]
         _check_size(drawn, len(rows))
         made = iter(drawn)
-        return pa.Table.from_pylist([self._row(row, made) for row in rows], schema=IMAGES)
+        return stored([self._row(row, made) for row in rows], IMAGES)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         images = pc.list_flatten(table["images"])

@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import seeds
+from pipeline import engines, seeds
 from pipeline.config.imagine import SceneQuestions, Templates, Written
 from pipeline.engines import Engine, Request, Sampling
 from pipeline.leading import leading
 from pipeline.stages import WorkerSpec
 from pipeline.stages.sample import SampleStage, worker
-from pipeline.tables import INSTRUCTIONS, OK, failed
+from pipeline.tables import INSTRUCTIONS, OK, failed, stored
 
 _ASK = (
     "Write {count} questions or requests that a user could put about the image, one on each line and nothing else. Do "
@@ -72,9 +72,7 @@ class InstructStage:
             for row in rows:
                 for at in kept.get(row["id"], ()):
                     asked[row["id"], at] = self._make(row, at)
-        return pa.Table.from_pylist(
-            [self._row(row, ranked[row["id"]], asked, errors) for row in rows], schema=INSTRUCTIONS
-        )
+        return stored([self._row(row, ranked[row["id"]], asked, errors) for row in rows], INSTRUCTIONS)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """How many ``questions`` there are, and how many of them were left out because they are ``leading``."""
@@ -124,7 +122,7 @@ class InstructStage:
         places = {f"{row['id']}#{at}": (row, at) for row in rows for at in kept[row["id"]]}
         requests = [self._request(name, row, at) for name, (row, at) in places.items()]
         sampling = Sampling(1, spec.ask().temperatures[0], 1.0, spec.max_tokens)
-        for response in model.generate(requests, sampling):
+        for response in engines.ask(model, requests, sampling):
             row, at = places[response.id]
             if response.error_type is not None:
                 errors[row["id"]] = (response.error_type, response.error or "")

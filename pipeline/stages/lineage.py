@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import columns, images, scorers
+from pipeline import columns, engines, images, scorers
 from pipeline.config.sample import Sample
 from pipeline.engines import Engine, Request, Response, Sampling
 from pipeline.errors import PipelineError
@@ -24,7 +24,7 @@ from pipeline.rewriting import Finding, Problem, Rewrite
 from pipeline.rewriting.lexicon import Lexicon
 from pipeline.stages.gather import GatherStage
 from pipeline.stages.sample import SampleStage
-from pipeline.tables import OK, REWRITTEN, failed
+from pipeline.tables import OK, REWRITTEN, failed, stored
 from reward import Answer, Question
 
 DETECT = "detect"
@@ -109,7 +109,7 @@ class Made:
             else {"id": one, "candidates": self.candidates.get(one, []), "refused": self.refused.get(one, []), **OK}
             for one in self.ids
         ]
-        return pa.Table.from_pylist(rows, schema=REWRITTEN)
+        return stored(rows, REWRITTEN)
 
 
 def refused(place: int, why: Problem, text: str | None = None) -> Refused:
@@ -220,7 +220,7 @@ def answers(
         batches.setdefault(sampling, []).append(request)
     found: dict[str, Response] = {}
     for sampling, requests in batches.items():
-        for response in model.generate(requests, sampling):
+        for response in engines.ask(model, requests, sampling):
             found[response.id] = response
             if response.error_type is not None:
                 made.fail(known[response.id].row, (response.error_type, response.error or ""))

@@ -14,7 +14,7 @@ from pipeline.config.imagine import Rank
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.scenes.drawn import shows
 from pipeline.stages import WorkerSpec
-from pipeline.tables import OK, RANKED, failed
+from pipeline.tables import OK, RANKED, failed, stored
 
 NO_IMAGE, NO_SCORE, BELOW, OUTRANKED = "no_image", "no_score", "below_threshold", "outranked"
 
@@ -52,7 +52,7 @@ class RankStage:
         good = [row for row in rows if row["status"] == "ok"]
         made = iter(self._rank(model, good))
         ranked = [next(made) if row["status"] == "ok" else _failed(row, row) for row in rows]
-        return pa.Table.from_pylist(ranked, schema=RANKED)
+        return stored(ranked, RANKED)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """How many ``images`` there were and how many were ``kept``; of those of which it is known, how many show what

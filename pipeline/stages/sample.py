@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import columns, images, models, seeds
+from pipeline import columns, engines, images, models, seeds
 from pipeline.config.sample import GivenEngine, OpenAIEngine, Sample, ScriptedEngine
 from pipeline.engines import Completion, Engine, Request, Sampling
 from pipeline.errors import ConfigError
@@ -76,7 +76,7 @@ class SampleStage:
         imageless = set(rows["id"].filter(pc.equal(pc.list_value_length(rows["images"]), 0)).to_pylist())
         nothing = frozenset(imageless) if self.spec.noise else frozenset()
         for sampling, requests, places in self._questions(rows, kept, errors, nothing):
-            for response in model.generate(requests, sampling):
+            for response in engines.ask(model, requests, sampling):
                 if response.error_type is not None:
                     errors[places[response.id][0][0]] = (response.error_type, response.error or "")
                 else:

@@ -76,13 +76,13 @@ def test_a_secret_given_as_an_option_does_not_come_back(key: str, value: str) ->
 
         job.check(Plan(recipe, job.held(recipe)))
     assert "8f3a91c2d7e6" not in str(caught.value)
-    assert "unknown key" in str(caught.value) or "looks like a secret" in str(caught.value)
+    assert "unknown key" in str(caught.value) or "looks like a password" in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["sample.system_prompt", "sample.model", "train.model", "source.prompts", "x"])
 def test_a_value_that_surely_is_a_secret_is_refused_before_it_is_kept_with_the_run(key: str) -> None:
     value = "[hf_planted8f3a91c2d7e6]" if key == "source.prompts" else "hf_planted8f3a91c2d7e6"
-    with pytest.raises(ConfigError, match="looks like a secret, which would be kept with the run") as caught:
+    with pytest.raises(ConfigError, match="looks like a password or access key, which would be kept") as caught:
         load_recipe("quickstart", [f"{key}={value}"])
     assert "8f3a91c2d7e6" not in str(caught.value)
 
