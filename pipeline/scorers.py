@@ -197,7 +197,7 @@ def vocabulary(name: str, key: str = "score.objects.vocabulary") -> Vocabulary:
         text = path.read_text(encoding="utf-8")
         # The version is the content: a score made with other synonyms is another score.
         return Vocabulary(path.stem, models.digest(text), json.loads(text))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{key}: cannot use {name!r}: {error}",
             'give `scenes` or a JSON file of {"surface form": "object"}',

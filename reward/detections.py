@@ -69,7 +69,7 @@ class Detections:
         try:
             data = Path(path).read_bytes()
             content = json.loads(data)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"cannot read the detections {path} ({error}); give a JSON file") from error
         try:
             found, told = _coco(content) if _is_coco(content) else (_listed(content), None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reward import nesting
 from reward.reward_model.conversation import Conversation
 
 _COLUMNS = ("prompt", "chosen", "rejected")
@@ -65,6 +66,8 @@ def _open(dataset: str, split: str | None) -> Any:
     try:
         if place.is_file():
             kind = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}[place.suffix.lower()]
+            if kind == "json":
+                nesting.refuse(place)
             loaded = datasets.load_dataset(kind, data_files=str(place))
         elif any((place / name).is_file() for name in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(dataset)
@@ -74,7 +77,7 @@ def _open(dataset: str, split: str | None) -> Any:
         if isinstance(loaded, dict):
             loaded = loaded[split or ("pairs" if "pairs" in loaded else "train")]
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
-        raise ValueError(f"dataset {dataset}: cannot be opened ({type(error).__name__}: {error})") from error
+        raise ValueError(f"dataset {dataset}: cannot be opened ({type(error).__name__}: {str(error)[:500]})") from error
     for name in ("images", "image", "rejected_images"):
         if name in loaded.column_names:
             feature = loaded.features[name]

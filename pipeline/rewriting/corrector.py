@@ -68,7 +68,7 @@ def read(answer: Answer, text: str, findings: Iterable[Finding]) -> Rewrite | Pr
             continue
         try:
             number, said = _correction(json.loads(line), sentences)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             return Problem("unreadable", f"no correction: {line[:80]!r} ({type(error).__name__}: {error})")
         if number not in flagged and said != sentences[number].text:
             return Problem("touched_the_rest", f"sentence {number + 1} was not flagged and is rewritten: {said!r}")

@@ -184,7 +184,7 @@ def read(answer: str, sentences: Sequence[Sentence]) -> tuple[Finding, ...] | Pr
             same = (str(said["sentence"]), str(said.get("kind")), str(said.get("words")))
             found.append(_finding(said, sentences, said_before[same]))
             said_before[same] += 1
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             return Problem("unreadable", f"no verdict on a sentence: {line[:80]!r} ({type(error).__name__}: {error})")
     for number in range(len(sentences)):
         says = {one.verdict for one in found if one.sentence == number}

@@ -63,7 +63,7 @@ class _Instances:
         for number, (key, item) in enumerate(elements(path), 1):
             try:
                 self._take(key, item)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise _malformed(path, key, number, error) from error
         if not self.images:
             raise InputError(f"{public(path)} lists no images", "give an instances file")
@@ -118,7 +118,7 @@ def _captions(path: str) -> _Captions:
             continue
         try:
             text, image = str(item["caption"]).strip(), int(item["image_id"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise _malformed(path, key, number, error) from error
         found.texts += text.encode("utf-8", "replace")
         found.ends.append(len(found.texts))

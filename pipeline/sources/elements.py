@@ -6,15 +6,22 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pipeline.errors import InputError
 from pipeline.images import public
 from pipeline.sources import files
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_TOKEN = re.compile(r""""(?:[^"\\]|\\.)*"|[\[\]{},]|[^"\[\]{},]+""", re.DOTALL)
 _ENDS = frozenset(",:]} \t\n\r")
 _DECODER = json.JSONDecoder()
+
+
+class Unreadable(NamedTuple):
+    """An element that is JSON and cannot be read: nested too deeply, or with a number of too many digits."""
+
+    reason: str
 
 
 def elements(path: str, chunk: int = 1 << 20) -> Iterator[tuple[str | None, Any]]:
@@ -111,10 +118,28 @@ class _Scanner:
                 if not self._more():
                     raise self._wrong(error.msg, error.pos) from error
                 continue
+            except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
+                return Unreadable(self._skipped(f"{error}"))
             # A number that what was read so far cuts off may be a shorter number: "0." or "1e".
             if self._text[end : end + 1] in _ENDS or not self._more():
                 self._at = end
                 return value
+
+    def _skipped(self, reason: str) -> str:
+        """Go behind the value that begins here, without reading what it holds."""
+        depth = 0
+        while True:
+            token = _TOKEN.match(self._text, self._at)
+            if token is None or (token.end() == len(self._text) and self._more()):
+                if token is None and not self._more():
+                    raise self._wrong(reason)
+                continue
+            if depth == 0 and token[0] in (",", "]", "}"):
+                return reason
+            self._at = token.end()
+            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+            if depth == 0 and token[0] in ("]", "}"):
+                return reason
 
     def _peek(self) -> str:
         """The next character that is not space; empty at the end."""

@@ -26,8 +26,10 @@ def read(spec: HuggingFaceSource) -> Iterator[Entry]:
 
 
 def _entries(
-    row: dict[str, Any], spec: HuggingFaceSource, place: record.Place, source: str, root: Root
+    row: dict[str, Any] | record.BadRow, spec: HuggingFaceSource, place: record.Place, source: str, root: Root
 ) -> Iterator[Entry]:
+    if isinstance(row, record.BadRow):
+        raise record.BadRow(f"{place}: {row.message}", row.remedy)
     return record.entries(_value(row, spec, place), place, source, root, spec.prompts)
 
 
@@ -68,10 +70,10 @@ def _open(spec: HuggingFaceSource) -> Any:
     return found
 
 
-def _encoded(dataset: Any) -> Iterator[dict[str, Any]]:
+def _encoded(dataset: Any) -> Iterator[dict[str, Any] | record.BadRow]:
     """Rows with images as ``{"bytes", "path"}``: in Arrow's format the library decodes nothing."""
     for table in dataset.with_format("arrow").iter(batch_size=32):
-        yield from table.to_pylist()
+        yield from record.values(table)
 
 
 def _value(row: dict[str, Any], spec: HuggingFaceSource, place: record.Place) -> dict[str, Any]:

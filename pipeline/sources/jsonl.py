@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import io
+import codecs
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline import references
 from pipeline.config.source import TableSource
+from pipeline.errors import InputError
+from pipeline.images import public
 from pipeline.sources import Entry, files, record, seen
 from pipeline.sources.roots import Root, root_of
 
@@ -20,25 +22,47 @@ def read(spec: TableSource) -> Iterator[Entry]:
             yield from record.attempt(source, _entries, line, place, source, root, spec.prompts)
 
 
-def _entries(line: str, place: record.Place, source: str, root: Root | None, prompts: Sequence[str]) -> Iterator[Entry]:
+def _entries(
+    line: str | record.BadRow, place: record.Place, source: str, root: Root | None, prompts: Sequence[str]
+) -> Iterator[Entry]:
     return record.entries(an_object(line, place), place, source, root, prompts)
 
 
-def an_object(line: str, place: record.Place) -> dict[str, Any]:
+def an_object(line: str | record.BadRow, place: record.Place) -> dict[str, Any]:
     """
     Raises:
         BadRow: the line is not the JSON of an object.
     """
+    if isinstance(line, record.BadRow):
+        raise line
     value = record.parse(line, place)
     if not isinstance(value, dict):
         raise record.BadRow(f"{place}: not an object", "write one {...} per line")
     return value
 
 
-def lines(path: str) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, numbered from 1."""
-    with files.reading(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
-        yield from ((number, line) for number, line in enumerate(text, 1) if not line.isspace())
+def lines(path: str) -> Iterator[tuple[int, str | record.BadRow]]:
+    """Lines that are not blank, numbered from 1; a mark of the byte order before the first is no part of it. Of a line
+    that is not UTF-8, what is wrong with it.
+
+    Raises:
+        InputError: the file cannot be read, or is in UTF-16.
+    """
+    with files.reading(path) as file:
+        for number, data in enumerate(file, 1):
+            if number == 1:
+                if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise InputError(f"{public(path)} is in UTF-16", "save it as UTF-8")
+                data = data.removeprefix(codecs.BOM_UTF8)
+            if not data.isspace():
+                yield number, _decoded(data, record.Place(path, "line", number))
+
+
+def _decoded(data: bytes, place: record.Place) -> str | record.BadRow:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        return record.BadRow(f"{place}: byte {error.start} of the line is not UTF-8", "save the file as UTF-8")
 
 
 def stamp(spec: TableSource) -> list[str]:
@@ -60,5 +84,5 @@ def _columns(path: str) -> Iterator[list[str]]:
                 for name in references.IMAGES:
                     column = batch[name]
                     yield (column.flatten() if name.endswith("s") else column).unique().to_pylist()
-        except (pa.ArrowInvalid, KeyError):
+        except (pa.ArrowException, KeyError, ValueError):
             yield from seen.paths(entry.images for entry in read(TableSource(kind="jsonl", path=path, prompts=("-",))))

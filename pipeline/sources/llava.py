@@ -12,7 +12,7 @@ from pipeline import tags
 from pipeline.config.source import LlavaSource
 from pipeline.images import public
 from pipeline.sources import Entry, files, jsonl, record
-from pipeline.sources.elements import anything
+from pipeline.sources.elements import Unreadable, anything
 from pipeline.sources.roots import Root, root_of
 
 
@@ -69,6 +69,8 @@ def an_object(item: Any, place: record.Place) -> dict[str, Any]:
     """
     if place.unit == "line":
         return jsonl.an_object(item, place)
+    if isinstance(item, Unreadable):
+        raise record.BadRow(f"{place}: cannot be read ({item.reason})", "correct it, or remove the item")
     if not isinstance(item, dict):
         raise record.BadRow(f"{place}: not an object", "correct it, or remove the item")
     return item

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from pipeline import references
@@ -22,8 +22,10 @@ def read(spec: TableSource) -> Iterator[Entry]:
 
 
 def _entries(
-    value: dict[str, Any], place: record.Place, source: str, root: Root, prompts: Sequence[str]
+    value: dict[str, Any] | record.BadRow, place: record.Place, source: str, root: Root, prompts: Sequence[str]
 ) -> Iterator[Entry]:
+    if isinstance(value, record.BadRow):
+        raise record.BadRow(f"{place}: {value.message}", value.remedy)
     if isinstance(value.get("facts"), str):
         value = {**value, "facts": record.parse(value["facts"], place, "`facts` is ")}
     return record.entries(value, place, source, root, prompts)
@@ -33,7 +35,7 @@ def stamp(spec: TableSource) -> list[str]:
     return [seen.stamp(path, spec, _columns) for path in files.expand(spec.path)]
 
 
-def _rows(path: str, spec: TableSource) -> Iterator[dict[str, Any]]:
+def _rows(path: str, spec: TableSource) -> Iterator[dict[str, Any] | record.BadRow]:
     with _open(path) as parquet:
         present = parquet.schema_arrow.names
         if not set(references.IMAGES) & set(present):
@@ -43,7 +45,7 @@ def _rows(path: str, spec: TableSource) -> Iterator[dict[str, Any]]:
         columns = [field.name for field in parquet.schema_arrow if field.name in record.COLUMNS or _may_name(field)]
         # Row groups with images in them are large: few rows at a time.
         for batch in parquet.iter_batches(batch_size=256, columns=columns):
-            yield from batch.to_pylist()
+            yield from record.values(batch)
 
 
 def _may_name(field: Any) -> bool:
@@ -58,18 +60,36 @@ def _columns(path: str) -> Iterator[list[str]]:
         names = [name for name in references.IMAGES if name in parquet.schema_arrow.names]
         kinds = [parquet.schema_arrow.field(name).type for name in names]
         # Images in the file are stamped with it.
-        plain = [name for name, kind in zip(names, kinds, strict=True) if _leaf(kind) == pa.string()]
+        plain = [name for name, kind in zip(names, kinds, strict=True) if _is_text(_leaf(kind))]
         for batch in parquet.iter_batches(columns=plain) if plain else ():
             for column in batch.columns:
-                flat = column if pa.types.is_string(column.type) else column.flatten()
-                yield flat.unique().to_pylist()
+                with contextlib.suppress(ValueError):  # no text: the row will fail, and say why
+                    yield pa.compute.unique(_texts(column)).to_pylist()
+
+
+def _texts(column: Any) -> Any:
+    """The texts of a column of them, or of lists of them, however Arrow holds them."""
+    import pyarrow as pa
+
+    while not _is_text(column.type):
+        column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column.flatten()
+    return column
 
 
 def _leaf(kind: Any) -> Any:
-    return getattr(kind, "value_type", kind)
+    """The type of the values of a list, or that a dictionary stands for."""
+    while (inner := getattr(kind, "value_type", None)) is not None:
+        kind = inner
+    return kind
 
 
-@contextmanager
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
+@contextlib.contextmanager
 def _open(path: str) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet

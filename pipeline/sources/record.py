@@ -85,6 +85,20 @@ def entries(
         yield Entry(images, _messages(prompt, place), facts, source, root)
 
 
+def values(batch: Any) -> Iterator[dict[str, Any] | BadRow]:
+    """The rows of a record batch or table. Of one with a value that Python cannot hold (text that is not UTF-8, a date
+    beyond its calendar), what is wrong with it, without its place."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):
+        for at in range(batch.num_rows):
+            try:
+                found: Any = batch.slice(at, 1).to_pylist()[0]
+            except (ValueError, OverflowError) as error:
+                found = BadRow(f"a value cannot be read ({type(error).__name__}: {error})", "correct it")
+            yield found
+
+
 def missing(column: str, present: Iterable[str], place: object, otherwise: str = "") -> BadRow:
     names = sorted(str(name) for name in present)
     close = difflib.get_close_matches(column, [name for name in names if name not in COLUMNS], n=1)

@@ -36,7 +36,7 @@ def _entries(
         places, shape = known.get(one, ([f"{folder}{one}.jpg" for folder in _FOLDERS], None))
         path = _present(root, places)
         regions = _regions(item["regions"], shape or _measure(root, path, spec.max_image_bytes))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise record.BadRow(f"{public(spec.path)}, item {number}: {what}", "give region_descriptions.json") from error
     for prompt in spec.prompts:
@@ -53,7 +53,7 @@ def _image_data(path: str) -> Iterator[tuple[int, _Known]]:
             one = int(item["image_id"] if "image_id" in item else item["id"])
             shape = (float(item["width"]), float(item["height"]))
             parts = urlsplit(str(item.get("url") or f"{one}.jpg")).path.strip("/").split("/")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{public(path)}, item {number}: {error}", "give image_data.json") from error
         yield one, (["/".join(parts[-2:]), parts[-1]], shape)
 

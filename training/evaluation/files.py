@@ -31,8 +31,9 @@ def whole(path: Path) -> Any:
     """
     try:
         return json.loads(text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); download it again") from error
+    except (ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{path}{line}: not valid JSON ({error}); download it again") from error
 
 
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -47,8 +48,8 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not valid JSON ({error.msg}); download it again") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: not valid JSON ({error}); download it again") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: not a JSON object; give one object a line")
         yield number, row

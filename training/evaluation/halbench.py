@@ -104,7 +104,7 @@ def listed(judgement: str) -> list[str] | None:
     for text in (fenced[1] if fenced else "", judgement.strip().split("\n")[-1]):
         try:
             found = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(found, list):
             return [str(one) for one in found]

@@ -16,14 +16,15 @@ Text is held in memory (tokenised, it will take more); images are neither copied
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
 import pyarrow as pa
 
 from training.errors import DataError
-from training.formats import files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
+from training.formats import batches, files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
 from training.formats.row import answer, tools
 from training.formats.schema import Schema
 from training.formats.table import in_memory
@@ -40,7 +41,6 @@ MESSAGES = datasets.List({"role": _STRING, "content": datasets.List({"type": _ST
 
 _IDS = ("id", "idx")
 _OTHER_IMAGES = ("rejected_images", "similar_images")
-_BATCH = 1000
 
 
 def open(
@@ -97,8 +97,10 @@ class _Names:
         self._dataset, self._path = dataset, path
 
     def __call__(self, index: int) -> str:
-        known = self._dataset.with_format(None).select_columns([self.column])[index] if self.column else {}
-        found = known.get(self.column)
+        found = None
+        if self.column:
+            with contextlib.suppress(ValueError, OverflowError):  # it is the id that cannot be read
+                found = self._dataset.with_format(None).select_columns([self.column])[index].get(self.column)
         return f"dataset {self._path}: row {index}" + (f" (id {found})" if found is not None else "")
 
 
@@ -171,23 +173,25 @@ def _texts(
         features["similar_chosen"] = MESSAGES
     if "tools" in present:
         features["tools"] = _STRING
-    batches, start = [], 0
-    for batch in _rows(dataset.select_columns(present), filled):
+    made, start = [], 0
+    for batch in batches.rows(dataset.select_columns(present), names):
         converted = []
         for index, values in enumerate(batch, start):
+            if filled:
+                values = {**values, "rejected": values["chosen"]}
             try:
                 converted.append(_converted(values, schema, {key: n[index] for key, n in counts.items()}, names.column))
             except DataError as error:
                 raise DataError(f"{names(index)}: {error}") from error
-        batches.append(pa.RecordBatch.from_pylist(converted, features.arrow_schema))
+            except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+                # Rows are as odd as what wrote them: what no schema foresaw is an error of this one.
+                raise DataError(
+                    f"{names(index)}: is not what {schema.name} says ({type(error).__name__}: {error}); correct or "
+                    "drop the row"
+                ) from error
+        made.append(batches.stored(converted, features.arrow_schema, start, names))
         start += len(batch)
-    return in_memory(pa.Table.from_batches(batches), features)
-
-
-def _rows(dataset: datasets.Dataset, filled: bool) -> Iterator[list[dict[str, Any]]]:
-    for batch in dataset.with_format(None).iter(batch_size=_BATCH):
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        yield [row | {"rejected": row["chosen"]} for row in rows] if filled else rows
+    return in_memory(pa.Table.from_batches(made), features)
 
 
 def _converted(

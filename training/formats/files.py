@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from reward import nesting
+from reward.errors import shortened
 from training.errors import DataError
 
 #: What rows are read from, in a folder. Image files are not among them: a row names them by their paths.
@@ -31,14 +34,19 @@ def load(path: str, split: str | None = None) -> datasets.Dataset:
             loaded = _load_file(place, path)
         else:
             saved = next((folder for folder in (place, place / "pairs") if _is_saved(folder)), None)
+            if saved is None:
+                _refuse(place.rglob("*") if place.is_dir() else ())
             loaded = datasets.load_from_disk(str(saved)) if saved else _load_named(path)
     except DataError:
         raise
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
         # What a builder met is the cause of an error that only says that there was one.
         reason = error.__cause__ or error
+        said = shortened(" ".join(str(reason).split()), 500)
+        if "corresponds to no data" in said:
+            raise DataError(f"dataset {path}: has no rows; nothing to train on") from error
         raise DataError(
-            f"dataset {path}: cannot be opened ({type(reason).__name__}: {reason}); "
+            f"dataset {path}: cannot be opened ({type(reason).__name__}: {said}); "
             "check the path, or the name and the network"
         ) from error
     return _rows(loaded, path, split)
@@ -78,7 +86,21 @@ def _load_file(place: Path, path: str) -> Any:
             f"dataset {path}: is a file of no known kind (known: {', '.join(_FILES)}); "
             "convert it, or give the folder that holds the dataset"
         )
+    _refuse([place])
     return datasets.load_dataset(kind, data_files=str(place))
+
+
+def _refuse(found: Iterable[Path]) -> None:
+    """
+    Raises:
+        DataError: a JSON file that its reader must not see.
+    """
+    for file in found:
+        if _FILES.get(file.suffix.lower()) == "json" and file.is_file():
+            try:
+                nesting.refuse(file)
+            except ValueError as error:
+                raise DataError(f"dataset {file}: {error}") from error
 
 
 def _load_named(path: str) -> Any:

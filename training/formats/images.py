@@ -178,7 +178,13 @@ def _resolved(array: pa.Array, start: int, places: Places, wrong: DataError) -> 
     unread = pc.indices_nonzero(pc.is_null(data)).to_pylist()
     if unread:
         rows = [start + row for row, count in enumerate(counts.to_pylist()) for _ in range(count)]
-        names = paths.to_pylist()
+        try:
+            names = paths.to_pylist()
+        except ValueError as error:
+            raise DataError(
+                f"{places.row(start)} or one of the {len(array) - 1} after it: an image's path is not UTF-8; "
+                "correct or drop the row"
+            ) from error
         found = {index: places.find(names[index], rows[index]) for index in unread}
         if any(names[index] != name for index, name in found.items()):
             as_is = False
@@ -195,9 +201,9 @@ def _bytes_and_paths(values: pa.Array, wrong: DataError) -> tuple[pa.Array, pa.A
     kind = values.type
     if pa.types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}:
         parts = {field.name: pc.struct_field(values, field.name) for field in kind}
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         parts = {"path": values}
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         parts = {"bytes": values}
     elif pa.types.is_null(kind):
         parts = {}
@@ -214,7 +220,7 @@ def _bytes_and_paths(values: pa.Array, wrong: DataError) -> tuple[pa.Array, pa.A
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _dataset(arrays: list[pa.Array], column: str) -> datasets.Dataset:

@@ -73,7 +73,7 @@ def tools(value: Any) -> str | None:
         return None
     try:
         listed = json.loads(value) if isinstance(value, str) else _without_nulls(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"column tools is no JSON ({error}); give a list of tools, or the JSON of one") from error
     if not isinstance(listed, list) or not all(isinstance(tool, Mapping) for tool in listed):
         raise DataError(f"column tools is {value!r:.80}; give a list of tools, or the JSON of one")

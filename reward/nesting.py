@@ -1,0 +1,67 @@
+"""JSON files that Arrow must not read: nested very deep, they take the whole process along."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+import numpy as np
+
+#: No dataset of pairs comes near; Arrow fails in the tens of thousands.
+DEEPEST = 500
+_CHUNK = 1 << 24
+_TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
+
+
+def refuse(file: Path) -> None:
+    """
+    Raises:
+        ValueError: the JSON file is empty, in UTF-16, or nested too deeply.
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(1 << 16)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("is in UTF-16; save it as UTF-8")
+    if not start.removeprefix(codecs.BOM_UTF8).strip():
+        raise ValueError("is empty")
+    if too_deep(file):
+        raise ValueError(f"is nested more than {DEEPEST} levels deep; remove the row that is")
+
+
+def too_deep(file: Path) -> bool:
+    """Whether lists and objects lie within each other more than ``DEEPEST`` deep."""
+    # Brackets in texts are counted first, which costs little; only where that is deep are texts told apart.
+    return _at_most(file) > DEEPEST and _exactly(file) > DEEPEST
+
+
+def _at_most(file: Path) -> int:
+    deepest = depth = 0
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            data = np.frombuffer(chunk, np.uint8)
+            steps = ((data == ord("[")) | (data == ord("{"))).astype(np.int32)
+            steps -= (data == ord("]")) | (data == ord("}"))
+            depths = depth + np.cumsum(steps)
+            deepest, depth = max(deepest, int(depths.max())), int(depths[-1])
+    return deepest
+
+
+def _exactly(file: Path) -> int:
+    deepest = depth = 0
+    in_text, rest = False, b""
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            chunk = rest + chunk
+            # A backslash at the end belongs to what follows.
+            rest = chunk[-1:] if chunk.endswith(b"\\") else b""
+            for token in _TOKEN.findall(chunk[: len(chunk) - len(rest)]):
+                if token == b'"':
+                    in_text = not in_text
+                elif not in_text and token in b"[{":
+                    depth += 1
+                    deepest = max(deepest, depth)
+                elif not in_text and token in b"]}":
+                    depth -= 1
+    return deepest
