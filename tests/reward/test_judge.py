@@ -22,6 +22,7 @@ from reward.judge import (
     rates,
     read_score,
     read_verdict,
+    shares,
 )
 
 PAIRWISE = JudgeScorer(mode="pairwise")
@@ -279,3 +280,9 @@ def test_pairwise_asks_by_all_criteria_at_once() -> None:
         JudgeScorer(mode="pairwise", criteria=(("x", "Is it fine?"), ("y", "Is it brief?"))), row("a", "b")
     )
     assert "- Is it fine?\n- Is it brief?\n" in first.text
+
+
+def test_rates_of_counts_that_lack_a_kind_are_zero_and_of_nothing_none() -> None:
+    assert shares({"pairs": 2, "verdicts": 4}) == {"flip_rate": 0.0, "tie_rate": 0.0, "parse_failure_rate": 0.0}
+    assert shares({"verdicts": 3, "unanswered": 1, "unreadable": 1})["parse_failure_rate"] == 0.5
+    assert shares({"unreadable": 1}) == {"flip_rate": None, "tie_rate": None, "parse_failure_rate": None}

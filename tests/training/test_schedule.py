@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,6 +70,23 @@ def test_without_shared_prefixes_a_prompt_counts_once_per_answer() -> None:
     apart = config_of(max_tokens_per_batch=16, share_prefix=False)
     assert micro_batches(dataset, [0, 1], shared) == [[0, 1]]
     assert micro_batches(dataset, [0, 1], apart) == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("more", "tokens"),
+    [
+        ({}, 2 + 7 + 1),
+        ({"corrupted": Prompt((1, 2, 3), ())}, (2 + 7 + 1) + (3 + 7)),  # chosen again, beside the rejected image
+        # Beside the similar image: its own answer, chosen, and its own answer beside the pair's image.
+        ({"similar": Prompt((1, 2, 3, 4), ()), "similar_ids": (5,) * 6}, (2 + 7 + 1) + (4 + 2 * 6 + 7)),
+    ],
+)
+def test_a_budget_counts_every_sequence_of_a_pair(more: dict[str, Any], tokens: int) -> None:
+    dataset = pairs_of([7, 7])
+    dataset = replace(dataset, pairs=tuple(replace(pair, **more) for pair in dataset.pairs))
+    for budget, batches in ((2 * tokens, [[0, 1]]), (2 * tokens - 1, [[0], [1]])):
+        config = config_of(max_tokens_per_batch=budget, objective="dpo")
+        assert micro_batches(dataset, [0, 1], config) == batches
 
 
 @given(lengths=LENGTHS, workers=st.integers(1, 6), size=st.integers(1, 4), budget=st.integers(5, 60) | st.none())

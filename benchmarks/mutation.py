@@ -1,0 +1,163 @@
+"""How many small changes of the code the tests notice: ``python benchmarks/mutation.py [--each N] [--seed S] [MODULE ...]``.
+
+Mutants are cosmic-ray's (``pip install cosmic-ray``). Of each module a seeded sample is tried: the file is changed in
+place, its tests run, the file is put back. Mutants inside annotations are left out, as nothing evaluates them. Run it in
+a clone of its own: while it runs, the working tree holds a mutant. Prints one line of JSON, and one line per survivor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosmic_ray import plugins
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+
+ROOT = Path(__file__).resolve().parent.parent
+#: A test that runs longer than this many times what the unchanged code takes is in an endless loop: killed.
+PATIENCE = 5
+#: Module -> the tests that specify it.
+TESTS = {
+    "pipeline/stages/pair.py": "tests/pipeline/test_pair.py tests/pipeline/test_policies.py tests/pipeline/test_columns.py",
+    "pipeline/stages/pair_columns.py": "tests/pipeline/test_pair.py tests/pipeline/test_policies.py tests/pipeline/test_columns.py",
+    "pipeline/stages/policies.py": "tests/pipeline/test_policies.py tests/pipeline/test_pair.py",
+    "pipeline/stages/balance.py": "tests/pipeline/test_policies.py tests/pipeline/test_pair.py",
+    "reward/gates.py": "tests/reward/test_gates.py",
+    "reward/objects.py": "tests/reward/test_objects.py",
+    "reward/correctness.py": "tests/reward/test_correctness.py",
+    "reward/judge.py": "tests/reward/test_judge.py",
+    "training/objectives.py": "tests/training/test_objectives.py",
+    "training/schedule.py": "tests/training/test_schedule.py",
+    "training/evaluation/pope.py": "tests/training/test_evaluation_pope.py",
+    "pipeline/rewriting/correct.py": "tests/pipeline/rewriting/test_correct.py tests/pipeline/rewriting/test_checked.py",
+    "pipeline/resume.py": "tests/pipeline/test_executor.py tests/pipeline/test_store.py tests/pipeline/test_salvage.py",
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: which operator, at which of its places in the module."""
+
+    module: str
+    operator: str
+    occurrence: int
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} {self.operator.removeprefix('core/')} #{self.occurrence}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", default=list(TESTS))
+    parser.add_argument("--each", type=int, default=20, help="mutants of each module (0: all)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    killed, survived = Counter[str](), list[Mutant]()
+    for module in options.modules:
+        mutants = sorted(mutants_of(module), key=str)
+        if options.each:
+            mutants = random.Random(f"{options.seed}:{module}").sample(mutants, min(options.each, len(mutants)))
+        seconds = unchanged(module)
+        for mutant in mutants:
+            if alive(mutant, seconds * PATIENCE + 10):
+                survived.append(mutant)
+                print(f"alive: {mutant}", flush=True)
+            else:
+                killed[module] += 1
+        tried = killed[module] + sum(mutant.module == module for mutant in survived)
+        print(f"{module}: {killed[module]} of {tried} killed ({seconds:.0f} s a run)", file=sys.stderr, flush=True)
+    total = killed.total() + len(survived)
+    share = round(killed.total() / total, 3) if total else None
+    print(json.dumps({"mutants": total, "killed": killed.total(), "share": share, "alive": [str(m) for m in survived]}))
+
+
+def mutants_of(module: str) -> list[Mutant]:
+    """Every mutant of a module that can change what it does."""
+    path = ROOT / module
+    inert = inert_places(path.read_text())
+    tree, found = get_ast(path.read_text()), list[Mutant]()
+    for name in plugins.operator_names():
+        cls = plugins.get_operator(name)
+        if cls.arguments():  # those that rename variables: not meant for a run over everything
+            continue
+        places = (start for node in ast_nodes(tree) for start, _ in cls().mutation_positions(node))
+        found += [Mutant(module, name, at, start[0]) for at, start in enumerate(places) if start not in inert]
+    return found
+
+
+def inert_places(text: str) -> set[tuple[int, int]]:
+    """(line, column) of all that annotations span, and of what only type checkers read."""
+    spans: list[ast.AST] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+            spans.append(node.annotation)
+        if isinstance(node, ast.FunctionDef) and node.returns is not None:
+            spans.append(node.returns)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            spans.append(node)
+    lines = text.splitlines()
+    return {
+        (line, column)
+        for node in spans
+        for line in range(node.lineno, node.end_lineno + 1)
+        for column in range(
+            node.col_offset if line == node.lineno else 0,
+            node.end_col_offset if line == node.end_lineno else len(lines[line - 1]) + 1,
+        )
+    }
+
+
+def unchanged(module: str) -> float:
+    """Seconds that the tests of a module take on the code as it is.
+
+    Raises:
+        SystemExit: they fail.
+    """
+    start = time.monotonic()
+    if tests(module, None) != 0:
+        raise SystemExit(f"error: the tests of {module} fail as it is: {TESTS[module]}")
+    return time.monotonic() - start
+
+
+def alive(mutant: Mutant, timeout: float) -> bool:
+    path = ROOT / mutant.module
+    original = path.read_text()
+    operator = plugins.get_operator(mutant.operator)()
+    try:
+        path.write_text(mutate_code(original, operator, mutant.occurrence))
+        return tests(mutant.module, timeout) == 0
+    finally:
+        path.write_text(original)
+
+
+def tests(module: str, timeout: float | None) -> int:
+    """Exit status of the tests of a module; 1 for a run that had to be ended."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", "--durations=0"]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+    try:
+        run = subprocess.run(
+            [*command, *TESTS[module].split()],
+            cwd=ROOT,
+            env=environment,
+            timeout=timeout,
+            capture_output=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 1
+    return run.returncode
+
+
+if __name__ == "__main__":
+    main()
