@@ -316,6 +316,19 @@ def test_an_answer_against_what_its_own_beginning_became() -> None:
     assert {(one["chosen"], one["rejected"]) for one in found} == {(0, 2), (1, 3)}
 
 
+def test_a_text_against_what_was_made_from_it_and_not_across_families() -> None:
+    said = [("A sun and a dog.", "sampled", None), ("A boat and a dog.", "sampled", None)]
+    corrected = [("A sun there.", "corrected", 0)]
+    injected = [("A boat, a dog and a cat.", "injected", 1), ("No parent is there.", "corrected", None)]
+    row = [
+        ({"text": text, "origin": origin, "parent": parent, "finish_reason": "stop", "model": "m"}, None, None)
+        for text, origin, parent in (*said, *corrected, *injected)
+    ]
+    policy = Pair(policy="rewritten", weights={}, max_pairs=None, max_length_ratio=9.0)
+    two = {tuple(text for text, _ in one) for one in told(row, run(row, policy))}
+    assert two == {("A sun there.", "A sun and a dog."), ("A boat and a dog.", "A boat, a dog and a cat.")}
+
+
 @pytest.mark.parametrize("name", sorted(set(POLICIES) - BY_ORIGIN))
 def test_nothing_to_choose_from_is_a_reason(name: str) -> None:
     policy = plain(policy=name, weights={"correctness" if name == "correctness" else "a": 1.0})
