@@ -94,8 +94,8 @@ def forget_peak() -> None:
 
 
 @contextlib.contextmanager
-def part(result: dict[str, Any], name: str) -> Iterator[None]:
-    """A part that fails is reported and does not take the others along."""
+def part(result: dict[str, Any], name: str, keep: Path | None) -> Iterator[None]:
+    """A part that fails is reported and does not take the others along; ``keep`` holds what was measured so far."""
     start = synchronised()
     try:
         yield
@@ -105,6 +105,8 @@ def part(result: dict[str, Any], name: str) -> Iterator[None]:
     result[f"{name}/wall_s"] = round(synchronised() - start, 1)
     said = result.get(f"{name}/error", "done")
     print(name, said, result[f"{name}/wall_s"], "s", file=sys.stderr, flush=True)
+    if keep is not None:  # a machine that is taken away leaves what was measured until then
+        keep.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def ours(
@@ -410,24 +412,24 @@ def trl(model: Any, processor: Any, dataset: Path, folder: Path, steps: int) -> 
 
 def measured(options: argparse.Namespace, result: dict[str, Any], folder: Path) -> None:
     """All parts, one after the other, into ``result``."""
-    with part(result, "build"):
+    with part(result, "build", options.json):
         model, processor, picture = build(options.family, DEVICE, options.tiny)
         result["parameters"] = sum(parameter.numel() for parameter in model.parameters())
         dataset = save_pairs(folder, 16, picture, 20 if options.tiny else 150)
     ran: Ran | None = None
-    with part(result, "ours_dpo"):
+    with part(result, "ours_dpo", options.json):
         result["ours_dpo"], ran = ours(model, processor, dataset, folder, options.steps)
     looks: dict[str, Callable[[Ran], dict[str, Any]]] = {"noise": noise, "kernels": kernels, "tower": tower}
     if ran is not None:
         for name, look in looks.items():
-            with part(result, name):
+            with part(result, name, options.json):
                 result[name] = look(ran)
         model = back_to_base(ran.policy)
     for name, changes in VARIANTS.items():
         full = changes.get("dtype") == "float32"
-        if full and (options.family == "qwen" or not options.float32):
+        if options.short or full and (options.family == "qwen" or not options.float32):
             continue
-        with part(result, name):
+        with part(result, name, options.json):
             if full:
                 model = model.float()  # what a user gets who sets no dtype
             found, ran = ours(model, processor, dataset, folder, 3 if full else options.steps, **changes)
@@ -439,7 +441,7 @@ def measured(options: argparse.Namespace, result: dict[str, Any], folder: Path) 
         if CUDA:
             torch.cuda.empty_cache()
     name = f"trl_micro_{MICRO}"
-    with part(result, name):
+    with part(result, name, options.json):
         result[name] = trl(model, processor, dataset, folder, options.steps)
     if "ours_dpo" in result and name in result:
         result["ours_over_trl"] = round(result["ours_dpo"]["pairs_per_s"] / result[name]["pairs_per_s"], 2)
@@ -451,6 +453,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--float32", action=argparse.BooleanOptionalAction, default=True, help="that run too (llava)")
+    parser.add_argument("--short", action="store_true", help="DPO and TRL alone: two minutes")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result into this file as well")
     options = parser.parse_args()
     import peft
