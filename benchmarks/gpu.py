@@ -427,7 +427,7 @@ def measured(options: argparse.Namespace, result: dict[str, Any], folder: Path) 
         model = back_to_base(ran.policy)
     for name, changes in VARIANTS.items():
         full = changes.get("dtype") == "float32"
-        if options.short or full and (options.family == "qwen" or not options.float32):
+        if options.short or (full and (options.family == "qwen" or not options.float32)):
             continue
         with part(result, name, options.json):
             if full:

@@ -1,8 +1,10 @@
-"""How many small changes of the code the tests notice: ``python benchmarks/mutation.py [--each N] [--seed S] [MODULE ...]``.
+"""How many small changes of the code do the tests notice?
+
+    python benchmarks/mutation.py [--each N] [--seed S] [MODULE ...]
 
 Mutants are cosmic-ray's (``pip install cosmic-ray``). Of each module a seeded sample is tried: the file is changed in
-place, its tests run, the file is put back. Mutants inside annotations are left out, as nothing evaluates them. Run it in
-a clone of its own: while it runs, the working tree holds a mutant. Prints one line of JSON, and one line per survivor.
+place, its tests run, the file is put back. Mutants inside annotations are left out, as nothing evaluates them. Run it
+in a clone of its own: while it runs, the working tree holds a mutant. Prints the survivors, and one line of JSON.
 """
 
 from __future__ import annotations
@@ -26,21 +28,42 @@ from cosmic_ray.mutating import mutate_code
 ROOT = Path(__file__).resolve().parent.parent
 #: A test that runs longer than this many times what the unchanged code takes is in an endless loop: killed.
 PATIENCE = 5
-#: Module -> the tests that specify it.
-TESTS = {
-    "pipeline/stages/pair.py": "tests/pipeline/test_pair.py tests/pipeline/test_policies.py tests/pipeline/test_columns.py",
-    "pipeline/stages/pair_columns.py": "tests/pipeline/test_pair.py tests/pipeline/test_policies.py tests/pipeline/test_columns.py",
-    "pipeline/stages/policies.py": "tests/pipeline/test_policies.py tests/pipeline/test_pair.py",
-    "pipeline/stages/balance.py": "tests/pipeline/test_policies.py tests/pipeline/test_pair.py",
-    "reward/gates.py": "tests/reward/test_gates.py",
-    "reward/objects.py": "tests/reward/test_objects.py",
-    "reward/correctness.py": "tests/reward/test_correctness.py",
-    "reward/judge.py": "tests/reward/test_judge.py",
-    "training/objectives.py": "tests/training/test_objectives.py",
-    "training/schedule.py": "tests/training/test_schedule.py",
-    "training/evaluation/pope.py": "tests/training/test_evaluation_pope.py",
-    "pipeline/rewriting/correct.py": "tests/pipeline/rewriting/test_correct.py tests/pipeline/rewriting/test_checked.py",
-    "pipeline/resume.py": "tests/pipeline/test_executor.py tests/pipeline/test_store.py tests/pipeline/test_salvage.py",
+#: Module -> the tests that specify it, in tests/.
+TESTS: dict[str, tuple[str, ...]] = {
+    "pipeline/stages/pair.py": (
+        "pipeline/test_pair.py",
+        "pipeline/test_policies.py",
+        "pipeline/test_columns.py",
+    ),
+    "pipeline/stages/pair_columns.py": (
+        "pipeline/test_pair.py",
+        "pipeline/test_policies.py",
+        "pipeline/test_columns.py",
+    ),
+    "pipeline/stages/policies.py": (
+        "pipeline/test_policies.py",
+        "pipeline/test_pair.py",
+    ),
+    "pipeline/stages/balance.py": (
+        "pipeline/test_policies.py",
+        "pipeline/test_pair.py",
+    ),
+    "reward/gates.py": ("reward/test_gates.py",),
+    "reward/objects.py": ("reward/test_objects.py",),
+    "reward/correctness.py": ("reward/test_correctness.py",),
+    "reward/judge.py": ("reward/test_judge.py",),
+    "training/objectives.py": ("training/test_objectives.py",),
+    "training/schedule.py": ("training/test_schedule.py",),
+    "training/evaluation/pope.py": ("training/test_evaluation_pope.py",),
+    "pipeline/rewriting/correct.py": (
+        "pipeline/rewriting/test_correct.py",
+        "pipeline/rewriting/test_checked.py",
+    ),
+    "pipeline/resume.py": (
+        "pipeline/test_executor.py",
+        "pipeline/test_store.py",
+        "pipeline/test_salvage.py",
+    ),
 }
 
 
@@ -126,7 +149,7 @@ def unchanged(module: str) -> float:
     """
     start = time.monotonic()
     if tests(module, None) != 0:
-        raise SystemExit(f"error: the tests of {module} fail as it is: {TESTS[module]}")
+        raise SystemExit(f"error: the tests of {module} fail as it is: {', '.join(TESTS[module])}")
     return time.monotonic() - start
 
 
@@ -147,7 +170,7 @@ def tests(module: str, timeout: float | None) -> int:
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
     try:
         run = subprocess.run(
-            [*command, *TESTS[module].split()],
+            [*command, *(f"tests/{name}" for name in TESTS[module])],
             cwd=ROOT,
             env=environment,
             timeout=timeout,
