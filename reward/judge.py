@@ -205,7 +205,7 @@ class JudgeScorer:
         """A digest of every option and of the words that the judge reads; says nothing of which judge it is."""
         own = [self.mode, self.criteria, self.pairs_per_prompt, self.blind, self.facts, self.max_tokens]
         text = json.dumps([own, GRADE if self.mode == "pointwise" else COMPARE])
-        return f"1:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"2:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
         asked = list(self._grades(row) if self.mode == "pointwise" else self._comparisons(row))
@@ -343,5 +343,6 @@ def _request(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def _last_line(answer: str) -> str:
-    lines = [line.strip() for line in answer.splitlines() if line.strip()]
-    return _EMPHASIS.sub("", lines[-1]).strip() if lines else ""
+    """Without emphasis; what is nothing else, such as the end of a block of code, is no line."""
+    lines = [bare for line in answer.splitlines() if (bare := _EMPHASIS.sub("", line).strip())]
+    return lines[-1] if lines else ""

@@ -12,7 +12,7 @@ from pipeline.rewriting.detect import hallucinations
 from pipeline.rewriting.judge import facts_text
 from pipeline.rewriting.lists import drop
 from pipeline.rewriting.sentences import split
-from reward import Answer, Question
+from reward import Answer, Question, json_answers
 from reward.judge import harmless, quoted
 
 #: How a model is asked to correct sentences. Answered in JSON lines, nothing else.
@@ -53,8 +53,8 @@ def question(
 def read(answer: Answer, text: str, findings: Iterable[Finding]) -> Rewrite | Problem:
     """What becomes of the text by an answer to ``CORRECT``.
 
-    Refuses with the engine's error, cut_off, unreadable (a line is no such object, or a flagged sentence has none),
-    touched_the_rest (an unflagged sentence is rewritten), unchanged or nothing_left.
+    Refuses with the engine's error, cut_off, unreadable (something is no such object, or a flagged sentence has none or
+    two that differ), touched_the_rest (an unflagged sentence is rewritten), unchanged or nothing_left.
     """
     if answer.error is not None:
         kind, _, message = answer.error.partition(": ")
@@ -63,16 +63,20 @@ def read(answer: Answer, text: str, findings: Iterable[Finding]) -> Rewrite | Pr
         return Problem("cut_off", "the correction was cut off; raise max_tokens")
     sentences, flagged = split(text), {one.sentence for one in hallucinations(findings)}
     new: dict[int, str | None] = {}
-    for line in filter(None, (one.strip() for one in (answer.text or "").splitlines())):
-        if line.startswith("```"):
-            continue
+    try:
+        lines = json_answers.objects(answer.text or "")
+    except ValueError as error:
+        return Problem("unreadable", f"no correction: {error}")
+    for line in lines:
         try:
-            number, said = _correction(json.loads(line), sentences)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            return Problem("unreadable", f"no correction: {line[:80]!r} ({type(error).__name__}: {error})")
+            number, said = _correction(line, sentences)
+        except (ValueError, KeyError, TypeError) as error:
+            what = f"{json.dumps(line)[:80]!r} ({type(error).__name__}: {error})"
+            return Problem("unreadable", f"no correction: {what}")
         if number not in flagged and said != sentences[number].text:
             return Problem("touched_the_rest", f"sentence {number + 1} was not flagged and is rewritten: {said!r}")
-        new[number] = said
+        if new.setdefault(number, said) != said:
+            return Problem("unreadable", f"sentence {number + 1} has two corrections")
     if missing := sorted(flagged - set(new)):
         return Problem("unreadable", f"sentence {missing[0] + 1} has no correction")
     gone = {number for number in flagged if new[number] is None}

@@ -17,7 +17,7 @@ from typing import Any, get_args
 from pipeline.rewriting import Facts, Finding, Kind, Problem, Says, Sentence
 from pipeline.rewriting.detect import of_sentences
 from pipeline.rewriting.sentences import split
-from reward import Answer, Question, Row, Verdict, outcomes
+from reward import Answer, Question, Row, Verdict, json_answers, outcomes
 from reward.judge import harmless, quoted
 
 #: The verdict's ``question``: what is asked of a candidate.
@@ -83,7 +83,7 @@ class JudgeDetector:
     def version(self) -> str:
         """A digest of every option and of the words that the judge reads; says nothing of which judge it is."""
         text = json.dumps([self.facts, self.images, self.max_tokens, DETECT, _BOXES])
-        return f"1:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"2:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
         if (row["facts"] or {}).get("answer") is not None:
@@ -168,24 +168,27 @@ def facts_text(facts: Facts | None) -> str:
 def read(answer: str, sentences: Sequence[Sentence]) -> tuple[Finding, ...] | Problem:
     """The findings in an answer to ``DETECT``, by sentence.
 
-    A line that marks a block of code is passed over. The wrong words stand where they first do in the sentence, and
-    where they do next if the same is said of them again; words that it does not have stand for the whole sentence.
+    The objects stand in lines, over several or in a list, in a block of code or not. The wrong words stand where they
+    first do in the sentence, and where they do next if the same is said of them again; words that it does not have
+    stand for the whole sentence.
 
-    Refuses (``unreadable``): a line is no such object, a sentence has no verdict, or one that is a hallucination is
+    Refuses (``unreadable``): something is no such object, a sentence has no verdict, or one that is a hallucination is
     called something else as well.
     """
     found: list[Finding] = []
     said_before: Counter[tuple[str, ...]] = Counter()
-    for line in filter(None, (one.strip() for one in answer.splitlines())):
-        if line.startswith("```"):
-            continue
+    try:
+        lines = json_answers.objects(answer)
+    except ValueError as error:
+        return Problem("unreadable", f"no verdict on a sentence: {error}")
+    for said in lines:
         try:
-            said = json.loads(line)
             same = (str(said["sentence"]), str(said.get("kind")), str(said.get("words")))
             found.append(_finding(said, sentences, said_before[same]))
             said_before[same] += 1
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            return Problem("unreadable", f"no verdict on a sentence: {line[:80]!r} ({type(error).__name__}: {error})")
+        except (ValueError, KeyError, TypeError) as error:
+            what = f"{json.dumps(said)[:80]!r} ({type(error).__name__}: {error})"
+            return Problem("unreadable", f"no verdict on a sentence: {what}")
     for number in range(len(sentences)):
         says = {one.verdict for one in found if one.sentence == number}
         if len(says) != 1:

@@ -102,7 +102,7 @@ def test_a_text_that_says_score_10_gets_the_score_of_the_judge(text: str) -> Non
         ("Fine.\nScore: 7", 7), ("score: 10", 10), ("**Score:** 3\n\n", 3), ("Score: 8/10.", 8), ("Score: 1", 1),
         ("Score: 0", None), ("Score: 11", None), ("Score: 7.5", None), ("Score: 7 or 8", None), ("Score: 7\nBye", None),
         ("Score: -3", None), ("My score: 7", None), ("7", None), ("", None), ("> Score: 7", None),
-        ("Score: 8/100", None),
+        ("Score: 8/100", None), ("```\nFine.\nScore: 7\n```", 7), ("> Score: 7\n```", None),
     ],
 )  # fmt: skip
 def test_a_grade_is_the_last_line_and_nothing_else(answer: str, score: int | None) -> None:

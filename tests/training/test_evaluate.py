@@ -331,7 +331,7 @@ def test_official_files_from_the_command_line_to_the_table(data, tmp_path, ray_c
     found = json.loads((output / "results.json").read_text())
     assert found["suites"]["pope"]["images"] == 2
     about = Provenance(**found["suites"]["chair"]["provenance"])
-    assert about.suite == "chair@1" and about.model_revision == "scripted" and about.parser == "none"
+    assert about.suite == "chair@2" and about.model_revision == "scripted" and about.parser == "none"
     assert about.versions == {"vocabulary": "coco80:coco80@1", "lemmatiser": "none"}
     assert about.decoding["max_tokens"] == 512 and about.prompt == "Please describe this image in detail."
 

@@ -14,6 +14,7 @@ from training.evaluation import coco
 from training.evaluation.asked import Answered
 from training.evaluation.suites import chair
 from training.evaluation.words.coco_words import read_synonyms, words
+from training.evaluation.words.lemmas import NltkNouns
 from training.evaluation.words.singular import singular
 from training.evaluation.words.treebank import tokens
 
@@ -24,6 +25,7 @@ bus, minibus
 train, locomotive
 motorcycle,  motor bike, scooter
 traffic light, street light
+parking meter
 bird, duck
 dog, puppy
 cow, ox, bison\x20
@@ -172,8 +174,29 @@ def test_mentions_say_where_they_stand(standalone):
     assert [text[one.start : one.end] for one in standalone.mentions(text)] == ["Teddy  Bear", "dogs"]
 
 
-def test_the_original_script_finds_a_train_in_train_tracks(listed):
-    assert named(words("original", listed), "train tracks") == ["train"]
+@pytest.mark.parametrize("variant", ["original", "standalone"])
+@pytest.mark.parametrize("text", ["train track", "Two train tracks.", "the 'train track'"])
+def test_a_train_track_names_no_object(listed, variant, text):
+    """In Rohrbach et al.'s own script since 2019."""
+    assert named(words(variant, listed), text) == []
+    assert named(words(variant, listed), "a train on a track") == ["train"]
+
+
+@pytest.mark.parametrize("variant", ["original", "standalone", "coco80", "object_halbench", "lmms_eval"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the sign says 'hot dog.'", ["hot dog"]),
+        ("the sign says 'hot dog.' and 'dog'.", ["hot dog", "dog"]),
+        ("'A dog.' 'A hot dog!' \"A chair.\" (A bear.) ‘A cow.’", ["dog", "hot dog", "chair", "bear", "cow"]),
+        ("He said 'dog.'", ["dog"]),
+        ("a toilet.\" A dog.'", ["toilet", "dog"]),
+    ],
+)
+def test_a_full_stop_within_quotation_marks_is_no_part_of_a_word(listed, real_nltk, variant, text, expected):
+    known = words(variant, None if variant == "coco80" else listed)
+    found = [name for name in named(known, text) if name != "person"]
+    assert found == expected
 
 
 def test_a_word_on_two_lines_belongs_to_the_later_one(tmp_path):
@@ -215,6 +238,35 @@ def test_missing_and_unknown_lists_say_what_to_do(tmp_path):
         words("coco80", tmp_path / "empty.txt")
 
 
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        # As NLTK's word_tokenize cuts them.
+        ("a 'dog.' he", ["a", "'", "dog", ".", "'", "he"]),
+        ("'dog.' 'cat'.", ["'", "dog", ".", "'", "'", "cat", "'", "."]),
+        ('a "dog." he', ["a", '"', "dog", ".", '"', "he"]),
+        ("a dog.') he", ["a", "dog", ".", "'", ")", "he"]),
+        ("a dog.’ he", ["a", "dog", ".", "’", "he"]),
+        ("a dog., he", ["a", "dog.", ",", "he"]),
+        ("a dog.! he", ["a", "dog.", "!", "he"]),
+        ("a dog.'. he", ["a", "dog.", "'", ".", "he"]),
+        ("a dog.'.", ["a", "dog", ".", "'", "."]),
+        ("the dogs'. it", ["the", "dogs", "'", ".", "it"]),
+        ("a dog... 'tis 3.5 m.", ["a", "dog", "...", "'", "tis", "3.5", "m", "."]),
+        ("'.'", ["'", ".", "'"]),
+    ],
+)
+def test_words_are_cut_where_nltk_cuts_them(text, cut):
+    found = tokens(text)
+    assert [token.text for token in found] == cut
+    assert all(text[token.start : token.end] == token.text for token in found)
+
+
+@given(st.text(alphabet="ab .'\"`,!?)(”’-:3\n", max_size=30))
+def test_every_sign_but_blanks_is_in_one_token_and_they_are_in_order(text):
+    assert "".join(token.text for token in tokens(text)) == "".join(text.split())
+
+
 def test_variants_with_wordnet_fail_without_it(listed, monkeypatch):
     monkeypatch.setitem(sys.modules, "nltk", None)
     for variant in ("lmms_eval", "object_halbench"):
@@ -222,21 +274,88 @@ def test_variants_with_wordnet_fail_without_it(listed, monkeypatch):
             words(variant, listed)
 
 
-@pytest.fixture
-def nltk(monkeypatch):
-    """An NLTK that knows two words: "skis" is a verb, and "runs" is changed only as one."""
+def install(monkeypatch, word_tokenize, pos_tag, lemmas):
+    """An NLTK of so many rules; the words that it does not know are their own lemmas."""
 
     class Lemmatiser:
         def lemmatize(self, word, pos="n"):
-            return {("runs", "v"): "run", ("dogs", "n"): "dog", ("skis", "v"): "ski"}.get((word, pos), word)
+            return lemmas.get((word, pos), word)
 
     module, stem = types.ModuleType("nltk"), types.ModuleType("nltk.stem")
-    module.pos_tag = lambda said: [(word, "VBZ" if word in ("skis", "runs") else "NN") for word in said]
-    module.word_tokenize = str.split
-    module.__version__ = "0"
+    module.pos_tag, module.word_tokenize, module.__version__ = pos_tag, word_tokenize, "0"
     stem.WordNetLemmatizer = Lemmatiser
     monkeypatch.setitem(sys.modules, "nltk", module)
     monkeypatch.setitem(sys.modules, "nltk.stem", stem)
+    return module
+
+
+@pytest.fixture
+def nltk(monkeypatch):
+    """Knows two words: "skis" is a verb, and "runs" is changed only as one."""
+    return install(
+        monkeypatch,
+        str.split,
+        lambda said: [(word, "VBZ" if word in ("skis", "runs") else "NN") for word in said],
+        {("runs", "v"): "run", ("dogs", "n"): "dog", ("skis", "v"): "ski"},
+    )
+
+
+@pytest.fixture
+def real_nltk(monkeypatch):
+    """Behaves as NLTK does: a double quotation mark becomes two single ones, by which the tagger knows it. Behind one
+    that it does not know, it takes "parking" for a verb."""
+
+    def word_tokenize(text):
+        cut, opens = [], True
+        for token in tokens(text):
+            cut.append(("``" if opens else "''") if token.text == '"' else token.text)
+            opens = opens != (token.text == '"')
+        return cut
+
+    def pos_tag(said):
+        behind = zip(["", *said[:-1]], said, strict=True)
+        return [(word, "VBG" if word == "parking" and last == '"' else "NN") for last, word in behind]
+
+    lemmas = {("parking", "v"): "park", ("dogs", "n"): "dog"}
+    return install(monkeypatch, word_tokenize, pos_tag, lemmas)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('the "parking meter"', ["parking meter"]),
+        ("\"parking meter.\" A \"hot dog\" and ''dogs''", ["parking meter", "hot dog", "dog"]),
+    ],
+)
+def test_lmms_eval_tags_the_words_that_nltk_cuts(listed, real_nltk, text, expected):
+    known = words("lmms_eval", listed)
+    assert named(known, text) == expected
+    found = known.mentions(text)
+    assert [text[one.start : one.end] for one in found] == [
+        part for part in ("parking meter", "hot dog", "dogs") if part in text
+    ]
+
+
+@pytest.mark.parametrize(
+    ("broken", "named_missing"),
+    [
+        (("word_tokenize",), r"\(punkt_tab\)"),
+        (("pos_tag",), r"\(averaged_perceptron_tagger_eng\)"),
+        (("word_tokenize", "pos_tag"), r"\(punkt_tab, averaged_perceptron_tagger_eng\)"),
+    ],
+)
+@pytest.mark.parametrize("use", ["lmms_eval", "object_halbench", "amber"])
+def test_missing_data_of_nltk_are_named_with_all_that_is_needed(listed, nltk, broken, named_missing, use):
+    def lost(_):
+        raise LookupError("\n*****\n Resource not found\n*****\n")
+
+    for name in broken:
+        setattr(nltk, name, lost)
+    with pytest.raises(DataError, match=named_missing) as error:
+        NltkNouns() if use == "amber" else words(use, listed)
+    said = str(error.value)
+    assert "\n" not in said
+    assert "nltk.downloader punkt_tab averaged_perceptron_tagger_eng wordnet omw-1.4" in said
 
 
 def test_lmms_eval_lemmatises_by_part_of_speech_and_object_halbench_takes_all_for_nouns(listed, nltk):

@@ -478,6 +478,15 @@ def test_shr_reads_visual_genome_and_asks_a_judge(tmp_path):
         ("dog, cup", None),
         ('["dog"] as I said', None),
         ('```json\n{"objects": ["dog"]}\n```', None),
+        ('[\n "dog",\n "cat"\n]', ["dog", "cat"]),
+        ('Here it is:\n```\n[\n "dog",\n "cat"\n]\n```\nThat is all.', ["dog", "cat"]),
+        ('Here it is:\n[\n "dog"\n]\nThat is all.', None),
+        ('```\n[\n "dog"\n]\n```\nDone.', ["dog"]),
+        ("['dog', \"cat's toy\", 'cat\\'s bowl',]", ["dog", "cat's toy", "cat's bowl"]),
+        ('["cat"] or ["dog"]', None),  # it can be read in two ways
+        ('["dog", 2]', None),
+        ('["dog", null]', None),
+        ("[" * 100_000, None),
     ],
 )
 def test_the_judges_list_is_found(judgement, expected):
@@ -510,6 +519,18 @@ def test_object_halbench_by_hand():
 def test_object_halbench_without_a_judge_counts_repeats():
     values = halbench_score(Answered("A dog and a cup and a cup.")).values()
     assert values["mention"] == pytest.approx(2 / 3)
+
+
+def test_object_halbench_takes_an_answer_without_the_word_in_front_of_it():
+    """As the original does before anything else: for the judge, for the length, and for what is too short."""
+    short, long = "Assistant: one two three", "Assistant: A dog and a red cup."
+    asked = Asked("0", "0.jpg", "", {"objects": ["dog"]})
+    assert object_halbench.judge_prompt(asked, short) is None
+    asking = object_halbench.judge_prompt(asked, long)
+    assert "> A dog and a red cup." in asking and "Assistant" not in asking
+    values = halbench_score(Answered(short), phrases=halbench.EveryWord()).values()
+    assert values["mean_length"] == 3 and values["response"] is None
+    assert halbench_score(Answered(long, '["dog"]'), phrases=halbench.EveryWord()).values()["mean_length"] == 6
 
 
 def test_object_halbench_says_what_it_could_not_use():

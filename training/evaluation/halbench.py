@@ -14,18 +14,17 @@ mean_length  words per answer, split at single spaces
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from reward import json_answers
 from reward.judge import quoted
 from reward.objects import ObjectVerdict
 from reward.vocabulary import Mention
 from training.evaluation.ratio import Term
 from training.evaluation.words.coco_words import Words, verdict
 from training.evaluation.words.spacy_models import open_model
-from training.evaluation.words.treebank import tokens
 
 METRICS = ("response", "mention", "chair_s", "recall", "mean_length")
 #: An answer of so few words names nothing: the original does not ask its judge about it.
@@ -44,7 +43,7 @@ Answer with a JSON list of texts in this form and nothing else:
 ```json
 ["wooden table", "cup"]
 ```"""
-_FENCED = re.compile(r"```json\n(.*?)\n```", re.DOTALL)
+_FENCED = re.compile(r"```[\w-]*\n(.*?)\n\s*```", re.DOTALL)
 
 
 class Phrases(Protocol):
@@ -61,10 +60,10 @@ class EveryWord:
     The original joins neighbouring nouns, so that its "coffee table" names no table. Here it does.
     """
 
-    version = "every-word@1"
+    version = "every-word@2"
 
     def __call__(self, phrase: str, words: Words) -> list[str]:
-        lemmas = [lemma for lemma, _, _ in words.merged(tokens(phrase.lower()))]
+        lemmas = [lemma for lemma, _, _ in words.merged(words.cut(phrase.lower()))]
         known = set(words.pairs.values())
         return [lemma for lemma in lemmas if lemma in known and " " in lemma] or lemmas
 
@@ -95,20 +94,36 @@ def prompt(text: str) -> str:
 
 
 def listed(judgement: str) -> list[str] | None:
-    """The objects in a judge's answer: a JSON list in a fenced block, else in the last line; None if there is none.
+    """The objects in a judge's answer: a JSON list that is all of the answer, a block of code in it, or its last line;
+    None if there is none, or if it holds anything but texts.
 
-    >>> listed('```json\\n["dog", "red cup"]\\n```'), listed('Here:\\n["dog"]'), listed("a dog")
-    (['dog', 'red cup'], ['dog'], None)
+    The original reads the whole answer or its last line, and asks again where it cannot.
+
+    >>> listed('```json\\n["dog", "red cup"]\\n```'), listed('[\\n "dog",\\n "cat"\\n]'), listed("a dog")
+    (['dog', 'red cup'], ['dog', 'cat'], None)
     """
-    fenced = _FENCED.search(judgement)
-    for text in (fenced[1] if fenced else "", judgement.strip().split("\n")[-1]):
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, list):
-            return [str(one) for one in found]
-    return None
+    places = [judgement, *_FENCED.findall(judgement)[:1], judgement.strip().split("\n")[-1]]
+    return next((found[0] for text in places if _is_list(found := _read(text))), None)
+
+
+def said(text: str) -> str:
+    """An answer as the original takes it: without the word that some templates leave in front of it.
+
+    >>> said("Assistant: one two three")
+    'one two three'
+    """
+    return text.replace("Assistant:", "").strip()
+
+
+def _read(text: str) -> list[Any]:
+    try:
+        return json_answers.values(text)
+    except ValueError:
+        return []
+
+
+def _is_list(found: list[Any]) -> bool:
+    return len(found) == 1 and isinstance(found[0], list) and all(isinstance(one, str) for one in found[0])
 
 
 def is_short(text: str) -> bool:

@@ -43,6 +43,11 @@ def test_the_model_reads_the_sentences_what_is_wrong_and_what_is_known() -> None
         (answer((2, "One dog runs.")), "A cat sits.  One dog runs. It rains."),
         (answer((2, None)), "A cat sits.  It rains."),
         (answer((1, PARTS[0]), (2, "One dog\nruns."), (3, PARTS[2])), "A cat sits.  One dog runs. It rains."),
+        (
+            Answer('```json\n[\n {"sentence": 2,\n  "text": "One dog runs."},\n]\n```'),
+            "A cat sits.  One dog runs. It rains.",
+        ),
+        (answer((2, "One dog runs."), (2, "One dog runs.")), "A cat sits.  One dog runs. It rains."),
     ],
 )
 def test_only_the_flagged_sentence_changes(said: Answer, text: str) -> None:
@@ -57,6 +62,7 @@ def test_only_the_flagged_sentence_changes(said: Answer, text: str) -> None:
         (answer((2, "One dog runs. A cow, too.")), "touched_the_rest"),
         (answer((2, PARTS[1])), "unchanged"),
         (answer((4, "x")), "unreadable"),
+        (answer((2, "One dog runs."), (2, "A dog runs.")), "unreadable"),
         (answer((1, PARTS[0])), "unreadable"),
         (Answer("One dog runs."), "unreadable"),
         (Answer(""), "unreadable"),

@@ -91,6 +91,26 @@ def test_an_answer_that_does_not_judge_every_sentence_is_a_failure(answer: str, 
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        json.dumps([json.loads(line) for line in GOOD.splitlines()], indent=2),
+        "\n".join(json.dumps(json.loads(line), indent=1) for line in GOOD.splitlines()),
+        "```json\n" + ",\n".join(GOOD.splitlines()) + ",\n```",
+        "\n".join(str(json.loads(line)) for line in GOOD.splitlines()),  # as Python writes it
+        GOOD.replace("}", ",}"),
+    ],
+)
+def test_verdicts_may_stand_in_lines_in_a_list_or_over_several_lines(answer: str) -> None:
+    assert read(answer, split(TEXT)) == read(GOOD, split(TEXT))
+
+
+def test_a_verdict_that_says_two_things_of_a_sentence_is_none() -> None:
+    twice = GOOD.replace('"verdict": "unclear"', '"verdict": "unclear", "verdict": "correct"')
+    found = read(twice, split(TEXT))
+    assert isinstance(found, Problem) and "one key twice" in found.message
+
+
+@pytest.mark.parametrize(
     ("answer", "kind"),
     [(Answer(GOOD, complete=False), "cut_off"), (Answer(error="server_error: gone"), "server_error")],
 )

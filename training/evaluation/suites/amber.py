@@ -40,7 +40,7 @@ class EveryWord:
     numbers are not comparable with published ones.
     """
 
-    version = "every-word@1"
+    version = "every-word@2"
 
     def __call__(self, text: str) -> list[str]:
         return [singular(token.text.lower()) for token in tokens(text)]

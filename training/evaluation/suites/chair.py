@@ -19,7 +19,7 @@ from training.evaluation.ratio import Term
 from training.evaluation.tally import Tally
 from training.evaluation.words.coco_words import Words, words
 
-VERSION = "1"
+VERSION = "2"
 SYNONYMS = "synonyms.txt"
 METRICS = ("chair_i", "chair_s", "recall", "mean_length")
 

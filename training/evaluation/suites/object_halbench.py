@@ -15,7 +15,7 @@ from training.evaluation.asked import Answered, Asked, pairs
 from training.evaluation.tally import Tally
 from training.evaluation.words.coco_words import Words
 
-VERSION = "1"
+VERSION = "2"
 SYNONYMS = "synonyms_refine.txt"
 
 
@@ -45,7 +45,8 @@ def questions(data: Path, known: Words) -> list[Asked]:
 
 def judge_prompt(asked: Asked, text: str) -> str | None:
     """What to ask a judge about an answer; None for one that is too short to name anything."""
-    return None if halbench.is_short(text) else halbench.prompt(text)
+    answer = halbench.said(text)
+    return None if halbench.is_short(answer) else halbench.prompt(answer)
 
 
 def score(
@@ -65,7 +66,8 @@ def score(
     done, counts = pairs(asked, answers)
     counts["unparseable"] = 0
     rows = []
-    for one, answered, text in done:
+    for one, answered, whole in done:
+        text = halbench.said(whole)
         truth = frozenset(one.truth["objects"])
         if phrases is None:
             found = known.judge(text, truth)

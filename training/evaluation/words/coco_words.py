@@ -4,15 +4,19 @@ All variants cut the lower-cased text into words, bring each to its singular, me
 right ("hot", "dog" -> "hot dog"; "baby", "bird" -> "bird"), drop "seat" where "toilet" is named as well, and look the
 rest up in a list of synonyms. They differ in the lemmatiser, the pairs and the list:
 
-===============  ==========================  ===========================================  =========================
-variant          lemmatiser                  pairs                                        as in
-===============  ==========================  ===========================================  =========================
-standalone       ``singular``                listed, with "train track"                   Maxlinn's standalone script
-original         ``singular``                listed                                       Rohrbach et al.'s script
-lmms_eval        WordNet by part of speech   listed, with "train track"                   lmms-eval
-object_halbench  WordNet, nouns              every two-word synonym, with "train track"   RLAIF-V
-coco80           none, plurals are listed    every two-word name, with "train track"      here
-===============  ==========================  ===========================================  =========================
+===============  ==========================  =======================================  =========================
+variant          lemmatiser                  pairs                                    as in
+===============  ==========================  =======================================  =========================
+original         ``singular``                listed                                   Rohrbach et al.'s script
+standalone       ``singular``                listed                                   Maxlinn's standalone script
+lmms_eval        WordNet by part of speech   listed                                   lmms-eval
+object_halbench  WordNet, nouns              every synonym of two words or more       RLAIF-V
+coco80           none, plurals are listed    every name of two words                  here
+===============  ==========================  =======================================  =========================
+
+"train track" is a pair of every variant: Rohrbach et al. added it in 2019, so ``standalone`` and ``original`` are one
+rule by two names. ``lmms_eval`` cuts words with NLTK, since its tagger looks at the words around; the others do so with
+``treebank``, which cuts alike.
 
 The first four want the list of synonyms of their project as a file; ``coco80`` knows the names of the 80 classes, their
 plurals and no synonyms. Its numbers are not comparable with published ones.
@@ -30,12 +34,14 @@ from reward.objects import ObjectVerdict
 from reward.vocabulary import Mention
 from training.errors import DataError
 from training.evaluation import files
-from training.evaluation.words.lemmas import wordnet_by_part_of_speech, wordnet_nouns
+from training.evaluation.words.lemmas import nltk_tokens, wordnet_by_part_of_speech, wordnet_nouns
 from training.evaluation.words.singular import singular
 from training.evaluation.words.treebank import Token, tokens
 
 #: The words of a text to their lemmas, as many and in the same order.
 Lemmatiser = Callable[[Sequence[str]], Sequence[str]]
+#: A text to its words, with their places.
+Cut = Callable[[str], Sequence[Token]]
 
 
 def _split(text: str) -> list[str]:
@@ -47,9 +53,10 @@ _ANIMALS = _split("bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, gir
 _PAIRS = _split(
     "motor bike, motor cycle, air plane, traffic light, street light, traffic signal, stop light, fire hydrant, "
     "stop sign, parking meter, suit case, sports ball, baseball bat, baseball glove, tennis racket, wine glass, "
-    "hot dog, cell phone, mobile phone, teddy bear, hair drier, potted plant, laptop computer, home plate"
+    "hot dog, cell phone, mobile phone, teddy bear, hair drier, potted plant, laptop computer, home plate, train track"
 )
-_TRACK = "train track"
+#: Pairs that are no class, and keep their second word from being read as one.
+_NO_CLASS = ("home plate", "train track")
 #: Pairs that stand for another word. "wine glas" is what the singular makes of "wine glass".
 _ALIASES = {
     **{f"{young} {animal}": animal for animal in _ANIMALS for young in ("baby", "adult")},
@@ -88,6 +95,7 @@ class Words:
     synonyms: Synonyms
     lemmatise: Lemmatiser
     pairs: Mapping[str, str]
+    cut: Cut = tokens
 
     @property
     def version(self) -> str:
@@ -111,7 +119,7 @@ class Words:
 
         ``surface`` is the lemma that was looked up; offsets are those in the lower-cased text.
         """
-        found = self.merged(tokens(text.lower()))
+        found = self.merged(self.cut(text.lower()))
         words = {word for word, _, _ in found}
         seatless = {"toilet", "seat"} <= words
         classes = self.synonyms.classes
@@ -187,7 +195,7 @@ def words(variant: str = "standalone", synonyms: Path | None = None) -> Words:
     if variant == "coco80":
         if synonyms is not None:
             raise DataError("variant coco80 has a list of its own; leave synonyms out, or choose another variant")
-        return Words(variant, _coco80(), list, _with_track(_own_pairs()))
+        return Words(variant, _coco80(), list, _own_pairs())
     if variant not in _VARIANTS:
         raise DataError(f"variant={variant!r} is unknown; use one of {', '.join([*_VARIANTS, 'coco80'])}")
     if synonyms is None:
@@ -198,7 +206,7 @@ def words(variant: str = "standalone", synonyms: Path | None = None) -> Words:
         )
     lemmatise, pairs = _VARIANTS[variant]
     known = read_synonyms(synonyms, strip=variant == "object_halbench")
-    return Words(variant, known, lemmatise(), pairs(known))
+    return Words(variant, known, lemmatise(), pairs(known), nltk_tokens if variant == "lmms_eval" else tokens)
 
 
 def lemmatiser_version(variant: str) -> str:
@@ -216,13 +224,9 @@ def _listed(_: Synonyms) -> dict[str, str]:
     return {**{pair: pair for pair in _PAIRS}, **_ALIASES}
 
 
-def _with_track(pairs: Mapping[str, str]) -> dict[str, str]:
-    return {_TRACK: _TRACK, **pairs}
-
-
 def _every_pair(known: Synonyms) -> dict[str, str]:
     two = {word: word for word in known.classes if len(word.split()) >= 2}
-    return _with_track({**two, "home plate": "home plate", **_ALIASES})
+    return {**two, **{pair: pair for pair in _NO_CLASS}, **_ALIASES}
 
 
 def _coco80() -> Synonyms:
@@ -234,7 +238,8 @@ def _own_pairs() -> dict[str, str]:
     two = {form: form for name in _NAMES if " " in name for form in (name, _plural(name))}
     aliases = {form: word for pair, word in _ALIASES.items() for form in (pair, _plural(pair))}
     # What an alias stands for is looked up in its turn; "cub" and "animal" are no class, and are dropped there.
-    return {**two, "home plate": "home plate", "train tracks": _TRACK, **aliases}
+    nothing = {form: pair for pair in _NO_CLASS for form in (pair, _plural(pair))}
+    return {**two, **nothing, **aliases}
 
 
 def _plural(name: str) -> str:
@@ -253,8 +258,8 @@ def _singulars(texts: Sequence[str]) -> list[str]:
 
 #: Variant -> (its lemmatiser, loaded when called; its pairs). Loading fails where a package is missing.
 _VARIANTS: Mapping[str, tuple[Callable[[], Lemmatiser], Callable[[Synonyms], dict[str, str]]]] = {
-    "standalone": (lambda: _singulars, lambda known: _with_track(_listed(known))),
+    "standalone": (lambda: _singulars, _listed),
     "original": (lambda: _singulars, _listed),
-    "lmms_eval": (wordnet_by_part_of_speech, lambda known: _with_track(_listed(known))),
+    "lmms_eval": (wordnet_by_part_of_speech, _listed),
     "object_halbench": (wordnet_nouns, _every_pair),
 }

@@ -1,4 +1,4 @@
-"""NLTK's tagger and lemmatiser, which some published variants use. An import of this module does not need NLTK."""
+"""NLTK's tokenizer, tagger and lemmatiser, which some published variants use. An import of this needs no NLTK."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from training.errors import DataError
+from training.evaluation.words.treebank import Token
 
+#: Everything that is used here of NLTK's data, by the names that its downloader knows.
+RESOURCES = ("punkt_tab", "averaged_perceptron_tagger_eng", "wordnet", "omw-1.4")
 _REMEDY = (
-    "pip install nltk && python -m nltk.downloader wordnet omw-1.4 averaged_perceptron_tagger_eng; "
+    f"pip install nltk && python -m nltk.downloader {' '.join(RESOURCES)}; "
     "other rules give other numbers, so nothing takes its place unasked"
 )
 #: First letter of a Penn Treebank tag -> part of speech of WordNet; all others are looked up as nouns.
 _PARTS = {"J": "a", "V": "v", "R": "r"}
+#: What the tokenizer writes for a quotation mark, and what may stand in the text instead.
+_QUOTES = {"``": ("``", '"', "''"), "''": ("''", '"')}
 
 Lemmas = Callable[[Sequence[str]], list[str]]
 
@@ -28,7 +33,8 @@ def wordnet_nouns() -> Lemmas:
 
 
 def wordnet_by_part_of_speech() -> Lemmas:
-    """Every word by the part of speech it is tagged with, as lmms-eval does.
+    """Every word by the part of speech it is tagged with, as lmms-eval does. Give it the words of ``nltk_tokens``: a
+    tag depends on the words around it, quotation marks included.
 
     Raises:
         DataError: NLTK or its data are missing.
@@ -37,6 +43,28 @@ def wordnet_by_part_of_speech() -> Lemmas:
     return lambda words: [
         str(lemmatiser.lemmatize(word, _PARTS.get(tag[:1], "n"))) for word, tag in nltk.pos_tag(list(words))
     ]
+
+
+def nltk_tokens(text: str) -> list[Token]:
+    """``nltk.word_tokenize``, with the place of every token. A double quotation mark becomes two single ones there.
+
+    Raises:
+        DataError: NLTK or its data are missing.
+    """
+    import nltk
+
+    try:
+        cut = nltk.word_tokenize(text)
+    except LookupError as error:
+        raise DataError(f"NLTK misses its data; {_REMEDY}") from error
+    found: list[Token] = []
+    at = 0
+    for word in cut:
+        places = ((text.find(form, at), len(form)) for form in _QUOTES.get(word, (word,)))
+        start, length = min((place for place in places if place[0] >= 0), default=(at, 0))
+        at = start + length
+        found.append(Token(start, at, word))
+    return found
 
 
 class NltkNouns:
@@ -56,15 +84,28 @@ class NltkNouns:
 
 
 def _nltk() -> tuple[Any, Any]:
+    """NLTK and its lemmatiser, with everything tried once: NLTK loads its data where it is first used, which would be
+    after a model has answered."""
     try:
         import nltk
         from nltk.stem import WordNetLemmatizer
-
-        lemmatiser = WordNetLemmatizer()
-        lemmatiser.lemmatize("dogs")
-        nltk.pos_tag(["dogs"])
     except ImportError as error:
         raise DataError(f"NLTK is not installed; {_REMEDY}") from error
-    except LookupError as error:
-        raise DataError(f"NLTK misses its data; {_REMEDY}") from error
+    lemmatiser = WordNetLemmatizer()
+    uses: dict[str, Callable[[], Any]] = {
+        "punkt_tab": lambda: nltk.word_tokenize("A dog. Dogs."),
+        "averaged_perceptron_tagger_eng": lambda: nltk.pos_tag(["dogs"]),
+        "wordnet": lambda: lemmatiser.lemmatize("dogs"),
+    }
+    missing = [name for name, use in uses.items() if not _works(use)]
+    if missing:
+        raise DataError(f"NLTK misses its data ({', '.join(missing)}); {_REMEDY}")
     return nltk, lemmatiser
+
+
+def _works(use: Callable[[], Any]) -> bool:
+    try:
+        use()
+    except LookupError:
+        return False
+    return True

@@ -1,12 +1,14 @@
 """Words of an English text as the Penn Treebank cuts them, which is what ``nltk.word_tokenize`` does.
 
 CHAIR and AMBER look words up, so where a word ends decides what counts. The cuts agree with NLTK 3.9 on every token
-made of letters. Two things are left out because they never make one: contractions without an apostrophe ("cannot",
-"gonna") stay whole, and a full stop behind an abbreviation is always a token of its own.
+made of letters: a full stop is cut off where it ends a sentence, and otherwise stays with its word ("a dog., a cat"
+names no dog). Two things are left out because no object is named so: contractions without an apostrophe ("cannot",
+"gonna") stay whole, and an abbreviation does not keep its full stop where a sentence could end.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,6 +22,9 @@ _PIECE = re.compile(
     rf"|(?:(?!\.\.|--|''|{_OPENING})[^\s`:,{_SIGNS}]|[:,](?=\d))+",
     re.IGNORECASE,
 )
+#: Up to the end of a sentence: the last sign in a run without blanks that may end one, by what stands behind it; or the
+#: last full stop of the text.
+_SENTENCE = re.compile(r"\S*[.?!](?=[)\]}({\[\"'”’»;:*@!?\s]|[‘“«]\S)|\.(?=[\])}>\"'»”’\s]*$)")
 _CLITIC = re.compile(r"(?<=[^'])(?:'(?:s|m|d|ll|re|ve)|n't)$", re.IGNORECASE)
 
 
@@ -36,16 +41,22 @@ def tokens(text: str) -> list[Token]:
     >>> [token.text for token in tokens("The dog's bowl, a (red) one. Hot-dog and man/woman don't.")]
     ['The', 'dog', "'s", 'bowl', ',', 'a', '(', 'red', ')', 'one', '.', 'Hot-dog', 'and', 'man/woman', 'do', "n't", '.']
     """
-    return [token for piece in _PIECE.finditer(text) for token in _cut(piece.start(), piece.group())]
+    ends = [0, *(sentence.end() for sentence in _SENTENCE.finditer(text)), len(text)]
+    return [
+        token
+        for start, end in itertools.pairwise(ends)
+        for piece in _PIECE.finditer(text, start, end)
+        for token in _cut(piece.start(), piece.group(), piece.end() == end)
+    ]
 
 
-def _cut(start: int, piece: str) -> Iterator[Token]:
-    """A piece without its full stop, apostrophe and clitic, and then those."""
+def _cut(start: int, piece: str, last: bool) -> Iterator[Token]:
+    """A piece without its full stop if it is the ``last`` of a sentence, apostrophe and clitic, and then those."""
     end = len(piece)
     tail: list[Token] = []
-    for sign in (".", "'"):
+    for sign in (".", "'") if last else ("'",):
         # Several full stops are one sign.
-        if end > 1 and piece[end - 1] == sign and piece[end - 2] != ".":
+        if end > 1 and piece[end - 1] == sign and piece[end - 2 : end] != "..":
             end -= 1
             tail.insert(0, Token(start + end, start + end + 1, sign))
     clitic = _CLITIC.search(piece[:end])
