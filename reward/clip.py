@@ -26,7 +26,7 @@ class ClipScorer:
     """Score ``clip.cosine``: cosine of text and image embedding, averaged over a row's images.
 
     Null for rows without images and for empty texts. Texts beyond the model's context length (77 tokens for most CLIPs)
-    are cut by the model's tokenizer: only their beginning is compared.
+    are cut by the model's tokenizer: only their beginning is compared. ``flags`` says which.
 
     Args:
         model: a folder, a hub id, or an architecture of open_clip; see ``reward.clip_models``.
@@ -59,7 +59,7 @@ class ClipScorer:
     @cached_property
     def version(self) -> str:
         """What the values depend on. A local folder or checkpoint counts by its content, not by where it lies."""
-        return f"1:{self._found.identity()}"
+        return f"{self._found.version}:{self._found.identity()}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         """Each distinct image and each distinct text is encoded once, whatever number of rows share it.
@@ -75,6 +75,20 @@ class ClipScorer:
         found = self._cosines(wanted, [row["images"] for row in rows])
         means = iter([None if of is None else float(of.mean()) for of in found])
         return {"clip.cosine": [[next(means) for _ in row["candidates"]] for row in rows]}
+
+    def flags(self, rows: Sequence[Row]) -> Scores:
+        """``clip.cut``: 1.0 for a text of which only the beginning was compared, 0.0 for one that was read to its end;
+        null where there is no score."""
+        texts = [[one["text"] if row["images"] else "" for one in row["candidates"]] for row in rows]
+        cut = self.cut([text for of_row in texts for text in of_row])
+        found = iter(cut)
+        return {"clip.cut": [[None if (one := next(found)) is None else float(one) for _ in row] for row in texts]}
+
+    def cut(self, texts: Sequence[str]) -> list[bool | None]:
+        """Which texts are longer than the model's context; null for empty ones."""
+        place = _places(text for text in texts if text.strip())
+        found = [one for batch in _batches(list(place), self.batch_size) for one in self._clip.cut(batch)]
+        return [found[place[text]] if text in place else None for text in texts]
 
     def score_images(self, rows: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[float]]:
         """For every (text, encoded images) the cosine of the text with each image, to rank images of one text.

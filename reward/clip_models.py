@@ -37,28 +37,44 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w.-]+)?")
 class Encoders:
     """A loaded model. Both functions give one row of length 1 for each item, float32, on the model's device.
 
-    ``images`` takes RGB images of any size. ``texts`` cuts what is beyond the model's context.
+    ``images`` takes RGB images of any size. ``texts`` cuts what is beyond the model's context; ``cut`` says of which.
     """
 
     model: Any
     images: Callable[[Sequence[Image.Image]], torch.Tensor]
     texts: Callable[[Sequence[str]], torch.Tensor]
+    cut: Callable[[Sequence[str]], list[bool]]
 
 
 @dataclass(frozen=True)
 class OpenClipModel:
-    """``name`` is an architecture, ``hf-hub:...``, or a folder, then with ``is_folder``."""
+    """``name`` is an architecture, ``hf-hub:...``, or a folder, then with ``is_folder``.
+
+    Whether a network has GELU or QuickGELU is no part of its weights. A folder and a model on the hub say it in their
+    configuration. The list of open_clip says it of each tag, though open_clip itself does no more than warn where its
+    architecture has the other one: here a tag that was trained with QuickGELU gets it. With a checkpoint, the name of
+    the architecture says it: ``ViT-L-14-quickgelu``.
+    """
 
     name: str
     pretrained: str | None
     is_folder: bool
 
+    @property
+    def version(self) -> int:
+        # Since 2, the activation is the tag's; where there is no tag, nothing has changed.
+        return 2 if self._tag is not None else 1
+
     def identity(self) -> str:
         if self.is_folder:
             return digest(_contents(Path(self.name)))
-        checkpoint = Path(self.pretrained) if self.pretrained else None
-        weights = digest([checkpoint]) if checkpoint is not None and checkpoint.is_file() else self.pretrained
+        weights = digest([Path(self.pretrained)]) if self.pretrained and self._tag is None else self.pretrained
         return f"{self.name}@{weights}"
+
+    @property
+    def _tag(self) -> str | None:
+        """``pretrained``, unless it is a file."""
+        return None if self.pretrained is None or Path(self.pretrained).is_file() else self.pretrained
 
     def open(self, device: str) -> Encoders:
         """
@@ -69,10 +85,15 @@ class OpenClipModel:
         import torch
 
         name = f"local-dir:{Path(self.name).resolve()}" if self.is_folder else self.name
+        published = open_clip.get_pretrained_cfg(name.replace("/", "-"), self._tag) if self._tag is not None else {}
         try:
             # require_pretrained is implied here: open_clip otherwise only warns when it falls back to random weights.
             model, preprocess = open_clip.create_model_from_pretrained(
-                name, pretrained=self.pretrained, device=device, weights_only=True
+                name,
+                pretrained=self.pretrained,
+                device=device,
+                weights_only=True,
+                force_quick_gelu=bool(published.get("quick_gelu")),  # false leaves the architecture's own
             )
         except pickle.UnpicklingError as error:
             raise ValueError(
@@ -90,7 +111,16 @@ class OpenClipModel:
             features: torch.Tensor = model.encode_text(tokenize(list(batch)).to(device), normalize=True)
             return features.float()
 
-        return Encoders(model, images, texts)
+        def cut(batch: Sequence[str]) -> list[bool]:
+            read = tokenize([*batch, ""])
+            length = read.shape[1]
+            # A text that was cut ends otherwise, or goes on, where there is room for one token more.
+            longer = tokenize([*batch, ""], context_length=length + 1)
+            differs = (longer[:, :length] != read).any(1) | (longer[:, length:] != longer[-1, -1]).any(1)
+            found: list[bool] = differs[:-1].tolist()
+            return found
+
+        return Encoders(model, images, texts, cut)
 
 
 @dataclass(frozen=True)
@@ -100,6 +130,8 @@ class TransformersModel:
     name: str
     revision: str | None = None
     processor: str | None = None
+
+    version = 1
 
     def identity(self) -> str:
         folder = Path(self.name)
@@ -147,7 +179,10 @@ class TransformersModel:
             found = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
             return _unit(found.pooler_output)
 
-        return Encoders(model, images, texts)
+        def cut(batch: Sequence[str]) -> list[bool]:
+            return [len(tokens) > longest for tokens in processor.tokenizer(list(batch), verbose=False)["input_ids"]]
+
+        return Encoders(model, images, texts, cut)
 
 
 def find(model: str, pretrained: str | None, processor: str | None = None) -> OpenClipModel | TransformersModel:

@@ -262,6 +262,95 @@ def test_a_checkpoint_for_an_architecture_is_read_in_every_layout(layout, archit
     assert found.version.startswith("1:tiny-test-clip@sha256:")
 
 
+@pytest.fixture
+def tags(architecture, folder, monkeypatch):
+    """Two tags of the tiny architecture, of which one was trained with QuickGELU, as openai's were. Their weights are
+    the same; nothing is fetched."""
+    import open_clip.factory
+    import open_clip.pretrained
+
+    published = {"openai": {"quick_gelu": True, "url": "quick"}, "laion": {"url": "plain"}}
+    for name in (architecture, f"{architecture}-quickgelu"):
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, published)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(folder / WEIGHTS_FILE))
+    return architecture
+
+
+def published_cosines(folder, quick, texts):
+    """By hand: the network with the activation put into it, and with nothing of ``reward``."""
+    import open_clip
+    import torch
+
+    class Quick(torch.nn.Module):
+        def forward(self, x):
+            return x * torch.sigmoid(1.702 * x)
+
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    plain = [(parent, name) for parent in model.modules() for name, child in parent.named_children()
+             if isinstance(child, torch.nn.GELU)]  # fmt: skip
+    assert len(plain) == 2  # a layer of each tower
+    for parent, name in plain if quick else ():
+        setattr(parent, name, Quick())
+    with torch.no_grad():
+        seen = model.eval().encode_image(preprocess(Image.open(io.BytesIO(RED)))[None])
+        said = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(texts))
+    return torch.nn.functional.cosine_similarity(seen, said).tolist()
+
+
+def test_a_tag_is_opened_with_the_activation_that_it_was_trained_with(tags, folder):
+    texts = ["a red thing", "a boat", "sun"]
+    quick, plain = (published_cosines(folder, one, texts) for one in (True, False))
+    assert min(abs(one - other) for one, other in zip(quick, plain, strict=True)) > 1e-5
+    for tag, expected in (("openai", quick), ("OpenAI", quick), ("laion", plain)):
+        found = ClipScorer(tags, tag, device="cpu").score([row([RED], *texts)])["clip.cosine"][0]
+        assert found == pytest.approx(expected, abs=1e-6), tag
+
+
+def test_what_was_scored_with_the_wrong_activation_has_another_version(tags, folder):
+    assert ClipScorer(tags, "openai").version == f"2:{tags}@openai"
+    assert ClipScorer(tags, str(folder / WEIGHTS_FILE)).version.startswith(f"1:{tags}@sha256:")
+    assert ClipScorer(folder).version.startswith("1:sha256:")
+
+
+def test_every_published_tag_gets_its_activation(monkeypatch):
+    """All that open_clip lists, in the architecture that it is listed for and in the one called quickgelu."""
+    import open_clip
+    from open_clip.factory import get_model_config
+
+    from reward.clip_models import OpenClipModel
+
+    class Opened(Exception):
+        pass
+
+    def create(name, *, pretrained, force_quick_gelu, **_):
+        raise Opened(force_quick_gelu or get_model_config(name).get("quick_gelu", False))
+
+    monkeypatch.setattr(open_clip, "create_model_from_pretrained", create)
+    wrong = set()
+    for name, tag in open_clip.list_pretrained():
+        with pytest.raises(Opened) as opened:
+            OpenClipModel(name, tag, is_folder=False).open("cpu")
+        if opened.value.args[0] != open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False):
+            wrong.add((name, tag))
+    # Its architecture says QuickGELU and its tag nothing; there is no -quickgelu to tell them apart.
+    assert wrong == {("roberta-ViT-B-32", "laion2b_s12b_b32k")}
+
+
+@pytest.mark.parametrize("words", [13, 14, 15, 16, 40])
+def test_a_text_is_cut_if_it_is_longer_than_the_context(words, scorer):
+    """The tiny network reads 16 tokens, of which two are the begin and the end."""
+    short, text = "sun", " ".join(["sun"] * words)
+    found = scorer.flags([row([RED], text, short, " "), row([], text)])
+    assert found == {"clip.cut": [[float(words > 14), 0.0, None], [None]]}
+    assert scorer.cut([text, "", short]) == [words > 14, None, False]
+
+
+@pytest.mark.parametrize(("text", "cut"), [("a red thing boat", 0.0), ("a red thing boat sun", 1.0)])
+def test_a_text_is_cut_if_it_is_longer_than_the_context_of_transformers(text, cut, hf_folder):
+    scorer = ClipScorer(hf_folder, device="cpu", batch_size=1)
+    assert scorer.flags([row([RED], text, "a")]) == {"clip.cut": [[cut, 0.0]]}
+
+
 class Anything:
     """Something that is no tensor."""
 
