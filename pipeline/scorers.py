@@ -184,7 +184,7 @@ def _claims(spec: Score) -> Asker:
     own = spec.claims
     assert own is not None
     words = vocabulary(own.vocabulary, "score.claims.vocabulary") if own.vocabulary is not None else None
-    return ClaimScorer(own.splitter, words, own.template, own.template_many, own.max_tokens)
+    return ClaimScorer(own.splitter, words, own.template, own.template_many, own.max_tokens, own.min_mass)
 
 
 def vocabulary(name: str, key: str = "score.objects.vocabulary") -> Vocabulary:

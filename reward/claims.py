@@ -1,8 +1,9 @@
 """Is every claim of a text true: the text is split into atomic claims, and a model answers each with yes or no.
 
 The score of a claim is P(yes) / (P(yes) + P(no)) by the first token of the answer, as in RLAIF-V (Yu et al. 2024,
-"RLAIF-V: Open-Source AI Feedback Leads to Super GPT-4V Trustworthiness"). If neither word is among the likeliest first
-tokens, that is a failure and no score.
+"RLAIF-V: Open-Source AI Feedback Leads to Super GPT-4V Trustworthiness"). If P(yes) + P(no) is less than ``MIN_MASS``,
+the model does something else than answer, and what little is left for the two words says nothing: that is a failure
+and no score.
 
 Claims are found in one of three ways.
 
@@ -42,6 +43,12 @@ The answer:
 Write every claim about the image as a short sentence of its own that can be understood alone: one object, number,
 property, action or relation each, with names in place of pronouns. Leave out what is no claim about the image. Write
 one claim a line, each behind "- ", and nothing else. If there is no claim, write "- none"."""
+
+#: The least P(yes) + P(no) of an answer's first token that counts: at one half, yes or no is at least as likely as all
+#: that it could be otherwise ("The", "I", "Maybe"). A model that answers puts nearly everything on the two words.
+MIN_MASS = 0.5
+#: More than this is no log-prob: servers round, and some compute in half precision.
+_HIGHEST = 0.01
 
 #: The verdict's ``question`` where a text could not be split.
 SPLITTING = "(splitting)"
@@ -143,29 +150,42 @@ def read_claims(answer: str) -> list[Claim] | None:
     >>> read_claims("- The sun is red.\\n- Two boats sail."), read_claims("- none"), read_claims("The sun is red.")
     ([Claim(text='The sun is red', number='', noun=''), Claim(text='Two boats sail', number='', noun='')], [], None)
     """
-    lines = [line.strip() for line in answer.splitlines() if line.strip()]
+    lines = [bare for line in answer.splitlines() if (bare := line.strip()) and not bare.startswith("```")]
     if not lines or not all(_BULLET.match(line) for line in lines):
         return None
     texts = [_BULLET.sub("", line).rstrip(". ") for line in lines]
     return _distinct(Claim(text) for text in texts if text and text.lower() != "none")
 
 
-def p_yes(first: Iterable[tuple[str, float]]) -> float | None:
-    """Mass of the tokens that say yes / mass of those that say yes or no; None if there is none of either.
+def masses(first: Iterable[tuple[str, float]]) -> tuple[float, float] | None:
+    """P(yes) and P(no): each the mass of the tokens that say so; None if a log-prob is none.
 
     ``first`` are tokens with their log-probs in nats. A token says yes if "yes" is left when signs and blanks around it
     are taken away, whatever its case.
-
-    >>> p_yes([("Yes", math.log(0.6)), (" yes", math.log(0.15)), ("No", math.log(0.25)), ("Maybe", -9.0)])
-    0.75
     """
     mass = {"yes": 0.0, "no": 0.0}
     for token, logprob in first:
         word = _AROUND.sub("", token).casefold()
         if word in mass:
+            if not logprob <= _HIGHEST:  # nan as well
+                return None
             mass[word] += math.exp(logprob)
-    total = mass["yes"] + mass["no"]
-    return mass["yes"] / total if total > 0 else None
+    return mass["yes"], mass["no"]
+
+
+def p_yes(first: Iterable[tuple[str, float]], min_mass: float = MIN_MASS) -> float | None:
+    """P(yes) / (P(yes) + P(no)); None if the two together are less than ``min_mass``, or nothing.
+
+    >>> p_yes([("Yes", math.log(0.6)), (" yes", math.log(0.15)), ("No", math.log(0.25)), ("Maybe", -9.0)])
+    0.75
+    >>> p_yes([("The", math.log(0.999)), ("No", math.log(0.001))]) is None
+    True
+    """
+    found = masses(first)
+    if found is None:
+        return None
+    total = sum(found)
+    return found[0] / total if total > 0 and total >= min_mass else None
 
 
 @dataclass(frozen=True)
@@ -188,6 +208,7 @@ class ClaimScorer:
         template: the question about a claim, with ``{claim}`` in it.
         template_many: for phrases with a number from two to ten, with ``{claim}``, ``{number}`` or ``{noun}``.
         max_tokens: of the splitting model's answer; one that is cut off is a failure.
+        min_mass: the least P(yes) + P(no) of a verdict; with less, it is unreadable.
     """
 
     splitter: Literal["rules", "model"] = "rules"
@@ -195,6 +216,7 @@ class ClaimScorer:
     template: str = TRUE_OF
     template_many: str | None = None
     max_tokens: int = 512
+    min_mass: float = MIN_MASS
 
     name = "claims"
     names = ("claims.true", "claims.lowest", "claims.count")
@@ -203,9 +225,9 @@ class ClaimScorer:
     def version(self) -> str:
         """A digest of every option and of the words that the model reads; says nothing of which model it is."""
         words = f"{self.vocabulary.name}@{self.vocabulary.version}" if self.vocabulary else None
-        own = [self.splitter, words, self.template, self.template_many]
+        own = [self.splitter, words, self.template, self.template_many, self.min_mass]
         text = json.dumps([*own, *([self.max_tokens, SPLIT] if self.splitter == "model" else [])])
-        return f"1:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"2:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
         if _is_question(row):
@@ -214,7 +236,7 @@ class ClaimScorer:
         claims, errors = yield from self._split(texts)
         asked = list(dict.fromkeys(claim for text in texts for claim in claims.get(text, ())))
         answers = yield [Question(self.question(claim), 1, yes_or_no=True) for claim in asked]
-        said = {claim: _judged(claim, answer) for claim, answer in zip(asked, answers, strict=True)}
+        said = {claim: _judged(claim, answer, self.min_mass) for claim, answer in zip(asked, answers, strict=True)}
         found: list[Verdict] = []
         for index, candidate in enumerate(row["candidates"]):
             text = candidate["text"]
@@ -244,7 +266,7 @@ class ClaimScorer:
     def _values(self, row: Row, own: Sequence[Verdict]) -> tuple[float | None, float | None, float | None]:
         if _is_question(row) or any(verdict.question == SPLITTING for verdict in own):
             return None, None, None
-        known = [verdict.p_yes for verdict in own if verdict.p_yes is not None]
+        known = [one.p_yes for one in own if one.p_yes is not None and math.isfinite(one.p_yes)]
         if not own or len(known) < len(own):
             return None, None, float(len(own))
         return math.fsum(known) / len(known), min(known), float(len(own))
@@ -274,16 +296,19 @@ class ClaimScorer:
         return claims, errors
 
 
-def _judged(claim: Claim, answer: Answer) -> Verdict:
+def _judged(claim: Claim, answer: Answer, min_mass: float) -> Verdict:
     """``candidate`` is still to be set."""
     error, value = answer.error, None
     if error is None and answer.first is None:
         error = "no_logprobs: the engine tells no likeliest first tokens"
     elif error is None and answer.first is not None:
-        value = p_yes(answer.first)
+        value = p_yes(answer.first, min_mass)
         if value is None:
-            likely = ", ".join(repr(token) for token, _ in answer.first[:3])
-            error = f"unreadable: neither yes nor no is among the likeliest first tokens: {likely}"
+            found = masses(answer.first)
+            likely = ", ".join(repr(token[:20]) for token, _ in answer.first[:3])
+            least = f"less than min_mass={min_mass:g}" if min_mass else "nothing"
+            what = "a log-prob is no number" if found is None else f"P(yes) + P(no) = {sum(found):.2g}, {least}"
+            error = f"unreadable: {what}; the likeliest first tokens are {likely}"
     return Verdict(0, claim.text, answer.text, p_yes=value, error=error)
 
 

@@ -12,7 +12,7 @@ from pydantic import field_validator, model_validator
 
 from pipeline.config.base import Count, Fraction, Frozen
 from pipeline.config.sample import Engine, GivenEngine, OpenAIEngine, Sample, Temperature, VllmEngine
-from reward.claims import TRUE_OF
+from reward.claims import MIN_MASS, TRUE_OF
 from reward.judge import CRITERIA
 
 #: Every scorer by its name in a recipe: formulas, models in the worker's process, models that are asked.
@@ -168,7 +168,8 @@ class Claims(Asked):
     objects that are mentioned; ``model`` has the model itself write them.
 
     ``template`` is the question about a claim. ``template_many`` is for claims that count from two to ten things.
-    ``max_tokens`` is for the list of claims that a model writes.
+    ``max_tokens`` is for the list of claims that a model writes. ``min_mass`` is the least P(yes) + P(no) with which an
+    answer counts; with less it is unreadable.
     """
 
     splitter: Literal["rules", "model"] = "rules"
@@ -176,6 +177,7 @@ class Claims(Asked):
     template: str = TRUE_OF
     template_many: str | None = None
     max_tokens: Count = 512
+    min_mass: Fraction = MIN_MASS
 
     @model_validator(mode="after")
     def _templates(self) -> Claims:

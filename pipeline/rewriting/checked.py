@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.rewriting import Facts, Finding, Problem, Says
-from pipeline.rewriting.detect import by_facts, of_sentences
+from pipeline.rewriting.detect import by_facts, hallucinations, of_sentences, unread
 from pipeline.rewriting.lexicon import Lexicon
 
 #: Kinds of ``Problem`` with which a detector has answered and said nothing. Any other is an engine's, and passes.
@@ -20,8 +20,8 @@ UNREADABLE = frozenset({"unreadable", "cut_off"})
 
 
 class Checked(NamedTuple):
-    """Of the sentence with this number the detector ``says`` one thing, None where its answer could not be read, and
-    ``true`` is what the facts say."""
+    """Of the sentence with this number the detector ``says`` one thing, None where its answer, or that on a claim of an
+    otherwise faultless sentence, could not be read, and ``true`` is what the facts say."""
 
     sentence: int
     says: Says | None
@@ -67,7 +67,11 @@ def check(text: str, found: Iterable[Finding] | Problem, facts: Facts | None, le
     """
     if not (facts or {}).get("objects") or (isinstance(found, Problem) and found.kind not in UNREADABLE):
         return ()
-    says = {} if isinstance(found, Problem) else of_sentences(found)
+    says: Mapping[int, Says] = {}
+    if not isinstance(found, Problem):
+        own = tuple(found)
+        silent = {one.sentence for one in unread(own)} - {one.sentence for one in hallucinations(own)}
+        says = {number: said for number, said in of_sentences(own).items() if number not in silent}
     return tuple(Checked(number, says.get(number), true) for number, true in exact(text, facts, lexicon).items())
 
 
@@ -80,6 +84,7 @@ def tally(texts: Iterable[Sequence[Checked]]) -> Counter[str]:
     false_negatives        not flagged and wrong: called correct, or unclear
     true_negatives         not flagged, and nothing is wrong
     undecided_sentences    the facts do not decide; they count nowhere else
+    unreadable_sentences   there is no verdict on one of their claims, and none is wrong; nowhere else
     checked_texts          texts with an answer
     unreadable_texts       texts whose answer could not be read; their sentences count nowhere
     =====================  ===========================================================================
@@ -134,6 +139,8 @@ def interval(share: float, of: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def _cell(one: Checked) -> str:
+    if one.says is None:
+        return "unreadable_sentences"
     if one.true == "unclear":
         return "undecided_sentences"
     if one.says == "hallucination":

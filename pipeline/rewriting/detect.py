@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,6 +14,8 @@ from pipeline.rewriting.sentences import split
 from reward import Verdict
 from reward.claims import SPLITTING, phrases, statements
 
+#: How the reason of a finding begins that is ``unclear`` because nobody could say: there is no verdict on a claim.
+NO_VERDICT = "no verdict: "
 #: (verdict, kind, start, end, reason)
 Found = tuple[Says, Kind, int, int, str]
 
@@ -54,13 +57,21 @@ def hallucinations(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(one for one in findings if one.verdict == "hallucination")
 
 
+def unread(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Those that stand for a claim on which there is no verdict: of what they are about, nothing is known."""
+    return tuple(one for one in findings if one.by == "claims" and one.reason.startswith(NO_VERDICT))
+
+
 def of_sentences(findings: Iterable[Finding]) -> dict[int, Says]:
-    """A verdict for each sentence: hallucination if one of its findings is, else correct if one is, else unclear."""
+    """A verdict for each sentence: hallucination if one of its findings is, else unclear if there is no verdict on one
+    of its claims, else correct if one is, else unclear."""
+    every = tuple(findings)
     found: dict[int, Says] = {}
-    for one in findings:
+    for one in every:
         before = found.get(one.sentence, "unclear")
         found[one.sentence] = min(before, one.verdict, key=("hallucination", "correct", "unclear").index)
-    return found
+    open_ones = {one.sentence for one in unread(every)}
+    return {number: "unclear" if says == "correct" and number in open_ones else says for number, says in found.items()}
 
 
 def by_claims(
@@ -74,8 +85,8 @@ def by_claims(
     """From what a model said of each claim of the text (``reward.claims.ClaimScorer``).
 
     A claim with P(yes) below ``low`` is a hallucination, one of at least ``high`` is correct, what is between them and
-    what has no verdict is unclear. Each stands at its words in the sentence that makes it, or at the whole sentence if
-    the words are others. ``lexicon`` is the one whose vocabulary the claims were made with, if they were.
+    what has no verdict (``unread``) is unclear. Each stands at its words in the sentence that makes it, or at the whole
+    sentence if the words are others. ``lexicon`` is the one whose vocabulary the claims were made with, if they were.
 
     Refuses (``unreadable`` or the engine's error) where the text could not be split into claims.
     """
@@ -92,7 +103,8 @@ def by_claims(
             says: Says = "unclear"
             if one.error is None and one.p_yes is not None:
                 says = "hallucination" if one.p_yes < low else "correct" if one.p_yes >= high else "unclear"
-            reason = one.error or f"P(yes) = {one.p_yes:.3f} for {one.question!r}"
+            known = one.p_yes is not None and not math.isnan(one.p_yes)
+            reason = f"P(yes) = {one.p_yes:.3f} for {one.question!r}" if known else f"{NO_VERDICT}{one.error or 'nan'}"
             found.append(Finding(number, start, end, says, None, text[start:end], reason, "claims"))
     silent = set(range(len(sentences))) - {one.sentence for one in found}
     found += [_whole(number, sentences[number], "no claim was made of it", "claims") for number in silent]

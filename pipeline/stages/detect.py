@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import columns
 from pipeline.config.rewrite import Detect
@@ -87,8 +88,9 @@ class DetectStage:
 
     @property
     def version(self) -> int:
-        # Since 2, what a model says is checked. What facts say is what it was.
-        return 1 if self.asked is None else 2
+        # Since 2, what a model says is checked; since 3, a claim without a verdict leaves its sentence open. What facts
+        # say is what it was.
+        return 1 if self.asked is None else 3 if self.spec.by == "claims" else 2
 
     @property
     def schema(self) -> pa.Schema:
@@ -119,12 +121,16 @@ class DetectStage:
         return stored(table, self.schema)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        """Findings by verdict, texts that could not be looked through, and how right a model is: a ``tally`` of the
+        """Findings by verdict, claims without one (``unread``), texts that could not be looked through, and how right a
+        model is: a ``tally`` of the
         sentences that were checked (``pipeline.rewriting.checked.rates`` makes shares of it)."""
         verdicts = Counter(columns.items(table["findings"], "verdict").to_pylist())
         found = {name: verdicts[name] for name in sorted(verdicts)}
         checked = tally(_texts(table["checked"])) if self.asked is not None else {}
-        return {**found, "refused": len(columns.items(table["refused"])), **checked}
+        own = columns.items(table["findings"], "reason").drop_null()
+        open_ones = pc.sum(pc.starts_with(own, detect.NO_VERDICT)).as_py() or 0
+        said = {"unread": open_ones} if self.asked is not None and self.spec.by == "claims" else {}
+        return {**found, **said, "refused": len(columns.items(table["refused"])), **checked}
 
     def _said(self, tables: Mapping[str, pa.Table], failures: dict[str, tuple[str, str]]) -> dict[str, list[Verdict]]:
         """The verdicts of each row; rows that could not be asked about are put into ``failures``."""
@@ -178,7 +184,7 @@ def _asker(spec: Detect) -> Asker:
     known = None
     if spec.vocabulary is not None:
         known = vocabulary(spec.vocabulary, "rewrite.detect.vocabulary")
-    return ClaimScorer(spec.splitter, known, spec.template, spec.template_many, spec.max_tokens)
+    return ClaimScorer(spec.splitter, known, spec.template, spec.template_many, spec.max_tokens, spec.min_mass)
 
 
 def _silent(row: Row, failure: Failure) -> Found:

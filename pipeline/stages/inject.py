@@ -17,7 +17,7 @@ from pipeline.config.rewrite import Inject
 from pipeline.errors import InputError
 from pipeline.rewriting import VERSION, Problem, inject
 from pipeline.rewriting.cooccurrence import Cooccurrence
-from pipeline.rewriting.detect import hallucinations
+from pipeline.rewriting.detect import hallucinations, unread
 from pipeline.rewriting.lexicon import Lexicon
 from pipeline.stages import correct
 from pipeline.stages.lineage import DETECT, Made, Row, counted, lexicon, read, shown
@@ -114,7 +114,7 @@ class InjectStage:
         known, common = lexicon(self.words), together(tables[TOGETHER])
         for row in rows:
             with made.guard(row):
-                for place in _right(row):
+                for place in _right(row, made):
                     self._inject(row, place, known, common, made)
         return made.table()
 
@@ -137,11 +137,15 @@ class InjectStage:
         return (self.described, *((correct.NAME,) if self.corrected else ()))
 
 
-def _right(row: Row) -> Iterator[int]:
-    """The places of texts that say nothing wrong, as far as is known."""
+def _right(row: Row, made: Made) -> Iterator[int]:
+    """The places of texts that say nothing wrong, as far as is known. Of a text with a claim that nobody could judge,
+    too little is."""
     for place, _ in row.originals():
         if place in row.findings and not hallucinations(row.findings[place]):
-            yield place
+            if open_ones := unread(row.findings[place]):
+                made.refuse(row, place, Problem("unreadable", f"{open_ones[0].words!r}: {open_ones[0].reason}"))
+            else:
+                yield place
     for place, one in enumerate(row.texts):
         if one["origin"] == "corrected":
             yield place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from reward.agreement.truth import Comparison, Prompt
 #: Where less is better.
 LOWER = frozenset({"objects.hallucinated", "objects.chair_i", "objects.repeated"})
 #: Counts that say nothing about worth.
-NO_WORTH = frozenset({"objects.mentions", "claims.count", "correctness.unparseable"})
+NO_WORTH = frozenset({"objects.mentions", "objects.unmatched", "claims.count", "correctness.unparseable", "clip.cut"})
 #: What exact facts are read from; its agreement with them is 1.
 _FACTS = ("objects.", "correctness")
 
@@ -70,7 +71,10 @@ def _agreement(
             continue
         for one in of_prompt:
             better, worse = values[one.better], values[one.worse]
-            if better is not None and worse is not None and kind in ("all", one.kind):
+            # What is not known, or no number, agrees with nothing and disagrees with nothing.
+            if kind not in ("all", one.kind) or better is None or worse is None:
+                continue
+            if math.isfinite(better - worse):
                 outcomes.append(outcome(sign * better, sign * worse))
                 places.append(place)
     return agreement(outcomes, places, samples)

@@ -29,6 +29,7 @@ from stage_kit import candidate, png, prompt_row
 from pipeline.config.rewrite import Correct, Detect, Inject, Questions, Restyle
 from pipeline.config.sample import Sample
 from pipeline.engines import Request
+from pipeline.engines.scripted import ScriptedEngine
 from pipeline.errors import InputError
 from pipeline.executor import Executor
 from pipeline.rewriting import detect as rules
@@ -164,6 +165,28 @@ def test_claims_that_are_answered_with_no_are_hallucinations() -> None:
     assert wrong == ["a green anchor"] and "correct" in {one["verdict"] for one in row["findings"]}
     counted = looks.extras(pa.Table.from_pylist([row], schema=looks.schema))
     assert (counted["true_positives"], counted["true_negatives"], counted["checked_texts"]) == (1, 1, 1)
+
+
+def test_claims_that_a_model_does_not_answer_are_counted_and_make_no_text_right() -> None:
+    spec = Detect(by="claims", model="m", vocabulary="scenes", template="Is there {claim}?", engine=ASKED.engine)
+    ask, looks = asking(spec)
+
+    def first(request: Request, _: int) -> tuple[tuple[str, float], ...]:
+        answers = "anchor" not in request.messages[-1][1]
+        return (("Yes" if answers else "The", -0.001), ("No", -7.0))
+
+    engine = ScriptedEngine(answer=lambda *_: "Yes", first=first)
+    given = {**tables(said(TRUE, FALSE)), "cooccurrence": cooccurrence()}
+    found = through(given, ask, looks, replace(INJECT, corrected=False), engine=engine)
+    (row,) = rows(found, "detect")
+    assert {one["verdict"] for one in row["findings"]} == {"correct", "unclear"}
+    counted = looks.extras(found["detect"])
+    assert counted["unread"] == 1 and counted["unreadable_sentences"] == 1
+    assert counted.keys().isdisjoint({"hallucination", "false_negatives", "true_positives"})
+    assert ask.extras(found["detect-asked"])["unreadable"] == 1
+    (made,) = rows(found, INJECT.name)
+    assert {one["parent"] for one in made["candidates"]} == {0}
+    assert [(one["candidate"], one["error_type"]) for one in made["refused"]] == [(1, "unreadable")]
 
 
 def judged(answer: Any, *of: Texts, refuse: frozenset[str] = frozenset(), **changes: Any) -> tuple[Any, dict[str, int]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.scenes import grammar
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, VOCABULARY
 from reward import Answer, Verdict
-from reward.claims import SPLITTING, Claim, ClaimScorer, p_yes, phrases, read_claims, statements
+from reward.claims import MIN_MASS, SPLITTING, Claim, ClaimScorer, p_yes, phrases, read_claims, statements
 from reward.vocabulary import Vocabulary
 
 THINGS = Vocabulary("demo", "1", {w: w.rstrip("s") for w in ("sun", "boat", "boats", "kite", "dog", "dogs", "owl")})
@@ -116,7 +116,10 @@ def test_a_statement_is_a_sentence_or_one_of_the_things_that_it_lists(text: str,
     [
         ([("Yes", 0.6), ("No", 0.2)], 0.75),
         ([(" yes", 0.3), ("YES.", 0.3), ("\u2581no", 0.2), ("\u0120No", 0.2)], 0.6),
-        ([("Yes", 0.1), ("Maybe", 0.9)], 1.0),
+        ([("Yes", 0.5), ("Maybe", 0.5)], 1.0),
+        ([("Yes", 0.1), ("Maybe", 0.9)], None),
+        ([("Yes", 0.0009), ("No", 0.0001), ("The", 0.999)], None),
+        ([("Yes", 0.3), ("No", 0.19), ("The", 0.51)], None),
         ([("no,", 0.5)], 0.0),
         ([("Maybe", 0.9), ("yesterday", 0.05), ("know", 0.05), ("", 0.01)], None),
         ([], None),
@@ -130,8 +133,26 @@ def test_yes_and_no_are_weighed_by_all_tokens_that_say_them(tokens: list[tuple[s
 def test_the_opposite_has_the_rest_of_the_probability(tokens: list[tuple[str, float]]) -> None:
     turned = [({"Yes": "no", " no": "Yes"}.get(token, token), logprob) for token, logprob in tokens]
     one, other = p_yes(tokens), p_yes(turned)
-    assert (one is None) == (other is None) == (not {"Yes", " no"} & {token for token, _ in tokens})
+    mass = math.fsum(math.exp(logprob) for token, logprob in tokens if token != "x")
+    assert (one is None) == (other is None) == (mass < MIN_MASS) or mass == pytest.approx(MIN_MASS)
     assert one is None or other is None or (0 <= one <= 1 and one + other == pytest.approx(1))
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_an_answer_counts_only_with_enough_of_the_probability(yes: float, rest: float, least: float) -> None:
+    mass = 1 - rest
+    first = [(word, math.log(p)) for word, p in (("Yes", mass * yes), ("No", mass * (1 - yes)), ("The", rest)) if p]
+    found = p_yes(first, least)
+    if mass == pytest.approx(least) or not mass:
+        return
+    assert found == (pytest.approx(yes, abs=1e-6) if mass > least and mass > 1e-300 else None)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 700.0, 1e308, 0.5])
+def test_what_is_no_log_prob_is_no_verdict(bad: float) -> None:
+    assert p_yes([("Yes", math.log(0.9)), ("No", bad)]) is None
+    assert p_yes([("Yes", 0.0), ("Maybe", bad)]) == 1.0  # of a word that says neither, nothing is read
+    assert p_yes([("Yes", -math.inf), ("No", 0.0004)]) == 0.0  # as a server rounds
 
 
 # ------------------------------------------------------------------------------------------------------------ asking
@@ -178,6 +199,8 @@ def test_scores_are_the_mean_the_least_and_the_number() -> None:
     ("answer", "kind"),
     [
         (Answer("Maybe", first=(("Maybe", -0.1),)), "unreadable"),
+        (Answer("The", first=(("The", math.log(0.999)), ("No", math.log(0.001)))), "unreadable"),
+        (Answer("Yes", first=(("Yes", -0.1), ("No", math.nan))), "unreadable"),
         (Answer("Yes"), "no_logprobs"),  # the text alone is no probability
         (Answer(error="timeout: slow"), "timeout"),
     ],
@@ -192,6 +215,14 @@ def test_a_claim_without_a_verdict_leaves_its_texts_without_a_score(answer: Answ
     }  # fmt: skip
     unreadable = int(kind == "unreadable")
     assert scorer.counts(found) == {"verdicts": 3, "unanswered": 1 - unreadable, "unreadable": unreadable}
+
+
+def test_how_much_of_the_probability_is_enough_is_an_option() -> None:
+    hesitant = Answer("The", first=(("The", math.log(0.7)), ("No", math.log(0.2)), ("Yes", math.log(0.1))))
+    (strict,) = talk(ClaimScorer(**IN_SCENES), row("A sun."), {"sun": hesitant})
+    assert strict.p_yes is None and "P(yes) + P(no) = 0.3, less than min_mass=0.5" in (strict.error or "")
+    (lenient,) = talk(ClaimScorer(**IN_SCENES, min_mass=0.25), row("A sun."), {"sun": hesitant})
+    assert lenient.p_yes == pytest.approx(1 / 3) and lenient.error is None
 
 
 def test_answers_to_questions_make_no_claims() -> None:
@@ -233,13 +264,14 @@ def test_a_text_that_could_not_be_split_has_no_scores_at_all(answer: Answer, kin
 
 
 def test_a_list_of_claims_is_read_whatever_marks_its_lines() -> None:
+    assert read_claims("```\n- A sun.\n```") == [Claim("A sun")]
     assert read_claims("1. A sun.\n2) Two\n* Three\n\n- A sun") == [Claim("A sun"), Claim("Two"), Claim("Three")]
 
 
 def test_the_version_changes_with_what_is_asked() -> None:
     options: list[dict[str, Any]] = [
         {}, {"vocabulary": THINGS}, {"vocabulary": VOCABULARY}, {"template": "{claim}?"}, {"template_many": "{noun}?"},
-        {"splitter": "model"}, {"splitter": "model", "max_tokens": 9},
+        {"splitter": "model"}, {"splitter": "model", "max_tokens": 9}, {"min_mass": 0.1},
     ]  # fmt: skip
     assert len({ClaimScorer(**one).version for one in options}) == len(options)
     assert ClaimScorer(max_tokens=9).version == ClaimScorer().version  # rules need no tokens

@@ -12,9 +12,10 @@ from rewriting_kit import box, described, facts, indices, thing
 
 from pipeline.rewriting import Problem
 from pipeline.rewriting.checked import Checked, check, exact, interval, rates, tally
-from pipeline.rewriting.detect import by_facts
+from pipeline.rewriting.detect import by_claims, by_facts
 from pipeline.rewriting.lexicon import scenes
 from pipeline.rewriting.sentences import split
+from reward import Verdict
 
 KNOWN = facts(thing("sun", 1, "red", boxes=[box(0.5, 0.5)]), thing("cup", 2, "blue"))
 TEXT = "There is a red sun. There is a moon. You can also see two blue cups. How nice!"
@@ -49,6 +50,24 @@ def test_every_sentence_falls_into_one_cell() -> None:
     made = rates(counts)
     assert made is not None and made.sentences == 6
     assert (made.precision, made.recall, made.error, made.unreadable) == (0.5, 0.5, pytest.approx(1 / 3), 0.0)
+
+
+def test_a_sentence_with_a_claim_without_a_verdict_counts_neither_as_right_nor_as_wrong() -> None:
+    """Of a red sun, a moon and two blue cups; only what is flagged counts all the same."""
+    found = [
+        Verdict(0, "a red sun", error="unreadable: 0.001"), Verdict(0, "a moon", error="timeout: slow"),
+        Verdict(0, "two blue cups", p_yes=0.9),
+    ]  # fmt: skip
+    checked = check(TEXT, by_claims(TEXT, 0, found, scenes()), KNOWN, scenes())
+    assert [(one.says, one.true) for one in checked] == [
+        (None, "correct"), (None, "hallucination"), ("correct", "correct"), ("unclear", "unclear")
+    ]  # fmt: skip
+    counts = tally([checked])
+    assert counts == {
+        "unreadable_sentences": 2, "true_negatives": 1, "undecided_sentences": 1, "checked_texts": 1
+    }  # fmt: skip
+    made = rates(counts)
+    assert made is not None and (made.sentences, made.error, made.recall) == (1, 0.0, None)
 
 
 def test_an_answer_that_cannot_be_read_counts_as_such_and_one_that_never_came_does_not_count() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from rewriting_kit import ENGLISH, THINGS, box, described, facts, indices, thing
 
 from pipeline.rewriting import Finding, Problem
-from pipeline.rewriting.detect import by_claims, by_facts, hallucinations, of_sentences
+from pipeline.rewriting.detect import by_claims, by_facts, hallucinations, of_sentences, unread
 from pipeline.rewriting.lexicon import scenes
 from pipeline.rewriting.sentences import split
 from reward import Verdict
@@ -178,6 +178,20 @@ def test_between_the_two_thresholds_and_without_a_verdict_a_claim_is_unclear() -
     said = [Verdict(0, "a dog", p_yes=0.5), Verdict(0, "a cat", error="timeout: slow")]
     kinds = claimed("A dog. A cat.", *said, lexicon=ENGLISH, low=0.3, high=0.7)
     assert kinds == [(0, "unclear", "A dog"), (1, "unclear", "A cat")]
+
+
+def test_a_sentence_with_a_claim_that_nobody_judged_is_neither_right_nor_unheard_where_it_is_wrong() -> None:
+    text = "A dog and a cat. A cat and a boat."
+    said = [
+        Verdict(0, "a dog", p_yes=0.9), Verdict(0, "a cat", error="unreadable: P(yes) + P(no) = 0.001"),
+        Verdict(0, "a boat", p_yes=0.1),
+    ]  # fmt: skip
+    made = by_claims(text, 0, said, ENGLISH)
+    assert not isinstance(made, Problem) and of_sentences(made) == {0: "unclear", 1: "hallucination"}
+    assert [(one.sentence, one.words) for one in unread(made)] == [(0, "a cat"), (1, "A cat")]
+    assert hallucinations(made)[0].words == "a boat" and "P(yes) + P(no) = 0.001" in unread(made)[0].reason
+    nan = by_claims(text, 0, [Verdict(0, "a dog", p_yes=float("nan"))], ENGLISH)
+    assert not isinstance(nan, Problem) and [one.words for one in unread(nan)] == ["A dog"]
 
 
 def test_a_text_that_could_not_be_split_has_no_findings() -> None:
