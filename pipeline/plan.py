@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import naming
 from pipeline.config import Recipe
 from pipeline.config.imagine import ImagineSource
 from pipeline.config.sample import GivenEngine, OpenAIEngine, Sample, VllmEngine
@@ -245,7 +246,7 @@ def run_stage(executor: Executor, stage: Source | Stage, resume: Resume) -> Stag
     return executor.run(stage, resume)
 
 
-def generate(plan: Plan, executor: Executor, resume: Resume, stages: Iterable[str] = GROUPS) -> None:
+def generate(plan: Plan, run: Run, executor: Executor, resume: Resume, stages: Iterable[str] = GROUPS) -> None:
     """Run the stages from the source to pairs that are among ``stages``."""
     wanted = set(stages)
     rewriting = plan.rewriting()
@@ -253,6 +254,8 @@ def generate(plan: Plan, executor: Executor, resume: Resume, stages: Iterable[st
     for stage in plan.generation():
         if group(stage.name, names) in wanted:
             run_stage(executor, stage, resume)
+        if isinstance(stage, SourceStage):
+            naming.check(run, stage.name, plan.recipe)  # before anything is sampled
 
 
 def publish_run(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import naming
 from pipeline.executor import Executor
 from pipeline.plan import Plan, run_stage
 from pipeline.stages import Source, Stage
@@ -56,6 +57,8 @@ def show(plan: Plan, count: int) -> None:
         with Executor(run, max_failure_rate=1.0) as executor:
             for stage in stages:
                 run_stage(executor, stage, "never")
+                if isinstance(stage, SourceStage):
+                    naming.check(run, stage.name, plan.recipe)
         console = Console()
         for row in _rows(run):
             _print(console, row)

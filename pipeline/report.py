@@ -28,8 +28,9 @@ from pipeline.findings import STEPS, Findings, steps
 from pipeline.gallery import data_uri, gallery
 from pipeline.joined import Example, pictures
 from pipeline.store import Record, Run
+from pipeline.vocabularies import BUILT_IN, built_in
 from reward import mask
-from reward.objects import judge
+from reward.objects import judge, truth_of
 from reward.vocabulary import Vocabulary
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -251,8 +252,8 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
         f"{thing['name']} × {thing['count']}" if (thing["count"] or 0) > 1 else thing["name"]
         for thing in facts.get("objects") or ()
     ]
-    known = frozenset(thing["name"] for thing in facts.get("objects") or ())
-    judged = vocabulary if known and not example.is_question else None
+    known = truth_of({"facts": example.facts}, vocabulary) if vocabulary is not None else None
+    judged = vocabulary if known is not None else None
     alt = f"In the picture: {', '.join(names)}." if names else f"Picture for the prompt: {example.prompt}"
     return {
         "id": example.id,
@@ -266,7 +267,7 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
         "sides": [
             {
                 "kind": kind,
-                "parts": _marked(candidate["text"], known, judged),
+                "parts": _marked(candidate["text"], known or frozenset(), judged),
                 "model": candidate["model"],
                 "seed": candidate["seed"],
                 "temperature": candidate["temperature"],
@@ -326,11 +327,12 @@ def _evaluation_counts(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[s
 
 
 def _vocabulary(findings: Findings) -> Vocabulary | None:
-    from pipeline.scenes.vocabulary import VOCABULARY
-
-    used = f"{VOCABULARY.name}@{VOCABULARY.version}"
-    named = (spread.version for name, spread in findings.scores.items() if name.startswith("objects."))
-    return VOCABULARY if any(version.endswith(used) for version in named) else None
+    """The built-in vocabulary that the objects were found with; None where it was a file."""
+    named = [spread.version for name, spread in findings.scores.items() if name.startswith("objects.")]
+    for known in map(built_in, BUILT_IN):
+        if any(version.endswith(f":{known.name}@{known.version}") for version in named):
+            return known
+    return None
 
 
 def _saved_recipe(run_dir: Path) -> dict[str, Any] | None:

@@ -141,7 +141,7 @@ def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) ->
     # For the card and the report; training changes nothing of it.
     findings = cache(lambda: collect(run.path))
     with Executor(run, recipe.max_failure_rate, recipe.shard_retries) as executor:
-        steps.generate(plan, executor, resume, wanted)
+        steps.generate(plan, run, executor, resume, wanted)
         if "publish" in wanted:
             published, seconds = steps.publish_run(plan, run, command, findings)
             _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pipeline import models
 from pipeline.config.score import Score
 from pipeline.errors import ConfigError
+from pipeline.vocabularies import vocabulary
 from reward import Asker, Scorer
-from reward.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from pipeline.rewriting.lexicon import Lexicon
@@ -187,25 +187,8 @@ def _claims(spec: Score) -> Asker:
     return ClaimScorer(own.splitter, words, own.template, own.template_many, own.max_tokens, own.min_mass)
 
 
-def vocabulary(name: str, key: str = "score.objects.vocabulary") -> Vocabulary:
-    if name == "scenes":
-        from pipeline.scenes.vocabulary import VOCABULARY
-
-        return VOCABULARY
-    path = Path(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-        # The version is the content: a score made with other synonyms is another score.
-        return Vocabulary(path.stem, models.digest(text), json.loads(text))
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError(
-            f"{key}: cannot use {name!r}: {error}",
-            'give `scenes` or a JSON file of {"surface form": "object"}',
-        ) from error
-
-
-def lexicon(name: str, key: str) -> Lexicon:
+def lexicon(name: str | None, key: str) -> Lexicon:
     """``vocabulary`` with the words for attributes, numbers and places: the built-in world's own, or English."""
     from pipeline.rewriting import lexicon as lexicons
 
-    return lexicons.scenes() if name == "scenes" else lexicons.general(vocabulary(name, key))
+    return lexicons.scenes() if name in (None, "scenes") else lexicons.general(vocabulary(name, key))

@@ -130,7 +130,8 @@ class DetectedObjectScorer:
     =======================  ===================================================================================
 
     Every other score is null for a row that is not matched. Only objects that the detector can find are judged: a text
-    that names another one neither gains nor loses. With several images, an object is there if it is in one of them.
+    that names another one neither gains nor loses. With several images, an object is there if it is in one of them;
+    what captions name is there as well.
 
     A row may have ``paths`` aligned to its images; without it, images are known by their content alone.
 
@@ -152,7 +153,7 @@ class DetectedObjectScorer:
                 f"vocabulary {vocabulary.name!r} knows none of the detector's {len(detections.classes)} classes; "
                 "use one that maps their names to its objects"
             )
-        self.version = f"1:{vocabulary.name}@{vocabulary.version}+{detections.version}{'!' if always else ''}"
+        self.version = f"2:{vocabulary.name}@{vocabulary.version}+{detections.version}{'!' if always else ''}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         table = [list(self._row(row)) for row in rows]
@@ -160,7 +161,7 @@ class DetectedObjectScorer:
 
     def _row(self, row: Row) -> Iterator[tuple[float | None, ...]]:
         texts = [candidate["text"] for candidate in row["candidates"]]
-        own = truth_of(row)
+        own = truth_of(row, self.vocabulary)
         if own is not None and not self.always:
             yield from ((*values_of(judge(text, own, self.vocabulary)), None) for text in texts)
         elif (row["facts"] or {}).get("answer") is not None or not row["images"]:
@@ -175,7 +176,11 @@ class DetectedObjectScorer:
         paths = row.get("paths") or [None] * len(row["images"])
         found = [self.detections.found(image, path) for image, path in zip(row["images"], paths, strict=True)]
         known = [labels for labels in found if labels is not None]
-        return frozenset().union(*known) if len(known) == len(found) else None
+        if len(known) < len(found):
+            return None
+        said = (row["facts"] or {}).get("captions") or ()
+        named = (one.name for caption in said for one in self.vocabulary.mentions(caption or ""))
+        return frozenset().union(*known, named)
 
 
 class _Malformed(ValueError):

@@ -1,7 +1,8 @@
 """Which objects a text names that are not there, and which of those that are there it names.
 
 The counting of CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image Captioning"): every mention counts, repeats
-included, and an object is hallucinated when it is not in the image's set of true objects.
+included, and an object is hallucinated when it is not in the image's set of true objects: those that are annotated, and
+those that the image's captions name.
 """
 
 from __future__ import annotations
@@ -84,8 +85,9 @@ class ObjectScorer:
     objects.repeated         mentions beyond the first of the same object
     =======================  ==================================================================
 
-    All are null for rows without object facts and for questions (rows with ``facts.answer``), where naming the object
-    asked for is no claim that it is there. Facts that a detector found: ``reward.detections``.
+    What is there are the facts' objects and what the facts' captions name. All are null for rows without object facts
+    and for questions (rows with ``facts.answer``), where naming the object asked for is no claim that it is there.
+    Facts that a detector found: ``reward.detections``.
     """
 
     name = "objects"
@@ -95,10 +97,14 @@ class ObjectScorer:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self.version = f"1:{vocabulary.name}@{vocabulary.version}"
+        self.version = f"2:{vocabulary.name}@{vocabulary.version}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
-        table = [[self._values(candidate["text"], truth_of(row)) for candidate in row["candidates"]] for row in rows]
+        true = [truth_of(row, self.vocabulary) for row in rows]
+        table = [
+            [self._values(one["text"], truth) for one in row["candidates"]]
+            for row, truth in zip(rows, true, strict=True)
+        ]
         return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
 
     def score_columns(self, batch: Batch) -> dict[str, Any]:
@@ -140,7 +146,18 @@ class ObjectScorer:
         place = {name: i for i, name in enumerate(sorted(self.vocabulary.objects))}
         known = [place.get(self.vocabulary.canonical(name) or "", -1) for name in coded.dictionary.to_pylist()]
         thing = np.array(known, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
-        return np.unique(prompt[thing >= 0] * things + thing[thing >= 0])
+        said_of, said = self._captioned(facts)
+        annotated = prompt[thing >= 0] * things + thing[thing >= 0]
+        return np.unique(np.concatenate([annotated, said_of * things + said]))
+
+    def _captioned(self, facts: Any) -> tuple[Any, Any]:
+        """(prompt, object) of everything that a caption names."""
+        if facts.type.get_field_index("captions") < 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        captions = pc.struct_field(facts, "captions")
+        sizes = pc.fill_null(pc.list_value_length(captions), 0).to_numpy(zero_copy_only=False)
+        text, thing = self.vocabulary.named(pc.fill_null(pc.list_flatten(captions), ""))
+        return np.repeat(np.arange(len(facts)), sizes)[text], thing
 
     def _values(self, text: str, truth: frozenset[str] | None) -> tuple[float | None, ...]:
         return (None,) * len(self.names) if truth is None else values_of(judge(text, truth, self.vocabulary))
@@ -165,15 +182,19 @@ def _judged(facts: Any) -> Any:
     return pc.fill_null(pc.and_(some, open_prompt), False).to_numpy(zero_copy_only=False)
 
 
-def truth_of(row: Row) -> frozenset[str] | None:
-    """The names of the objects that are there, or None for a question and for a row without object facts.
+def truth_of(row: Row, vocabulary: Vocabulary) -> frozenset[str] | None:
+    """The names of the objects that are there, those that the captions name included, or None for a question and for a
+    row without object facts.
 
-    >>> truth_of({"facts": {"objects": [{"name": "sun"}], "answer": None}})
-    frozenset({'sun'})
-    >>> truth_of({"facts": {"objects": [{"name": "sun"}], "answer": "yes"}}) is None
-    True
+    Captions add to the annotated objects, as in CHAIR's own truth; alone they are none, for nobody captions everything.
+
+    >>> words = Vocabulary("demo", "1", {"sun": "sun", "boats": "boat"})
+    >>> seen = {"objects": [{"name": "sun"}], "captions": ["Boats."]}
+    >>> sorted(truth_of({"facts": seen}, words)), truth_of({"facts": {**seen, "answer": "yes"}}, words)
+    (['boat', 'sun'], None)
     """
     facts = row["facts"]
     if not facts or facts.get("answer") is not None or not facts.get("objects"):
         return None
-    return frozenset(thing["name"] for thing in facts["objects"])
+    said = (one.name for caption in facts.get("captions") or () for one in vocabulary.mentions(caption or ""))
+    return frozenset([*(thing["name"] for thing in facts["objects"]), *said])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,8 @@ _WORD = words.table(lambda one: one.lower() if one.isalnum() or one == "_" else 
 _BLANK = np.array([chr(code).isspace() for code in range(128)] + [False] * 128)
 #: Regular expressions that ignore case take these for s and i, so that a form with them fits an ASCII text.
 _LIKE_ASCII = frozenset("\u017f\u0131")
+_WAYS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
+_IGNORED = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,11 @@ class Vocabulary:
         synonyms: surface form -> canonical object. Plurals and terms of several words are surface forms like any
             other; nothing is singularised, so a form that is not listed is not a mention. A canonical name that is
             itself written in texts must be listed too.
+        ignored: surface forms that name none of the objects although one is in them: "train track".
 
     Raises:
-        ValueError: a surface form is empty, or two forms that differ only in case or spacing name different objects.
+        ValueError: a surface form is empty or stands for something else than a text, or one form, or one name, means
+            different objects; case and spacing make no difference.
 
     >>> vocabulary = Vocabulary("demo", "1", {"dog": "dog", "dogs": "dog", "hot dog": "food"})
     >>> [(m.start, m.surface, m.name) for m in vocabulary.mentions("A Hot dog and two dogs.")]
@@ -54,17 +60,24 @@ class Vocabulary:
     name: str
     version: str
     synonyms: Mapping[str, str]
+    ignored: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
         for surface, canonical in self.synonyms.items():
+            if not isinstance(surface, str) or not isinstance(canonical, str) or not canonical.strip():
+                raise ValueError(f"vocabulary {self.name!r}: {_shape(surface, canonical)}")
             key = _normal(surface)
             if not key:
                 raise ValueError(f"vocabulary {self.name!r}: an empty surface form for {canonical!r}; remove it")
-            if seen.setdefault(key, canonical) != canonical:
-                raise ValueError(
-                    f"vocabulary {self.name!r}: {surface!r} names both {seen[key]!r} and {canonical!r}; keep one"
-                )
+            self._one_meaning(surface, seen.setdefault(key, canonical), canonical)
+        for canonical in sorted(set(self.synonyms.values())):
+            # {"dogs": "dog", "dog": "animal"}: the facts' dog would be one thing and the text's another.
+            self._one_meaning(canonical, seen.setdefault(_normal(canonical), canonical), canonical)
+
+    def _one_meaning(self, form: str, first: str, second: str) -> None:
+        if first != second:
+            raise ValueError(f"vocabulary {self.name!r}: {form!r} names both {first!r} and {second!r}; keep one")
 
     @cached_property
     def objects(self) -> frozenset[str]:
@@ -77,7 +90,7 @@ class Vocabulary:
         >>> Vocabulary("demo", "1", {"dogs": "dog"}).canonical("Dogs")
         'dog'
         """
-        return name if name in self.objects else self._canonical.get(_normal(name))
+        return name if name in self.objects else self._canonical.get(_normal(name)) or None
 
     def mentions(self, text: str) -> list[Mention]:
         """Every mention in order of appearance, without overlaps: leftmost first, then the longest form.
@@ -87,9 +100,9 @@ class Vocabulary:
         if not self._forms:
             return []
         return [
-            Mention(match.start(), match.end(), match.group(), self._forms[match.lastindex - 1][1])
+            Mention(match.start(), match.end(), match.group(), name)
             for match in self._pattern.finditer(text)
-            if match.lastindex is not None
+            if match.lastindex is not None and (name := self._forms[match.lastindex - 1][1])
         ]
 
     def named(self, texts: Any) -> tuple[Ints, Ints]:
@@ -119,19 +132,23 @@ class Vocabulary:
 
     @cached_property
     def _canonical(self) -> dict[str, str]:
-        return {_normal(surface): canonical for surface, canonical in self.synonyms.items()}
+        """Of every form in one spelling; "" for those that are ignored."""
+        ignored = {_normal(surface): "" for surface in self.ignored}
+        return {**ignored, **{_normal(surface): canonical for surface, canonical in self.synonyms.items()}}
 
     @cached_property
     def _forms(self) -> tuple[tuple[str, str], ...]:
         # Longest first: an alternation takes the first branch that fits, and "hot dog" must win over "hot".
-        return tuple(sorted(self._canonical.items(), key=lambda form: (-len(form[0]), form[0])))
+        # A text may be composed or decomposed, whichever way the form is written.
+        spelt = {unicodedata.normalize(way, form): name for form, name in self._canonical.items() for way in _WAYS}
+        return tuple(sorted(spelt.items(), key=lambda form: (-len(form[0]), form[0])))
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         # One group per form: which form matched is then known without folding the text's case a second time, which
         # for letters such as the dotless i gives something the regular expression never compared with.
         branches = "|".join("(" + r"\s+".join(map(re.escape, form.split())) + ")" for form, _ in self._forms)
-        return re.compile(rf"(?<!\w)(?:{branches})(?!\w)", re.IGNORECASE)
+        return re.compile(rf"(?<!\w)(?:{branches})(?![\w\u0300-\u036f])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,8 @@ class _Index:
 
     ``words`` holds every word of these forms. Forms of several words are paths: they begin at the number of their first
     word, and ``steps`` leads from (place, next word) to the next place. ``things`` maps a place to the object whose
-    form ends there, or -1. ``other`` is a pattern for what may be a form that cannot be found this way.
+    form ends there, to ``_IGNORED``, or to -1 where none ends. ``other`` is a pattern for what may be a form that
+    cannot be found this way.
     """
 
     place: Mapping[str, int]
@@ -152,7 +170,7 @@ class _Index:
 
     @classmethod
     def of(cls, forms: Mapping[str, str]) -> _Index:
-        place = {name: i for i, name in enumerate(sorted(set(forms.values())))}
+        place = {name: i for i, name in enumerate(sorted({name for name in forms.values() if name}))}
         if any(_LIKE_ASCII & set(form) for form in forms):
             return cls(place, pa.array([], pa.string()), {}, np.zeros(0, np.int64), 1, "")
         ascii_forms = [form for form in forms if form.isascii()]  # no other is in an ASCII text
@@ -164,7 +182,7 @@ class _Index:
             at, *following = (number[word] for word in form.split())
             for word in following:
                 at = steps.setdefault((at, word), len(number) + len(steps))
-            ends[at] = place[forms[form]]
+            ends[at] = place.get(forms[form], _IGNORED)
         things = np.full(len(number) + len(steps), -1, np.int64)
         things[list(ends)] = list(ends.values())
         odd = [r"[\s\x0b\x1c-\x1f]+".join(map(re.escape, form.split())) for form in set(ascii_forms) - set(plain)]
@@ -204,11 +222,21 @@ class _Index:
                 if step is None:
                     break
                 at = step
-                if self.things[at] >= 0:
+                if self.things[at] != -1:
                     best = (start, size, int(self.things[at]))
             if best is not None:
                 yield best
 
 
 def _normal(surface: str) -> str:
-    return " ".join(surface.lower().split())
+    return " ".join(unicodedata.normalize("NFC", surface).lower().split())
+
+
+def _shape(surface: object, canonical: object) -> str:
+    """What a vocabulary looks like, with the words of one that does not."""
+    forms = [form for form in canonical if isinstance(form, str)] if isinstance(canonical, list | tuple) else []
+    shown = {form: str(surface) for form in forms[:3]} or {"dog": "dog", "dogs": "dog", "puppy": "dog"}
+    return (
+        f"{surface!r} stands for {canonical!r:.80}, which is no name of an object; write every surface form with its "
+        f"object: {json.dumps(shown, ensure_ascii=False)}"
+    )

@@ -132,7 +132,8 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _follows_from_the_rest(self) -> Recipe:
-        """What ``score.likelihood`` and ``publish.style`` leave open."""
+        """The vocabularies, and what ``score.likelihood`` and ``publish.style`` leave open."""
+        self._speak()
         likelihood, style = self.score.likelihood, self.publish.style
         if "likelihood" in self.score.scorers and likelihood.model is None:
             filled = likelihood.model_copy(update=self._trained())
@@ -141,6 +142,28 @@ class Recipe(Frozen):
             named = style.model_copy(update={"vocabulary": self._vocabulary()})
             self._set("publish", self.publish.model_copy(update={"style": named}))
         return self
+
+    def _speak(self) -> None:
+        """The objects of the source are called as its kind calls them, where nobody says otherwise."""
+        own = "coco" if self.source.kind == "coco" else "scenes"
+        if self.source.kind == "visual_genome":
+            self._refuse_silent_words()
+        if self.rewrite is not None and self.rewrite.vocabulary is None:
+            self._set("rewrite", self.rewrite.speaking(own))
+        named = {
+            name: group.model_copy(update={"vocabulary": own})
+            for name in ("objects", "facts")
+            if (group := getattr(self.score, name)).vocabulary is None
+        }
+        if named:
+            self._set("score", self.score.model_copy(update=named))
+
+    def _refuse_silent_words(self) -> None:
+        """Regions say in any words what is there, and what a vocabulary does not find in them would not be there."""
+        asks = {"score.facts": self.score.facts if "facts" in self.score.scorers else None, "rewrite": self.rewrite}
+        for key, group in asks.items():
+            if group is not None and group.vocabulary is None:
+                raise ValueError(f"{key}.vocabulary: missing; name words for source.kind=visual_genome, such as coco")
 
     def _trained(self) -> dict[str, str | None]:
         """The model that is to be trained, and its revision where it is sampled as well."""

@@ -125,11 +125,11 @@ class Questions(Frozen):
 class Rewrite(Frozen):
     """Descriptions are rewritten as the groups say; a group that is null is left out.
 
-    ``vocabulary`` is ``scenes``, or a JSON file ``{"surface form": "object"}`` as for ``score.objects``: with it, texts
-    are read as general English about these objects.
+    ``vocabulary`` as for ``score.objects``; with another than ``scenes``, texts are read as general English about these
+    objects.
     """
 
-    vocabulary: str = "scenes"
+    vocabulary: str | None = None
     detect: Detect = Detect()
     correct: Correct | None = Correct()
     inject: Inject | None = None
@@ -142,6 +142,14 @@ class Rewrite(Frozen):
             raise ValueError("rewrite does nothing; add correct: {}, inject: {} or questions: {}")
         if self.restyle is not None and self.correct is None and self.inject is None:
             raise ValueError("restyle has no two sides; add correct: {} or inject: {}")
-        if self.restyle is not None and self.restyle.by == "grammar" and self.vocabulary != "scenes":
+        return self.speaking(self.vocabulary)
+
+    def speaking(self, vocabulary: str | None) -> Rewrite:
+        """With this vocabulary. None leaves it open.
+
+        Raises:
+            ValueError: the texts cannot be rewritten in its words.
+        """
+        if self.restyle is not None and self.restyle.by == "grammar" and vocabulary not in (None, "scenes"):
             raise ValueError("restyle.by=grammar knows the built-in world only; use by: model")
-        return self
+        return self if vocabulary == self.vocabulary else self.model_copy(update={"vocabulary": vocabulary})

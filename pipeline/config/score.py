@@ -34,14 +34,15 @@ class Clip(Frozen):
 
 
 class Objects(Frozen):
-    """``vocabulary`` is ``scenes``, or a JSON file ``{"surface form": "object"}`` with every plural and synonym.
+    """``vocabulary`` is ``scenes``, ``coco``, or a JSON file ``{"surface form": "object"}`` with every plural and
+    synonym. Left out, it is ``coco`` for a source of that kind, and ``scenes`` for every other.
 
     ``detections`` is a JSON file of what a detector found in the images, for prompts without object facts (``always``:
     for all). ``threshold`` is the lowest score that counts as found; ``classes`` are what the detector can find, where
     the file does not tell.
     """
 
-    vocabulary: str = "scenes"
+    vocabulary: str | None = None
     detections: Path | None = None
     threshold: Fraction = 0.5
     classes: tuple[str, ...] | None = None
@@ -52,7 +53,7 @@ class Facts(Frozen):
     """``vocabulary`` as in ``objects``; texts are then read as general English about those objects. ``complete``: where
     facts have regions and no objects, what none of these names is not there."""
 
-    vocabulary: str = "scenes"
+    vocabulary: str | None = None
     complete: bool = True
 
 
@@ -164,7 +165,7 @@ class Judge(Asked):
 
 
 class Claims(Asked):
-    """``splitter: rules`` makes claims of sentences, or with a ``vocabulary`` (``scenes``, or a JSON file) of the
+    """``splitter: rules`` makes claims of sentences, or with a ``vocabulary`` (as in ``objects``) of the
     objects that are mentioned; ``model`` has the model itself write them.
 
     ``template`` is the question about a claim. ``template_many`` is for claims that count from two to ten things.

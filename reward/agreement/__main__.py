@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from reward import Scorer
+from reward import Scorer, coco, vocabulary_file
 from reward.agreement.control import rescored
 from reward.agreement.read import read
 from reward.agreement.table import lines, markdown, records
@@ -27,7 +27,8 @@ def main(
     reward_model: Annotated[list[str] | None, typer.Option(help="Reward model to score with, likewise.")] = None,
     base: Annotated[str | None, typer.Option(help="The model that adapters among them belong to.")] = None,
     vocabulary: Annotated[
-        str | None, typer.Option(help='JSON file {"surface form": "object"}, or MODULE:NAME; tells wrong details too.')
+        str | None,
+        typer.Option(help='coco, JSON file {"surface form": "object"}, or MODULE:NAME; tells wrong details too.'),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of a pairs dataset.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use the first N prompts.")] = None,
@@ -68,6 +69,8 @@ def _scorers(clips: list[str], models: list[str], base: str | None) -> Iterator[
 
 
 def _vocabulary(name: str) -> Vocabulary:
+    if name == "coco":
+        return coco.VOCABULARY
     if ":" in name and not Path(name).exists():
         module, _, attribute = name.partition(":")
         try:
@@ -77,7 +80,7 @@ def _vocabulary(name: str) -> Vocabulary:
         if not isinstance(found, Vocabulary):
             raise ValueError(f"vocabulary {name}: is no reward.vocabulary.Vocabulary")
         return found
-    return Vocabulary(Path(name).stem, "1", json.loads(Path(name).read_text(encoding="utf-8")))
+    return vocabulary_file.read(Path(name), "1")
 
 
 app = command(main, named=(ValueError,))

@@ -75,7 +75,7 @@ def quality(
     """How bad a text is: (hallucinated mentions, -covered objects), and with a vocabulary also (wrong attributes, wrong
     counts). None where nothing is known."""
     if vocabulary is not None and prompt.facts:
-        true = truth_of({"facts": prompt.facts})
+        true = truth_of({"facts": prompt.facts}, vocabulary)
         if true is None:
             return None
         verdict = judge(prompt.texts[index], true, vocabulary)

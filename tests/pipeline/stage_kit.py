@@ -152,6 +152,7 @@ class NoModel:
 
 def generated(tmp: Path | str, **changes: Any) -> Any:
     """A run up to its pairs; scripted, and formulas only, so without Ray."""
+    from pipeline import naming
     from pipeline.engines.scripted import ScriptedEngine
     from pipeline.executor import Executor, process_shard
     from pipeline.plan import Plan, run_stage
@@ -167,4 +168,6 @@ def generated(tmp: Path | str, **changes: Any) -> Any:
                     process_shard(stage, engine, run, shard)
             else:
                 run_stage(executor, stage, "if-possible")
+            if stage.name == "source":
+                naming.check(run, "source", plan.recipe)
     return run

@@ -48,7 +48,7 @@ def test_values_are_raw_and_aligned_to_the_candidates() -> None:
     (row,) = ScoreStage(SPEC).process(None, tables(prompt_row("a", facts=FACTS))).to_pylist()
     scores = {score["name"]: score for score in row["scores"]}
     assert scores["objects.hallucinated"]["values"] == [0.0, 1.0]
-    assert scores["objects.hallucinated"]["version"].startswith("1:scenes@")
+    assert scores["objects.hallucinated"]["version"].startswith("2:scenes@")
     assert scores["correctness"]["values"] == [None, None]
 
 
@@ -102,12 +102,33 @@ def test_a_vocabulary_counts_by_its_content(tmp_path: Path) -> None:
     assert before.objects == {"dog"} and vocabulary(str(path)).version != before.version
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"a": "x", "A": "y"}'])
-def test_a_wrong_vocabulary_is_an_error_of_the_recipe(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "Expecting value"),
+        ("[1]", "is a list"),
+        ("{}", "names no object"),
+        ('{"a": "x", "A": "y"}', "'A' names both 'x' and 'y'"),
+        ('{"a": "x", "a": "y"}', "'a' names both 'x' and 'y'"),
+        ('{"dog": ["dog", "dogs"]}', r"'dog' stands for \['dog', 'dogs'\]"),
+        ('{"dog": {}}', "'dog' stands for {}"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_wrong_vocabulary_is_an_error_of_the_recipe(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "v.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"score\.objects\.vocabulary"):
+    with pytest.raises(
+        ConfigError, match=rf"(?s)score\.objects\.vocabulary.*{says}.*\{{\"surface form\": \"object\"\}}"
+    ):
         vocabulary(str(path))
+
+
+def test_a_vocabulary_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)'cocco'.*No such file.*`scenes`, `coco`"):
+        vocabulary("cocco")
+    (tmp_path / "v.json").write_text('\ufeff{"dog": "dog"}', encoding="utf-8")
+    assert vocabulary(str(tmp_path / "v.json")).objects == {"dog"}
 
 
 def test_a_missing_clip_is_found_before_the_run() -> None:

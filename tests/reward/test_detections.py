@@ -195,7 +195,7 @@ def test_the_version_follows_what_the_file_says_and_how_it_is_read(read):
         return DetectedObjectScorer(VOCABULARY, read(content, **options), always).version
 
     before = version(LISTED)
-    assert before == version(LISTED) and before.startswith("1:demo@1+")
+    assert before == version(LISTED) and before.startswith("2:demo@1+")
     changed = [version(LISTED[:1]), version(LISTED, threshold=0.3), version(LISTED, always=True)]
     changed.append(version(LISTED, classes=["dog", "cat", "kite"]))
     assert len({before, *changed}) == 5
@@ -232,3 +232,15 @@ def test_fewer_classes_never_add_a_mention_or_a_hallucination(found, classes, te
     some = judge(text, frozenset(found), VOCABULARY, frozenset(classes))
     assert set(some.hallucinated) <= set(every.hallucinated) and set(some.mentions) <= set(every.mentions)
     assert {mention.name for mention in some.mentions} | some.truth <= classes
+
+
+def test_what_a_caption_names_is_there_though_the_detector_missed_it(read):
+    told = {
+        "images": [b""],
+        "paths": ["a.jpg"],
+        "facts": {"captions": ["A cat behind a dog."]},
+        "candidates": [{"text": "A cat and a dog."}],
+    }
+    assert DetectedObjectScorer(VOCABULARY, read(COCO)).score([told])["objects.hallucinated"] == [[0.0]]
+    bare = {**told, "facts": None}
+    assert DetectedObjectScorer(VOCABULARY, read(COCO)).score([bare])["objects.hallucinated"] == [[1.0]]

@@ -56,8 +56,18 @@ def test_null_for_questions_and_without_object_facts():
     assert len(scores) == 6
 
 
+def test_what_a_caption_names_is_there_and_is_covered_where_it_is_named():
+    told = {**row(["A ship and a sun.", "A sun."], ("sun",)), "id": "a"}
+    told["facts"]["captions"] = ["Two boats.", None]
+    scores = ObjectScorer(VOCABULARY).score([told])
+    assert scores["objects.hallucinated"] == [[0.0, 0.0]]
+    assert scores["objects.covered"] == [[2.0, 1.0]] and scores["objects.recall"] == [[1.0, 0.5]]
+    alone = {**told, "facts": {"objects": [], "captions": ["A boat."], "answer": None}}
+    assert ObjectScorer(VOCABULARY).score([alone])["objects.hallucinated"] == [[None, None]]
+
+
 def test_version_names_the_vocabulary():
-    assert ObjectScorer(VOCABULARY).version == "1:demo@3"
+    assert ObjectScorer(VOCABULARY).version == "2:demo@3"
 
 
 texts = st.lists(st.sampled_from([*OBJECTS, "ship", "a", "and", ","]), max_size=10).map(" ".join)
@@ -79,10 +89,20 @@ def test_learning_that_more_is_there_never_adds_a_hallucination(text, truth, ext
     assert len(more.hallucinated) <= len(judge(text, truth, VOCABULARY).hallucinated)
 
 
-FACTS = pa.struct([("objects", pa.list_(pa.struct([("name", pa.string())]))), ("answer", pa.string())])
+FACTS = pa.struct(
+    [
+        ("objects", pa.list_(pa.struct([("name", pa.string())]))),
+        ("captions", pa.list_(pa.string())),
+        ("answer", pa.string()),
+    ]
+)
 things = st.lists(st.sampled_from([*OBJECTS, "Ships", "zebra"]), max_size=4).map(lambda ns: [{"name": n} for n in ns])
 facts = st.none() | st.fixed_dictionaries(
-    {"objects": st.none() | things, "answer": st.sampled_from([None, None, "no"])}
+    {
+        "objects": st.none() | things,
+        "captions": st.none() | st.lists(st.none() | texts, max_size=2),
+        "answer": st.sampled_from([None, None, "no"]),
+    }
 )
 prompts = st.lists(st.tuples(facts, st.lists(texts, max_size=3)), max_size=4)
 

@@ -1,4 +1,5 @@
 import pickle
+import unicodedata
 from itertools import pairwise
 
 import pyarrow as pa
@@ -141,3 +142,37 @@ def test_named_sees_a_slice_as_what_it_is():
     texts = pa.array(["a dog", "a rook", None, "two dogs, a table"])
     assert [len(part) for part in KITCHEN.named(texts.slice(1, 1))] == [1, 1]
     assert KITCHEN.named(texts.slice(3))[0].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"dog": ["dog", "dogs"]}, r"'dog' stands for \['dog', 'dogs'\].*\{\"dog\": \"dog\", \"dogs\": \"dog\"\}"),
+        ({"dog": {"dogs": 1}}, "'dog' stands for"),
+        ({"dog": None}, "'dog' stands for None"),
+        ({"dog": " "}, "'dog' stands for ' '"),
+        ({"dog": 3}, "'dog' stands for 3"),
+        ({3: "dog"}, "3 stands for 'dog'"),
+        ({"dogs": "dog", "dog": "animal"}, "'dog' names both 'animal' and 'dog'"),
+        ({"puppy": "Dog", "hound": "dog"}, "'dog' names both 'Dog' and 'dog'"),
+        ({"caf\u00e9": "a", "cafe\u0301": "b"}, "names both 'a' and 'b'"),
+    ],
+)
+def test_a_word_that_means_nothing_or_two_things_is_refused(words, says):
+    with pytest.raises(ValueError, match=says):
+        Vocabulary("v", "1", words)
+
+
+def test_ignored_forms_name_nothing():
+    vocabulary = Vocabulary("v", "1", {"train": "train", "tracks": "tracks"}, frozenset({"train tracks", "tracks"}))
+    assert vocabulary.objects == {"train", "tracks"}
+    assert [one.name for one in vocabulary.mentions("a train on train tracks")] == ["train"]
+    assert Vocabulary("v", "1", {"x": "x"}, frozenset({"y"})).canonical("y") is None
+
+
+@pytest.mark.parametrize("way", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_an_accent_is_one_whether_composed_or_not(way, written):
+    forms = {unicodedata.normalize(way, "caf\u00e9"): "coffee house", "cafe": "lorry"}
+    text = unicodedata.normalize(written, "a caf\u00e9 here")
+    assert [one.name for one in Vocabulary("v", "1", forms).mentions(text)] == ["coffee house"]

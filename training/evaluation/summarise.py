@@ -107,7 +107,7 @@ def summarise(
 
 def _described(text: str, row: Mapping[str, Any], vocabulary: Vocabulary, lexicon: Lexicon | None) -> dict[str, Term]:
     """What a description adds to each metric."""
-    truth = truth_of(row) or frozenset()
+    truth = truth_of(row, vocabulary) or frozenset()
     facts = row["facts"] or {}
     said = shr.by_every_fact(text, facts, lexicon) if lexicon is not None else shr.by_facts(text, truth, vocabulary)
     return {

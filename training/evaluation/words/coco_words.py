@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from reward.coco import ANIMALS, NAMES, plural
 from reward.objects import ObjectVerdict
 from reward.vocabulary import Mention
 from training.errors import DataError
@@ -48,7 +49,6 @@ def _split(text: str) -> list[str]:
     return text.split(", ")
 
 
-_ANIMALS = _split("bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, animal, cub")
 #: Pairs that are one word, as the scripts list them. The three words of "stove top oven" can never be merged.
 _PAIRS = _split(
     "motor bike, motor cycle, air plane, traffic light, street light, traffic signal, stop light, fire hydrant, "
@@ -59,23 +59,12 @@ _PAIRS = _split(
 _NO_CLASS = ("home plate", "train track")
 #: Pairs that stand for another word. "wine glas" is what the singular makes of "wine glass".
 _ALIASES = {
-    **{f"{young} {animal}": animal for animal in _ANIMALS for young in ("baby", "adult")},
+    **{f"{young} {animal}": animal for animal in ANIMALS for young in ("baby", "adult")},
     **{f"passenger {vehicle}": vehicle for vehicle in ("jet", "train")},
     "bow tie": "tie",
     "toilet seat": "toilet",
     "wine glas": "wine glass",
 }
-_NAMES = _split(
-    "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "
-    "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, "
-    "handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, "
-    "surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, "
-    "broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, "
-    "mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, "
-    "teddy bear, hair drier, toothbrush"
-)
-_PLURALS = {"person": "people", "mouse": "mice", "knife": "knives", "sheep": "sheep", "skis": "skis",
-            "scissors": "scissors", "broccoli": "broccoli"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,26 +219,16 @@ def _every_pair(known: Synonyms) -> dict[str, str]:
 
 
 def _coco80() -> Synonyms:
-    classes = {form: name for name in _NAMES for form in (name, _plural(name))}
+    classes = {form: name for name in NAMES for form in (name, plural(name))}
     return Synonyms("coco80", "1", {**classes, "persons": "person"})
 
 
 def _own_pairs() -> dict[str, str]:
-    two = {form: form for name in _NAMES if " " in name for form in (name, _plural(name))}
-    aliases = {form: word for pair, word in _ALIASES.items() for form in (pair, _plural(pair))}
+    two = {form: form for name in NAMES if " " in name for form in (name, plural(name))}
+    aliases = {form: word for pair, word in _ALIASES.items() for form in (pair, plural(pair))}
     # What an alias stands for is looked up in its turn; "cub" and "animal" are no class, and are dropped there.
     nothing = {form: pair for pair in _NO_CLASS for form in (pair, _plural(pair))}
     return {**two, **nothing, **aliases}
-
-
-def _plural(name: str) -> str:
-    """
-    >>> [_plural(name) for name in ("knife", "hot dog", "bus", "baby sheep")]
-    ['knives', 'hot dogs', 'buses', 'baby sheep']
-    """
-    *before, word = name.split(" ")
-    regular = word + ("es" if word.endswith(("s", "ch", "sh", "x")) else "s")
-    return " ".join([*before, _PLURALS.get(word, regular)])
 
 
 def _singulars(texts: Sequence[str]) -> list[str]:
