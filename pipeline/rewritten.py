@@ -60,6 +60,11 @@ class Rewriting:
         """The table that descriptions answer."""
         return PROMPTS_TABLE if self.spec.questions is not None else "source"
 
+    @property
+    def words(self) -> str:
+        """The vocabulary; a recipe has filled it in."""
+        return self.spec.vocabulary or "scenes"
+
     def first(self) -> SourceStage:
         kind = Prompts if self.spec.questions is not None else SourceStage
         return kind(self.source, self.seed, self.shard_size)
@@ -70,7 +75,7 @@ class Rewriting:
         Raises:
             ConfigError: a vocabulary cannot be used.
         """
-        spec, seed, words = self.spec, self.seed, self.spec.vocabulary
+        spec, seed, words = self.spec, self.seed, self.words
         found: list[Source | Stage] = []
         complete = spec.detect.complete
         found += detect.stages(spec.detect, words, self.prompts, DESCRIBED, self.sampled, seed)
@@ -101,7 +106,7 @@ class Rewriting:
         spec, seed = self.spec.questions, self.seed
         assert spec is not None
         limits = (self.source.max_image_bytes, self.source.max_image_pixels)
-        words, complete = self.spec.vocabulary, self.spec.detect.complete
+        words, complete = self.words, self.spec.detect.complete
         found = QuestionSource(spec, words, seed, self.shard_size, self.prompts, DESCRIBED, *limits, complete)
         update: dict[str, Any] = {"n": 1, "temperature": spec.temperature, "max_tokens": spec.max_tokens, "top_p": 1.0}
         asked = self.base.model_copy(update=update)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from reward.errors import shortened
 
 #: Raised whenever a column changes its name, type or meaning; part of every stage's fingerprint.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 #: The encoded file (PNG, JPEG, ...), never decoded pixels: the encoding of ``datasets.Image``.
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -30,7 +30,8 @@ OBJECT = pa.struct(
 )
 REGION = pa.struct([("phrase", pa.string()), ("box", BOX)])
 #: What is known to be true of the images. ``answer`` and ``question_type`` (existence, attribute, count, relation)
-#: are null for open prompts such as "Describe the image."
+#: are null for open prompts such as "Describe the image." Where several answers are right, ``answers`` holds all of
+#: them, the first one included; else it is null.
 FACTS = pa.struct(
     [
         ("objects", pa.list_(OBJECT)),
@@ -38,6 +39,7 @@ FACTS = pa.struct(
         ("captions", pa.list_(pa.string())),
         ("question_type", pa.string()),
         ("answer", pa.string()),
+        ("answers", pa.list_(pa.string())),
     ]
 )
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from reward import language
+from reward.identity import UNSEEN, blank
 from reward.language import NOTHING, Asked
 from reward.refusals import refuses
 
@@ -47,7 +48,7 @@ def stopped(
 ) -> str | None:
     """The name of the first of ``GATES`` that stops the text; None for a text that passes all but those in ``skip``.
 
-    - ``empty``: no word in it. ``too_short``: fewer than ``min_words``.
+    - ``empty``: no word in it, or none that can be seen. ``too_short``: fewer than ``min_words``.
     - ``leaked_template``: a token or turn of a chat template (``<|im_end|>``, ``[INST]``, ``ASSISTANT:``).
     - ``repetition``: a phrase follows itself more than ``max_repeated`` times, or most sentences are copies.
     - ``refusal``: it begins by declining, or by missing an image.
@@ -60,7 +61,7 @@ def stopped(
     said = text or ""
     normal = normalised(said)
     words = normal.split()
-    if not words:
+    if not words or blank(said):
         return "empty" if "empty" not in skip else None
     if len(words) < min_words and "too_short" not in skip:
         return "too_short"
@@ -80,7 +81,8 @@ def stopped(
 
 
 def normalised(text: str) -> str:
-    """Case folded, without punctuation, white space collapsed: texts equal in this way are the same answer.
+    """The words of a text, to be counted: case folded, without punctuation and what cannot be seen. Texts equal in this
+    way may still be different answers (``reward.identity``).
 
     >>> normalised(" A sun,  and a BOAT. ")
     'a sun and a boat'
@@ -88,11 +90,13 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).translate(_PUNCTUATION).casefold().split())
 
 
-class _Punctuation(dict[int, int]):
-    """For ``str.translate``: a space for every punctuation mark. Filled in as characters are met."""
+class _Punctuation(dict[int, int | None]):
+    """For ``str.translate``: a space for every punctuation mark and control character, nothing for what cannot be seen.
+    Filled in as characters are met."""
 
-    def __missing__(self, code: int) -> int:
-        self[code] = ord(" ") if unicodedata.category(chr(code)).startswith("P") else code
+    def __missing__(self, code: int) -> int | None:
+        separates = unicodedata.category(chr(code)).startswith(("P", "Cc"))
+        self[code] = None if chr(code) in UNSEEN else ord(" ") if separates else code
         return self[code]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.config.source import CocoSource
 from pipeline.errors import InputError
 from pipeline.images import public
-from pipeline.sources import Entry, files, said
+from pipeline.sources import Entry, fields, files, said
 from pipeline.sources.boxes import fractions
 from pipeline.sources.elements import elements
 from pipeline.sources.roots import root_of
@@ -70,26 +70,32 @@ class _Instances:
 
     def _take(self, key: str | None, item: Any) -> None:
         if key == "images":
-            width, height = float(item["width"]), float(item["height"])
-            if min(width, height) <= 0:
-                raise ValueError(f"image {item['id']} is {width:g} x {height:g}")
-            self.images[int(item["id"])] = (str(item["file_name"]), width, height)
+            one = fields.number(item, "id")
+            if one in self.images:
+                raise ValueError(f"image {one} comes a second time; give every image an id of its own")
+            shape = fields.size(item, "width"), fields.size(item, "height")
+            self.images[one] = (fields.text(item, "file_name"), *shape)
         elif key == "categories":
-            self._names[int(item["id"])] = str(item["name"])
+            one, name = fields.number(item, "id"), fields.text(item, "name")
+            if self._names.setdefault(one, name) != name:
+                raise ValueError(f"category {one} is called {self._names[one]!r} and {name!r}; keep one")
         elif key == "annotations":
-            x, y, w, h = item["bbox"]
-            self._boxes.extend((x, y, w, h))
-            self._category.append(int(item["category_id"]))
-            self._crowd.append(int(item.get("iscrowd", 0)))
-            self._of.add(int(item["image_id"]))
+            image, category = fields.number(item, "image_id"), fields.number(item, "category_id")
+            fractions(item["bbox"], 1, 1)  # that it is a box
+            self._boxes.extend(item["bbox"])
+            self._category.append(category)
+            self._crowd.append(bool(item.get("iscrowd", 0)))
+            self._of.add(image)
 
     def objects(self, image: int, width: float, height: float) -> list[dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
         for at in self._of.of(image):
             category = self._category[at]
-            x, y, w, h = self._boxes[4 * at : 4 * at + 4]
+            box = fractions(self._boxes[4 * at : 4 * at + 4].tolist(), width, height)
+            if box is None:
+                continue  # nothing of it is in the image
             thing = found.setdefault(category, {"name": self._name(category), "count": 0, "boxes": []})
-            thing["boxes"].append(fractions(x, y, w, h, width, height))
+            thing["boxes"].append(box)
             # A crowd is one box around a number nobody counted.
             known = thing["count"] is not None and not self._crowd[at]
             thing["count"] = thing["count"] + 1 if known else None
@@ -117,7 +123,7 @@ def _captions(path: str) -> _Captions:
         if key != "annotations":
             continue
         try:
-            text, image = str(item["caption"]).strip(), int(item["image_id"])
+            text, image = fields.text(item, "caption").strip(), fields.number(item, "image_id")
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise _malformed(path, key, number, error) from error
         found.texts += text.encode("utf-8", "replace")

@@ -13,6 +13,7 @@ from pipeline import references
 from pipeline.config.source import TableSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record, seen
+from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root, root_of
 
 
@@ -71,6 +72,9 @@ def _value(cells: Mapping[str, str], place: record.Place) -> dict[str, Any]:
         value["prompt"] = record.parse(value["prompt"], place, "`prompt` is ")
     if "facts" in value:
         value["facts"] = record.parse(value["facts"], place, "`facts` is ")
+    for name in ANSWERS:
+        if value.get(name, "").lstrip().startswith(('["', "['", "[{")):
+            value[name] = record.parse(value[name], place, f"`{name}` is ")
     return value
 
 

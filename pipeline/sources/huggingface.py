@@ -6,7 +6,7 @@ Names are loaded as data only; the library runs no code of a repository, and is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline import references
@@ -17,20 +17,33 @@ from pipeline.sources.roots import Root
 
 
 def read(spec: HuggingFaceSource) -> Iterator[Entry]:
-    rows = _encoded(_open(spec))
+    dataset = _open(spec)
+    rows, features = _encoded(dataset), dataset.features.to_dict() if dataset.features is not None else {}
     root = Root(spec.root or (spec.path if _on_disk(spec) else f"hf://datasets/{spec.path}"), spec.allow_http)
     name = files.base_name(spec.path)
     for number, row in enumerate(rows, 1):
         place, source = record.Place(spec.path, "row", number), f"{name}:{number}"
-        yield from record.attempt(source, _entries, row, spec, place, source, root)
+        yield from record.attempt(source, _entries, row, features, spec, place, source, root)
 
 
 def _entries(
-    row: dict[str, Any] | record.BadRow, spec: HuggingFaceSource, place: record.Place, source: str, root: Root
+    row: dict[str, Any] | record.BadRow,
+    features: Mapping[str, Any],
+    spec: HuggingFaceSource,
+    place: record.Place,
+    source: str,
+    root: Root,
 ) -> Iterator[Entry]:
     if isinstance(row, record.BadRow):
         raise record.BadRow(f"{place}: {row.message}", row.remedy)
-    return record.entries(_value(row, spec, place), place, source, root, spec.prompts)
+    value = record.labelled(_value(row, spec, place), _names(spec), features, place)
+    return record.entries(value, place, source, root, spec.prompts)
+
+
+def _names(spec: HuggingFaceSource) -> dict[str, str]:
+    """Our columns -> theirs, but for the images."""
+    names = {"prompt": spec.columns.prompt, "facts": spec.columns.facts, "answer": spec.columns.answer}
+    return {name: column for name, column in names.items() if column is not None}
 
 
 def stamp(spec: HuggingFaceSource) -> Any:
@@ -83,8 +96,7 @@ def _value(row: dict[str, Any], spec: HuggingFaceSource, place: record.Place) ->
         raise record.missing(columns.images, row, place, "or set source.columns.images")
     if columns.prompt is not None and columns.prompt not in row and not spec.prompts:
         raise record.missing(columns.prompt, row, place, "set source.columns.prompt or source.prompts")
-    names = {"prompt": columns.prompt, "facts": columns.facts, "answer": columns.answer}
-    value = {name: row.get(column) for name, column in names.items() if column is not None}
+    value = {name: row.get(column) for name, column in _names(spec).items()}
     if isinstance(facts := value.get("facts"), str):
         value["facts"] = record.parse(facts, place, "the facts are ")
     others = {name: item for name, item in row.items() if name not in ("prompt", "facts", "answer")}

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import references
 from pipeline.config.source import TableSource
 from pipeline.errors import InputError
-from pipeline.sources import Entry, files, record, seen
+from pipeline.sources import Entry, files, labels, record, seen
+from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root, root_of
 
 
 def read(spec: TableSource) -> Iterator[Entry]:
     for path in files.expand(spec.path):
         root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
+        with _open(path) as parquet:
+            features = labels.of_arrow(parquet.schema_arrow.metadata)
         for number, value in enumerate(_rows(path, spec), 1):
             place, source = record.Place(path, "row", number), f"{name}:{number}"
-            yield from record.attempt(source, _entries, value, place, source, root, spec.prompts)
+            yield from record.attempt(source, _entries, value, features, place, source, root, spec.prompts)
 
 
 def _entries(
-    value: dict[str, Any] | record.BadRow, place: record.Place, source: str, root: Root, prompts: Sequence[str]
+    value: dict[str, Any] | record.BadRow,
+    features: Mapping[str, Any],
+    place: record.Place,
+    source: str,
+    root: Root,
+    prompts: Sequence[str],
 ) -> Iterator[Entry]:
     if isinstance(value, record.BadRow):
         raise record.BadRow(f"{place}: {value.message}", value.remedy)
+    value = record.labelled(value, {name: name for name in ("prompt", "facts", *ANSWERS)}, features, place)
     if isinstance(value.get("facts"), str):
         value = {**value, "facts": record.parse(value["facts"], place, "`facts` is ")}
     return record.entries(value, place, source, root, prompts)

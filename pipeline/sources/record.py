@@ -9,14 +9,12 @@ from typing import Any, NamedTuple
 
 from pipeline import references
 from pipeline.errors import InputError
-from pipeline.sources import Entry, said
+from pipeline.sources import Entry, facts, labels, said
+from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root
-from pipeline.tables import FACTS, OBJECT, REGION
 
 #: All that a row is looked at for.
-COLUMNS = (*references.IMAGES, *references.OTHERS, "prompt", "facts", "answer")
-_FACTS = frozenset(field.name for field in FACTS)
-_PARTS = {"objects": frozenset(field.name for field in OBJECT), "regions": frozenset(field.name for field in REGION)}
+COLUMNS = (*references.IMAGES, *references.OTHERS, "prompt", "facts", *ANSWERS)
 
 
 class Place(NamedTuple):
@@ -72,7 +70,10 @@ def entries(
         BadRow: a column is missing or holds what it should not.
     """
     images = _images(value, place)
-    facts = _facts(value, place)
+    try:
+        known = facts.read(value)
+    except facts.BadFacts as error:
+        raise BadRow(f"{place}: {error.message}", error.remedy) from error
     prompt = value.get("prompt")
     if prompt is None:
         if not prompts and "prompt" in value:
@@ -80,9 +81,27 @@ def entries(
         if not prompts:
             raise missing("prompt", value, place, "or set source.prompts")
         for text in prompts:
-            yield Entry(images, said(text), facts, source, root)
+            yield Entry(images, said(text), known, source, root)
     else:
-        yield Entry(images, _messages(prompt, place), facts, source, root)
+        yield Entry(images, _messages(prompt, place), known, source, root)
+
+
+def labelled(
+    value: dict[str, Any], columns: Mapping[str, str], features: Mapping[str, Any], place: object
+) -> dict[str, Any]:
+    """``value`` with names for class labels. ``columns`` maps its keys to those of ``features``
+    (``pipeline.sources.labels``).
+
+    Raises:
+        BadRow: a label has no name.
+    """
+    found = dict(value)
+    for name, column in columns.items():
+        try:
+            found[name] = labels.named(features.get(column), value.get(name))
+        except labels.NoLabel as error:
+            raise BadRow(f"{place}: `{column}`: {error}", "correct it, or the features of the dataset") from error
+    return {name: own for name, own in found.items() if own is not None or name in value}
 
 
 def values(batch: Any) -> Iterator[dict[str, Any] | BadRow]:
@@ -151,30 +170,3 @@ def _messages(prompt: Any, place: object) -> list[dict[str, str]]:
     ):
         return [{"role": m["role"], "content": m["content"]} for m in prompt]
     raise BadRow(f"{place}: `prompt` is {str(prompt)[:80]!r}", "give a text or a list of {role, content}")
-
-
-def _facts(value: Mapping[str, Any], place: object) -> dict[str, Any] | None:
-    facts, answer = value.get("facts"), value.get("answer")
-    if facts is None:
-        return None if answer is None else {"answer": str(answer)}
-    if not isinstance(facts, dict):
-        raise BadRow(f"{place}: `facts` is {str(facts)[:80]!r}", "see pipeline.tables.FACTS for its columns")
-    if not facts.keys() <= _FACTS:
-        raise _unknown("facts", facts.keys() - _FACTS, _FACTS, place)
-    for name, known in _PARTS.items():
-        parts = facts.get(name)
-        if not isinstance(parts, list | None):
-            raise BadRow(f"{place}: facts.{name} is {str(parts)[:80]!r}", f"give a list of {{{', '.join(known)}}}")
-        for part in parts or ():
-            if not isinstance(part, dict):
-                raise BadRow(f"{place}: facts.{name} holds {str(part)[:80]!r}", f"give {{{', '.join(known)}}}")
-            if not part.keys() <= known:
-                raise _unknown(f"facts.{name}", part.keys() - known, known, place)
-    return facts if answer is None else {**facts, "answer": str(answer)}
-
-
-def _unknown(what: str, names: Iterable[str], known: Iterable[str], place: object) -> BadRow:
-    name = min(names)
-    close = difflib.get_close_matches(name, sorted(known), n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
-    return BadRow(f"{place}: unknown key {name!r} in {what}", remedy)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pipeline.config.source import VisualGenomeSource
 from pipeline.errors import InputError
 from pipeline.images import BadImage, load, public, size
-from pipeline.sources import Entry, files, record, said
+from pipeline.sources import Entry, fields, files, record, said
 from pipeline.sources.boxes import fractions
 from pipeline.sources.elements import anything, array
 from pipeline.sources.roots import Refused, Root, root_of
@@ -23,16 +23,20 @@ _Known = tuple[list[str], tuple[float, float]]
 
 def read(spec: VisualGenomeSource) -> Iterator[Entry]:
     root, name = root_of(spec.root, spec.path, spec.allow_http), files.base_name(spec.path)
-    known = dict(_image_data(spec.image_data)) if spec.image_data else {}
+    known = _image_data(spec.image_data) if spec.image_data else {}
+    seen: set[int] = set()
     for number, item in anything(spec.path):
-        yield from record.attempt(f"{name}#{number}", _entries, item, number, known, spec, name, root)
+        yield from record.attempt(f"{name}#{number}", _entries, item, number, known, spec, name, root, seen)
 
 
 def _entries(
-    item: Any, number: int, known: Mapping[int, _Known], spec: VisualGenomeSource, name: str, root: Root
+    item: Any, number: int, known: Mapping[int, _Known], spec: VisualGenomeSource, name: str, root: Root, seen: set[int]
 ) -> Iterator[Entry]:
     try:
-        one = int(item["id"])
+        one = fields.number(item, "id")
+        if one in seen:
+            raise ValueError(f"image {one} comes a second time")
+        seen.add(one)
         places, shape = known.get(one, ([f"{folder}{one}.jpg" for folder in _FOLDERS], None))
         path = _present(root, places)
         regions = _regions(item["regions"], shape or _measure(root, path, spec.max_image_bytes))
@@ -47,15 +51,20 @@ def stamp(spec: VisualGenomeSource) -> list[str]:
     return [files.stamp(path) for path in (spec.path, spec.image_data) if path]
 
 
-def _image_data(path: str) -> Iterator[tuple[int, _Known]]:
+def _image_data(path: str) -> dict[int, _Known]:
+    found: dict[int, _Known] = {}
     for number, item in array(path):
         try:
-            one = int(item["image_id"] if "image_id" in item else item["id"])
-            shape = (float(item["width"]), float(item["height"]))
-            parts = urlsplit(str(item.get("url") or f"{one}.jpg")).path.strip("/").split("/")
+            one = fields.number(item, "image_id" if "image_id" in item else "id")
+            shape = fields.size(item, "width"), fields.size(item, "height")
+            url = fields.text(item, "url") if item.get("url") else f"{one}.jpg"
+            parts = urlsplit(url).path.strip("/").split("/")
+            if one in found:
+                raise ValueError(f"image {one} comes a second time")
+            found[one] = (["/".join(parts[-2:]), parts[-1]], shape)
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{public(path)}, item {number}: {error}", "give image_data.json") from error
-        yield one, (["/".join(parts[-2:]), parts[-1]], shape)
+    return found
 
 
 def _present(root: Root, places: list[str]) -> str:
@@ -82,10 +91,10 @@ def _regions(regions: list[dict[str, Any]], shape: tuple[float, float] | None) -
         return None
     if min(shape) <= 0:
         raise ValueError(f"the image is {json.dumps(shape)} pixels large")
-    return [
-        {
-            "phrase": str(region["phrase"]).strip(),
-            "box": fractions(region["x"], region["y"], region["width"], region["height"], *shape),
-        }
-        for region in regions
-    ]
+    found = []
+    for region in regions:
+        box = fractions([region[key] for key in ("x", "y", "width", "height")], *shape)
+        if region["phrase"] == "" or box is None:
+            continue  # nothing is said, or nothing is shown
+        found.append({"phrase": fields.text(region, "phrase").strip(), "box": box})
+    return found

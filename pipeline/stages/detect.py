@@ -23,11 +23,11 @@ from pipeline.rewriting import VERSION, Finding, Problem, detect
 from pipeline.rewriting.checked import Checked, check, tally
 from pipeline.rewriting.judge import JudgeDetector
 from pipeline.rewriting.lexicon import Lexicon
-from pipeline.scorers import vocabulary
 from pipeline.stages import WorkerSpec
 from pipeline.stages.ask import AskStage, read_verdicts
 from pipeline.stages.lineage import DETECT, Failure, Row, lexicon, read, refused
 from pipeline.tables import DETECTED, OK, VERDICTS, failed, stored
+from pipeline.vocabularies import vocabulary
 from reward import Asker, Verdict
 from reward.claims import ClaimScorer
 

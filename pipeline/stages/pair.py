@@ -20,6 +20,7 @@ from pipeline.stages.balance import gap, surplus
 from pipeline.stages.policies import REASONS, Able, Draw, choose, standardised
 from pipeline.tables import OK, PAIRS, failed
 from reward.gates import normalised, stopped
+from reward.identity import identity
 from reward.language import asked
 
 __all__ = ["REASONS", "PairStage", "combined", "make_pairs"]
@@ -37,7 +38,7 @@ class PairStage:
     seed: int = 0
 
     name = "pair"
-    version = 2
+    version = 3
     schema = PAIRS
     worker = None
 
@@ -190,14 +191,13 @@ def able(
         if weighed and worth[i] is None:
             continue
         one = candidates[i]
-        normal = normalised(one["text"])
         found.append(
             Able(
                 i,
                 worth[i],
                 one["text"],
-                normal,
-                len(normal.split()),
+                identity(one["text"]),
+                len(normalised(one["text"]).split()),
                 may_be_chosen=not barred("chosen", i, values, policy),
                 may_be_rejected=not barred("rejected", i, values, policy),
                 origin=one.get("origin"),

@@ -33,7 +33,7 @@ class Able(NamedTuple):
     """A text that may be a side of a pair.
 
     ``place`` is its number among the candidates, ``total`` what it is worth, None where nothing is weighed; ``normal``
-    equals that of every text that is the same answer; ``words`` are those of the normalised text.
+    equals that of every text that is the same answer (``reward.identity``); ``words`` is how many the text has.
     """
 
     place: int
@@ -74,7 +74,7 @@ class Policy:
 def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
     """The pairs (chosen, rejected) of a prompt, or one of ``REASONS``.
 
-    For every pair: the two may stand where they stand; their texts differ once normalised; the chosen one's total is at
+    For every pair: the two may stand where they stand; their texts are different answers; the chosen one's total is at
     least ``margin`` above the other's, unless nothing is weighed; their lengths differ at most by the factor
     ``max_length_ratio``. No two pairs have the same two texts, either way round.
     """

@@ -112,7 +112,7 @@ def masked(spec: Publish) -> Vocabulary | None:
     """The objects that the measure of style does not see."""
     if spec.style.vocabulary is None:
         return None
-    from pipeline.scorers import vocabulary
+    from pipeline.vocabularies import vocabulary
 
     return vocabulary(spec.style.vocabulary, "publish.style.vocabulary")
 

@@ -21,11 +21,17 @@ from pipeline.columns import Bools, Ints
 from pipeline.config.pair import Pair
 from pipeline.stages import languages
 from reward import gates, language, words
+from reward.identity import identity
 from reward.language import Asked
 
 #: How ``gates.normalised`` takes an ASCII text apart.
 _WORD = words.table(
-    lambda one: "" if one.isspace() or unicodedata.category(one).startswith("P") else one.casefold(), above=True
+    lambda one: "" if one.isspace() or unicodedata.category(one).startswith(("P", "Cc")) else one.casefold(), above=True
+)
+#: What an ASCII text holds whose ``identity`` may be more than its words; a superset of what makes it so.
+_MEANT = (
+    r"[%#&@/\\*_`()\[\]{}]|\.[0-9]|[0-9][!\"']|!=|(?:^|\s)![A-Za-z0-9]|\b[A-Za-z][!\"']|[0-9][^\sA-Za-z0-9][0-9]|"
+    r"(?:^|[^A-Za-z])-|-(?:[^A-Za-z]|$)|\b[A-Za-z]-[A-Za-z]\b|\$\s+[0-9]"
 )
 #: What an ASCII text holds that a gate may stop; a superset of what it does stop.
 _LEAK = r"<|\[/?[A-Z]|(?:^|\n)\s*##|(?i:assistant|gpt|user|human|question)(?:\s*:|\n)"
@@ -42,8 +48,8 @@ _PRIME, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 @dataclass(frozen=True)
 class Texts:
-    """Of every text: a number that equal normalised texts share, how many words it has, ``gates.repeats``, and whether
-    it has characters beyond ASCII."""
+    """Of every text: a number that those of equal ``identity`` share, how many words it has, ``gates.repeats``, and
+    whether it has characters beyond ASCII."""
 
     texts: Any
     code: Ints
@@ -61,7 +67,12 @@ class Texts:
             normalised = [gates.normalised(text) for text in texts.filter(pa.array(foreign)).to_pylist()]
             ascii_or_normalised = pc.replace_with_mask(texts, pa.array(foreign), pa.array(normalised, pa.string()))
         found = words.split(ascii_or_normalised, _WORD)
-        code = found.joined().dictionary_encode().indices.to_numpy()
+        meant = foreign | columns.bools(pc.match_substring_regex(texts, _MEANT))
+        same = found.joined()
+        if meant.any():
+            own = [identity(text) for text in texts.filter(pa.array(meant)).to_pylist()]
+            same = pc.replace_with_mask(same, pa.array(meant), pa.array(own, pa.string()))
+        code = same.dictionary_encode().indices.to_numpy()
         parts = _Words.of(found)
         return cls(texts, code, found.counts, parts.repeats(len(texts)), foreign, parts)
 

@@ -16,6 +16,7 @@ from pipeline.config.pair import Gates, Pair
 from pipeline.stages import texts
 from pipeline.stages.texts import Texts
 from reward.gates import GATES, stopped
+from reward.identity import identity
 from reward.language import asked
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reward"))
@@ -102,3 +103,17 @@ def test_what_the_user_said_is_the_prompt() -> None:
         ]
     )
     assert texts.questions(column) == ["What?", "One\nTwo", ""]
+
+
+SIGNS = st.lists(
+    st.sampled_from([*"abx5 -+*/%#.,:;!?'\"()[]{}_`$<>=&@\\~^|\n\t\x00", "is", "well", "5", "\u00e9", "\u2212"]),
+    max_size=8,
+).map("".join)
+
+
+@given(st.lists(SIGNS | TEXT, max_size=8))
+def test_texts_share_a_code_if_they_are_the_same_answer(some: list[str]) -> None:
+    codes = Texts.of(pa.array(some, pa.string())).code.tolist()
+    names = [identity(text) for text in some]
+    for one, code in zip(names, codes, strict=True):
+        assert [other == one for other in names] == [other == code for other in codes]

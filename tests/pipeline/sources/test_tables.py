@@ -104,7 +104,10 @@ def test_a_missing_column_is_named_with_its_likely_twin(kind: str, tmp_path: Pat
         ('{"images": [], "prompt": [{}]}', "`prompt` is"),
         ('{"images": [], "prompt": "x", "facts": {"objcts": []}}', "(?s)objcts.*did you mean 'objects'"),
         ('{"images": [], "prompt": "x", "facts": {"objects": [{"nam": "sun"}]}}', "(?s)'nam'.*did you mean 'name'"),
-        ('{"images": [], "prompt": "x", "facts": {"objects": [{"count": "many"}]}}', "rows.jsonl:1: facts"),
+        (
+            '{"images": [], "prompt": "x", "facts": {"objects": [{"name": "a", "count": "many"}]}}',
+            "line 1: facts.*count is 'many'",
+        ),
     ],
 )
 def test_a_malformed_line_is_a_failed_row_that_names_it(text: str, says: str, tmp_path: Path, make: Any) -> None:
