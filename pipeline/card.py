@@ -25,6 +25,7 @@ from pipeline.store import Record, Run
 from pipeline.style import Style
 from pipeline.tally import Tally
 from reward import mask
+from reward.answered import right
 
 TEMPLATE = Path(__file__).parents[1] / "data_cards" / "template.md"
 
@@ -328,7 +329,7 @@ def _example(example: Example) -> dict[str, Any]:
         "id": example.id,
         "prompt": example.prompt,
         "objects": ", ".join(thing["name"] for thing in facts.get("objects") or ()),
-        "answer": facts.get("answer"),
+        "answer": " / ".join(right(facts)),
         "chosen": example.chosen["text"],
         "rejected": example.rejected["text"],
         "scores": [(name, *map(_number, both)) for name, both in example.scores.items() if both != (None, None)],

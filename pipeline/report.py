@@ -30,6 +30,7 @@ from pipeline.joined import Example, pictures
 from pipeline.store import Record, Run
 from pipeline.vocabularies import BUILT_IN, built_in
 from reward import mask
+from reward.answered import right
 from reward.objects import judge, truth_of
 from reward.vocabulary import Vocabulary
 
@@ -260,7 +261,7 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
         "source": example.source,
         "images": [(*data_uri(image), alt) for image in shown],
         "prompt": example.prompt,
-        "answer": facts.get("answer"),
+        "answer": " / ".join(right(facts)),
         "objects": ", ".join(names),
         "policy": example.policy,
         "margin": example.margin,

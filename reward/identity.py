@@ -38,16 +38,21 @@ def identity(text: str) -> str:
     >>> [identity(text) for text in ("-5", "C++.", "C#", "50%", "2-3", "2*3", "1/2", "1.2", "(2+3)*4", "x\\u00b2")]
     ['-5', 'c++', 'c#', '50%', '2-3', '2*3', '1/2', '1.2', '(2+3)*4', 'x²']
     """
-    shown = spelt(text)
-    shown = _BULLET.sub("", shown)
-    shown = _EMPHASIS.sub(r" \2 ", shown)
-    shown = _QUOTED.sub(r" \2 ", shown)
-    shown = _UNITS.sub("", _RANGES.sub("-", shown))
+    shown = _UNITS.sub("", _RANGES.sub("-", undressed(spelt(text))))
     kept = (
         sign if sign.isalnum() or not _is_mark(sign) or _means(shown, at, sign) else " "
         for at, sign in enumerate(shown)
     )
     return " ".join("".join(kept).split())
+
+
+def undressed(text: str) -> str:
+    """Without bullets, headings, emphasis and quotes.
+
+    >>> undressed("- **dark** 'blue'").split()
+    ['dark', 'blue']
+    """
+    return _QUOTED.sub(r" \2 ", _EMPHASIS.sub(r" \2 ", _BULLET.sub("", text)))
 
 
 def spelt(text: str) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from reward import Answer, Question, Row, Verdict, outcomes
+from reward.answered import right
 
 #: Grades go from 1 to this.
 BEST = 10
@@ -139,8 +140,8 @@ def facts_text(facts: Mapping[str, Any] | None) -> str:
         lines.append(thing["name"] + (f" ({', '.join(details)})" if details else ""))
     lines += [region["phrase"] for region in facts.get("regions") or () if region.get("phrase")]
     lines += facts.get("captions") or []
-    if facts.get("answer") is not None:
-        lines.append(f"The right answer: {facts['answer']}")
+    if answers := right(facts):
+        lines.append(f"The right answer: {' or '.join(answers)}")
     return "\n".join(lines)
 
 

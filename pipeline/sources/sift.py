@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.images import public
 from pipeline.sources.filter import DUPLICATE, Candidate, Filter
 from pipeline.sources.spool import Spool
+from reward.answered import right
 
 Array = npt.NDArray[Any]
 
@@ -65,7 +66,7 @@ def _candidates(table: pa.Table, order: Array) -> Iterator[Candidate | None]:
         for row in part.select(["id", "pictures", "prompt", "facts", "status"]).to_pylist():
             facts = row["facts"] or {}
             texts = [message["content"] for message in row["prompt"]]
-            texts += [*(facts.get("captions") or ()), facts.get("answer") or ""]
+            texts += [*(facts.get("captions") or ()), *right(facts)]
             pictures = row["pictures"]
             yield (
                 Candidate(row["id"], [one["digest"] for one in pictures], [one["hash"] for one in pictures], texts)

@@ -155,7 +155,7 @@ class AnswerStage:
         for place, value in enumerate(values):
             text = row.texts[place]["text"]
             if value is None:
-                made.refuse(row, place, Problem("unreadable", "the answer says neither yes nor no"))
+                made.refuse(row, place, Problem("unreadable", "no answer can be read"))
             elif value == 0:
                 at = self._add(row, place, "corrected", in_the_style_of(text, right), made)
                 if wrong is not None and (other := in_the_style_of(text, wrong)) != text:

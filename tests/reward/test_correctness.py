@@ -8,29 +8,39 @@ from reward.batch import Batch
 from reward.correctness import CorrectnessScorer
 
 
-def row(answer, *texts):
-    return {"images": [], "prompt": [], "facts": {"answer": answer}, "candidates": [{"text": text} for text in texts]}
+def row(answer, *texts, **facts):
+    return {
+        "images": [],
+        "prompt": [],
+        "facts": {"answer": answer, **facts},
+        "candidates": [{"text": text} for text in texts],
+    }
 
 
-def test_yes_no_goes_through_the_parser():
+def test_yes_or_no():
     scores = CorrectnessScorer().score([row("yes", "Yes, it is.", "No."), row("No", "no", "yes")])
     assert scores["correctness"] == [[1.0, 0.0], [1.0, 0.0]]
     assert scores["correctness.unparseable"] == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_an_unreadable_answer_is_no_data():
-    scores = CorrectnessScorer().score([row("yes", "I cannot tell.", "yes and no", "")])
-    assert scores == {"correctness": [[None] * 3], "correctness.unparseable": [[1.0] * 3]}
+    scores = CorrectnessScorer().score([row("yes", "I cannot tell.", "yes and no", ""), row("cat", "Not a cat.")])
+    assert scores == {"correctness": [[None] * 3, [None]], "correctness.unparseable": [[1.0] * 3, [1.0]]}
 
 
 def test_the_official_parser_reads_a_refusal_as_yes_which_is_why_it_is_not_the_default():
-    scores = CorrectnessScorer(parser="official").score([row("yes", "I cannot tell.")])
-    assert scores == {"correctness": [[1.0]], "correctness.unparseable": [[0.0]]}
+    scores = CorrectnessScorer(parser="official").score([row("yes", "I cannot tell."), row("3", "three")])
+    assert scores == {"correctness": [[1.0], [1.0]], "correctness.unparseable": [[0.0], [0.0]]}
 
 
-def test_other_answers_match_exactly_once_normalised():
-    scores = CorrectnessScorer().score([row("dark blue", " Dark  Blue.", "blue", "dark blue and red")])
-    assert scores == {"correctness": [[1.0, 0.0, 0.0]], "correctness.unparseable": [[0.0] * 3]}
+def test_other_answers():
+    scores = CorrectnessScorer().score([row("dark blue", " Dark  Blue.", "It's dark blue", "red", "dark blue and red")])
+    assert scores == {"correctness": [[1.0, 1.0, 0.0, None]], "correctness.unparseable": [[0.0, 0.0, 0.0, 1.0]]}
+
+
+def test_any_of_several_answers():
+    told = row("two", "2", "TWO", "3", answers=["two", "2"])
+    assert CorrectnessScorer().score([told])["correctness"] == [[1.0, 1.0, 0.0]]
 
 
 def test_null_without_an_answer():
@@ -42,21 +52,30 @@ def test_null_without_an_answer():
 
 
 def test_parser_is_checked_and_part_of_the_version():
-    assert CorrectnessScorer("lmms_eval").version == "1:lmms_eval"
+    assert CorrectnessScorer().version == "2" and CorrectnessScorer("lmms_eval").version == "2:lmms_eval"
     with pytest.raises(ValueError, match="parser='pope' is unknown; use one of official"):
         CorrectnessScorer("pope")
 
 
-ANSWERS = st.sampled_from([None, "yes", "No", "dark blue"])
-TEXTS = st.lists(st.sampled_from(["Yes.", "no, it is not", "yes and no", "Dark  blue!", "", "Stra\u00dfe"]), max_size=4)
+ANSWERS = st.sampled_from([None, "yes", "No", "dark blue", "2"])
+OTHERS = st.none() | st.lists(st.sampled_from(["2", "two", "red", "yes"]), max_size=2)
+TEXTS = st.lists(
+    st.sampled_from(["Yes.", "no, it is not", "yes and no", "Dark  blue!", "", "Stra\u00dfe", "two"]), max_size=4
+)
 
 
-@given(st.lists(st.tuples(st.booleans(), ANSWERS, TEXTS), max_size=5), st.sampled_from(["vlmevalkit", "official"]))
-def test_columns_are_the_very_values_of_rows(rows, parser):
+@given(
+    st.lists(st.tuples(st.booleans(), ANSWERS, OTHERS, TEXTS), max_size=5),
+    st.sampled_from([None, "vlmevalkit", "official"]),
+    st.booleans(),
+)
+def test_columns_are_the_very_values_of_rows(rows, parser, several):
     scorer = CorrectnessScorer(parser)
-    facts = [{"answer": answer} if known else None for known, answer, _ in rows]
+    names = ["answer", *(["answers"] if several else [])]
+    facts = [dict(zip(names, (answer, others), strict=False)) if known else None for known, answer, others, _ in rows]
+    kinds = {"answer": pa.string(), "answers": pa.list_(pa.string())}
     batch = Batch(
-        pa.array(facts, pa.struct([("answer", pa.string())])),
+        pa.array(facts, pa.struct([(name, kinds[name]) for name in names])),
         pa.array([text for *_, texts in rows for text in texts], pa.string()),
         np.array([i for i, (*_, texts) in enumerate(rows) for _ in texts], dtype=np.int64),
     )

@@ -1,0 +1,163 @@
+"""Which texts give the right answer, which a wrong one, and in which none can be read."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward.answered import agrees, yes_or_no
+from reward.identity import identity
+from reward.quantity import quantity
+
+NUMBERS = ["-5", "5", "0", "2", "12", "1.2", "1/2", "50%", "$5", "1,000", "three", "twenty-one", "100"]
+NAMES = [
+    "cat",
+    "dog",
+    "dark blue",
+    "tennis racket",
+    "C++",
+    "C#",
+    "C",
+    "left",
+    "Paris",
+    "café",
+    "x²",
+    "R&B",
+    "猫",
+    "AC/DC",
+]
+LETTERS = ["A", "B", "D"]
+YES_NO = ["yes", "no"]
+ALL = [*NUMBERS, *NAMES, *LETTERS, *YES_NO]
+#: Ways to write an answer of any kind.
+PLAIN = ["{}", "{}.", " {} ", "**{}**", "'{}'", "The answer is {}.", "Answer: {}", "the answer is: {}", "{}\n", "`{}`"]
+#: Ways to say a name or a number.
+SAID = ["It is {}.", "It's {}.", "I think it is {}.", "This is {}.", "{} in the image", "There is {}.", "I can see {}."]
+COUNTED = [
+    "There are {} dogs.",
+    "{} dogs",
+    "{} dogs are visible.",
+    "I see {} dogs in the picture.",
+    "{}. There are {} dogs.",
+]
+CHOSEN = ["({})", "{}) a cat", "Option {}", "The correct answer is ({}) a dog."]
+UNREADABLE = [
+    "", "...", "\u200b", "I'm sorry, but I can't assist with that.", "I cannot tell.", "I don't know.", "unknown",
+    "maybe",
+    "It is hard to say what is shown here, as the image is blurred and much of it lies in the dark.", "It depends.",
+    "I can't see the image clearly enough to tell.", "not sure", "several", "There is something on the table.",
+]  # fmt: skip
+
+
+def ways(answer: str) -> list[str]:
+    own = PLAIN if answer in YES_NO else [*PLAIN, *SAID]
+    if answer in LETTERS:
+        own = [*PLAIN, *CHOSEN]
+    number = quantity(answer)
+    if number is not None and not number.unit and number.value.denominator == 1:
+        own = [*own, *COUNTED]
+    return own
+
+
+@pytest.mark.parametrize("answer", ALL)
+def test_the_right_answer_is_right_however_it_is_put(answer: str) -> None:
+    for way in ways(answer):
+        for case in (str.lower, str.upper, str):
+            text = way.format(case(answer), case(answer))
+            assert agrees(text, [answer]) is True, text
+            assert agrees(unicodedata.normalize("NFD", text), [answer]) is True, text
+
+
+@given(st.sampled_from(list(itertools.permutations(ALL, 2))), st.data())
+def test_another_answer_is_never_right(two: tuple[str, str], data: st.DataObject) -> None:
+    answer, other = two
+    text = data.draw(st.sampled_from(ways(other))).format(other, other)
+    assert agrees(text, [answer]) is not True, text
+
+
+@given(st.sampled_from(ALL), st.sampled_from(UNREADABLE))
+def test_what_is_no_answer_is_neither_right_nor_wrong(answer: str, text: str) -> None:
+    assert agrees(text, [answer]) is None
+
+
+@given(st.sampled_from(ALL), st.text(max_size=40))
+def test_of_any_text_something_or_nothing_is_read_and_only_the_answer_is_right(answer: str, text: str) -> None:
+    found = agrees(text, [answer])
+    assert found in (True, False, None)
+    if found and identity(text) != identity(answer):
+        assert any(sign.isalnum() for sign in text)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("-5", "5"), ("5", "-5"), ("C++", "C"), ("C", "C++"), ("C#", "C"), ("C++", "C#"), ("50%", "50"), ("50", "50%"),
+        ("$5", "5"), ("5", "$5"), ("2-3", "2*3"), ("2*3", "2-3"), ("1/2", "1.2"), ("1.2", "1/2"), ("<5", ">5"),
+        ("5°C", "5°F"), ("3", "There are two dogs."), ("3", "4."), ("3", "The answer is 2."), ("3", "No dogs."),
+        ("cat", "A dog."), ("cat", "It's a dog"), ("red", "blue"), ("left", "right"), ("B", "A"), ("B", "(C)"),
+        ("B", "The answer is D."), ("yes", "No, there is none."), ("no", "Yes."), ("yes", "There is no dog."),
+        ("猫", "狗"), ("2 dogs", "3 dogs"), ("1,000", "10000"), ("5 cm", "6 cm"), ("true", "No"),
+    ],
+)  # fmt: skip
+def test_wrong(right: str, wrong: str) -> None:
+    assert agrees(wrong, [right]) is False
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        # In other words, or nearly: never wrong, and not so sure that it is right.
+        ("cat", "kitten"), ("cat", "cats"), ("cat", "a black cat"), ("cat", "feline"), ("cat", "animal"), ("cat",
+        "not a cat"),
+        ("cat", "cat or dog"), ("cat", "The cat sits beside the dog."), ("couch", "sofa"), ("tv", "television"),
+        ("grey", "gray"), ("red", "crimson"), ("US", "United States"), ("NYC", "New York City"), ("café", "cafe"),
+        ("dark blue", "blue"), ("AC/DC", "ACDC"), ("left", "on the left"), ("x²", "x^2"), ("motorcycle", "motocycle"),
+        ("3", "3 or 4"), ("3", "about 3"), ("3", "at least three"), ("3", "not three"), ("3", "three or four dogs"),
+        ("3", "There are 3 dogs and 2 cats."), ("3", "one of the three"), ("3", "3 meters"), ("3", "a dog"), ("3",
+        "III"),
+        ("12", "a dozen"), ("12", "1 dozen"), ("5", "+5"), ("7", "007"), ("0.5", "1/2"), ("1/2", "half"), ("50%",
+        "0.5"),
+        ("1000", "1.000"), ("1.5", "1,5"), ("5", "5!"), ("3.1", "3.10"), ("5 cm", "50 mm"), ("5 cm", "5"), ("-5",
+        "minus 5"),
+        ("10:15", "10.15"), ("2-3", "2:3"), ("5 am", "5 pm"), ("3", "2. There are three dogs."),
+        ("B", "A cat"), ("B", "B or C"), ("B", "cat"), ("cat", "B"), ("cat", "5"), ("5", "cat"), ("猫", "cat"),
+        ("yes", "There is no doubt."), ("yes", "No doubt about it."), ("yes", "There are no cats, but a dog."),
+        ("yes", "yes and no"), ("yes", "No one is there, but there is a dog"), ("no", "I can't see. No."), ("yes", "1"),
+        ("unanswerable", "cat"), ("A man in a red hat stands beside a white horse.", "A man beside a horse."),
+    ],
+)  # fmt: skip
+def test_what_might_be_right_is_not_called_wrong(right: str, said: str) -> None:
+    assert agrees(said, [right]) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ("3", "three"), ("three", "3"), ("21", "twenty-one"), ("205", "two hundred and five"), ("2", "2.0"), ("1000",
+        "1,000"),
+        ("50%", "50 percent"), ("$5", "5 dollars"), ("5 cm", "5 centimeters"), ("-5", "\u22125"), ("0",
+        "There are no dogs."),
+        ("3", "٣"), ("2 dogs", "two dogs"), ("3", "3. There are three dogs."), ("a cat", "cat"), ("yes",
+        "Yes, there is."),
+        ("no", "There is no dog in the image."), ("no", "No dogs are visible."), ("true", "Yes"), ("no", "False."),
+        ("yes", "It is, yes."), ("B", "b)"), ("B", "I think it's B."), ("2-3", "2 \u2013 3"), ("Straße", "STRASSE"),
+    ],
+)  # fmt: skip
+def test_right_in_other_words(right: str, said: str) -> None:
+    assert agrees(said, [right]) is True
+
+
+def test_any_of_several_answers_is_right_and_only_what_is_none_of_them_is_wrong() -> None:
+    assert agrees("1", ["one", "1"]) is agrees("two", ["2", "3"]) is agrees("3 dogs", ["2", "3"]) is True
+    assert agrees("4", ["2", "3"]) is False
+    assert agrees("sofa", ["dog", "couch"]) is None and agrees("cat", []) is None and agrees("cat", [" "]) is None
+
+
+@given(st.text(max_size=60))
+def test_yes_is_read_only_where_it_is_said(text: str) -> None:
+    if yes_or_no(text) is not None:
+        assert {"yes", "no", "true", "false"} & set(identity(text).replace("'", " ").split())
