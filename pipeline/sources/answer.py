@@ -43,7 +43,7 @@ def _texts(value: Any, deep: int = 0) -> Iterator[str]:
     value = _plain(value)
     if isinstance(value, list | tuple):
         if deep:
-            raise NoAnswer(f"{value!r:.80} is a list in a list; give a list of texts")
+            raise NoAnswer(f"{value!r:.80} is a list in a list; give a text, or a list of texts")
         for item in value:
             yield from _texts(item, 1)
     elif isinstance(value, Mapping):

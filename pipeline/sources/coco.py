@@ -123,7 +123,10 @@ def _captions(path: str) -> _Captions:
         if key != "annotations":
             continue
         try:
-            text, image = fields.text(item, "caption").strip(), fields.number(item, "image_id")
+            image = fields.number(item, "image_id")
+            if item["caption"] == "":
+                continue  # nothing was said
+            text = fields.text(item, "caption").strip()
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise _malformed(path, key, number, error) from error
         found.texts += text.encode("utf-8", "replace")

@@ -13,6 +13,7 @@ from pipeline import references
 from pipeline.config.source import Columns, HuggingFaceSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record
+from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root
 
 
@@ -41,8 +42,10 @@ def _entries(
 
 
 def _names(spec: HuggingFaceSource) -> dict[str, str]:
-    """Our columns -> theirs, but for the images."""
-    names = {"prompt": spec.columns.prompt, "facts": spec.columns.facts, "answer": spec.columns.answer}
+    """Our columns -> theirs, but for the images. Without a name for the answers, they have any of the usual ones."""
+    columns = spec.columns
+    usual = {name: name for name in ANSWERS} if columns.answer == Columns().answer else {"answer": columns.answer}
+    names = {"prompt": columns.prompt, "facts": columns.facts, **usual}
     return {name: column for name, column in names.items() if column is not None}
 
 
@@ -99,7 +102,7 @@ def _value(row: dict[str, Any], spec: HuggingFaceSource, place: record.Place) ->
     value = {name: row.get(column) for name, column in _names(spec).items()}
     if isinstance(facts := value.get("facts"), str):
         value["facts"] = record.parse(facts, place, "the facts are ")
-    others = {name: item for name, item in row.items() if name not in ("prompt", "facts", "answer")}
+    others = {name: item for name, item in row.items() if name not in ("prompt", "facts", *ANSWERS)}
     if named:  # whatever else the dataset has images in
         others = {name: item for name, item in others.items() if name not in references.IMAGES}
         others["images"] = row[columns.images]
