@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.sources import fields
 from pipeline.sources.elements import elements
 from training.errors import DataError
 
@@ -49,11 +50,12 @@ def instances(paths: Iterable[Path]) -> dict[int, Annotated]:
         for key, item, where in _elements(path):
             try:
                 if key == "images":
-                    images[int(item["id"])] = str(item["file_name"])
+                    images[fields.number(item, "id")] = fields.text(item, "file_name")
                 elif key == "categories":
-                    names[int(item["id"])] = str(item["name"])
+                    names[fields.number(item, "id")] = fields.text(item, "name")
                 elif key == "annotations":
-                    found.setdefault(int(item["image_id"]), {})[int(item["category_id"])] = None
+                    image, category = (fields.number(item, name) for name in ("image_id", "category_id"))
+                    found.setdefault(image, {})[category] = None
             except (KeyError, TypeError, ValueError) as error:
                 raise _malformed(where, error) from error
     unknown = sorted({category for of_image in found.values() for category in of_image} - names.keys())
@@ -77,7 +79,9 @@ def captions(paths: Iterable[Path], wanted: Container[int]) -> dict[int, list[st
             if key != "annotations":
                 continue
             try:
-                image, text = int(item["image_id"]), str(item["caption"])
+                image, text = fields.number(item, "image_id"), item["caption"]
+                if not isinstance(text, str):
+                    raise ValueError(f"caption is {text!r:.80}, which is no text")
             except (KeyError, TypeError, ValueError) as error:
                 raise _malformed(where, error) from error
             if image in wanted:

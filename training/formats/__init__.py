@@ -17,6 +17,7 @@ Text is held in memory (tokenised, it will take more); images are neither copied
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -194,6 +195,17 @@ def _texts(
     return in_memory(pa.Table.from_batches(made), features)
 
 
+def _name(value: Any, column: str) -> str | None:
+    """What a row is called; None where it has no name."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        raise DataError(f"column {column} is {value!r:.80}; give a text or a whole number")
+    return str(int(value))
+
+
 def _converted(
     row: Mapping[str, Any], schema: Schema, counts: Mapping[str, int], id_column: str | None
 ) -> dict[str, Any]:
@@ -206,7 +218,7 @@ def _converted(
                 "make the two numbers equal, or give an empty list"
             )
     if id_column:
-        result["id"] = None if row[id_column] is None else str(row[id_column])
+        result["id"] = _name(row[id_column], id_column)
     if "tools" in row:
         result["tools"] = tools(row["tools"])
     if "similar_images" in counts:

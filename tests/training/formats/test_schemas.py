@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -637,3 +638,14 @@ def test_the_example_in_the_docs_is_a_row_of_its_schema(schema: str, tmp_path: P
             "rejected": said("A dog."),
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [("x", "x"), (7, "7"), (7.0, "7"), (None, None), (math.nan, None), (True, ""), (1.5, "")]
+)
+def test_a_row_is_called_by_a_text_or_a_whole_number(value: Any, name: str | None) -> None:
+    if name == "":
+        with pytest.raises(DataError, match=f"column id is {value!r}; give a text or a whole number"):
+            rows_of([{"id": value, **T}])
+    else:
+        assert [row["id"] for row in rows_of([{"id": value, **T}])] == [name]
