@@ -9,8 +9,8 @@ Three layouts are read, told apart by what they hold:
   "category_id", "score"}]}``. COCO's results format is a bare list that names neither images nor classes: put it under
   ``annotations``, beside the other two.
 
-Boxes may be there and are not looked at. An image is called by its file name, by a path, or by the SHA-256 of its
-encoded file (64 hexadecimal digits).
+Boxes may be there; those of the last layout that have no area count for nothing, the others are not looked at. An image
+is called by its file name, by a path, or by the SHA-256 of its encoded file (64 hexadecimal digits).
 """
 
 from __future__ import annotations
@@ -247,13 +247,25 @@ def _coco(content: Mapping[str, Any]) -> tuple[list[_Detection], frozenset[str]]
             if value not in known:
                 raise _Malformed(f"{at}: {key}={value!r} is not in the file's own list; add it, or remove the entry")
         score = _get(one, "score", (int, float), at) if "score" in one else 1.0
-        found.append(_Detection(names[image], classes[category], score, at))
+        label = None if _flat(one.get("bbox")) else classes[category]  # without an area it shows nothing
+        found.append(_Detection(names[image], label, score, at))
     return found, frozenset(classes.values())
 
 
 def _numbered(content: Mapping[str, Any], part: str, name: str) -> dict[Any, str]:
     entries = ((one, f"{part}, entry {number}") for number, one in enumerate(_get(content, part, list, "the file")))
-    return {_get(one, "id", (int, str), at): _get(one, name, str, at) for one, at in entries}
+    found: dict[Any, str] = {}
+    for one, at in entries:
+        key, value = _get(one, "id", (int, str), at), _get(one, name, str, at)
+        if found.setdefault(key, value) != value:
+            raise _Malformed(f"{at}: id {key!r} is {found[key]!r} and {value!r}; give every one an id of its own")
+    return found
+
+
+def _flat(box: Any) -> bool:
+    """Whether a box ``[x, y, width, height]`` has no area."""
+    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
+    return numbers and min(box[2:]) <= 0
 
 
 def _get(entry: Any, key: str, kind: type | tuple[type, ...], place: str) -> Any:

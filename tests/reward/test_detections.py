@@ -244,3 +244,12 @@ def test_what_a_caption_names_is_there_though_the_detector_missed_it(read):
     assert DetectedObjectScorer(VOCABULARY, read(COCO)).score([told])["objects.hallucinated"] == [[0.0]]
     bare = {**told, "facts": None}
     assert DetectedObjectScorer(VOCABULARY, read(COCO)).score([bare])["objects.hallucinated"] == [[1.0]]
+
+
+def test_a_box_without_an_area_found_nothing_and_two_images_have_two_ids(read):
+    flat = {**COCO["annotations"][0], "bbox": [0, 0, 0, 9]}
+    found = read({**COCO, "annotations": [flat]}, threshold=0.0)
+    assert found.found(b"", "a.jpg") == set() and found.classes == {"dog", "cat"}
+    twice = [*COCO["images"], {"id": 7, "file_name": "c.jpg"}]
+    with pytest.raises(ValueError, match=r"images, entry 2: id 7 is 'a.jpg' and 'c.jpg'"):
+        read({**COCO, "images": twice})

@@ -50,7 +50,9 @@ def instances(paths: Iterable[Path]) -> dict[int, Annotated]:
         for key, item, where in _elements(path):
             try:
                 if key == "images":
-                    images[fields.number(item, "id")] = fields.text(item, "file_name")
+                    one, file = fields.number(item, "id"), fields.text(item, "file_name")
+                    if images.setdefault(one, file) != file:
+                        raise ValueError(f"image {one} is {images[one]!r} and {file!r}")
                 elif key == "categories":
                     names[fields.number(item, "id")] = fields.text(item, "name")
                 elif key == "annotations":
