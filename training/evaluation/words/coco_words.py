@@ -227,7 +227,7 @@ def _own_pairs() -> dict[str, str]:
     two = {form: form for name in NAMES if " " in name for form in (name, plural(name))}
     aliases = {form: word for pair, word in _ALIASES.items() for form in (pair, plural(pair))}
     # What an alias stands for is looked up in its turn; "cub" and "animal" are no class, and are dropped there.
-    nothing = {form: pair for pair in _NO_CLASS for form in (pair, _plural(pair))}
+    nothing = {form: pair for pair in _NO_CLASS for form in (pair, plural(pair))}
     return {**two, **nothing, **aliases}
 
 
