@@ -47,6 +47,7 @@ def differ_in_a_sign(one: str, other: str) -> bool:
     >>> differ_in_a_sign("c", "c++"), differ_in_a_sign("well-known", "well known"), differ_in_a_sign("<5", "5")
     (True, False, True)
     """
+    one, other = (re.sub(r"^<(.*)>$|^= ?(.*)$", r"\1\2", side, flags=re.DOTALL) for side in (one, other))
     if _letters(one) != _letters(other):
         return False
     return [sign for sign in one if sign in _HARD] != [sign for sign in other if sign in _HARD]

@@ -127,7 +127,8 @@ def test_wrong(right: str, wrong: str) -> None:
         ("B", "A cat"), ("B", "B or C"), ("B", "cat"), ("cat", "B"), ("cat", "5"), ("5", "cat"), ("猫", "cat"),
         ("yes", "There is no doubt."), ("yes", "No doubt about it."), ("yes", "There are no cats, but a dog."),
         ("yes", "yes and no"), ("yes", "No one is there, but there is a dog"), ("no", "I can't see. No."), ("yes", "1"),
-        ("unanswerable", "cat"), ("A man in a red hat stands beside a white horse.", "A man beside a horse."),
+        ("unanswerable", "cat"), ("cat", "<cat>"), ("3", "= 3"), ("A man in a red hat stands beside a white horse.",
+        "A man beside a horse."),
     ],
 )  # fmt: skip
 def test_what_might_be_right_is_not_called_wrong(right: str, said: str) -> None:
