@@ -77,6 +77,15 @@ def blank(text: str) -> bool:
     return not any(_seen(sign) for sign in text)
 
 
+def unseen(text: str) -> bool:
+    """Whether nothing of a text can be seen at all.
+
+    >>> unseen("\u200b \n"), unseen("...")
+    (True, False)
+    """
+    return all(sign.isspace() or sign in UNSEEN or unicodedata.category(sign) in ("Cc", "Cf") for sign in text)
+
+
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 
 

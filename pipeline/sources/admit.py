@@ -17,6 +17,7 @@ from pipeline.sources.spool import Blobs
 from pipeline.sources.verdicts import Verdict, Verdicts, key
 from pipeline.tables import FACTS, MESSAGE, NOT_STORED, OK, failed, storable
 from pipeline.tags import Misplaced, in_front
+from reward.identity import unseen
 
 #: An image on its way through the source: ``digest`` is the front half of the file's, ``hash`` is null unless somebody
 #: wants it, and ``offset`` and ``size`` say where embedded bytes lie among the blobs (-1 for a file).
@@ -117,7 +118,7 @@ def _asked(entry: Entry, verdicts: Sequence[Verdict]) -> tuple[Sequence[Mapping[
         prompt = in_front(prompt, len(entry.images))
     except Misplaced as error:
         return prompt, failed(error.kind, f"{public(entry.source)}: {error.reason}")
-    if not any(message["role"] == "user" and message["content"].strip() for message in prompt):
+    if not any(message["role"] == "user" and not unseen(message["content"]) for message in prompt):
         return prompt, failed("empty_prompt", f"{public(entry.source)}: no message of the user has any text")
     for index, verdict in enumerate(verdicts):
         if verdict.error_type is not None:

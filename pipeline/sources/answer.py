@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from reward.identity import unseen
+
 #: Keys under which an answer stands in a row, in the order in which they are looked at; the last two are VQAv2's.
 COLUMNS = ("answer", "multiple_choice_answer", "answers")
 
@@ -19,7 +21,8 @@ def answers(values: Iterable[Any]) -> tuple[str, ...]:
     """The answers that ``values`` name, each once; any of them is right. Empty where none is known.
 
     A list names each of its items, and a struct with ``answer`` (VQAv2's) that one; of many the most frequent comes
-    first. True and false are yes and no, 2.0 is 2; null, nan and empty texts name nothing.
+    first. True and false are yes and no, 2.0 is 2; null, nan and texts that cannot be
+    seen name nothing.
 
     Raises:
         NoAnswer: bytes, a date, a nested list or the like.
@@ -66,7 +69,7 @@ def _text(value: Any) -> str | None:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas'
         return None
     if isinstance(value, str):
-        return value if value.strip() else None
+        return None if unseen(value) else value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

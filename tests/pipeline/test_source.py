@@ -71,6 +71,7 @@ def test_the_id_depends_on_images_roles_and_texts() -> None:
         ({"images": [{"bytes": b"<svg/>", "path": "a.svg"}]}, "unreadable_image"),
         ({"images": [{"bytes": None, "path": "/none.png"}]}, "missing_image"),
         ({"prompt": [{"role": "user", "content": " \n"}]}, "empty_prompt"),
+        ({"prompt": "\u200b\ufeff"}, "empty_prompt"),
         ({"prompt": []}, "empty_prompt"),
     ],
 )
