@@ -71,7 +71,7 @@ def test_the_id_depends_on_images_roles_and_texts() -> None:
         ({"images": [{"bytes": b"<svg/>", "path": "a.svg"}]}, "unreadable_image"),
         ({"images": [{"bytes": None, "path": "/none.png"}]}, "missing_image"),
         ({"prompt": [{"role": "user", "content": " \n"}]}, "empty_prompt"),
-        ({"prompt": "\u200b\ufeff"}, "empty_prompt"),
+        ({"prompt": [{"role": "user", "content": "\u200b\ufeff"}]}, "empty_prompt"),
         ({"prompt": []}, "empty_prompt"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_bad_row_is_a_failed_row_with_a_reason(changes: dict[str, Any], kind: 
 
 def test_half_a_surrogate_pair_is_no_crash(tmp_path: Path) -> None:
     (made,) = built(tmp_path, [row("cut off: \ud83d")]).to_pylist()
-    assert made["prompt"][0]["content"] == "cut off: ?" and made["status"] == "ok"
+    assert made["error_type"] == "malformed_row" and "half of a surrogate pair" in made["error"]
 
 
 def test_images_stay_in_their_files_and_each_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
