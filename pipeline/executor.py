@@ -20,7 +20,7 @@ from pipeline.errors import InputError, TooManyFailures
 from pipeline.pool import Done, Live, Lost, Pool, start_ray, stop_ray
 from pipeline.progress import Progress
 from pipeline.resume import Resume, prepare
-from pipeline.stages import Source, Stage, Unfinished, WorkerSpec
+from pipeline.stages import Dispensable, Source, Stage, Unfinished, WorkerSpec
 from pipeline.store import Record, Run, Shard, Survey
 from pipeline.tables import failed
 
@@ -88,6 +88,7 @@ class Executor:
         shards = self._store.shards(stage.inputs[0])
         if not shards:
             raise InputError(f"stage {stage.name!r} reads {stage.inputs[0]!r}, which has no shards", "run that first")
+        spare = isinstance(stage, Dispensable) and stage.dispensable
         self._survey = Survey(self._store)
         found = prepare(self._store, stage, resume, self._survey)
         for stray in found.done - set(shards):
@@ -95,7 +96,7 @@ class Executor:
         done = found.done & set(shards)
         todo = [shard for shard in shards if shard not in done]
         if not todo and found.record.finished:
-            return self._finish(found.record, shards, len(done))
+            return self._finish(found.record, shards, len(done), spare)
         clock = _Clock(self._store, found.record)
         total = self._rows(stage.inputs[0], shards)
         work = self._work(stage, todo)  # starts the workers, which may take a minute that should not count as slowness
@@ -109,7 +110,7 @@ class Executor:
                 bar.advance(about.rows, about.failed, about.extras)
                 clock.tick()
         self._store.drop_earlier(stage.name)
-        return self._finish(clock.record(), shards, len(done))
+        return self._finish(clock.record(), shards, len(done), spare)
 
     def write(self, source: Source, resume: Resume = "if-possible") -> StageResult:
         """Write the shards that ``source`` makes; it is not asked if they still hold."""
@@ -160,7 +161,8 @@ class Executor:
         inputs = self._store.input_digests(stage.inputs, lost.shard)
         return self._store.write(stage.name, lost.shard, table, inputs, retry=True)
 
-    def _finish(self, record: Record, shards: Iterable[int], reused: int) -> StageResult:
+    def _finish(self, record: Record, shards: Iterable[int], reused: int, spare: bool = False) -> StageResult:
+        """``spare``: however many rows failed, others can do without them."""
         abouts = [about for shard in shards if (about := self._survey.about(record.stage, shard)) is not None]
         failures = _merged(abouts)
         extras: collections.Counter[str] = collections.Counter()
@@ -170,7 +172,7 @@ class Executor:
         record = replace(record, rows=sum(a.rows for a in abouts), failed=bad, extras=dict(extras), finished=True)
         self._store.save(record)
         memory.release()
-        if bad > self._max_failure_rate * record.rows:
+        if bad > self._max_failure_rate * record.rows and not spare:
             raise _too_many(record, failures, self._max_failure_rate)
         return StageResult(record.seconds, record.rows, record.failed, reused, record.extras)
 

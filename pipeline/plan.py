@@ -93,7 +93,7 @@ class Plan:
         if rewriting is not None:
             stages += rewriting.stages()
             asked += [rewriting.base] if rewriting.spec.questions is not None else []
-        return [*stages, *score.stages(r.score, asked, r.seed), PairStage(r.pair, r.seed)]
+        return [*stages, *score.stages(r.score, asked, r.seed, r.pair.weighed), PairStage(r.pair, r.seed)]
 
     def rewriting(self) -> Rewriting | None:
         """What becomes of the sampled texts; None where nothing does."""

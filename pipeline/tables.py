@@ -65,6 +65,12 @@ CANDIDATE = pa.struct(
 #: Values are raw (never thresholded), aligned to the row's candidates; null where the scorer does not apply.
 SCORE = pa.struct([("name", pa.string()), ("version", pa.string()), ("values", pa.list_(pa.float64()))])
 
+#: What a scorer could not tell of a row. ``failed``: it has no value for any candidate, for the reason that ``error``
+#: gives; otherwise some of its values are null because they are not known, not because they do not apply.
+UNKNOWN = pa.struct(
+    [("scorer", pa.string()), ("failed", pa.bool_()), ("error_type", pa.string()), ("error", pa.string())]
+)
+
 _STATUS = [("status", pa.string()), ("error_type", pa.string()), ("error", pa.string())]
 
 PROMPTS = pa.schema(
@@ -78,7 +84,8 @@ PROMPTS = pa.schema(
     ]
 )
 CANDIDATES = pa.schema([("id", pa.string()), ("candidates", pa.list_(CANDIDATE)), *_STATUS])
-SCORES = pa.schema([("id", pa.string()), ("scores", pa.list_(SCORE)), *_STATUS])
+#: ``unknown`` is null where every scorer said what it had to say, also in tables of one scorer and in older ones.
+SCORES = pa.schema([("id", pa.string()), ("scores", pa.list_(SCORE)), *_STATUS, ("unknown", pa.list_(UNKNOWN))])
 #: ``chosen`` and ``rejected`` are indices into the row's candidates, null where the prompt yielded no pair; then
 #: ``reason`` says why. ``reason`` is null for a pair. A pair that the length balance leaves out keeps its row, with its
 #: reason, possibly beside other pairs of the same prompt.

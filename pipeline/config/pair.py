@@ -45,7 +45,8 @@ class Gates(Frozen):
 
 
 class Veto(Frozen):
-    """A raw score above or below a bound bars a text from being chosen, rejected, or both; a null bars nothing."""
+    """A raw score above or below a bound bars a text from being chosen, rejected, or both; a null bars nothing, unless
+    it is known that the scorer could not tell."""
 
     above: Finite | None = None
     below: Finite | None = None
@@ -108,6 +109,11 @@ class Pair(Frozen):
         if not value[0] <= 0.5 <= value[1]:
             raise ValueError(f"longer_wins={list(value)} leaves out one half; write two shares around it: [0.45, 0.55]")
         return value
+
+    @property
+    def weighed(self) -> frozenset[str]:
+        """The scores that decide about anything: with a weight, or a veto."""
+        return frozenset(self.vetoes) | {name for name, weight in self.weights.items() if weight}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Pair:

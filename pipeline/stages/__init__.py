@@ -80,6 +80,14 @@ class Unfinished(Protocol):
 
 
 @runtime_checkable
+class Dispensable(Protocol):
+    """A stage whose rows others can do without: however many of them fail, the run goes on."""
+
+    @property
+    def dispensable(self) -> bool: ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """A stage that knows by itself how its rows fall into shards, as one that begins a run does.
 

@@ -33,12 +33,13 @@ class AskStage:
     All prompts of a shard are asked at once, round by round, so that the engine's batches are full. Within a prompt a
     question is asked once, however often it comes up. An engine's error is the error of a verdict; a row all of whose
     verdicts failed is a failed row, which keeps them. A later run asks about a shard again in which the engine did not
-    get to answer a question.
+    get to answer a question. ``dispensable``: nobody weighs the scores.
     """
 
     spec: Sample
     asker: Asker
     seed: int
+    dispensable: bool = False
 
     version = 1
     inputs = ("source", "sample")

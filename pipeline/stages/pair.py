@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.stages.balance import gap, surplus
 from pipeline.stages.policies import REASONS, Able, Draw, choose, standardised
 from pipeline.tables import OK, PAIRS, failed
+from reward import gives
 from reward.gates import normalised, stopped
 from reward.identity import identity
 from reward.language import asked
@@ -76,7 +77,9 @@ def make_pairs(
         ConfigError: a weight or a veto names a score that no row has.
     """
     scored = {row["id"]: row for row in scores}
-    check_scores(policy, [score["name"] for row in scores if row["status"] == "ok" for score in row["scores"]])
+    good = [row for row in scores if row["status"] == "ok"]
+    unknown = {note["scorer"] for row in good for note in row.get("unknown") or ()}
+    check_scores(policy, [score["name"] for row in good for score in row["scores"]], unknown)
     rows: list[dict[str, Any]] = []
     for row in candidates:
         rows += _rows(row, scored.get(row["id"]), policy, (prompts or {}).get(row["id"], ""), seed)
@@ -90,40 +93,60 @@ def make_pairs(
 
 
 def combined(
-    values: Mapping[str, Sequence[float | None]], weights: Mapping[str, float], count: int
+    values: Mapping[str, Sequence[float | None]],
+    weights: Mapping[str, float],
+    count: int,
+    unknown: Collection[str] = (),
 ) -> list[float | None]:
     """The weighted sum per candidate.
 
-    A score that is null for every candidate does not apply to the prompt and is left out. Where it does apply, a
-    candidate without a value cannot be compared with the others and gets None; so does everyone if nothing applies.
+    A score that is null for every candidate does not apply to the prompt and is left out, unless its scorer is among
+    ``unknown``: those that do not know a value here. Where a score does apply, a candidate without a value cannot be
+    compared with the others and gets None; so does everyone if nothing applies.
 
     >>> combined({"a": [1.0, 2.0], "b": [None, None], "c": [0.5, None]}, {"a": -1, "b": 1, "c": 2}, 2)
     [0.0, None]
+    >>> combined({"a": [1.0], "claims.true": [None]}, {"a": 1, "claims.true": 1}, 1, {"claims"})
+    [None]
     """
-    terms = applying(values, weights)
+    terms = applying(values, weights, count, unknown)
     return [_sum([(weight, column[i]) for weight, column in terms]) if terms else None for i in range(count)]
 
 
 def applying(
-    values: Mapping[str, Sequence[float | None]], weights: Mapping[str, float]
+    values: Mapping[str, Sequence[float | None]], weights: Mapping[str, float], count: int, unknown: Collection[str]
 ) -> list[tuple[float, Sequence[float | None]]]:
     """Weight and values of the scores that apply to the prompt."""
     return [
-        (weight, values[name])
+        (weight, values.get(name) or [None] * count)
         for name, weight in sorted(weights.items())
-        if weight and any(value is not None and math.isfinite(value) for value in values.get(name, ()))
+        if weight
+        and (
+            any(value is not None and math.isfinite(value) for value in values.get(name, ())) or is_open(name, unknown)
+        )
     ]
 
 
-def totals(values: Mapping[str, Sequence[float | None]], policy: Pair, able: Sequence[int], count: int) -> Worth:
+def is_open(name: str, scorers: Collection[str]) -> bool:
+    """Whether one of these scorers gives the score."""
+    return any(gives(scorer, name) for scorer in scorers)
+
+
+def totals(
+    values: Mapping[str, Sequence[float | None]],
+    policy: Pair,
+    able: Sequence[int],
+    count: int,
+    unknown: Collection[str] = (),
+) -> Worth:
     """What each candidate is worth; None if it cannot be compared. With ``standardise`` that is relative to the
     candidates ``able`` (those that nothing else bars) that can be compared."""
-    plain = combined(values, policy.weights, count)
+    plain = combined(values, policy.weights, count, unknown)
     if not policy.standardise:
         return plain
     among = [i for i in able if plain[i] is not None]
     found: list[float | None] = [None] * count
-    terms = applying(values, policy.weights) if among else []
+    terms = applying(values, policy.weights, count, unknown) if among else []
     columns = [(weight, standardised([column[i] or 0.0 for i in among])) for weight, column in terms]
     for place, i in enumerate(among):
         found[i] = _sum([(weight, column[place]) for weight, column in columns])
@@ -161,8 +184,12 @@ def _rows(row: Row, scores: Row | None, policy: Pair, prompt: str, seed: int) ->
             status = failed(part["error_type"], part["error"]) if part else failed("no_scores", "the row has no scores")
             return [{**base, "reason": "failed", **status}]
     assert scores is not None
+    notes = scores.get("unknown") or ()
+    if (broken := missing(notes, policy)) is not None:
+        return [{**base, "reason": "failed", **broken}]
     values = {s["name"]: s["values"] for s in scores["scores"]}
-    found = choose(able(row["candidates"], values, policy, prompt), policy, Draw(seed, row["id"]))
+    unknown = {note["scorer"] for note in notes}
+    found = choose(able(row["candidates"], values, policy, prompt, unknown), policy, Draw(seed, row["id"]))
     if isinstance(found, str):
         return [{**base, "reason": found, **OK}]
     return [{**base, **_columns(chosen, rejected), **OK} for chosen, rejected in found]
@@ -179,13 +206,25 @@ def _columns(chosen: Able, rejected: Able) -> dict[str, Any]:
     }
 
 
+def missing(notes: Iterable[Row], policy: Pair) -> dict[str, Any] | None:
+    """The status of a row one of whose scorers failed, if a score of it is weighed or has a veto."""
+    for note in notes:
+        if note["failed"] and any(gives(note["scorer"], name) for name in policy.weighed):
+            return failed(note["error_type"], f"{note['scorer']}: {note['error']}")
+    return None
+
+
 def able(
-    candidates: Sequence[Row], values: Mapping[str, Sequence[float | None]], policy: Pair, prompt: str = ""
+    candidates: Sequence[Row],
+    values: Mapping[str, Sequence[float | None]],
+    policy: Pair,
+    prompt: str = "",
+    unknown: Collection[str] = (),
 ) -> list[Able]:
     """The candidates that may be a side of a pair, with what they are worth."""
     passing = [i for i, one in enumerate(candidates) if valid(one, policy, prompt)]
     weighed = any(policy.weights.values())
-    worth = totals(values, policy, passing, len(candidates)) if weighed else [None] * len(candidates)
+    worth = totals(values, policy, passing, len(candidates), unknown) if weighed else [None] * len(candidates)
     found = []
     for i in passing:
         if weighed and worth[i] is None:
@@ -198,8 +237,8 @@ def able(
                 one["text"],
                 identity(one["text"]),
                 len(normalised(one["text"]).split()),
-                may_be_chosen=not barred("chosen", i, values, policy),
-                may_be_rejected=not barred("rejected", i, values, policy),
+                may_be_chosen=not barred("chosen", i, values, policy, unknown),
+                may_be_rejected=not barred("rejected", i, values, policy, unknown),
                 origin=one.get("origin"),
                 parent=one.get("parent"),
                 model=one.get("model"),
@@ -209,23 +248,34 @@ def able(
 
 
 def barred(
-    side: Literal["chosen", "rejected"], index: int, values: Mapping[str, Sequence[float | None]], policy: Pair
+    side: Literal["chosen", "rejected"],
+    index: int,
+    values: Mapping[str, Sequence[float | None]],
+    policy: Pair,
+    unknown: Collection[str] = (),
 ) -> bool:
-    """Whether a veto keeps a candidate from a side of a pair; a score that it does not have bars nothing."""
-    return any(veto.bar(side, values[name][index]) for name, veto in policy.vetoes.items() if name in values)
+    """Whether a veto keeps a candidate from a side of a pair; a score that does not apply to it bars nothing, and one
+    that is not known keeps it from where it might be barred."""
+    for name, veto in policy.vetoes.items():
+        value = values[name][index] if name in values else None
+        if value is None and is_open(name, unknown) and veto.bars in (side, "both"):
+            return True
+        if veto.bar(side, value):
+            return True
+    return False
 
 
-def check_scores(policy: Pair, names: Iterable[str]) -> None:
+def check_scores(policy: Pair, names: Iterable[str], unknown: Collection[str] = ()) -> None:
     """
     Raises:
-        ConfigError: a weight or a veto names a score that is not among ``names``.
+        ConfigError: a weight or a veto names a score that is not among ``names``, nor one of the scorers ``unknown``.
     """
     have = set(names)
     if not have:  # every row failed; there is nothing to compare with
         return
     for key, group in (("weights", policy.weights), ("vetoes", policy.vetoes)):
         for name in group:
-            if name not in have:
+            if name not in have and not is_open(name, unknown):
                 close = difflib.get_close_matches(name, have, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"scores are {', '.join(sorted(have))}"
                 raise ConfigError(f"pair.{key}.{name}: no scorer of this run gives it", hint)

@@ -7,7 +7,7 @@ whose gates, words and totals are columns. Tests hold both equal to the rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -42,15 +42,22 @@ def make_pairs(
     """
     ids = columns.whole(sample["id"])
     good = score.filter(pc.equal(score["status"], "ok"))
-    pair.check_scores(policy, pc.unique(columns.items(good["scores"], "name")).to_pylist())
+    notes = _Notes.of(score)
+    pair.check_scores(policy, pc.unique(columns.items(good["scores"], "name")).to_pylist(), notes.scorers)
     score = columns.aligned(score, ids)
+    notes = _Notes.of(score)
+    missing = notes.missing(policy, columns.ok(sample) & columns.ok(score))
     broken = pa.array(~columns.ok(sample))
     status = {
         name: pc.if_else(broken, sample[name], pc.if_else(pc.is_null(score["status"]), _NO_SCORES[name], score[name]))
         for name in OK
     }
+    lacking = pa.array([row in missing for row in range(len(ids))], pa.bool_())
+    for name, values in status.items() if missing else ():
+        own = pa.array([missing.get(row, {}).get(name) for row in range(len(ids))], pa.string())
+        status[name] = pc.if_else(lacking, own, columns.whole(values))
     prompts = None if source is None else columns.aligned(source.select(["id", "prompt"]), ids)["prompt"]
-    candidates = _Candidates.of(ids, sample, score, prompts, policy)
+    candidates = _Candidates.of(ids, sample, score, prompts, policy, notes, ~columns.bools(lacking))
     made = _best_vs_worst(candidates, policy) if policy.policy == "best_vs_worst" else _chosen(candidates, policy, seed)
     outcome = _balanced(made, candidates, policy)
     of = pa.array(outcome.row)
@@ -80,8 +87,11 @@ class _Candidates:
     weighed: bool
 
     @classmethod
-    def of(cls, ids: Any, sample: pa.Table, score: pa.Table, prompts: Any, policy: Pair) -> _Candidates:
-        fine = columns.ok(sample) & columns.ok(score)
+    def of(
+        cls, ids: Any, sample: pa.Table, score: pa.Table, prompts: Any, policy: Pair, notes: _Notes, whole: Bools
+    ) -> _Candidates:
+        """``whole`` are the rows that lack no score that is needed."""
+        fine = columns.ok(sample) & columns.ok(score) & whole
         sizes = columns.counts(sample["candidates"])
         row = columns.rows(sizes)
         items = columns.items(sample["candidates"])
@@ -90,7 +100,7 @@ class _Candidates:
         able = fine[row] & (found.stopped(pc.struct_field(items, "finish_reason"), asked, row, policy) < 0)
         if policy.on_policy_only:
             able &= columns.bools(pc.struct_field(items, "on_policy"))
-        values = _Values.of(ids, pc.if_else(pa.array(fine), columns.whole(score["scores"]), None), sizes)
+        values = _Values.of(ids, pc.if_else(pa.array(fine), columns.whole(score["scores"]), None), sizes, notes)
         weighed = any(policy.weights.values())
         totals = np.zeros(len(row))
         if weighed:
@@ -255,17 +265,51 @@ def _balanced(made: _Outcome, of: _Candidates, policy: Pair) -> _Outcome:
 
 
 @dataclass(frozen=True)
+class _Notes:
+    """What scorers do not know: (row, ``pipeline.tables.UNKNOWN``)."""
+
+    notes: Sequence[tuple[int, Mapping[str, Any]]]
+
+    @classmethod
+    def of(cls, score: pa.Table) -> _Notes:
+        if "unknown" not in score.column_names:  # a table of an earlier version
+            return cls(())
+        row = columns.rows(columns.counts(score["unknown"])).tolist()
+        return cls(list(zip(row, columns.items(score["unknown"]).to_pylist(), strict=True)))
+
+    @property
+    def scorers(self) -> set[str]:
+        return {note["scorer"] for _, note in self.notes}
+
+    def open(self, name: str, rows: int) -> Bools:
+        """In which rows a null of the score is a value that is not known."""
+        found = np.zeros(rows, bool)
+        found[[row for row, note in self.notes if pair.is_open(name, (note["scorer"],))]] = True
+        return found
+
+    def missing(self, policy: Pair, fine: Bools) -> dict[int, dict[str, Any]]:
+        """``pair.missing`` of the rows that are ``fine`` otherwise."""
+        by_row: dict[int, list[Mapping[str, Any]]] = {}
+        for row, note in self.notes:
+            if fine[row]:
+                by_row.setdefault(row, []).append(note)
+        found = ((row, pair.missing(notes, policy)) for row, notes in by_row.items())
+        return {row: status for row, status in found if status is not None}
+
+
+@dataclass(frozen=True)
 class _Values:
     """Every score of every candidate: ``columns.Scored`` with its values at the places of the candidates."""
 
     scored: columns.Scored
     numbers: Floats
     sizes: Ints
+    notes: _Notes
 
     @classmethod
-    def of(cls, ids: Any, scores: Any, sizes: Ints) -> _Values:
+    def of(cls, ids: Any, scores: Any, sizes: Ints, notes: _Notes) -> _Values:
         scored = columns.Scored.of(ids, scores, sizes)
-        return cls(scored, columns.floats(scored.values), sizes)
+        return cls(scored, columns.floats(scored.values), sizes, notes)
 
     def column(self, name: str) -> Floats:
         """The values of one score, nan where there is none."""
@@ -288,6 +332,7 @@ class _Values:
             value = self.column(name)
             finite = np.isfinite(value)
             applies = np.bincount(row[finite], minlength=len(self.sizes)) > 0
+            applies |= self.notes.open(name, len(self.sizes))
             terms.append((weight, value, applies[row] & finite))
             known &= finite | ~applies[row]
             some |= applies
@@ -305,6 +350,7 @@ class _Values:
         for name, veto in policy.vetoes.items():
             if veto.bars in (side, "both"):
                 value = self.column(name)
+                result |= np.isnan(value) & self.notes.open(name, len(self.sizes))[columns.rows(self.sizes)]
                 result |= value > (np.inf if veto.above is None else veto.above)
                 result |= value < (-np.inf if veto.below is None else veto.below)
         return result

@@ -192,9 +192,11 @@ def _rewritten(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
 
 
 def _closest(two: Two, draw: Draw) -> Any:
-    """The smallest difference in length, then the texts themselves."""
+    """The smallest difference in length, then the texts themselves; of equal texts those that are worth most and
+    least."""
     chosen, rejected = two
-    return abs(chosen.words - rejected.words), chosen.text, rejected.text, chosen.place, rejected.place
+    apart = abs(chosen.words - rejected.words)
+    return apart, chosen.text, rejected.text, -_worth(chosen), _worth(rejected), chosen.place, rejected.place
 
 
 def _widest(two: Two, draw: Draw) -> Any:

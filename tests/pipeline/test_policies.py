@@ -238,6 +238,75 @@ def test_columns_give_the_very_rows(name: str, data: Any, rows: Sequence[Row], s
     assert columns.to_pylist() == pa.Table.from_pylist(rule, schema=PAIRS).to_pylist()
 
 
+# -------------------------------------------------------------------------------------- scores that are not known
+
+NOTE = st.fixed_dictionaries(
+    {
+        "scorer": st.sampled_from(["a", "b", "correctness", "idle"]),
+        "failed": st.booleans(),
+        "error_type": st.sampled_from(["timeout", "unreadable"]),
+        "error": st.just("why"),
+    }
+)
+NOTES = st.none() | st.lists(NOTE, max_size=2)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@given(data=st.data(), rows=st.lists(st.tuples(ROW, NOTES), min_size=1, max_size=4))
+def test_no_pair_goes_through_what_is_not_known(name: str, data: Any, rows: Sequence[tuple[Row, Any]]) -> None:
+    policy = data.draw(options(name))
+    samples, scores = tables([row for row, _ in rows], policy)
+    noted = [{**score, "unknown": notes} for score, (_, notes) in zip(scores, rows, strict=True)]
+    with_notes, without = (make_pairs(samples, own, policy) for own in (noted, scores))
+    columns = make_pairs_of_columns(
+        pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(noted, schema=SCORES), policy
+    )
+    assert columns.to_pylist() == pa.Table.from_pylist(with_notes, schema=PAIRS).to_pylist()
+    needed = {one for one, weight in policy.weights.items() if weight} | set(policy.vetoes)
+    for number, (row, notes) in enumerate(rows):
+        own = [one for one in with_notes if one["id"] == str(number)]
+        hurt = [note for note in notes or () if note["scorer"] in needed]
+        if not hurt and not policy.balance_length:  # nobody weighs it: as if it had said nothing
+            assert own == [one for one in without if one["id"] == str(number)]
+        if any(note["failed"] for note in hurt):
+            assert [(one["reason"], one["status"], one.get("chosen")) for one in own] == [("failed", "failed", None)]
+        values = {n: [one[side] for one in row] for side, n in enumerate(names(policy), 1)}
+        for one in made(own):
+            for note in hurt:
+                of_pair = [values[note["scorer"]][one[side]] for side in ("chosen", "rejected")]
+                if policy.weights.get(note["scorer"]):
+                    assert None not in of_pair
+                elif (veto := policy.vetoes[note["scorer"]]).bars != "both":
+                    assert of_pair[("chosen", "rejected").index(veto.bars)] is not None
+                else:
+                    assert None not in of_pair
+
+
+def test_a_weighed_score_that_nobody_knows_is_not_left_out_of_the_sum() -> None:
+    """As one that does not apply is: the two would be paired by the other score alone."""
+    texts = [{"text": text, "finish_reason": "stop"} for text in ("A sun.", "A boat.")]
+    both = [{"name": "claims.true", "values": [None, None]}, {"name": "objects.covered", "values": [2.0, 1.0]}]
+    policy = Pair(weights={"claims.true": 1.0, "objects.covered": 1.0}, margin=0.5)
+    unknown = [{"scorer": "claims", "failed": False, "error_type": "unreadable", "error": "why"}]
+    for notes, expected in ((None, 0), (unknown, None)):
+        (one,) = make_pairs([{"id": "0", "candidates": texts, **OK}],
+                            [{"id": "0", "scores": both, "unknown": notes, **OK}], policy)  # fmt: skip
+        assert one.get("chosen") == expected and (notes is None or one["reason"] == "no_valid_candidate")
+
+
+def test_a_shard_in_which_a_scorer_failed_everywhere_misses_no_score_of_the_recipe() -> None:
+    texts = [{"text": text, "finish_reason": "stop"} for text in ("A sun.", "A boat.")]
+    samples = [{"id": "0", "candidates": texts, **OK}]
+    note = {"scorer": "clip", "failed": True, "error_type": "timeout", "error": "slow"}
+    own = [{"name": "objects.covered", "version": "1", "values": [2.0, 1.0]}]
+    scores = [{"id": "0", "scores": own, "unknown": [note], **OK}]
+    given = (pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES))
+    (row,) = make_pairs_of_columns(*given, Pair(weights={"clip.cosine": 1.0, "objects.covered": 1.0})).to_pylist()
+    assert (row["reason"], row["error_type"], row["error"]) == ("failed", "timeout", "clip: slow")
+    (row,) = make_pairs_of_columns(*given, Pair(weights={"objects.covered": 1.0})).to_pylist()
+    assert row["chosen"] == 0
+
+
 # ------------------------------------------------------------------------------------------------ what each is about
 
 

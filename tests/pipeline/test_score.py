@@ -60,9 +60,53 @@ def test_a_failed_row_stays_failed_and_the_others_are_scored() -> None:
     assert (a["status"], b["status"], b["error_type"], b["error"]) == ("ok", "failed", "unreadable_image", "why")
 
 
-def test_a_row_that_breaks_a_scorer_fails_alone() -> None:
-    rows = ScoreStage(SPEC).process([Breaks()], tables(*(prompt_row(i) for i in "abc"))).to_pylist()
+def test_a_row_that_breaks_a_scorer_lacks_its_scores_alone_and_says_why() -> None:
+    stage = ScoreStage(SPEC)
+    table = stage.process([Breaks(), *open_scorers(SPEC)], tables(*(prompt_row(i, facts=FACTS) for i in "abc")))
+    rows = table.to_pylist()
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert [row["scores"][0]["name"] for row in rows] == ["breaks", "objects.mentions", "breaks"]
+    assert rows[1]["scores"] == rows[0]["scores"][1:]
+    why = {"scorer": "breaks", "failed": True, "error_type": "ValueError", "error": "cannot stand it"}
+    assert [row["unknown"] for row in rows] == [None, [why], None]
+    assert stage.extras(table) == {"breaks.ValueError": 1}
+
+
+def test_a_row_that_breaks_the_scorer_of_a_stage_fails_in_that_stage() -> None:
+    stage = ModelScoreStage(Score(scorers=("clip",)))
+    rows = stage.process([Breaks()], tables(*(prompt_row(i) for i in "abc"))).to_pylist()
     assert [row["error_type"] for row in rows] == [None, "ValueError", None]
+
+
+class Odd:
+    """Says of each candidate what no number is, and flags one."""
+
+    name, version = "odd", "1"
+
+    def score(self, rows: Any) -> Any:
+        return {"odd.value": [[float("nan"), 1.0], [float("-inf"), None], [0.5, 0.25]]}
+
+    def flags(self, rows: Any) -> Any:
+        return {"odd.flag": [[0.0, 1.0]] * 3}
+
+
+def test_what_is_no_finite_number_is_null_and_not_known() -> None:
+    rows = ScoreStage(SPEC).process([Odd()], tables(*(prompt_row(i) for i in "abc"))).to_pylist()
+    found = [{score["name"]: score["values"] for score in row["scores"]} for row in rows]
+    assert [one["odd.value"] for one in found] == [[None, 1.0], [None, None], [0.5, 0.25]]
+    assert [one["odd.flag"] for one in found] == [[0.0, 1.0]] * 3
+    assert [[note["error_type"] for note in row["unknown"] or ()] for row in rows] == [["not_finite"]] * 2 + [[]]
+
+
+def test_an_answer_that_cannot_be_read_is_not_known_and_one_without_a_question_is() -> None:
+    asked = prompt_row("a", facts={**FACTS, "question_type": "existence", "answer": "yes"})
+    given = tables(asked, prompt_row("b", facts=FACTS))
+    a, b = ScoreStage(Score(scorers=("correctness",))).process(None, given).to_pylist()
+    assert [score["values"] for score in a["scores"]] == [[None, None], [1.0, 1.0]]
+    assert [(note["scorer"], note["failed"], note["error_type"]) for note in a["unknown"]] == [
+        ("correctness", False, "unreadable")
+    ]
+    assert b["unknown"] is None
 
 
 class Remembers:
@@ -162,7 +206,10 @@ def test_scorers_of_rows_and_of_columns_go_together_and_images_may_lie_in_files(
     a, b = ScoreStage(SPEC).process([Looks(), *open_scorers(SPEC)], given).to_pylist()
     assert [score["name"] for score in a["scores"]][:2] == ["looks", "objects.mentions"]
     assert [score["values"] for score in a["scores"]][:2] == [[5.0, 5.0], [1.0, 2.0]]
-    assert (b["status"], b["error_type"]) == ("failed", "FileNotFoundError")
+    assert b["status"] == "ok" and [score["name"] for score in b["scores"]][:1] == ["objects.mentions"]
+    assert [(note["scorer"], note["failed"], note["error_type"]) for note in b["unknown"]] == [
+        ("looks", True, "FileNotFoundError")
+    ]
 
 
 def test_a_candidate_without_a_text_fails_its_row_alone() -> None:

@@ -21,9 +21,10 @@ from pipeline.errors import ConfigError, EngineError
 from pipeline.executor import process_shard
 from pipeline.plan import Held, Plan, group
 from pipeline.scorers import open_scorers
+from pipeline.stages import Dispensable
 from pipeline.stages.ask import AskStage
 from pipeline.stages.score import ModelScoreStage, ScoreStage, stages
-from pipeline.tables import CANDIDATES, OK, PROMPTS, SCORES, failed
+from pipeline.tables import CANDIDATES, OK, PROMPTS, SCORES, VERDICTS, failed
 
 ENGINE = {"kind": "scripted", "texts": TEXTS}
 SUN, BOTH = "A sun.", "A sun and a cup."
@@ -151,25 +152,62 @@ def test_formulas_have_the_same_values_beside_others_as_alone() -> None:
     assert [score for score in row["scores"] if score["name"] != "clip.cosine"] == alone
 
 
-def test_a_row_that_failed_in_one_table_has_failed_for_its_reason() -> None:
+def test_a_row_that_failed_in_one_table_lacks_what_it_would_say_and_keeps_the_reason() -> None:
     given = {**tables(*"abcd"), "score-clip": stored("clip.cosine", {"a": [0, 0], "b": None, "c": None, "d": [1, 1]})}
     sample = given["sample"].to_pylist()
     sample[2] = {"id": "c", **failed("timeout", "sample of c")}
     given["sample"] = pa.Table.from_pylist(sample, schema=CANDIDATES)
     rows = merged(spec("objects", "clip"), given)
     assert [(row["id"], row["error_type"], row["error"]) for row in rows] == [
-        ("a", None, None), ("b", "broken", "clip.cosine of b"), ("c", "timeout", "sample of c"), ("d", None, None),
+        ("a", None, None), ("b", None, None), ("c", "timeout", "sample of c"), ("d", None, None),
     ]  # fmt: skip
-    assert rows[1]["scores"] is None and values(rows[3])["clip.cosine"] == [1.0, 1.0]
+    assert rows[1]["unknown"] == [
+        {"scorer": "clip", "failed": True, "error_type": "broken", "error": "clip.cosine of b"}
+    ]
+    assert values(rows[1]) == {name: own for name, own in values(rows[0]).items() if name != "clip.cosine"}
+    assert rows[2]["scores"] is None and values(rows[3])["clip.cosine"] == [1.0, 1.0]
 
 
-def test_a_row_that_breaks_a_formula_fails_alone_and_the_others_keep_what_is_theirs() -> None:
+def test_verdicts_that_could_not_be_had_or_read_are_not_known() -> None:
+    given = tables("a", "b", "c")
+    found = stages(spec("claims", "objects"), [sampled()], seed=0)
+    ask = found[0]
+    assert isinstance(ask, AskStage)
+    asked = ask.process(ask.worker.open(), given).to_pylist()
+    asked[1]["verdicts"][0] |= {"p_yes": None, "error": "unreadable: P(yes) + P(no) = 0.001"}
+    asked[2] = {"id": "c", **failed("timeout", "slow")}
+    given[ask.name] = pa.Table.from_pylist(asked, schema=VERDICTS)
+    a, b, c = found[-1].process(None, given).to_pylist()
+    assert a["unknown"] is None and None not in values(a)["claims.true"]
+    assert values(b)["claims.true"][0] is None and values(b)["claims.true"][1] is not None
+    assert [(note["failed"], note["error_type"]) for note in b["unknown"]] == [(False, "unreadable")]
+    assert "of 3 verdicts" in b["unknown"][0]["error"] and values(b)["claims.count"] == [1.0, 2.0]
+    assert [(note["failed"], note["error_type"]) for note in c["unknown"]] == [(True, "timeout")]
+    assert {name: own for name, own in values(c).items() if name.startswith("claims")} == {
+        f"claims.{name}": [None, None] for name in ("true", "lowest", "count")
+    }
+
+
+def test_a_scorer_that_nobody_weighs_is_dispensable(tmp_path: Path) -> None:
+    def spared(**pair: Any) -> set[str]:
+        plan = Plan(recipe(tmp_path, score={"scorers": ["claims", "objects", "clip", "judge"], **JUDGED}, pair=pair))
+        return {one.name for one in plan.generation() if isinstance(one, Dispensable) and one.dispensable}
+
+    assert spared(weights={"objects.covered": 1}) == {"ask-claims", "ask-judge", "score-clip"}
+    assert spared(weights={"objects.covered": 1, "claims.true": 0}) == {"ask-claims", "ask-judge", "score-clip"}
+    vetoes = {"judge.coherence": {"below": 5}}
+    assert spared(weights={"clip.cosine": 1}, vetoes=vetoes) == {"ask-claims"}
+    assert not any(stage.dispensable for stage in stages(spec("clip", "claims"), [sampled()], 0)[:2])  # type: ignore
+
+
+def test_a_row_that_breaks_a_formula_lacks_its_scores_and_keeps_the_others() -> None:
     given = {**tables("a", "b"), "score-clip": stored("clip.cosine", {"a": [0.1, 0.2], "b": [0.3, 0.4]})}
     source = given["source"].to_pylist()
     source[0]["facts"] = {"objects": [{"name": None}]}
     given["source"] = pa.Table.from_pylist(source, schema=PROMPTS)
     a, b = merged(spec("clip", "objects"), given)
-    assert (a["status"], b["status"], values(b)["clip.cosine"]) == ("failed", "ok", [0.3, 0.4])
+    assert (a["status"], values(a), values(b)["clip.cosine"]) == ("ok", {"clip.cosine": [0.1, 0.2]}, [0.3, 0.4])
+    assert [(note["scorer"], note["failed"]) for note in a["unknown"]] == [("objects", True)] and b["unknown"] is None
 
 
 def test_a_model_stage_scores_what_its_scorers_say() -> None:
@@ -183,6 +221,24 @@ def test_a_model_stage_scores_what_its_scorers_say() -> None:
     stage = ModelScoreStage(spec("clip"))
     (row,) = stage.process([Half()], tables("a")).to_pylist()
     assert values(row) == {"clip.cosine": [0.5, 0.5]} and stage.inputs == ("source", "sample")
+
+
+def test_texts_that_clip_cut_are_a_score_of_their_own_and_counted() -> None:
+    class Short:
+        name, version = "clip", "1"
+
+        def score(self, rows: Any) -> Any:
+            return {"clip.cosine": [[0.5] * len(row["candidates"]) for row in rows]}
+
+        def flags(self, rows: Any) -> Any:
+            return {"clip.cut": [[0.0, 1.0], [None, 1.0]]}
+
+    stage = ModelScoreStage(spec("clip"))
+    made = stage.process([Short()], tables("a", "b"))
+    assert [values(row)["clip.cut"] for row in made.to_pylist()] == [[0.0, 1.0], [None, 1.0]]
+    assert stage.extras(made) == {"texts": 3, "cut": 2}
+    given = {**tables("a", "b"), "score-clip": made}
+    assert values(merged(spec("objects", "clip"), given)[0])["clip.cut"] == [0.0, 1.0]
 
 
 def test_a_run_pairs_by_what_a_judge_says(tmp_path: Path) -> None:
