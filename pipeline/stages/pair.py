@@ -39,7 +39,7 @@ class PairStage:
     seed: int = 0
 
     name = "pair"
-    version = 3
+    version = 4
     schema = PAIRS
     worker = None
 
