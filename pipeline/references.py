@@ -19,11 +19,11 @@ IMAGES = (
 #: What no model here looks at.
 OTHERS = ("videos", "video", "video_paths", "video_path", "audios", "audio", "audio_paths", "audio_path")
 #: Beside images that are embedded under another key, these only say what file they once were.
-_PATHS = frozenset(name for name in IMAGES if "path" in name or "file" in name)
+PATHS = frozenset(name for name in IMAGES if "path" in name or "file" in name)
 _RANK = {name: rank for rank, name in enumerate((*OTHERS, *IMAGES))}
 _FILE = re.compile(r"\S+\.(?:png|jpe?g|webp|gif|bmp|tiff?|ppm)(?:[?#]\S*)?", re.IGNORECASE)
 #: Keys with values that may be called as an image is.
-_NAMES = frozenset({"id", "idx", "source", "prompt", "question", "answer", "chosen", "rejected", "facts"})
+NAMES = frozenset({"id", "idx", "source", "prompt", "question", "answer", "chosen", "rejected", "facts"})
 
 
 class Unclear(ValueError):
@@ -64,7 +64,7 @@ def find(row: Mapping[str, Any]) -> Any:
         raise unread(keys[0])
     if not keys:
         for name, value in row.items():
-            if name not in _NAMES and looks_like_images(value):
+            if name not in NAMES and looks_like_images(value):
                 raise stray(name, value)
         return None
     first, *rest = keys
@@ -77,7 +77,7 @@ def find(row: Mapping[str, Any]) -> Any:
 def agree(first: Any, other: Any, name: str) -> bool:
     """Whether the value of the key ``name`` names no other images than ``first``."""
     ours, theirs = _told(first), _told(other)
-    return ours == theirs or (name in _PATHS and any(isinstance(one, bytes) for one in ours))
+    return ours == theirs or (name in PATHS and any(isinstance(one, bytes) for one in ours))
 
 
 def looks_like_images(value: Any) -> bool:

@@ -188,7 +188,7 @@ _TOKENS = re.compile(
     r"|<\uff5c[\w\u2581 -]{1,40}\uff5c>"
     r"|\[/?INST\]|<</?SYS>>|\[(?:PAD|UNK|BOS|EOS|CLS|SEP)\]"
     r"|</?(?:image|im_start|im_end|im_patch|image_soft_token|start_of_image|end_of_image|start_of_turn|end_of_turn|"
-    r"unk|pad|bos|eos|think|img_context|image_\d+)>"
+    r"unk|pad|bos|eos|think|img_context|image_\d+|video|audio|bbox|ref-object)>"
     r"|(?:\A|\n)[ \t]*#{2,3} ?(?:Instruction|Response|Input|Human|User|Assistant|System) ?:"
 )
 _TURNS = re.compile(

@@ -22,6 +22,8 @@ from PIL import Image
 from pipeline.config.load import make_recipe
 from pipeline.stages.source import SourceStage
 from pipeline.store import Run
+from training import formats
+from training.errors import DataError
 
 
 class Awkward(NamedTuple):
@@ -210,3 +212,116 @@ def test_a_webdataset_sample_has_the_images_beside_its_json(
         assert (made["status"], len(made["images"])) == ("ok", right)
     else:
         assert made["status"] == "failed" and re.search(right, made["error"])
+
+
+# ------------------------------------------------------------------------------------------------------------- schemas
+
+
+def _said(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+def _turn(side: str, text: str) -> dict[str, str]:
+    return {"from": side, "value": text}
+
+
+GOOD, BAD = "A cat.", "A dog."
+SCHEMAS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+    "trl": lambda keys, asked: {
+        **keys,
+        "prompt": [_said("user", asked)],
+        "chosen": [_said("assistant", GOOD)],
+        "rejected": [_said("assistant", BAD)],
+    },
+    "rlaif_v": lambda keys, asked: {**keys, "question": asked, "chosen": GOOD, "rejected": BAD},
+    "mdpo": lambda keys, asked: {"img_path": None, **keys, "prompt": asked, "chosen": GOOD, "rejected": BAD},
+    "llamafactory": lambda keys, asked: {
+        **keys,
+        "conversations": [_turn("human", asked)],
+        "chosen": _turn("gpt", GOOD),
+        "rejected": _turn("gpt", BAD),
+    },
+    "swift": lambda keys, asked: {
+        **keys,
+        "messages": [_said("user", asked), _said("assistant", GOOD)],
+        "rejected_response": BAD,
+    },
+    "pds_dpo": lambda keys, asked: {
+        **keys,
+        "conversations": [_turn("human", asked), _turn("gpt", GOOD)],
+        "rejected_conversations": [_turn("human", asked), _turn("gpt", BAD)],
+    },
+}
+#: Schemas in which an image without a tag is an error, as it is where they come from.
+TAGGED = ("llamafactory", "pds_dpo")
+
+
+def _written(schema: str, name: str) -> dict[str, Any]:
+    keys, asked, right = ROWS[name]
+    if schema in TAGGED and isinstance(right, int) and "<image>" not in asked:
+        asked = "<image>" * right + asked
+    return {"id": name, **SCHEMAS[schema](keys, asked)}
+
+
+def _opened(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    pictures(folder)
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found: list[dict[str, Any]] = formats.open(str(folder / "train.jsonl")).to_list()
+    return found
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_every_schema_reads_the_images(schema: str, tmp_path: Path) -> None:
+    good = [name for name, row in ROWS.items() if isinstance(row.right, int)]
+    together = _opened(tmp_path, [_written(schema, name) for name in good])
+    for name, row in zip(good, together, strict=True):
+        paths = [Path(image["path"]).name for image in row["images"]]
+        assert paths == ["a.png", "b.png"][: ROWS[name].right], name
+        assert [part["type"] for part in row["prompt"][0]["content"]] == ["image"] * len(paths) + ["text"], name
+        assert row["prompt"][0]["content"][-1]["text"] == Q, name
+    for name in good:
+        (alone,) = _opened(tmp_path, [_written(schema, name)])
+        assert len(alone["images"]) == ROWS[name].right, name
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_every_schema_names_the_row_whose_images_are_not_clear(schema: str, tmp_path: Path) -> None:
+    first = _written(schema, "one image")
+    for name, row in ROWS.items():
+        if isinstance(row.right, str):
+            for rows in ([_written(schema, name)], [first, _written(schema, name)]):
+                place = rf"row {len(rows) - 1} \(id {re.escape(name)}\): .*{row.right}"
+                with pytest.raises(DataError, match=place):
+                    _opened(tmp_path, rows)
+
+
+def test_embedded_images_beside_the_path_they_came_from_are_not_copied(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    encoded = {"bytes": (tmp_path / "a.png").read_bytes(), "path": "a.png"}
+    rows = [{**SCHEMAS["rlaif_v"]({"image": encoded, "image_path": "elsewhere/1.jpg"}, Q)} for _ in range(5)]
+    dataset = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image(decode=False))
+    dataset.save_to_disk(str(tmp_path / "saved"))
+    saved = datasets.load_from_disk(str(tmp_path / "saved"))
+    read = formats.read(saved)
+    assert [row["images"] for row in read] == [[encoded]] * 5
+    there = saved.data.table.column("image").chunk(0).field("bytes").buffers()[2]
+    here = read.data.table.column("images").chunk(0).flatten().field("bytes").buffers()[2]
+    assert there.address <= here.address < there.address + there.size
+
+
+def test_columns_of_different_kinds_are_put_together_row_by_row() -> None:
+    red, blue = (io.BytesIO(), io.BytesIO())
+    Image.new("RGB", (8, 8), "red").save(red, "PNG")
+    Image.new("RGB", (8, 8), "blue").save(blue, "PNG")
+    kinds: list[dict[str, Any]] = [
+        {"images": [{"bytes": red.getvalue(), "path": None}], "image": None},
+        {"images": [], "image": blue.getvalue()},
+        {"images": None, "image": None},
+    ]
+    rows = [SCHEMAS["rlaif_v"](kind, Q) for kind in kinds * 700]
+    found = formats.read(datasets.Dataset.from_list(rows))["images"][:]
+    assert [[image["bytes"] for image in images] for images in found[-3:]] == [[red.getvalue()], [blue.getvalue()], []]
+    assert found == found[:3] * 700
+    rows[-2] = SCHEMAS["rlaif_v"]({"images": kinds[0]["images"], "image": blue.getvalue()}, Q)
+    with pytest.raises(DataError, match="row 2098: column `images` and `image` name different images"):
+        formats.read(datasets.Dataset.from_list(rows))

@@ -15,6 +15,7 @@ import datasets
 from PIL import Image
 
 from training.config import TrainConfig
+from training.control import Control
 from training.corruption import identity
 from training.draw import Drawable, drawn, few
 from training.errors import DataError
@@ -24,6 +25,9 @@ from training.tokens import Encoder, Prompt
 
 #: Rows that are read and tokenised at a time.
 _ROWS = 64
+#: Ties that an error names.
+_NAMED = 5
+_TIE = "chosen and rejected are the same text"
 
 
 def prepare(
@@ -36,7 +40,8 @@ def prepare(
     """Tokenise every row once; also decodes every image once, so a broken one is found before training.
 
     A row longer than ``positions`` or ``config.max_length`` is an error, loses response tokens or is skipped, as
-    ``config.too_long`` says; its prompt and image tokens are never cut. With ``config.limit`` and
+    ``config.too_long`` says; its prompt and image tokens are never cut. Ties are an error that names all of them, or
+    skipped, as ``config.ties`` says. With ``config.limit`` and
     ``config.draw`` the result has the pairs that were drawn, some of them several times.
 
     Raises:
@@ -90,16 +95,25 @@ def _prepare(
     if not config.use_images:
         dataset = dataset.map(lambda row: {"images": []}, load_from_cache_file=False, keep_in_memory=True)
     limit = min((n for n in (positions, config.max_length) if n is not None), default=None)
-    reader = _Reader(dataset, Encoder(processor, config.add_bos == "auto"), config, sides)
+    reader = _Reader(dataset, Encoder(processor, config.add_bos == "auto"), config, sides, Control.of(processor))
     pairs: list[Pair] = []
     skipped: list[Skipped] = []
+    ties: list[str] = []
     for pair in reader.pairs():
-        found = _fit(pair, limit, config.too_long)
-        if isinstance(found, Skipped):
-            skipped.append(found)
-        else:
+        found = _fit(pair, limit, config.too_long) if isinstance(pair, Pair) else pair
+        if isinstance(found, Pair):
             pairs.append(found)
+        else:
+            skipped.append(found)
+        if not isinstance(pair, Pair):
+            ties.append(pair.name)
         advance(1)
+    if ties and config.ties == "error":
+        named = ", ".join(ties[:_NAMED]) + (", ..." if len(ties) > _NAMED else "")
+        raise DataError(
+            f"{ties[0]}: {_TIE}; a tie is not a preference. {len(ties)} of {len(dataset)} row(s) are ties ({named}); "
+            "drop them, or set ties=skip, which leaves them out and counts them"
+        )
     if not pairs:
         raise DataError(f"all {len(dataset)} rows were skipped, the first: {skipped[0].name}: {skipped[0].reason}")
     return PairDataset(tuple(pairs), dataset, processor, config.corruption, config.seed, tuple(skipped))
@@ -147,20 +161,27 @@ class _Reader:
     encoder: Encoder
     config: TrainConfig
     sides: tuple[str, ...]
+    control: Control
 
-    def pairs(self) -> Iterator[Pair]:
-        """All pairs, in the order of the rows."""
+    def pairs(self) -> Iterator[Pair | Skipped]:
+        """All pairs, in the order of the rows; a tie is none."""
         for start in range(0, len(self.rows), _ROWS):
             columns = self.rows[start : start + _ROWS]
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
             drafts = [self._draft(index, row) for index, row in enumerate(rows, start)]
-            tokens = iter(self._tokenised(drafts))
+            tokens = iter(self._tokenised([draft for draft in drafts if isinstance(draft, _Draft)]))
             for draft in drafts:
-                yield self._finished(draft.pair, {column: next(tokens) for column in draft.answers})
+                if isinstance(draft, Skipped):
+                    yield draft
+                else:
+                    yield self._finished(draft.pair, {column: next(tokens) for column in draft.answers})
 
-    def _draft(self, index: int, row: Mapping[str, Any]) -> _Draft:
+    def _draft(self, index: int, row: Mapping[str, Any]) -> _Draft | Skipped:
         config = self.config
         name = f"row {index}" + (f" (id {row['id']})" if row.get("id") is not None else "")
+        if self._same(row):
+            return Skipped(name, _TIE)
+        self._check_control(name, row)
         images = [decode(item, name, number) for number, item in enumerate(row.get("images") or [])]
         if not images and (config.objective != "dpo" or config.probe_image):
             _refuse_text_only(name, config)
@@ -186,6 +207,31 @@ class _Reader:
             text, texts["similar_chosen"], _ = self._rendered(name, messages, sides, len(similar), tools)
             pair = replace(pair, similar=self._prompt(name, text, similar))
         return _Draft(pair, texts)
+
+    def _same(self, row: Mapping[str, Any]) -> bool:
+        """Whether the answers that are compared differ in control tokens alone, or not at all."""
+        if len(self.sides) < 2:
+            return False
+        texts = [[(message["role"], _text(message)) for message in row[side] or []] for side in self.sides]
+        if any(self.control.first(text) for side in texts for _, text in side):
+            texts = [[(role, self.control.without(text).strip()) for role, text in side] for side in texts]
+        return texts[0] == texts[1]
+
+    def _check_control(self, name: str, row: Mapping[str, Any]) -> None:
+        for message in row["prompt"]:
+            if (token := self.control.first_media(_text(message))) is not None:
+                raise DataError(
+                    f"{name}: the prompt holds {token}, which the model reads as one more image; take it out, or drop "
+                    "the row"
+                )
+        sides = (*self.sides, *(("similar_chosen",) if self.config.objective == "symmpo" else ()))
+        for side in sides:
+            for message in row[side] or []:
+                if (token := self.control.first(_text(message))) is not None:
+                    raise DataError(
+                        f"{name}: the {side} response holds {token}, a control token of the model; take it out, or "
+                        "drop the row"
+                    )
 
     def _corrupted(self, pair: Pair, text: str, count: int) -> Prompt:
         corruption = self.config.corruption
@@ -227,7 +273,7 @@ class _Reader:
             name = drafts[0].pair.name
             raise DataError(f"{name}: the processor cannot read it ({type(error).__name__}: {error})") from error
 
-    def _finished(self, pair: Pair, answers: Mapping[str, tuple[int, ...]]) -> Pair:
+    def _finished(self, pair: Pair, answers: Mapping[str, tuple[int, ...]]) -> Pair | Skipped:
         for column, ids in answers.items():
             if not ids:
                 raise DataError(f"{pair.name}: the {column} response has no tokens; drop the row")
@@ -237,11 +283,7 @@ class _Reader:
             rejected_ids=answers.get("rejected", ()),
             similar_ids=answers.get("similar_chosen", ()),
         )
-        if full.chosen_ids == full.rejected_ids:
-            raise DataError(
-                f"{full.name}: chosen and rejected are the same text; a tie is not a preference, drop the row"
-            )
-        return full
+        return Skipped(full.name, _TIE) if full.chosen_ids == full.rejected_ids else full
 
 
 def _refuse_text_only(name: str, config: TrainConfig) -> None:

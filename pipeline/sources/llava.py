@@ -12,6 +12,7 @@ from pipeline import tags
 from pipeline.config.source import LlavaSource
 from pipeline.images import public
 from pipeline.sources import Entry, files, jsonl, record
+from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.elements import Unreadable, anything
 from pipeline.sources.roots import Root, root_of
 
@@ -40,7 +41,7 @@ def _entries(item: Any, place: record.Place, source: str, root: Root, use_answer
 
 def pictured(item: Mapping[str, Any]) -> dict[str, Any]:
     """What an item says besides its conversations. One that names no image is a question of text only."""
-    rest = {key: value for key, value in item.items() if key not in ("facts", "answer")}
+    rest = {key: value for key, value in item.items() if key not in ("facts", *ANSWERS)}
     return {"images": None, **rest}
 
 

@@ -138,6 +138,7 @@ BAD: tuple[tuple[str, str, str], ...] = (
     ("leaked_template", DESCRIBE, "[INST] Describe the image. [/INST] A dog."),
     ("leaked_template", DESCRIBE, "<<SYS>> You are helpful <</SYS>> A dog."),
     ("leaked_template", DESCRIBE, "<image>\nA dog on a mat."),
+    ("leaked_template", DESCRIBE, "A <ref-object>dog</ref-object><bbox> on a mat."),
     ("leaked_template", DESCRIBE, "A dog on a mat.</s>"),
     ("leaked_template", DESCRIBE, "<s> A dog on a mat."),
     ("leaked_template", DESCRIBE, "A dog <unk> on a <unk>."),

@@ -177,10 +177,55 @@ def test_a_row_is_skipped_with_its_reason_where_cutting_leaves_nothing_to_compar
         tokenise(rows, publish, processor, too_long="cut", max_length=4)
 
 
-def test_a_tie_is_refused(rows: Rows, publish: Publish, processor: Any) -> None:
-    rows[3]["rejected"] = rows[3]["chosen"]
-    with pytest.raises(DataError, match=r"row 3 \(id pair-3\): .*(same|tie)"):
+def test_ties_are_refused_all_at_once_or_left_out_and_counted(rows: Rows, publish: Publish, processor: Any) -> None:
+    for at in (3, 5):
+        rows[at]["rejected"] = rows[at]["chosen"]
+    said = (
+        r"row 3 \(id pair-3\): .*the same text.* 2 of 8 row\(s\) are ties \(row 3 \(id pair-3\), row 5 \(id pair-5\)\)"
+    )
+    with pytest.raises(DataError, match=rf"{said}; drop them, or set ties=skip"):
         tokenise(rows, publish, processor)
+    found = tokenise(rows, publish, processor, ties="skip")
+    assert [pair.name for pair in found.pairs] == [f"row {at} (id pair-{at})" for at in (0, 1, 2, 4, 6, 7)]
+    assert [(skipped.name, skipped.reason) for skipped in found.skipped] == [
+        (f"row {at} (id pair-{at})", "chosen and rejected are the same text") for at in (3, 5)
+    ]
+
+
+def answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.mark.parametrize("token", ["</s>", "<pad>", "<user>", "<assistant>"])
+def test_a_control_token_of_the_model_in_an_answer_is_an_error(
+    token: str, rows: Rows, publish: Publish, processor: Any
+) -> None:
+    rows[2]["chosen"], rows[2]["rejected"] = answer("a sun"), answer(f"a boat{token}")
+    with pytest.raises(DataError, match=rf"row 2 \(id pair-2\): the rejected response holds {token}, a control token"):
+        tokenise(rows, publish, processor)
+    rows[2]["chosen"] = answer(f"a boat {token}")
+    with pytest.raises(DataError, match=r"row 2 \(id pair-2\): chosen and rejected are the same text"):
+        tokenise(rows, publish, processor)
+    rows[2]["rejected"] = answer("a boat")
+    assert [skipped.name for skipped in tokenise(rows, publish, processor, ties="skip").skipped] == [
+        "row 2 (id pair-2)"
+    ]
+
+
+def test_a_word_in_angle_brackets_that_is_none_of_the_models_tokens_is_text(
+    rows: Rows, publish: Publish, processor: Any
+) -> None:
+    rows[2]["chosen"] = answer("<b>a sun</b>")
+    assert len(tokenise(rows, publish, processor).pairs) == 8
+
+
+def test_the_image_token_of_a_model_in_a_prompt_is_an_error(rows: Rows, publish: Publish, processor: Any) -> None:
+    dataset = formats.read(publish(rows))
+    config = make_config({"model": "none", "dataset": "none", "output_dir": "none", "objective": "dpo"})
+    part = {"type": "text", "text": "what <image> is"}
+    spoilt = dataset.map(lambda row: {"prompt": [{"role": "user", "content": [part]}]})
+    with pytest.raises(DataError, match=r"row 0 \(id pair-0\): the prompt holds <image>, .* one more image"):
+        prepare(spoilt, processor, config)
 
 
 def test_without_images_the_prompt_is_the_text_alone(rows: Rows, publish: Publish, processor: Any) -> None:

@@ -84,6 +84,11 @@ class TrainConfig(Frozen):
         "error", description="cut takes response tokens only: the prompt and its image tokens are never cut"
     )
 
+    # Ties
+    ties: Literal["error", "skip"] = Field(
+        "error", description="rows whose two answers are the same text: skip leaves them out and counts them"
+    )
+
     # Evaluation while training
     eval_dataset: str | None = Field(None, description="held-out pairs, in the schema of the dataset")
     eval_split: str | None = Field(None, description="default: train")
@@ -184,6 +189,7 @@ class TrainConfig(Frozen):
 #: Options that leave the trained weights as they are (up to rounding).
 RESULT_NEUTRAL = (
     "output_dir",
+    "ties",  # with error there are none
     "trust_remote_code",
     "probe_image",
     "workers",

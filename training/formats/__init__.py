@@ -25,7 +25,7 @@ import datasets
 import pyarrow as pa
 
 from training.errors import DataError
-from training.formats import batches, files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
+from training.formats import batches, columns, files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
 from training.formats.row import answer, tools
 from training.formats.schema import Schema
 from training.formats.table import in_memory
@@ -76,8 +76,8 @@ def read(
     if len(dataset) == 0:
         raise DataError(f"dataset {path}: has no rows; nothing to train on")
     filled = not rejected and "rejected" not in dataset.column_names and "chosen" in dataset.column_names
-    columns = frozenset(dataset.column_names) | ({"rejected"} if filled else set())
-    schema = _schema(columns, name, path)
+    present = frozenset(dataset.column_names) | ({"rejected"} if filled else set())
+    schema = _schema(present, name, path)
     names = _Names(dataset, path)
     places = images.Places(image_root, names)
     pictures = _pictures(dataset, schema, path, places)
@@ -129,12 +129,13 @@ def _pictures(
     dataset: datasets.Dataset, schema: Schema, path: str, places: images.Places
 ) -> dict[str, images.ImageColumn]:
     """The columns of images by our names for them."""
-    source = next((column for column in schema.images if column in dataset.column_names), None)
-    if source is None:
-        _check_no_images(dataset, schema, path)
+    found = columns.find(dataset, path, places.row)
+    if found is None:
         result = {"images": images.none(len(dataset), "images")}
     else:
-        result = {"images": images.renamed(images.read(dataset, source, path, places), "images")}
+        result = {"images": images.renamed(images.read(*found, path, places), "images")}
+    others = (*schema.reads, *_OTHER_IMAGES, "similar_chosen", "tools")
+    columns.check_strays(dataset, others, result["images"].counts, places.row)
     for column in _OTHER_IMAGES:
         if column in dataset.column_names:
             result[column] = images.read(dataset, column, path, places)
@@ -148,17 +149,6 @@ def _pictures(
         if any(same):
             result["rejected_images"] = images.without(result["rejected_images"], same)
     return result
-
-
-def _check_no_images(dataset: datasets.Dataset, schema: Schema, path: str) -> None:
-    """Images under a name that is not looked at would make every row one of text only, without a word."""
-    for column, feature in dataset.features.items():
-        kind = getattr(feature, "feature", feature)
-        if isinstance(kind, datasets.Image) and column not in _OTHER_IMAGES:
-            raise DataError(
-                f"dataset {path}: column {column} holds images, but {schema.name} reads them from "
-                f"{' or '.join(schema.images)}; rename it, or remove it to train on the text alone"
-            )
 
 
 def _texts(

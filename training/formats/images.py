@@ -18,6 +18,8 @@ from training.formats.table import in_memory, retyped
 
 FEATURE = datasets.List(datasets.Image(decode=False))
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+#: How it is stored.
+IMAGES = pa.list_(_IMAGE)
 _BATCH = 1000
 
 
@@ -79,8 +81,8 @@ def read(dataset: datasets.Dataset, column: str, path: str, places: Places) -> I
     one = dataset.select_columns([column])
     arrays: list[pa.Array] = []
     as_is = _is_list_of_images(one.features[column])
-    for start, array in _numbered(_paths_of_json(one, column, path) if _is_json(one, column) else _arrays(one)):
-        images, kept = _resolved(array, start, places, _wrong(column, one.features[column], path))
+    for start, array in _numbered(_paths_of_json(one, column, path) if is_json(one, column) else _arrays(one)):
+        images, kept = _resolved(array, start, places, wrong(column, one.features[column], path))
         as_is = as_is and kept
         arrays.append(images)
     counts = tuple(count for array in arrays for count in pc.list_value_length(array).to_pylist())
@@ -90,9 +92,26 @@ def read(dataset: datasets.Dataset, column: str, path: str, places: Places) -> I
     )
 
 
+def batches(one: datasets.Dataset, column: str, path: str, size: int) -> Iterator[pa.Array]:
+    """The column of a dataset that has no other, so many rows at a time."""
+    if is_json(one, column):
+        for batch in one.with_format(None).iter(batch_size=size):
+            # An empty text is no image.
+            yield pa.array([_structs(value or None, column, path) for value in batch[column]], IMAGES)
+        return
+    for table in one.with_format("arrow").iter(batch_size=size):
+        yield table.column(0).combine_chunks()
+
+
+def listed(counts: pa.Array, data: pa.Array, paths: pa.Array) -> pa.Array:
+    """A list array with so many images per row."""
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(counts), pa.int32())])
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([data, paths], fields=list(_IMAGE)))
+
+
 def none(rows: int, column: str) -> ImageColumn:
     """A column in which no row has an image."""
-    return ImageColumn(_dataset([pa.array([[]] * rows, pa.list_(_IMAGE))], column), (0,) * rows)
+    return ImageColumn(_dataset([pa.array([[]] * rows, IMAGES)], column), (0,) * rows)
 
 
 def renamed(images: ImageColumn, name: str) -> ImageColumn:
@@ -122,13 +141,13 @@ def _is_list_of_images(feature: Any) -> bool:
     return isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image)
 
 
-def _is_json(one: datasets.Dataset, column: str) -> bool:
+def is_json(one: datasets.Dataset, column: str) -> bool:
     """Whether values of several kinds stand in the column; then Arrow sees texts of JSON."""
     feature = one.features[column]
     return isinstance(getattr(feature, "feature", feature), datasets.Json)
 
 
-def _wrong(column: str, what: Any, path: str) -> DataError:
+def wrong(column: str, what: Any, path: str) -> DataError:
     return DataError(
         f"dataset {path}: column {column} has type {what}, not a list of images; cast it to List(Image()), "
         "or give paths"
@@ -145,7 +164,7 @@ def _numbered(arrays: Iterator[pa.Array]) -> Iterator[tuple[int, pa.Array]]:
 
 def _paths_of_json(one: datasets.Dataset, column: str, path: str) -> Iterator[pa.Array]:
     for batch in one.with_format(None).iter(batch_size=_BATCH):
-        yield pa.array([_structs(value, column, path) for value in batch[column]], pa.list_(_IMAGE))
+        yield pa.array([_structs(value, column, path) for value in batch[column]], IMAGES)
 
 
 def _arrays(one: datasets.Dataset) -> Iterator[pa.Array]:
@@ -160,7 +179,7 @@ def _structs(value: Any, column: str, path: str) -> list[dict[str, Any]]:
     for item in items:
         name = item.get("path") if isinstance(item, dict) else item
         if not isinstance(name, str):
-            raise _wrong(column, f"{item!r:.80}", path)
+            raise wrong(column, f"{item!r:.80}", path)
         result.append({"bytes": None, "path": name})
     return result
 
@@ -173,8 +192,8 @@ def _resolved(array: pa.Array, start: int, places: Places, wrong: DataError) -> 
     else:
         values = array.drop_null() if array.null_count else array
         counts = pc.cast(array.is_valid(), pa.int32())
-    data, paths = _bytes_and_paths(values, wrong)
-    as_is = array.type == pa.list_(_IMAGE) and not array.null_count
+    data, paths = bytes_and_paths(values, wrong)
+    as_is = array.type == IMAGES and not array.null_count
     unread = pc.indices_nonzero(pc.is_null(data)).to_pylist()
     if unread:
         rows = [start + row for row, count in enumerate(counts.to_pylist()) for _ in range(count)]
@@ -191,12 +210,10 @@ def _resolved(array: pa.Array, start: int, places: Places, wrong: DataError) -> 
             paths = pa.array([found.get(index, name) for index, name in enumerate(names)], pa.string())
     if as_is:
         return array, True
-    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(counts), pa.int32())])
-    structs = pa.StructArray.from_arrays([data, paths], fields=list(_IMAGE))
-    return pa.ListArray.from_arrays(offsets, structs), False
+    return listed(counts, data, paths), False
 
 
-def _bytes_and_paths(values: pa.Array, wrong: DataError) -> tuple[pa.Array, pa.Array]:
+def bytes_and_paths(values: pa.Array, wrong: DataError) -> tuple[pa.Array, pa.Array]:
     """Images in any of the shapes that datasets store them in; what is not given is null."""
     kind = values.type
     if pa.types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}:
@@ -224,5 +241,5 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _dataset(arrays: list[pa.Array], column: str) -> datasets.Dataset:
-    table = pa.table({column: pa.chunked_array(arrays, pa.list_(_IMAGE))})
+    table = pa.table({column: pa.chunked_array(arrays, IMAGES)})
     return in_memory(table, datasets.Features({column: FEATURE}))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from training.errors import DataError
+from training.formats import trl
 from training.formats.row import Message, Preference, question, tagged, untagged_answer
 from training.formats.schema import Schema, Sign
 
@@ -30,10 +30,8 @@ _MARK = re.compile(r"USER:|ASSISTANT:|<\|(?:system|user|assistant|end|im_start|i
 
 
 def convert(row: Mapping[str, Any], images: int) -> Preference:
-    if not isinstance(row["prompt"], str):
-        raise DataError(
-            f"column prompt is {row['prompt']!r:.80}, not a text; for conversations rename img_path to image"
-        )
+    if not isinstance(row["prompt"], str):  # TRL's rows, whose images are called as mDPO's
+        return trl.convert(row, images)
     prompt = tagged(untemplated(row["prompt"]), images, fill=True)
     return Preference(prompt, untagged_answer(row["chosen"], "chosen"), untagged_answer(row["rejected"], "rejected"))
 
@@ -56,7 +54,6 @@ def untemplated(text: str) -> list[Message]:
 SCHEMA = Schema(
     name="mdpo",
     signs=(Sign(frozenset({"img_path", "prompt", "chosen", "rejected"})),),
-    images=("img_path",),
     reads=("prompt", "chosen", "rejected"),
     convert=convert,
 )

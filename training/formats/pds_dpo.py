@@ -21,7 +21,6 @@ def convert(row: Mapping[str, Any], images: int) -> Preference:
 SCHEMA = Schema(
     name="pds_dpo",
     signs=(Sign(frozenset({"conversations", "rejected_conversations"})),),
-    images=("image", "images"),
     reads=("conversations", "rejected_conversations"),
     convert=convert,
 )

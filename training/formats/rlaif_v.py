@@ -17,7 +17,6 @@ def convert(row: Mapping[str, Any], images: int) -> Preference:
 SCHEMA = Schema(
     name="rlaif_v",
     signs=(Sign(frozenset({"question", "chosen", "rejected"})),),
-    images=("image", "images", "image_path"),
     reads=("question", "chosen", "rejected"),
     convert=convert,
 )

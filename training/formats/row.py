@@ -11,12 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.tags import TAG, Misplaced, check_others
 from training.errors import DataError
 
 Message = dict[str, Any]
-
-#: The tag that stands for an image in the texts of every schema but TRL's.
-TAG = "<image>"
 
 _ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system", "tool")}
 _IMAGE = {"type": "image", "text": None}
@@ -48,7 +46,7 @@ def question(value: Any, column: str) -> list[Message]:
     """A plain text as the user's turn."""
     if not isinstance(value, str):
         raise DataError(f"column {column} is {value!r:.80}; give a text")
-    return [{"role": "user", "content": value}]
+    return turns([{"role": "user", "content": value}], column)
 
 
 def answer(value: Any, column: str) -> list[Message]:
@@ -96,21 +94,27 @@ def with_system(messages: list[Message], value: Any) -> list[Message]:
 def split(chosen: Sequence[Message], rejected: Sequence[Message]) -> tuple[list[Message], list[Message], list[Message]]:
     """Two conversations as (what both start with, the rest of one, the rest of the other).
 
-    The rule is TRL's ``extract_prompt`` over whole messages; unlike there, both rests must be answers.
+    The rule is TRL's ``extract_prompt`` over whole messages; unlike there, both rests must be answers. Of a tie, the
+    rests are the answers to the last turn of the user.
     """
     same = sum(1 for _ in itertools.takewhile(lambda two: two[0] == two[1], zip(chosen, rejected, strict=False)))
     if same == 0:
         raise DataError("the two conversations do not start with the same message, so they have no prompt in common")
-    if same in (len(chosen), len(rejected)):
-        raise DataError("chosen and rejected are the same, or one is the start of the other; drop the row")
+    if same == len(chosen) == len(rejected):
+        same = max((at for at, message in enumerate(chosen) if message["role"] == "user"), default=-1) + 1
+    if same in (0, len(chosen), len(rejected)):
+        raise DataError("of chosen and rejected, one is the start of the other; drop the row")
     return list(chosen[:same]), list(chosen[same:]), list(rejected[same:])
 
 
 def placed(messages: Sequence[Message], images: int) -> list[Message]:
     """Parts by TRL's rule: images stand before the first user text, and in lists of parts where they are.
 
-    ``<image>`` in a text is text.
+    Where texts have tags, these are the images. TRL leaves them in the text beside its own placeholders, and a
+    processor to which they are placeholders then looks for images that are not there.
     """
+    if any(TAG in text for message in messages for text in _texts(message["content"])):
+        return tagged(messages, images)
     result = []
     free = images
     for message in messages:
@@ -127,21 +131,20 @@ def placed(messages: Sequence[Message], images: int) -> list[Message]:
 def tagged(messages: Sequence[Message], images: int, fill: bool = False) -> list[Message]:
     """Parts by the tags in the texts: each ``<image>`` is an image, and stays where it is.
 
-    With ``fill``, images that have no tag stand before the first user text.
+    With ``fill``, images stand before the first user text if there is no tag.
     """
     result: list[Message] = [
         {"role": message["role"], "content": _untagged(message["content"])} for message in messages
     ]
-    missing = images - _count(result)
     first = next((message for message in result if message["role"] == "user"), None)
-    if fill and missing > 0 and first is not None:
-        first["content"] = [*(dict(_IMAGE) for _ in range(missing)), *first["content"]]
+    if fill and _count(result) == 0 and first is not None:
+        first["content"] = [*(dict(_IMAGE) for _ in range(images)), *first["content"]]
     _agree(_count(result), images, f"{TAG} tag")
     return result
 
 
 def untagged_answer(value: Any, column: str) -> list[Message]:
-    """``answer`` for schemas in which a tag is an image: an answer must not hold one."""
+    """An ``answer`` that holds no tag, which would be an image."""
     messages = answer(value, column)
     if any(TAG in (part["text"] or "") for message in messages for part in message["content"]):
         raise DataError(f"column {column} holds {TAG}; only the prompt may, so take it out of the answer")
@@ -176,7 +179,16 @@ def _turn(turn: Mapping[str, Any], column: str) -> Message:
         content = [_part(part, column) for part in content]
     elif not isinstance(content, str):
         raise DataError(f"column {column} has a turn whose content is {content!r:.80}; give a text or a list of parts")
+    try:
+        for text in _texts(content):
+            check_others(text)
+    except Misplaced as error:
+        raise DataError(f"column {column} has {error.reason}") from error
     return {"role": _ROLES[role], "content": content}
+
+
+def _texts(content: Any) -> list[str]:
+    return [content] if isinstance(content, str) else [part["text"] for part in content if part["text"] is not None]
 
 
 def _part(part: Any, column: str) -> dict[str, str | None]:
@@ -213,7 +225,8 @@ def _without_nulls(value: Any) -> Any:
 def _untagged(content: Any) -> list[dict[str, str | None]]:
     if isinstance(content, str):
         return split_tags(content)
-    return list(content)
+    parts = [split_tags(part["text"]) if TAG in (part["text"] or "") else [part] for part in content]
+    return list(itertools.chain.from_iterable(parts))
 
 
 def _count(messages: Sequence[Message]) -> int:

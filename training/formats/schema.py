@@ -20,15 +20,13 @@ class Sign(NamedTuple):
 class Schema:
     """How rows of one shape become ours.
 
-    One of ``signs`` is enough. ``images`` are names of the column of images: the first that is there is read; without
-    any, rows are text only. ``reads`` are the further columns that ``convert`` looks at. ``repeats`` says that rows
+    One of ``signs`` is enough. ``reads`` are the columns that ``convert`` looks at. ``repeats`` says that rows
     repeat ``images`` as ``rejected_images`` where they mean no other image. ``convert`` gets a row with those columns
     that the dataset has, and the row's number of images; it raises ``DataError`` without the row's name.
     """
 
     name: str
     signs: tuple[Sign, ...]
-    images: tuple[str, ...]
     reads: tuple[str, ...]
     convert: Callable[[Mapping[str, Any], int], Preference]
     repeats: bool = False

@@ -50,10 +50,11 @@ def _last_prompt(messages: list[Message]) -> int:
 
 SCHEMA = Schema(
     name="swift",
-    signs=tuple(
-        Sign(frozenset({"messages", worse})) for worse in ("rejected_response", "rejected_messages", "rejected_images")
+    signs=(
+        Sign(frozenset({"messages", "rejected_response"})),
+        Sign(frozenset({"messages", "rejected_messages"})),
+        Sign(frozenset({"messages", "rejected_images"}), lacks=frozenset({"chosen"})),
     ),
-    images=("images", "image"),
     reads=("messages", "rejected_response", "rejected_messages", "system"),
     convert=convert,
     repeats=True,

@@ -169,6 +169,8 @@ def test_llava_gives_the_first_question(name: str, tmp_path: Path, make: Any) ->
     seen, text = make(kind="llava", path=path)
     assert texts([seen]) == ["What are the colors?"] and seen["facts"] is None
     assert text["images"] == [] and [m["role"] for m in text["prompt"]] == ["system", "user"]
+    other = put(tmp_path / "other.json", [{**LLAVA[0], "answer": "x", "answers": ["y"]}, LLAVA[1]])
+    assert make(kind="llava", path=other)[0]["facts"] is None, "the answer is that of the conversation"
     seen, text = make(kind="llava", path=path, use_answers=True)
     assert seen["facts"]["answer"] == "White and red." and text["facts"] is None
 

@@ -197,8 +197,8 @@ def test_limit_ends_reading(tmp_path: Path) -> None:
     assert last.error and "line 4" in last.error[1]
 
 
-@pytest.mark.parametrize("path", ["s3://key:secret@bucket/a.jsonl", "https://host/a.jsonl?signature=secret"])
+@pytest.mark.parametrize("path", ["s3://key:hunter2@bucket/a.jsonl", "https://host/a.jsonl?signature=hunter2"])
 def test_a_location_with_secrets_is_refused_without_repeating_them(path: str) -> None:
     with pytest.raises(Exception, match="must not hold") as caught:
         source(kind="jsonl", path=path)
-    assert "secret" not in str(caught.value).replace("signature", "")
+    assert "hunter2" not in str(caught.value)

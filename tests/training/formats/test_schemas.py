@@ -115,6 +115,12 @@ SAME: dict[str, Row] = {
         "rejected": gpt("A dog."),
         "images": [encoded()],
     },
+    "llamafactory openai": {
+        "messages": [asked("<image>What is it?")],
+        "chosen": answered("A cat."),
+        "rejected": answered("A dog."),
+        "images": [encoded()],
+    },
     "llamafactory v1": {
         "chosen_messages": [
             asked([{"type": "image_url", "value": None}, {"type": "text", "value": "What is it?"}]),
@@ -231,10 +237,17 @@ def test_images_of_later_turns_stay_in_their_turns() -> None:
     assert result["prompt"] == [user(IMAGE, text("first")), *said("yes"), user(text("and "), IMAGE, text("?"))]
 
 
-def test_ms_swift_puts_images_without_a_tag_in_front() -> None:
-    row = SAME["swift"] | {"messages": [asked("is <image> like it?"), answered("a")], "images": [encoded()] * 2}
-    (result,) = rows_of([row])
-    assert result["prompt"] == [user(IMAGE, text("is "), IMAGE, text(" like it?"))]
+@pytest.mark.parametrize("schema", ["swift", "rlaif_v"])
+def test_images_stand_in_front_where_there_is_no_tag_and_one_tag_of_two_is_an_error(schema: str) -> None:
+    def row(question: str) -> Row:
+        asking: Row = {"messages": [asked(question), answered("a")]} if schema == "swift" else {"question": question}
+        named = {key: value for key, value in SAME[schema].items() if "image" not in key}
+        return named | asking | {"images": [encoded()] * 2}
+
+    (result,) = rows_of([row("is it like it?")])
+    assert result["prompt"] == [user(IMAGE, IMAGE, text("is it like it?"))]
+    with pytest.raises(DataError, match=r"row 0: 1 <image> tag\(s\) for 2 image\(s\)"):
+        rows_of([row("is <image> like it?")])
 
 
 def test_trls_images_stand_before_the_first_user_text_only() -> None:
@@ -244,11 +257,15 @@ def test_trls_images_stand_before_the_first_user_text_only() -> None:
     assert contents == [["text"], ["image", "image", "text"], ["text"], ["text"]]
 
 
-def test_a_tag_in_trls_text_is_text() -> None:
-    row = SAME["trl"] | {"prompt": [asked("Write <image> twice.")], "chosen": [answered("<image><image>")]}
-    (result,) = rows_of([row])
-    assert result["prompt"] == [user(IMAGE, text("Write <image> twice."))]
-    assert result["chosen"] == said("<image><image>")
+@pytest.mark.parametrize("content", ["<image>\nWhat is it?", [text("<image>\nWhat is it?")]])
+def test_a_tag_in_trls_text_is_the_image(content: Any) -> None:
+    (result,) = rows_of([SAME["trl"] | {"prompt": [asked(content)]}])
+    assert result["prompt"] == [user(IMAGE, text("What is it?"))]
+    for images in (0, 2):
+        with pytest.raises(DataError, match=rf"row 0: 1 <image> tag\(s\) for {images} image\(s\)"):
+            rows_of([SAME["trl"] | {"prompt": [asked(content)], "images": [encoded()] * images}])
+    with pytest.raises(DataError, match=r"2 <image> tag\(s\) for 1 image\(s\)"):
+        rows_of([SAME["trl"] | {"prompt": [asked([{"type": "image"}, text("<image>What is it?")])]}])
 
 
 def test_system_and_earlier_turns_are_part_of_the_prompt() -> None:
@@ -441,6 +458,8 @@ T, L, S, P = SAME["trl"], SAME["llamafactory"], SAME["swift"], SAME["pds_dpo"]
         ),
         (L | {"conversations": []}, "column conversations is not conversational"),
         (L | {"rejected": gpt("<image>")}, "column rejected holds <image>; only the prompt may"),
+        (T | {"rejected": [answered("<image>")]}, "column rejected holds <image>; only the prompt may"),
+        (S | {"rejected_response": "<bbox>"}, "column rejected_response has <bbox> in a text; only images are read"),
         (L | {"chosen": human("a")}, "column chosen starts with a turn of user"),
         (L | {"system": 3}, "column system is 3; give a text"),
         (
@@ -451,10 +470,8 @@ T, L, S, P = SAME["trl"], SAME["llamafactory"], SAME["swift"], SAME["pds_dpo"]
         (T | {"tools": "{}"}, "column tools is '{}'; give a list of tools"),
         (S | {"images": []}, r"1 <image> tag\(s\) for 0 image\(s\)"),
         (S | {"messages": [asked("<image>q")]}, "column messages must hold a prompt and end with the assistant's turn"),
-        (S | {"rejected_response": "A cat."}, "chosen and rejected are the same"),
         (S | {"rejected_response": [asked("b")]}, "column rejected_response starts with a turn of user"),
         (P | {"rejected_conversations": [human("q"), gpt("b")]}, "do not start with the same message"),
-        (P | {"rejected_conversations": P["conversations"]}, "chosen and rejected are the same"),
         (P | {"rejected_conversations": P["conversations"][:1]}, "one is the start of the other; drop the row"),
         (SAME["rlaif_v"] | {"question": None}, "column question is None; give a text"),
         (SAME["rlaif_v"] | {"chosen": None}, "column chosen is not conversational"),
@@ -482,6 +499,7 @@ def test_an_error_counts_rows_over_batches() -> None:
         ({"prompt", "question", "chosen", "rejected"}, "trl and rlaif_v; set dataset_format=trl or rlaif_v"),
         ({"conversations", "chosen", "rejected", "rejected_conversations"}, "llamafactory and pds_dpo"),
         ({"prompt", "chosen", "rejected", "conversations"}, "trl and llamafactory"),
+        ({"messages", "chosen", "rejected", "rejected_response"}, "llamafactory and swift"),
         ({"messages", "rejected_messages", "chosen_messages"}, "llamafactory and swift"),
     ],
 )
@@ -511,8 +529,8 @@ def test_no_rows_are_an_error() -> None:
 
 def test_images_under_another_name_do_not_make_a_dataset_of_text() -> None:
     row = {key: value for key, value in T.items() if key != "images"}
-    dataset = datasets.Dataset.from_list([row | {"photo": Image.new("RGB", (4, 4))}])
-    with pytest.raises(DataError, match="column photo holds images, but trl reads them from images or image; rename"):
+    dataset = datasets.Dataset.from_list([row | {"scan": Image.new("RGB", (4, 4))}])
+    with pytest.raises(DataError, match=r"row 0: column `scan` holds images, .* rename it to `images`"):
         read(dataset)
 
 

@@ -1,0 +1,176 @@
+"""Which column of a dataset holds its images: the rule of ``pipeline.references``, over whole columns.
+
+Where one column has the images of all rows it is taken as it lies; otherwise every row has those of its own column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import references
+from training.errors import DataError
+from training.formats import images
+from training.formats.table import in_memory
+
+Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+#: What errors call a row.
+Name = Callable[[int], str]
+
+_BATCH = 1000
+
+
+def find(dataset: datasets.Dataset, path: str, name: Name) -> tuple[datasets.Dataset, str] | None:
+    """A dataset in which one column has the images of every row, and what that is called; None if there is no image.
+
+    Raises:
+        DataError: two columns hold different images for a row, or one holds a video or a sound.
+    """
+    columns = [column for column in (*references.OTHERS, *references.IMAGES) if column in dataset.column_names]
+    if len(columns) == 1 and columns[0] in references.IMAGES and not _may_be_blank(dataset, columns[0]):
+        return dataset, columns[0]
+    chosen = np.concatenate([*_chosen(dataset, columns, path, name), np.empty(0, np.int64)])
+    used = np.unique(chosen[chosen >= 0])
+    if not used.size:
+        return None
+    if len(used) == 1:
+        column = columns[int(used[0])]
+        if not _may_be_blank(dataset, column) or (chosen >= 0).all():
+            return dataset, column
+    merged = pa.chunked_array(_merged(dataset, columns, chosen, path), images.IMAGES)
+    return in_memory(pa.table({"images": merged}), datasets.Features({"images": images.FEATURE})), "images"
+
+
+def check_strays(dataset: datasets.Dataset, read: Collection[str], counts: Sequence[int], name: Name) -> None:
+    """Images under a name that is not looked at would make a row one of text only, without a word.
+
+    Raises:
+        DataError: a row without images has such a column.
+    """
+    known = {*read, *references.IMAGES, *references.OTHERS, *references.NAMES}
+    others = [column for column in dataset.column_names if column not in known]
+    bare = np.flatnonzero(np.array(counts) == 0)
+    if not bare.size or not others:
+        return
+    rows = dataset.select_columns(others).select(bare).with_format("arrow")
+    for start, table in enumerate(rows.iter(batch_size=_BATCH)):
+        for column in others:
+            for at, value in enumerate(_values(table[column]), start * _BATCH):
+                if references.looks_like_images(value):
+                    raise _error(name(int(bare[at])), references.stray(column, value))
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """What nobody reads need not be readable: null for a value that Python cannot hold."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _error(row: str, found: references.Unclear) -> DataError:
+    return DataError(f"{row}: column {found}")
+
+
+def _may_be_blank(dataset: datasets.Dataset, column: str) -> bool:
+    """Whether an empty text may stand in the column for no image."""
+    feature = dataset.features[column]
+    return isinstance(feature, datasets.Json) or getattr(feature, "dtype", None) in ("string", "large_string")
+
+
+def _batches(dataset: datasets.Dataset, columns: Sequence[str], path: str) -> Iterator[dict[str, pa.Array]]:
+    parts = [images.batches(dataset.select_columns([column]), column, path, _BATCH) for column in columns]
+    for arrays in zip(*parts, strict=True):
+        yield dict(zip(columns, arrays, strict=True))
+
+
+def _chosen(dataset: datasets.Dataset, columns: Sequence[str], path: str, name: Name) -> Iterator[Numbers]:
+    """The number of the column that has each row's images, -1 for none, a thousand rows at a time."""
+    media = sum(column in references.OTHERS for column in columns)  # they come first
+    for number, arrays in enumerate(_batches(dataset, columns, path)):
+        filled = np.array([_filled(array) for array in arrays.values()])
+        first = np.where(filled.any(0), filled.argmax(0), -1)
+        for at in np.flatnonzero((first >= 0) & (first < media))[:1]:
+            raise _error(name(number * _BATCH + int(at)), references.unread(columns[first[at]]))
+        embedded = np.array([_embedded(array) for array in arrays.values()])
+        for at in np.flatnonzero(filled.sum(0) > 1).tolist():
+            ours = columns[first[at]]
+            for other in (columns[index] for index in np.flatnonzero(filled[:, at]) if index != first[at]):
+                if other in references.PATHS and embedded[first[at], at]:
+                    continue
+                # A path that is no text is found out when it is looked for.
+                if not references.agree(_value(arrays[ours][at]), _value(arrays[other][at]), other):
+                    raise _error(name(number * _BATCH + at), references.two(ours, other))
+        yield first
+
+
+def _filled(array: pa.Array) -> Mask:
+    found: Mask = _has_value(array).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _has_value(array: pa.Array) -> pa.Array:
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pc.fill_null(pc.greater(pc.list_value_length(array), 0), False)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pc.fill_null(pc.not_equal(array, ""), False)
+    found = array.is_valid()
+    if pa.types.is_struct(kind) and kind.num_fields:
+        parts = [_has_value(pc.struct_field(array, field.name)) for field in kind]
+        for part in parts[1:]:
+            parts[0] = pc.or_(parts[0], part)
+        found = pc.and_(found, parts[0])
+    return found
+
+
+def _embedded(array: pa.Array) -> Mask:
+    """The rows whose images, or some of them, come with their bytes."""
+    result = np.zeros(len(array), bool)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        result[pc.list_parent_indices(array).to_numpy(zero_copy_only=False)[_embedded(array.flatten())]] = True
+        return result
+    if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
+        array = pc.struct_field(array, "bytes")
+    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+        result |= array.is_valid().to_numpy(zero_copy_only=False)
+    return result
+
+
+def _merged(dataset: datasets.Dataset, columns: Sequence[str], chosen: Numbers, path: str) -> Iterator[pa.Array]:
+    start = 0
+    for arrays in _batches(dataset, columns, path):
+        parts = {column: _listed(array, dataset, column, path) for column, array in arrays.items()}
+        size = len(next(iter(parts.values())))
+        own = chosen[start : start + size]
+        used = np.unique(own[own >= 0])
+        nothing = pa.array([[]], images.IMAGES)
+        every = pa.concat_arrays([nothing, *(parts[columns[index]] for index in used)])
+        place = np.searchsorted(used, own) * size + np.arange(size) + 1
+        yield every.take(pa.array(np.where(own >= 0, place, 0)))
+        start += size
+
+
+def _listed(array: pa.Array, dataset: datasets.Dataset, column: str, path: str) -> pa.Array:
+    """The batch as a list array of images, their paths as they are written."""
+    wrong = images.wrong(column, dataset.features[column], path)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        values, counts = array.flatten(), pc.fill_null(pc.cast(pc.list_value_length(array), pa.int32()), 0)
+    else:
+        there = _has_value(array)
+        values, counts = array.filter(there), pc.cast(there, pa.int32())
+    return images.listed(counts, *images.bytes_and_paths(values, wrong))
