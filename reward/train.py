@@ -53,6 +53,9 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "lr", "center", "mix_images", "held_out"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)} is no finite number; write one")
         if min(self.epochs, self.lr, self.batch_size, self.micro_batch_size, self.rank) <= 0:
             raise ValueError("epochs, lr, batch_size, micro_batch_size and rank must be above 0")
         if not (0 <= self.mix_images <= 1 and 0 <= self.held_out < 1 and self.center >= 0):

@@ -17,15 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from training.config import TrainConfig
-from training.errors import CheckpointError
 from training.evaluate_loss import Best
 from training.sharding import like, whole
 
 KEEP = 2
 
-#: Raised whenever the files of a checkpoint mean something else.
-FORMAT = 2
+#: Which step it is of, and what the run depends on.
+META = "meta.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +43,12 @@ def save(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
-    config: TrainConfig,
-    reference: str,
+    about: Mapping[str, Any],
     write: bool = True,
 ) -> None:
     """Write ``folder/step-N`` with only the parameters that move, then delete all but the newest ``KEEP``.
 
+    ``about`` is kept in ``META``: what the run depends on (``training.resume.about``).
     Every worker calls it, as split tensors are put together; one of them does ``write``.
     """
     weights = {name: whole(value, keep=write) for name, value in parameters.items()}
@@ -75,8 +73,7 @@ def save(
         "best": astuple(progress.best),
     }
     torch.save(state, partial / "state.pt")
-    meta = {"format": FORMAT, "step": progress.step, "weights": reference, "config": config.result_options()}
-    (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+    (partial / META).write_text(json.dumps({"step": progress.step, **about}, indent=2) + "\n")
     for path in partial.iterdir():
         _sync(path)
     shutil.rmtree(target, ignore_errors=True)
@@ -94,21 +91,17 @@ def restore(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
-    config: TrainConfig,
-    reference: str,
 ) -> Progress:
     """Load the newest checkpoint in place and say where it stands; ``Progress()`` if there is none.
 
-    Raises ``CheckpointError`` if it was made with other options or from another starting model, naming each.
+    ``training.resume`` has seen that it is one of this run.
     """
-    found = _complete(folder)
-    if not found:
+    found = newest(folder)
+    if found is None:
         return Progress()
-    newest = found[-1]
-    meta = json.loads((newest / "meta.json").read_text())
-    _check_same(newest, meta, config, reference)
-    load(newest / "weights.safetensors", parameters)
-    state = torch.load(newest / "state.pt", map_location="cpu", weights_only=True)
+    meta = json.loads((found / META).read_text())
+    load(found / "weights.safetensors", parameters)
+    state = torch.load(found / "state.pt", map_location="cpu", weights_only=True)
     for name, values in state["moments"].items():
         # Moments have the shape of their parameter; the count of steps is a scalar that stays where it is.
         optimizer.state[parameters[name]] = {
@@ -146,7 +139,7 @@ def load(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Forget all checkpoints: what ``resume=false`` means."""
+    """Forget all checkpoints."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -159,24 +152,14 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def newest(folder: Path) -> Path | None:
+    """The last complete checkpoint."""
+    found = _complete(folder)
+    return found[-1] if found else None
+
+
 def _complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.suffix != ".partial")
-
-
-def _check_same(path: Path, meta: Mapping[str, Any], config: TrainConfig, reference: str) -> None:
-    if meta.get("format") != FORMAT:
-        raise CheckpointError(f"{path} was written by another version of this trainer; start over with resume=false")
-    was, now = meta["config"], config.result_options()
-    keys = sorted(was.keys() | now.keys())
-    changed = [f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in keys if was.get(key) != now.get(key)]
-    # The path may have changed hands without changing its text, so the weights themselves are compared as well.
-    if meta["weights"] != reference:
-        changed.append("the starting model's weights differ")
-    if changed:
-        raise CheckpointError(
-            f"{path} was made by another run: {'; '.join(changed)}. "
-            "Use another output_dir, restore the old values, or start over with resume=false"
-        )
 
 
 def _rng_state() -> dict[str, Any]:

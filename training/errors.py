@@ -29,5 +29,9 @@ class StepZeroError(TrainingError):
     """Policy and reference disagree before the first update, so every reward would be wrong."""
 
 
+class DivergedError(TrainingError):
+    """Loss, gradient or weights are not finite."""
+
+
 class CheckpointError(TrainingError):
     """A checkpoint cannot be resumed from with this configuration."""

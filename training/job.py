@@ -19,6 +19,7 @@ from pipeline.files import absolute, is_local, write_text
 from pipeline.plan import Held, Plan
 from pipeline.stages.publish import FOLDER, rows
 from pipeline.store import Record, Run, changes, make_record
+from training.config import RESULT_NEUTRAL
 from training.config.load import make_config
 from training.errors import ConfigError as TrainConfigError
 from training.evaluation.config import EvaluateConfig
@@ -68,7 +69,7 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
         PipelineError: training failed, or ``resume`` is "always" and its options have changed.
     """
     config = _train_config(plan, run)
-    new, old = _record(plan, run, config), run.record("train")
+    new, old = _record(plan, run, config), _told_today(run.record("train"))
     folder, model = run.folder("train"), run.folder("train") / "model"
     if resume == "never" or (old is not None and old.own != new.own):
         if resume == "always" and old is not None:
@@ -80,7 +81,8 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
     published = run.record("publish")
     record = replace(new, seconds=old.seconds if old else 0.0, rows=published.rows if published else 0)
     run.save(record)
-    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    # What the record does not know, such as images that were replaced, the training itself sees.
+    write_text(folder / "config.yaml", yaml.safe_dump({"resume": resume, **config}, sort_keys=False))
     started = time.monotonic()
     command = [sys.executable, "-m", "training.run", str(folder / "config.yaml")]
     code = subprocess.run(command, check=False).returncode
@@ -135,6 +137,13 @@ def _train_config(plan: Plan, run: Run) -> dict[str, Any]:
         "dataset": absolute(run.path / FOLDER),
         "output_dir": absolute(run.path / "train"),
     }
+
+
+def _told_today(record: Record | None) -> Record | None:
+    """An earlier run's record without the options that are known by now to change nothing."""
+    if record is None:
+        return None
+    return replace(record, options={key: value for key, value in record.options.items() if key not in RESULT_NEUTRAL})
 
 
 def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:

@@ -67,7 +67,7 @@ def check_wandb(config: TrainConfig) -> None:
 
 
 def clear(output_dir: Path) -> None:
-    """Forget what was logged: what ``resume=false`` means."""
+    """Forget what was logged."""
     for name in ("metrics.jsonl", WANDB_ID):
         (output_dir / name).unlink(missing_ok=True)
 

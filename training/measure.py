@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from training.batch import Branch
-from training.config import TrainConfig
+from training.config import TERMS, TrainConfig
 from training.objectives import (
     Responses,
     anchor_term,
@@ -41,13 +41,6 @@ _IMAGE = (
     "loss/anchor",
 )
 _SYMMETRIC = ("loss/response", "loss/symmetric", "loss/anchor", "loss/margin", "rewards/symmetric_accuracies")
-
-#: What is trained on, each with its weight of ``config.weights``.
-_TERMS = {
-    "dpo": ("response",),
-    "mdpo": ("response", "image", "anchor"),
-    "symmpo": ("response", "symmetric", "anchor", "margin"),
-}
 
 
 def metric_names(config: TrainConfig) -> tuple[str, ...]:
@@ -120,7 +113,7 @@ def measure(
         metrics["rewards/symmetric_accuracies"] = ((margin > 0).float() + (similar_margin > 0).float()) / 2
 
     loss = sum(
-        (getattr(config.weights, name) * terms[name] for name in _TERMS[config.objective]),
+        (getattr(config.weights, name) * terms[name] for name in TERMS[config.objective]),
         start=torch.zeros_like(chosen),
     )
     metrics |= {"loss": loss} | {f"loss/{name}": term for name, term in terms.items()}

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from training.batch import Branch
 from training.config import TrainConfig
 from training.corruption import identity
 from training.errors import ReferenceCacheError
-from training.pairs import Pair, PairDataset
+from training.identity import Start, rows_of
+from training.pairs import PairDataset
 from training.policy import Logps, Policy, branches, pair_logps
 from training.schedule import passes
 from training.workers import Worker
@@ -34,36 +35,25 @@ from training.workers import Worker
 Reference = Callable[[Sequence[int]], Logps]
 
 #: Raised whenever the batch layout or the meaning of a column changes.
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 
 
 def schema(config: TrainConfig) -> pa.Schema:
-    """``pair`` and one column per branch: log-probs in nats, summed over the response's tokens."""
-    return pa.schema([("pair", pa.string()), *((branch, pa.float64()) for branch in branches(config))])
+    """``place`` among the dataset's pairs, the id of the ``pair`` there (two places may hold the same), and one column
+    per branch: log-probs in nats, summed over the response's tokens."""
+    columns = ((branch, pa.float64()) for branch in branches(config))
+    return pa.schema([("place", pa.int64()), ("pair", pa.string()), *columns])
 
 
-def weights_digest(model: nn.Module) -> str:
-    """A hash of every parameter and buffer, with names: the identity of the reference, wherever it was loaded from."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def fingerprint(dataset: PairDataset, weights: str, config: TrainConfig, share_prefix: bool = True) -> str:
-    """What the stored values depend on: pairs (which include the rendered template), their tokens, weights, image
-    processing, corruption and its seed, dtype, layout."""
-    processor = dataset.processor
+def fingerprint(dataset: PairDataset, start: Start, config: TrainConfig, share_prefix: bool = True) -> str:
+    """What the stored values depend on: the pairs in their order (tokens, which hold the rendered template, and
+    images), the starting model, how images are read, corruption and its seed, dtype, layout."""
     parts: dict[str, Any] = {
         "layout": (LAYOUT_VERSION, "packed" if share_prefix else "padded"),
-        "pairs": [pair.id for pair in dataset.pairs],
-        "tokens": [_tokens(pair) for pair in dataset.pairs],
+        "pairs": rows_of(dataset).ordered,
         "branches": branches(config),
-        "weights": weights,
+        "start": asdict(start),
         "quantization": config.quantization,
-        "template": processor.chat_template,
-        "image_processor": processor.image_processor.to_dict(),
         "corruption": (
             (identity(config.corruption), config.corruption.model_dump(), config.seed)
             if config.needs_corrupted
@@ -72,11 +62,6 @@ def fingerprint(dataset: PairDataset, weights: str, config: TrainConfig, share_p
         "dtype": config.dtype,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
-
-
-def _tokens(pair: Pair) -> list[Any]:
-    prompts = [prompt and (prompt.ids, prompt.images) for prompt in (pair.prompt, pair.corrupted, pair.similar)]
-    return [*prompts, pair.chosen_ids, pair.rejected_ids, pair.similar_ids]
 
 
 def folder_of(config: TrainConfig, name: str | None = None) -> Path:
@@ -116,27 +101,26 @@ def load_or_compute(
     policy: Policy,
     dataset: PairDataset,
     config: TrainConfig,
-    weights: str,
+    start: Start,
     folder: Path,
     worker: Worker | None = None,
     advance: Callable[[int], None] = lambda pairs: None,
 ) -> Reference:
     """The reference log-probs of all pairs, from ``folder`` or computed now and stored there.
 
-    ``policy.model`` must hold the starting weights: call this before a checkpoint is restored. ``advance`` is told
+    ``policy.model`` must hold the weights of ``start``: call this before a checkpoint is restored. ``advance`` is told
     how many pairs each forward pass finished. Every worker calls it, and computes its share.
 
     Raises:
         ReferenceCacheError: the file is damaged, or a pair has no finite value in it.
     """
-    path = folder / f"{fingerprint(dataset, weights, config, policy.forward.share_prefix)}.arrow"
+    path = folder / f"{fingerprint(dataset, start, config, policy.forward.share_prefix)}.arrow"
     worker = worker or Worker(policy.device)
     if worker.gather([path.exists()])[0]:  # what the first one sees, or some would compute alone
         rows = _read(path)
     else:
         rows = worker.gather(_compute(policy, dataset, config, worker, advance))
-        place = {pair.id: index for index, pair in enumerate(dataset.pairs)}
-        rows.sort(key=lambda row: place[row["pair"]])
+        rows.sort(key=lambda row: row["place"])
         if worker.main:
             folder.mkdir(parents=True, exist_ok=True)
             _write(rows, path, schema(config))
@@ -160,7 +144,11 @@ def _compute(
                 continue
             columns = {branch: values.tolist() for branch, values in logps.items()}
             rows += [
-                {"pair": dataset.pairs[index].id, **{branch: values[i] for branch, values in columns.items()}}
+                {
+                    "place": index,
+                    "pair": dataset.pairs[index].id,
+                    **{branch: values[i] for branch, values in columns.items()},
+                }
                 for i, index in enumerate(part)
             ]
             advance(len(part))
@@ -195,10 +183,10 @@ def _align(
 ) -> Logps:
     """Every pair's values in dataset order; raises ``ReferenceCacheError`` naming the first pair without a finite
     one."""
-    by_pair = {row["pair"]: row for row in rows}
+    known = {(row["place"], row["pair"]): row for row in rows}
     values: dict[Branch, Tensor] = {}
     for branch in branches(config):
-        found = [by_pair.get(pair.id, {}).get(branch) for pair in dataset.pairs]
+        found = [known.get((place, pair.id), {}).get(branch) for place, pair in enumerate(dataset.pairs)]
         for pair, value in zip(dataset.pairs, found, strict=True):
             if value is None or not math.isfinite(value):
                 raise ReferenceCacheError(

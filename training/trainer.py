@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
-from torch import nn
+from torch import Tensor, nn
 
-from training import checkpoint, inputs, log, reference, sft
+from training import checkpoint, diverge, inputs, log, reference, resume, sft
 from training.checkpoint import Progress
 from training.config import TrainConfig
 from training.evaluate_loss import HeldOut, evaluate
 from training.export import export
+from training.identity import Identity, Start, rows_of, start_of
 from training.inputs import Inputs
 from training.log import MetricsLog, ProgressBar
 from training.measure import measure, metric_names
@@ -55,16 +56,16 @@ def train(config: TrainConfig) -> TrainResult:
     log.check_wandb(config)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     checkpoints = config.output_dir / "checkpoints"
-    if not config.resume and worker.main:
-        checkpoint.clear(checkpoints)
-        log.clear(config.output_dir)
     worker.wait()
 
     model, processor = load_model(config)
     data = inputs.read(config, processor, positions(model), visible=worker.main)
+    identity = Identity(start_of(model, processor), {key: rows_of(rows) for key, rows in data.all.items()})
+    if resume.settle(config, identity, worker):
+        return finished(config)
     if worker.main:
         inputs.say_skipped(data, config.output_dir)
-    start = reference.weights_digest(model)
+    start = identity.start
     policy = place(prepare_tuning(model, config), data, config, worker)
     ref = make_reference(policy, data.train, config.dataset, config, start, worker)
     held_out = None
@@ -77,10 +78,10 @@ def train(config: TrainConfig) -> TrainResult:
     steps = total_steps(len(data.train.pairs), config)
     optimizer = make_optimizer(policy.model, config)
     scheduler = cosine_with_warmup(optimizer, steps, config.warmup_ratio)
-    progress = checkpoint.restore(checkpoints, parameters, optimizer, scheduler, config, start)
+    progress = checkpoint.restore(checkpoints, parameters, optimizer, scheduler)
     if progress.step == 0:
         check_step_zero(policy, data.train, ref, config, worker)
-    best = progress.best
+    about, best = resume.about(config, identity), progress.best
     names = (*metric_names(config), *((sft.NAME,) if config.sft is not None else ()))
     # The first worker carries what the checkpoint had not logged yet.
     sums = Sums(names, worker, progress.sums, progress.count) if worker.main else Sums(names, worker)
@@ -92,9 +93,10 @@ def train(config: TrainConfig) -> TrainResult:
         for step in range(progress.step, steps):
             if best.exhausted(config):
                 break
-            backward(policy, data, ref, step, sums, config, worker)
+            loss = backward(policy, data, ref, step, sums, config, worker)
             sum_gradients(parameters.values(), worker)
             norm = clip(parameters.values(), config.max_grad_norm)
+            diverge.check_step(loss, norm, step, policy, data, ref, config, worker)
             learning_rate = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
@@ -109,6 +111,9 @@ def train(config: TrainConfig) -> TrainResult:
                 if config.patience is not None and best.step == done:
                     checkpoint.save_best(checkpoints, done, parameters, write=worker.main)
             ends = done == steps or best.exhausted(config)
+            saves = ends or done % config.save_steps == 0
+            if saves:
+                diverge.check_weights(parameters, done, config, worker)
             if measured or ends or done % config.logging_steps == 0:
                 line = {
                     **sums.means(),
@@ -120,9 +125,9 @@ def train(config: TrainConfig) -> TrainResult:
                 sums = Sums(names, worker)
                 metrics_log.write(done, line)
                 bar.note(line)
-            if ends or done % config.save_steps == 0:
+            if saves:
                 kept = Progress(done, *sums.total(), best)
-                checkpoint.save(checkpoints, kept, parameters, optimizer, scheduler, config, start, worker.main)
+                checkpoint.save(checkpoints, kept, parameters, optimizer, scheduler, about, worker.main)
                 worker.wait()
 
     if config.patience is not None and best.step:
@@ -134,6 +139,7 @@ def train(config: TrainConfig) -> TrainResult:
         trained = {name: whole(value, keep=worker.main) for name, value in parameters.items()}
     if worker.main:
         export(policy.model, processor, config, trained)
+        resume.mark_trained(config, identity)
     worker.wait()
     return finished(config)
 
@@ -159,7 +165,7 @@ def place(model: nn.Module, data: Inputs, config: TrainConfig, worker: Worker) -
 
 
 def make_reference(
-    policy: Policy, dataset: PairDataset, name: str, config: TrainConfig, start: str, worker: Worker
+    policy: Policy, dataset: PairDataset, name: str, config: TrainConfig, start: Start, worker: Worker
 ) -> Reference:
     """The reference's log-probs: computed once and stored, or with ``cache_reference=false`` for every batch."""
     if not config.cache_reference:
@@ -171,30 +177,37 @@ def make_reference(
 
 def backward(
     policy: Policy, data: Inputs, ref: Reference, step: int, sums: Sums, config: TrainConfig, worker: Worker
-) -> None:
+) -> Tensor:
     """Run this worker's share of an optimiser step: gradients are added to the parameters, metrics to ``sums``.
 
+    Returns its part of the loss, float64, detached.
     The loss is a mean over the pairs of the whole step, so how it is cut into passes does not change the gradient.
     """
     window = window_of(step, len(data.train.pairs), config)
     mean_chosen = mean_chosen_tokens(data.train, window)
+    total = torch.zeros((), dtype=torch.float64, device=policy.device)
     for indices, counts in passes(data.train, window, config, worker.rank, worker.world):
         logps, ref_logps = pair_logps(policy, data.train, indices, config), ref(indices)
         lengths = response_lengths(data.train, indices, config, policy.device)
         measured = measure(logps, ref_logps, lengths, mean_chosen, config)
-        torch.autograd.backward(measured.loss.sum() * counts / len(window))
+        loss = measured.loss.sum() * counts / len(window)
+        torch.autograd.backward(loss)
+        total += loss.detach()
         if counts:
             sums.add(measured.metrics, len(indices))
     if data.sft is None or config.sft is None:
-        return
+        return total
     rows = sft.rows_of(step, len(data.sft.pairs), config)
     tokens = sum(len(data.sft.pairs[row].chosen_ids) for row in rows)
     for indices, counts in passes(data.sft, rows, config, worker.rank, worker.world):
         mean = sft.negative_logps(policy, data.sft, indices).sum() / tokens
-        torch.autograd.backward(config.sft.weight * mean * counts)
+        loss = config.sft.weight * mean * counts
+        torch.autograd.backward(loss)
+        total += loss.detach()
         if counts:  # metrics are means over pairs, and every pair of the step has this one
             shared = mean.detach() * len(window)
             sums.add({sft.NAME: shared, "loss": config.sft.weight * shared})
+    return total
 
 
 def finished(config: TrainConfig) -> TrainResult:

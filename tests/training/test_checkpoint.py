@@ -5,21 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
 from training import checkpoint
 from training.checkpoint import Progress
-from training.config import TrainConfig
-from training.config.load import make_config
-from training.errors import CheckpointError
 from training.evaluate_loss import Best
 from training.optimise import cosine_with_warmup
-
-
-def config_of(**values: object) -> TrainConfig:
-    return make_config({"model": "m", "dataset": "d", "output_dir": "o", **values})
 
 
 class Toy:
@@ -41,15 +33,11 @@ class Toy:
             self.scheduler.step()
             self.optimizer.zero_grad()
 
-    def save(self, folder: Path, progress: Progress, **values: object) -> None:
-        checkpoint.save(
-            folder, progress, self.parameters, self.optimizer, self.scheduler, config_of(**values), "weights"
-        )
+    def save(self, folder: Path, progress: Progress) -> None:
+        checkpoint.save(folder, progress, self.parameters, self.optimizer, self.scheduler, {"format": 0})
 
-    def restore(self, folder: Path, reference: str = "weights", **values: object) -> Progress:
-        return checkpoint.restore(
-            folder, self.parameters, self.optimizer, self.scheduler, config_of(**values), reference
-        )
+    def restore(self, folder: Path) -> Progress:
+        return checkpoint.restore(folder, self.parameters, self.optimizer, self.scheduler)
 
 
 def test_a_restored_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
@@ -91,28 +79,13 @@ def test_a_half_written_one_does_not_count_and_only_the_newest_two_are_kept(tmp_
         toy.save(tmp_path, Progress(step))
     (tmp_path / "step-00000009.partial").mkdir()
     assert toy.restore(tmp_path).step == 3
+    newest = checkpoint.newest(tmp_path)
+    assert newest is not None and json.loads((newest / checkpoint.META).read_text()) == {"step": 3, "format": 0}
     assert {path.name for path in tmp_path.glob("step-*")} == {
         "step-00000002",
         "step-00000003",
         "step-00000009.partial",
     }
-
-
-def test_one_of_other_options_or_weights_or_an_older_format_is_refused(tmp_path: Path) -> None:
-    Toy().save(tmp_path, Progress(1))
-    with pytest.raises(CheckpointError, match=r"beta was 0\.1 and is 0\.3.*resume=false"):
-        Toy().restore(tmp_path, beta=0.3)
-    with pytest.raises(CheckpointError, match="the starting model's weights differ"):
-        Toy().restore(tmp_path, reference="others")
-    meta = tmp_path / "step-00000001" / "meta.json"
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), "format": 1}))
-    with pytest.raises(CheckpointError, match="another version of this trainer; start over with resume=false"):
-        Toy().restore(tmp_path)
-
-
-def test_neither_workers_nor_savings_make_it_another_run(tmp_path: Path) -> None:
-    Toy().save(tmp_path, Progress(1))
-    assert Toy().restore(tmp_path, workers=4, sharding="fsdp", share_prefix=False, logging_steps=3).step == 1
 
 
 def test_the_best_weights_are_kept_until_a_checkpoint_knows_better_ones(tmp_path: Path) -> None:

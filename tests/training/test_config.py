@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from training.config.load import load_config, make_config
+from training.config import TrainConfig
+from training.config.load import _group, load_config, make_config
 from training.errors import ConfigError
 
 MINIMAL = {"model": "m", "dataset": "d", "output_dir": "o"}
@@ -65,6 +69,113 @@ def test_overrides_are_yaml_and_reach_into_groups(file: Path) -> None:
 def test_an_error_names_the_key_the_value_and_the_remedy(file: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(file, [override])
+
+
+NAN, INF = float("nan"), float("inf")
+WRONG: list[tuple[dict[str, Any], str]] = [
+    *(({key: value}, rf"{key}: ") for key in ("learning_rate", "beta", "adam_epsilon", "max_grad_norm")
+      for value in (0, -1, NAN, INF, -INF, True, "much", None)),
+    *(({key: value}, rf"{key}: ") for key in ("weight_decay", "label_smoothing") for value in (-1, NAN, INF, True)),
+    *(({key: value}, rf"{key}: ") for key in ("vision_learning_rate", "projector_learning_rate")
+      for value in (0, -1, NAN)),
+    *(({key: value}, rf"{key}: ")
+      for key in ("epochs", "max_steps", "batch_size", "micro_batch_size", "max_tokens_per_batch", "limit",
+                  "max_length", "eval_steps", "patience", "workers", "head_chunk", "logging_steps", "save_steps")
+      for value in (0, -1, 1.5, True, NAN, 10**12)),
+    *(({"warmup_ratio": value}, "warmup_ratio: ") for value in (-0.1, 1.1, NAN)),
+    *(({"anchor_delta": value}, "anchor_delta: ") for value in (NAN, INF, True)),
+    *(({"seed": value}, "seed: ") for value in (-1, 2**32, 0.5, True)),
+    *(({key: ""}, f"{key}: ") for key in ("model", "dataset", "eval_dataset", "wandb_project")),
+    ({"label_smoothing": 0.5}, "label_smoothing: input should be less than 0.5"),
+    ({"adam_betas": [1, 1]}, r"adam_betas\.0: input should be less than 1"),
+    ({"adam_betas": [0.9, 1]}, r"adam_betas\.1: input should be less than 1"),
+    ({"adam_betas": [0.9, NAN]}, r"adam_betas\.1: "),
+    ({"adam_betas": [0.9]}, "adam_betas"),
+    ({"objective": "dpo", "weights": {"response": 0}}, r"objective=dpo trains on nothing.*weights\.response"),
+    ({"objective": "dpo", "loss_weights": [0]}, r"trains on nothing.*loss_weights"),
+    ({"weights": {"response": 0, "image": 0, "anchor": 0}}, r"objective=mdpo trains on nothing"),
+    ({"weights": {"response": 0, "image": 0}, "anchors": []}, r"objective=mdpo trains on nothing"),
+    ({"objective": "symmpo", "weights": {"response": 0, "symmetric": 0, "anchor": 0, "margin": 0}}, "nothing"),
+    ({"objective": "dpo", "weights": {"response": 0}, "sft": {"dataset": "s", "weight": 0}}, "trains on nothing"),
+    ({"weights": {"image": NAN}}, r"weights\.image: "),
+    ({"weights": {"response": -1}}, r"weights\.response: "),
+    ({"loss_type": []}, "loss_type is empty"),
+    ({"loss_type": ["sigmoid", "sigmoid"]}, "loss_type names one twice"),
+    ({"loss_weights": [1, 2]}, "loss_weights has 2"),
+    ({"loss_weights": [NAN]}, r"loss_weights\.0: "),
+    ({"anchors": ["chosen", "chosen"]}, "anchors names one twice"),
+    ({"objective": "dpo", "anchors": ["corrupted"]}, "anchors: corrupted needs objective=mdpo"),
+    *(({"lora": {"r": value}}, r"lora\.r: ") for value in (0, -1, 1.5, True)),
+    *(({"lora": {"alpha": value}}, r"lora\.alpha: ") for value in (0, -1, NAN, INF)),
+    ({"lora": {"target_modules": []}}, r"lora\.target_modules: names no layer"),
+    ({"corruption": {"keep_area": [0, 0.1]}}, r"corruption\.keep_area: "),
+    ({"corruption": {"keep_area": [0.1, NAN]}}, r"corruption\.keep_area\.1: "),
+    ({"corruption": {"strength": 0}}, r"corruption\.strength: "),
+    ({"corruption": {"kind": "block_mask", "strength": 1.5}}, "corruption: strength=1.5 is a share"),
+    ({"corruption": {"kind": "clip_mask", "strength": 2, "clip_model": "scenes-clip"}}, "is a share"),
+    ({"corruption": {"kind": "clip_mask"}}, r"needs corruption\.clip_model"),
+    ({"corruption": {"steps": 1001}}, r"corruption\.steps: "),
+    ({"corruption": {"candidates": 0}}, r"corruption\.candidates: "),
+    ({"sft": {"dataset": "s", "weight": -0.5}}, r"sft\.weight: "),
+    ({"sft": {"dataset": "s", "weight": INF}}, r"sft\.weight: "),
+    ({"sft": {"dataset": "s", "batch_size": 0}}, r"sft\.batch_size: "),
+    ({"sft": {"dataset": ""}}, r"sft\.dataset: "),
+    ({"draw": {"rounds": 0}}, r"draw\.rounds: "),
+    ({"draw": {"descriptions": 0}}, r"draw\.descriptions: "),
+    ({"patience": 2}, "patience needs evaluations"),
+    ({"output_dir": ""}, "output_dir is empty or the working directory"),
+    ({"model": "o/model"}, "model=o/model lies where the trained model goes"),
+    ({"vision_learning_rate": 1e-5}, "freeze_vision=true; set freeze_vision=false"),
+    ({"projector_learning_rate": 1e-5, "tuning": "full"}, "freeze_projector=true; set freeze_projector=false"),
+    ({"quantization": "nf4", "tuning": "full"}, "quantization=nf4 needs tuning=lora"),
+    ({"quantization": "nf4", "sharding": "fsdp"}, "cannot be split"),
+    ({"use_images": False}, "use_images=false leaves mdpo nothing to compare"),
+    ({"objective": "dpo", "probe_image": True, "use_images": False}, "probe_image=true needs images"),
+    ({"cache_image_features": True, "share_image_features": False}, "cache_image_features=true needs"),
+    ({"batch_size": 2, "micro_batch_size": 4}, "micro_batch_size=4 is larger than batch_size=2"),
+    ({"resume": "sometimes"}, "resume: "),
+    ({"dtype": "float16"}, "dtype: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG, ids=[str(values) for values, _ in WRONG])
+def test_what_cannot_be_meant_is_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_config({**MINIMAL, **values})
+    assert all(len(line) < 300 for line in str(caught.value).splitlines())
+
+
+def test_every_number_of_the_configuration_is_in_the_table() -> None:
+    """A new option that is a number needs its bounds, and a line above."""
+
+    def numbers(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            schema = json.dumps(TypeAdapter(field.rebuild_annotation()).json_schema())
+            if (group := _group(field.annotation)) is not None:
+                yield from numbers(group, f"{prefix}{name}.")
+            elif '"number"' in schema or '"integer"' in schema:
+                yield f"{prefix}{name}"
+
+    tried = {
+        f"{key}.{inner}" if isinstance(value, dict) else key
+        for values, _ in WRONG
+        for key, value in values.items()
+        for inner in (value if isinstance(value, dict) else (None,))
+    }
+    assert set(numbers(TrainConfig)) - {"lora.dropout"} <= tried | {"weights.symmetric", "weights.margin"}
+
+
+def test_what_may_look_odd_is_accepted() -> None:
+    for values in (
+        {"objective": "dpo", "weights": {"response": 0}, "sft": {"dataset": "s"}},
+        {"weights": {"response": 0, "image": 0}},
+        {"weights": {"response": 0, "anchor": 0}, "loss_weights": [0]},
+        {"corruption": {"kind": "gaussian", "strength": 2}},
+        {"tuning": "full", "freeze_vision": False, "vision_learning_rate": 1e-6},
+        {"adam_betas": [0, 0.999], "warmup_ratio": 1, "weight_decay": 0, "seed": 2**32 - 1},
+        {"learning_rate": "1e-5"},  # what YAML makes of 1e-5
+    ):
+        make_config({**MINIMAL, **values})
 
 
 def test_all_errors_are_reported_at_once() -> None:

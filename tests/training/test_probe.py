@@ -23,6 +23,7 @@ from training import formats, reference
 from training.config import Corruption, TrainConfig
 from training.data import prepare
 from training.errors import ConfigError, DataError
+from training.identity import Start
 from training.model import load_model, prepare_tuning
 from training.policy import make_policy
 from training.probe import app
@@ -79,7 +80,9 @@ def test_the_log_probs_are_those_of_the_trainers_own_reference(
     model, processor = load_model(config)
     pairs = prepare(formats.open(config.dataset), processor, config)
     policy = make_policy(prepare_tuning(model, config), torch.device("cpu"), config, pairs)
-    ref = reference.load_or_compute(policy, pairs, config, "weights", config.output_dir)(range(8))
+    ref = reference.load_or_compute(policy, pairs, config, Start("weights", "config", "processor"), config.output_dir)(
+        range(8)
+    )
     rows = {shown: stored(request.output / f"{shown}.arrow") for shown in request.shown}
     assert [row["row"] for row in rows["true"]] == list(range(8))
     for condition, column, branch in (

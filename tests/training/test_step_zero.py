@@ -12,6 +12,7 @@ import torch
 from training import attention, reference, sharing
 from training.config import TrainConfig
 from training.errors import StepZeroError
+from training.identity import Start
 from training.model import prepare_tuning
 from training.pairs import PairDataset
 from training.policy import Policy, make_policy
@@ -65,7 +66,7 @@ def peaked(make_model: Callable[..., Any], config: TrainConfig, pairs: PairDatas
 
 
 def stored(policy: Policy, pairs: PairDataset, config: TrainConfig) -> Reference:
-    return reference.load_or_compute(policy, pairs, config, "weights", config.output_dir)
+    return reference.load_or_compute(policy, pairs, config, Start("weights", "config", "processor"), config.output_dir)
 
 
 def check(policy: Policy, pairs: PairDataset, ref: Reference, config: TrainConfig) -> Any:

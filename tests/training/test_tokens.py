@@ -15,6 +15,7 @@ from tokenizers import processors
 from training import formats, reference
 from training.config.load import make_config
 from training.data import prepare
+from training.identity import Start
 from training.pairs import PairDataset
 from training.tokens import Encoder, begin_of_text, content
 
@@ -84,7 +85,9 @@ def test_the_reference_of_the_one_is_not_read_for_the_other(
 ) -> None:
     def key(given: Any, add_bos: str) -> str:
         config = make_config({"model": "m", "dataset": "d", "output_dir": "o", "objective": "dpo", "add_bos": add_bos})
-        return reference.fingerprint(tokenised(given, rows, publish, add_bos=add_bos), "weights", config)
+        return reference.fingerprint(
+            tokenised(given, rows, publish, add_bos=add_bos), Start("weights", "config", "processor"), config
+        )
 
     assert key(adding, "auto") != key(adding, "never")
     assert key(processor, "auto") == key(processor, "never")  # the same tokens, so the same values

@@ -129,7 +129,7 @@ def test_a_killed_and_resumed_run_ends_with_the_weights_and_metrics_of_an_uninte
 
 def test_resuming_under_other_options_is_refused_and_names_them(configure: Configure) -> None:
     train(configure(max_steps=1))
-    with pytest.raises(CheckpointError, match=r"beta was 0\.1 and is 0\.2.*resume=false"):
+    with pytest.raises(CheckpointError, match=r"beta was 0\.1 and is 0\.2.*resume=never"):
         train(configure(max_steps=1, beta=0.2))
     train(configure(max_steps=1, beta=0.2, resume=False))
 

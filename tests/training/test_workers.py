@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -248,6 +249,14 @@ def _back_to_step_4(config: TrainConfig) -> None:
     """As if the run had been killed before its last checkpoint."""
     shutil.rmtree(config.output_dir / "checkpoints" / "step-00000006")
     assert (config.output_dir / "checkpoints" / "step-00000004").exists()
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_all_workers_end_where_a_run_diverges_and_none_waits(two_runs: Two, crew: Crew, sharding: str) -> None:
+    _, two = two_runs({"sharding": sharding, "learning_rate": 1e30, "warmup_ratio": 0.0, "save_steps": 1})
+    said = crew.train(two)
+    assert said[0] == said[1] and re.match(r"DivergedError: step \d: ", said[0])
+    assert not (two.output_dir / "model").exists()
 
 
 def test_an_error_is_the_same_on_every_worker(two_runs: Two, crew: Crew) -> None:

@@ -6,26 +6,35 @@ no torch. ``training.config.load`` reads one from a file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from training.config.base import Count, Fraction, Frozen, NonNegative, Positive
+from training.config.base import Count, Decay, Fraction, Frozen, Name, NonNegative, Positive, Real, Seed
 from training.config.draw import Draw
 from training.config.objective import Anchor, Corruption, LossType, Sft, Weights
 from training.config.tuning import Lora
 
-__all__ = ["RESULT_NEUTRAL", "Corruption", "Draw", "Lora", "Sft", "TrainConfig", "Weights"]
+__all__ = ["RESULT_NEUTRAL", "TERMS", "Corruption", "Draw", "Lora", "Sft", "TrainConfig", "Weights"]
+
+
+#: What each objective trains on, each term with its weight of ``weights``.
+TERMS: Mapping[str, tuple[str, ...]] = {
+    "dpo": ("response",),
+    "mdpo": ("response", "image", "anchor"),
+    "symmpo": ("response", "symmetric", "anchor", "margin"),
+}
 
 
 class TrainConfig(Frozen):
     """One run of preference training. Sizes count preference pairs, not sequences."""
 
     # What
-    model: str = Field(description="folder or hub id of the model to start from, which is also the reference")
+    model: Name = Field(description="folder or hub id of the model to start from, which is also the reference")
     model_revision: str | None = None
-    dataset: str = Field(description="folder or hub name of a dataset of pairs, in any schema of training.formats")
+    dataset: Name = Field(description="folder or hub name of a dataset of pairs, in any schema of training.formats")
     dataset_format: str | None = Field(None, description="a name of training.formats; default: told by the columns")
     dataset_split: str | None = Field(None, description="default: train")
     image_root: str | None = Field(None, description="where relative image paths are; default: the dataset's folder")
@@ -41,11 +50,11 @@ class TrainConfig(Frozen):
     objective: Literal["dpo", "mdpo", "symmpo"] = "mdpo"
     loss_type: tuple[LossType, ...] = Field(("sigmoid",), description="of the response term; several are summed")
     loss_weights: tuple[NonNegative, ...] | None = Field(None, description="one per loss_type; default: 1 each")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of flipped labels that `robust` assumes")
+    label_smoothing: Real = Field(0.0, ge=0, lt=0.5, description="share of flipped labels that `robust` assumes")
     beta: Positive = 0.1
     weights: Weights = Weights()
     anchors: tuple[Anchor, ...] = ("chosen",)
-    anchor_delta: float = 0.0
+    anchor_delta: Real = 0.0
     corruption: Corruption = Corruption()
     probe_image: bool = Field(False, description="with dpo: also measure the chosen answer on the corrupted image")
     use_images: bool = Field(True, description="false: the text alone (the control of mDPO's section 2)")
@@ -66,10 +75,10 @@ class TrainConfig(Frozen):
     )
     warmup_ratio: Fraction = 0.1
     weight_decay: NonNegative = 0.05
-    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.98)
     adam_epsilon: Positive = 1e-8
     max_grad_norm: Positive = 1.0
-    seed: int = 0
+    seed: Seed = 0
 
     # What moves
     tuning: Literal["full", "lora"] = "lora"
@@ -90,7 +99,7 @@ class TrainConfig(Frozen):
     )
 
     # Evaluation while training
-    eval_dataset: str | None = Field(None, description="held-out pairs, in the schema of the dataset")
+    eval_dataset: Name | None = Field(None, description="held-out pairs, in the schema of the dataset")
     eval_split: str | None = Field(None, description="default: train")
     eval_steps: Count = 50
     patience: Count | None = Field(
@@ -114,8 +123,17 @@ class TrainConfig(Frozen):
     )
     logging_steps: Count = 10
     save_steps: Count = 100
-    resume: bool = True
-    wandb_project: str | None = Field(None, description="also log to Weights & Biases, with the key that it knows")
+    resume: Literal["never", "if-possible", "always"] = Field(
+        "always",
+        description="a run of other options, rows or weights in output_dir: always refuses it, if-possible trains anew "
+        "and says so; never trains anew whatever is there. true is always, false is never",
+    )
+    wandb_project: Name | None = Field(None, description="also log to Weights & Biases, with the key that it knows")
+
+    @field_validator("resume", mode="before")
+    @classmethod
+    def _said(cls, value: Any) -> Any:
+        return {True: "always", False: "never"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -135,6 +153,26 @@ class TrainConfig(Frozen):
                 f"loss_weights has {len(self.loss_weights)} value(s) for {len(self.loss_type)} loss_type(s); "
                 "give one each"
             )
+        if len(set(self.loss_type)) < len(self.loss_type):
+            found.append("loss_type names one twice, which would count it twice; name each once, or use loss_weights")
+        if not self._learns():
+            terms = [f"weights.{term}" for term in TERMS[self.objective]]
+            found.append(
+                f"objective={self.objective} trains on nothing: every loss has weight 0; raise one of "
+                f"{', '.join(terms)}" + (" (the response's also by loss_weights)" if self.loss_weights else "")
+            )
+        if str(self.output_dir) == ".":
+            found.append("output_dir is empty or the working directory, whose model/ would be replaced; name a folder")
+        if (self.output_dir / "model").resolve() == Path(self.model).resolve():
+            found.append(
+                f"model={self.model} lies where the trained model goes; name another output_dir than {self.output_dir}"
+            )
+        for part, frozen in (("vision", self.freeze_vision), ("projector", self.freeze_projector)):
+            if frozen and getattr(self, f"{part}_learning_rate") is not None:
+                found.append(
+                    f"{part}_learning_rate is for what moves, and freeze_{part}=true; set freeze_{part}=false with "
+                    f"tuning=full, or take {part}_learning_rate out"
+                )
         if not self.loss_type:
             found.append('loss_type is empty; name at least one, for instance ["sigmoid"]')
         if self.tuning == "lora" and not (self.freeze_vision and self.freeze_projector):
@@ -172,6 +210,16 @@ class TrainConfig(Frozen):
             found.append("corruption.kind=clip_mask needs corruption.clip_model, for instance scenes-clip")
         return found
 
+    def _learns(self) -> bool:
+        """Whether any weight of a loss is above zero."""
+        if self.sft is not None and self.sft.weight > 0:
+            return True
+        given = {
+            "response": any(self.loss_weights) if self.loss_weights is not None else True,
+            "anchor": bool(self.anchors),
+        }
+        return any(getattr(self.weights, term) > 0 and given.get(term, True) for term in TERMS[self.objective])
+
     @property
     def needs_corrupted(self) -> bool:
         """Whether the chosen answer is also read next to the corrupted image."""
@@ -192,6 +240,8 @@ RESULT_NEUTRAL = (
     "ties",  # with error there are none
     "trust_remote_code",
     "probe_image",
+    "micro_batch_size",
+    "max_tokens_per_batch",
     "workers",
     "sharding",
     "gradient_checkpointing",

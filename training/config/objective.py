@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from training.config.base import Count, Fraction, Frozen, NonNegative, Positive
+from training.config.base import Count, Fraction, Frozen, Name, NonNegative, Positive
 
 #: TRL's names; what each computes stands in ``training.objectives``.
 LossType = Literal["sigmoid", "ipo", "hinge", "robust", "bco_pair", "apo_zero", "apo_down", "sft", "sigmoid_norm"]
@@ -54,7 +54,7 @@ class Corruption(Frozen):
         description="gaussian: standard deviation on 0..1, default 1.0; block_mask: share of the squares, default 0.5; "
         "clip_mask: share of the area, default 0.09",
     )
-    steps: Annotated[int, Field(ge=1, le=1000)] = Field(
+    steps: Annotated[Count, Field(le=1000)] = Field(
         default=500, description="diffusion only: noise steps out of 1000; more is noisier"
     )
     candidates: Count = Field(default=30, description="clip_mask only: masks to choose from")
@@ -63,6 +63,12 @@ class Corruption(Frozen):
         description="clip_mask only: scenes-clip, a folder, hf-hub:OWNER/NAME, or ARCHITECTURE@PRETRAINED such as "
         "ViT-B-32@openai",
     )
+
+    @model_validator(mode="after")
+    def _a_share(self) -> Corruption:
+        if self.kind in ("block_mask", "clip_mask") and self.strength is not None and self.strength > 1:
+            raise ValueError(f"strength={self.strength:g} is a share of the picture with kind={self.kind}; at most 1")
+        return self
 
     @field_validator("keep_area")
     @classmethod
@@ -80,6 +86,6 @@ class Sft(Frozen):
     measured. Each step takes ``batch_size`` rows of it in an order of their own.
     """
 
-    dataset: str
+    dataset: Name
     weight: NonNegative = 0.5
     batch_size: Count | None = Field(None, description="rows per step; default: as many as pairs")

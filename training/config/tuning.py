@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from training.config.base import Count, Frozen, Positive
+from training.config.base import Count, Frozen, Name, Positive, Real
 
 
 class Lora(Frozen):
@@ -17,12 +17,19 @@ class Lora(Frozen):
 
     r: Count = 64
     alpha: Positive = 128.0
-    dropout: float = 0.0
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    dropout: Real = 0.0
+    target_modules: Literal["all-linear"] | tuple[Name, ...] = "all-linear"
 
     @field_validator("dropout")
     @classmethod
     def _no_dropout(cls, value: float) -> float:
         if value != 0:
             raise ValueError("must be 0: the implicit reward compares policy and reference without dropout noise")
+        return value
+
+    @field_validator("target_modules")
+    @classmethod
+    def _some(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value:
+            raise ValueError('names no layer, so nothing would move; use all-linear, or for instance ["q_proj"]')
         return value
