@@ -115,6 +115,7 @@ def ours(
     """Some optimiser steps of the trainer's own parts; what they took."""
     from training import inputs
     from training.config.load import make_config
+    from training.identity import Start
     from training.measure import metric_names
     from training.model import positions, prepare_tuning, trainable
     from training.optimise import make_optimizer
@@ -148,7 +149,7 @@ def ours(
         policy = place(prepare_tuning(model, config), data, config, worker)
     found |= {"note": told.getvalue().strip(), "shares": policy.forward.share_prefix}
     start = synchronised()
-    ref = make_reference(policy, data.train, str(dataset), config, f"random-{config.objective}", worker)
+    ref = make_reference(policy, data.train, str(dataset), config, Start(config.objective, "random", "random"), worker)
     found["reference_pairs_per_s"] = round(len(data.train.pairs) / (synchronised() - start), 2)
     found |= step_zero(policy, data.train, ref, config, worker)
 

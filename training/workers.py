@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+from pipeline.lock import locked
 from training.config import TrainConfig
 from training.errors import TrainingError
 
@@ -79,15 +80,24 @@ def here() -> Worker:
 def run(config: TrainConfig) -> TrainResult:
     """Train in this process, or with ``workers: N`` in N Ray Train workers; under ``torchrun`` the processes are there.
 
-    What the first worker prints is repeated here. Raises a ``TrainingError``: that of the worker that failed.
+    What the first worker prints is repeated here. The output folder is held meanwhile, by one process.
+
+    Raises:
+        InUse: another process trains in the same folder.
+        TrainingError: that of the worker that failed.
     """
+    first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
+    with locked(config.output_dir, "python -m training.run") if first else contextlib.nullcontext():
+        return _run(config)
+
+
+def _run(config: TrainConfig) -> TrainResult:
     from training.trainer import finished, train
 
     if config.workers == 1 or "WORLD_SIZE" in os.environ:
         return train(config)
     from pipeline.pool import run_together
 
-    config.output_dir.mkdir(parents=True, exist_ok=True)
     with _repeated(config.output_dir / LOG):
         try:
             run_together(_train, config, config.workers, config.output_dir / "ray")

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from pipeline.lock import locked
 from training import trainer
 from training.config import TrainConfig
 from training.config.load import make_config
@@ -197,6 +198,17 @@ def test_another_micro_batch_or_a_token_budget_continues_a_run(
     assert logged(smaller) == pytest.approx(logged(whole), abs=1e-5)
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(smaller)[name], value, atol=1e-4, rtol=0)
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(configure: Configure, tmp_path: Path) -> None:
+    config = configure(max_steps=1)
+    path = tmp_path / "train.yaml"
+    path.write_text(config.model_dump_json())
+    with locked(config.output_dir, "python -m training.run theirs"):
+        refused = CliRunner().invoke(app, [str(path)])
+    assert refused.exit_code == 2 and "`python -m training.run theirs`, process" in refused.stderr
+    assert not (config.output_dir / "metrics.jsonl").exists()
+    assert CliRunner().invoke(app, [str(path)]).exit_code == 0
 
 
 START = Start("weights", "config", "processor")
