@@ -123,6 +123,7 @@ def main(
         raise ConfigError("name a MODEL, or two outputs with --compare A B; see --help")
     if data is None:
         raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
+    from pipeline.lock import locked
     from pipeline.stages.sample import slug
     from training.evaluation.config import EvaluateConfig
     from training.evaluation.session import measure
@@ -158,7 +159,8 @@ def main(
         )
         loaded = benchmarks.load(names, options)
     place = output or Path("runs", "evaluate", slug(spec))
-    typer.echo(measure.evaluate(loaded, spec, place, judging, seed, max_failure_rate))
+    with locked(place, "python -m training.evaluate"):
+        typer.echo(measure.evaluate(loaded, spec, place, judging, seed, max_failure_rate))
     typer.echo(f"\n{place}", err=True)
 
 

@@ -155,12 +155,14 @@ def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:
     published = run.record("publish")
     if published is None:
         raise PipelineError(f"{run.path} has no published dataset", "add publish to --stages")
-    from training.formats.files import identity  # with it comes datasets, which --plan need not load
+    from training.formats.content import identity  # with it comes datasets, which --plan need not load
 
-    options = make_config(config).result_options()
-    if "eval_dataset" in options:
-        options["eval_dataset"] = identity(options["eval_dataset"])
-    if options["sft"] is not None:
-        options["sft"] |= {"dataset": identity(options["sft"]["dataset"])}
+    made = make_config(config)
+    options = made.result_options()
+    if "eval_dataset" in options and made.eval_dataset is not None:
+        kind, root = made.dataset_format, made.image_root
+        options["eval_dataset"] = identity(made.eval_dataset, kind, made.eval_split, root)
+    if made.sft is not None:
+        options["sft"] |= {"dataset": identity(made.sft.dataset, rejected=False)}
     options |= {"model": models.identity(config["model"]), "dataset": rows(published)}
     return make_record("train", 2, options, {})

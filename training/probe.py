@@ -33,12 +33,14 @@ def main(
     The same command again reads what is there. docs/evaluation.md says what the numbers mean.
     """
     # Heavy imports stand here: --help answers without torch.
+    from pipeline.lock import locked
     from training.probing.measure import probe
     from training.probing.request import Request
 
     named = tuple(filter(None, (name.strip() for name in conditions.split(","))))
     request = Request(model, dataset, output, reference, named, limit, seed, _corruption(corruption), batch_size)
-    typer.echo(table(probe(request)))
+    with locked(output, "python -m training.probe"):
+        typer.echo(table(probe(request)))
 
 
 def _corruption(text: str) -> Any:

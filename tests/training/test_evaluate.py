@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.config.sample import Sample
+from pipeline.config.sample import Sample, VllmEngine
 from pipeline.engines import Response
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.errors import TooManyFailures
@@ -473,6 +473,42 @@ def test_saved_judgements_are_another_source(here, data, tmp_path):
     file.write_text(json.dumps({**said[0], "answer": "a cat"}) + "\n")
     with pytest.raises(DataError, match=r"line 1: the judged answer is not the one that is stored"):
         session.evaluate(suites, CANNED, output, judge, progress=quiet())
+
+
+def test_a_judgement_is_not_taken_for_another_answer(here, data, tmp_path):
+    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    file, output = tmp_path / "said.jsonl", tmp_path / "out"
+    judge = session.Judge("a person", "build unknown", file=file)
+    file.write_text("".join(json.dumps({"id": id, "judgement": "Rating: 6"}) + "\n" for id in ("0", "1")))
+    here(Model(judging))
+    session.evaluate(suites, CANNED, output, judge, progress=quiet())
+    session.evaluate(suites, CANNED, output, judge, progress=quiet())
+    here(Model(lambda picture, text: "two cats"))
+    other = CANNED.model_copy(update={"top_p": 0.9})  # every answer is another one
+    with pytest.raises(
+        DataError, match=r"line 1: this judgement was used for another answer.*give each line its answer"
+    ):
+        session.evaluate(suites, other, output, judge, progress=quiet())
+    lines = [json.loads(line) for line in (output / "to_judge.jsonl").read_text().splitlines()]
+    said = [{"id": one["id"], "answer": one["answer"], "judgement": "Rating: 6"} for one in lines]
+    file.write_text("".join(json.dumps(one) + "\n" for one in said))
+    session.evaluate(suites, other, output, judge, progress=quiet())
+
+
+def test_other_weights_at_the_same_path_are_asked_anew(here, data, tmp_path):
+    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"one")
+    spec = CANNED.model_copy(update={"model": str(folder), "engine": VllmEngine()})
+    judge = session.Judge("strict", "build 7", spec=spec.model_copy(update={"max_tokens": 96}))
+    first = here(Model(judging))
+    session.evaluate(suites, spec, tmp_path / "out", judge, progress=quiet())
+    (folder / "model.safetensors").write_bytes(b"two")
+    second = here(Model(judging))
+    session.evaluate(suites, spec, tmp_path / "out", judge, progress=quiet())
+    assert set(second.asked) == set(first.asked) and len(second.asked) == len(first.asked) == 4
 
 
 # What a newcomer does ------------------------------------------------------------------------------------------------

@@ -171,6 +171,22 @@ def test_other_weights_or_other_pairs_are_not_taken_for_what_is_stored(
     assert (fewer["pairs"], first["pairs"]) == (5, 8)
 
 
+def test_another_picture_at_the_same_path_is_not_taken_for_what_is_stored(
+    request_of: Callable[..., Request], rows: Rows, tmp_path: Path
+) -> None:
+    places = [tmp_path / f"{number}.png" for number in range(len(rows))]
+    for place, row in zip(places, rows, strict=True):
+        row["images"][0].save(place)
+    named = [{**row, "images": [place.name]} for place, row in zip(places, rows, strict=True)]
+    (tmp_path / "named.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+    request = request_of(conditions=(), dataset=str(tmp_path / "named.jsonl"))
+    first = probe(request, visible=False)
+    assert probe(request, visible=False) == first
+    rows[5]["images"][0].save(places[2])
+    again = probe(request, visible=False)
+    assert again["key"] != first["key"] and again["conditional"] != first["conditional"]
+
+
 def test_a_pair_is_swapped_with_one_about_another_picture(
     processor: Any, publish: Publish, rows: Rows, configure: Configure
 ) -> None:

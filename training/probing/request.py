@@ -82,7 +82,7 @@ class Identity:
 
     @classmethod
     def of(cls, request: Request) -> Identity:
-        from training.formats.files import identity  # with it comes datasets
+        from training.formats.content import identity  # with it comes datasets
 
         reference = models.identity(request.reference) if request.reference is not None else None
         return cls(models.identity(request.model), reference, identity(request.dataset))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from training.errors import DataError
-from training.formats import open
+from training.formats import content, open
 from training.formats.files import identity
 
 Row = dict[str, Any]
@@ -135,8 +136,8 @@ def test_a_dataset_is_the_same_one_by_its_content_wherever_it_lies(tmp_path: Pat
 
     assert saved("one", "a") == saved("two", "a")
     assert saved("one", "a") != saved("three", "b")
-    for name, content in (("x.json", "[1]"), ("y.json", "[1]"), ("z.json", "[2]")):
-        (tmp_path / name).write_text(content)
+    for name, text in (("x.json", "[1]"), ("y.json", "[1]"), ("z.json", "[2]")):
+        (tmp_path / name).write_text(text)
     one, same, other = (identity(str(tmp_path / name)) for name in ("x.json", "y.json", "z.json"))
     assert one == same != other
 
@@ -153,3 +154,23 @@ def test_what_stands_beside_the_rows_does_not_make_another_dataset(data: Path) -
 
 def test_a_dataset_of_a_hub_is_known_by_its_name() -> None:
     assert identity("owner/name") == "owner/name"
+
+
+def test_an_image_counts_by_what_it_shows_wherever_it_lies(data: Path, tmp_path: Path) -> None:
+    (data / "train.jsonl").write_text(json.dumps(row(0)) + "\n" + json.dumps(row(1)))
+    before = content.identity(str(data))
+    assert before != identity(str(data))
+    shutil.copytree(data, tmp_path / "moved")
+    assert content.identity(str(tmp_path / "moved")) == before
+    Image.new("RGB", (9, 9), "red").save(data / "images" / "1.png")
+    assert content.identity(str(data)) != before
+    assert content.identity("owner/name") == "owner/name"
+
+
+def test_rows_that_hold_their_images_or_cannot_be_read_count_by_their_files(
+    tmp_path: Path, rows: list[Row], publish: Any
+) -> None:
+    publish(rows).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "broken.jsonl").write_text("{")
+    for name in ("saved", "broken.jsonl"):
+        assert content.identity(str(tmp_path / name)) == identity(str(tmp_path / name))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipeline.config.sample import Sample
 from pipeline.executor import Executor
-from pipeline.files import write_text
+from pipeline.files import read_text, write_text
+from pipeline.models import digest
 from pipeline.store import Run
 from training.errors import DataError
 from training.evaluation import files
@@ -21,6 +22,8 @@ from training.evaluation.suites.loaded import Loaded
 Place = tuple[str, str]
 #: Beside the results: what a judge is to read, for one that is asked elsewhere.
 TO_JUDGE = "to_judge.jsonl"
+#: Beside it: which judgement was used for which answer, as digests.
+JUDGED = "judged.json"
 
 
 def to_judge(suites: Iterable[Loaded], answers: Mapping[Place, Answered]) -> dict[Place, Prompt]:
@@ -55,6 +58,9 @@ def by_file(
 
     What is to be judged is written to ``TO_JUDGE`` in the folder ``beside``: ``{"suite", "id", "answer", "prompt"}``.
 
+    Which answer a judgement without ``answer`` was given for is kept in ``JUDGED``: the model may have been trained
+    again since.
+
     Raises:
         DataError: an answer has no judgement, or one of another text.
     """
@@ -65,6 +71,7 @@ def by_file(
     write_text(beside / TO_JUDGE, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
     suites = list(dict.fromkeys(suite for suite, _ in asking))
     said: dict[Place, str] = {}
+    known = _known(beside / JUDGED)
     for number, row in files.lines(path) if path.is_file() else ():
         where = f"{path}, line {number}"
         id, judgement = files.take(row, ("id", "judgement"), where)
@@ -76,6 +83,14 @@ def by_file(
         if row.get("answer", answers[place].text) != answers[place].text:
             raise DataError(f"{where}: the judged answer is not the one that is stored; judge those of {TO_JUDGE}")
         said[place] = str(judgement)
+        of = [digest(said[place]), digest(str(answers[place].text))]
+        earlier = known.setdefault("\0".join(place), of)
+        if "answer" not in row and earlier[0] == of[0] and earlier[1] != of[1]:
+            raise DataError(
+                f"{where}: this judgement was used for another answer than the one that is stored now; judge those of "
+                f"{TO_JUDGE}, and give each line its answer"
+            )
+        known["\0".join(place)] = of
     lost = [place for place in asking if place not in said]
     if lost:
         raise DataError(
@@ -83,7 +98,18 @@ def by_file(
             f"{lost[0][0]}; have a judge answer the prompts in {beside / TO_JUDGE}, add its words to the file, and run "
             "this again"
         )
+    write_text(beside / JUDGED, json.dumps(known) + "\n")
     return said
+
+
+def _known(path: Path) -> dict[str, list[str]]:
+    """By the place, the digests of the judgement and of the answer that it was used for."""
+    text = read_text(path)
+    try:
+        found: dict[str, list[str]] = json.loads(text) if text is not None else {}
+    except ValueError:
+        return {}
+    return found
 
 
 def with_judgements(answers: Mapping[Place, Answered], said: Mapping[Place, str]) -> dict[Place, Answered]:
