@@ -61,9 +61,9 @@ def a_row(values: tuple[int, ...]) -> dict[str, Any]:
     of = dict(zip(PARTS, values, strict=True))
 
     def picture(key: str, base: int) -> list[Image.Image]:
-        image = Image.new("RGB", (40, 36), (base + 40 * of[key], 250 - base, 90 * of[key]))
-        image.putpixel((3, 4), (255, 255, 255))
-        return [image]
+        fades = Image.linear_gradient("L").resize((40, 36))  # so that no two pieces of it look the same
+        plain = Image.new("L", fades.size, base + 40 * of[key])
+        return [Image.merge("RGB", (plain, fades, Image.new("L", fades.size, 250 - base)))]
 
     return {
         "id": f"id-{of['id']}",
@@ -127,7 +127,7 @@ def alike(one: Case, other: Case) -> bool:
 ROWS = st.lists(st.tuples(*(st.integers(0, count - 1) for count in PARTS.values())), min_size=2, max_size=4)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=ROWS, kind=st.sampled_from(sorted(KINDS)), place=st.integers(0, 3), part=st.integers(0, len(PARTS) - 1))
 def test_another_value_of_any_part_of_any_row_is_another_key_or_changes_nothing(
     start: Case, values: list[tuple[int, ...]], kind: str, place: int, part: int
@@ -145,7 +145,7 @@ def test_another_value_of_any_part_of_any_row_is_another_key_or_changes_nothing(
     assert one.key() != other.key() or alike(one, other)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=ROWS, kind=st.sampled_from(sorted(KINDS)))
 def test_every_row_finds_its_own_values_however_alike_rows_are(
     start: Case, tmp_path_factory: pytest.TempPathFactory, values: list[tuple[int, ...]], kind: str
