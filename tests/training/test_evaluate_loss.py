@@ -157,10 +157,10 @@ def test_a_resumed_run_goes_on_counting(
     resumed = configure(output_dir=tmp_path / "resumed", **options)
     real, steps = trainer.backward, iter(range(100))
 
-    def killed(*args: Any) -> None:
+    def killed(*args: Any) -> Any:
         if next(steps) == killed_at:
             raise KeyboardInterrupt
-        real(*args)
+        return real(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         evaluate_to(patch, losses)

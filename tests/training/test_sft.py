@@ -259,10 +259,10 @@ def test_resuming_goes_on_in_the_same_order(
     resumed = configure(output_dir=tmp_path / "resumed", **options)
     real, steps = trainer.backward, iter(range(100))
 
-    def killed(*args: Any) -> None:
+    def killed(*args: Any) -> Any:
         if next(steps) == 3:
             raise KeyboardInterrupt
-        real(*args)
+        return real(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(trainer, "backward", killed)
