@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from training.config import TrainConfig
+from training.resume import TRAINED
 from training.run import app
 from training.trainer import train
 from training.workers import Worker
@@ -247,6 +248,7 @@ def test_a_run_of_two_workers_goes_on_with_one_and_back(two_runs: Two, crew: Cre
 
 def _back_to_step_4(config: TrainConfig) -> None:
     """As if the run had been killed before its last checkpoint."""
+    (config.output_dir / TRAINED).unlink()
     shutil.rmtree(config.output_dir / "checkpoints" / "step-00000006")
     assert (config.output_dir / "checkpoints" / "step-00000004").exists()
 
