@@ -255,7 +255,7 @@ def _back_to_step_4(config: TrainConfig) -> None:
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_all_workers_end_where_a_run_diverges_and_none_waits(two_runs: Two, crew: Crew, sharding: str) -> None:
-    _, two = two_runs({"sharding": sharding, "learning_rate": 1e30, "warmup_ratio": 0.0, "save_steps": 1})
+    _, two = two_runs({"sharding": sharding, "learning_rate": 1e30, "warmup_ratio": 0.0}, save_steps=1)
     said = crew.train(two)
     assert said[0] == said[1] and re.match(r"DivergedError: step \d: ", said[0])
     assert not (two.output_dir / "model").exists()
