@@ -7,7 +7,7 @@ EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 # No model hub is ever asked: the recipe runs on models that ship with the project.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: quickstart test chaos check install install-dev models clean
+.PHONY: quickstart test chaos fuzz check install install-dev models clean
 
 quickstart: install
 	$(BIN)/python -m pipeline.run
@@ -19,6 +19,12 @@ test: install-dev
 # Every kind of kill at 20 random moments (make test tries one of each).
 chaos: install-dev
 	CHAOS_MOMENTS=20 $(BIN)/python -m pytest tests/chaos
+
+# Thousands of odd inputs at every door; other ones every time, unless FUZZ_SEED says which (make test tries some hundred).
+fuzz: FUZZ_SEED ?= $(shell date +%s)
+fuzz: FUZZ_INPUTS ?= 12000
+fuzz: install-dev
+	FUZZ_SEED=$(FUZZ_SEED) FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest tests/fuzz
 
 check: install-dev
 	$(BIN)/ruff check .

@@ -22,14 +22,12 @@ _MAYBE = tuple(
 )
 _USER = re.compile(r"""(?<!\w)(\w+://)[^/\s'"]+@|(?<![\w/.+\-])[\w.+\-]+:[^\s/@'":]+@(?=[\w\-])""")
 _QUERY = re.compile(r"""(?<!\w)(https?://[^\s?'"]*\?)[^\s'"#]+|(?<!\w)(\w+://[^\s?'"]*\?)[^\s'"#]*=[^\s'"#]*""")
-_LOOKS = r"(?:hf_|sk-|sk_|gsk_|ghp_|gho_|ghs_|github_pat_|glpat-|xox[abprs]-|npm_|pypi-|AKIA|ASIA|AIza|ya29\.|eyJ)"
-_BY_LOOK = re.compile(
-    rf"(?<![A-Za-z0-9]){_LOOKS}(?:(?=[A-Za-z_\-.]*[0-9])[A-Za-z0-9_\-.]{{8,}}|[A-Za-z0-9_\-.]{{20,}})"
+_PREFIXES = (
+    r"(?<![A-Za-z0-9])(?:(?:hf_|sk_|gsk_|gh[pos]_|npm_|AKIA|ASIA|AIza)(?=[A-Za-z]*[0-9])[A-Za-z0-9]{%d,}"
+    r"|(?:sk-|glpat-|pypi-|xox[abprs]-|github_pat_)(?:[a-z]+[-_])*(?=[A-Za-z_]*[0-9])[A-Za-z0-9_\-]{%d,})"
 )
-_SURELY = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:hf_|sk_|gsk_|gh[pos]_|npm_|AKIA|ASIA|AIza)(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16,}"
-    r"|(?:sk-|glpat-|pypi-|xox[abprs]-|github_pat_)(?:[a-z]+[-_])*(?=[A-Za-z_]*[0-9])[A-Za-z0-9_]{16,})"
-)
+_BY_LOOK = re.compile(_PREFIXES % (8, 8) + r"|(?<![A-Za-z0-9])(?:eyJ|ya29\.)[A-Za-z0-9_\-.]{20,}")
+_SURELY = re.compile(_PREFIXES % (16, 16))
 _BEARER = re.compile(r"(?i)\b(bearer\s+)\S+")
 _LONG = re.compile(r"[A-Za-z0-9_+=\-]{20,}")
 #: Shorter values of the environment are words that stand in messages anyway.
@@ -126,8 +124,8 @@ def _is_drawn(value: str) -> bool:
     """Small letters, capitals and digits in a jumble, as in a key; names and paths keep them together, and digests have
     no capitals."""
     kinds = ["digit" if c.isdigit() else "capital" if c.isupper() else "small" if c.islower() else "" for c in value]
-    changes = sum(a != b for a, b in pairwise(kinds))
-    return {"digit", "capital", "small"} <= set(kinds) and changes >= 0.35 * len(value)
+    steps = [a != b for a, b in pairwise(kinds) if a and b]
+    return {"digit", "capital", "small"} <= set(kinds) and sum(steps) >= 0.4 * len(steps)
 
 
 def _of_environment() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""JSON files that Arrow must not read: nested very deep, they take the whole process along."""
+"""JSON files that Arrow must not read: nested very deep, or with a null for a row, they end the whole process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 #: No dataset of pairs comes near; Arrow fails in the tens of thousands.
 DEEPEST = 500
 _CHUNK = 1 << 24
+_FIRST_IS_NULL = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[?\s*null\b")
 _TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 
 
 def refuse(file: Path) -> None:
     """
     Raises:
-        ValueError: the JSON file is empty, in UTF-16, or nested too deeply.
+        ValueError: the JSON file is empty, in UTF-16, nested too deeply, or has null where a row should be.
         OSError: it cannot be read.
     """
     with file.open("rb") as opened:
@@ -26,6 +27,8 @@ def refuse(file: Path) -> None:
         raise ValueError("is in UTF-16; save it as UTF-8")
     if not start.removeprefix(codecs.BOM_UTF8).strip():
         raise ValueError("is empty")
+    if _FIRST_IS_NULL.match(start) or (file.suffix.lower() == ".jsonl" and _has_null_line(file)):
+        raise ValueError("has null where a row should be; remove it")
     if too_deep(file):
         raise ValueError(f"is nested more than {DEEPEST} levels deep; remove the row that is")
 
@@ -34,6 +37,11 @@ def too_deep(file: Path) -> bool:
     """Whether lists and objects lie within each other more than ``DEEPEST`` deep."""
     # Brackets in texts are counted first, which costs little; only where that is deep are texts told apart.
     return _at_most(file) > DEEPEST and _exactly(file) > DEEPEST
+
+
+def _has_null_line(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return any(line.strip() == b"null" for line in opened if len(line) < 64)
 
 
 def _at_most(file: Path) -> int:

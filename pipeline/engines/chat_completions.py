@@ -164,6 +164,7 @@ def completions(reply: Any, request: Request) -> list[Completion]:
     usage = getattr(reply, "usage", None)
     # What usage counts is the sum over the choices.
     counted = getattr(usage, "completion_tokens", None) if len(choices) == 1 else None
+    counted = counted if type(counted) is int else None
     try:
         return [_completion(choice, counted, request) for choice in sorted(choices, key=lambda one: one.index or 0)]
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
