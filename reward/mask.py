@@ -23,8 +23,8 @@ _MAYBE = tuple(
 _USER = re.compile(r"""(?<!\w)(\w+://)[^/\s'"]+@|(?<![\w/.+\-])[\w.+\-]+:[^\s/@'":]+@(?=[\w\-])""")
 _QUERY = re.compile(r"""(?<!\w)(https?://[^\s?'"]*\?)[^\s'"#]+|(?<!\w)(\w+://[^\s?'"]*\?)[^\s'"#]*=[^\s'"#]*""")
 _PREFIXES = (
-    r"(?<![A-Za-z0-9])(?:(?:hf_|sk_|gsk_|gh[pos]_|npm_|AKIA|ASIA|AIza)(?=[A-Za-z]*[0-9])[A-Za-z0-9]{%d,}"
-    r"|(?:sk-|glpat-|pypi-|xox[abprs]-|github_pat_)(?:[a-z]+[-_])*(?=[A-Za-z_]*[0-9])[A-Za-z0-9_\-]{%d,})"
+    r"(?<![A-Za-z0-9])(?:(?:hf_|sk_|gsk_|gh[pos]_|npm_|AKIA|ASIA|AIza)(?=[A-Za-z]{0,80}[0-9])[A-Za-z0-9]{%d,}"
+    r"|(?:sk-|glpat-|pypi-|xox[abprs]-|github_pat_)(?:[a-z]{1,12}[-_]){0,4}(?=[A-Za-z_]{0,80}[0-9])[A-Za-z0-9_\-]{%d,})"
 )
 _BY_LOOK = re.compile(_PREFIXES % (8, 8) + r"|(?<![A-Za-z0-9])(?:eyJ|ya29\.)[A-Za-z0-9_\-.]{20,}")
 _SURELY = re.compile(_PREFIXES % (16, 16))

@@ -11,14 +11,15 @@ import numpy as np
 #: No dataset of pairs comes near; Arrow fails in the tens of thousands.
 DEEPEST = 500
 _CHUNK = 1 << 24
-_FIRST_IS_NULL = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[?\s*null\b")
+_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[{\]]|\[\s*\Z)")
+_NOTHING = frozenset({b"null", b"NaN", b"Infinity", b"-Infinity"})
 _TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 
 
 def refuse(file: Path) -> None:
     """
     Raises:
-        ValueError: the JSON file is empty, in UTF-16, nested too deeply, or has null where a row should be.
+        ValueError: the JSON file is empty, in UTF-16, nested too deeply, or has no object where a row should be.
         OSError: it cannot be read.
     """
     with file.open("rb") as opened:
@@ -27,8 +28,10 @@ def refuse(file: Path) -> None:
         raise ValueError("is in UTF-16; save it as UTF-8")
     if not start.removeprefix(codecs.BOM_UTF8).strip():
         raise ValueError("is empty")
-    if _FIRST_IS_NULL.match(start) or (file.suffix.lower() == ".jsonl" and _has_null_line(file)):
-        raise ValueError("has null where a row should be; remove it")
+    if not _BEGINS.match(start):
+        raise ValueError("does not begin with an object; give a list of objects, or one a line")
+    if file.suffix.lower() == ".jsonl" and (line := _line_of_nothing(file)) is not None:
+        raise ValueError(f"line {line} is no object; remove it")
     if too_deep(file):
         raise ValueError(f"is nested more than {DEEPEST} levels deep; remove the row that is")
 
@@ -39,9 +42,9 @@ def too_deep(file: Path) -> bool:
     return _at_most(file) > DEEPEST and _exactly(file) > DEEPEST
 
 
-def _has_null_line(file: Path) -> bool:
+def _line_of_nothing(file: Path) -> int | None:
     with file.open("rb") as opened:
-        return any(line.strip() == b"null" for line in opened if len(line) < 64)
+        return next((number for number, line in enumerate(opened, 1) if line[:64].strip() in _NOTHING), None)
 
 
 def _at_most(file: Path) -> int:
