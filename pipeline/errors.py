@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reward.errors import UserError
+from reward.errors import UserError, shortened
 
 
 class PipelineError(UserError):
@@ -16,7 +16,7 @@ class PipelineError(UserError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message
+        return shortened(f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message)
 
 
 class ConfigError(PipelineError):

@@ -11,6 +11,9 @@ class UserError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        return shortened(super().__str__())
+
 
 def shortened(text: str, most: int = LONGEST) -> str:
     """

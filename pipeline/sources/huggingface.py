@@ -88,7 +88,14 @@ def _open(spec: HuggingFaceSource) -> Any:
 
 def _encoded(dataset: Any) -> Iterator[dict[str, Any] | record.BadRow]:
     """Rows with images as ``{"bytes", "path"}``: in Arrow's format the library decodes nothing."""
+    import pyarrow as pa
+
     for table in dataset.with_format("arrow").iter(batch_size=32):
+        try:
+            table.validate(full=True)  # the library maps files as they are, and a damaged one points anywhere
+        except pa.ArrowInvalid as error:
+            if "UTF8" not in str(error):  # that is one row's
+                raise InputError(f"the dataset is damaged ({str(error)[:200]})", "write it again") from error
         yield from record.values(table)
 
 

@@ -109,11 +109,11 @@ def values(batch: Any) -> Iterator[dict[str, Any] | BadRow]:
     beyond its calendar), what is wrong with it, without its place."""
     try:
         yield from batch.to_pylist()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, SystemError):
         for at in range(batch.num_rows):
             try:
                 found: Any = batch.slice(at, 1).to_pylist()[0]
-            except (ValueError, OverflowError) as error:
+            except (ValueError, OverflowError, SystemError) as error:
                 found = BadRow(f"a value cannot be read ({type(error).__name__}: {error})", "correct it")
             yield found
 

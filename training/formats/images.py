@@ -231,7 +231,7 @@ def bytes_and_paths(values: pa.Array, wrong: DataError) -> tuple[pa.Array, pa.Ar
             pc.cast(parts[field.name], field.type) if field.name in parts else pa.nulls(len(values), field.type)
             for field in _IMAGE
         )
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise wrong from error
     return data, paths
 
