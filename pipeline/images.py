@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from reward import web
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -183,13 +185,20 @@ def _read(path: str, offset: int, count: int | None, max_bytes: int | None = Non
 
 
 def _fetch(path: str, offset: int, count: int | None, max_bytes: int | None) -> bytes:
+    if scheme(path) in ("http", "https") and "::" not in path and count is None:
+        try:
+            data = web.fetch(path, max_bytes)
+        except OSError as error:
+            raise OSError(error.errno or 0, error.strerror or str(error), public(path)) from error
+        _check_size(len(data), max_bytes)
+        return data
     import fsspec
 
     try:
         fs, name = fsspec.core.url_to_fs(path)
         if count is not None:
-            data: bytes = fs.cat_file(name, start=offset, end=offset + count)
-            return data
+            part: bytes = fs.cat_file(name, start=offset, end=offset + count)
+            return part
         # A server may not say how much it will send: never read more than one byte over the limit.
         with fs.open(name, "rb") as file:
             data = file.read() if max_bytes is None else file.read(max_bytes + 1)

@@ -88,9 +88,12 @@ def _said(error: BaseException, named: tuple[type[Exception], ...]) -> tuple[str
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in (*_FULL, errno.EROFS):
             return _system(cause), 2
-        for text, code in _BY_TEXT.items():
-            if text.lower() in str(cause)[:LONGEST].lower():
-                return _system(OSError(code, text)), 2
+        said = str(cause)[:LONGEST].lower()
+        code = next((code for text, code in _BY_TEXT.items() if text.lower() in said), None)
+        if code is None and "inline_container" in said and "unexpected pos" in said:  # torch.save's whole account of it
+            code = errno.ENOSPC
+        if code is not None:
+            return _system(OSError(code, os.strerror(code))), 2
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         first = _first_line(error)
         return f"out of memory{f' ({first})' if first else ''}\n  -> lower the batch size, or the workers", 2

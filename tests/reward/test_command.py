@@ -48,6 +48,7 @@ class Special(UserError):
         (OSError(errno.EROFS, "Read-only file system", "a/b"), 2, "cannot write a/b: the file system is read-only"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 2, "no space left while writing a file"),
         (chained(RuntimeError("zip"), OSError(errno.ENOSPC, "Full", "m")), 2, "no space left while writing m\n"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), 2, "no space left"),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "a/b: Permission denied\n  -> check who"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 2, "a: Is a directory\n  -> give a file"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), 2, "a: No such file or directory"),
