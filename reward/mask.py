@@ -29,6 +29,8 @@ _PREFIXES = (
 _BY_LOOK = re.compile(_PREFIXES % (8, 8) + r"|(?<![A-Za-z0-9])(?:eyJ|ya29\.)[A-Za-z0-9_\-.]{20,}")
 _SURELY = re.compile(_PREFIXES % (16, 16))
 _BEARER = re.compile(r"(?i)\b(bearer\s+)\S+")
+# What pydantic was given, which may be a secret under any key; its own words say where and what is wrong.
+_INPUT = re.compile(r"(\binput_value=).*?(?=, input_type=|\n|$)")
 _LONG = re.compile(r"[A-Za-z0-9_+=\-]{20,}")
 #: Shorter values of the environment are words that stand in messages anyway.
 _SHORTEST = 8
@@ -71,6 +73,7 @@ def message(value: str) -> str:
     >>> message("sample.api_key: unknown key (value 'sk-abc12345'); token: 1f2e3d")
     "sample.api_key: unknown key (value '***'); token: ***"
     """
+    value = _INPUT.sub(rf"\g<1>{MASK}", value)
     for secret in sorted(_of_environment(), key=len, reverse=True):
         value = value.replace(secret, MASK)
     value = _by_look(value)
