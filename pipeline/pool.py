@@ -16,6 +16,7 @@ from pipeline import files
 from pipeline.errors import EngineError, PipelineError
 from pipeline.stages import Reports, Stage, WorkerSpec
 from pipeline.store import Run, Shard
+from reward.ending import handlers_kept
 
 #: Shards handed to a worker at a time: the next one is read and its images decoded while the engine is busy.
 IN_FLIGHT = 2
@@ -58,6 +59,8 @@ def start_ray() -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray runs its workers at niceness 15: beside any other busy process an engine would then hardly move.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # What a killed worker has started, such as vLLM's core, ends with it and gives its GPU back.
+    os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     import ray
 
     # Ray warns about its own defaults at every start; importing it sets the level, so this stands behind.
@@ -65,12 +68,13 @@ def start_ray() -> bool:
     if ray.is_initialized():
         return False
     try:
-        ray.init(
-            ignore_reinit_error=True,
-            include_dashboard=False,
-            log_to_driver=bool(os.environ.get("PIPELINE_WORKER_LOGS")),
-            configure_logging=False,
-        )
+        with handlers_kept():  # Ray's own leaves with other exit codes
+            ray.init(
+                ignore_reinit_error=True,
+                include_dashboard=False,
+                log_to_driver=bool(os.environ.get("PIPELINE_WORKER_LOGS")),
+                configure_logging=False,
+            )
     except Exception as error:  # Ray raises bare Exceptions when it times out
         address = os.environ.get("RAY_ADDRESS")
         where = f"connect to RAY_ADDRESS={address}" if address else "start on this machine"

@@ -2,7 +2,7 @@
 
 The one place where errors leave the program. A message is bounded and holds no secret; ``--debug`` shows the traceback
 before it, under the same rules. Exit codes: that of a ``UserError`` (2 unless it says otherwise), 1 for a fault of the
-program itself, 130 when interrupted.
+program itself, 130 when interrupted, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperCommand
 
 from reward import mask
+from reward.ending import Ended, ended_by_signals
 from reward.errors import LONGEST, UserError, shortened
 
 _DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -37,7 +38,8 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) 
     def guarded(*args: Any, debug: bool, **options: Any) -> None:
         # Everything is caught here: further out, typer and click have their own ideas of some of these.
         try:
-            main(*args, **options)
+            with ended_by_signals():
+                main(*args, **options)
             sys.stdout.flush()
         except (typer.Exit, typer.Abort, SystemExit):
             raise
@@ -70,6 +72,8 @@ def message(error: BaseException, named: tuple[type[Exception], ...] = ()) -> tu
     >>> message(UserError("row 3: no image; give one"))
     ('error: row 3: no image; give one', 2)
     """
+    if isinstance(error, Ended):
+        return f"ended by {error}; the same command continues", error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues", 130
     said, code = _said(error, named)
