@@ -21,7 +21,7 @@ from pipeline.collect import collect
 from pipeline.config.load import flatten
 from pipeline.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, makes_data, steps
 from pipeline.joined import Example
-from pipeline.store import Record, Run
+from pipeline.store import Record, Run, opened
 from pipeline.style import Style
 from pipeline.tally import Tally
 from reward import mask
@@ -38,19 +38,24 @@ _BINS = 8
 
 
 def render(
-    run_dir: Path, recipe: Mapping[str, Any], command: str, findings: Findings | None = None, content: str | None = None
+    run: Run | Path,
+    recipe: Mapping[str, Any],
+    command: str,
+    findings: Findings | None = None,
+    content: str | None = None,
 ) -> str:
     """The card as Markdown with a Hugging Face YAML header.
 
     ``recipe`` is the run's recipe as plain data, ``command`` what made the run. Values of secret-looking options are
-    masked in both; no environment variable is read. ``findings`` are those of ``run_dir`` if they are known already.
+    masked in both; no environment variable is read. ``findings`` are those of the run if they are known already.
     ``content`` identifies the published rows.
 
     Raises:
-        InputError: ``run_dir`` has no source table (see ``pipeline.collect.collect``).
+        InputError: the run has no source table (see ``pipeline.collect.collect``).
     """
-    findings = findings or collect(run_dir)
-    records = _data_records(Run(run_dir))
+    run = opened(run)
+    findings = findings or collect(run)
+    records = _data_records(run)
     recipe = mask.options(recipe)
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -58,7 +63,7 @@ def render(
     environment.filters.update(cell=_cell, quote=_quote, percent=_percent, counted=_counted)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         header=_header(findings, recipe, content),
-        name=recipe.get("name") or run_dir.name,
+        name=recipe.get("name") or run.path.name,
         findings=findings,
         outcomes=outcome_rows(findings),
         sources=_most(findings.sources),

@@ -29,7 +29,7 @@ from pipeline.joined import Example, Joined
 from pipeline.rewriting.checked import rates
 from pipeline.stages import texts
 from pipeline.stages.source import without_image
-from pipeline.store import Run
+from pipeline.store import Run, opened
 from pipeline.tally import Distinct, Tally
 from reward.gates import GATES
 
@@ -40,8 +40,8 @@ MOST_SOURCES = 1000
 OTHER_SOURCES = "(others)"
 
 
-def collect(run_dir: Path) -> Findings:
-    """Read the tables of ``run_dir``; stages that have not run yet are simply missing.
+def collect(run: Run | Path) -> Findings:
+    """Read the tables of a run; stages that have not run yet are simply missing.
 
     The examples are drawn by a hash of their id, so the draw is fixed and nobody's choice; two thirds of them answer
     open prompts, if there are that many.
@@ -49,7 +49,7 @@ def collect(run_dir: Path) -> Findings:
     Raises:
         InputError: there is no ``source`` table, or a row refers to a candidate that does not exist.
     """
-    run = Run(run_dir)
+    run = opened(run)
     totals = _Totals(_gates(run))
     for shard in joined.shards(run):
         totals.add(shard)
@@ -81,8 +81,12 @@ def collect(run_dir: Path) -> Findings:
 
 def _dropped(run: Run) -> Counter[str]:
     reasons: Counter[str] = Counter()
+    sources = [record for name in ("source", "prompts") if (record := run.record(name)) is not None]
     for shard in run.shards(DROPPED):
-        _count(reasons, run.read(DROPPED, shard)["reason"], "-")
+        about = run.about(DROPPED, shard)
+        # They have no record of their own: they are those of the source that left them out.
+        if about is None or not sources or any(source.believes(about) for source in sources):
+            _count(reasons, run.read(DROPPED, shard)["reason"], "-")
     return reasons
 
 

@@ -24,7 +24,7 @@ from pipeline.columns import Floats
 from pipeline.config import StyleGates
 from pipeline.errors import PipelineError
 from pipeline.joined import Joined
-from pipeline.store import Run
+from pipeline.store import Record, Run
 from pipeline.style import VERSION, Pair, Style, measure
 from reward.vocabulary import Vocabulary
 
@@ -48,8 +48,7 @@ class StyleGate(PipelineError):
 
 def content(run: Run) -> str:
     """What the tables behind the pairs hold."""
-    shards = ((stage, shard) for stage in joined.STAGES for shard in run.shards(stage))
-    return models.digest(json.dumps([run.digest(stage, shard) for stage, shard in shards]))
+    return models.digest(json.dumps([digest for stage in joined.STAGES for digest in run.digests(stage)]))
 
 
 def of_run(run: Run, vocabulary: Vocabulary | None) -> dict[str, Style]:
@@ -71,17 +70,20 @@ def of_run(run: Run, vocabulary: Vocabulary | None) -> dict[str, Style]:
     return {kind: measure([pair for _, pair in kept[kind]], vocabulary, totals[kind]) for kind in KINDS if totals[kind]}
 
 
-def write(run: Run, styles: Mapping[str, Style]) -> None:
-    """Keep what was measured in the run, with what it was measured of."""
-    about = {"version": VERSION, "content": content(run), "style": {kind: asdict(one) for kind, one in styles.items()}}
+def write(run: Run, styles: Mapping[str, Style], of: Record) -> None:
+    """Keep what was measured in the run, with what it was measured of; ``of`` is what is published with it."""
+    found = {kind: asdict(one) for kind, one in styles.items()}
+    about = {"version": VERSION, "content": content(run), "made": of.own, "style": found}
     files.write_text(run.path.joinpath(*_FILE), json.dumps(about, indent=2) + "\n")
 
 
 def read(run: Run) -> dict[str, Style]:
-    """What ``write`` kept; nothing if the tables have changed since."""
-    text = files.read_text(run.path.joinpath(*_FILE))
+    """What ``write`` kept; nothing if the tables have changed since, or something else is published."""
+    text, record = files.read_text(run.path.joinpath(*_FILE)), run.record("publish")
     about = json.loads(text) if text is not None else {}
     if about.get("version") != VERSION or about["content"] != content(run):
+        return {}
+    if record is not None and about.get("made", record.own) != record.own:
         return {}
     return {kind: _style(values) for kind, values in about["style"].items()}
 

@@ -6,9 +6,11 @@ give the same bytes, in whatever tables they arrive.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,8 +26,16 @@ from pipeline.tables import IMAGE
 BATCH_ROWS, _BATCH_BYTES = 1000, 64 << 20
 
 
-def write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], per_file: int, fingerprint: str) -> int:
-    """Write ``rows`` as ``features`` say into ``folder``, which must not exist; returns their number.
+@dataclass(frozen=True)
+class Written:
+    """``digest`` is that of the bytes of all rows."""
+
+    rows: int
+    digest: str
+
+
+def write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], per_file: int) -> Written:
+    """Write ``rows`` as ``features`` say into ``folder``, which must not exist.
 
     Raises:
         OSError: the disk is full, or the folder is there.
@@ -34,14 +44,14 @@ def write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], p
     schema = pa.schema([(name, _arrow(feature)) for name, feature in features.items()])
     described = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     names: list[str] = []
-    total = 0
+    total, digest = 0, hashlib.sha256()
     batches = _batches((table.cast(schema) for table in rows), schema, per_file)
     for number, of_file in itertools.groupby(batches, key=lambda batch: batch[0]):
         names.append(f"data-{number:05d}.arrow")
-        total += _write_file(folder / names[-1], described, (table for _, table in of_file))
+        total += _write_file(folder / names[-1], described, (table for _, table in of_file), digest)
     state: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in names],
-        "_fingerprint": fingerprint[:16],
+        "_fingerprint": digest.hexdigest()[:16],
         "_format_columns": None,
         "_format_kwargs": {},
         "_format_type": None,
@@ -51,15 +61,32 @@ def write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], p
     info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
     for name, content in (("state.json", state), ("dataset_info.json", info)):
         files.write_text(folder / name, json.dumps(content, indent=2, sort_keys=name == "state.json") + "\n")
-    return total
+    return Written(total, digest.hexdigest())
 
 
-def _write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.Table]) -> int:
+class _Hashed:
+    """A file, and a digest of what is written to it."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes], digest: Any) -> None:
+        self._file, self._digest = file, digest
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.Table], digest: Any) -> int:
     rows = 0
 
     def write(file: IO[bytes]) -> None:
         nonlocal rows
-        with pa.ipc.new_stream(file, schema) as writer:
+        with pa.ipc.new_stream(pa.PythonFile(_Hashed(file, digest), mode="w"), schema) as writer:
             for table in batches:
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
                 rows += len(table)

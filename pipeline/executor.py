@@ -10,6 +10,7 @@ import collections
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pipeline.errors import InputError, TooManyFailures
 from pipeline.pool import Done, Live, Lost, Pool, start_ray, stop_ray
 from pipeline.progress import Progress
 from pipeline.resume import Resume, prepare
-from pipeline.stages import Dispensable, Source, Stage, Unfinished, WorkerSpec
+from pipeline.stages import Dispensable, Salvager, Source, Stage, Unfinished, WorkerSpec
 from pipeline.store import Record, Run, Shard, Survey
 from pipeline.tables import failed
 
@@ -99,13 +100,15 @@ class Executor:
             return self._finish(found.record, shards, len(done), spare)
         clock = _Clock(self._store, found.record)
         total = self._rows(stage.inputs[0], shards)
-        work = self._work(stage, todo)  # starts the workers, which may take a minute that should not count as slowness
+        work = self._work(
+            stage, found.record, todo
+        )  # starts the workers, which may take a minute that should not count as slowness
         with self._progress.stage(stage.name, total, self._rows(stage.inputs[0], done)) as bar:
             for event in work:
                 if isinstance(event, Live):
                     bar.live(event.stats)
                     continue
-                about = event.about if isinstance(event, Done) else self._give_up(stage, event)
+                about = event.about if isinstance(event, Done) else self._give_up(stage, found.record, event)
                 self._survey.note(stage.name, event.shard, about)
                 bar.advance(about.rows, about.failed, about.extras)
                 clock.tick()
@@ -122,7 +125,8 @@ class Executor:
         made = set()
         with self._progress.stage(source.name, None) as bar:
             for shard, table in source.shards(self._store):
-                about = self._store.write(source.name, shard, table.cast(source.schema), extras=source.extras(table))
+                cast, extras = table.cast(source.schema), source.extras(table)
+                about = self._store.write(source.name, shard, cast, extras=extras, by=found.record)
                 self._survey.note(source.name, shard, about)
                 made.add(shard)
                 bar.advance(about.rows, about.failed, about.extras)
@@ -130,15 +134,17 @@ class Executor:
             self._store.remove(source.name, stray)
         return self._finish(clock.record(), made, 0)
 
-    def _work(self, stage: Stage, todo: list[int]) -> Iterator[Done | Lost | Live]:
+    def _work(self, stage: Stage, record: Record, todo: list[int]) -> Iterator[Done | Lost | Live]:
         if not todo:
             return iter(())
         spec = stage.worker
         if spec is None and self._rows(stage.inputs[0], todo) > INLINE_ROWS:
             spec = FORMULAS
         if spec is None:
-            return (Done(shard, process_shard(stage, None, self._store, shard)) for shard in todo)
-        return self._warm(spec).run(stage, process_shard, self._store.path, todo, self._shard_retries)
+            return (Done(shard, process_shard(stage, None, self._store, shard, record)) for shard in todo)
+        # What the shards carry goes with the work: a worker whose driver is gone must not sign for the next one.
+        make = partial(process_shard, by=record)
+        return self._warm(spec).run(stage, make, self._store.path, todo, self._shard_retries)
 
     def _warm(self, spec: WorkerSpec) -> Pool:
         if self._pool is not None and self._pool.spec != spec:
@@ -153,13 +159,13 @@ class Executor:
     def _rows(self, stage: str, shards: Iterable[int]) -> int:
         return sum(about.rows for shard in shards if (about := self._survey.about(stage, shard)) is not None)
 
-    def _give_up(self, stage: Stage, lost: Lost) -> Shard:
+    def _give_up(self, stage: Stage, record: Record, lost: Lost) -> Shard:
         """Every row of the shard becomes a failed row; a later run tries the shard again."""
         ids = list(dict.fromkeys(self._store.read(stage.inputs[0], lost.shard)["id"].to_pylist()))
         rows = [{"id": one, **failed(lost.error_type, lost.error)} for one in ids]
         table = pa.Table.from_pylist(rows, schema=stage.schema)
         inputs = self._store.input_digests(stage.inputs, lost.shard)
-        return self._store.write(stage.name, lost.shard, table, inputs, retry=True)
+        return self._store.write(stage.name, lost.shard, table, inputs, retry=True, by=record)
 
     def _finish(self, record: Record, shards: Iterable[int], reused: int, spare: bool = False) -> StageResult:
         """``spare``: however many rows failed, others can do without them."""
@@ -177,17 +183,19 @@ class Executor:
         return StageResult(record.seconds, record.rows, record.failed, reused, record.extras)
 
 
-def process_shard(stage: Stage, model: Any, run: Run, shard: int) -> Shard:
-    """Make one shard. Runs in the driver or in a worker."""
-    tables = {name: run.read(name, shard) for name in stage.inputs}
+def process_shard(stage: Stage, model: Any, run: Run, shard: int, by: Record | None = None) -> Shard:
+    """Make one shard, of the stage that ``by`` describes. Runs in the driver or in a worker."""
+    tables, inputs = {}, {}
+    for name in stage.inputs:
+        tables[name], inputs[name] = run.load(name, shard)
     earlier = run.earlier(stage.name, shard)
-    if earlier is not None:
-        tables[stage.name] = earlier
+    # Set aside by whatever was killed here before: of use is what was made with options that say so.
+    if earlier is not None and earlier[1] is not None and isinstance(stage, Salvager) and stage.salvages(earlier[1]):
+        tables[stage.name] = earlier[0]
     table = stage.process(model, tables).cast(stage.schema)
     retry = not TRANSIENT.isdisjoint(table["error_type"].to_pylist())
     retry |= isinstance(stage, Unfinished) and stage.unfinished(table)
-    inputs = run.input_digests(stage.inputs, shard)
-    return run.write(stage.name, shard, table, inputs, retry, stage.extras(table))
+    return run.write(stage.name, shard, table, inputs, retry, stage.extras(table), by)
 
 
 def _merged(shards: Iterable[Shard]) -> dict[str, tuple[int, str, str]]:

@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from pipeline.errors import InputError, StoreError
 
+#: How the names of what is not finished end, and of what another folder has just taken the place of.
+TEMPORARY, PARTIAL, OLD = ".tmp", ".partial", ".old"
 #: Where a PUT is all or nothing, and a rename is a copy.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"})
 
@@ -53,15 +55,15 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     if not is_local(path):
         return _write_remote(path, write)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         _forget(temporary)
         raise disk_error(path, error) from error
@@ -117,10 +119,38 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, for good: a power cut does not take it along with what is written into it."""
+    if not folder.is_dir():
+        if is_local(folder) and folder != folder.parent:
+            make_folder(folder.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_local(folder):
+            sync_folder(folder.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file for good; one that is not there is fine."""
+    path.unlink(missing_ok=True)
+    if is_local(path) and path.parent.is_dir():
+        sync_folder(path.parent)
+
+
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and all in it; one that is not there is fine."""
+    """Remove a folder and all in it; one that is not there is fine. On a disk it is gone at once, whole."""
     if is_local(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.is_dir():
+            return
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}{TEMPORARY}")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            os.rename(folder, aside)
+            sync_folder(folder.parent)
+            if aside.is_symlink():
+                aside.unlink()
+        except OSError as error:
+            raise disk_error(folder, error) from error
+        shutil.rmtree(aside, ignore_errors=True)
     elif folder.exists():
         remote: Any = folder
         remote.fs.rm(remote.path, recursive=True)
@@ -129,12 +159,44 @@ def remove_tree(folder: Path) -> None:
 def move(old: Path, new: Path) -> None:
     """Move a file or folder to a name that is free."""
     if is_local(old):
-        new.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(new.parent)
         os.rename(old, new)
+        for folder in {old.parent, new.parent}:
+            sync_folder(folder)
     else:
         source: Any = old
         target: Any = new
         source.fs.mv(source.path, target.path, recursive=old.is_dir())
+
+
+def replace_folder(partial: Path, target: Path) -> None:
+    """Put a folder in the place of another. Between two moves there is none, never a mixture; ``target.old`` is then
+    what it was (``pipeline.sweep`` puts it back)."""
+    old = target.with_name(target.name + OLD)
+    remove_tree(old)
+    if target.exists():
+        move(target, old)
+    move(partial, target)
+    remove_tree(old)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have every file and folder below written to the disk: for what was written by others than this module."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Without it a power cut can forget a rename although the file's bytes are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def disk_error(path: Path, error: OSError) -> StoreError:
@@ -160,7 +222,7 @@ def _write_remote(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             remote.fs.pipe_file(remote.path, buffer.getvalue())
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary: Any = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary: Any = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
         remote.fs.pipe_file(temporary.path, buffer.getvalue())
         remote.fs.mv(temporary.path, remote.path)
     except OSError as error:
@@ -172,12 +234,3 @@ def _forget(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:  # the folder itself went away; what is to be said is the error that led here
         return
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without it a power cut can forget the rename although the file's bytes are on disk.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,7 +16,7 @@ from pipeline.config.sample import GivenEngine, OpenAIEngine, Sample, VllmEngine
 from pipeline.config.source import PdsSource
 from pipeline.errors import ConfigError
 from pipeline.executor import Executor, StageResult
-from pipeline.resume import Resume, explain
+from pipeline.resume import Resume, described, explain
 from pipeline.rewritten import DESCRIBED, Rewriting
 from pipeline.rewritten import TABLES as REWRITTEN
 from pipeline.stages import Source, Stage, continue_, score
@@ -95,6 +95,11 @@ class Plan:
             asked += [rewriting.base] if rewriting.spec.questions is not None else []
         return [*stages, *score.stages(r.score, asked, r.seed, r.pair.weighed), PairStage(r.pair, r.seed)]
 
+    def names(self) -> frozenset[str]:
+        """The stages of the recipe, and those that go on from its pairs."""
+        after = ({"train"} if self.recipe.train is not None else set()) | ({"eval-after"} if self.held else set())
+        return frozenset({*(stage.name for stage in self.generation()), "publish", *after})
+
     def rewriting(self) -> Rewriting | None:
         """What becomes of the sampled texts; None where nothing does."""
         r = self.recipe
@@ -138,7 +143,8 @@ class Plan:
             source = None if isinstance(stage, Source) else stage.inputs[0]
             known = not (stale & {"source", source}) and source is not None
             shards = len(run.shards(source)) if known and source is not None else None
-            done = [s for s in run.shards(stage.name) if not source or survey.current(stage.name, s, stage.inputs)]
+            now = described(run, stage, survey)
+            done = [s for s in run.shards(stage.name) if not source or survey.current(now, s, stage.inputs)]
             if reasons:
                 stale.add(stage.name)
             found.append(Outlook(stage.name, shards, len(done), tuple(reasons)))
@@ -269,7 +275,7 @@ def publish_run(
 
         # Where the run lies says nothing about the data, and would make equal datasets differ.
         recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
-        return card.render(run.path, recipe, " ".join(command), findings() if findings else None, rows)
+        return card.render(run, recipe, " ".join(command), findings() if findings else None, rows)
 
     started = time.monotonic()
     return publish(run, plan.recipe.publish, card), time.monotonic() - started

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.stages import Source, Stage
 from pipeline.stages.imagine import TextSource
 from pipeline.stages.source import SourceStage
 from pipeline.store import Run
+from pipeline.sweep import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def show(plan: Plan, count: int) -> None:
     """Print the pairs of ``count`` prompts, or why there are none."""
     from rich.console import Console
 
-    with tempfile.TemporaryDirectory(prefix="preview-") as folder:
+    with temporary_folder("preview") as folder:
         run = Run(Path(folder))
         stages = [_first(stage, count) for stage in plan.generation() if not stage.name.startswith("eval-")]
         with Executor(run, max_failure_rate=1.0) as executor:

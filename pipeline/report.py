@@ -20,14 +20,13 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import consistency
+from pipeline import consistency, files, models
 from pipeline.card import model_rows, outcome_rows, plain, style_masked, style_rows
 from pipeline.collect import collect
-from pipeline.files import write_text
 from pipeline.findings import STEPS, Findings, steps
 from pipeline.gallery import data_uri, gallery
 from pipeline.joined import Example, pictures
-from pipeline.store import Record, Run
+from pipeline.store import Record, Run, opened
 from pipeline.vocabularies import BUILT_IN, built_in
 from reward import mask
 from reward.answered import right
@@ -76,23 +75,25 @@ _PANELS: Mapping[str, Mapping[str, str]] = {
 
 
 def write(
-    run_dir: Path,
+    run: Run | Path,
     recipe: Mapping[str, Any] | None = None,
     command: str | None = None,
     vocabulary: Vocabulary | None = None,
     findings: Findings | None = None,
 ) -> Path:
-    """Write ``run_dir/report.html`` and return its path.
+    """Write ``report.html`` of a run and return its path.
 
-    ``recipe`` (plain data) defaults to ``run_dir/recipe.yaml``, else to the options the stages have recorded.
+    ``recipe`` (plain data) defaults to the run's ``recipe.yaml``, else to the options the stages have recorded.
     Without ``command`` the report points to the dataset's card. ``vocabulary`` finds the hallucinated words to mark; it
-    defaults to that of the scenes if their scores were computed with it. ``findings`` are those of ``run_dir`` if they
+    defaults to that of the scenes if their scores were computed with it. ``findings`` are those of the run if they
     are known already.
 
     Raises:
-        InputError: ``run_dir`` has no source table.
+        InputError: the run has no source table.
     """
-    run, findings = Run(run_dir), findings or collect(run_dir)
+    run = opened(run)
+    run_dir, findings = run.path, findings or collect(run)
+    made_from = key(run, recipe, command)
     records, shown = steps(run), pictures(run, findings.examples)
     recipe = mask.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded(records))
     names, evaluations = _evaluations(run_dir)
@@ -108,7 +109,8 @@ def write(
         labels=names,
         rows=rows,
         counts=_evaluation_counts(evaluations),
-        plots=_plots(findings, rows, names, run_dir),
+        made_from=made_from,
+        plots=_plots(findings, rows, names, run),
         cards=[
             _card(example, shown.get(example.id, ()), vocabulary or _vocabulary(findings))
             for example in findings.examples
@@ -122,8 +124,21 @@ def write(
         secrets=mask,
     )
     path = run_dir / "report.html"
-    write_text(path, page)
+    files.write_text(path, page)
     return path
+
+
+def key(run: Run, recipe: Mapping[str, Any] | None, command: str | None) -> str:
+    """What a report says that it was made from: the summary (with the seconds of every stage: if they are the same,
+    nothing was done since), the recipe and the command."""
+    said = [files.read_text(run.path / "summary.json"), recipe, command]
+    return models.digest(json.dumps(said, default=str, sort_keys=True))
+
+
+def holds(run: Run, recipe: Mapping[str, Any], command: str) -> bool:
+    """Whether the run's report is the one that would be written now. One of a million prompts takes time."""
+    page = files.read_text(run.path / "report.html") or ""
+    return f'<meta name="made-from" content="{key(run, recipe, command)}">' in page[:2000]
 
 
 def style(run: Run) -> dict[str, dict[str, Any]]:
@@ -202,7 +217,7 @@ def headline(rows: Sequence[Comparison], findings: Findings) -> str:
     return said
 
 
-def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str], run_dir: Path) -> dict[str, Markup]:
+def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str], run: Run) -> dict[str, Markup]:
     from pipeline import plots  # matplotlib takes a second to import
 
     made: dict[str, str] = {"outcomes": plots.outcomes(outcome_rows(findings))}
@@ -213,7 +228,7 @@ def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str],
         made["comparison"] = plots.before_after(
             [row.metric.short for row in both], before, after, (names[0], names[-1])
         )
-    steps, panels = _training(run_dir)
+    steps, panels = _training(run.path) if run.has("train") else ([], {})
     if panels:
         made["training"] = plots.curves(steps, panels)
     spreads = {
@@ -303,7 +318,8 @@ def _timing(run: Run, record: Record) -> dict[str, Any]:
         "seconds": record.seconds,
         "rate": record.rows / record.seconds if record.seconds else None,
         "state": "finished" if record.finished else "not finished",
-        "fingerprint": record.fingerprint,
+        # The same rows may lie in other shards.
+        "fingerprint": record.made if record.stage == "publish" else record.fingerprint,
     }
 
 

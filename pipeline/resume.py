@@ -27,13 +27,19 @@ def describe(run: Run, stage: Stage | Source, survey: Survey) -> Record:
     """The record the stage would have now.
 
     The shards of a stage carry the digests of the shards that they were made from. Those of a source are made from
-    whole tables: its record has the digests of these.
+    whole tables: its record has the digests of these, and what its shards carry has them, too.
     """
     if isinstance(stage, Source):
         upstream = {name: _content(run, name, survey) for name in stage.inputs}
-    else:
-        upstream = {name: record.fingerprint for name in stage.inputs if (record := run.record(name)) is not None}
+        new = make_record(stage.name, stage.version, stage.options(), upstream)
+        return replace(new, made=new.fingerprint)
+    upstream = {name: record.fingerprint for name in stage.inputs if (record := run.record(name)) is not None}
     return make_record(stage.name, stage.version, stage.options(), upstream)
+
+
+def described(run: Run, stage: Stage | Source, survey: Survey) -> Record:
+    """The record the stage would have now, believing what ``prepare`` would."""
+    return _with_unsigned(run.record(stage.name), describe(run, stage, survey), isinstance(stage, Source))
 
 
 def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> Found:
@@ -45,10 +51,10 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
     Raises:
         StoreError: ``resume`` is "always" and an option has changed.
     """
-    old, new = run.record(stage.name), describe(run, stage, survey)
+    old, new = run.record(stage.name), described(run, stage, survey)
     if resume == "never":
         run.clear(stage.name)
-        old = None
+        old, new = None, replace(new, unsigned=False)
     run.sweep(stage.name)
     changed = old is not None and old.own != new.own
     if old is not None and changed and resume == "always":
@@ -62,16 +68,19 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
         if old is not None and old.options.get("shard_size") != new.options.get("shard_size"):
             run.clear(stage.name)  # the old shards say nothing about the new layout
             shards = []
-        done = frozenset(shards)
+        done = frozenset(s for s in shards if (about := survey.about(stage.name, s)) and new.believes(about))
     else:
         useful = isinstance(stage, Salvager) and old is not None and stage.salvages(old.options)
         if changed and not useful:
             run.clear(stage.name)
             shards = []
-        holds = [shard for shard in shards if not changed and survey.current(stage.name, shard, stage.inputs)]
-        done = frozenset(holds)
+        done = frozenset(shard for shard in shards if survey.current(new, shard, stage.inputs))
         for shard in set(shards) - done:
-            (run.set_aside if useful else run.remove)(stage.name, shard)
+            about = survey.about(stage.name, shard)
+            if useful and old is not None and about is not None and old.believes(about):
+                run.set_aside(stage.name, shard, old)
+            else:
+                run.remove(stage.name, shard)
             survey.note(stage.name, shard, None)
     if old is not None and not changed and (done or not shards):
         # The seconds of earlier sessions count as long as some of their work does.
@@ -80,12 +89,18 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
     return Found(new, done)
 
 
+def _with_unsigned(old: Record | None, new: Record, source: bool) -> Record:
+    """A stage of before shards said what made them holds by its record, as long as nothing else was made there."""
+    same = old is not None and old.own == new.own and (not source or old.upstream == new.upstream)
+    return replace(new, unsigned=old is not None and same and old.unsigned)
+
+
 def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Iterable[str] = ()) -> list[str]:
     """Why the stage would run again, key by key; empty if nothing it depends on has changed."""
     old = run.record(stage.name)
     if old is None:
         return ["never ran"]
-    new, stale = describe(run, stage, survey), list(stale_inputs)
+    new, stale = described(run, stage, survey), list(stale_inputs)
     reasons = changes(old, new)
     if reasons and isinstance(stage, Salvager) and stage.salvages(old.options):
         reasons.append("rows that the change does not touch are taken over")
@@ -94,7 +109,7 @@ def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Itera
         other = [name for name in stage.inputs if old.upstream.get(name) != new.upstream[name]]
         reasons += [f"{name} has other content now" for name in other if name not in stale]
     elif not reasons:
-        lost = [s for s in run.shards(stage.name) if not survey.current(stage.name, s, stage.inputs)]
+        lost = [s for s in run.shards(stage.name) if not survey.current(new, s, stage.inputs)]
         if lost:
             reasons.append(f"{len(lost)} shards are to be tried again or have other inputs now")
     if not reasons and not old.finished:

@@ -128,18 +128,20 @@ def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) ->
     from pipeline import report
     from pipeline.collect import collect
     from pipeline.executor import Executor
-    from pipeline.files import read_text, write_text
-    from pipeline.stages.publish import FOLDER
+    from pipeline.files import remove, write_text
+    from pipeline.stages.publish import FOLDER, current
     from pipeline.stages.rank import gain
     from pipeline.store import Run
+    from pipeline.sweep import sweep, sweep_shared
     from training import job
 
-    recipe, run = plan.recipe, Run(plan.recipe.run_dir)
+    recipe, run = plan.recipe, Run(plan.recipe.run_dir, plan.names())
+    sweep(run.path, swapped=(FOLDER,), apart=("train", f"{FOLDER}-reference"))
+    sweep_shared(run.path / f"{FOLDER}-reference")
     # Interrupted here, an old summary would describe data that no longer exists.
-    before = read_text(run.path / "summary.json")
-    (run.path / "summary.json").unlink(missing_ok=True)
+    remove(run.path / "summary.json")
     # For the card and the report; training changes nothing of it.
-    findings = cache(lambda: collect(run.path))
+    findings = cache(lambda: collect(run))
     with Executor(run, recipe.max_failure_rate, recipe.shard_retries) as executor:
         steps.generate(plan, run, executor, resume, wanted)
         if "publish" in wanted:
@@ -149,26 +151,26 @@ def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) ->
         if recipe.train is not None and "train" in wanted:
             executor.close()  # the trainer needs the memory
             job.train(plan, run, run.path / FOLDER, resume)
-        trained = job.trained_model(run)
+        trained = job.trained_model(plan, run)
         if plan.held is not None and trained is not None and "evaluate" in wanted:
             steps.run_stage(executor, plan.answers("eval-after", trained), resume)
-    evaluation = job.evaluate(plan, run)
-    published_before = run.record("publish")
-    pairs = published_before.extras.get("pairs", 0) if published_before is not None else 0
+    if trained is None:  # what is there of another model is nothing of this run
+        run = Run(run.path, plan.names() - {"train", "eval-after"})
+    evaluation = job.evaluate(plan, run, trained)
+    there = current(run)
+    pairs = there.extras["pairs"] if there is not None else 0
     summary: dict[str, Any] = {"stages": _stages(plan, run), "pairs": pairs, "evaluation": evaluation}
     summary["style"] = report.style(run)
     if (ranked := run.record("rank")) is not None and (faithful := gain(ranked.extras)) is not None:
         summary["images"] = faithful
-    text = json.dumps(summary, indent=2) + "\n"
-    page = run.path / "report.html"
-    # The seconds are in the summary: if it is the same, nothing was done, and a report of a million prompts takes time.
-    if text != before:
-        page.unlink(missing_ok=True)
-    write_text(run.path / "summary.json", text)
+    write_text(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    told = recipe.model_dump(mode="json"), " ".join(command)
     # A source that also holds questions about what was sampled may have to wait for later stages.
-    if not page.is_file() and run.shards("source"):
-        report.write(run.path, recipe.model_dump(mode="json"), " ".join(command), findings=findings())
-    _show(page, evaluation)
+    if not run.shards("source"):
+        remove(run.path / "report.html")
+    elif not report.holds(run, *told):
+        report.write(run, *told, findings=findings())
+    _show(run.path / "report.html", evaluation)
 
 
 def _add_seconds(run: Run, stage: str, seconds: float, rows: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -17,8 +16,12 @@ from pipeline.config import Recipe, read
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import absolute, is_local, write_text
 from pipeline.plan import Held, Plan
+from pipeline.resume import describe
+from pipeline.stages import publish
 from pipeline.stages.publish import FOLDER, rows
-from pipeline.store import Record, Run, changes, make_record
+from pipeline.stages.sample import SampleStage
+from pipeline.store import Record, Run, Survey, changes, make_record
+from reward.ending import run_child
 from training.config import RESULT_NEUTRAL
 from training.config.load import make_config
 from training.errors import ConfigError as TrainConfigError
@@ -78,14 +81,14 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
         old = None
     if old is not None and old.finished and (model / "config.json").is_file():
         return model
-    published = run.record("publish")
+    published = publish.current(run)
     record = replace(new, seconds=old.seconds if old else 0.0, rows=published.rows if published else 0)
     run.save(record)
     # What the record does not know, such as images that were replaced, the training itself sees.
     write_text(folder / "config.yaml", yaml.safe_dump({"resume": resume, **config}, sort_keys=False))
     started = time.monotonic()
     command = [sys.executable, "-m", "training.run", str(folder / "config.yaml")]
-    code = subprocess.run(command, check=False).returncode
+    code = run_child(command)
     record = replace(record, seconds=record.seconds + time.monotonic() - started, finished=code == 0)
     run.save(record)
     if code:
@@ -95,14 +98,17 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
     return model
 
 
-def trained_model(run: Run) -> Path | None:
-    """The folder of the model that this run has trained, if it has."""
+def trained_model(plan: Plan, run: Run) -> Path | None:
+    """The folder of the model that this run has trained as the recipe says, if it has."""
     record = run.record("train")
-    return run.folder("train") / "model" if record is not None and record.finished else None
+    if plan.recipe.train is None or record is None or not record.finished or publish.current(run) is None:
+        return None
+    same = record.own == _record(plan, run, _train_config(plan, run)).own
+    return run.folder("train") / "model" if same else None
 
 
-def evaluate(plan: Plan, run: Run) -> dict[str, Any]:
-    """``before`` and ``after``, as far as they have been answered: metric -> value."""
+def evaluate(plan: Plan, run: Run, trained: Path | None) -> dict[str, Any]:
+    """``before`` and ``after`` (of the model ``trained``), as far as they have been answered: metric -> value."""
     if plan.held is None or not run.shards("eval-source"):
         return {}
     from pipeline.rewriting.lexicon import scenes
@@ -110,12 +116,18 @@ def evaluate(plan: Plan, run: Run) -> dict[str, Any]:
 
     parser = _evaluate_config(plan.recipe).parser
     prompts = run.table("eval-source")
-    done = {"before": "eval-before", "after": "eval-after"}
-    finished = {
-        name: stage for name, stage in done.items() if (record := run.record(stage)) is not None and record.finished
-    }
+    stages = {"before": plan.answers("eval-before")}
+    if trained is not None:
+        stages["after"] = plan.answers("eval-after", trained)
+    finished = {name: stage.name for name, stage in stages.items() if _answered(run, stage)}
     known = (VOCABULARY, parser, scenes())
     return {name: summarise(prompts, run.table(stage), *known) for name, stage in finished.items()}
+
+
+def _answered(run: Run, stage: SampleStage) -> bool:
+    """Whether the answers are all there, and of the model that they should be of."""
+    record = run.record(stage.name)
+    return record is not None and record.finished and record.own == describe(run, stage, Survey(run)).own
 
 
 def _evaluate_config(recipe: Recipe) -> EvaluateConfig:
@@ -152,7 +164,7 @@ def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:
     Raises:
         PipelineError: nothing has been published yet.
     """
-    published = run.record("publish")
+    published = publish.current(run)
     if published is None:
         raise PipelineError(f"{run.path} has no published dataset", "add publish to --stages")
     from training.formats.content import identity  # with it comes datasets, which --plan need not load

@@ -30,8 +30,9 @@ def place(ids: Array, size: int, before: Iterable[tuple[int, Array]]) -> Iterato
     settled = np.zeros(len(ids), bool)
     for shard, old in before:
         at = np.searchsorted(ids, old)
-        # A shard that is not full would have to change to take new ids: it stays as it is, too.
-        if len(old) <= size and (at < len(ids)).all() and (ids[at] == old).all():
+        # A shard that is not full would have to change to take new ids: it stays as it is, too. Those that a killed
+        # process had written stand beside those that it had not come to, and may hold the same ids.
+        if len(old) <= size and (at < len(ids)).all() and (ids[at] == old).all() and not settled[at].any():
             kept[shard] = at
             settled[at] = True
     rest = np.flatnonzero(~settled)

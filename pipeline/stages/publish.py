@@ -1,9 +1,12 @@
 """Write the dataset that others load: ``pairs`` with TRL's columns and provenance, ``candidates`` with every score.
 
 The folder opens with ``datasets.load_from_disk`` (whole, or one config) and ``datasets.load_dataset``, no code of ours
-needed. Rows are ordered by shard, and by id within a shard: in a run that never grew that is the order of all ids. A
-prompt may have several pairs; ``id`` with ``pair`` (0, 1, ...) names one. The same tables give the same bytes, whenever
-and by however many workers they were made. Shards are read one after the other, so memory does not grow with the run.
+needed. Rows are ordered by id, in whatever shards they lie. A prompt may have several pairs; ``id`` with ``pair`` (0,
+1, ...) names one. The same rows give the same bytes, whenever and by however many workers they were made. Shards are
+read one after the other, so memory does not grow with the run.
+
+The folder says itself what it is (``made`` in ``dataset_dict.json``, a digest of all that it holds), and the record of
+what is published says which it should be: whatever a killed process has left, one is not taken for the other.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -20,10 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import columns, consistency, files, images, memory
+from pipeline import columns, consistency, files, images, memory, models
+from pipeline.columns import Ints
 from pipeline.config import Publish
 from pipeline.dataset_folder import BATCH_ROWS, write
 from pipeline.errors import InputError
+from pipeline.stages import by_id
 from pipeline.store import Record, Run, fingerprint, make_record
 from pipeline.tables import IMAGE
 
@@ -34,10 +40,14 @@ TABLES = ("source", "sample", "score", "pair")
 #: Changes whenever the same tables may be published as other rows.
 ROWS = 3
 FOLDER = "dataset"
+#: Says what the folder holds, written last.
+_WHOLE = "dataset_dict.json"
 _SIDES = ("chosen", "rejected")
 _MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}}]
 #: Pairs whose images are in memory at a time.
 _IMAGE_ROWS = 16
+#: Shards that are open at a time; of disjoint ones only one is in use.
+_OPEN = 8
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,22 @@ def record(run: Run, spec: Publish) -> Record:
     words = masked(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
-    return make_record("publish", 5, {**spec.model_dump(), **decides}, upstream)
+    return make_record("publish", 6, {**spec.model_dump(), **decides}, upstream)
+
+
+def current(run: Run) -> Record | None:
+    """What is published, if it is there."""
+    found = run.record("publish")
+    return found if found is not None and found.finished and _made(run.path / FOLDER) == found.made else None
+
+
+def _made(folder: Path) -> str | None:
+    text = files.read_text(folder / _WHOLE)
+    try:
+        found: str | None = json.loads(text or "{}").get("made")
+    except ValueError:
+        return None
+    return found
 
 
 def rows(published: Record) -> str:
@@ -75,36 +100,39 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str]) -> Published:
         StyleGate: chosen and rejected texts differ more in style than ``spec.style`` allows.
     """
     target = run.path / FOLDER
-    new, old = record(run, spec), run.record("publish")
+    new, old = record(run, spec), current(run)
     # Options only: upstream fingerprints may differ though the tables came out the same.
-    if old is not None and old.finished and old.own == new.own and target.is_dir():
+    if old is not None and old.own == new.own:
         return Published(target, old.extras["pairs"], old.extras["candidates"], True)
-    partial = target.with_name(target.name + ".partial")
+    run.save(new)  # from here on nothing is published, until it is
+    partial = target.with_name(target.name + files.PARTIAL)
     files.remove_tree(partial)
     try:
         styles = consistency.of_run(run, masked(spec))
-        consistency.write(run, styles)  # where the card finds it
+        consistency.write(run, styles, new)  # where the card finds it
         memory.release()
         consistency.check(styles, spec.style)
         tables = _pairs(run, spec.images == "embed")
-        pairs = write(partial / "pairs", _pair_features(), tables, spec.rows_per_shard, new.own)
-        if not pairs:
+        pairs = write(partial / "pairs", _pair_features(), tables, spec.rows_per_shard)
+        if not pairs.rows:
             raise _no_pairs(run)
         with_images = spec.images_in_candidates
         features, tables = _candidate_features(with_images), _candidates(run, with_images)
-        candidates = write(partial / "candidates", features, tables, spec.rows_per_shard, new.own)
+        candidates = write(partial / "candidates", features, tables, spec.rows_per_shard)
         memory.release()
-        files.write_text(partial / "dataset_dict.json", json.dumps({"splits": ["pairs", "candidates"]}))
-        files.write_text(partial / "README.md", card(rows(new)))
-        _swap(partial, target)
+        readme = card(models.digest(f"{pairs.digest} {candidates.digest}"))
+        made = models.digest(f"{pairs.digest} {candidates.digest} {readme}")
+        files.write_text(partial / "README.md", readme)
+        files.write_text(partial / _WHOLE, json.dumps({"splits": ["pairs", "candidates"], "made": made}))
+        files.replace_folder(partial, target)
     except OSError as error:
         files.remove_tree(partial)
         raise files.disk_error(target, error) from error
     except BaseException:
         files.remove_tree(partial)
         raise
-    counts = {"pairs": pairs, "candidates": candidates}
-    run.save(replace(new, rows=pairs, extras=counts, finished=True))
+    counts = {"pairs": pairs.rows, "candidates": candidates.rows}
+    run.save(replace(new, rows=pairs.rows, extras=counts, finished=True, made=made))
     return Published(target, **counts, reused=False)
 
 
@@ -125,30 +153,29 @@ def _no_pairs(run: Run) -> InputError:
     return InputError(f"not one of the prompts gave a pair ({counts})", "lower pair.margin, or raise sample.n")
 
 
-def _swap(partial: Path, target: Path) -> None:
-    """Put the new folder in place. Between the two moves there is none, never a mixture."""
-    old = target.with_name(target.name + ".old")
-    files.remove_tree(old)
-    if target.exists():
-        files.move(target, old)
-    files.move(partial, target)
-    files.remove_tree(old)
-
-
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
 def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
     """The rows of ``pairs``, a few at a time."""
-    for shard in run.shards("pair"):
+
+    @lru_cache(_OPEN)
+    def opened(shard: int) -> tuple[pa.Table, pa.Table, pa.Table]:
         pairs = run.read("pair", shard)
         pairs = pairs.filter(pairs["chosen"].is_valid())
         pairs = _numbered(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
-        source, sample = run.read("source", shard), run.read("sample", shard)
-        pictures = columns.items(source["images"], "bytes")
-        step = _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else BATCH_ROWS
-        for start in range(0, len(pairs), step):
-            yield _pair_rows(pairs.slice(start, step), source, sample, embed)
+        return pairs, run.read("source", shard), run.read("sample", shard)
+
+    def step(shard: int) -> int:
+        pictures = columns.items(opened(shard)[1]["images"], "bytes")
+        return _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else BATCH_ROWS
+
+    def rows(shard: int, at: Ints) -> pa.Table:
+        pairs, source, sample = opened(shard)
+        return _pair_rows(pairs.take(pa.array(at)), source, sample, embed)
+
+    for group in by_id.groups(run):
+        yield from by_id.merged(group, lambda shard: columns.whole(opened(shard)[0]["id"]), rows, min(map(step, group)))
 
 
 def _numbered(pairs: pa.Table) -> pa.Table:
@@ -190,13 +217,23 @@ def _answer(texts: Any) -> pa.Array:
 
 def _candidates(run: Run, with_images: bool) -> Iterator[pa.Table]:
     """Every prompt with all its texts; a prompt that failed has none, and says why."""
-    for shard in run.shards("source"):
+    left = ["facts"] if with_images else ["facts", "images"]
+
+    @lru_cache(_OPEN)
+    def opened(shard: int) -> tuple[Any, ...]:
         source, sample, score = (run.read(stage, shard) for stage in ("source", "sample", "score"))
-        prompts = source.drop_columns(["facts"] if with_images else ["facts", "images"])
-        order = pc.sort_indices(source["id"])
-        step = _IMAGE_ROWS if with_images else BATCH_ROWS
-        for start in range(0, len(order), step):
-            yield _candidate_rows(prompts.take(order.slice(start, step)), sample, score, with_images)
+        return source.drop_columns(left), pc.sort_indices(source["id"]), sample, score
+
+    def ids(shard: int) -> pa.Array:
+        source, order, *_ = opened(shard)
+        return columns.whole(source["id"]).take(order)
+
+    def rows(shard: int, at: Ints) -> pa.Table:
+        source, order, sample, score = opened(shard)
+        return _candidate_rows(source.take(order.take(pa.array(at))), sample, score, with_images)
+
+    for group in by_id.groups(run):
+        yield from by_id.merged(group, ids, rows, _IMAGE_ROWS if with_images else BATCH_ROWS)
 
 
 def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, with_images: bool) -> pa.Table:

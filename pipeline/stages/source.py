@@ -1,12 +1,12 @@
 """Images and prompts from wherever a recipe says, as the table every other stage starts from.
 
 A source has no ``process``: it makes all its shards in one go, one after the other, with memory that does not grow with
-the number of prompts. Rows are set aside in ``SOURCE/spool.tmp`` while they are sorted.
+the number of prompts. Rows are set aside in ``SOURCE/.spool.tmp`` while they are sorted.
 """
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -29,7 +29,8 @@ from pipeline.sources.layout import cut
 from pipeline.sources.sift import Array, names, sift
 from pipeline.sources.spool import MEMORY, Spool
 from pipeline.sources.verdicts import Verdicts
-from pipeline.store import Run
+from pipeline.store import Run, options_of
+from pipeline.sweep import temporary_folder
 from pipeline.tables import PROMPTS
 
 Row = dict[str, Any]
@@ -75,7 +76,7 @@ class SourceStage:
         verdicts = Verdicts(
             self.spec.max_image_bytes, self.spec.max_image_pixels, hashed=Filter.hashes(dedup, benchmark)
         )
-        aside = _Aside(run)
+        aside = _Aside(run, self.name)
         yield from spooled(run, self.name, self.shard_size, self._entries(run), verdicts, sieve, aside)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
@@ -139,10 +140,13 @@ def spooled(
     Raises:
         InputError: no prompt is left.
     """
-    with tempfile.TemporaryDirectory(prefix="source-") as elsewhere:
+    with contextlib.ExitStack() as stack:
         # Beside the run's own files there is room for them; an object store takes no such file.
-        folder = run.folder(stage) if files.is_local(run.path) else Path(elsewhere)
-        with Spool(folder / "spool.tmp", most) as spool:
+        if files.is_local(run.path):
+            folder = run.folder(stage)
+        else:
+            folder = Path(stack.enter_context(temporary_folder("source")))
+        with Spool(folder / ".spool.tmp", most) as spool:
             try:
                 for batch in admit(entries, verdicts, spool.blobs):
                     spool.add(batch)
@@ -164,17 +168,20 @@ def _before(run: Run, stage: str, size: int) -> Iterator[tuple[int, Array]]:
     record = run.record(stage)
     if record is not None and record.options.get("shard_size") == size:
         for shard in run.shards(stage):
-            yield shard, names(run.read(stage, shard)["id"])
+            table = run.peek(stage, shard)
+            # A killed process may have left some that were laid out for another size.
+            if options_of(table).get("shard_size", size) == size:
+                yield shard, names(table["id"])
 
 
 def _forget(row: Row) -> None: ...
 
 
 class _Aside:
-    """Writes dropped rows to the run, some thousand at a time. State: those not yet written."""
+    """Writes the rows that the source ``of`` drops, some thousand at a time. State: those not yet written."""
 
-    def __init__(self, run: Run) -> None:
-        self._run, self._written = run, 0
+    def __init__(self, run: Run, of: str) -> None:
+        self._run, self._by, self._written = run, run.record(of), 0
         self._rows: list[Row] = []
         run.clear(ASIDE)
 
@@ -185,5 +192,6 @@ class _Aside:
 
     def finish(self) -> None:
         if self._rows:
-            self._run.write(ASIDE, self._written, pa.Table.from_pylist(self._rows, schema=DROPPED))
+            table = pa.Table.from_pylist(self._rows, schema=DROPPED)
+            self._run.write(ASIDE, self._written, table, by=self._by)
             self._rows, self._written = [], self._written + 1

@@ -218,7 +218,7 @@ def test_numbers_of_other_tables_are_not_shown(tmp_path: Path) -> None:
     assert "Not measured." in card.render(run.path, RECIPE, COMMAND)
     published(run)
     assert collect(run.path).style
-    run.write("pair", 0, run.read("pair", 0).slice(1))
+    run.write("pair", 0, run.read("pair", 0).slice(1), by=run.record("pair"))
     assert collect(run.path).style == {}
 
 

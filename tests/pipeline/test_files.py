@@ -15,7 +15,7 @@ from pipeline import files, report
 from pipeline.errors import StoreError
 from pipeline.executor import Executor
 from pipeline.plan import Plan, publish_run
-from pipeline.store import Run, Survey
+from pipeline.store import Run, Survey, make_record
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -37,19 +37,24 @@ def test_a_run_lives_wherever_its_url_says(place: str) -> None:
         assert executor.run(Double(factor=3)).reused == 0
     assert (first.rows, first.reused, second.reused) == (6, 0, 2)
     assert Run(place).table("double")["value"].to_pylist() == [0, 3, 6, 9, 12, 15]
-    assert Survey(run).current("double", 2, ["source"])
+    record = run.record("double")
+    assert record is not None and Survey(run).current(record, 2, ["source"])
 
 
 def test_what_is_set_aside_is_no_longer_done_and_can_be_read(place: str) -> None:
     run = Run(place)
     put_prompts(run)
-    before = run.read("source", 1)
-    run.set_aside("source", 1)
+    before, record = run.read("source", 1), make_record("source", 1, {"a": 1}, {})
+    run.set_aside("source", 1, record)
     assert run.shards("source") == [0, 2]
     earlier = run.earlier("source", 1)
-    assert earlier is not None and earlier.equals(before) and run.earlier("source", 0) is None
-    run.write("source", 1, before)
-    run.set_aside("source", 1)  # a second time over the first
+    assert earlier is not None and earlier[0].equals(before) and run.earlier("source", 0) is None
+    assert earlier[1] == {"a": 1}  # of the record that was given: shards of before do not say it themselves
+    other = make_record("source", 1, {"a": 2}, {})
+    run.write("source", 1, before, by=other)
+    run.set_aside("source", 1, record)  # a second time over the first
+    again = run.earlier("source", 1)
+    assert again is not None and again[1] == {"a": 2}
     run.drop_earlier("source")
     assert run.earlier("source", 1) is None and run.shards("source") == [0, 2]
 

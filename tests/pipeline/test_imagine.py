@@ -313,6 +313,7 @@ def test_a_source_is_made_again_when_what_it_reads_says_something_else(tmp_path:
         shard,
         pa.Table.from_pylist(rows, schema=table.schema),
         run.input_digests(("imagine", "rank"), shard),
+        by=run.record("instruct"),
     )
     assert why() == ["instruct has other content now"]
     count = run.table("source").num_rows

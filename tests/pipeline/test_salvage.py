@@ -53,7 +53,7 @@ def sample(run: Run, one: SampleStage, engine: Seeded) -> pa.Table:
     found = prepare(run, one, "if-possible", Survey(run))
     for shard in run.shards("source"):
         if shard not in found.done:
-            process_shard(one, engine, run, shard)
+            process_shard(one, engine, run, shard, found.record)
     return run.table("sample")
 
 

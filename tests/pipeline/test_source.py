@@ -129,7 +129,7 @@ def test_an_empty_source_is_an_error(tmp_path: Path) -> None:
 def test_nothing_is_left_behind_when_a_source_is_given_up(tmp_path: Path) -> None:
     shards = SourceStage(ScenesSource(scenes=8), 0, 2).shards(Run(tmp_path))
     next(shards)
-    assert (tmp_path / "source/spool.tmp").is_dir()
+    assert (tmp_path / "source/.spool.tmp").is_dir()
     shards.close()
     assert list((tmp_path / "source").iterdir()) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.files import write_text
 from pipeline.store import Run, make_record
 from training import job
 
@@ -21,19 +21,20 @@ ROW = '{"prompt": [], "chosen": "%s"}\n'
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
     """Asks for training with these options; says whether it was started."""
     run = Run(tmp_path / "run")
-    run.save(replace(make_record("publish", 1, {"content": "abc"}, {}), finished=True))
+    run.save(replace(make_record("publish", 1, {"content": "abc"}, {}), finished=True, made="abc"))
+    write_text(run.path / "dataset" / "dataset_dict.json", '{"made": "abc"}')
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text("{}")
     started: list[list[str]] = []
 
-    def start(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def start(command: list[str]) -> int:
         started.append(command)
         (run.folder("train") / "model").mkdir(exist_ok=True)
         (run.folder("train") / "model" / "config.json").write_text("{}")
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
-    monkeypatch.setattr(job.subprocess, "run", start)
+    monkeypatch.setattr(job, "run_child", start)
 
     def ask(**options: Any) -> bool:
         plan: Any = SimpleNamespace(recipe=SimpleNamespace(seed=0, train={"model": str(base), **options}))

@@ -67,8 +67,8 @@ def _same(old: Record | None, wanted: Record) -> bool:
 
 
 def _published(donor: Run, wanted: Record) -> bool:
-    old = donor.record("publish")
-    return old is not None and old.finished and old.own == wanted.own and donor.folder(publish.FOLDER).is_dir()
+    old = publish.current(donor)
+    return old is not None and old.own == wanted.own
 
 
 def _link(source: Path, target: Path) -> None:

@@ -104,8 +104,9 @@ def generate(
 
     def build(_: Mapping[str, Any]) -> Iterator[Row]:
         yield from rows.values()
-        for table in run.tables(tables.prompts):
-            for row in table.to_pylist():
+        # What earlier sessions asked: its stage is about to be made anew, so none of it is of this one.
+        for shard in run.shards(tables.prompts):
+            for row in run.peek(tables.prompts, shard).to_pylist():
                 if row["id"] in everything and row["id"] not in rows:
                     yield {name: row[name] for name in ("images", "prompt", "facts", "source")}
 
@@ -127,8 +128,8 @@ def generate(
 def _earlier(run: Run, stage: str) -> list[str]:
     """The ids of good prompts that an earlier session asked, if their images are still there."""
     found = []
-    for table in run.tables(stage):
-        for row in table.select(["id", "images", "status"]).to_pylist():
+    for shard in run.shards(stage):
+        for row in run.peek(stage, shard).select(["id", "images", "status"]).to_pylist():
             there = (one["bytes"] is not None or Path(one["path"]).is_file() for one in row["images"])
             if row["status"] == "ok" and all(there):
                 found.append(row["id"])
