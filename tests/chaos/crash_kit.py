@@ -1,0 +1,248 @@
+"""A process that is stopped at the n-th change it makes on the disk.
+
+Every change counts: a file opened for writing, renamed, linked, removed or synced, a folder made or removed, one by one
+also those of ``rmtree``. Python tells of them by its audit events before they happen; what is written by C++ or Rust is
+wrapped here, and ``unseen`` finds a writer that is neither. A run is made in a forked child, in which every module is
+imported already, without Ray: what is sampled is scripted, what is trained is tiny.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+STOPPED = 77
+#: What is longer hangs.
+_SECONDS = 120
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+#: Audit event -> where its paths stand in its arguments, and the descriptors of the folders they are relative to.
+_EVENTS = {
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((0, 2), (1, 3)),
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.mkdir": ((0, 2),),
+    "os.truncate": ((0, None),),
+    "os.symlink": ((1, 2),),
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """``what`` happens to ``paths``, the last of which is what it is called afterwards. ``unsynced`` are the files
+    whose content the disk need not have by then, where they are now."""
+
+    what: str
+    paths: tuple[str, ...]
+    unsynced: frozenset[str]
+
+
+@dataclass
+class Watch:
+    """Counts the changes below ``root``, and stops the process before number ``stop``. ``power``: with the power, so
+    that of files that have not been synced only half is there."""
+
+    root: str
+    stop: int = -1
+    power: bool = False
+    changes: list[Change] = field(default_factory=list)
+    unsynced: set[str] = field(default_factory=set)
+    _quiet: bool = False
+
+    def start(self) -> None:
+        """Watch this process, for ever."""
+        sys.addaudithook(self._hear)
+        sync = os.fsync
+
+        def fsync(handle: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{handle}")
+            self.happens("fsync", path)
+            sync(handle)
+            self.unsynced.discard(path)
+
+        os.fsync = fsync  # type: ignore[assignment]
+        self._wrap_writers()
+
+    def happens(self, what: str, *paths: str) -> None:
+        """Called before the change."""
+        paths = tuple(os.path.abspath(path) for path in paths)
+        # TensorBoard writes in a thread of its own, and nothing reads what it wrote.
+        if not any(path.startswith(self.root) for path in paths) or any("/tensorboard" in path for path in paths):
+            return
+        if len(self.changes) == self.stop:
+            if self.power:
+                self._lose()
+            os._exit(STOPPED)
+        self.changes.append(Change(what, paths, frozenset(self.unsynced)))
+        if what == "write":
+            self.unsynced.add(paths[0])
+        elif what == "os.remove":
+            self.unsynced.discard(paths[0])
+        elif what == "os.rename":
+            old, new = paths
+            moved = {path: new + path[len(old) :] for path in self.unsynced if (path + "/").startswith(old + "/")}
+            self.unsynced = (self.unsynced - moved.keys() - {new}) | set(moved.values())
+
+    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
+        if self._quiet:
+            return
+        if event == "open":
+            path, _, flags = args
+            if isinstance(path, str | bytes | os.PathLike) and flags & _WRITES:
+                self.happens("write", os.fsdecode(path))
+        elif event in _EVENTS:
+            places = (_place(args[path], args[base] if base is not None else -1) for path, base in _EVENTS[event])
+            self.happens(event, *places)
+
+    def _wrap_writers(self) -> None:
+        """Those that open their files below Python."""
+        import pyarrow as pa
+        import safetensors.torch
+        import torch
+
+        def wrapped(write: Callable[..., Any], at: int) -> Callable[..., Any]:
+            def call(*args: Any, **options: Any) -> Any:
+                if isinstance(args[at], str | os.PathLike):
+                    self.happens("write", os.fspath(args[at]))
+                return write(*args, **options)
+
+            return call
+
+        for module in list(sys.modules.values()):
+            for name in ("save_file", "safe_save_file"):
+                if getattr(module, name, None) is safetensors.torch.save_file:
+                    setattr(module, name, wrapped(safetensors.torch.save_file, 1))
+        torch.save = wrapped(torch.save, 1)
+        opened = pa.OSFile
+
+        def os_file(path: str, mode: str = "r", *rest: Any) -> Any:
+            if "w" in mode:
+                self.happens("write", path)
+            return opened(path, mode, *rest)
+
+        pa.OSFile = os_file
+
+    def _lose(self) -> None:
+        self._quiet = True
+        for path in self.unsynced:
+            with contextlib.suppress(OSError):
+                os.truncate(path, os.path.getsize(path) // 2)
+
+
+def _place(path: Any, base: int) -> str:
+    if isinstance(path, int):
+        return os.readlink(f"/proc/self/fd/{path}")
+    path = os.fsdecode(path)
+    return path if base in (-1, None) else os.path.join(os.readlink(f"/proc/self/fd/{base}"), path)
+
+
+def child(work: Callable[[], object], log: Path) -> int:
+    """Do ``work`` in a fork of this process; its exit status, ``STOPPED`` if it was stopped. What it says, and why it
+    failed, is in ``log``."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        signal.alarm(_SECONDS)
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def quiet() -> None:
+    """Make a run depend on nothing but its recipe, and stay in this process: no Ray, and no time passes."""
+    from pipeline import executor, plan, plots
+    from pipeline.pool import Done
+    from pipeline.store import Run
+    from training import job
+
+    class Inline:
+        def __init__(self, spec: Any) -> None:
+            self.spec, self._model = spec, spec.open()
+
+        def run(self, stage: Any, make: Any, path: Any, shards: Any, retries: int) -> Iterator[Done]:
+            for shard in shards:
+                yield Done(shard, make(stage, self._model, Run(path), shard))
+
+        def close(self) -> None: ...
+
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    executor.Pool, executor.start_ray = Inline, lambda: False  # type: ignore[assignment,misc]
+    for module in (executor, plan, job):
+        module.time = clock  # type: ignore[assignment]
+    job.run_child = _train  # type: ignore[assignment]
+    # Drawing takes longer than all the rest; what would be drawn is compared as it is.
+    for name in ("outcomes", "before_after", "curves", "histograms", "lengths", "logp_gaps"):
+        setattr(plots, name, lambda *values: f"<svg>{hashlib.sha256(pickle.dumps(values)).hexdigest()}</svg>")
+
+
+def _train(command: Any) -> int:
+    from training.config.load import load_config
+    from training.workers import run
+
+    run(load_config(Path(command[-1]), []))
+    return 0
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """The digest of every file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def unfinished(folder: Path) -> list[str]:
+    """What should not be there once a run has ended."""
+    ends = (".tmp", ".partial", ".old", ".rewritten", ".lock")
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name.endswith(ends))
+
+
+def unseen(folder: Path, changes: list[Change]) -> list[str]:
+    """Files that nobody was seen to write."""
+    written = {change.paths[-1] for change in changes if change.what in ("write", "os.link")}
+    for change in changes:
+        if change.what == "os.rename":
+            old, new = change.paths
+            written |= {new + path[len(old) :] for path in written if (path + "/").startswith(old + "/")}
+    files = (path for path in folder.rglob("*") if path.is_file() and "/tensorboard" not in str(path))
+    return sorted(str(path) for path in files if str(path) not in written)
+
+
+def unsafe(changes: list[Change]) -> list[str]:
+    """Renames of files that were not synced before, and whose folder was not synced behind it: a power cut can leave
+    the new name with nothing in it, or the old one."""
+    found = []
+    for at, change in enumerate(changes):
+        if change.what != "os.rename" or change.paths[1].endswith(".tmp"):
+            continue
+        old, new = change.paths
+        found += [
+            f"{path} is not synced before {old} -> {new}" for path in sorted(change.unsynced) if _below(path, old)
+        ]
+        folder = os.path.dirname(new)
+        if not any(later.what == "fsync" and later.paths[0] == folder for later in changes[at:]):
+            found.append(f"{folder} is not synced after {old} -> {new}")
+    return found
+
+
+def _below(path: str, folder: str) -> bool:
+    return (path + "/").startswith(folder + "/")

@@ -1,0 +1,257 @@
+"""At every change that a run makes on the disk the process is stopped; then the same recipe is run again, or another
+one and then the first. What comes out is, byte for byte, what comes of a recipe that was left in peace.
+
+``make chaos`` tries every point, ``make test`` some of them. A kill leaves what was written; a power cut, besides, only
+half of what was not synced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crash_kit import STOPPED, Watch, child, quiet, tree, unfinished, unsafe, unseen
+
+#: How many points of each scenario; all of them with CHAOS_POINTS=all.
+POINTS = os.environ.get("CHAOS_POINTS", "3")
+TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.", "No.", "a cup, a horse and a king"]
+FIRST: dict[str, Any] = {
+    "name": "run",
+    "output_dir": ".",
+    "shard_size": 4,
+    "source": {"scenes": 4, "questions_per_scene": 1},
+    "sample": {"model": "canned", "n": 4, "engine": {"kind": "scripted", "texts": TEXTS}},
+    "score": {"scorers": ["objects", "correctness"]},
+    "pair": {"weights": {"objects.hallucinated": -1, "correctness": 1}, "margin": 0.5, "max_length_ratio": 9},
+    "evaluate": {"scenes": 2, "per_image": 1, "max_tokens": 16},
+}
+#: Recipes that change what an early stage makes, a late one, which stages there are, and how the rows lie.
+OTHERS: dict[str, dict[str, Any]] = {
+    "margin": {"pair": {**FIRST["pair"], "margin": 1.5}},
+    "fewer prompts": {"source": {"scenes": 3, "questions_per_scene": 1}},
+    "more tokens": {"sample": {**FIRST["sample"], "max_tokens": 400}},
+    "other answers": {"sample": {**FIRST["sample"], "n": 3}},
+    "no questions scored": {
+        "score": {"scorers": ["objects"]},
+        "pair": {**FIRST["pair"], "weights": {"objects.hallucinated": -1}},
+        "evaluate": None,
+    },
+    "images twice": {"publish": {"images_in_candidates": True, "rows_per_shard": 3}},
+    "larger shards": {"shard_size": 5},
+}
+
+
+def drive(changes: dict[str, Any]) -> None:
+    """The run of a recipe, here."""
+    from pipeline import run
+    from pipeline.config.load import make_recipe
+    from pipeline.plan import Plan
+    from training import job
+
+    recipe = make_recipe({**FIRST, **changes})
+    run._start(Plan(recipe, job.held(recipe)), "if-possible", None, ["python", "-m", "pipeline.run", "recipe.yaml"])
+
+
+@dataclass
+class Runs:
+    """Runs of recipes in ``folder``, each in a process of its own. Everything heavy is imported here, once."""
+
+    folder: Path
+    clean: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import datasets  # noqa: F401
+
+        import training.evaluation.summarise
+        import training.workers  # noqa: F401
+
+    @property
+    def place(self) -> Path:
+        return self.folder / "now"
+
+    def run(self, changes: dict[str, Any], watch: Watch | None = None) -> int:
+        """The exit status."""
+
+        def work() -> None:
+            os.chdir(self.place)
+            quiet()
+            if watch is not None:
+                watch.start()
+            drive(changes)
+            if watch is not None:
+                done = list(watch.changes)
+                (self.folder / "changes").write_bytes(pickle.dumps(done))
+
+        self.place.mkdir(exist_ok=True)
+        return child(work, self.folder / "log.txt")
+
+    def finish(self, changes: dict[str, Any]) -> dict[str, str]:
+        assert self.run(changes) == 0, self.said()
+        return outputs(self.place / "run", changes)
+
+    def alone(self, name: str, changes: dict[str, Any]) -> dict[str, str]:
+        """What comes of a recipe that nothing was before."""
+        if name not in self.clean:
+            self.put(None)
+            self.clean[name] = self.finish(changes)
+        return self.clean[name]
+
+    def put(self, state: Path | None) -> None:
+        """Have the run be as it is in ``state``."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        if state is not None:
+            shutil.copytree(state, self.place)
+
+    def keep(self, name: str) -> Path:
+        """Keep the run as it is."""
+        kept = self.folder / name
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(self.place, kept)
+        return kept
+
+    def said(self) -> str:
+        return (self.folder / "log.txt").read_text(errors="replace")[-3000:]
+
+
+def outputs(run: Path, changes: dict[str, Any]) -> dict[str, str]:
+    """Digests of all that a run is made for, and of the rows of each of its stages in whatever shards they lie."""
+    from pipeline.config.load import make_recipe
+    from pipeline.plan import Plan
+    from pipeline.store import Run
+    from training import job
+
+    assert unfinished(run) == []
+    found = {f"dataset/{name}": digest for name, digest in tree(run / "dataset").items()}
+    found |= {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ("summary.json", "report.html")}
+    recipe = make_recipe({**FIRST, **changes})
+    for stage in Plan(recipe, job.held(recipe)).generation():
+        rows = Run(run).table(stage.name).sort_by("id").to_pylist()
+        found[f"rows of {stage.name}"] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    if (run / "train" / "model").is_dir():
+        found |= {f"model/{name}": digest for name, digest in tree(run / "train" / "model").items()}
+    return found
+
+
+def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
+    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    yield Runs(tmp_path_factory.mktemp("crash"))
+
+
+@dataclass
+class Tried:
+    """Of one scenario: every difference found."""
+
+    points: int = 0
+    differences: list[str] = field(default_factory=list)
+
+    def check(self, what: str, found: dict[str, str], wanted: dict[str, str]) -> None:
+        if lost := differing(found, wanted):
+            self.differences.append(f"{what}: {', '.join(lost)}")
+
+
+def crash(
+    runs: Runs, before: Path | None, stopped: tuple[str, dict[str, Any]], other: tuple[str, dict[str, Any]]
+) -> tuple[Tried, int]:
+    """Stop the recipe ``stopped``, which begins where ``before`` is, at its points: run it again; or ``other``, then
+    it. Returns also how many points there are."""
+    wanted = {name: runs.alone(name, changes) for name, changes in (stopped, other)}
+    runs.put(before)
+    assert runs.run(stopped[1], Watch(str(runs.place))) == 0, runs.said()
+    changes = pickle.loads((runs.folder / "changes").read_bytes())
+    assert unsafe(changes) == [] and (before is not None or unseen(runs.place, changes) == [])
+    every = [(point, power) for point in range(len(changes)) for power in (False, True)]
+    draw = random.Random(f"{stopped[0]}/{other[0]}/{before is None}")
+    chosen = every if POINTS == "all" else draw.sample(every, int(POINTS))
+    tried = Tried()
+    for point, power in chosen:
+        at = f"point {point} ({changes[point].what} {changes[point].paths[-1]}{', power cut' if power else ''})"
+        runs.put(before)
+        assert runs.run(stopped[1], Watch(str(runs.place), point, power)) == STOPPED, runs.said()
+        state = runs.keep("crashed")
+        tried.check(f"{at}, the same again", runs.finish(stopped[1]), wanted[stopped[0]])
+        runs.put(state)
+        tried.check(f"{at}, {other[0]}", runs.finish(other[1]), wanted[other[0]])
+        tried.check(f"{at}, {other[0]} and back", runs.finish(stopped[1]), wanted[stopped[0]])
+        tried.points += 1
+    return tried, len(every)
+
+
+def say(scenario: str, tried: Tried, of: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{scenario}: {tried.points} of {of} crash points, {len(tried.differences)} differences")
+    assert tried.differences == []
+
+
+def test_a_new_run(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    say("a new run", *crash(runs, None, ("first", {}), ("margin", OTHERS["margin"])), capsys)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_recipe_over_a_finished_run(runs: Runs, other: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.alone("first", {})
+    runs.put(None)
+    runs.finish({})
+    finished = runs.keep("finished")
+    say(f"{other} over a finished run", *crash(runs, finished, (other, OTHERS[other]), ("first", {})), capsys)
+
+
+def test_the_harness_would_see_a_shard_of_another_recipe(runs: Runs) -> None:
+    """A negative control: a store that believes shards by their record alone, as before."""
+    from pipeline.store import Record
+
+    believes = Record.believes
+    try:
+        Record.believes = lambda self, about: True  # type: ignore[method-assign]
+        wanted = runs.alone("margin", OTHERS["margin"])
+        runs.put(None)
+        runs.finish({})
+        (runs.place / "run" / "pair" / "stage.json").unlink()
+        assert "rows of pair" in differing(runs.finish(OTHERS["margin"]), wanted)
+    finally:
+        Record.believes = believes  # type: ignore[method-assign]
+        runs.put(None)
+
+
+def test_what_is_stopped_is_told(tmp_path: Path) -> None:
+    """Of the harness: it stops before the change, and a power cut takes half of what was not synced."""
+    (tmp_path / "run").mkdir()
+
+    def work(stop: int, power: bool) -> None:
+        Watch(str(tmp_path / "run"), stop, power).start()
+        with (tmp_path / "run" / "a.tmp").open("wb") as file:
+            file.write(b"12345678")
+            file.flush()
+            if power is None:
+                os.fsync(file.fileno())
+        os.replace(tmp_path / "run" / "a.tmp", tmp_path / "run" / "a")
+        (tmp_path / "run" / "a").unlink()
+
+    left = []
+    for stop, power in ((0, False), (1, False), (2, False), (2, True), (9, True)):
+        code = child(lambda stop=stop, power=power: work(stop, power), tmp_path / "log")
+        files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+        left.append((code, files))
+        for path in (tmp_path / "run").iterdir():
+            path.unlink()
+    whole = b"12345678"
+    assert left == [
+        (STOPPED, {}),
+        (STOPPED, {"a.tmp": whole}),
+        (STOPPED, {"a": whole}),
+        (STOPPED, {"a": whole[:4]}),
+        (0, {}),
+    ]
+    assert json.dumps([code for code, _ in left])
