@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import naming
+from pipeline import models, naming
 from pipeline.config import Recipe
 from pipeline.config.imagine import ImagineSource
 from pipeline.config.sample import GivenEngine, OpenAIEngine, Sample, VllmEngine
 from pipeline.config.source import PdsSource
 from pipeline.errors import ConfigError
 from pipeline.executor import Executor, StageResult
+from pipeline.findings import makes_data, steps
 from pipeline.resume import Resume, described, explain
 from pipeline.rewritten import DESCRIBED, Rewriting
 from pipeline.rewritten import TABLES as REWRITTEN
@@ -270,12 +272,15 @@ def publish_run(
     """Publish the pairs of a run; also the seconds that it took. ``findings`` collects what the run shows; asked only
     if there is something to publish."""
 
+    # Where the run lies says nothing about the data, and would make equal datasets differ.
+    recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
+    made_by = [asdict(replace(one, seconds=0.0)) for name, one in steps(run).items() if makes_data(name)]
+
     def card(rows: str) -> str:
         from pipeline import card
 
-        # Where the run lies says nothing about the data, and would make equal datasets differ.
-        recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
         return card.render(run, recipe, " ".join(command), findings() if findings else None, rows)
 
+    about = models.digest(json.dumps([recipe, list(command), made_by], sort_keys=True, default=str))
     started = time.monotonic()
-    return publish(run, plan.recipe.publish, card), time.monotonic() - started
+    return publish(run, plan.recipe.publish, card, about), time.monotonic() - started

@@ -60,9 +60,11 @@ class Published:
     reused: bool
 
 
-def record(run: Run, spec: Publish) -> Record:
-    """What the published folder depends on: the content of the tables, and how it is written."""
+def record(run: Run, spec: Publish, about: str = "") -> Record:
+    """What the published folder depends on: the content of the tables, and how it is written; its ``fingerprint`` also
+    covers what only the card tells, ``about``."""
     upstream = {name: found.fingerprint for name in TABLES if (found := run.record(name)) is not None}
+    upstream |= {"card": about} if about else {}
     words = masked(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
@@ -72,15 +74,17 @@ def record(run: Run, spec: Publish) -> Record:
 def current(run: Run) -> Record | None:
     """What is published, if it is there."""
     found = run.record("publish")
-    return found if found is not None and found.finished and _made(run.path / FOLDER) == found.made else None
+    return (
+        found if found is not None and found.finished and _says(run.path / FOLDER).get("made") == found.made else None
+    )
 
 
-def _made(folder: Path) -> str | None:
-    text = files.read_text(folder / _WHOLE)
+def _says(folder: Path) -> dict[str, Any]:
+    """What a published folder says of itself: ``rows`` identifies its rows, ``made`` all of it."""
     try:
-        found: str | None = json.loads(text or "{}").get("made")
+        found: dict[str, Any] = json.loads(files.read_text(folder / _WHOLE) or "{}")
     except ValueError:
-        return None
+        return {}
     return found
 
 
@@ -91,18 +95,22 @@ def rows(published: Record) -> str:
     return fingerprint("publish", ROWS, options, {})
 
 
-def publish(run: Run, spec: Publish, card: Callable[[str], str]) -> Published:
+def publish(run: Run, spec: Publish, card: Callable[[str], str], about: str = "") -> Published:
     """Write ``run.path/dataset``, or leave it if it holds what it should. ``card`` renders its README, given what
-    identifies the rows.
+    identifies the rows; ``about`` identifies what else it tells.
 
     Raises:
         InputError: there is not a single pair, or an image that is to be copied is gone.
         StyleGate: chosen and rejected texts differ more in style than ``spec.style`` allows.
     """
     target = run.path / FOLDER
-    new, old = record(run, spec), current(run)
+    new, old = record(run, spec, about), current(run)
     # Options only: upstream fingerprints may differ though the tables came out the same.
     if old is not None and old.own == new.own:
+        if old.fingerprint != new.fingerprint:
+            same = replace(new, seconds=old.seconds, rows=old.rows, extras=old.extras)
+            run.save(same)
+            run.save(replace(same, finished=True, made=_describe(target, card, _says(target)["rows"])))
         return Published(target, old.extras["pairs"], old.extras["candidates"], True)
     run.save(new)  # from here on nothing is published, until it is
     partial = target.with_name(target.name + files.PARTIAL)
@@ -120,10 +128,7 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str]) -> Published:
         features, tables = _candidate_features(with_images), _candidates(run, with_images)
         candidates = write(partial / "candidates", features, tables, spec.rows_per_shard)
         memory.release()
-        readme = card(models.digest(f"{pairs.digest} {candidates.digest}"))
-        made = models.digest(f"{pairs.digest} {candidates.digest} {readme}")
-        files.write_text(partial / "README.md", readme)
-        files.write_text(partial / _WHOLE, json.dumps({"splits": ["pairs", "candidates"], "made": made}))
+        made = _describe(partial, card, models.digest(f"{pairs.digest} {candidates.digest}"))
         files.replace_folder(partial, target)
     except OSError as error:
         files.remove_tree(partial)
@@ -134,6 +139,15 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str]) -> Published:
     counts = {"pairs": pairs.rows, "candidates": candidates.rows}
     run.save(replace(new, rows=pairs.rows, extras=counts, finished=True, made=made))
     return Published(target, **counts, reused=False)
+
+
+def _describe(folder: Path, card: Callable[[str], str], rows: str) -> str:
+    """Write what tells of the rows; what identifies all of the folder."""
+    readme = card(rows)
+    made = models.digest(f"{rows} {readme}")
+    files.write_text(folder / "README.md", readme)
+    files.write_text(folder / _WHOLE, json.dumps({"splits": ["pairs", "candidates"], "rows": rows, "made": made}))
+    return made
 
 
 def masked(spec: Publish) -> Vocabulary | None:

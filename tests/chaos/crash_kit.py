@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import pickle
 import signal
 import sys
 import traceback
@@ -193,7 +192,22 @@ def quiet() -> None:
     job.run_child = _train  # type: ignore[assignment]
     # Drawing takes longer than all the rest; what would be drawn is compared as it is.
     for name in ("outcomes", "before_after", "curves", "histograms", "lengths", "logp_gaps"):
-        setattr(plots, name, lambda *values: f"<svg>{hashlib.sha256(pickle.dumps(values)).hexdigest()}</svg>")
+        setattr(plots, name, lambda *values: f"<svg>{hashlib.sha256(repr(_plain(values)).encode()).hexdigest()}</svg>")
+
+
+def _plain(value: Any) -> Any:
+    """The values in it, whoever holds them."""
+    from pipeline.tally import Tally
+
+    if isinstance(value, Tally):
+        return [value.values.tolist(), value.counts.tolist()]  # it sorts them when it is asked
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return [type(value).__name__, _plain(vars(value))] if hasattr(value, "__dict__") else value
 
 
 def _train(command: Any) -> int:
