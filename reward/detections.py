@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from reward import Row, Scores
+from reward.errors import shortened
 from reward.objects import ObjectScorer, judge, truth_of, values_of
 from reward.vocabulary import Vocabulary
 
@@ -75,10 +76,12 @@ class Detections:
             found, told = _coco(content) if _is_coco(content) else (_listed(content), None)
             labels, seen = _labels(found, threshold)
         except _Malformed as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(shortened(f"{path}: {error}")) from error
         known = frozenset(classes) if classes is not None else seen if told is None else told
         if unknown := sorted(seen - known):
-            raise ValueError(f"{path}: label {unknown[0]!r} is none of the detector's classes; add it to classes")
+            raise ValueError(
+                shortened(f"{path}: label {unknown[0]!r} is none of the detector's classes; add it to classes")
+            )
         digest = hashlib.sha256(data + json.dumps([threshold, sorted(known)]).encode()).hexdigest()
         return cls(labels, known, digest[:16])
 
