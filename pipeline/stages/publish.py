@@ -14,25 +14,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import columns, consistency, files, images, memory
+from pipeline import columns, consistency, files, memory
 from pipeline.config import Publish
 from pipeline.dataset_folder import BATCH_ROWS, write
 from pipeline.errors import InputError
+from pipeline.stages.final_images import FinalImages
 from pipeline.store import Record, Run, fingerprint, make_record
-from pipeline.tables import IMAGE
 
 if TYPE_CHECKING:
     from reward.vocabulary import Vocabulary
 
 TABLES = ("source", "sample", "score", "pair")
 #: Changes whenever the same tables may be published as other rows.
-ROWS = 3
+ROWS = 4
 FOLDER = "dataset"
 _SIDES = ("chosen", "rejected")
 _MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}}]
@@ -56,7 +55,7 @@ def record(run: Run, spec: Publish) -> Record:
     words = masked(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
-    return make_record("publish", 5, {**spec.model_dump(), **decides}, upstream)
+    return make_record("publish", 6, {**spec.model_dump(), **decides}, upstream)
 
 
 def rows(published: Record) -> str:
@@ -91,7 +90,8 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str]) -> Published:
         if not pairs:
             raise _no_pairs(run)
         with_images = spec.images_in_candidates
-        features, tables = _candidate_features(with_images), _candidates(run, with_images)
+        final = FinalImages(spec.images == "embed") if with_images else None
+        features, tables = _candidate_features(with_images), _candidates(run, final)
         candidates = write(partial / "candidates", features, tables, spec.rows_per_shard, new.own)
         memory.release()
         files.write_text(partial / "dataset_dict.json", json.dumps({"splits": ["pairs", "candidates"]}))
@@ -140,6 +140,7 @@ def _swap(partial: Path, target: Path) -> None:
 
 def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
     """The rows of ``pairs``, a few at a time."""
+    final = FinalImages(embed)
     for shard in run.shards("pair"):
         pairs = run.read("pair", shard)
         pairs = pairs.filter(pairs["chosen"].is_valid())
@@ -148,7 +149,7 @@ def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
         pictures = columns.items(source["images"], "bytes")
         step = _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else BATCH_ROWS
         for start in range(0, len(pairs), step):
-            yield _pair_rows(pairs.slice(start, step), source, sample, embed)
+            yield _pair_rows(pairs.slice(start, step), source, sample, final)
 
 
 def _numbered(pairs: pa.Table) -> pa.Table:
@@ -159,7 +160,7 @@ def _numbered(pairs: pa.Table) -> pa.Table:
     return pairs.append_column("pair", pa.array(number, pa.int32()))
 
 
-def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, embed: bool) -> pa.Table:
+def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, final: FinalImages) -> pa.Table:
     ids = columns.whole(pairs["id"])
     of_source, of_sample = _places(ids, source, "source"), _places(ids, sample, "sample")
     prompts = source.select(["images", "prompt", "source"]).take(of_source)
@@ -167,7 +168,7 @@ def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, embed: bool)
     at = {side: pa.array(first + pairs[side].to_numpy()) for side in _SIDES}
     texts = {side: columns.items(sample["candidates"], "text").take(at[side]) for side in _SIDES}
     made = {
-        "images": _with_bytes(ids, prompts["images"], embed),
+        "images": final.column(ids, prompts["images"]),
         "prompt": prompts["prompt"],
         **{side: _answer(texts[side]) for side in _SIDES},
         **{name: pairs[name] for name in ("id", "pair", "policy", "chosen_score", "rejected_score", "margin")},
@@ -188,18 +189,18 @@ def _answer(texts: Any) -> pa.Array:
     return columns.lists(np.ones(len(texts), np.int64), messages)
 
 
-def _candidates(run: Run, with_images: bool) -> Iterator[pa.Table]:
+def _candidates(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
     """Every prompt with all its texts; a prompt that failed has none, and says why."""
     for shard in run.shards("source"):
         source, sample, score = (run.read(stage, shard) for stage in ("source", "sample", "score"))
-        prompts = source.drop_columns(["facts"] if with_images else ["facts", "images"])
+        prompts = source.drop_columns(["facts"] if final else ["facts", "images"])
         order = pc.sort_indices(source["id"])
-        step = _IMAGE_ROWS if with_images else BATCH_ROWS
+        step = _IMAGE_ROWS if final else BATCH_ROWS
         for start in range(0, len(order), step):
-            yield _candidate_rows(prompts.take(order.slice(start, step)), sample, score, with_images)
+            yield _candidate_rows(prompts.take(order.slice(start, step)), sample, score, final)
 
 
-def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, with_images: bool) -> pa.Table:
+def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, final: FinalImages | None) -> pa.Table:
     ids = columns.whole(prompts["id"])
     sample = sample.take(_places(ids, sample, "sample"))
     score = score.take(_places(ids, score, "score"))
@@ -208,11 +209,12 @@ def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, with_i
         broken = pc.not_equal(columns.whole(table["status"]), "ok")
         error = {name: pc.if_else(broken, columns.whole(table[name]), later) for name, later in error.items()}
     made = {
-        **{name: prompts[name] for name in ("id", *(["images"] if with_images else []), "prompt", "source")},
+        **({"images": final.column(ids, prompts["images"], columns.ok(prompts))} if final else {}),
+        **{name: prompts[name] for name in ("id", "prompt", "source")},
         "candidates": _texts(ids, sample["candidates"], score["scores"]),
         **error,
     }
-    return pa.table({name: made[name] for name in _candidate_features(with_images)})
+    return pa.table({name: made[name] for name in _candidate_features(final is not None)})
 
 
 def _texts(ids: Any, candidates: Any, scores: Any) -> pa.Array:
@@ -236,45 +238,6 @@ def _places(ids: Any, table: pa.Table, stage: str) -> Any:
         lost = ids.filter(places.is_null())[0].as_py()
         raise InputError(f"{stage}: the shard has no row for id {lost!r}", f"delete {stage}/ and run again")
     return places
-
-
-# ------------------------------------------------------------------------------------------------------------- images
-
-
-def _with_bytes(ids: Any, column: Any, embed: bool) -> Any:
-    """The images column: read from their files if ``embed``, else with paths that give away no password."""
-    paths, data = columns.items(column, "path"), columns.items(column, "bytes")
-    outside = np.flatnonzero(columns.bools(data.is_null()))
-    named = outside if embed else outside[columns.bools(pc.match_substring(paths, "://"))[outside]]
-    if not len(named):
-        return column
-    sizes = columns.counts(column)
-    row, told, read = columns.rows(sizes), paths.to_pylist(), data.to_pylist()
-    for at in named.tolist():
-        if embed:
-            read[at] = _load(ids[row[at]].as_py(), told[at])
-        told[at] = _file_name(told[at]) if embed else images.public(told[at])
-    return columns.lists(sizes, pa.StructArray.from_arrays([pa.array(read, pa.binary()), told], fields=list(IMAGE)))
-
-
-def _load(one: str, path: str) -> bytes:
-    try:
-        return images.load({"bytes": None, "path": path})
-    except OSError as error:
-        raise InputError(
-            f"id {one!r}: the image {images.public(path)} cannot be read any more ({error.strerror or error})",
-            "put it back, or set publish.images=reference",
-        ) from error
-
-
-def _file_name(path: str) -> str:
-    """What an image was called, without the folder of this machine.
-
-    >>> _file_name("/data/a.png"), _file_name("tar:///data/a.tar#offset=512&size=90&name=b%20c.png")
-    ('a.png', 'b c.png')
-    """
-    name = unquote(path.rpartition("&name=")[2]) if path.startswith("tar://") else images.public(path)
-    return name.rpartition("/")[2]
 
 
 # ----------------------------------------------------------------------------------------------------------- features

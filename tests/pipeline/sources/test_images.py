@@ -173,7 +173,7 @@ def test_the_web_is_closed_unless_opened(data: Path, make: Any, monkeypatch: pyt
         Root(".").resolve(url)
     assert "key" not in caught.value.reason
     opened: list[str] = []
-    monkeypatch.setattr("pipeline.images._fetch", lambda path, *_: opened.append(path) or png())
+    monkeypatch.setattr("reward.image_files._fetch", lambda path, *_: opened.append(path) or png())
     assert rows(data, make, [url], allow_http=True) == [None] and opened == [url]
 
 
