@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reward.image_files import is_url, load, local, locator, open_regular, public, scheme
+from reward.image_files import is_url, load, local, locator, open_regular, public, read_text, scheme
 from reward.pixels import FORMATS, MAX_BYTES, MAX_PIXELS, BadImage, check, decode, encode, final, is_final, look, size
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "look",
     "open_regular",
     "public",
+    "read_text",
     "scheme",
     "size",
 ]

@@ -6,11 +6,14 @@ URL that fsspec knows, or a member of a tar (``tar://A.tar#offset=1536&size=9021
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import posixpath
 import stat
-from collections.abc import Mapping
-from typing import IO, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from reward.pixels import MAX_BYTES, check_size
@@ -45,7 +48,7 @@ def load(image: Mapping[str, Any], max_bytes: int | None = None) -> bytes:
     return _read(path, 0, None, max_bytes)
 
 
-def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """A local file, opened for reading. What is no file is refused before it is opened: a FIFO without a writer would
     be waited for, and some devices never end.
 
@@ -70,7 +73,27 @@ def check_regular(path: str | os.PathLike[str], found: os.stat_result) -> None:
     """
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
-        raise OSError(None, f"it is {kind}, and a file is wanted", os.fspath(path))
+        raise OSError(errno.EINVAL, f"it is {kind}, and a file is wanted", os.fspath(path))
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """
+    Raises:
+        OSError: as ``open_regular``.
+    """
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+    """As ``Path.read_text``: every line ends with a line feed alone.
+
+    Raises:
+        OSError: as ``open_regular``.
+        UnicodeDecodeError: it is in another encoding.
+    """
+    with open_regular(path) as file, io.TextIOWrapper(file, encoding) as text:
+        return text.read()
 
 
 def locator(tar: str, offset: int, size: int, name: str) -> str:
@@ -198,6 +221,44 @@ class Root(NamedTuple):
             "path_outside_root",
             f"{public(path)} is not below {public(self.place)}; set {self.options[0]} if it is meant",
         )
+
+
+class Roots(NamedTuple):
+    """The roots of a dataset's images. What is relative is so to the first; the others are for absolute paths and URLs.
+    Without any, the caller vouches for all paths, and only the web is closed."""
+
+    roots: tuple[Root, ...]
+    allow_http: bool = False
+    options: tuple[str, str] = ("image_root", "allow_http")
+
+    @classmethod
+    def of(cls, places: Sequence[str], allow_http: bool = False, options: tuple[str, str] | None = None) -> Roots:
+        options = options or ("image_root", "allow_http")
+        return cls(tuple(Root(place, allow_http, options) for place in places), allow_http, options)
+
+    def resolve(self, path: str) -> str:
+        """The absolute path or URL of an image; also of a member of a tar, which is below a root if the tar is.
+
+        Raises:
+            Refused: it leads out of all roots, or to the web where that is not allowed.
+        """
+        if path.startswith(_TAR):
+            tar, _, fragment = path.removeprefix(_TAR).rpartition("#")
+            return f"{_TAR}{self.resolve(tar)}#{fragment}"
+        if not self.roots:
+            # Any place will do to ask about the web.
+            return path if scheme(path) not in ("http", "https") else self._anywhere().resolve(path)
+        first, *others = self.roots if is_url(path) or os.path.isabs(path) else self.roots[:1]
+        try:
+            return first.resolve(path)
+        except Refused:
+            for root in others:
+                with contextlib.suppress(Refused):
+                    return root.resolve(path)
+            raise
+
+    def _anywhere(self) -> Root:
+        return Root("/", self.allow_http, self.options)
 
 
 # -------------------------------------------------------------------------------------------------------------- reading

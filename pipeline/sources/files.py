@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from pipeline.errors import InputError
-from pipeline.images import is_url, local, open_regular, public
+from pipeline.images import is_url, open_regular, public
+from pipeline.images import local as local
 
 #: A larger file is told by its size and time; reading it all would take longer than most resumed runs.
 _WHOLE = 1 << 30
