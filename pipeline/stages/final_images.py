@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
@@ -30,6 +31,17 @@ class FinalImages:
         self._embed = embed
         self._stay: OrderedDict[str, None] = OrderedDict()
 
+    def copies(self, pictures: Any) -> bool:
+        """Whether bytes of any of the images will be published; if so, few rows are to be looked at at a time."""
+        paths, data = (columns.items(pictures, name) for name in ("path", "bytes"))
+        if self._embed or data.null_count < len(data):
+            return True
+        new = [path for path in dict.fromkeys(paths.to_pylist()) if path not in self._stay]
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="publish") as threads:
+            stay = [path for path, stays in zip(new, threads.map(self._stays, new), strict=True) if stays]
+        self._keep(stay)
+        return len(stay) < len(new)
+
     def column(self, ids: Any, pictures: Any, ok: columns.Bools | None = None) -> Any:
         """The images of the rows that are called ``ids``. Those of rows that are not ``ok`` are not opened.
 
@@ -44,33 +56,40 @@ class FinalImages:
                 wanted.setdefault(key, ids[row].as_py())
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="publish") as threads:
             shown = dict(zip(wanted, threads.map(self._shown, wanted, wanted.values()), strict=True))
-        for path, had in wanted:
-            if had is None and shown[path, had] is None:
-                self._stay[path] = None
-        while len(self._stay) > _KEPT:
-            self._stay.popitem(last=False)
+        self._keep(path for path, had in wanted if had is None and shown[path, had] is None)
         told = pa.array([_public(path, had, shown.get((path, had))) for path, had in keys], pa.string())
         data = pa.array([shown.get(key, key[1]) for key in keys], pa.binary())
         return columns.lists(sizes, pa.StructArray.from_arrays([data, told], fields=list(IMAGE)))
+
+    def _keep(self, paths: Iterable[str]) -> None:
+        self._stay.update(dict.fromkeys(paths))
+        while len(self._stay) > _KEPT:
+            self._stay.popitem(last=False)
+
+    def _stays(self, path: str) -> bool:
+        if path.startswith("tar://"):
+            return False
+        try:
+            return images.is_final(images.load({"bytes": None, "path": path}))
+        except (OSError, images.BadImage):  # it is gone, and its path is all there is
+            return True
 
     def _shown(self, key: tuple[str, bytes | None], one: str) -> bytes | None:
         """The bytes to publish; None for a file that stays where it is."""
         path, data = key
         copied = self._embed or (data is None and path.startswith("tar://"))
+        if data is None and not copied and self._stays(path):
+            return None
         try:
-            read = images.load({"bytes": data, "path": path})
-            final = images.final(read)
+            return images.final(images.load({"bytes": data, "path": path}))
         except (OSError, images.BadImage) as error:
             if data is not None:
                 return data
-            if not copied:
-                return None
             reason = getattr(error, "strerror", None) or error
             raise InputError(
                 f"id {one!r}: the image {images.public(path)} cannot be read any more ({reason})",
                 "put it back, or set publish.images=reference" if self._embed else "put it back",
             ) from error
-        return final if copied or data is not None or final is not read else None
 
 
 def _public(path: str, had: bytes | None, shown: bytes | None) -> str:

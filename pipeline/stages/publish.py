@@ -146,8 +146,8 @@ def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
         pairs = pairs.filter(pairs["chosen"].is_valid())
         pairs = _numbered(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
         source, sample = run.read("source", shard), run.read("sample", shard)
-        pictures = columns.items(source["images"], "bytes")
-        step = _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else BATCH_ROWS
+        of_pairs = pc.is_in(columns.whole(source["id"]), value_set=pc.unique(pairs["id"]))
+        step = _IMAGE_ROWS if final.copies(source["images"].filter(of_pairs)) else BATCH_ROWS
         for start in range(0, len(pairs), step):
             yield _pair_rows(pairs.slice(start, step), source, sample, final)
 

@@ -269,3 +269,29 @@ def test_limits_are_known_from_the_header():
         with pytest.raises(BadImage):
             check(bad)
         assert not is_final(bad)
+
+
+# ---------------------------------------------------------------------------------------------------------- real photos
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+def test_a_real_photo_as_cameras_and_editors_save_it(name, orientation):
+    """With a colour profile, a thumbnail in its EXIF, progressive, in CMYK as printers have it."""
+    from PIL import ImageCms
+    from sklearn.datasets import load_sample_image
+
+    photo = Image.fromarray(load_sample_image(name)).resize((160, 106))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for image, options in (
+        (photo, {"icc_profile": profile}),
+        (photo, {"progressive": True, "optimize": True, "quality": 95}),
+        (photo.convert("L"), {"comment": b"grey"}),
+        (photo.convert("CMYK"), {"icc_profile": b"\0" * 128}),
+    ):
+        data = turned(orientation, "JPEG", image, **options)
+        theirs = datasets.Image().decode_example({"bytes": data, "path": None}).convert("RGB")
+        assert np.array_equal(pixels(decode(data)), pixels(theirs)) and size(data) == photo.size
+        assert is_final(data) == (orientation == 1 and image.mode != "CMYK")
+        for seen in as_others_see(final(data)):
+            assert np.array_equal(seen, pixels(theirs))
