@@ -135,10 +135,10 @@ def _images(row: Mapping[str, Any]) -> Iterator[bytes]:
     for image in row["images"] or ():
         try:
             yield images.final(images.load(image))
-        except OSError as error:
-            why = error.strerror or error
+        except (OSError, images.BadImage) as error:
+            why = getattr(error, "strerror", None) or error
             raise InputError(
-                f"id {row['id']!r}: the image {images.public(image['path'])} cannot be read ({why})",
+                f"id {row['id']!r}: the image {images.public(image['path'] or 'in the row')} cannot be read ({why})",
                 "put it back, or publish with publish.images=embed",
             ) from error
 

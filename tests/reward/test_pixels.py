@@ -211,7 +211,7 @@ def test_of_several_frames_the_first_counts():
 
 MODES = st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F", "PA"])
 KINDS = {
-    "PNG": {"RGB", "RGBA", "L", "LA", "P", "1", "I;16", "I"}, "JPEG": {"RGB", "L", "CMYK"}, "WEBP": {"RGB", "RGBA"},
+    "PNG": {"RGB", "RGBA", "L", "LA", "P", "1", "I;16"}, "JPEG": {"RGB", "L", "CMYK"}, "WEBP": {"RGB", "RGBA"},
     "GIF": {"P", "L"}, "BMP": {"RGB", "L", "P", "1"}, "PPM": {"RGB", "L", "1", "I;16", "I"},
     "TIFF": {"RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F", "PA"},
 }  # fmt: skip
