@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from pipeline.images import BadImage, load, look, public
+from pipeline.images import BadImage, is_final, load, look, public
 from pipeline.sources.phash import phash
 from pipeline.sources.roots import Refused, Root
 
@@ -89,8 +89,22 @@ class Verdicts:
         except BadImage as error:
             return Verdict(path, digest, None, error.kind, f"{public(path or 'image')}: {error.reason}")
         if interpreted:
-            digest = hashlib.blake2b(digest, digest_size=32, key=_INTERPRETED).digest()
+            digest = _interpreted(digest)
         return Verdict(path, digest, phash(image) if self._hashed else None)
+
+
+def seen(data: bytes) -> bytes:
+    """The digest of a good image, as it is in the ids of prompts.
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
+    digest = hashlib.blake2b(data, digest_size=32).digest()
+    return digest if is_final(data) or not look(data, None, None)[1] else _interpreted(digest)
+
+
+def _interpreted(digest: bytes) -> bytes:
+    return hashlib.blake2b(digest, digest_size=32, key=_INTERPRETED).digest()
 
 
 def key(image: Mapping[str, Any], root: Root | None) -> str | bytes:
