@@ -15,6 +15,8 @@ from pipeline.store import Run
 
 #: Pictures beyond this many bytes are shown reduced; smaller ones byte for byte.
 LARGEST = 150_000
+#: What ``images.final`` gives, by the first bytes.
+_KINDS = {b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}
 #: Texts whose images are shown: the first of the run, which is sorted by a hash of them.
 SHOWN = 6
 
@@ -79,17 +81,16 @@ def _drawing(picture: bytes | None, score: float | None, reason: str | None, fai
 
 def data_uri(image: bytes) -> tuple[str, bool]:
     """The picture for an ``img`` tag, and whether it is so small that its pixels should stay sharp when enlarged."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(image), formats=images.FORMATS) as header:
-            kind, small = (header.format or "png").lower(), max(header.size) <= 160
+        small = max(images.size(image)) <= 160
+        image = images.final(image)
         if len(image) > LARGEST:
-            picture = images.decode(image)
+            picture = images.decode(image, None, None)
             picture.thumbnail((640, 640))
             buffer = io.BytesIO()
             picture.save(buffer, "JPEG", quality=85)
-            image, kind = buffer.getvalue(), "jpeg"
-    except (OSError, Image.DecompressionBombError, images.BadImage):
-        kind, small = "png", False
+            image = buffer.getvalue()
+    except images.BadImage:
+        small = False
+    kind = next((kind for start, kind in _KINDS.items() if image.startswith(start)), "png")
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}", small

@@ -34,7 +34,7 @@ def noised(data: bytes, noise: Noise, seed: int, max_pixels: int | None = None) 
     """
     import numpy as np
 
-    picture = images.fit(images.decode(data), max_pixels)
+    picture = images.fit(images.decode(data, None, None), max_pixels)
     rng = np.random.default_rng(seed)
     if isinstance(noise, DiffusionNoise):
         return images.encode(diffusion(picture, noise.step, rng))

@@ -1,8 +1,8 @@
 """Write a published dataset in the format of PDS-DPO: ``python -m pipeline.pds DATASET OUT.json``.
 
 DATASET is ``runs/NAME/dataset``. OUT.json becomes a list of ``{"id", "image", "conversations",
-"rejected_conversations"}``, and ``images/`` beside it holds every image once, byte for byte. What is read back with
-``source.kind=pds`` has the same texts and images.
+"rejected_conversations"}``, and ``images/`` beside it holds every image once, as ``pipeline.images.final`` gives it.
+What is read back with ``source.kind=pds`` has the same texts and images.
 """
 
 from __future__ import annotations
@@ -22,16 +22,11 @@ from reward.command import command
 FOLDER = "images"
 _COLUMNS = ("id", "images", "prompt", "chosen", "rejected")
 _FROM = {"user": "human", "assistant": "gpt", "system": "system"}
-#: How the files of the formats of ``pipeline.images.FORMATS`` begin.
+#: How the files that ``pipeline.images.final`` gives begin.
 _SUFFIXES = (
     (b"\x89PNG", ".png"),
     (b"\xff\xd8", ".jpg"),
     (b"RIFF", ".webp"),
-    (b"GIF8", ".gif"),
-    (b"BM", ".bmp"),
-    (b"II*\0", ".tiff"),
-    (b"MM\0*", ".tiff"),
-    (b"P", ".ppm"),
 )
 
 
@@ -139,11 +134,11 @@ def _images(row: Mapping[str, Any]) -> Iterator[bytes]:
 
     for image in row["images"] or ():
         try:
-            yield images.load(image)
-        except OSError as error:
-            why = error.strerror or error
+            yield images.final(images.load(image))
+        except (OSError, images.BadImage) as error:
+            why = getattr(error, "strerror", None) or error
             raise InputError(
-                f"id {row['id']!r}: the image {images.public(image['path'])} cannot be read ({why})",
+                f"id {row['id']!r}: the image {images.public(image['path'] or 'in the row')} cannot be read ({why})",
                 "put it back, or publish with publish.images=embed",
             ) from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError
 from pipeline.models import digest
 from reward import vocabulary_file
+from reward.image_files import read_text
 from reward.vocabulary import Vocabulary
 
 #: In the order in which they are offered.
@@ -35,7 +36,7 @@ def vocabulary(name: str | None, key: str = "score.objects.vocabulary") -> Vocab
     path = Path(name)
     try:
         # The version is the content: a score made with other synonyms is another score.
-        return vocabulary_file.read(path, digest(path.read_text(encoding="utf-8")))
+        return vocabulary_file.read(path, digest(read_text(path)))
     except (OSError, ValueError) as error:
         reason = f"{error.strerror}" if isinstance(error, OSError) else str(error)
         raise ConfigError(

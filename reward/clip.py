@@ -7,7 +7,6 @@ the cosine itself. All follow from what is stored here, which also keeps the sig
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reward import Row, Scores
 from reward.clip_models import CONFIG_FILE, WEIGHTS_FILE, Encoders, find
+from reward.pixels import BadImage, decode
 
 if TYPE_CHECKING:
     import torch
@@ -150,10 +150,8 @@ def _batches(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
 
 
 def _decode(image: bytes, rows: Sequence[Sequence[bytes]]) -> Any:
-    from PIL import Image
-
     try:
-        return Image.open(io.BytesIO(image)).convert("RGB")
-    except OSError as error:
+        return decode(image, None, None)
+    except BadImage as error:
         at = next((r, i) for r, images in enumerate(rows) for i, seen in enumerate(images) if seen == image)
         raise ValueError(f"row {at[0]}, image {at[1]}: cannot be decoded ({error})") from error

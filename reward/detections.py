@@ -29,6 +29,7 @@ from urllib.parse import unquote
 
 from reward import Row, Scores
 from reward.errors import shortened
+from reward.image_files import read_regular
 from reward.objects import ObjectScorer, judge, truth_of, values_of
 from reward.vocabulary import Vocabulary
 
@@ -68,7 +69,7 @@ class Detections:
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold={threshold} must be between 0 and 1, as the scores are")
         try:
-            data = Path(path).read_bytes()
+            data = read_regular(path)
             content = json.loads(data)
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"cannot read the detections {path} ({error}); give a JSON file") from error

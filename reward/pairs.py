@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from reward import nesting
+from reward.dataset_files import check
+from reward.image_files import Refused, Roots, load
+from reward.pixels import MAX_BYTES
+from reward.pixels import check as check_image
 from reward.reward_model.conversation import Conversation
 
+#: What the commands call where images may lie.
+OPTIONS = ("--image-root", "--allow-http")
 _COLUMNS = ("prompt", "chosen", "rejected")
 
 
@@ -31,7 +37,13 @@ class Pair:
         return Conversation(self.images if images is None else images, (*self.prompt, ("assistant", response)))
 
 
-def read_pairs(dataset: str, split: str | None = None, margin: str | None = None) -> list[Pair]:
+def read_pairs(
+    dataset: str,
+    split: str | None = None,
+    margin: str | None = None,
+    image_root: str | None = None,
+    allow_http: bool = False,
+) -> list[Pair]:
     """Every row of a dataset with TRL's columns ``images`` (optional, or ``image``), ``prompt``, ``chosen`` and
     ``rejected``, as texts or as messages. Columns ``rejected_images`` and ``kind`` are read where they are.
 
@@ -39,6 +51,8 @@ def read_pairs(dataset: str, split: str | None = None, margin: str | None = None
         dataset: a folder of ``save_to_disk`` (of a published dataset its ``pairs``), a .json, .jsonl or .parquet file,
             or what ``load_dataset`` takes.
         margin: the column that says how much better the chosen one is.
+        image_root: what image paths are relative to and may not leave; by default the dataset's folder.
+        allow_http: follow http(s) addresses in rows.
 
     Raises:
         ValueError: the dataset or a row of it cannot be used; the message names the row.
@@ -49,12 +63,12 @@ def read_pairs(dataset: str, split: str | None = None, margin: str | None = None
         raise ValueError(f"dataset {dataset}: no column {', '.join(missing)} among {', '.join(rows.column_names)}")
     if not len(rows):
         raise ValueError(f"dataset {dataset}: has no rows")
-    root = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
+    roots = roots_of(dataset, image_root, allow_http)
     pairs = []
     for number, row in enumerate(rows):
         try:
-            pairs.append(_pair(row, root, margin))
-        except (ValueError, TypeError, KeyError, OSError) as error:
+            pairs.append(_pair(row, roots, margin))
+        except (ValueError, TypeError, KeyError, OSError, Refused) as error:
             raise ValueError(f"dataset {dataset}, row {number}: {error}; correct or drop the row") from error
     return pairs
 
@@ -64,6 +78,8 @@ def _open(dataset: str, split: str | None) -> Any:
 
     place = Path(dataset)
     try:
+        if place.exists():
+            check(place)
         if place.is_file():
             kind = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}[place.suffix.lower()]
             if kind == "json":
@@ -89,7 +105,7 @@ def _open(dataset: str, split: str | None) -> Any:
     return loaded
 
 
-def _pair(row: Mapping[str, Any], root: Path, margin: str | None) -> Pair:
+def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
     images = row.get("images")
     if images is None:
         images = [row["image"]] if row.get("image") is not None else []
@@ -99,13 +115,13 @@ def _pair(row: Mapping[str, Any], root: Path, margin: str | None) -> Pair:
         raise ValueError("prompt has no message")
     others = row.get("rejected_images")
     pair = Pair(
-        images=tuple(_bytes(image, root) for image in images),
+        images=tuple(encoded(image, roots) for image in images),
         prompt=tuple((message["role"], _text(message["content"])) for message in messages),
         chosen=_response(row["chosen"], "chosen"),
         rejected=_response(row["rejected"], "rejected"),
         margin=None if margin is None else float(row[margin]),
         kind=row.get("kind"),
-        rejected_images=None if others is None else tuple(_bytes(image, root) for image in others),
+        rejected_images=None if others is None else tuple(encoded(image, roots) for image in others),
     )
     if pair.chosen == pair.rejected and pair.rejected_images in (None, pair.images):
         raise ValueError("chosen and rejected are the same text about the same images")
@@ -131,8 +147,25 @@ def _text(content: Any) -> str:
     return "".join(part["text"] for part in content if part["type"] == "text")
 
 
-def _bytes(image: Any, root: Path) -> bytes:
+def roots_of(dataset: str, image_root: str | None, allow_http: bool) -> Roots:
+    """Where the images of a dataset may lie: below ``image_root``, or its folder."""
+    place = Path(dataset)
+    own = str(place if place.is_dir() else place.parent) if image_root is None else image_root
+    return Roots.of((own,), allow_http, OPTIONS)
+
+
+def encoded(image: Any, roots: Roots) -> bytes:
+    """The file of an image, whose size and format are those that sources take.
+
+    Raises:
+        Refused: its path leads out of the roots.
+        OSError: there is no such file.
+        BadImage: it is too large, or no image.
+    """
     if isinstance(image, str):
         image = {"bytes": None, "path": image}
-    data: bytes | None = image.get("bytes")
-    return data if data is not None else (root / image["path"]).read_bytes()
+    data = image.get("bytes")
+    path = roots.resolve(image["path"]) if data is None else None
+    found = load({"bytes": data, "path": path}, MAX_BYTES)
+    check_image(found)
+    return found

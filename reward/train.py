@@ -244,6 +244,11 @@ def main(
     held_out: Annotated[float, typer.Option(help="Share of prompts to measure on.")] = Options.held_out,
     blind: Annotated[bool, typer.Option("--blind", help="Read no images.")] = False,
     seed: int = 0,
+    image_root: Annotated[
+        str | None,
+        typer.Option(help="What image paths are relative to and may not leave; default: the dataset's folder."),
+    ] = None,
+    allow_http: Annotated[bool, typer.Option("--allow-http", help="Follow http(s) addresses in rows.")] = False,
 ) -> None:
     """Train a Bradley-Terry reward model that looks at the image."""
     options = Options(
@@ -259,7 +264,8 @@ def main(
         blind=blind,
         seed=seed,
     )
-    typer.echo(json.dumps(train(read_pairs(dataset, split, margin), model, out, options)))
+    pairs = read_pairs(dataset, split, margin, image_root, allow_http)
+    typer.echo(json.dumps(train(pairs, model, out, options)))
 
 
 app = command(main, named=(ValueError,))

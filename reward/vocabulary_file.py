@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from reward.image_files import read_regular
 from reward.vocabulary import Vocabulary
 
 SHAPE = 'a JSON file of {"surface form": "object"}, such as {"dog": "dog", "dogs": "dog", "puppy": "dog"}'
@@ -18,7 +19,7 @@ def read(path: Path, version: str) -> Vocabulary:
         ValueError: it cannot be read, or is no such mapping; the message names the word.
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once)
+        content = json.loads(read_regular(path).decode("utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:
         raise ValueError(f"cannot read the vocabulary {path} ({error.strerror or error}); give {SHAPE}") from error
     except RecursionError as error:

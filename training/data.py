@@ -182,7 +182,7 @@ class _Reader:
         if self._same(row):
             return Skipped(name, _TIE)
         self._check_control(name, row)
-        images = [decode(item, name, number) for number, item in enumerate(row.get("images") or [])]
+        images = self._decoded(name, row.get("images"))
         if not images and (config.objective != "dpo" or config.probe_image):
             _refuse_text_only(name, config)
         messages = _without_images(row["prompt"]) if not config.use_images else row["prompt"]
@@ -202,7 +202,7 @@ class _Reader:
         if config.needs_corrupted and images:
             pair = replace(pair, corrupted=self._corrupted(pair, text, len(images)))
         if config.objective == "symmpo":
-            similar = [decode(item, name, number) for number, item in enumerate(row["similar_images"] or [])]
+            similar = self._decoded(name, row["similar_images"])
             sides = {"similar_chosen": row["similar_chosen"], "chosen": row["chosen"]}
             text, texts["similar_chosen"], _ = self._rendered(name, messages, sides, len(similar), tools)
             pair = replace(pair, similar=self._prompt(name, text, similar))
@@ -233,13 +233,20 @@ class _Reader:
                         "drop the row"
                     )
 
+    def _decoded(self, name: str, items: Sequence[Mapping[str, Any]] | None) -> list[Image.Image]:
+        most = self.config.max_image_bytes, self.config.max_image_pixels
+        return [decode(item, name, number, *most) for number, item in enumerate(items or [])]
+
     def _corrupted(self, pair: Pair, text: str, count: int) -> Prompt:
         corruption = self.config.corruption
         if corruption.kind not in ("other", "data"):  # the others keep size, hence tokens
             return replace(pair.prompt, images=_names(pair.prompt.images, pair))
         if corruption.kind == "data" and len(self.rows[pair.row]["rejected_images"] or []) != count:
             raise DataError(f"{pair.name}: rejected_images must hold as many images as images ({count})")
-        images = [rejected_image(self.rows, pair, index, corruption, self.config.seed) for index in range(count)]
+        if corruption.kind == "data":
+            images = self._decoded(f"{pair.name}, rejected_images", self.rows[pair.row]["rejected_images"])
+        else:
+            images = [rejected_image(self.rows, pair, index, corruption, self.config.seed) for index in range(count)]
         prompt = self._prompt(pair.name, text, images)
         return replace(prompt, images=_names(prompt.images, pair))
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,16 @@ def read(config: TrainConfig, processor: Any, positions: int | None, visible: bo
             return how(rows, processor, config, positions, bar.advance)
 
     kind, root = config.dataset_format, config.image_root
-    train = tokenised("tokenise", formats.open(config.dataset, kind, config.dataset_split, root), prepare)
+    opened = partial(formats.open, allowed_roots=config.allowed_roots, allow_http=config.allow_http)
+    train = tokenised("tokenise", opened(config.dataset, kind, config.dataset_split, root), prepare)
     held_out = stream = None
     if config.eval_dataset is not None:
-        rows = formats.open(config.eval_dataset, kind, config.eval_split, root)
+        rows = opened(config.eval_dataset, kind, config.eval_split, root)
         held_out = tokenised(
             "tokenise held-out", rows, prepare, config.model_copy(update={"limit": None, "draw": None})
         )
     if config.sft is not None:
-        stream = tokenised("tokenise SFT", formats.open(config.sft.dataset, rejected=False), sft.prepare)
+        stream = tokenised("tokenise SFT", opened(config.sft.dataset, rejected=False), sft.prepare)
     return Inputs(train, held_out, stream)
 
 

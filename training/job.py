@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -13,10 +14,13 @@ from pydantic import ValidationError
 
 from pipeline import models
 from pipeline.config import Recipe, read
+from pipeline.config.source import FileSource
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import absolute, is_local, write_text
+from pipeline.images import local
 from pipeline.plan import Held, Plan
 from pipeline.resume import describe
+from pipeline.sources import files as sources
 from pipeline.stages import publish
 from pipeline.stages.publish import FOLDER, rows
 from pipeline.stages.sample import SampleStage
@@ -144,6 +148,8 @@ def _evaluate_config(recipe: Recipe) -> EvaluateConfig:
 def _train_config(plan: Plan, run: Run) -> dict[str, Any]:
     own = {"model": plan.base().model, "seed": plan.recipe.seed, **(plan.recipe.train or {})}
     return {
+        # Published rows name files below the source's root, which the source has looked at.
+        **({"allowed_roots": roots} if (roots := _roots(plan.recipe)) else {}),
         **own,
         "model": models.resolve(own["model"]),
         "dataset": absolute(run.path / FOLDER),
@@ -156,6 +162,25 @@ def _told_today(record: Record | None) -> Record | None:
     if record is None:
         return None
     return replace(record, options={key: value for key, value in record.options.items() if key not in RESULT_NEUTRAL})
+
+
+def _roots(recipe: Recipe) -> list[str]:
+    """Where the images lie that published rows name by their paths."""
+    source = recipe.source
+    if recipe.publish.images == "embed" or not isinstance(source, FileSource):
+        return []
+    if source.root is not None:
+        return [_place(source.root)]
+    if source.kind == "huggingface":
+        return [_place(source.path) if os.path.isdir(source.path) else f"hf://datasets/{source.path}"]
+    return sorted(
+        {_place(path if source.kind == "folder" else sources.folder(path)) for path in sources.expand(source.path)}
+    )
+
+
+def _place(path: str) -> str:
+    here = local(path)
+    return os.path.abspath(here) if here is not None else path
 
 
 def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:

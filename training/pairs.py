@@ -89,14 +89,19 @@ def rejected_image(rows: datasets.Dataset, pair: Pair, index: int, corruption: C
     return corrupt(own, corruption, seed, pair.id, index, pair.chosen_text)
 
 
-def decode(item: Mapping[str, Any], name: str, index: int) -> Image.Image:
-    """The pixels of an encoded image, RGB; ``name`` and ``index`` are what an error calls it.
+def decode(
+    item: Mapping[str, Any], name: str, index: int, max_bytes: int | None = None, max_pixels: int | None = None
+) -> Image.Image:
+    """The pixels of an encoded image, RGB; ``name`` and ``index`` are what an error calls it. Limits are for images
+    that nobody has looked at before.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is too large.
     """
     try:
-        return encoded.decode(encoded.load(item))
+        return encoded.decode(encoded.load(item, max_bytes), max_pixels, max_bytes)
+    except encoded.BadImage as error:
+        raise DataError(f"{name}: image {index} cannot be read ({error}); replace it or drop the row") from error
     except Exception as error:  # Pillow raises many kinds on a damaged file
         raise DataError(
             f"{name}: image {index} cannot be read ({type(error).__name__}: {error}); replace it or drop the row"

@@ -27,6 +27,10 @@ def main(
         str, typer.Option(help="The trainer's, as YAML: a kind, or {kind: gaussian, strength: 0.5}.")
     ] = "crop",
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per forward pass.")] = 16,
+    image_root: Annotated[
+        str | None,
+        typer.Option(help="What image paths are relative to and may not leave; default: the dataset's folder."),
+    ] = None,
 ) -> None:
     """Log-probs of chosen and rejected answers beside the true image, another pair's, none, and a corrupted one.
 
@@ -38,7 +42,8 @@ def main(
     from training.probing.request import Request
 
     named = tuple(filter(None, (name.strip() for name in conditions.split(","))))
-    request = Request(model, dataset, output, reference, named, limit, seed, _corruption(corruption), batch_size)
+    changed = _corruption(corruption)
+    request = Request(model, dataset, output, reference, named, limit, seed, changed, batch_size, image_root=image_root)
     with locked(output, "python -m training.probe"):
         typer.echo(table(probe(request)))
 

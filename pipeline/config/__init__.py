@@ -46,7 +46,8 @@ class StyleGates(Frozen):
 
 class Publish(Frozen):
     """``images: embed`` copies the files of images that the prompts only name into the pairs, so that the dataset can
-    be moved; ``reference`` leaves their paths. Images that the prompts hold are always in the pairs."""
+    be moved; ``reference`` leaves their paths. Images that the prompts hold are always in the pairs, and so are members
+    of tars and what readers of the file could see in different ways."""
 
     rows_per_shard: Count = 10_000
     images: Literal["reference", "embed"] = "reference"

@@ -152,8 +152,8 @@ class PdsSource(_Files):
 
 
 class WebDatasetSource(_Files):
-    """Uncompressed tars; ``path`` may be a glob. A sample is KEY.jpg (.png, .webp) with KEY.json (as a row of
-    ``jsonl``) or KEY.txt (its prompt)."""
+    """Uncompressed tars; ``path`` may be a glob. A sample is KEY.jpg (.png, .webp, ...) with KEY.json (as a row of
+    ``jsonl``) or KEY.txt, which is its prompt unless the recipe has ``prompts``."""
 
     kind: Literal["webdataset"]
 

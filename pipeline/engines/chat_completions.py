@@ -6,7 +6,6 @@ No network and no ``openai`` library: ``pipeline.engines.openai`` has both.
 from __future__ import annotations
 
 import base64
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -23,12 +22,11 @@ SEED_MASK = 2**63 - 1
 #: What servers give of the first tokens that do not give ``MOST_LOGPROBS``.
 _FEW_LOGPROBS = 5
 
-#: What servers take, by the file's first bytes.
+#: What a final image may be, by the file's first bytes.
 _MIME = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
 )
 
 
@@ -136,18 +134,18 @@ def conversation(messages: Sequence[tuple[str, str]], parts: Sequence[dict[str, 
 
 
 def data_url(data: bytes, max_pixels: int | None = None) -> str:
-    """The encoded image as a data URL, byte for byte if it is PNG, JPEG, WebP or GIF and not too large, else as PNG.
+    """The encoded image as a data URL: byte for byte if it is not too large and every server sees the same in it
+    (``pipeline.images.final``), else as PNG.
 
     Raises:
-        BadImage: it is truncated, no image, or beyond what ``pipeline.images`` decodes.
+        BadImage: it is truncated, or no image.
     """
-    picture = images.decode(data)  # whole: of a truncated file a server would only say that the request is bad
-    mime = next((mime for start, mime in _MIME if start.match(data)), None)
+    # Whole: of a truncated file a server would only say that the request is bad.
+    picture = images.decode(data, None, None)
     fitted = images.fit(picture, max_pixels)
-    if mime is None or fitted is not picture:
-        buffer = io.BytesIO()
-        fitted.save(buffer, "PNG")
-        data, mime = buffer.getvalue(), "image/png"
+    if fitted is not picture or not images.is_final(data):
+        data = images.encode(fitted)
+    mime = next(mime for start, mime in _MIME if start.match(data))
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 

@@ -216,7 +216,7 @@ class VllmEngine:
         pictures = []
         for index, data in enumerate(request.images):
             try:
-                pictures.append(images.fit(images.decode(data), self._spec.max_image_pixels))
+                pictures.append(images.fit(images.decode(data, None, None), self._spec.max_image_pixels))
             except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
                 reason = f"image {index}: {type(error).__name__}: {error}"
                 return Response(request.id, error_type="unreadable_image", error=reason)

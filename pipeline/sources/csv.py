@@ -35,17 +35,21 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, str] | str]]:
     with files.reading(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text, strict=True)
         while True:
+            before = rows.reader.line_num
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                if _is_open(error) or not rows.fieldnames:  # nobody knows where the next row begins, or what is in it
-                    raise InputError(f"{path}, line {rows.line_num}: {error}", "correct the line") from error
-                yield rows.line_num, f"{error}; correct the line"
+                # A quote that was not closed, or closed some lines later: nobody knows how many rows are in it.
+                if _is_open(error) or rows.reader.line_num > before + 1 or not rows.fieldnames:
+                    raise InputError(f"{path}, line {rows.reader.line_num}: {error}", "correct the line") from error
+                yield rows.reader.line_num, f"{error}; correct the line"
                 continue
             if row is None:
                 return
             if None in row or None in row.values():
                 yield rows.line_num, "not as many cells as the header has; quote cells with commas"
+            elif any("\0" in text for text in row.values()):
+                yield rows.line_num, "holds a NUL character, as a damaged file does; write it again"
             else:
                 yield rows.line_num, row
 

@@ -11,23 +11,11 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from pipeline.errors import InputError
-from pipeline.images import is_url, public
+from pipeline.images import is_url, open_regular, public
+from pipeline.images import local as local
 
 #: A larger file is told by its size and time; reading it all would take longer than most resumed runs.
 _WHOLE = 1 << 30
-_LOCAL = ("file://", "local://")
-
-
-def local(path: str) -> str | None:
-    """The path on this machine, or None for a URL that leads elsewhere.
-
-    >>> local("file:///data/a.csv"), local("a.csv"), local("s3://b/a.csv")
-    ('/data/a.csv', 'a.csv', None)
-    """
-    for prefix in _LOCAL:
-        if path.startswith(prefix) and "::" not in path:
-            return path.removeprefix(prefix)
-    return None if is_url(path) else path
 
 
 def folder(path: str) -> str:
@@ -61,7 +49,7 @@ def reading(path: str) -> Iterator[IO[bytes]]:
 def open_binary(path: str) -> IO[bytes]:
     here = local(path)
     if here is not None:
-        return open(here, "rb")
+        return open_regular(here)
     fs, name = _remote(path)
     file: IO[bytes] = fs.open(name, "rb")
     return file

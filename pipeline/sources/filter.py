@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.config.source import Decontaminate, Dedup
 from pipeline.errors import InputError
-from pipeline.images import BadImage, decode, load, public
+from pipeline.images import MAX_BYTES, BadImage, decode, load, public
 from pipeline.sources import files
 from pipeline.sources.folder import SUFFIXES
 from pipeline.sources.ngrams import Benchmark
@@ -120,7 +120,7 @@ def _images(spec: Decontaminate) -> Index:
     index = Index(spec.distance)
     for path, _ in _benchmark_images(spec):
         try:
-            index.add(phash(decode(load({"bytes": None, "path": path}))), public(path))
+            index.add(phash(decode(load({"bytes": None, "path": path}, MAX_BYTES))), public(path))
         except (OSError, BadImage) as error:
             remedy = "correct or remove it: an image that cannot be compared cannot be kept out"
             raise InputError(f"decontaminate.images: {public(path)}: {error}", remedy) from error

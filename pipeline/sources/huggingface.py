@@ -15,6 +15,7 @@ from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record
 from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root
+from reward.dataset_files import check
 
 
 def read(spec: HuggingFaceSource) -> Iterator[Entry]:
@@ -66,6 +67,8 @@ def _open(spec: HuggingFaceSource) -> Any:
 
     try:
         if _on_disk(spec):
+            if (here := files.local(spec.path)) is not None:
+                check(here)
             found = datasets.load_from_disk(spec.path)
         else:
             found = datasets.load_dataset(

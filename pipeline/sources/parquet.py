@@ -105,6 +105,6 @@ def _open(path: str) -> Iterator[Any]:
 
     with files.reading(path) as file:
         try:
-            yield pyarrow.parquet.ParquetFile(file)
+            yield pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
         except pa.ArrowException as error:
             raise InputError(f"{path} is not a Parquet file ({error})", "check source.kind") from error

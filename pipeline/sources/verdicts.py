@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from pipeline.images import BadImage, decode, load, public
+from pipeline.images import BadImage, is_final, load, look, public
 from pipeline.sources.phash import phash
 from pipeline.sources.roots import Refused, Root
 
@@ -18,12 +18,17 @@ _KEPT = 1 << 16
 #: Pillow decodes outside Python's lock. Each may hold an image of the largest size that is allowed.
 _THREADS = min(8, os.cpu_count() or 1)
 
+#: Changes whenever ``pipeline.images.decode`` reads turned, transparent or deep images in another way. Prompts about
+#: them then have other ids, so that whatever was made of the old pictures is made anew, and nothing else is.
+_INTERPRETED = b"1: upright, on white, 8 bits"
+
 
 class Verdict(NamedTuple):
     """``path`` is where later stages find the image; of one that was refused or is missing, the path as written.
 
-    ``digest`` has 32 bytes: of the encoded file, or of the path as written where the file was not read. ``hash`` is
-    null for images that are bad, or if nobody wants hashes. ``error_type`` and ``error`` are null for a good image.
+    ``digest`` has 32 bytes: of what is seen, which is the encoded file, and if that had to be interpreted how it was;
+    or of the path as written where the file was not read. ``hash`` is null for images that are bad, or if nobody wants
+    hashes. ``error_type`` and ``error`` are null for a good image.
     """
 
     path: str | None
@@ -80,10 +85,26 @@ class Verdicts:
 
     def _decoded(self, data: bytes, digest: bytes, path: str | None) -> Verdict:
         try:
-            image = decode(data, self._max_pixels, self._max_bytes)
+            image, interpreted = look(data, self._max_pixels, self._max_bytes)
         except BadImage as error:
             return Verdict(path, digest, None, error.kind, f"{public(path or 'image')}: {error.reason}")
+        if interpreted:
+            digest = _interpreted(digest)
         return Verdict(path, digest, phash(image) if self._hashed else None)
+
+
+def seen(data: bytes) -> bytes:
+    """The digest of a good image, as it is in the ids of prompts.
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
+    digest = hashlib.blake2b(data, digest_size=32).digest()
+    return digest if is_final(data) or not look(data, None, None)[1] else _interpreted(digest)
+
+
+def _interpreted(digest: bytes) -> bytes:
+    return hashlib.blake2b(digest, digest_size=32, key=_INTERPRETED).digest()
 
 
 def key(image: Mapping[str, Any], root: Root | None) -> str | bytes:

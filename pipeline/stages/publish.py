@@ -18,27 +18,26 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import columns, consistency, files, images, memory, models
+from pipeline import columns, consistency, files, memory, models
 from pipeline.columns import Ints
 from pipeline.config import Publish
 from pipeline.dataset_folder import BATCH_ROWS, write
 from pipeline.errors import InputError
 from pipeline.stages import by_id
+from pipeline.stages.final_images import FinalImages
 from pipeline.store import Record, Run, fingerprint, make_record
-from pipeline.tables import IMAGE
 
 if TYPE_CHECKING:
     from reward.vocabulary import Vocabulary
 
 TABLES = ("source", "sample", "score", "pair")
 #: Changes whenever the same tables may be published as other rows.
-ROWS = 3
+ROWS = 4
 FOLDER = "dataset"
 #: Says what the folder holds, written last.
 _WHOLE = "dataset_dict.json"
@@ -125,7 +124,8 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str], about: str = ""
         if not pairs.rows:
             raise _no_pairs(run)
         with_images = spec.images_in_candidates
-        features, tables = _candidate_features(with_images), _candidates(run, with_images)
+        final = FinalImages(spec.images == "embed") if with_images else None
+        features, tables = _candidate_features(with_images), _candidates(run, final)
         candidates = write(partial / "candidates", features, tables, spec.rows_per_shard)
         memory.release()
         made = _describe(partial, card, models.digest(f"{pairs.digest} {candidates.digest}"))
@@ -172,6 +172,7 @@ def _no_pairs(run: Run) -> InputError:
 
 def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
     """The rows of ``pairs``, a few at a time."""
+    final = FinalImages(embed)
 
     @lru_cache(_OPEN)
     def opened(shard: int) -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -181,12 +182,13 @@ def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
         return pairs, run.read("source", shard), run.read("sample", shard)
 
     def step(shard: int) -> int:
-        pictures = columns.items(opened(shard)[1]["images"], "bytes")
-        return _IMAGE_ROWS if embed or pictures.null_count < len(pictures) else BATCH_ROWS
+        pairs, source, _ = opened(shard)
+        of_pairs = pc.is_in(columns.whole(source["id"]), value_set=pc.unique(pairs["id"]))
+        return _IMAGE_ROWS if final.copies(source["images"].filter(of_pairs)) else BATCH_ROWS
 
     def rows(shard: int, at: Ints) -> pa.Table:
         pairs, source, sample = opened(shard)
-        return _pair_rows(pairs.take(pa.array(at)), source, sample, embed)
+        return _pair_rows(pairs.take(pa.array(at)), source, sample, final)
 
     for group in by_id.groups(run):
         yield from by_id.merged(group, lambda shard: columns.whole(opened(shard)[0]["id"]), rows, min(map(step, group)))
@@ -200,7 +202,7 @@ def _numbered(pairs: pa.Table) -> pa.Table:
     return pairs.append_column("pair", pa.array(number, pa.int32()))
 
 
-def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, embed: bool) -> pa.Table:
+def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, final: FinalImages) -> pa.Table:
     ids = columns.whole(pairs["id"])
     of_source, of_sample = _places(ids, source, "source"), _places(ids, sample, "sample")
     prompts = source.select(["images", "prompt", "source"]).take(of_source)
@@ -208,7 +210,7 @@ def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, embed: bool)
     at = {side: pa.array(first + pairs[side].to_numpy()) for side in _SIDES}
     texts = {side: columns.items(sample["candidates"], "text").take(at[side]) for side in _SIDES}
     made = {
-        "images": _with_bytes(ids, prompts["images"], embed),
+        "images": final.column(ids, prompts["images"]),
         "prompt": prompts["prompt"],
         **{side: _answer(texts[side]) for side in _SIDES},
         **{name: pairs[name] for name in ("id", "pair", "policy", "chosen_score", "rejected_score", "margin")},
@@ -229,9 +231,9 @@ def _answer(texts: Any) -> pa.Array:
     return columns.lists(np.ones(len(texts), np.int64), messages)
 
 
-def _candidates(run: Run, with_images: bool) -> Iterator[pa.Table]:
+def _candidates(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
     """Every prompt with all its texts; a prompt that failed has none, and says why."""
-    left = ["facts"] if with_images else ["facts", "images"]
+    left = ["facts"] if final else ["facts", "images"]
 
     @lru_cache(_OPEN)
     def opened(shard: int) -> tuple[Any, ...]:
@@ -244,13 +246,13 @@ def _candidates(run: Run, with_images: bool) -> Iterator[pa.Table]:
 
     def rows(shard: int, at: Ints) -> pa.Table:
         source, order, sample, score = opened(shard)
-        return _candidate_rows(source.take(order.take(pa.array(at))), sample, score, with_images)
+        return _candidate_rows(source.take(order.take(pa.array(at))), sample, score, final)
 
     for group in by_id.groups(run):
-        yield from by_id.merged(group, ids, rows, _IMAGE_ROWS if with_images else BATCH_ROWS)
+        yield from by_id.merged(group, ids, rows, _IMAGE_ROWS if final else BATCH_ROWS)
 
 
-def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, with_images: bool) -> pa.Table:
+def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, final: FinalImages | None) -> pa.Table:
     ids = columns.whole(prompts["id"])
     sample = sample.take(_places(ids, sample, "sample"))
     score = score.take(_places(ids, score, "score"))
@@ -259,11 +261,12 @@ def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, with_i
         broken = pc.not_equal(columns.whole(table["status"]), "ok")
         error = {name: pc.if_else(broken, columns.whole(table[name]), later) for name, later in error.items()}
     made = {
-        **{name: prompts[name] for name in ("id", *(["images"] if with_images else []), "prompt", "source")},
+        **({"images": final.column(ids, prompts["images"], columns.ok(prompts))} if final else {}),
+        **{name: prompts[name] for name in ("id", "prompt", "source")},
         "candidates": _texts(ids, sample["candidates"], score["scores"]),
         **error,
     }
-    return pa.table({name: made[name] for name in _candidate_features(with_images)})
+    return pa.table({name: made[name] for name in _candidate_features(final is not None)})
 
 
 def _texts(ids: Any, candidates: Any, scores: Any) -> pa.Array:
@@ -287,45 +290,6 @@ def _places(ids: Any, table: pa.Table, stage: str) -> Any:
         lost = ids.filter(places.is_null())[0].as_py()
         raise InputError(f"{stage}: the shard has no row for id {lost!r}", f"delete {stage}/ and run again")
     return places
-
-
-# ------------------------------------------------------------------------------------------------------------- images
-
-
-def _with_bytes(ids: Any, column: Any, embed: bool) -> Any:
-    """The images column: read from their files if ``embed``, else with paths that give away no password."""
-    paths, data = columns.items(column, "path"), columns.items(column, "bytes")
-    outside = np.flatnonzero(columns.bools(data.is_null()))
-    named = outside if embed else outside[columns.bools(pc.match_substring(paths, "://"))[outside]]
-    if not len(named):
-        return column
-    sizes = columns.counts(column)
-    row, told, read = columns.rows(sizes), paths.to_pylist(), data.to_pylist()
-    for at in named.tolist():
-        if embed:
-            read[at] = _load(ids[row[at]].as_py(), told[at])
-        told[at] = _file_name(told[at]) if embed else images.public(told[at])
-    return columns.lists(sizes, pa.StructArray.from_arrays([pa.array(read, pa.binary()), told], fields=list(IMAGE)))
-
-
-def _load(one: str, path: str) -> bytes:
-    try:
-        return images.load({"bytes": None, "path": path})
-    except OSError as error:
-        raise InputError(
-            f"id {one!r}: the image {images.public(path)} cannot be read any more ({error.strerror or error})",
-            "put it back, or set publish.images=reference",
-        ) from error
-
-
-def _file_name(path: str) -> str:
-    """What an image was called, without the folder of this machine.
-
-    >>> _file_name("/data/a.png"), _file_name("tar:///data/a.tar#offset=512&size=90&name=b%20c.png")
-    ('a.png', 'b c.png')
-    """
-    name = unquote(path.rpartition("&name=")[2]) if path.startswith("tar://") else images.public(path)
-    return name.rpartition("/")[2]
 
 
 # ----------------------------------------------------------------------------------------------------------- features

@@ -270,7 +270,7 @@ def template_text(spec: Sample) -> str | None:
     if spec.chat_template is None:
         return None
     try:
-        return spec.chat_template.read_text(encoding="utf-8")
+        return images.read_text(spec.chat_template)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"sample.chat_template: cannot read {spec.chat_template}: {error}", "check the path"

@@ -31,12 +31,17 @@ def main(
         typer.Option(help='coco, JSON file {"surface form": "object"}, or MODULE:NAME; tells wrong details too.'),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of a pairs dataset.")] = None,
+    image_root: Annotated[
+        str | None,
+        typer.Option(help="What image paths are relative to and may not leave; default: the dataset's folder."),
+    ] = None,
+    allow_http: Annotated[bool, typer.Option("--allow-http", help="Follow http(s) addresses in rows.")] = False,
     limit: Annotated[int | None, typer.Option(help="Use the first N prompts.")] = None,
     samples: Annotated[int, typer.Option(help="Bootstrap samples.")] = 1000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers there as well.")] = None,
 ) -> None:
     """Pairwise accuracy of every score against exact facts or labels."""
-    prompts = read(dataset, split)[:limit]
+    prompts = read(dataset, split, image_root, allow_http, bool(clip or reward_model))[:limit]
     words = _vocabulary(vocabulary) if vocabulary else None
     for title, scorer in _scorers(clip or [], reward_model or [], base):
         prompts = rescored(prompts, scorer, title, control=True)

@@ -7,22 +7,34 @@ from pathlib import Path
 from typing import Any
 
 from reward.agreement.truth import Prompt
+from reward.dataset_files import check
+from reward.image_files import Refused, Roots
+from reward.pairs import OPTIONS, encoded, read_pairs, roots_of
+from reward.pixels import BadImage
 
 
-def read(dataset: str, split: str | None = None) -> list[Prompt]:
-    """
+def read(
+    dataset: str,
+    split: str | None = None,
+    image_root: str | None = None,
+    allow_http: bool = False,
+    with_images: bool = True,
+) -> list[Prompt]:
+    """Images of a dataset lie below ``image_root``, by default its folder; those of a run where its source has found
+    them. Without ``with_images`` those of the first two kinds are not read.
+
     Raises:
         ValueError: it is none of the three, or a row cannot be read.
     """
     place = Path(dataset)
     if all((place / stage).is_dir() for stage in ("source", "sample", "score")):
-        return list(_run(place))
+        return list(_run(place, Roots.of((), allow_http, OPTIONS) if with_images else None))
     if (place / "candidates").is_dir():
-        return list(_published(place))
-    return list(_labelled(dataset, split))
+        return list(_published(place, roots_of(dataset, image_root, allow_http) if with_images else None))
+    return list(_labelled(dataset, split, image_root, allow_http))
 
 
-def _run(folder: Path) -> Iterator[Prompt]:
+def _run(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
     for path in sorted((folder / "score").glob("data-*.arrow")):
         source, sample = (_by_id(folder / stage / path.name) for stage in ("source", "sample"))
         for row in _rows(path):
@@ -31,11 +43,16 @@ def _run(folder: Path) -> Iterator[Prompt]:
                 continue
             texts = tuple(one["text"] for one in answered["candidates"])
             scores = {one["name"]: tuple(one["values"]) for one in row["scores"]}
-            yield Prompt(row["id"], _images(asked["images"]), _messages(asked), texts, scores, asked["facts"])
+            yield Prompt(row["id"], _images(asked["images"], roots), _messages(asked), texts, scores, asked["facts"])
 
 
-def _published(folder: Path) -> Iterator[Prompt]:
+def _published(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
     import datasets
+
+    try:
+        check(folder)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}") from error
 
     candidates = _raw_images(datasets.load_from_disk(str(folder / "candidates")))
     in_pairs: dict[str, Any] = {}
@@ -50,13 +67,13 @@ def _published(folder: Path) -> Iterator[Prompt]:
         images = row.get("images") or in_pairs.get(row["id"])
         texts = tuple(text["text"] for text in row["candidates"])
         scores = {name: tuple(of_text.get(name) for of_text in values) for name in names}
-        yield Prompt(row["id"], _images(images) if images is not None else None, _messages(row), texts, scores)
+        shown = _images(images, roots) if images is not None else None
+        yield Prompt(row["id"], shown, _messages(row), texts, scores)
 
 
-def _labelled(dataset: str, split: str | None) -> Iterator[Prompt]:
-    from reward.pairs import read_pairs
-
-    for number, pair in enumerate(read_pairs(dataset, split)):
+def _labelled(dataset: str, split: str | None, image_root: str | None, allow_http: bool) -> Iterator[Prompt]:
+    pairs = read_pairs(dataset, split, image_root=image_root, allow_http=allow_http)
+    for number, pair in enumerate(pairs):
         texts = (pair.chosen, pair.rejected)
         yield Prompt(str(number), pair.images, pair.prompt, texts, {}, label=pair.kind or "label")
 
@@ -83,18 +100,20 @@ def _raw_images(dataset: Any) -> Any:
     return dataset.cast_column("images", datasets.List(datasets.Image(decode=False)))
 
 
-def _images(images: Any) -> tuple[bytes, ...] | None:
-    """None if one of them lies where only the pipeline finds it (in a tar, or behind a URL)."""
-    found = []
-    for image in images:
-        data = image["bytes"]
-        if data is None:
-            path = Path(image["path"])
-            if "://" in str(image["path"]) or not path.is_file():
-                return None
-            data = path.read_bytes()
-        found.append(data)
-    return tuple(found)
+def _images(images: Any, roots: Roots | None) -> tuple[bytes, ...] | None:
+    """None if they are not wanted, or one of them is gone.
+
+    Raises:
+        ValueError: one lies where it may not be read.
+    """
+    if roots is None:
+        return None
+    try:
+        return tuple(encoded(image, roots) for image in images)
+    except (OSError, BadImage):
+        return None
+    except Refused as error:
+        raise ValueError(error.reason) from error
 
 
 def _messages(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reward.pixels import BadImage, decode
 from reward.reward_model.conversation import BadConversation, Conversation, plain, structured
 
 
@@ -106,9 +106,7 @@ class Reader:
 
 
 def _decode(conversation: int, index: int, data: bytes) -> Any:
-    from PIL import Image
-
     try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
+        return decode(data, None, None)
+    except BadImage as error:
         raise BadConversation(conversation, f"image {index}: cannot be decoded ({error})") from error

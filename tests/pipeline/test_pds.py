@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_kit import file
+from PIL import Image
 from stage_kit import png
 from typer.testing import CliRunner
 
@@ -19,7 +21,7 @@ from pipeline.pds import export
 from pipeline.sources import pds as reader
 from pipeline.tags import in_front
 
-JPEG = b"\xff\xd8\xff\xe0 not looked into"
+JPEG = file(Image.new("RGB", (4, 4)), "JPEG")
 
 
 def said(role: str, text: str) -> dict[str, str]:

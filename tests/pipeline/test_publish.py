@@ -341,7 +341,12 @@ def test_an_image_that_is_gone_is_named_and_the_old_dataset_stays(outside: Run, 
     assert tree(outside.path / "dataset") == before and not (outside.path / "dataset.partial").exists()
 
 
-def test_no_path_gives_a_password_away(outside: Run) -> None:
+def test_no_path_gives_a_password_away(outside: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object) -> bytes:
+        raise OSError("no network")
+
+    monkeypatch.setattr("reward.image_files._fetch", nobody)
+
     def remote(row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "images": [{"bytes": None, "path": "https://me:secret@host/a.png?signature=secret"}]}
 

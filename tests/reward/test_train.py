@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 
 import datasets
 import pytest
@@ -223,3 +224,30 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, changes, message):
 def test_a_missing_column_is_named(tmp_path):
     with pytest.raises(ValueError, match="no column rejected among"):
         read_pairs(saved(tmp_path, [{"prompt": "a", "chosen": "b"}]))
+
+
+def test_images_of_pairs_lie_below_the_dataset_or_where_the_options_say(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "more").mkdir()
+    for place in ("data/a.png", "more/b.png"):
+        (tmp_path / place).write_bytes(image(1, 1))
+    os.mkfifo(tmp_path / "data/fifo.png")
+    (tmp_path / "data/text.png").write_bytes(b"no image")
+
+    def read(path, **options):
+        row = {"prompt": "q", "chosen": "a", "rejected": "b", "images": [path]}
+        (tmp_path / "data/rows.json").write_text(json.dumps([row]))
+        return read_pairs(str(tmp_path / "data/rows.json"), **options)[0].images
+
+    assert read("a.png") == read(f"{tmp_path}/data/a.png") == (image(1, 1),)
+    assert read("b.png", image_root=str(tmp_path / "more")) == (image(1, 1),)
+    for path, says in (
+        ("../more/b.png", "is not below .*; set --image-root"),
+        ("/etc/passwd", "is not below"),
+        ("s3://b/a.png", "is not below"),
+        ("https://h/a.png", "need --allow-http"),
+        ("fifo.png", "a FIFO"),
+        ("text.png", "in none of the formats"),
+    ):
+        with pytest.raises(ValueError, match=f"row 0: .*{says}"):
+            read(path)

@@ -330,3 +330,14 @@ def test_held_out_pairs_are_all_read_whatever_the_limit(
     found = inputs.read(make_config({**options, "limit": 1, "draw": {}}), processor, None, visible=False)
     assert found.held_out is not None
     assert (len(found.train.pairs), len(found.held_out.pairs)) == (2, len(tokenise(rows, publish, processor).pairs))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [({"max_image_pixels": 1440}, "41 x 36 pixels"), ({"max_image_bytes": 50}, "max_image_bytes")]
+)
+def test_images_beyond_the_limits_of_a_source_are_named(
+    processor: Any, rows: Rows, publish: Publish, options: dict[str, int], says: str
+) -> None:
+    with pytest.raises(DataError, match=rf"row \d .*: image 0 cannot be read \(.*{says}"):
+        tokenise(rows, publish, processor, **options)
+    assert len(tokenise(rows, publish, processor, max_image_pixels=47 * 36).pairs) == len(rows)

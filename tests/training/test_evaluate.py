@@ -8,6 +8,7 @@ import help_kit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_kit import file, turned
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,6 +20,8 @@ from pipeline.executor import Executor, process_shard
 from pipeline.pool import Done
 from pipeline.progress import Progress
 from pipeline.scenes import grammar
+from pipeline.sources.admit import prompt_id
+from pipeline.sources.verdicts import Verdicts, key
 from pipeline.store import Run
 from training.errors import ConfigError, DataError
 from training.evaluate import app
@@ -670,6 +673,15 @@ def test_the_id_of_a_prompt_is_that_of_the_table(here, world, tmp_path):
     (pope,) = scenes.load(["pope"], FEW)
     prompts = {one.id: generate.Prompt(one.prompt, pope.pictures[one.image]) for one in pope.asked}
     assert set(generate.identify(prompts).values()) == set(Run(tmp_path).table("source")["id"].to_pylist())
+
+
+@pytest.mark.parametrize("picture", [turned(6), file(Image.new("RGBA", (8, 8))), turned(1)])
+def test_the_id_of_a_prompt_about_a_picture_to_be_interpreted_is_that_of_the_table_too(picture):
+    """Or its answer would not be found."""
+    image = {"bytes": picture, "path": None}
+    (known,) = generate.identify({"a": generate.Prompt("What?", image)}).values()
+    (verdict,) = Verdicts(10**9, 10**9, hashed=False).look({key(image, None): (image, None)}).values()
+    assert known == prompt_id([verdict.digest], [{"role": "user", "content": "What?"}])
 
 
 # The real thing ------------------------------------------------------------------------------------------------------

@@ -10,11 +10,19 @@ from typing import Any
 
 import pytest
 
+from pipeline.config import Publish
+from pipeline.config.load import make_recipe
 from pipeline.files import write_text
 from pipeline.store import Run, make_record
 from training import job
+from training.config import RESULT_NEUTRAL
 
 ROW = '{"prompt": [], "chosen": "%s"}\n'
+
+
+def recipe_of(train: dict[str, Any], **source: Any) -> Any:
+    values = {"name": "run", "sample": {"model": "m"}, "pair": {"weights": {"correctness": 1}}, "train": train}
+    return make_recipe({**values, **({"source": source} if source else {"source": {"kind": "scenes"}})})
 
 
 @pytest.fixture
@@ -37,7 +45,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bo
     monkeypatch.setattr(job, "run_child", start)
 
     def ask(**options: Any) -> bool:
-        plan: Any = SimpleNamespace(recipe=SimpleNamespace(seed=0, train={"model": str(base), **options}))
+        plan: Any = SimpleNamespace(recipe=recipe_of({"model": str(base), **options}))
         plan.base = lambda: SimpleNamespace(model=str(base))
         before = len(started)
         job.train(plan, run, run.path / "dataset", "if-possible")
@@ -72,3 +80,20 @@ def test_held_out_rows_that_only_measure_do_not_train_again(trained: Callable[..
     assert trained(**options_of("only measured", path))
     path.write_text(ROW % "b")
     assert not trained(**options_of("only measured", path))
+
+
+def test_the_trainer_may_read_the_images_that_published_rows_name(tmp_path: Path) -> None:
+    def roots(publish: str = "reference", **source: Any) -> Any:
+        made = recipe_of({"model": "m"}, **source).model_copy(update={"publish": Publish(images=publish)})
+        plan: Any = SimpleNamespace(recipe=made, base=lambda: SimpleNamespace(model="m"))
+        return job._train_config(plan, Run(tmp_path)).get("allowed_roots")
+
+    (tmp_path / "a.jsonl").write_text("")
+    where = {"kind": "jsonl", "path": str(tmp_path / "*.jsonl")}
+    assert roots(**where) == [str(tmp_path)]
+    assert roots(**where, root=str(tmp_path / "images")) == [str(tmp_path / "images")]
+    assert roots(**where, root="s3://bucket/images") == ["s3://bucket/images"]
+    assert roots(kind="folder", path=str(tmp_path)) == [str(tmp_path)]
+    assert roots("embed", **where) is None and roots(kind="scenes") is None
+    # What a training may read changes nothing about what it learns.
+    assert "allowed_roots" in RESULT_NEUTRAL

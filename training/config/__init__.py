@@ -37,7 +37,13 @@ class TrainConfig(Frozen):
     dataset: Name = Field(description="folder or hub name of a dataset of pairs, in any schema of training.formats")
     dataset_format: str | None = Field(None, description="a name of training.formats; default: told by the columns")
     dataset_split: str | None = Field(None, description="default: train")
-    image_root: str | None = Field(None, description="where relative image paths are; default: the dataset's folder")
+    image_root: str | None = Field(
+        None, description="what image paths are relative to and may not leave; default: the dataset's folder"
+    )
+    allowed_roots: tuple[str, ...] = Field((), description="further folders or URLs that image paths may lead into")
+    allow_http: bool = Field(False, description="follow http(s) addresses in rows, to wherever they lead")
+    max_image_bytes: Count = 50_000_000
+    max_image_pixels: Count = 100_000_000
     output_dir: Path
     trust_remote_code: bool = False
     add_bos: Literal["auto", "never"] = Field(
@@ -238,6 +244,10 @@ class TrainConfig(Frozen):
 RESULT_NEUTRAL = (
     "output_dir",
     "ties",  # with error there are none
+    "allowed_roots",
+    "allow_http",
+    "max_image_bytes",
+    "max_image_pixels",
     "trust_remote_code",
     "probe_image",
     "micro_batch_size",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from reward.image_files import open_regular, read_text
 from training.errors import DataError
 
 
@@ -17,7 +18,7 @@ def text(path: Path) -> str:
         DataError: the file is missing or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path, "utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; put the benchmark's own file there (docs/evaluation.md)") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +79,7 @@ def digest(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in sorted(paths, key=lambda one: one.name):
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error}") from error

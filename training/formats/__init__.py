@@ -24,6 +24,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+from reward.image_files import Roots
 from training.errors import DataError
 from training.formats import batches, columns, files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
 from training.formats.row import answer, tools
@@ -45,14 +46,22 @@ _OTHER_IMAGES = ("rejected_images", "similar_images")
 
 
 def open(
-    path: str, name: str | None = None, split: str | None = None, image_root: str | None = None, rejected: bool = True
+    path: str,
+    name: str | None = None,
+    split: str | None = None,
+    image_root: str | None = None,
+    rejected: bool = True,
+    allowed_roots: Sequence[str] = (),
+    allow_http: bool = False,
 ) -> datasets.Dataset:
     """Open a dataset in any of ``FORMATS``; see ``files.load`` for what ``path`` may be, and ``read`` for the rest.
 
-    Relative image paths are looked up in ``image_root``, by default the folder of the dataset.
+    Image paths are relative to ``image_root``, by default the folder of the dataset (of one that the library has
+    fetched, its cache), and may not leave it but for ``allowed_roots``; images of the web need ``allow_http``.
     """
-    root = image_root if image_root is not None else files.folder(path)
-    return read(files.load(path, split), name, path, root, rejected)
+    own = files.places(path) if image_root is None else (image_root,)
+    roots = Roots.of((*own, *allowed_roots), allow_http)
+    return _read(files.load(path, split), name, path, roots, rejected)
 
 
 def read(
@@ -67,19 +76,24 @@ def read(
     Args:
         name: the schema, a key of ``FORMATS``; None to tell it by the columns.
         path: what errors call the dataset.
-        image_root: folder or URL that relative image paths are looked up in.
+        image_root: folder or URL that image paths are relative to and may not leave; None if the caller vouches for
+            them.
         rejected: False where only good answers are wanted: the data need not have rejected ones, the result has none.
 
     Raises:
         DataError: no schema fits, more than one does, or a row is not what its schema says.
     """
+    return _read(dataset, name, path, Roots.of(() if image_root is None else (image_root,)), rejected)
+
+
+def _read(dataset: datasets.Dataset, name: str | None, path: str, roots: Roots, rejected: bool) -> datasets.Dataset:
     if len(dataset) == 0:
         raise DataError(f"dataset {path}: has no rows; nothing to train on")
     filled = not rejected and "rejected" not in dataset.column_names and "chosen" in dataset.column_names
     present = frozenset(dataset.column_names) | ({"rejected"} if filled else set())
     schema = _schema(present, name, path)
     names = _Names(dataset, path)
-    places = images.Places(image_root, names)
+    places = images.Places(roots, names)
     pictures = _pictures(dataset, schema, path, places)
     parts = [column.dataset for column in pictures.values()]
     counts = {key: column.counts for key, column in pictures.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 
 from reward import nesting
+from reward.dataset_files import check
 from reward.errors import shortened
 from training.errors import DataError
 
@@ -17,6 +18,7 @@ from training.errors import DataError
 _DATA = frozenset({".arrow", ".parquet", ".json", ".jsonl", ".csv"})
 #: Written anew, with another content, whenever the same rows are saved.
 _BESIDES = frozenset({"state.json", "dataset_info.json"})
+_CACHES = tuple(map(str, (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)))
 _FILES = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -30,6 +32,8 @@ def load(path: str, split: str | None = None) -> datasets.Dataset:
     """
     place = Path(path)
     try:
+        if place.exists():
+            check(place)
         if place.is_file():
             loaded = _load_file(place, path)
         else:
@@ -52,12 +56,13 @@ def load(path: str, split: str | None = None) -> datasets.Dataset:
     return _rows(loaded, path, split)
 
 
-def folder(path: str) -> str | None:
-    """What a local dataset's image paths are relative to: its folder."""
+def places(path: str) -> tuple[str, ...]:
+    """Where a dataset's images may lie, if nothing else is said: in its folder; of a name, where the library puts what
+    it fetches, and on the hub."""
     place = Path(path)
     if place.is_dir():
-        return path
-    return str(place.parent) if place.is_file() else None
+        return (path,)
+    return (str(place.parent),) if place.exists() else (*_CACHES, f"hf://datasets/{path}")
 
 
 def identity(path: str) -> str:

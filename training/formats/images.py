@@ -12,7 +12,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.images import is_url
+from pipeline.images import is_url, local, public
+from reward.image_files import Refused, Roots, check_regular
 from training.errors import DataError
 from training.formats.table import in_memory, retyped
 
@@ -33,12 +34,9 @@ class ImageColumn:
 
 @dataclass(frozen=True)
 class Places:
-    """Where images lie that are given as paths.
+    """Where images may lie that are given as paths, and what those are relative to. ``row`` names a row in errors."""
 
-    ``root`` is the folder or URL for relative ones, None if there is no such. ``row`` names a row in errors.
-    """
-
-    root: str | None
+    roots: Roots
     row: Callable[[int], str]
     _seen: set[str] = field(default_factory=set)
 
@@ -46,28 +44,33 @@ class Places:
         """The absolute path or URL. A URL is not asked whether it exists.
 
         Raises:
-            DataError: there is no path, nothing it could be relative to, or no such file.
+            DataError: there is no path, nothing it could be relative to, no such file, or none that may be read.
         """
         if not path:
             raise DataError(f"{self.row(row)}: an image has neither bytes nor a path; give one, or drop the row")
-        if is_url(path):
-            return path
-        if self.root is not None and is_url(self.root) and not os.path.isabs(path):
-            return f"{self.root.rstrip('/')}/{path}"
-        if self.root is None and not os.path.isabs(path):
+        if not self.roots.roots and not is_url(path) and not os.path.isabs(path):
             raise DataError(
                 f"{self.row(row)}: image {path!r:.200} is a relative path, and the dataset has no folder it could be "
                 "relative to; set image_root to the folder that holds the images"
             )
-        full = os.path.abspath(os.path.join(self.root or "", path))
-        if full not in self._seen:
-            if not os.path.isfile(full):
-                raise DataError(
-                    f"{self.row(row)}: image {full!r:.500} does not exist; set image_root to the folder that "
-                    "image paths are relative to, or drop the row"
+        try:
+            full = self.roots.resolve(path)
+        except Refused as error:
+            raise DataError(f"{self.row(row)}: image {error.reason:.500}") from error
+        here = local(full)
+        if here is not None and here not in self._seen:
+            try:
+                check_regular(here, os.stat(here))
+            except OSError as error:
+                reason = (
+                    "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
                 )
-            self._seen.add(full)
-        return full
+                raise DataError(
+                    f"{self.row(row)}: image {public(here)!r:.500} {reason}; set image_root to the folder that "
+                    "image paths are relative to, or drop the row"
+                ) from error
+            self._seen.add(here)
+        return here if here is not None else full
 
 
 def read(dataset: datasets.Dataset, column: str, path: str, places: Places) -> ImageColumn:

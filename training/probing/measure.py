@@ -91,7 +91,7 @@ def _computed(
     config = _config(request, model)
     network, processor = load_model(config)
     disable_dropout(network.eval())
-    rows = formats.open(request.dataset)
+    rows = formats.open(request.dataset, image_root=request.image_root)
     numbers = probed(rows, request.limit, request.seed)
     true = prepare(rows.select(numbers), processor, config, positions(network))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -27,7 +27,8 @@ class Request:
 
     Of the pairs ``limit`` are probed, by chance from ``seed``; fewer are among more. ``corruption`` is the trainer's,
     with its ``seed``. ``batch_size`` is pairs per forward pass and changes nothing but rounding. The log-probs of
-    ``reference`` lie in ``reference_logps`` (default: ``output/reference``), which several probes can share.
+    ``reference`` lie in ``reference_logps`` (default: ``output/reference``), which several probes can share. Image
+    paths are relative to ``image_root`` and may not leave it; by default that is the dataset's folder.
 
     Raises:
         ConfigError: a condition is unknown, or named twice.
@@ -43,6 +44,7 @@ class Request:
     corruption: Corruption = field(default_factory=Corruption)
     batch_size: int = 16
     reference_logps: Path | None = None
+    image_root: str | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.conditions) - set(CONDITIONS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import threading
 import zlib
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from stage_kit import png
 
+from pipeline.errors import InputError
 from pipeline.images import BadImage, decode, load, locator, public
 from pipeline.sources.roots import Refused, Root
 
@@ -173,7 +175,7 @@ def test_the_web_is_closed_unless_opened(data: Path, make: Any, monkeypatch: pyt
         Root(".").resolve(url)
     assert "key" not in caught.value.reason
     opened: list[str] = []
-    monkeypatch.setattr("pipeline.images._fetch", lambda path, *_: opened.append(path) or png())
+    monkeypatch.setattr("reward.image_files._fetch", lambda path, *_: opened.append(path) or png())
     assert rows(data, make, [url], allow_http=True) == [None] and opened == [url]
 
 
@@ -195,3 +197,33 @@ def test_limits_of_the_recipe_hold(data: Path, make: Any) -> None:
         "unreadable_image",
         "missing_image",
     ]
+
+
+def test_what_is_no_file_is_a_failed_row_and_not_waited_for(data: Path, make: Any) -> None:
+    os.mkfifo(data / "fifo.png")
+    (data / "link2.png").symlink_to(data / "fifo.png")
+    (data / "folder.png").mkdir()
+    assert rows(data, make, ["fifo.png", "link2.png", "folder.png", "in/a.png"]) == [*["missing_image"] * 3, None]
+    (row, *_) = make(kind="folder", path=data)
+    assert row["status"] == "failed" and "it is a FIFO" in row["error"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "llava", "pds", "coco", "visual_genome", "webdataset"])
+@pytest.mark.parametrize("what", ["a FIFO", "a folder", "a device"])
+def test_an_input_that_is_no_file_is_an_error_and_not_waited_for(
+    tmp_path: Path, make: Any, kind: str, what: str
+) -> None:
+    path = tmp_path / "input"
+    if what == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(path) if what == "a FIFO" else path.mkdir()
+    with pytest.raises(InputError, match=f"cannot read .*input.*: it is {what}"):
+        make(kind=kind, path=path, prompts=["What?"])
+
+
+def test_a_benchmark_that_is_no_file_is_an_error(data: Path, make: Any) -> None:
+    os.mkfifo(data / "fifo.txt")
+    (data / "rows.jsonl").write_text(json.dumps({"images": ["in/a.png"], "prompt": "x"}))
+    with pytest.raises(InputError, match="it is a FIFO"):
+        make(kind="jsonl", path=data / "rows.jsonl", decontaminate={"texts": [str(data / "fifo.txt")]})

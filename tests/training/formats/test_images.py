@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,3 +187,58 @@ def test_rows_that_were_selected_are_read_in_their_order() -> None:
     result = read(dataset.select([1, 0, 1]))
     assert result["id"][:] == ["1", "0", "1"]
     assert [images[0]["bytes"] for images in result["images"]] == [png("blue"), png("red"), png("blue")]
+
+
+# -- where images may lie ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A dataset's file with an image beside it, and images elsewhere."""
+    for name in ("data/in/1.png", "more/2.png", "3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    (tmp_path / "data/link.png").symlink_to(tmp_path / "3.png")
+    return tmp_path / "data"
+
+
+def opened(data: Path, path: str, **options: Any) -> list[Row]:
+    (data / "rows.json").write_text(json.dumps([row(image=path)]))
+    (found,) = open(str(data / "rows.json"), **options)
+    images: list[Row] = found["images"]
+    return images
+
+
+def test_images_lie_below_the_dataset_or_where_the_options_say(data: Path) -> None:
+    for path in ("in/1.png", "./in/../in/1.png", f"{data}/in/1.png"):
+        assert opened(data, path) == [{"bytes": None, "path": f"{data}/in/1.png"}]
+    more = {"bytes": None, "path": f"{data.parent}/more/2.png"}
+    assert opened(data, more["path"], allowed_roots=[str(data.parent / "more")]) == [more]
+    assert opened(data, "more/2.png", image_root=str(data.parent)) == [more]
+    for path in (
+        "../3.png",
+        f"{data.parent}/3.png",
+        "link.png",
+        "/etc/passwd",
+        "s3://bucket/3.png",
+        f"file://{data}/../3.png",
+    ):
+        with pytest.raises(DataError, match=r"row 0: image .* is not below .*; set image_root if it is meant"):
+            opened(data, path)
+
+
+def test_the_web_is_closed_unless_opened(data: Path) -> None:
+    url = "https://me:key@host/a.png"
+    with pytest.raises(DataError, match=r"row 0: image https://host/a\.png: images from the web need allow_http=true"):
+        opened(data, url)
+    assert opened(data, url, allow_http=True) == [{"bytes": None, "path": url}]
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(data: Path) -> None:
+    os.mkfifo(data / "fifo.png")
+    for path, kind in (("fifo.png", "a FIFO"), ("in", "a folder")):
+        with pytest.raises(DataError, match=rf"row 0: image .* cannot be read: it is {kind}"):
+            opened(data, path)
+    os.mkfifo(data / "rows2.json")
+    with pytest.raises(DataError, match="a FIFO"):
+        open(str(data / "rows2.json"))

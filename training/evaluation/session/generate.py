@@ -18,6 +18,7 @@ from pipeline.config.sample import Sample
 from pipeline.errors import TooManyFailures
 from pipeline.executor import Executor
 from pipeline.sources.admit import prompt_id
+from pipeline.sources.verdicts import seen
 from pipeline.stages.sample import SampleStage
 from pipeline.stages.source import BuiltSource
 from pipeline.store import Run
@@ -113,6 +114,11 @@ def generate(
     executor.write(BuiltSource(tables.prompts, build, {"prompts": revision(everything)}, shard_size))
     executor.run(SampleStage(spec, seed, name=tables.answers, reads=tables.prompts))
     answers, errors = _read(run, tables.answers, rows)
+    # A prompt that failed as such has no id of its own.
+    lost = [id for id in rows if id not in answers]
+    reasons = _failures(run, tables.prompts) if lost else []
+    answers |= dict.fromkeys(lost, Answered(None))
+    errors |= dict.fromkeys(lost, reasons[0] if reasons else "it was not asked")
     if len(errors) > max_failure_rate * len(rows):
         (id, error), *_ = errors.items()
         text = rows[id]["prompt"][0]["content"]
@@ -134,6 +140,12 @@ def _earlier(run: Run, stage: str) -> list[str]:
             if row["status"] == "ok" and all(there):
                 found.append(row["id"])
     return found
+
+
+def _failures(run: Run, stage: str) -> list[str]:
+    """What is wrong with the prompts that nobody can be asked."""
+    rows = (row for table in run.tables(stage) for row in table.select(["status", "error_type", "error"]).to_pylist())
+    return [f"{row['error_type']}: {row['error']}" for row in rows if row["status"] != "ok"]
 
 
 def _read(run: Run, stage: str, wanted: Collection[str]) -> tuple[dict[str, Answered], dict[str, str]]:
@@ -168,4 +180,7 @@ def _digest(picture: Picture) -> bytes:
         data = images.load(picture, images.MAX_BYTES)
     except (OSError, images.BadImage) as error:
         raise DataError(f"the image {picture['path']} cannot be read: {error}; replace it") from error
-    return hashlib.blake2b(data, digest_size=32).digest()
+    try:
+        return seen(data)
+    except images.BadImage:  # a failed row, which no other has the id of
+        return hashlib.blake2b(data, digest_size=32).digest()
