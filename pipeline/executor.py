@@ -24,6 +24,7 @@ from pipeline.resume import Resume, prepare
 from pipeline.stages import Dispensable, Salvager, Source, Stage, Unfinished, WorkerSpec
 from pipeline.store import Record, Run, Shard, Survey
 from pipeline.tables import failed
+from reward import mask
 
 #: Formulas run in this process, unless there is so much to do that starting workers (seconds) pays.
 INLINE_ROWS = 20_000
@@ -63,6 +64,8 @@ class Executor:
         self._progress = progress or Progress()
         self._pool: Pool | None = None
         self._started_ray = False
+        self._stage = ""
+        self._told: set[str] = set()
 
     def __enter__(self) -> Executor:
         return self
@@ -144,7 +147,14 @@ class Executor:
             return (Done(shard, process_shard(stage, None, self._store, shard, record)) for shard in todo)
         # What the shards carry goes with the work: a worker whose driver is gone must not sign for the next one.
         make = partial(process_shard, by=record)
+        self._stage = stage.name
         return self._warm(spec).run(stage, make, self._store.path, todo, self._shard_retries)
+
+    def _tell(self, text: str) -> None:
+        """A worker's warning, once however many of them say it, and in however many stages."""
+        if text not in self._told:
+            self._told.add(text)
+            self._progress.say(f"{self._stage}: warning: {mask.text(text)}")
 
     def _warm(self, spec: WorkerSpec) -> Pool:
         if self._pool is not None and self._pool.spec != spec:
@@ -153,7 +163,7 @@ class Executor:
         if self._pool is None:
             self._progress.say(f"starting {spec.count or 'workers for'} {'x ' if spec.count else ''}{spec.kind}")
             self._started_ray = start_ray() or self._started_ray
-            self._pool = Pool(spec)
+            self._pool = Pool(spec, self._tell)
         return self._pool
 
     def _rows(self, stage: str, shards: Iterable[int]) -> int:

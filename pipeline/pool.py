@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline import files
 from pipeline.errors import EngineError, PipelineError
+from pipeline.heard import Heard
 from pipeline.stages import Reports, Stage, WorkerSpec
 from pipeline.store import Run, Shard
 from reward.ending import handlers_kept
@@ -160,6 +161,8 @@ class _Worker:
 
     def __init__(self, spec: WorkerSpec, env: Mapping[str, str]) -> None:
         os.environ.update(env)
+        self._heard = Heard()
+        self._heard.listen()
         self._error: Exception | None = None
         self._model: Any = None
         try:
@@ -172,12 +175,15 @@ class _Worker:
                 "set PIPELINE_WORKER_LOGS=1 to see the worker's own messages",
             )
 
-    def ready(self) -> None:
+    def ready(self) -> list[str]:
+        """What was warned of while the model was opened."""
         if self._error is not None:
             raise self._error
+        return self._heard.take()
 
-    def run(self, stage: Stage, make: Make, run_path: str, shard: int) -> Shard:
-        return make(stage, self._model, Run(run_path), shard)
+    def run(self, stage: Stage, make: Make, run_path: str, shard: int) -> tuple[Shard, list[str]]:
+        """The shard, and what was warned of since the last one."""
+        return make(stage, self._model, Run(run_path), shard), self._heard.take()
 
     def stats(self) -> dict[str, int]:
         return self._model.stats() if isinstance(self._model, Reports) else {}
@@ -201,16 +207,17 @@ class _Slot:
 
 
 class Pool:
-    """The actors of one ``WorkerSpec``. State: which actor works on which shards."""
+    """The actors of one ``WorkerSpec``. State: which actor works on which shards. ``tell`` gets what they are warned
+    of."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, spec: WorkerSpec, tell: Callable[[str], None] = lambda _: None) -> None:
         """
         Raises:
             EngineError: the cluster cannot hold the workers, or none of them can open its model.
         """
         import ray
 
-        self.spec = spec
+        self.spec, self._tell = spec, tell
         cluster = ray.cluster_resources()
         count = spec.count or max(1, int(cluster.get("CPU", 1)))
         self._gpus = spec.gpus if cluster.get("GPU", 0) > 0 else 0.0
@@ -257,7 +264,7 @@ class Pool:
                     continue
                 slot, task = flying.pop(reference)
                 try:
-                    about = ray.get(reference)
+                    about, heard = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     _raise_permanent(error)
                     hurt, slot.own = slot.own, []
@@ -271,6 +278,7 @@ class Pool:
                             yield Lost(one.shard, *_reason(error))
                 else:
                     slot.own.remove(task)
+                    self._pass_on(heard)
                     yield Done(task.shard, about)
 
     def close(self) -> None:
@@ -297,7 +305,7 @@ class Pool:
         import ray
 
         try:
-            ray.get(slot.starting)
+            self._pass_on(ray.get(slot.starting))
         except ray.exceptions.RayError as error:
             _raise_permanent(error)
             slot.deaths += 1
@@ -309,6 +317,10 @@ class Pool:
             self._start(slot)
         else:
             slot.starting, slot.deaths = None, 0
+
+    def _pass_on(self, heard: Iterable[str]) -> None:
+        for text in heard:
+            self._tell(text)
 
     def _await_one(self) -> None:
         """Wait until some worker is ready; others may still be waiting for a place."""

@@ -25,7 +25,7 @@ from pipeline.errors import EngineError
 
 #: Set before vLLM is imported, where the user has not.
 _ENV = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     # The engine core in this process: one process fewer to lose, and seeds are then reproducible (vLLM's own advice).

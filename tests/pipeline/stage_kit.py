@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +108,29 @@ class Double:
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
+
+
+@dataclass(frozen=True)
+class Mismatched:
+    """Opens a model with two warnings, as open_clip and transformers do."""
+
+    def __call__(self) -> str:
+        warnings.warn("QuickGELU mismatch, api_key=sk-0123456789abcdefghij", UserWarning, stacklevel=1)
+        logging.getLogger("open_clip").warning("fell back to random weights")
+        return "model"
+
+
+@dataclass(frozen=True)
+class Warns(Double):
+    name: str = "first"
+
+    @property
+    def worker(self) -> WorkerSpec:
+        return WorkerSpec("mismatched", Mismatched(), count=1)
+
+    def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
+        logging.getLogger("vllm").warning("opened late by %s", self.name)
+        return super().process(None, tables)
 
 
 @dataclass(frozen=True)
