@@ -253,6 +253,7 @@ def test_a_run_pairs_by_what_a_judge_says(tmp_path: Path) -> None:
     plan = Plan(recipe(tmp_path, score={"scorers": ["judge"], "judge": judge},
                        pair={"weights": {"judge.wins": 1}, "margin": 0.1, "max_length_ratio": 99}))  # fmt: skip
     for stage in plan.generation()[2:]:
+        run.clear(stage.name)  # ``generated`` scored by other means
         for shard in run.shards("source"):
             process_shard(stage, ScriptedEngine(answer=longer) if stage.name == "ask-judge" else None, run, shard)  # type: ignore[arg-type]
     candidates = {row["id"]: row["candidates"] for row in run.table("sample").to_pylist()}
