@@ -97,7 +97,7 @@ def _item(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     prompt = [_turn(message, row["id"]) for message in row["prompt"]]
     first = next((turn for turn in prompt if turn["from"] == "human"), None)
     if names and first is not None:
-        from pipeline.tags import TAG
+        from reward.tags import TAG
 
         first["value"] = f"{TAG}\n" * len(names) + first["value"]
     image = {} if not names else {"image": names[0] if len(names) == 1 else list(names)}
@@ -119,7 +119,7 @@ def _answer(row: Mapping[str, Any], side: str) -> list[dict[str, str]]:
 
 def _turn(message: Mapping[str, str], one: str) -> dict[str, str]:
     from pipeline.errors import InputError
-    from pipeline.tags import TAG
+    from reward.tags import TAG
 
     role, text = message["role"], message["content"]
     if role not in _FROM or TAG in text:

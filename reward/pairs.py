@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reward import nesting
+from reward import nesting, references
 from reward.dataset_files import check
 from reward.image_files import Refused, Roots, load
 from reward.pixels import MAX_BYTES
 from reward.pixels import check as check_image
 from reward.reward_model.conversation import Conversation
+from reward.tags import in_front
 
 #: What the commands call where images may lie.
 OPTIONS = ("--image-root", "--allow-http")
@@ -44,8 +45,9 @@ def read_pairs(
     image_root: str | None = None,
     allow_http: bool = False,
 ) -> list[Pair]:
-    """Every row of a dataset with TRL's columns ``images`` (optional, or ``image``), ``prompt``, ``chosen`` and
-    ``rejected``, as texts or as messages. Columns ``rejected_images`` and ``kind`` are read where they are.
+    """Every row of a dataset with TRL's columns ``images`` (optional, under any name of ``reward.references``),
+    ``prompt``, ``chosen`` and ``rejected``, as texts or as messages. Columns ``rejected_images`` and ``kind`` are read
+    where they are.
 
     Args:
         dataset: a folder of ``save_to_disk`` (of a published dataset its ``pairs``), a .json, .jsonl or .parquet file,
@@ -94,7 +96,7 @@ def _open(dataset: str, split: str | None) -> Any:
             loaded = loaded[split or ("pairs" if "pairs" in loaded else "train")]
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
         raise ValueError(f"dataset {dataset}: cannot be opened ({type(error).__name__}: {str(error)[:500]})") from error
-    for name in ("images", "image", "rejected_images"):
+    for name in (*references.IMAGES, "rejected_images"):
         if name in loaded.column_names:
             feature = loaded.features[name]
             raw = datasets.Image(decode=False)
@@ -106,17 +108,18 @@ def _open(dataset: str, split: str | None) -> Any:
 
 
 def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
-    images = row.get("images")
-    if images is None:
-        images = [row["image"]] if row.get("image") is not None else []
+    # Other images than the pair's are read from their own column.
+    found = references.find({name: value for name, value in row.items() if name != "rejected_images"})
+    images = [] if found is None else found if isinstance(found, list) else [found]
     prompt = row["prompt"]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not messages:
         raise ValueError("prompt has no message")
+    texts = [{"role": message["role"], "content": _text(message["content"])} for message in messages]
     others = row.get("rejected_images")
     pair = Pair(
         images=tuple(encoded(image, roots) for image in images),
-        prompt=tuple((message["role"], _text(message["content"])) for message in messages),
+        prompt=tuple((message["role"], message["content"]) for message in in_front(texts, len(images))),
         chosen=_response(row["chosen"], "chosen"),
         rejected=_response(row["rejected"], "rejected"),
         margin=None if margin is None else float(row[margin]),
@@ -162,8 +165,8 @@ def encoded(image: Any, roots: Roots) -> bytes:
         OSError: there is no such file.
         BadImage: it is too large, or no image.
     """
-    if isinstance(image, str):
-        image = {"bytes": None, "path": image}
+    if isinstance(image, str | bytes):
+        image = {"bytes": image, "path": None} if isinstance(image, bytes) else {"bytes": None, "path": image}
     data = image.get("bytes")
     path = roots.resolve(image["path"]) if data is None else None
     found = load({"bytes": data, "path": path}, MAX_BYTES)

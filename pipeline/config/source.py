@@ -102,7 +102,7 @@ class FolderSource(_Files):
 
 
 class Columns(Frozen):
-    """What the columns are called; by default, that of images may have any name of ``pipeline.references.IMAGES``.
+    """What the columns are called; by default, that of images may have any name of ``reward.references.IMAGES``.
     ``prompt``, ``facts`` and ``answer`` may be null, or missing in the dataset."""
 
     images: str = "image"

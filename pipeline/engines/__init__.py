@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.tags import TAG
+from reward.tags import TAG
 
 #: Errors that may be gone next time: a later session asks again for the rows that failed with one of them.
 TRANSIENT = frozenset({"timeout", "rate_limited", "server_error", "connection", "worker_died"})

@@ -13,11 +13,12 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.images import public
 from pipeline.sources import Entry
+from pipeline.sources.record import WRONG_FACTS
 from pipeline.sources.spool import Blobs
 from pipeline.sources.verdicts import Verdict, Verdicts, key
 from pipeline.tables import FACTS, MESSAGE, NOT_STORED, OK, failed, storable
-from pipeline.tags import Misplaced, in_front
 from reward.identity import unseen
+from reward.tags import Misplaced, in_front
 
 #: An image on its way through the source: ``digest`` is the front half of the file's, ``hash`` is null unless somebody
 #: wants it, and ``offset`` and ``size`` say where embedded bytes lie among the blobs (-1 for a file).
@@ -66,7 +67,8 @@ def admit(entries: Iterable[Entry], verdicts: Verdicts, blobs: Blobs) -> Iterato
             one: blobs.put(one, image["bytes"]) for one, (image, _) in wanted.items() if isinstance(one, bytes)
         }
         rows = [_row(entry, own, found, kept) for entry, own in zip(chunk, keys, strict=True)]
-        yield _batch(rows, [entry.error is not None for entry in chunk], failures)
+        malformed = [entry.error is not None and entry.error[0] != WRONG_FACTS for entry in chunk]
+        yield _batch(rows, malformed, failures)
     failures.finish()
 
 

@@ -9,12 +9,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline import references
 from pipeline.config.source import Columns, HuggingFaceSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, record
 from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root
+from reward import references
 from reward.dataset_files import check
 
 

@@ -6,12 +6,12 @@ import codecs
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline import references
 from pipeline.config.source import TableSource
 from pipeline.errors import InputError
 from pipeline.images import public
 from pipeline.sources import Entry, files, record, seen
 from pipeline.sources.roots import Root, root_of
+from reward import references
 
 
 def read(spec: TableSource) -> Iterator[Entry]:

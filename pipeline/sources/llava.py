@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline import tags
 from pipeline.config.source import LlavaSource
 from pipeline.images import public
 from pipeline.sources import Entry, files, jsonl, record
 from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.elements import Unreadable, anything
 from pipeline.sources.roots import Root, root_of
+from reward import tags
 
 
 def read(spec: LlavaSource) -> Iterator[Entry]:

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline import references
 from pipeline.config.source import TableSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, labels, record, seen
 from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root, root_of
+from reward import references
 
 
 def read(spec: TableSource) -> Iterator[Entry]:

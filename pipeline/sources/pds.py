@@ -13,11 +13,11 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline import tags
 from pipeline.config.source import PdsSource
 from pipeline.errors import InputError
 from pipeline.sources import Entry, files, llava, record
 from pipeline.sources.roots import Root, root_of
+from reward import tags
 
 SIDES = ("conversations", "rejected_conversations")
 ROLES = {"human": "user", "gpt": "assistant", **{role: role for role in ("user", "assistant", "system")}}

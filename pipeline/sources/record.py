@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline import references
 from pipeline.errors import InputError
 from pipeline.sources import Entry, facts, labels, said
 from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root
+from reward import references
 
 #: All that a row is looked at for.
 COLUMNS = (*references.IMAGES, *references.OTHERS, "prompt", "facts", *ANSWERS)
@@ -26,6 +26,10 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.file}, {self.unit} {self.number}"
+
+
+#: The kind of a row whose facts are wrong: its layout is that of a prompt, so it says nothing against the recipe.
+WRONG_FACTS = "malformed_facts"
 
 
 class BadRow(InputError):
@@ -64,7 +68,7 @@ def entries(
     value: Mapping[str, Any], place: object, source: str, root: Root | None, prompts: Sequence[str] = ()
 ) -> Iterator[Entry]:
     """The prompt of ``{"images", "prompt", "facts", "answer"}``; without one, each of ``prompts``. Images may have any
-    name of ``pipeline.references.IMAGES``.
+    name of ``reward.references.IMAGES``.
 
     Raises:
         BadRow: a column is missing or holds what it should not.
@@ -73,7 +77,7 @@ def entries(
     try:
         known = facts.read(value)
     except facts.BadFacts as error:
-        raise BadRow(f"{place}: {error.message}", error.remedy) from error
+        raise BadRow(f"{place}: {error.message}", error.remedy, WRONG_FACTS) from error
     prompt = value.get("prompt")
     if prompt is None:
         if not prompts and "prompt" in value:

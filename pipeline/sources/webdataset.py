@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from pipeline import references
 from pipeline.config.source import WebDatasetSource
 from pipeline.errors import InputError
 from pipeline.images import locator, public
@@ -21,6 +20,7 @@ from pipeline.progress import Progress
 from pipeline.sources import Entry, files, record
 from pipeline.sources.folder import SUFFIXES
 from pipeline.sources.tar import members
+from reward import references
 
 #: What a row is made of, beside images, and what may stand beside it: numbers, names and sums of the sample.
 _TEXTS = ("json", "txt")

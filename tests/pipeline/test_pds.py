@@ -19,7 +19,7 @@ from pipeline.config.source import PdsSource
 from pipeline.errors import InputError
 from pipeline.pds import export
 from pipeline.sources import pds as reader
-from pipeline.tags import in_front
+from reward.tags import in_front
 
 JPEG = file(Image.new("RGB", (4, 4)), "JPEG")
 

@@ -199,6 +199,29 @@ def test_parts_of_a_message_are_read_and_image_columns_stay_encoded(tmp_path):
     assert Image.open(io.BytesIO(first.images[0])).size == (32, 32)
 
 
+@pytest.mark.parametrize("key", ["image", "image_path", "img"])
+def test_an_image_is_found_under_any_name_and_a_tag_is_its_place(tmp_path, key):
+    (tmp_path / "a.png").write_bytes(PICTURES[0])
+    row = {"prompt": "<image>\nWhat?", "chosen": "a", "rejected": "b", "images": None, key: "a.png"}
+    (first,) = read_pairs(saved(tmp_path, [row]))
+    assert first == Pair((PICTURES[0],), PROMPT, "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"image": "b.png"}, "row 0: `images` and `image` name different images"),
+        ({"prompt": "<image><image>What?"}, "row 0: 2 <image> tag"),
+        ({"video": "a.mp4"}, "row 0: `video` is filled"),
+    ],
+)
+def test_images_that_cannot_be_told_are_an_error_that_names_the_row(tmp_path, changes, says):
+    (tmp_path / "a.png").write_bytes(PICTURES[0])
+    row = {"prompt": "What?", "chosen": "a", "rejected": "b", "images": ["a.png"], **changes}
+    with pytest.raises(ValueError, match=says):
+        read_pairs(saved(tmp_path, [row]))
+
+
 def test_a_rejected_side_may_have_other_images(tmp_path):
     other = [{"bytes": PICTURES[1], "path": None}]
     table = [{**one, "rejected": "a", "rejected_images": other} for one in rows()]

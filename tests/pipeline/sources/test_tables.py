@@ -102,12 +102,6 @@ def test_a_missing_column_is_named_with_its_likely_twin(kind: str, tmp_path: Pat
         ('{"images": [3], "prompt": "x"}', "an image is '3'"),
         ('{"images": [], "prompt": 3}', "`prompt` is '3'"),
         ('{"images": [], "prompt": [{}]}', "`prompt` is"),
-        ('{"images": [], "prompt": "x", "facts": {"objcts": []}}', "(?s)objcts.*did you mean 'objects'"),
-        ('{"images": [], "prompt": "x", "facts": {"objects": [{"nam": "sun"}]}}', "(?s)'nam'.*did you mean 'name'"),
-        (
-            '{"images": [], "prompt": "x", "facts": {"objects": [{"name": "a", "count": "many"}]}}',
-            "line 1: facts.*count is 'many'",
-        ),
     ],
 )
 def test_a_malformed_line_is_a_failed_row_that_names_it(text: str, says: str, tmp_path: Path, make: Any) -> None:
@@ -118,6 +112,24 @@ def test_a_malformed_line_is_a_failed_row_that_names_it(text: str, says: str, tm
     *bad, good = make(kind="jsonl", path=tmp_path / "rows.jsonl")
     assert [row["error_type"] for row in bad] == ["malformed_row"] * 2 and good["status"] == "ok"
     assert re.search(says, bad[0]["error"]) and "2" in bad[1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"images": [], "prompt": "x", "facts": {"objcts": []}}', "(?s)objcts.*did you mean 'objects'"),
+        ('{"images": [], "prompt": "x", "facts": {"objects": [{"nam": "sun"}]}}', "(?s)'nam'.*did you mean 'name'"),
+        (
+            '{"images": [], "prompt": "x", "facts": {"objects": [{"name": "a", "count": "many"}]}}',
+            "line 1: facts.*count is 'many'",
+        ),
+        ('{"images": [], "prompt": "x", "facts": {"objects": 3}}', "line 1: facts"),
+    ],
+)
+def test_wrong_facts_are_a_failed_row_though_there_is_no_other(text: str, says: str, tmp_path: Path, make: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text(text)
+    (row,) = make(kind="jsonl", path=tmp_path / "rows.jsonl")
+    assert (row["status"], row["error_type"]) == ("failed", "malformed_facts") and re.search(says, row["error"])
 
 
 def test_a_thousand_malformed_rows_before_any_other_end_the_run(tmp_path: Path, make: Any) -> None:

@@ -146,7 +146,7 @@ def test_an_answer_and_that_of_the_facts_must_have_something_in_common(tmp_path:
         tmp_path, {"prompt": "q", "answer": "yes", "facts": facts}, {"prompt": "r", "answer": "no", "facts": facts}
     )
     bad, fine = make(kind="jsonl", path=path)
-    assert (bad["error_type"], fine["facts"]["answer"]) == ("malformed_row", "no")
+    assert (bad["error_type"], fine["facts"]["answer"]) == ("malformed_facts", "no")
     assert "the answer is 'yes', and that of the facts 'no'; keep one of them" in bad["error"]
 
 

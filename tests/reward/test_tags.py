@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.engines import Request, unservable
 from pipeline.engines.chat_completions import messages
-from pipeline.tags import Misplaced, in_front, split, tight
+from reward.tags import Misplaced, in_front, split, tight
 
 WORDS = st.text(st.sampled_from("ab \n\t?<i"), max_size=12)
 
