@@ -80,7 +80,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
       for value in (0, -1, NAN)),
     *(({key: value}, rf"{key}: ")
       for key in ("epochs", "max_steps", "batch_size", "micro_batch_size", "max_tokens_per_batch", "limit",
-                  "max_length", "eval_steps", "patience", "workers", "head_chunk", "logging_steps", "save_steps")
+                  "max_length", "eval_steps", "patience", "workers", "head_chunk", "logging_steps", "save_steps",
+                  "max_image_bytes", "max_image_pixels")
       for value in (0, -1, 1.5, True, NAN, 10**12)),
     *(({"warmup_ratio": value}, "warmup_ratio: ") for value in (-0.1, 1.1, NAN)),
     *(({"anchor_delta": value}, "anchor_delta: ") for value in (NAN, INF, True)),
