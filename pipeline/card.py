@@ -20,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from pipeline.collect import collect
 from pipeline.config.load import flatten
 from pipeline.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, makes_data, steps
+from pipeline.gaps import gaps
 from pipeline.joined import Example
 from pipeline.store import Record, Run, opened
 from pipeline.style import Style
@@ -75,6 +76,7 @@ def render(
         pairing=_flat(recipe.get("pair", {})),
         ranking=ranking(recipe.get("pair", {})),
         stages=[_stage_row(record) for record in records],
+        gaps=gaps(records),
         histograms={name: histogram(spread) for name, spread in findings.scores.items() if spread.every},
         lengths=_lengths(findings.lengths),
         style=style_rows(findings.style),

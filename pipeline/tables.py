@@ -175,7 +175,7 @@ DRAWN = pa.struct(
 IMAGES = pa.schema([("id", pa.string()), ("text", pa.string()), ("images", pa.list_(DRAWN)), *_STATUS])
 #: What becomes of the images of a text. ``scores``, ``reasons`` and ``faithful`` are aligned to them: how well each
 #: fits the text (null where there is no image), why it was rejected (null if kept), whether it shows what the text says
-#: (null where nobody knows). ``kept`` are indices, best first.
+#: (null where nobody knows). ``kept`` are indices, best first. ``cut``: the text is longer than the model reads.
 RANKED = pa.schema(
     [
         ("id", pa.string()),
@@ -184,6 +184,7 @@ RANKED = pa.schema(
         ("reasons", pa.list_(pa.string())),
         ("faithful", pa.list_(pa.bool_())),
         *_STATUS,
+        ("cut", pa.bool_()),
     ]
 )
 #: What to ask about the kept images: ``image`` is an index into those of the text; ``reason`` says why the question was

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from pipeline import models
+from pipeline import columns, models
 from pipeline.config.imagine import Rank
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.scenes.drawn import shows
@@ -28,12 +28,19 @@ class ImageScorer(Protocol):
     def score_images(self, rows: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[float]]: ...
 
 
+@runtime_checkable
+class Cuts(Protocol):
+    """A scorer that tells which texts it reads in part; None where it reads none."""
+
+    def cut(self, texts: Sequence[str]) -> list[bool | None]: ...
+
+
 @dataclass(frozen=True)
 class RankStage:
     spec: Rank
 
     name = "rank"
-    version = 1
+    version = 2
     inputs = ("imagine",)
     schema = RANKED
 
@@ -56,7 +63,10 @@ class RankStage:
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """How many ``images`` there were and how many were ``kept``; of those of which it is known, how many show what
-        their text says (``known_*``, ``faithful_*``), before ranking and after."""
+        their text says (``known_*``, ``faithful_*``), before ranking and after. Of how many ``texts`` the scorer tells
+        whether it read all of them, and how many it ``cut``."""
+        known = columns.whole(table["cut"]).drop_null().to_pylist()
+        read = {"texts": len(known), "cut": sum(known)} if known else {}
         counts = dict.fromkeys(
             ("images", "kept", "known_before", "faithful_before", "known_after", "faithful_after"), 0
         )
@@ -70,7 +80,8 @@ class RankStage:
             for when, truths in (("before", before), ("after", after)):
                 counts[f"known_{when}"] += sum(truth is not None for truth in truths)
                 counts[f"faithful_{when}"] += sum(truth is True for truth in truths)
-        return {name: count for name, count in counts.items() if counts["known_before"] or name in ("images", "kept")}
+        always = ("images", "kept")
+        return {name: count for name, count in counts.items() if counts["known_before"] or name in always} | read
 
     def _rank(self, scorer: ImageScorer, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A row that breaks the scorer fails alone."""
@@ -79,22 +90,25 @@ class RankStage:
         ]
         try:
             found = scorer.score_images(asked) if asked else []
+            texts = [text for text, _ in asked]
+            cut = scorer.cut(texts) if isinstance(scorer, Cuts) else [None] * len(texts)
         except PipelineError:
             raise
         except Exception as error:  # other people's models: any error is one row's, until shown otherwise
             if len(rows) > 1:
                 return [ranked for row in rows for ranked in self._rank(scorer, [row])]
             return [_failed(rows[0], failed(type(error).__name__, str(error)))]
-        return [self._row(row, scores) for row, scores in zip(rows, found, strict=True)]
+        return [self._row(row, scores, read) for row, scores, read in zip(rows, found, cut, strict=True)]
 
-    def _row(self, row: Mapping[str, Any], scores: Sequence[float]) -> dict[str, Any]:
+    def _row(self, row: Mapping[str, Any], scores: Sequence[float], cut: bool | None) -> dict[str, Any]:
         given = iter(scores)
         images = row["images"]
         aligned = [None if image["bytes"] is None else next(given) for image in images]
         kept, reasons = choose(aligned, self.spec.keep, self.spec.threshold)
         why = [NO_IMAGE if image["bytes"] is None else reason for image, reason in zip(images, reasons, strict=True)]
         faithful = [shows(row["text"], image["facts"]) for image in images]
-        return {"id": row["id"], "scores": aligned, "kept": kept, "reasons": why, "faithful": faithful, **OK}
+        made = {"scores": aligned, "kept": kept, "reasons": why, "faithful": faithful, "cut": cut}
+        return {"id": row["id"], **made, **OK}
 
 
 def choose(

@@ -311,6 +311,30 @@ def test_every_step_that_made_the_data_is_listed_in_the_order_in_which_they_run(
     assert [name for name in listed if name in (*order, "eval-before")] == order
 
 
+def test_what_was_not_read_or_is_not_known_is_on_the_card_with_its_share(tmp_path, card):
+    run_dir = make(tmp_path / "run", prompts_count=12)
+    run = Run(run_dir)
+    title = "### What was not read, or is not known"
+    before = section(render(run_dir, RECIPE, COMMAND), title)
+    assert "Nothing." in before and title in card
+    counted = {
+        "score-clip": {"texts": 400, "cut": 100},
+        "ask-claims": {"verdicts": 50, "unreadable": 5, "unanswered": 0},
+        "detect": {"unread": 3, "correct": 9},
+        "score": {"clip.timeout": 3},
+    }
+    for name, extras in counted.items():
+        record = run.record(name) or make_record(name, 1, {}, {})
+        run.save(replace(record, rows=12, extras=extras, finished=True))
+    rows = cells(section(render(run_dir, RECIPE, COMMAND), title))
+    assert [(row[0], row[-2], row[-1]) for row in rows if row[0] in counted] == [
+        ("detect", "3", "–"),
+        ("ask-claims", "5", "10.0 %"),
+        ("score-clip", "100", "25.0 %"),
+        ("score", "3", "25.0 %"),
+    ]
+
+
 def test_which_options_trust_a_model():
     assert list(trusted({"model": "a", "engine.trust_remote_code": True})) == ["a"]
     assert list(trusted({"model": "a", "engine": {"trust_remote_code": False}})) == []

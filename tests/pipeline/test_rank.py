@@ -80,6 +80,22 @@ def test_a_text_none_of_whose_images_is_good_enough_has_none() -> None:
     assert row["kept"] == [] and row["status"] == "ok" and row["reasons"] == [BELOW, BELOW]
 
 
+class Short(Lengths):
+    """Reads three characters of a text."""
+
+    def cut(self, texts: Sequence[str]) -> list[bool | None]:
+        return [len(text) > 3 if text else None for text in texts]
+
+
+def test_texts_that_were_cut_are_counted() -> None:
+    stage = RankStage(Rank())
+    given = [images("a", 5), images("b", 6, text="sun"), images("c", None, 13), images("d", 7, text="a boat")]
+    table = stage.process(Short(), {"imagine": pa.Table.from_pylist(given, schema=IMAGES)})
+    assert table["cut"].to_pylist() == [True, False, None, True]
+    found = stage.extras(table)
+    assert (found["texts"], found["cut"]) == (3, 2)
+
+
 def test_a_row_that_breaks_the_scorer_fails_alone_and_failed_ones_stay_failed() -> None:
     lost = {**images("c"), "images": None, **failed("not_in_grammar", "why")}
     rows = rank(images("a", 5), images("b", 13), lost)
