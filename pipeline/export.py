@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from pipeline import files
+
 WRAPPING_TYPES = frozenset({"gemma3", "llava", "llava_next", "llava_next_video", "llava_onevision", "vipllava"})
 #: Towers that vLLM wraps in ``vision_model``; Pixtral's it does not.
 WRAPPED_TOWERS = frozenset({"clip_vision_model", "siglip_vision_model"})
@@ -40,7 +42,7 @@ def save_for_vllm(model: Any, processor: Any, folder: str | Path, dtype: torch.d
     The model itself is left as it is. Returns ``folder``.
     """
     folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(folder.name + files.PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model.save_pretrained(partial)
@@ -48,7 +50,8 @@ def save_for_vllm(model: Any, processor: Any, folder: str | Path, dtype: torch.d
     _rewrite_weights(partial, rename=_needs_rename(model.config), dtype=dtype)
     if dtype is not None:
         _set_dtype(partial / "config.json", dtype)
-    _replace(partial, folder)
+    files.sync_tree(partial)
+    files.replace_folder(partial, folder)
     return folder
 
 
@@ -92,17 +95,3 @@ def _set_dtype(path: Path, dtype: torch.dtype) -> None:
         if part is config or "dtype" in part:
             part["dtype"] = name
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def _replace(partial: Path, folder: Path) -> None:
-    """Put ``partial`` in ``folder``'s place. A folder cannot be renamed over a full one, so the old one steps aside."""
-    for path in partial.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)

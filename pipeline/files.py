@@ -181,8 +181,8 @@ def replace_folder(partial: Path, target: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have every file and folder below written to the disk: for what was written by others than this module."""
-    for path in (*folder.rglob("*"), folder):
+    """Have a file, or every file and folder below, on the disk: for what others than this module have written."""
+    for path in (*(folder.rglob("*") if folder.is_dir() else ()), folder):
         if path.is_dir():
             sync_folder(path)
         else:

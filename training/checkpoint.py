@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipeline import files
 from training.evaluate_loss import Best
 from training.sharding import like, whole
 
@@ -60,7 +61,7 @@ def save(
     if not write:
         return
     target = folder / f"step-{progress.step:08d}"
-    partial = target.with_suffix(".partial")
+    partial = _unfinished(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file(weights, partial / "weights.safetensors")
@@ -74,12 +75,11 @@ def save(
     }
     torch.save(state, partial / "state.pt")
     (partial / META).write_text(json.dumps({"step": progress.step, **about}, indent=2) + "\n")
-    for path in partial.iterdir():
-        _sync(path)
-    shutil.rmtree(target, ignore_errors=True)
-    os.rename(partial, target)
+    files.sync_tree(partial)
+    files.remove_tree(target)  # whole, at once: half a checkpoint must not be one
+    files.move(partial, target)
     for old in _complete(folder)[:-KEEP]:
-        shutil.rmtree(old)
+        files.remove_tree(old)
     # An older best is kept until a checkpoint says that there is a better one.
     for path in folder.glob("best-*"):
         if path != _best(folder, progress.best.step):
@@ -119,10 +119,10 @@ def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], w
     weights = {name: whole(value, keep=write) for name, value in parameters.items()}
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = _best(folder, step).with_suffix(".partial")
+        partial = _unfinished(_best(folder, step))
         save_file(weights, partial)
-        _sync(partial)
-        os.rename(partial, _best(folder, step))
+        files.sync_tree(partial)
+        files.move(partial, _best(folder, step))
 
 
 def load_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -140,16 +140,15 @@ def load(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
 
 def clear(folder: Path) -> None:
     """Forget all checkpoints."""
-    shutil.rmtree(folder, ignore_errors=True)
+    files.remove_tree(folder)
 
 
 def _best(folder: Path, step: int) -> Path:
     return folder / f"best-{step:08d}.safetensors"
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{files.TEMPORARY}")
 
 
 def newest(folder: Path) -> Path | None:
@@ -159,7 +158,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def _complete(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if path.suffix != ".partial")
+    return sorted(path for path in folder.glob("step-*") if path.suffix != ".partial")  # of before they were hidden
 
 
 def _rng_state() -> dict[str, Any]:

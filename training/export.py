@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline import files
 from pipeline.export import save_for_vllm
 from training.config import TrainConfig
 from training.model import DTYPES, load_model, prepare_tuning, trainable
@@ -22,7 +24,12 @@ def export(model: nn.Module, processor: Any, config: TrainConfig, trained: Mappi
     """
     final: Any = model if trained is None else rebuild(config, trained)
     if config.tuning == "lora":
-        final.save_pretrained(config.output_dir / "adapter")
+        adapter = config.output_dir / "adapter"
+        partial = adapter.with_name(adapter.name + files.PARTIAL)
+        shutil.rmtree(partial, ignore_errors=True)
+        final.save_pretrained(partial)
+        files.sync_tree(partial)
+        files.replace_folder(partial, adapter)
         final = final.merge_and_unload()
     save_for_vllm(final, processor, config.output_dir / "model", DTYPES[config.dtype])
 

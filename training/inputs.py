@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 
+from pipeline import files
 from training import formats, sft
 from training.config import TrainConfig
 from training.data import prepare
@@ -71,6 +72,6 @@ def say_skipped(inputs: Inputs, output_dir: Path) -> None:
         for skipped in dataset.skipped
     ]
     if lines:
-        path.write_text("".join(lines))
+        files.write_text(path, "".join(lines))
         rows = len(lines) + sum(len(dataset.pairs) for dataset in inputs.all.values())
         print(f"{len(lines)} of {rows} rows skipped; {path} names each", file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from pipeline.config.source import FileSource
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import absolute, is_local, write_text
 from pipeline.images import local
+from pipeline.lock import locked
 from pipeline.plan import Held, Plan
 from pipeline.resume import describe
 from pipeline.sources import files as sources
@@ -81,7 +82,8 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
     if resume == "never" or (old is not None and old.own != new.own):
         if resume == "always" and old is not None:
             raise PipelineError(f"training was done with other options: {'; '.join(changes(old, new))}", "restore them")
-        run.clear("train")
+        with locked(folder, "python -m pipeline.run"):  # nobody may be training there
+            run.clear("train")
         old = None
     if old is not None and old.finished and (model / "config.json").is_file():
         return model
@@ -104,7 +106,7 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
 
 def trained_model(plan: Plan, run: Run) -> Path | None:
     """The folder of the model that this run has trained as the recipe says, if it has."""
-    record = run.record("train")
+    record = _told_today(run.record("train"))
     if plan.recipe.train is None or record is None or not record.finished or publish.current(run) is None:
         return None
     same = record.own == _record(plan, run, _train_config(plan, run)).own

@@ -6,6 +6,7 @@ Where there is no terminal the bar is plain lines.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipeline import files
 from training.config import TrainConfig
 from training.errors import ConfigError
 
@@ -35,7 +37,7 @@ class MetricsLog:
 
         self._path = output_dir / "metrics.jsonl"
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
-        self._path.write_text("".join(line for line in lines if _step_of(line) <= step))
+        files.write_text(self._path, "".join(line for line in lines if _step_of(line) <= step))
         self._board = SummaryWriter(str(output_dir / "tensorboard"), purge_step=step + 1)
         self._wandb = _wandb_run(config) if config.wandb_project is not None else None
 
@@ -45,6 +47,8 @@ class MetricsLog:
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint of this step must not outlive its line
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         if self._wandb is not None:
@@ -69,7 +73,7 @@ def check_wandb(config: TrainConfig) -> None:
 def clear(output_dir: Path) -> None:
     """Forget what was logged."""
     for name in ("metrics.jsonl", WANDB_ID):
-        (output_dir / name).unlink(missing_ok=True)
+        files.remove(output_dir / name)
 
 
 #: Holds the id under which a resumed run goes on.

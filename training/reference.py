@@ -21,6 +21,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from pipeline import files
+from pipeline.sweep import sweep_shared
 from training.batch import Branch
 from training.config import TrainConfig
 from training.corruption import identity
@@ -122,7 +124,7 @@ def load_or_compute(
         rows = worker.gather(_compute(policy, dataset, config, worker, advance))
         rows.sort(key=lambda row: row["place"])
         if worker.main:
-            folder.mkdir(parents=True, exist_ok=True)
+            sweep_shared(folder)  # other runs on the dataset may be writing there
             _write(rows, path, schema(config))
     values = _align(rows, dataset, config, path, policy.device)
 
@@ -161,12 +163,7 @@ def _adapters_off(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 def _write(rows: list[dict[str, Any]], path: Path, columns: pa.Schema) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, columns) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=columns))
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.rename(partial, path)
+    files.write_table(path, pa.Table.from_pylist(rows, schema=columns))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import files
 from training import checkpoint, log
 from training.config import RESULT_NEUTRAL, TrainConfig
 from training.errors import CheckpointError
@@ -61,22 +60,16 @@ def settle(config: TrainConfig, identity: Identity, worker: Worker) -> bool:
 
 def clear(output_dir: Path) -> None:
     """Forget an earlier run: the model first, so that what is left never looks finished."""
-    (output_dir / TRAINED).unlink(missing_ok=True)
+    files.remove(output_dir / TRAINED)
     for name in ("model", "adapter"):
-        shutil.rmtree(output_dir / name, ignore_errors=True)
+        files.remove_tree(output_dir / name)
     checkpoint.clear(output_dir / "checkpoints")
     log.clear(output_dir)
 
 
 def mark_trained(config: TrainConfig, identity: Identity) -> None:
     """Say that ``model/`` is whole, and what it was made from."""
-    path = config.output_dir / TRAINED
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        file.write(json.dumps(about(config, identity), indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    files.write_text(config.output_dir / TRAINED, json.dumps(about(config, identity), indent=2) + "\n")
 
 
 def changes(was: Mapping[str, Any], config: TrainConfig, identity: Identity) -> list[str]:

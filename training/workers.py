@@ -20,7 +20,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+from pipeline.files import TEMPORARY
 from pipeline.lock import locked
+from pipeline.sweep import sweep
 from training.config import TrainConfig
 from training.errors import TrainingError
 
@@ -88,6 +90,8 @@ def run(config: TrainConfig) -> TrainResult:
     """
     first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
     with locked(config.output_dir, "python -m training.run") if first else contextlib.nullcontext():
+        if first:
+            sweep(config.output_dir, swapped=("model", "adapter"), apart=("tensorboard", "wandb"))
         return _run(config)
 
 
@@ -100,7 +104,7 @@ def _run(config: TrainConfig) -> TrainResult:
 
     with _repeated(config.output_dir / LOG):
         try:
-            run_together(_train, config, config.workers, config.output_dir / "ray")
+            run_together(_train, config, config.workers, config.output_dir / f".ray{TEMPORARY}")
         except PipelineError as error:
             raise TrainingError(str(error)) from error
     return finished(config)

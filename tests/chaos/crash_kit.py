@@ -176,7 +176,7 @@ def quiet() -> None:
     from training import job
 
     class Inline:
-        def __init__(self, spec: Any) -> None:
+        def __init__(self, spec: Any, *_: Any) -> None:
             self.spec, self._model = spec, spec.open()
 
         def run(self, stage: Any, make: Any, path: Any, shards: Any, retries: int) -> Iterator[Done]:
@@ -246,9 +246,11 @@ def unsafe(changes: list[Change]) -> list[str]:
     the new name with nothing in it, or the old one."""
     found = []
     for at, change in enumerate(changes):
-        if change.what != "os.rename" or change.paths[1].endswith(".tmp"):
+        if change.what != "os.rename":
             continue
         old, new = change.paths
+        if any(part.endswith((".tmp", ".partial")) for part in Path(new).parts):
+            continue  # to be renamed once more
         found += [
             f"{path} is not synced before {old} -> {new}" for path in sorted(change.unsynced) if _below(path, old)
         ]

@@ -7,12 +7,15 @@ half of what was not synced.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
 import os
 import pickle
 import random
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,11 +71,24 @@ class Runs:
     folder: Path
     clean: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        import datasets  # noqa: F401
+    def warm(self, changes: dict[str, Any]) -> None:
+        """Import here what a run of the recipe imports as it goes."""
 
-        import training.evaluation.summarise
-        import training.workers  # noqa: F401
+        def work() -> None:
+            os.chdir(self.place)
+            quiet()
+            drive(changes)
+            (self.folder / "modules").write_text("\n".join(sys.modules))
+
+        self.put(None)
+        self.place.mkdir()
+        assert child(work, self.folder / "log.txt") == 0, self.said()
+        for name in (self.folder / "modules").read_text().splitlines():
+            with contextlib.suppress(Exception):  # some are no files
+                importlib.import_module(name)
+
+    def __post_init__(self) -> None:
+        self.warm({})
 
     @property
     def place(self) -> Path:
@@ -136,8 +152,10 @@ def outputs(run: Path, changes: dict[str, Any]) -> dict[str, str]:
     for stage in Plan(recipe, job.held(recipe)).generation():
         rows = Run(run).table(stage.name).sort_by("id").to_pylist()
         found[f"rows of {stage.name}"] = hashlib.sha256(repr(rows).encode()).hexdigest()
-    if (run / "train" / "model").is_dir():
-        found |= {f"model/{name}": digest for name, digest in tree(run / "train" / "model").items()}
+    if changes.get("train"):
+        for name in ("model", "adapter"):
+            found |= {f"{name}/{file}": digest for file, digest in tree(run / "train" / name).items()}
+        found["metrics"] = (run / "train" / "metrics.jsonl").read_text()
     return found
 
 
@@ -172,6 +190,9 @@ def crash(
     assert runs.run(stopped[1], Watch(str(runs.place))) == 0, runs.said()
     changes = pickle.loads((runs.folder / "changes").read_bytes())
     assert unsafe(changes) == [] and (before is not None or unseen(runs.place, changes) == [])
+    if stopped[1].get("train"):
+        # The tokenizer is written in Rust, into a folder that is synced whole before it gets its name.
+        assert {Path(path).name for path in unseen(runs.place / "run" / "train", changes)} == {"tokenizer.json"}
     every = [(point, power) for point in range(len(changes)) for power in (False, True)]
     draw = random.Random(f"{stopped[0]}/{other[0]}/{before is None}")
     chosen = every if POINTS == "all" else draw.sample(every, int(POINTS))
