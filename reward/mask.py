@@ -106,6 +106,8 @@ def _by_look(value: str) -> str:
 
 def _masked_assignment(match: re.Match[str]) -> str:
     name, sign, value = match.groups()
+    if value.rstrip(",.;") == "VALUE":  # as usage says it
+        return match.group()
     number: object = float(value) if value.replace(".", "", 1).isdigit() else value
     return f"{name}{sign}{MASK}" if _is_secret(name, number) else match.group()
 

@@ -66,8 +66,12 @@ def enable(model: nn.Module) -> None:
     text._attn_implementation = attention.NAME
 
 
-def decide(model: nn.Module, dataset: PairDataset, branches: Sequence[Branch], forward: Forward) -> tuple[Forward, str]:
+def decide(
+    model: nn.Module, dataset: PairDataset, branches: Sequence[Branch], forward: Forward, pairs: int | None = None
+) -> tuple[Forward, str]:
     """The forward pass to train with, and a sentence that says whether prefixes are shared and if not, why.
+
+    ``pairs`` is how many are tried, by default as many as the dtype needs (``TRIED``).
 
     Raises ``ModelError`` if the model's log-probs cannot be computed either way.
     """
@@ -78,7 +82,7 @@ def decide(model: nn.Module, dataset: PairDataset, branches: Sequence[Branch], f
     reason = why_not(model)
     if reason is None:
         enable(model)
-        count = min(TRIED[forward.dtype], len(dataset.pairs))
+        count = min(pairs or TRIED[forward.dtype], len(dataset.pairs))
         tried = [number * len(dataset.pairs) // count for number in range(count)]
         try:
             found = compare(model, dataset, tried, branches, forward, alone)

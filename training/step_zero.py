@@ -90,9 +90,10 @@ def compare(policy: Policy, dataset: PairDataset, ref: Reference, config: TrainC
         for indices, counts in passes(dataset, window, config, worker.rank, worker.world):
             again = start(indices)
             own = {branch: values.detach() for branch, values in pair_logps(policy, dataset, indices, config).items()}
+            known = ref(indices)  # a live reference runs the model, which FSDP's workers do together
             if counts:
                 same += _differences(own, again, dataset, indices)
-                stored += _differences(ref(indices), again, dataset, indices)
+                stored += _differences(known, again, dataset, indices)
     return FirstStep(worker.gather(same), worker.gather(stored), max(worker.gather([logits.largest])))
 
 

@@ -125,6 +125,7 @@ def _generated_with(folder: Path, score: dict[str, Any], source: dict[str, Any])
 
     own = recipe(folder, source=source, score=score)
     run = Run(own.run_dir)
+    run.clear("source")  # of another recipe
     for number, table in SourceStage(own.source, 0, 4).shards(run):
         run.write("source", number, table)
     naming.check(run, "source", own)

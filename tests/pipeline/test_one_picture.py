@@ -74,7 +74,9 @@ def outside(tmp_path: Path) -> Run:
             path = tmp_path / f"{row['id']}.img"
             path.write_bytes(next(files))
             row["images"] = [{"bytes": None, "path": str(path)}]
-        run.write("source", shard, pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()))
+        run.write(
+            "source", shard, pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()), by=run.record("source")
+        )
     return run
 
 
@@ -107,7 +109,9 @@ def test_rows_that_failed_are_published_without_a_look_at_what_they_name(outside
     table = outside.read("source", shard)
     rows = table.to_pylist()
     rows[0] |= {"images": [{"bytes": None, "path": str(secret)}], "status": "failed", "error_type": "path_outside_root"}
-    outside.write("source", shard, pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()))
+    outside.write(
+        "source", shard, pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()), by=outside.record("source")
+    )
     folder = publish(outside, Publish(images="embed", images_in_candidates=True), lambda _: "card").path
     found = datasets.load_from_disk(str(folder / "candidates"))
     raw = {row["id"]: row for row in found.cast_column("images", datasets.List(datasets.Image(decode=False)))}

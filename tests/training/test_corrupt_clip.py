@@ -122,7 +122,7 @@ def test_broken_weights_are_a_model_error(tmp_path: Path) -> None:
 
 
 def test_an_architecture_carries_its_pretrained_tag_after_an_at() -> None:
-    assert identity(CONFIG.model_copy(update={"clip_model": "ViT-B-32@openai"})) == "1:1:ViT-B-32@openai"
+    assert identity(CONFIG.model_copy(update={"clip_model": "ViT-B-32@openai"})) == "1:2:ViT-B-32@openai"
 
 
 def test_the_identity_follows_the_content_of_the_model(tmp_path: Path) -> None:

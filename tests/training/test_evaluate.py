@@ -71,8 +71,8 @@ def here(monkeypatch):
 
     def use(model):
         class InPlace(Executor):
-            def _work(self, stage, todo):
-                return (Done(shard, process_shard(stage, model, self._store, shard)) for shard in todo)
+            def _work(self, stage, record, todo):
+                return (Done(shard, process_shard(stage, model, self._store, shard, record)) for shard in todo)
 
         monkeypatch.setattr(session, "Executor", InPlace)
         return model

@@ -14,6 +14,7 @@ import pytest
 from training.config import TrainConfig
 from training.errors import ConfigError
 from training.log import MetricsLog, ProgressBar
+from training.resume import TRAINED
 from training.trainer import train
 
 Configure = Callable[..., TrainConfig]
@@ -84,6 +85,7 @@ def test_weights_and_biases_gets_every_line_and_the_configuration(configure: Con
 def test_a_resumed_run_goes_on_in_the_same_one_and_a_new_one_does_not(configure: Configure, wandb: FakeWandb) -> None:
     for changes in ({}, {}, {"resume": False}):
         train(configure(max_steps=1, wandb_project="alignment", **changes))
+        (configure().output_dir / TRAINED).unlink()  # as if killed while the model was written
     assert [options["id"] for options, _ in wandb.runs] == [None, "run-0", None]
 
 

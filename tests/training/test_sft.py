@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -210,12 +209,12 @@ def test_a_recipe_in_the_built_in_world_learns_from_its_right_descriptions(
 ) -> None:
     """As ``python -m pipeline.scenes.sft`` writes them, through the step of a run that trains."""
 
-    def here(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+    def here(command: list[str]) -> int:
         """In this process, which has torch already."""
         assert command[1:3] == ["-m", "training.run"]
-        return subprocess.CompletedProcess(command, CliRunner().invoke(app, command[3:]).exit_code)
+        return CliRunner().invoke(app, command[3:]).exit_code
 
-    monkeypatch.setattr(job.subprocess, "run", here)
+    monkeypatch.setattr(job, "run_child", here)
     good = tmp_path / "good.parquet"
     scenes_sft.main(good, scenes=3, seed=scenes_sft.SEED)
     rows = list(scenes_sft.rows(4, seed=1))
@@ -241,7 +240,8 @@ def test_a_recipe_in_the_built_in_world_learns_from_its_right_descriptions(
     )
     plan, run = Plan(recipe), Run(recipe.run_dir)
     publish(rows).save_to_disk(str(run.path / "dataset" / "pairs"))
-    run.save(replace(make_record("publish", 1, {"content": "abc"}, {}), finished=True))
+    (run.path / "dataset" / "dataset_dict.json").write_text('{"made": "a digest"}')
+    run.save(replace(make_record("publish", 1, {"content": "abc"}, {}), finished=True, made="a digest"))
     job.check(plan)
     job.train(plan, run, run.path / "dataset", "if-possible")
     (line,) = [json.loads(one) for one in (run.path / "train" / "metrics.jsonl").read_text().splitlines()]
