@@ -106,7 +106,7 @@ def _by_look(value: str) -> str:
 
 def _masked_assignment(match: re.Match[str]) -> str:
     name, sign, value = match.groups()
-    if value.rstrip(",.;") == "VALUE":  # as usage says it
+    if value.rstrip(",.;") == "VALUE" or name == "KeyError":  # as usage says it; what Python calls a missing name
         return match.group()
     number: object = float(value) if value.replace(".", "", 1).isdigit() else value
     return f"{name}{sign}{MASK}" if _is_secret(name, number) else match.group()

@@ -240,7 +240,7 @@ def test_a_recipe_in_the_built_in_world_learns_from_its_right_descriptions(
     )
     plan, run = Plan(recipe), Run(recipe.run_dir)
     publish(rows).save_to_disk(str(run.path / "dataset" / "pairs"))
-    (run.path / "dataset" / "dataset_dict.json").write_text('{"made": "a digest"}')
+    (run.path / "dataset" / "dataset_dict.json").write_text('{"splits": ["pairs"], "made": "a digest"}')
     run.save(replace(make_record("publish", 1, {"content": "abc"}, {}), finished=True, made="a digest"))
     job.check(plan)
     job.train(plan, run, run.path / "dataset", "if-possible")
