@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -56,7 +57,7 @@ class Job:
     @property
     def dataset(self) -> dict[str, str]:
         """The digests of what is published; the card only where no change of the recipe stands in it."""
-        files = tree(self.run / "dataset")
+        files = published(self.run / "dataset")
         return {name: digest for name, digest in files.items() if name != "README.md" or not self.changes}
 
     def start(self) -> Job:
@@ -112,6 +113,12 @@ def _words(process: psutil.Process) -> list[str]:
 def tree(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def published(folder: Path) -> dict[str, str]:
+    """The digests of a published folder; of dataset_dict.json, which names the card too, what it says of the rows."""
+    described = folder / "dataset_dict.json"
+    return {**tree(folder), described.name: json.loads(described.read_text())["rows"]}
 
 
 def until(what: str, happens: object, seconds: float = 120) -> None:

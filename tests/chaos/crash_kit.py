@@ -117,10 +117,11 @@ class Watch:
 
             return call
 
+        save_file = safetensors.torch.save_file  # its own module is one of those whose name for it is replaced
         for module in list(sys.modules.values()):
             for name in ("save_file", "safe_save_file"):
-                if getattr(module, name, None) is safetensors.torch.save_file:
-                    setattr(module, name, wrapped(safetensors.torch.save_file, 1))
+                if getattr(module, name, None) is save_file:
+                    setattr(module, name, wrapped(save_file, 1))
         torch.save = wrapped(torch.save, 1)
         opened = pa.OSFile
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from chaos_kit import RECIPE, tree
+from chaos_kit import RECIPE, published
 from conftest import Calm
 
 SCRIPT = """
@@ -40,4 +40,4 @@ def test_a_full_disk_is_said_and_survived(tmp_path: Path, calm: Calm) -> None:
     assert (logs / "first.code").read_text().strip() == "2"
     assert "no space left while writing" in first and "finished shards are kept" in first
     assert "Traceback" not in first and (logs / "left.txt").read_text() == ""
-    assert tree(logs / "dataset") == calm.dataset
+    assert published(logs / "dataset") == calm.dataset

@@ -17,6 +17,7 @@ from PIL import Image
 from trl.data_utils import extract_prompt
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
+from reward.tags import OTHERS, TAG
 from training.errors import DataError
 from training.formats import FORMATS, MESSAGES, open, read
 from training.formats.mdpo import untemplated
@@ -536,7 +537,9 @@ def test_images_under_another_name_do_not_make_a_dataset_of_text() -> None:
 
 # -- properties ----------------------------------------------------------------------------------------------------
 
-words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda t: "<image>" not in t)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+    lambda text: not any(tag in text for tag in (TAG, *OTHERS))
+)
 
 
 @st.composite
