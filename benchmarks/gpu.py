@@ -122,7 +122,7 @@ def ours(
     from training.sharding import clip
     from training.sums import Sums
     from training.trainer import backward, make_reference, place
-    from training.workers import here
+    from training.worker import here
 
     values = {
         "model": "random",

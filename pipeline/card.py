@@ -18,7 +18,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from pipeline.collect import collect
-from pipeline.config.load import flatten
+from pipeline.config.base import flatten
 from pipeline.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, makes_data, steps
 from pipeline.gaps import gaps
 from pipeline.joined import Example

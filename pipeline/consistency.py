@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from pipeline import columns, files, joined, models
 from pipeline.columns import Floats
-from pipeline.config import StyleGates
+from pipeline.config.publish import StyleGates
 from pipeline.errors import PipelineError
 from pipeline.joined import Joined
 from pipeline.store import Record, Run

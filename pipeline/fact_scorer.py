@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pipeline.rewriting import VERSION
 from pipeline.rewriting.detect import by_facts
 from pipeline.rewriting.lexicon import Lexicon
-from reward import Row, Scores
+from reward.protocol import Row, Scores
 
 
 class FactScorer:

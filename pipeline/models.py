@@ -10,15 +10,15 @@ from pathlib import Path
 
 from pipeline.errors import EngineError
 
-_SCENES = Path(__file__).parent / "scenes" / "models"
+SCENES = Path(__file__).parent / "scenes" / "models"
 #: Models that ship with the package.
 BUILT_IN = {
-    "scenes-vlm": _SCENES / "vlm",
-    "scenes-vlm-strong": _SCENES / "vlm-strong",
-    "scenes-vlm-weak": _SCENES / "vlm-weak",
-    "scenes-clip": _SCENES / "clip",
-    "scenes-reward": _SCENES / "reward",
-    "scenes-reward-blind": _SCENES / "reward-blind",
+    "scenes-vlm": SCENES / "vlm",
+    "scenes-vlm-strong": SCENES / "vlm-strong",
+    "scenes-vlm-weak": SCENES / "vlm-weak",
+    "scenes-clip": SCENES / "clip",
+    "scenes-reward": SCENES / "reward",
+    "scenes-reward-blind": SCENES / "reward-blind",
 }
 #: What decides about a model's output; documentation and training logs do not.
 _IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt", ".bin", ".pt"})

@@ -12,7 +12,8 @@ from pipeline import models
 from pipeline.config.score import Score
 from pipeline.errors import ConfigError
 from pipeline.vocabularies import vocabulary
-from reward import Asker, Scorer
+from reward.asker import Asker
+from reward.protocol import Scorer
 
 if TYPE_CHECKING:
     from pipeline.rewriting.lexicon import Lexicon
@@ -189,6 +190,7 @@ def _claims(spec: Score) -> Asker:
 
 def lexicon(name: str | None, key: str) -> Lexicon:
     """``vocabulary`` with the words for attributes, numbers and places: the built-in world's own, or English."""
-    from pipeline.rewriting import lexicon as lexicons
+    from pipeline.rewriting.lexicon import general
+    from pipeline.scenes.lexicon import scenes
 
-    return lexicons.scenes() if name in (None, "scenes") else lexicons.general(vocabulary(name, key))
+    return scenes() if name in (None, "scenes") else general(vocabulary(name, key))

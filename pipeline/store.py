@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import files
-from pipeline.config.load import flatten
+from pipeline.config.base import flatten
 from pipeline.errors import InputError, StoreError
 from pipeline.tables import SCHEMA_VERSION
 

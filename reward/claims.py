@@ -25,8 +25,9 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reward import Answer, Question, Row, Verdict, outcomes
+from reward.asker import Answer, Question, Verdict, outcomes
 from reward.judge import harmless, quoted
+from reward.protocol import Row
 from reward.vocabulary import Mention, Vocabulary
 
 #: Asked about a statement.
@@ -190,7 +191,7 @@ def p_yes(first: Iterable[tuple[str, float]], min_mass: float = MIN_MASS) -> flo
 
 @dataclass(frozen=True)
 class ClaimScorer:
-    """``reward.Asker`` for the claims of a text.
+    """``reward.asker.Asker`` for the claims of a text.
 
     ==============  ===============================================================================================
     claims.true     mean over the candidate's claims of P(yes)

@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reward import Row, Scores
 from reward.clip_models import CONFIG_FILE, WEIGHTS_FILE, Encoders, find
 from reward.pixels import BadImage, decode
+from reward.protocol import Row, Scores
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward import Row, Scores
 from reward.answered import agrees, asks_yes_or_no, is_yes, right
 from reward.batch import Batch
+from reward.protocol import Row, Scores
 from reward.yes_no import PARSERS
 
 

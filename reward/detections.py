@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from reward import Row, Scores
 from reward.errors import shortened
 from reward.image_files import read_regular
 from reward.objects import ObjectScorer, judge, truth_of, values_of
+from reward.protocol import Row, Scores
 from reward.vocabulary import Vocabulary
 
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")

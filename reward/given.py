@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reward import Row, Scores
+from reward.protocol import Row, Scores
 
 
 class GivenScorer:

@@ -78,7 +78,7 @@ def blank(text: str) -> bool:
 
 
 def unseen(text: str) -> bool:
-    """Whether nothing of a text can be seen at all.
+    r"""Whether nothing of a text can be seen at all.
 
     >>> unseen("\u200b \n"), unseen("...")
     (True, False)

@@ -18,8 +18,9 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reward import Answer, Question, Row, Verdict, outcomes
 from reward.answered import right
+from reward.asker import Answer, Question, Verdict, outcomes
+from reward.protocol import Row
 
 #: Grades go from 1 to this.
 BEST = 10
@@ -166,7 +167,7 @@ def matches(players: Sequence[int], wanted: int | None, key: str) -> list[tuple[
 
 @dataclass(frozen=True)
 class JudgeScorer:
-    """``reward.Asker`` for a model as judge.
+    """``reward.asker.Asker`` for a model as judge.
 
     ================  =================================================================================================
     judge.CRITERION   pointwise: the grade from 1 to 10 by each criterion

@@ -14,8 +14,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from reward import Row, Scores
 from reward.clip_models import digest
+from reward.protocol import Row, Scores
 from reward.reward_model.conversation import BadConversation, Conversation, structured
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")

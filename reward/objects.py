@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward import Row, Scores
 from reward.batch import Batch
+from reward.protocol import Row, Scores
 from reward.vocabulary import Mention, Vocabulary
 
 

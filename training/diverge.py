@@ -16,7 +16,7 @@ from training.inputs import Inputs
 from training.policy import Policy, pair_logps
 from training.reference import Reference
 from training.schedule import passes, window_of
-from training.workers import Worker
+from training.worker import Worker
 
 #: Pairs that an error names, at most.
 _NAMED = 8

@@ -14,7 +14,7 @@ from training.policy import Policy, pair_logps, response_lengths
 from training.reference import Reference
 from training.schedule import mean_chosen_tokens, passes
 from training.sums import Sums
-from training.workers import Worker
+from training.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def evaluate(plan: Plan, run: Run, trained: Path | None) -> dict[str, Any]:
     """``before`` and ``after`` (of the model ``trained``), as far as they have been answered: metric -> value."""
     if plan.held is None or not run.shards("eval-source"):
         return {}
-    from pipeline.rewriting.lexicon import scenes
+    from pipeline.scenes.lexicon import scenes
     from pipeline.scenes.vocabulary import VOCABULARY
 
     parser = _evaluate_config(plan.recipe).parser

@@ -31,7 +31,7 @@ from training.identity import Start, rows_of
 from training.pairs import PairDataset
 from training.policy import Logps, Policy, branches, pair_logps
 from training.schedule import passes
-from training.workers import Worker
+from training.worker import Worker
 
 #: Looks up the reference log-probs of pairs by their indices.
 Reference = Callable[[Sequence[int]], Logps]

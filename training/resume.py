@@ -13,7 +13,7 @@ from training import checkpoint, log
 from training.config import RESULT_NEUTRAL, TrainConfig
 from training.errors import CheckpointError
 from training.identity import Identity
-from training.workers import Worker
+from training.worker import Worker
 
 #: What ``model/`` was made from; there if and only if the model is whole.
 TRAINED = "trained.json"

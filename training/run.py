@@ -28,7 +28,7 @@ def main(
     from training.config.load import load_config
 
     loaded = load_config(config, overrides or [])
-    from training.workers import run
+    from training.launch import run
 
     typer.echo(str(run(loaded).model))
 

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.errors import ModelError
 from training.model import unwrapped
-from training.workers import Worker
+from training.worker import Worker
 
 
 def shard(model: nn.Module, worker: Worker, dtype: torch.dtype) -> None:

@@ -16,7 +16,7 @@ from training.policy import Logps, Policy, pair_logps
 from training.reference import Reference
 from training.rounding import Difference, judge, watched
 from training.schedule import passes, window_of
-from training.workers import Worker
+from training.worker import Worker
 
 #: How far policy and reference may differ in the very same forward pass, in nats per response token, whatever the
 #: dtype: the same shapes are computed bit for bit alike, and sums whose order is left to chance stay two orders below.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from training.workers import Worker
+from training.worker import Worker
 
 
 class Sums:

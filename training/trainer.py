@@ -1,6 +1,6 @@
 """Preference training of a vision-language model, readable from top to bottom.
 
-Workers (``training.workers`` starts them) share the pairs of a step; their gradients are summed, so the number of
+Workers (``training.launch`` starts them) share the pairs of a step; their gradients are summed, so the number of
 workers changes nothing but the time. With ``sharding=fsdp`` each also holds only its part of weights and optimiser.
 """
 
@@ -17,6 +17,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from training import checkpoint, diverge, inputs, log, reference, resume, sft
+from training.check_features import check_features
 from training.checkpoint import Progress
 from training.config import TrainConfig
 from training.evaluate_loss import HeldOut, evaluate
@@ -25,7 +26,7 @@ from training.identity import Identity, Start, rows_of, start_of
 from training.inputs import Inputs
 from training.log import MetricsLog, ProgressBar
 from training.measure import measure, metric_names
-from training.model import DTYPES, check_features, load_model, positions, prepare_tuning, trainable
+from training.model import DTYPES, load_model, positions, prepare_tuning, trainable
 from training.optimise import cosine_with_warmup, make_optimizer
 from training.pairs import PairDataset
 from training.policy import Policy, make_policy, pair_logps, response_lengths
@@ -34,7 +35,7 @@ from training.schedule import mean_chosen_tokens, passes, steps_per_epoch, total
 from training.sharding import clip, is_sharded, shard, sum_gradients, whole
 from training.step_zero import check_step_zero
 from training.sums import Sums
-from training.workers import Worker, here
+from training.worker import Worker, here
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ returns a ``Problem`` in place of its result; the same arguments always give the
     verdicts of a ``reward.claims.ClaimScorer``.
     ``hallucinations(findings) -> tuple[Finding, ...]``, ``of_sentences(findings) -> dict[int, Says]``
 ``judge``
-    ``JudgeDetector(facts=True, images=True, max_tokens=512)``, a ``reward.Asker``: ``ask(row)`` yields questions and
-    returns verdicts; ``findings(text, candidate, verdicts) -> tuple[Finding, ...] | Problem``; its ``version``
-    belongs into a fingerprint.
+    ``JudgeDetector(facts=True, images=True, max_tokens=512)``, a ``reward.asker.Asker``: ``ask(row)`` yields
+    questions and returns verdicts; ``findings(text, candidate, verdicts) -> tuple[Finding, ...] | Problem``; its
+    ``version`` belongs into a fingerprint.
 ``checked``
     ``check(text, found, facts, lexicon) -> tuple[Checked, ...]``: what a detector says of each sentence and what exact
     facts say; ``tally(texts)`` counts it, ``rates(counts)`` makes precision and recall of that.
@@ -32,7 +32,7 @@ returns a ``Problem`` in place of its result; the same arguments always give the
     ``by_rules(text, findings, facts, lexicon, absent="remove", complete=True) -> Rewrite | Problem``;
     ``absent="replace"`` puts true objects that the text does not name in the place of absent ones.
 ``corrector``
-    The same by a model: ``question(text, findings, facts, images=True, max_tokens=512) -> reward.Question`` and
+    The same by a model: ``question(text, findings, facts, images=True, max_tokens=512) -> reward.asker.Question`` and
     ``read(answer, text, findings) -> Rewrite | Problem``, which calls ``verify(text, findings, proposed)``.
 ``cooccurrence``
     ``Cooccurrence.of(facts_of_many, lexicon)``, ``+`` adds two up, ``as_json()`` and ``Cooccurrence.from_json(text)``.
@@ -40,7 +40,7 @@ returns a ``Problem`` in place of its result; the same arguments always give the
     ``by_rules(text, facts, lexicon, cooccurrence, seed, kinds=KINDS, faults=1, complete=True) -> Rewrite | Problem``
 ``restyle``
     ``by_grammar(text, seed, paraphrases) -> list[str | Problem]``, in the built-in world.
-    The same by a model: ``question(text, max_tokens=512) -> reward.Question`` and
+    The same by a model: ``question(text, max_tokens=512) -> reward.asker.Question`` and
     ``read(answer, text, lexicon) -> str | Problem``. ``same_facts(a, b, lexicon) -> str | None`` says what differs.
 ``questions``
     ``ask(facts, described, lexicon, cooccurrence, seed, per_image, short=False, complete=True) -> tuple[Asked, ...]``,

@@ -12,7 +12,8 @@ from pipeline.rewriting.detect import hallucinations
 from pipeline.rewriting.judge import facts_text
 from pipeline.rewriting.lists import drop
 from pipeline.rewriting.sentences import split
-from reward import Answer, Question, json_answers
+from reward import json_answers
+from reward.asker import Answer, Question
 from reward.judge import harmless, quoted
 
 #: How a model is asked to correct sentences. Answered in JSON lines, nothing else.

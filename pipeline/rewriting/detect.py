@@ -1,18 +1,14 @@
-"""What in a text is not true of its image: by facts, or by the verdicts on its claims."""
+"""What in a text is not true of its image, by facts; what findings are, whoever made them."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
-from pipeline.rewriting import By, Facts, Finding, Kind, Problem, Says, Sentence
+from pipeline.rewriting import By, Facts, Finding, Kind, Says, Sentence
 from pipeline.rewriting.claims import Phrase, read
 from pipeline.rewriting.known import Known, Thing, lies
 from pipeline.rewriting.lexicon import Lexicon
 from pipeline.rewriting.sentences import split
-from reward import Verdict
-from reward.claims import SPLITTING, phrases, statements
 
 #: How the reason of a finding begins that is ``unclear`` because nobody could say: there is no verdict on a claim.
 NO_VERDICT = "no verdict: "
@@ -33,7 +29,7 @@ def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = 
     bounds or below them is unclear. ``complete``: the regions name everything; otherwise an object that none of them
     names is unclear.
 
-    >>> from pipeline.rewriting.lexicon import scenes
+    >>> from pipeline.scenes.lexicon import scenes
     >>> facts = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"]}]}
     >>> [(one.verdict, one.kind, one.words) for one in by_facts("A blue sun and a cup.", facts, scenes())]
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -47,7 +43,7 @@ def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = 
         own = [phrase for phrase in said if phrase.sentence == number]
         judged = [one for phrase in own for one in _judged(phrase, known, lexicon)]
         if not judged:
-            found.append(_whole(number, sentence, "nothing in it can be looked up", "facts"))
+            found.append(whole(number, sentence, "nothing in it can be looked up", "facts"))
         for verdict, kind, start, end, reason in judged:
             found.append(Finding(number, start, end, verdict, kind, text[start:end], reason))
     return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.kind != "object", one.end)))
@@ -74,44 +70,8 @@ def of_sentences(findings: Iterable[Finding]) -> dict[int, Says]:
     return {number: "unclear" if says == "correct" and number in open_ones else says for number, says in found.items()}
 
 
-def by_claims(
-    text: str,
-    candidate: int,
-    verdicts: Iterable[Verdict],
-    lexicon: Lexicon | None = None,
-    low: float = 0.5,
-    high: float = 0.5,
-) -> tuple[Finding, ...] | Problem:
-    """From what a model said of each claim of the text (``reward.claims.ClaimScorer``).
-
-    A claim with P(yes) below ``low`` is a hallucination, one of at least ``high`` is correct, what is between them and
-    what has no verdict (``unread``) is unclear. Each stands at its words in the sentence that makes it, or at the whole
-    sentence if the words are others. ``lexicon`` is the one whose vocabulary the claims were made with, if they were.
-
-    Refuses (``unreadable`` or the engine's error) where the text could not be split into claims.
-    """
-    own = [one for one in verdicts if one.candidate == candidate]
-    for one in own:
-        if one.question == SPLITTING:
-            kind, _, message = (one.error or "unreadable: the text could not be split").partition(": ")
-            return Problem(kind, message)
-    sentences = split(text)
-    found: list[Finding] = []
-    for one in own:
-        for number in _homes(one.question, sentences, lexicon):
-            start, end = _at(one.question, sentences[number])
-            says: Says = "unclear"
-            if one.error is None and one.p_yes is not None:
-                says = "hallucination" if one.p_yes < low else "correct" if one.p_yes >= high else "unclear"
-            known = one.p_yes is not None and not math.isnan(one.p_yes)
-            reason = f"P(yes) = {one.p_yes:.3f} for {one.question!r}" if known else f"{NO_VERDICT}{one.error or 'nan'}"
-            found.append(Finding(number, start, end, says, None, text[start:end], reason, "claims"))
-    silent = set(range(len(sentences))) - {one.sentence for one in found}
-    found += [_whole(number, sentences[number], "no claim was made of it", "claims") for number in silent]
-    return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.end)))
-
-
-def _whole(number: int, sentence: Sentence, reason: str, by: By) -> Finding:
+def whole(number: int, sentence: Sentence, reason: str, by: By) -> Finding:
+    """A sentence in which nothing was judged."""
     return Finding(number, sentence.start, sentence.end, "unclear", None, sentence.text, reason, by)
 
 
@@ -176,37 +136,3 @@ def _place(phrase: Phrase, thing: Thing, lexicon: Lexicon) -> tuple[Says, str, i
     if inside >= wanted:
         return "correct", reason, inside
     return ("unclear" if inside + doubtful + unseen >= wanted else "hallucination"), reason, inside
-
-
-def _homes(claim: str, sentences: Sequence[Sentence], lexicon: Lexicon | None) -> list[int]:
-    """The sentences that make a claim; if no rule finds it in any (a model worded it), the one with most of its words,
-    the first of equals."""
-    exact = [
-        number
-        for number, one in enumerate(sentences)
-        if any(
-            claim.casefold() == own.text.casefold()
-            for own in (phrases(one.text, lexicon.vocabulary) if lexicon else statements(one.text))
-        )
-    ]
-    if exact or not sentences:
-        return exact
-    words = _content(claim)
-    shared = [len(words & _content(one.text)) for one in sentences]
-    return [shared.index(max(shared))]
-
-
-def _at(claim: str, sentence: Sentence) -> tuple[int, int]:
-    """Where the claim's words stand, or all but the first, which may be an article that was "the"."""
-    for words in (claim, claim.partition(" ")[2]):
-        found = words and re.search(re.escape(words), sentence.text, re.IGNORECASE)
-        if found:
-            return sentence.start + found.start(), sentence.start + found.end()
-    return sentence.start, sentence.end
-
-
-_EMPTY = frozenset({"a", "an", "the", "is", "are", "there", "of", "in", "on", "and", "to", "it"})
-
-
-def _content(text: str) -> frozenset[str]:
-    return frozenset(word.rstrip("s") for word in re.findall(r"\w+", text.lower()) if word not in _EMPTY)

@@ -17,8 +17,10 @@ from typing import Any, get_args
 from pipeline.rewriting import Facts, Finding, Kind, Problem, Says, Sentence
 from pipeline.rewriting.detect import of_sentences
 from pipeline.rewriting.sentences import split
-from reward import Answer, Question, Row, Verdict, json_answers, outcomes
+from reward import json_answers
+from reward.asker import Answer, Question, Verdict, outcomes
 from reward.judge import harmless, quoted
+from reward.protocol import Row
 
 #: The verdict's ``question``: what is asked of a candidate.
 SENTENCES = "sentences"
@@ -51,7 +53,7 @@ and height, from the top left. Boxes that overlap may show the same thing, so do
 
 @dataclass(frozen=True)
 class JudgeDetector:
-    """``reward.Asker``: one question per distinct text of a row, and one verdict per candidate that is not blank.
+    """``reward.asker.Asker``: one question per distinct text of a row, and one verdict per candidate that is not blank.
 
     =====================  ====================================================================
     detect.hallucinated    hallucinated sentences / sentences, those that are unclear included

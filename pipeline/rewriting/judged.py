@@ -24,10 +24,10 @@ from pipeline.engines.scripted import ScriptedEngine
 from pipeline.rewriting import Edit, Facts, Finding, Lineage, Says
 from pipeline.rewriting.checked import Rates, exact, interval, rates
 from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.lexicon import scenes
 from pipeline.rewriting.measure import Described, descriptions
 from pipeline.rewriting.sentences import split
 from pipeline.rewriting.verify import moved, pairs
+from pipeline.scenes.lexicon import scenes
 from pipeline.stages.correct import CorrectStage
 from pipeline.stages.detect import stages
 from pipeline.tables import CANDIDATES, OK, PROMPTS

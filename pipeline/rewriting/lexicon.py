@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from types import MappingProxyType
 
 from reward.vocabulary import Vocabulary
@@ -59,6 +59,8 @@ class Lexicon:
     def values(self, kind: str) -> tuple[str, ...]:
         """The attribute words of a kind, each value by its first word.
 
+        >>> from pipeline.scenes.lexicon import scenes
+
         >>> scenes().values("colour")[:2]
         ('red', 'orange')
         """
@@ -70,6 +72,8 @@ class Lexicon:
 
     def attributes_in(self, texts: Sequence[str]) -> dict[str, frozenset[str]]:
         """The values that the texts name, by their kind.
+
+        >>> from pipeline.scenes.lexicon import scenes
 
         >>> general(scenes().vocabulary).attributes_in(["light grey", "wooden"])
         {'colour': frozenset({'gray'}), 'material': frozenset({'wooden'})}
@@ -85,6 +89,8 @@ class Lexicon:
     def plural(self, form: str) -> bool | None:
         """Whether a form of an object stands for several; None for one such as "scissors", which does not tell.
 
+        >>> from pipeline.scenes.lexicon import scenes
+
         >>> scenes().plural("mice"), scenes().plural("Horse"), scenes().plural("lightning")
         (True, False, False)
         """
@@ -98,6 +104,8 @@ class Lexicon:
     def form(self, form: str, many: bool) -> str | None:
         """The same noun for several things or for one; None if the vocabulary does not have it, for then a text that
         has it would no longer be found to name the object.
+
+        >>> from pipeline.scenes.lexicon import scenes
 
         >>> scenes().form("mouse", True), scenes().form("knights", False), scenes().form("lightning", True)
         ('mice', 'knight', None)
@@ -117,6 +125,7 @@ class Lexicon:
 
     def number(self, count: int) -> str:
         """
+        >>> from pipeline.scenes.lexicon import scenes
         >>> scenes().number(2), general(scenes().vocabulary).number(13)
         ('two', '13')
         """
@@ -156,28 +165,6 @@ def article(words: str) -> str:
     if _SPOKEN_AN.match(words):
         return "an"
     return "an" if words[:1].lower() in tuple("aeiou") and not _SPOKEN_A.match(words) else "a"
-
-
-@cache
-def scenes() -> Lexicon:
-    """The built-in world's, exactly: eight colours, numbers to three, nine places that tile the image."""
-    from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
-    from pipeline.scenes.world import CELL_NAMES, GRID
-
-    cells = {
-        name: ("in", (cell % GRID / GRID, cell // GRID / GRID, (cell % GRID + 1) / GRID, (cell // GRID + 1) / GRID))
-        for cell, name in enumerate(CELL_NAMES)
-    }
-    return Lexicon(
-        name="scenes",
-        own_version="1",
-        vocabulary=VOCABULARY,
-        attributes={colour: ("colour", colour) for colour in COLOURS},
-        places=cells,
-        margin=0.0,
-        articles_count=True,
-        most=3,
-    )
 
 
 _COLOURS = (

@@ -17,9 +17,9 @@ import typer
 
 from pipeline.rewriting import KINDS, Sentence
 from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.lexicon import scenes
 from pipeline.rewriting.oracle import faults
 from pipeline.rewriting.sentences import split
+from pipeline.scenes.lexicon import scenes
 from reward.command import command
 
 #: (text, facts)

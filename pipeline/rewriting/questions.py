@@ -60,7 +60,7 @@ def ask(
 
 def existence(name: str, lexicon: Lexicon) -> str | None:
     """
-    >>> from pipeline.rewriting.lexicon import scenes
+    >>> from pipeline.scenes.lexicon import scenes
     >>> existence("umbrella", scenes())
     'Is there an umbrella in the image?'
     """
@@ -75,7 +75,7 @@ def existence(name: str, lexicon: Lexicon) -> str | None:
 def attribute(name: str, word: str, lexicon: Lexicon) -> str | None:
     """Whether there is one that is so; how many is not asked.
 
-    >>> from pipeline.rewriting.lexicon import scenes
+    >>> from pipeline.scenes.lexicon import scenes
     >>> attribute("cup", "orange", scenes())
     'Is there an orange cup in the image?'
     """
@@ -85,7 +85,7 @@ def attribute(name: str, word: str, lexicon: Lexicon) -> str | None:
 
 def count_of(name: str, count: int, lexicon: Lexicon) -> str | None:
     """
-    >>> from pipeline.rewriting.lexicon import scenes
+    >>> from pipeline.scenes.lexicon import scenes
     >>> count_of("mouse", 2, scenes()), count_of("mouse", 1, scenes())
     ('Are there exactly two mice in the image?', 'Is there exactly one mouse in the image?')
     """

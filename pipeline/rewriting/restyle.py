@@ -10,9 +10,10 @@ import re
 
 from pipeline.rewriting import Problem
 from pipeline.rewriting.claims import Told, told
-from pipeline.rewriting.lexicon import Lexicon, scenes
+from pipeline.rewriting.lexicon import Lexicon
 from pipeline.rewriting.sentences import split
-from reward import Answer, Question
+from pipeline.scenes.lexicon import scenes
+from reward.asker import Answer, Question
 from reward.judge import quoted
 
 #: How a model is asked; the same for the better text and the worse one, which it cannot tell apart.

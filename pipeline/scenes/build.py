@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.models import SCENES as MODELS
 from pipeline.scenes.curriculum import TRAIN_SEED, Batch, Lesson
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS
 from pipeline.scenes.world import scene
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-MODELS = Path(__file__).parent / "models"
 ALL_KINDS = ("existence", "existence", "existence", "attribute", "count", "relation")
 MOSTLY_EXISTENCE = ("existence",) * 9 + ("attribute", "count", "relation")
 
@@ -250,7 +250,7 @@ def settle(model: Any, processor: Any, folder: Path) -> None:
     Greedy decoding makes a step out of the prior: a few hundredths decide whether the likelier word is one that goes on
     or the end, and two builds that differ in the last bits of their sums end up on different sides.
     """
-    from pipeline.scenes.measure import describing
+    from pipeline.scenes.describing import describing
 
     more, scenes = 0.0, [scene(TRAIN_SEED + 2, i) for i in range(200)]
     for turn in range(MOST_TURNS):

@@ -13,57 +13,16 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.models import SCENES as MODELS
 from pipeline.scenes import draw, grammar
-from pipeline.scenes.build import MODELS, SKILLS
+from pipeline.scenes.build import SKILLS
+from pipeline.scenes.describing import ask, describing
 from pipeline.scenes.reward import BACKBONE, pair
-from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
+from pipeline.scenes.vocabulary import OBJECTS, THEMES
 from pipeline.scenes.world import Scene, scene
 from reward.command import command
 
 HELD_OUT = 8_000_001
-
-
-def _ask(model: Any, processor: Any, scenes: Sequence[Scene], texts: Sequence[str], **generate: Any) -> list[Any]:
-    """Generated texts; with ``max_new_tokens=0`` the logits float32 [V] of the first answer token."""
-    import torch
-    from PIL import Image
-
-    out: list[Any] = []
-    for start in range(0, len(scenes), 64):
-        part = range(start, min(start + 64, len(scenes)))
-        chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": texts[i]}]}] for i in part]
-        inputs = processor(
-            text=[processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats],
-            images=[Image.fromarray(draw.pixels(scenes[i])) for i in part],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            if generate.get("max_new_tokens") == 0:
-                out += list(model(**inputs, logits_to_keep=1).logits[:, -1].float())
-            else:
-                tokens = model.generate(**inputs, **generate)[:, inputs["input_ids"].shape[1] :]
-                out += processor.batch_decode(tokens, skip_special_tokens=True)
-    return out
-
-
-def describing(model: Any, processor: Any, scenes: Sequence[Scene], **generate: Any) -> dict[str, float]:
-    texts = _ask(model, processor, scenes, [grammar.DESCRIBE[0]] * len(scenes), max_new_tokens=96, **generate)
-    mentions = wrong = typical = captions = covered = true = 0
-    for one, text in zip(scenes, texts, strict=True):
-        named = [mention.name for mention in VOCABULARY.mentions(text)]
-        bad = [name for name in named if name not in one.names]
-        mentions, wrong, captions = mentions + len(named), wrong + len(bad), captions + bool(bad)
-        typical += sum(name in THEMES[one.theme] for name in bad)
-        covered, true = covered + len(one.names & set(named)), true + len(one.names)
-    return {
-        "chair_i": wrong / mentions,
-        "chair_s": captions / len(scenes),
-        "cover": covered / true,
-        "hallucinated_typical_of_theme": typical / max(wrong, 1),
-        "mean_length": sum(len(text.split()) for text in texts) / len(texts),
-    }
 
 
 def answering(model: Any, processor: Any, scenes: Sequence[Scene]) -> dict[str, float]:
@@ -81,7 +40,7 @@ def answering(model: Any, processor: Any, scenes: Sequence[Scene]) -> dict[str, 
             typical = bool(absent)
             absent = absent or [n for n in OBJECTS if n not in one.names]
             asked.append((one, rng.choice(absent), False, typical))
-    logits = _ask(model, processor, [a[0] for a in asked], [grammar.existence(a[1]) for a in asked], max_new_tokens=0)
+    logits = ask(model, processor, [a[0] for a in asked], [grammar.existence(a[1]) for a in asked], max_new_tokens=0)
     yes, no = processor.tokenizer.convert_tokens_to_ids(["Yes", "No"])
     scores = [(row.softmax(-1)[yes] - row.softmax(-1)[no]).item() for row in logits]
     truth = [a[2] for a in asked]

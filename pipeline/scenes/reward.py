@@ -24,8 +24,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.models import SCENES as MODELS
 from pipeline.scenes import draw, grammar
-from pipeline.scenes.build import MODELS
 from pipeline.scenes.curriculum import TRAIN_SEED
 from pipeline.scenes.grammar import Item
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, THEMES, VOCABULARY

@@ -15,7 +15,7 @@ from pipeline.engines import MOST_LOGPROBS, TRANSIENT, Engine, Request, Response
 from pipeline.stages import WorkerSpec
 from pipeline.stages.sample import SampleStage, worker
 from pipeline.tables import VERDICTS, failed, stored
-from reward import Answer, Asker, Question, Verdict
+from reward.asker import Answer, Asker, Question, Verdict
 
 _SOURCE = ("id", "images", "prompt", "facts")
 #: Of how a model is sampled, what says nothing about how it is asked here.
@@ -153,7 +153,7 @@ def read_verdicts(column: Iterable[Mapping[str, Any]] | None) -> list[Verdict]:
 
 
 def _rows(source: pa.Table, sample: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, Problem]]:
-    """The rows that can be asked about, as ``reward.Row``, and what is wrong with the others."""
+    """The rows that can be asked about, as ``reward.protocol.Row``, and what is wrong with the others."""
     prompts = columns.aligned(source.select(_SOURCE), columns.whole(sample["id"])).to_pylist()
     rows: dict[str, dict[str, Any]] = {}
     problems: dict[str, Problem] = {}

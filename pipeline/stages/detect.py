@@ -20,6 +20,7 @@ from pipeline.config.rewrite import Detect
 from pipeline.config.sample import Sample
 from pipeline.engines import Engine
 from pipeline.rewriting import VERSION, Finding, Problem, detect
+from pipeline.rewriting.by_claims import by_claims
 from pipeline.rewriting.checked import Checked, check, tally
 from pipeline.rewriting.judge import JudgeDetector
 from pipeline.rewriting.lexicon import Lexicon
@@ -28,7 +29,7 @@ from pipeline.stages.ask import AskStage, read_verdicts
 from pipeline.stages.lineage import DETECT, Failure, Row, lexicon, read, refused
 from pipeline.tables import DETECTED, OK, VERDICTS, failed, stored
 from pipeline.vocabularies import vocabulary
-from reward import Asker, Verdict
+from reward.asker import Asker, Verdict
 from reward.claims import ClaimScorer
 
 #: What is found in each text of a row, by its number, or why nothing is.
@@ -159,7 +160,7 @@ class DetectStage:
             return detect.by_facts(text, row.facts, known, self.spec.complete)
         if self.spec.by == "claims":
             own = lexicon(self.spec.vocabulary) if self.spec.vocabulary is not None else None
-            return detect.by_claims(text, place, verdicts, own, self.spec.low, self.spec.high)
+            return by_claims(text, place, verdicts, own, self.spec.low, self.spec.high)
         assert self.asked is not None and isinstance(self.asked.ask.asker, JudgeDetector)
         return self.asked.ask.asker.findings(text, place, verdicts)
 

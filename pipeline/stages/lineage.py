@@ -25,7 +25,7 @@ from pipeline.rewriting.lexicon import Lexicon
 from pipeline.stages.gather import GatherStage
 from pipeline.stages.sample import SampleStage
 from pipeline.tables import OK, REWRITTEN, failed, stored
-from reward import Answer, Question
+from reward.asker import Answer, Question
 
 DETECT = "detect"
 #: Of how a model is sampled, what says nothing about how it is asked to rewrite.

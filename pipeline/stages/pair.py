@@ -19,10 +19,10 @@ from pipeline.errors import ConfigError
 from pipeline.stages.balance import gap, surplus
 from pipeline.stages.policies import REASONS, Able, Draw, choose, standardised
 from pipeline.tables import OK, PAIRS, failed
-from reward import gives
 from reward.gates import normalised, stopped
 from reward.identity import identity
 from reward.language import asked
+from reward.protocol import gives
 
 __all__ = ["REASONS", "PairStage", "combined", "make_pairs"]
 

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from pipeline import columns, consistency, files, memory, models
 from pipeline.columns import Ints
-from pipeline.config import Publish
+from pipeline.config.publish import Publish
 from pipeline.dataset_folder import BATCH_ROWS, write
 from pipeline.errors import InputError
 from pipeline.stages import by_id

@@ -23,7 +23,7 @@ from pipeline.stages import Stage, WorkerSpec
 from pipeline.stages.ask import AskStage
 from pipeline.stages.score_columns import Answered, Part, Stored, noted, process
 from pipeline.tables import SCORES
-from reward import Scorer, gives
+from reward.protocol import Scorer, gives
 
 #: By a scorer that does not read every text to its end: 1 for one that it cut.
 CUT = "clip.cut"

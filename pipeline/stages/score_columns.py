@@ -18,8 +18,9 @@ from pipeline import columns, images
 from pipeline.errors import PipelineError
 from pipeline.stages.ask import read_verdicts
 from pipeline.tables import OK, SCORES, UNKNOWN, failed
-from reward import FLAGS, Asker, Flagging, Scorer
+from reward.asker import Asker
 from reward.batch import Batch, ColumnScorer
+from reward.protocol import FLAGS, Flagging, Scorer
 
 _READ = ("images", "prompt", "facts")
 #: A worker has two shards at a time, so that one is read while the other is scored. Scorers run other people's code: a
@@ -256,7 +257,7 @@ def _transposed(named: Sequence[tuple[str, str, pa.Array]], sizes: columns.Ints)
 
 
 def _rows(prompts: pa.Table, candidates: pa.ChunkedArray) -> list[dict[str, Any]]:
-    """What a scorer reads that looks at one row after the other (``reward.Row``)."""
+    """What a scorer reads that looks at one row after the other (``reward.protocol.Row``)."""
     own = prompts.select(["id", *_READ]).to_pylist()
     return [
         {

@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from reward import Scorer, coco, vocabulary_file
+from reward import coco, vocabulary_file
 from reward.agreement.control import rescored
 from reward.agreement.read import read
 from reward.agreement.table import lines, markdown, records
 from reward.agreement.truth import comparisons, known_attributes
 from reward.command import command
+from reward.protocol import Scorer
 from reward.vocabulary import Vocabulary
 
 

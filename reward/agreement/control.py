@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reward import Scorer
 from reward.agreement.truth import Prompt
+from reward.protocol import Scorer
 
 #: Score name + this: the score with the wrong images.
 SWAPPED = " (image swapped)"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from reward import Row, Scores
+from reward.protocol import Row, Scores
 from reward.reward_model.checkpoint import Checkpoint, read_checkpoint
 from reward.reward_model.conversation import BadConversation, Conversation, RewardBackend
 

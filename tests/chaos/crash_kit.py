@@ -213,7 +213,7 @@ def _plain(value: Any) -> Any:
 
 def _train(command: Any) -> int:
     from training.config.load import load_config
-    from training.workers import run
+    from training.launch import run
 
     run(load_config(Path(command[-1]), []))
     return 0

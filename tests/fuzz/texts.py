@@ -15,12 +15,14 @@ from PIL import Image
 
 from pipeline import engines, images, scorers
 from pipeline.config import read
-from pipeline.config.load import RECIPES, flatten, load_recipe
+from pipeline.config.base import flatten
+from pipeline.config.load import RECIPES, load_recipe
 from pipeline.engines import Completion, Request, Response
 from pipeline.engines.chat_completions import NoData, NotContinued, completions
 from pipeline.rewriting import Finding, Problem, corrector, judge
 from pipeline.rewriting.sentences import split
-from reward import Answer, yes_no
+from reward import yes_no
+from reward.asker import Answer
 from reward.claims import p_yes, read_claims
 from reward.detections import Detections
 from reward.errors import UserError

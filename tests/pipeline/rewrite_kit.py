@@ -12,8 +12,8 @@ from stage_kit import candidate, prompt_row
 from pipeline.engines import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.rewriting import Edit, apply
-from pipeline.rewriting import lexicon as lexicons
 from pipeline.rewriting.cooccurrence import Cooccurrence
+from pipeline.scenes.lexicon import scenes
 from pipeline.tables import CANDIDATES, COOCCURRENCE, OK, PROMPTS, failed
 
 DESCRIBED = "sample-described"
@@ -48,7 +48,7 @@ def tables(*rows: Texts, facts: Mapping[str, Any] | None = FACTS) -> dict[str, p
 
 
 def cooccurrence(*facts: Mapping[str, Any] | None) -> pa.Table:
-    known = Cooccurrence.of(facts or (FACTS, {"objects": [{"name": "sun"}, {"name": "moon"}]}), lexicons.scenes())
+    known = Cooccurrence.of(facts or (FACTS, {"objects": [{"name": "sun"}, {"name": "moon"}]}), scenes())
     row = {"id": "cooccurrence", "together": known.as_json(), **OK}
     return pa.Table.from_pylist([row], schema=COOCCURRENCE)
 

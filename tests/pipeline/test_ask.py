@@ -20,7 +20,7 @@ from pipeline.stages.ask import AskStage, read_verdicts
 from pipeline.stages.sample import SampleStage, worker
 from pipeline.store import Run, make_record
 from pipeline.tables import CANDIDATES, OK, PROMPTS, VERDICTS, failed
-from reward import Answer, Asker, Question, Verdict
+from reward.asker import Answer, Asker, Question, Verdict
 from reward.claims import ClaimScorer
 from reward.judge import JudgeScorer
 from reward.vocabulary import Vocabulary

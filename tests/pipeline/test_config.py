@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config.load import built_in, flatten, load_recipe, make_recipe
+from pipeline.config.base import flatten
+from pipeline.config.load import built_in, load_recipe, make_recipe
 from pipeline.errors import ConfigError
 
 MINIMAL = {"name": "x", "source": {"scenes": 3}, "sample": {"model": "m"}, "pair": {"weights": {"correctness": 1}}}

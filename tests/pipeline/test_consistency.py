@@ -13,8 +13,8 @@ from stage_kit import prompt_row, recipe
 
 from pipeline import card, consistency, report
 from pipeline.collect import collect
-from pipeline.config import Publish, StyleGates
 from pipeline.config.load import load_recipe, make_recipe
+from pipeline.config.publish import Publish, StyleGates
 from pipeline.consistency import ANSWERS, DESCRIPTIONS, StyleGate, check, of_run
 from pipeline.errors import ConfigError
 from pipeline.plan import Plan

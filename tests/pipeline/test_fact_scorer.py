@@ -8,7 +8,7 @@ import pytest
 from rewrite_kit import FACTS, FALSE, TRUE, said
 
 from pipeline.fact_scorer import FactScorer
-from pipeline.rewriting.lexicon import scenes
+from pipeline.scenes.lexicon import scenes
 
 
 def scored(text: str, facts: Any = FACTS) -> dict[str, float | None]:

@@ -12,8 +12,9 @@ import yaml
 from stage_kit import png
 
 from pipeline import pds
-from pipeline.config import Publish, Recipe
+from pipeline.config import Recipe
 from pipeline.config.load import make_recipe
+from pipeline.config.publish import Publish
 from pipeline.config.sample import Sample
 from pipeline.errors import ConfigError, InputError
 from pipeline.executor import Executor

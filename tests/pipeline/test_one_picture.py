@@ -17,7 +17,7 @@ from PIL import Image
 from stage_kit import generated
 
 from pipeline import gallery, pds
-from pipeline.config import Publish
+from pipeline.config.publish import Publish
 from pipeline.engines.chat_completions import data_url
 from pipeline.images import decode
 from pipeline.sources.phash import phash

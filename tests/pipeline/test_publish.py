@@ -12,7 +12,7 @@ import pytest
 from stage_kit import generated
 
 from pipeline import card, dataset_folder
-from pipeline.config import Publish, StyleGates
+from pipeline.config.publish import Publish, StyleGates
 from pipeline.errors import InputError, StoreError
 from pipeline.stages import by_id
 from pipeline.stages import publish as module

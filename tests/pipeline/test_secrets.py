@@ -13,7 +13,7 @@ from stage_kit import recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
-from pipeline.config.load import flatten
+from pipeline.config.base import flatten
 from reward import mask
 from training.run import app as train
 

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from trl import DPOConfig, DPOTrainer
 
 from pipeline import card
-from pipeline.config import Publish
+from pipeline.config.publish import Publish
 from pipeline.models import BUILT_IN
 from pipeline.stages.publish import publish
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.scenes import grammar
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, VOCABULARY
-from reward import Answer, Verdict
+from reward.asker import Answer, Verdict
 from reward.claims import MIN_MASS, SPLITTING, Claim, ClaimScorer, p_yes, phrases, read_claims, statements
 from reward.vocabulary import Vocabulary
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward import Answer, Question, Verdict
+from reward.asker import Answer, Question, Verdict
 from reward.judge import (
     BETTER,
     CRITERIA,

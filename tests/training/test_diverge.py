@@ -16,7 +16,7 @@ from training.config import TrainConfig
 from training.diverge import check_weights
 from training.errors import DivergedError
 from training.trainer import train
-from training.workers import Worker
+from training.worker import Worker
 
 Configure = Callable[..., TrainConfig]
 

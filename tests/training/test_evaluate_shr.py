@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.rewriting import lexicon
+from pipeline.scenes.lexicon import scenes
 from reward.vocabulary import Vocabulary
 from training.evaluation import shr
 
@@ -45,9 +45,9 @@ def test_what_is_denied_is_not_named(sentence, verdict):
     ],
 )
 def test_colours_numbers_and_places_count(sentence, verdict):
-    assert shr.by_every_fact(f"{sentence}.", FACTS, lexicon.scenes()) == [verdict]
+    assert shr.by_every_fact(f"{sentence}.", FACTS, scenes()) == [verdict]
 
 
 def test_there_is_a_verdict_for_every_sentence():
     text = "A red sun. A red sun. A blue cup. How calm. A"
-    assert len(shr.by_every_fact(text, FACTS, lexicon.scenes())) == len(shr.sentences(text)) == 3
+    assert len(shr.by_every_fact(text, FACTS, scenes())) == len(shr.sentences(text)) == 3

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.rewriting.lexicon import scenes
+from pipeline.scenes.lexicon import scenes
 from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
 from reward.vocabulary import Vocabulary
 from training.evaluation.ratio import interval, pooled, resampled, weights

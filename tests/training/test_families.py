@@ -20,6 +20,7 @@ from tiny_models import FAMILIES, Family, idefics3, image, qwen2_vl, smolvlm_mod
 
 from training import formats
 from training.batch import Branch, PairBatch, answer, collate
+from training.check_features import check_features
 from training.config import TrainConfig
 from training.config.load import make_config
 from training.data import prepare
@@ -28,7 +29,7 @@ from training.features import SHARES_FEATURES, FeatureCache, can_share, tower_fe
 from training.layout import Packed
 from training.logps import Forward, sequence_logps, token_logps
 from training.measure import measure
-from training.model import check_features, part_of, prepare_tuning
+from training.model import part_of, prepare_tuning
 from training.optimise import make_optimizer
 from training.pairs import PairDataset
 from training.policy import make_policy, pair_logps, response_lengths

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Publish
 from pipeline.config.load import make_recipe
+from pipeline.config.publish import Publish
 from pipeline.files import write_text
 from pipeline.store import Run, make_record
 from training import job

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from training.config.load import make_config
 from training.errors import ConfigError, ModelError
 from training.sharding import clip, is_sharded, like, shard, whole
-from training.workers import Worker
+from training.worker import Worker
 
 ALONE = Worker(torch.device("cpu"))
 

@@ -19,7 +19,7 @@ from training.policy import Policy, make_policy
 from training.reference import Reference
 from training.rounding import Difference, bound, expected, judge
 from training.step_zero import check_step_zero, compare
-from training.workers import Worker
+from training.worker import Worker
 
 Configure = Callable[..., TrainConfig]
 CPU = torch.device("cpu")

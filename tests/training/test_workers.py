@@ -24,7 +24,7 @@ from training.config import TrainConfig
 from training.resume import TRAINED
 from training.run import app
 from training.trainer import train
-from training.workers import Worker
+from training.worker import Worker
 
 Configure = Callable[..., TrainConfig]
 

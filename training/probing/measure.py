@@ -81,9 +81,10 @@ def _computed(
     import torch
 
     from training import formats
+    from training.check_features import check_features
     from training.data import prepare
     from training.log import ProgressBar
-    from training.model import check_features, disable_dropout, load_model, positions
+    from training.model import disable_dropout, load_model, positions
     from training.policy import make_policy
     from training.probing.conditions import probed, shown
     from training.probing.logps import compute

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from rewriting_kit import box, described, facts, indices, thing
 
 from pipeline.rewriting import Problem
+from pipeline.rewriting.by_claims import by_claims
 from pipeline.rewriting.checked import Checked, check, exact, interval, rates, tally
-from pipeline.rewriting.detect import by_claims, by_facts
-from pipeline.rewriting.lexicon import scenes
+from pipeline.rewriting.detect import by_facts
 from pipeline.rewriting.sentences import split
-from reward import Verdict
+from pipeline.scenes.lexicon import scenes
+from reward.asker import Verdict
 
 KNOWN = facts(thing("sun", 1, "red", boxes=[box(0.5, 0.5)]), thing("cup", 2, "blue"))
 TEXT = "There is a red sun. There is a moon. You can also see two blue cups. How nice!"

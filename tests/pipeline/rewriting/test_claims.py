@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, THINGS, faulty_items, indices
 
 from pipeline.rewriting.claims import read, told
-from pipeline.rewriting.lexicon import Lexicon, article, general, scenes
+from pipeline.rewriting.lexicon import Lexicon, article, general
 from pipeline.scenes import grammar
+from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import CELL_NAMES, scene
 from reward.vocabulary import Vocabulary
 

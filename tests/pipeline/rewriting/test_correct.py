@@ -15,9 +15,10 @@ from pipeline.rewriting import KINDS, Finding, Problem, Rewrite, apply
 from pipeline.rewriting.claims import read
 from pipeline.rewriting.correct import by_rules
 from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.lexicon import Lexicon, scenes
+from pipeline.rewriting.lexicon import Lexicon
 from pipeline.rewriting.sentences import split
 from pipeline.scenes import grammar, prompts
+from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.parse import parse
 from pipeline.scenes.world import scene
 

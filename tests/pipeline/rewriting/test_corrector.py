@@ -13,7 +13,7 @@ from rewriting_kit import facts, thing
 from pipeline.rewriting import Finding, Problem, Rewrite, apply
 from pipeline.rewriting.corrector import question, read, verify
 from pipeline.rewriting.sentences import split
-from reward import Answer, Question
+from reward.asker import Answer, Question
 
 TEXT = "A cat sits.  Two dogs run. It rains."
 PARTS = [one.text for one in split(TEXT)]

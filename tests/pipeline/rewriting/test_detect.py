@@ -9,10 +9,11 @@ from hypothesis import given
 from rewriting_kit import ENGLISH, THINGS, box, described, facts, indices, thing
 
 from pipeline.rewriting import Finding, Problem
-from pipeline.rewriting.detect import by_claims, by_facts, hallucinations, of_sentences, unread
-from pipeline.rewriting.lexicon import scenes
+from pipeline.rewriting.by_claims import by_claims
+from pipeline.rewriting.detect import by_facts, hallucinations, of_sentences, unread
 from pipeline.rewriting.sentences import split
-from reward import Verdict
+from pipeline.scenes.lexicon import scenes
+from reward.asker import Verdict
 from reward.claims import SPLITTING
 
 

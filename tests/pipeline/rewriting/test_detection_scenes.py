@@ -9,10 +9,10 @@ import pytest
 from rewriting_kit import described, told_items
 
 from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.lexicon import scenes
 from pipeline.rewriting.measure import measure
 from pipeline.rewriting.oracle import faults
 from pipeline.scenes import prompts
+from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import CELL_NAMES
 
 TEXTS = [described(index)[:2] for index in range(300)]

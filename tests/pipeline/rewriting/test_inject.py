@@ -17,10 +17,10 @@ from pipeline.rewriting.cooccurrence import Cooccurrence
 from pipeline.rewriting.correct import by_rules as correct
 from pipeline.rewriting.detect import by_facts, hallucinations
 from pipeline.rewriting.inject import by_rules
-from pipeline.rewriting.lexicon import scenes
 from pipeline.rewriting.restyle import same_facts
 from pipeline.rewriting.sentences import split
 from pipeline.scenes import prompts
+from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.vocabulary import THEMES
 from pipeline.scenes.world import scene
 

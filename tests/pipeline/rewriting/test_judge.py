@@ -11,7 +11,7 @@ from rewriting_kit import box, facts, thing
 from pipeline.rewriting import Problem
 from pipeline.rewriting.judge import SENTENCES, JudgeDetector, read
 from pipeline.rewriting.sentences import split
-from reward import Answer, Question, Verdict
+from reward.asker import Answer, Question, Verdict
 
 TEXT = "There is a red dog. It is happy."
 GOOD = (

@@ -12,9 +12,10 @@ from rewriting_kit import ENGLISH, described, facts, indices, thing
 from pipeline.rewriting import Asked, Finding
 from pipeline.rewriting.cooccurrence import Cooccurrence
 from pipeline.rewriting.detect import by_facts
-from pipeline.rewriting.lexicon import Lexicon, scenes
+from pipeline.rewriting.lexicon import Lexicon
 from pipeline.rewriting.questions import ask
 from pipeline.scenes import prompts
+from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
 from pipeline.scenes.world import scene
 

@@ -13,11 +13,11 @@ from pipeline.rewriting import Problem, Rewrite
 from pipeline.rewriting.claims import told
 from pipeline.rewriting.correct import by_rules
 from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.lexicon import scenes
 from pipeline.rewriting.restyle import by_grammar, question, read, same_facts
 from pipeline.scenes import grammar
+from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import scene
-from reward import Answer
+from reward.asker import Answer
 
 
 @given(indices, indices, st.integers(1, 4))

@@ -39,7 +39,7 @@ def test_a_module_imports_no_more_of_the_pipeline_than_the_world(name: str) -> N
 
 def test_nothing_heavy_is_loaded() -> None:
     names = ", ".join(f"pipeline.rewriting.{name}" for name in MODULES if name != "__init__")
-    code = f"import sys, {names}; from pipeline.rewriting.lexicon import scenes; scenes(); "
+    code = f"import sys, {names}; from pipeline.scenes.lexicon import scenes; scenes(); "
     code += f"print(sorted({HEAVY} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.models import SCENES as MODELS
 from pipeline.scenes import grammar, model
-from pipeline.scenes.build import MODELS, answer_loss
+from pipeline.scenes.build import answer_loss
 from pipeline.scenes.curriculum import Lesson, answer, caption, patches
 from pipeline.scenes.measure import HELD_OUT, answering, clip_sees, describing
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY

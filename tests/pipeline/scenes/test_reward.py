@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.models import SCENES as MODELS
 from pipeline.scenes import grammar, prompts
-from pipeline.scenes.build import MODELS
 from pipeline.scenes.measure import prefers
 from pipeline.scenes.model import tokenizer
 from pipeline.scenes.reward import BACKBONE, FAULTS, curriculum, edit, pair

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from pipeline.rewriting.claims import read
 from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.lexicon import scenes
 from pipeline.scenes import draw, grammar, prompts, sft
 from pipeline.scenes.curriculum import TRAIN_SEED
+from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import scene
 from training.evaluation.config import EvaluateConfig
 

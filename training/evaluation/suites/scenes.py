@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.rewriting import VERSION, lexicon
+from pipeline.rewriting import VERSION
 from pipeline.scenes import grammar
+from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.prompts import facts
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import Scene, scene
@@ -151,7 +152,7 @@ def _amber_discriminative(world: World, parser: str | None) -> Loaded:
 
 def _shr(world: World, _: str | None) -> Loaded:
     asked = _descriptions(world, lambda one: {"facts": facts(one)})
-    words = lexicon.scenes()
+    words = scenes()
     score = partial(shr.score, asked, lexicon=words)
     return _loaded(
         "shr", shr.VERSION, world, asked, score, {"facts": f"{words.version}, rules {VERSION}"}, world.config.describe

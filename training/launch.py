@@ -1,8 +1,4 @@
-"""Several processes that train one model: which of them this is, how they talk, and how ``workers: N`` are started.
-
-The workers share the pairs of a step and add up their gradients, so their number changes nothing but the time. One
-process that is alone is a ``Worker`` too; nothing else in the trainer asks how many there are.
-"""
+"""How a training is started, in this process or in ``workers: N``."""
 
 from __future__ import annotations
 
@@ -11,13 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
 
 from pipeline.errors import PipelineError
 from pipeline.files import TEMPORARY
@@ -25,58 +15,13 @@ from pipeline.lock import locked
 from pipeline.sweep import sweep
 from training.config import TrainConfig
 from training.errors import TrainingError
-
-if TYPE_CHECKING:
-    from training.trainer import TrainResult
+from training.trainer import TrainResult, finished, train
+from training.worker import here
 
 #: What the first worker says on stderr; the process that started the workers repeats it.
 LOG = "train.log"
 #: Seconds between two looks at it.
 _LOOK_EVERY = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """This process: number ``rank`` of ``world``, on ``device``. Every method but ``main`` must be called by all."""
-
-    device: torch.device
-    rank: int = 0
-    world: int = 1
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the one that writes files."""
-        return self.rank == 0
-
-    def sum(self, value: Tensor) -> Tensor:
-        """``value`` added up over all workers, in place."""
-        if self.world > 1:
-            dist.all_reduce(value)
-        return value
-
-    def gather(self, items: list[Any]) -> list[Any]:
-        """Everyone's items, those of rank 0 first."""
-        if self.world == 1:
-            return items
-        found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, items)
-        return [item for part in found for item in part]
-
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.world > 1:
-            dist.barrier()
-
-
-def here() -> Worker:
-    """This process. Ray Train has made its process group already; under ``torchrun`` it is made now."""
-    cuda = torch.cuda.is_available()
-    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if cuda else "gloo")
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    return Worker(device, dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Worker(device)
 
 
 def run(config: TrainConfig) -> TrainResult:
@@ -96,8 +41,6 @@ def run(config: TrainConfig) -> TrainResult:
 
 
 def _run(config: TrainConfig) -> TrainResult:
-    from training.trainer import finished, train
-
     if config.workers == 1 or "WORLD_SIZE" in os.environ:
         return train(config)
     from pipeline.pool import run_together
@@ -112,8 +55,6 @@ def _run(config: TrainConfig) -> TrainResult:
 
 def _train(config: TrainConfig) -> None:
     """What each Ray Train worker does."""
-    from training.trainer import train
-
     with contextlib.ExitStack() as stack:
         if here().main:
             log = stack.enter_context((config.output_dir / LOG).open("a", buffering=1))
