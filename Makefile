@@ -33,10 +33,10 @@ check: install-dev
 
 # Rebuild the built-in models from nothing (resumable; by its parts an hour and a half on 2 idle cores).
 models: install
-	$(BIN)/python -m pipeline.scenes.build
-	$(BIN)/python -m pipeline.scenes.reward
-	$(BIN)/python -m pipeline.scenes.reward --blind
-	$(BIN)/python -m pipeline.scenes.measure
+	$(BIN)/python -m pipeline.scenes.models_build.build
+	$(BIN)/python -m pipeline.scenes.models_build.reward
+	$(BIN)/python -m pipeline.scenes.models_build.reward --blind
+	$(BIN)/python -m pipeline.scenes.models_build.measure
 
 install: .venv/.installed-$(EXTRA)
 install-dev: .venv/.installed-dev-$(EXTRA)

@@ -15,8 +15,8 @@ What the JSON says, per run (``ours_dpo``, ``ours_mdpo``, ``ours_dpo_no_checkpoi
 - ``step_zero_refused``: whether the trainer refuses to start, with ``step_zero_said``
 - ``step_zero_same_passes``: policy against reference in the same passes, nats a token (0 is foreseen)
 - ``step_zero_stored`` against ``step_zero_allowed``: stored reference against it, in units of
-  ``training.rounding.expected``; ``step_zero_worst_short``, ``_long``: the same in nats a token, of answers up to 3
-  tokens and of longer ones; ``step_zero_logits``: the largest
+  ``training.forward.rounding.expected``; ``step_zero_worst_short``, ``_long``: the same in nats a token, of answers up
+  to 3 tokens and of longer ones; ``step_zero_logits``: the largest
 
 and of ``ours_dpo``'s model: ``noise`` (log-probs of the same pairs in passes of 1, 2 and 8, nats a token; ``ratio`` in
 units of ``rounding.expected``), ``kernels`` (what ran in one pass of two pairs), ``tower`` (ms per image; Qwen's
@@ -113,16 +113,16 @@ def ours(
     model: Any, processor: Any, dataset: Path, folder: Path, steps: int, **changes: Any
 ) -> tuple[dict[str, Any], Ran]:
     """Some optimiser steps of the trainer's own parts; what they took."""
-    from training import inputs
     from training.config.load import make_config
-    from training.identity import Start
-    from training.measure import metric_names
-    from training.model import positions, prepare_tuning, trainable
-    from training.optimise import make_optimizer
-    from training.sharding import clip
-    from training.sums import Sums
-    from training.trainer import backward, make_reference, place
-    from training.worker import here
+    from training.data.identity import Start
+    from training.forward.model import positions, prepare_tuning, trainable
+    from training.loop import inputs
+    from training.loop.optimise import make_optimizer
+    from training.loop.sharding import clip
+    from training.loop.sums import Sums
+    from training.loop.trainer import backward, make_reference, place
+    from training.loop.worker import here
+    from training.loss.measure import metric_names
 
     values = {
         "model": "random",
@@ -184,9 +184,9 @@ def ours(
 def step_zero(policy: Any, dataset: Any, ref: Any, config: Any, worker: Any) -> dict[str, Any]:
     """How far the first step is from its reference, and whether the trainer refuses to start."""
     from training.errors import StepZeroError
-    from training.model import DTYPES
-    from training.rounding import judge
-    from training.step_zero import check_step_zero, compare
+    from training.forward.model import DTYPES
+    from training.forward.rounding import judge
+    from training.loop.step_zero import check_step_zero, compare
 
     said = None
     try:
@@ -239,9 +239,9 @@ def back_to_base(policy: Any) -> Any:
 
 def noise(ran: Ran) -> dict[str, Any]:
     """Log-probs of the same sequences in passes of other sizes, in nats per response token."""
-    from training.batch import answer
-    from training.policy import branches, pair_logps
-    from training.rounding import expected, watched
+    from training.forward.batch import answer
+    from training.forward.policy import branches, pair_logps
+    from training.forward.rounding import expected, watched
 
     pairs, config = ran.data.train.pairs, ran.config
     count = min(8, len(pairs))
@@ -278,7 +278,7 @@ def kernels(ran: Ran) -> dict[str, Any]:
     """What runs on the GPU in one forward and backward pass of two pairs."""
     from torch.profiler import ProfilerActivity, profile
 
-    from training.policy import pair_logps
+    from training.forward.policy import pair_logps
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if CUDA else [])]
     with profile(activities=activities) as seen:
@@ -303,9 +303,9 @@ def kernels(ran: Ran) -> dict[str, Any]:
 
 def tower(ran: Ran) -> dict[str, Any]:
     """Milliseconds per image of the vision tower, as it is and with torch's own varlen kernel for its windows."""
-    from training.batch import collate
-    from training.features import tower_features
-    from training.model import unwrapped
+    from training.forward.batch import collate
+    from training.forward.features import tower_features
+    from training.forward.model import unwrapped
 
     batch = collate(ran.data.train, [0, 1], ("chosen",))
     images = [image for image in batch.images if image is not None]

@@ -30,36 +30,36 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 5
 #: Module -> the tests that specify it, in tests/.
 TESTS: dict[str, tuple[str, ...]] = {
-    "pipeline/stages/pair.py": (
+    "pipeline/pairing/rule.py": (
         "pipeline/test_pair.py",
         "pipeline/test_policies.py",
         "pipeline/test_columns.py",
     ),
-    "pipeline/stages/pair_columns.py": (
+    "pipeline/pairing/pair_columns.py": (
         "pipeline/test_pair.py",
         "pipeline/test_policies.py",
         "pipeline/test_columns.py",
     ),
-    "pipeline/stages/policies.py": (
+    "pipeline/pairing/policies.py": (
         "pipeline/test_policies.py",
         "pipeline/test_pair.py",
     ),
-    "pipeline/stages/balance.py": (
+    "pipeline/pairing/balance.py": (
         "pipeline/test_policies.py",
         "pipeline/test_pair.py",
     ),
     "reward/gates.py": ("reward/test_gates.py",),
-    "reward/objects.py": ("reward/test_objects.py",),
-    "reward/correctness.py": ("reward/test_correctness.py",),
-    "reward/judge.py": ("reward/test_judge.py",),
-    "training/objectives.py": ("training/test_objectives.py",),
-    "training/schedule.py": ("training/test_schedule.py",),
+    "reward/scorers/objects.py": ("reward/test_objects.py",),
+    "reward/scorers/correctness.py": ("reward/test_correctness.py",),
+    "reward/asking/judge.py": ("reward/test_judge.py",),
+    "training/loss/objectives.py": ("training/test_objectives.py",),
+    "training/data/schedule.py": ("training/test_schedule.py",),
     "training/evaluation/pope.py": ("training/test_evaluation_pope.py",),
     "pipeline/rewriting/correct.py": (
         "pipeline/rewriting/test_correct.py",
         "pipeline/rewriting/test_checked.py",
     ),
-    "pipeline/resume.py": (
+    "pipeline/running/resume.py": (
         "pipeline/test_executor.py",
         "pipeline/test_store.py",
         "pipeline/test_salvage.py",

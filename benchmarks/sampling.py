@@ -54,8 +54,8 @@ def prompts(options: argparse.Namespace, turn: int) -> list[dict[str, Any]]:
 
 
 def requests(options: argparse.Namespace, turn: int) -> list[Any]:
-    from pipeline.engines import Request
-    from pipeline.seeds import derive
+    from pipeline.base.seeds import derive
+    from pipeline.engines.protocol import Request
 
     return [
         Request(
@@ -112,11 +112,11 @@ def expanded_vllm(options: argparse.Namespace, turns: Iterable[int]) -> Iterator
 def pipeline(options: argparse.Namespace, turns: Iterable[int], overlap: bool = False) -> Iterator[Pass]:
     import pyarrow as pa
 
-    from pipeline.config.sample import Sample
-    from pipeline.executor import Executor
-    from pipeline.stages.sample import SampleStage
-    from pipeline.store import Run, make_record
-    from pipeline.tables import OK, PROMPTS
+    from pipeline.base.tables import OK, PROMPTS
+    from pipeline.running.executor import Executor
+    from pipeline.running.store import Run, make_record
+    from pipeline.sampling.config import Sample
+    from pipeline.sampling.stage import SampleStage
 
     spec = {
         "model": options.model,
@@ -153,7 +153,7 @@ def ray_data_llm(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
     from transformers import AutoProcessor
 
-    from pipeline import images
+    from pipeline.base.images import pixels
     from pipeline.engines import vllm
 
     on_cpu = "no GPU" in hardware()
@@ -172,7 +172,7 @@ def ray_data_llm(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[
 
     def before(row: dict[str, Any]) -> dict[str, Any]:
         sampling = {"n": 1, "temperature": 1.0, "max_tokens": most, "seed": row["seed"], "logprobs": 0}
-        pictures = [images.decode(data) for data in row["images"]]
+        pictures = [pixels.decode(data) for data in row["images"]]
         return {"prompt": row["prompt"], "multimodal_data": {"image": pictures}, "sampling_params": sampling}
 
     def after(row: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def transformers_loop(options: argparse.Namespace, turns: Iterable[int]) -> Iter
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from pipeline import images
+    from pipeline.base.images import pixels
     from pipeline.engines.vllm import conversation
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -225,7 +225,7 @@ def transformers_loop(options: argparse.Namespace, turns: Iterable[int]) -> Iter
         tokens, started = 0, time.perf_counter()
         for request in requests(options, turn)[: options.loop_prompts]:
             text = processor.apply_chat_template(conversation(request), add_generation_prompt=True, tokenize=False)
-            pictures = [images.decode(data) for data in request.images]
+            pictures = [pixels.decode(data) for data in request.images]
             for _ in range(options.n):
                 inputs = processor(text=text, images=pictures, return_tensors="pt", add_special_tokens=False).to(device)
                 with torch.no_grad():

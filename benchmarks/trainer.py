@@ -126,7 +126,7 @@ def scenes(folder: Path, pairs: int) -> tuple[Path, Path]:
 
     from PIL import Image
 
-    from pipeline import models
+    from pipeline.base import model_names as models
     from pipeline.scenes import draw, grammar, world
 
     rows = []
@@ -236,7 +236,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration  # noqa: F401
     from trl import DPOTrainer  # noqa: F401
 
-    from training.trainer import train
+    from training.loop.trainer import train
 
     cuda = torch.cuda.is_available()
     before = _peak()
@@ -261,11 +261,11 @@ def parity(job: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from training import formats
-    from training.batch import collate
-    from training.data import prepare
-    from training.logps import Forward, sequence_logps, token_logps
-    from training.objectives import reward
-    from training.sharing import enable
+    from training.data.dataset import prepare
+    from training.forward.batch import collate
+    from training.forward.logps import Forward, sequence_logps, token_logps
+    from training.forward.sharing import enable
+    from training.loss.objectives import reward
 
     trainer = _trl(job)
     dataset = prepare(formats.open(job["dataset"]), trainer.processing_class, _ours(job, objective="dpo"))

@@ -1,8 +1,8 @@
 """Write a published dataset in the format of PDS-DPO: ``python -m pipeline.pds DATASET OUT.json``.
 
 DATASET is ``runs/NAME/dataset``. OUT.json becomes a list of ``{"id", "image", "conversations",
-"rejected_conversations"}``, and ``images/`` beside it holds every image once, as ``pipeline.images.final`` gives it.
-What is read back with ``source.kind=pds`` has the same texts and images.
+"rejected_conversations"}``, and ``images/`` beside it holds every image once, as ``pipeline.base.images.pixels.final``
+gives it. What is read back with ``source.kind=pds`` has the same texts and images.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from reward.command import command
+from pipeline.base.command import command
 
 FOLDER = "images"
 _COLUMNS = ("id", "images", "prompt", "chosen", "rejected")
 _FROM = {"user": "human", "assistant": "gpt", "system": "system"}
-#: How the files that ``pipeline.images.final`` gives begin.
+#: How the files that ``pipeline.base.images.pixels.final`` gives begin.
 _SUFFIXES = (
     (b"\x89PNG", ".png"),
     (b"\xff\xd8", ".jpg"),
@@ -45,7 +45,7 @@ def export(dataset: Path, out: Path) -> Exported:
         InputError: the folder is no published dataset, an image is gone, or a row cannot be said in this format.
         StoreError: the disk is full, or ``out`` cannot be written.
     """
-    from pipeline import files
+    from pipeline.base import files
 
     pictures: set[str] = set()
     pairs = 0
@@ -69,7 +69,7 @@ def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
     """The pairs, with ids that are unique: a prompt may have several."""
     import datasets
 
-    from pipeline.errors import InputError
+    from pipeline.base.errors import InputError
 
     try:
         found = datasets.load_from_disk(str(dataset))
@@ -97,7 +97,7 @@ def _item(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     prompt = [_turn(message, row["id"]) for message in row["prompt"]]
     first = next((turn for turn in prompt if turn["from"] == "human"), None)
     if names and first is not None:
-        from reward.tags import TAG
+        from pipeline.base.images.tags import TAG
 
         first["value"] = f"{TAG}\n" * len(names) + first["value"]
     image = {} if not names else {"image": names[0] if len(names) == 1 else list(names)}
@@ -110,7 +110,7 @@ def _item(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _answer(row: Mapping[str, Any], side: str) -> list[dict[str, str]]:
-    from pipeline.errors import InputError
+    from pipeline.base.errors import InputError
 
     if [message["role"] for message in row[side]] != ["assistant"]:
         raise InputError(f"id {row['id']!r}: {side} is not one message of the assistant", "remove the row")
@@ -118,8 +118,8 @@ def _answer(row: Mapping[str, Any], side: str) -> list[dict[str, str]]:
 
 
 def _turn(message: Mapping[str, str], one: str) -> dict[str, str]:
-    from pipeline.errors import InputError
-    from reward.tags import TAG
+    from pipeline.base.errors import InputError
+    from pipeline.base.images.tags import TAG
 
     role, text = message["role"], message["content"]
     if role not in _FROM or TAG in text:
@@ -129,23 +129,24 @@ def _turn(message: Mapping[str, str], one: str) -> dict[str, str]:
 
 
 def _images(row: Mapping[str, Any]) -> Iterator[bytes]:
-    from pipeline import images
-    from pipeline.errors import InputError
+    from pipeline.base.errors import InputError
+    from pipeline.base.images import image_files, pixels
 
     for image in row["images"] or ():
         try:
-            yield images.final(images.load(image))
-        except (OSError, images.BadImage) as error:
+            yield pixels.final(image_files.load(image))
+        except (OSError, pixels.BadImage) as error:
             why = getattr(error, "strerror", None) or error
+            place = image_files.public(image["path"] or "in the row")
             raise InputError(
-                f"id {row['id']!r}: the image {images.public(image['path'] or 'in the row')} cannot be read ({why})",
+                f"id {row['id']!r}: the image {place} cannot be read ({why})",
                 "put it back, or publish with publish.images=embed",
             ) from error
 
 
 def _keep(data: bytes, folder: Path) -> str:
     """Write an image that is not there yet; its name in the items is relative to their file."""
-    from pipeline import files
+    from pipeline.base import files
 
     suffix = next((suffix for start, suffix in _SUFFIXES if data.startswith(start)), ".bin")
     name = f"{hashlib.sha256(data).hexdigest()[:32]}{suffix}"

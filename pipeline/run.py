@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reward.command import command
+from pipeline.base.command import command
 
 if TYPE_CHECKING:
-    from pipeline.plan import Plan
-    from pipeline.store import Run
+    from pipeline.recipe.plan import Plan
+    from pipeline.running.store import Run
 
 # Every other import stands in the function that needs it: --help answers without Arrow, Ray or torch.
 #: Shown at the end, where the evaluation has them.
@@ -68,7 +68,7 @@ def main(
     """
     plan, said = _read(list(arguments or []))
     if preview:
-        from pipeline.preview import show
+        from pipeline.recipe.preview import show
 
         show(plan, preview)
     elif show_plan or explain:
@@ -79,8 +79,8 @@ def main(
 
 def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
     """The plan, checked as far as can be without running it, and the command that says the same anywhere."""
-    from pipeline.config.load import load_recipe
-    from pipeline.plan import Plan
+    from pipeline.recipe.load import load_recipe
+    from pipeline.recipe.plan import Plan
     from training import job
 
     named = bool(arguments) and "=" not in arguments[0]
@@ -97,7 +97,7 @@ def _tell(plan: Plan, explain: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.store import Run
+    from pipeline.running.store import Run
 
     run = Run(plan.recipe.run_dir)
     if explain:
@@ -112,10 +112,10 @@ def _tell(plan: Plan, explain: bool) -> None:
 
 
 def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
-    from pipeline.lock import locked
-    from pipeline.plan import chosen
-    from pipeline.store import Run
-    from reward import mask
+    from pipeline.base import mask
+    from pipeline.base.lock import locked
+    from pipeline.recipe.plan import chosen
+    from pipeline.running.store import Run
 
     wanted = chosen(stages)
     plan.preflight()
@@ -124,15 +124,15 @@ def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> N
 
 
 def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) -> None:
-    from pipeline import plan as steps
-    from pipeline import report
-    from pipeline.collect import collect
-    from pipeline.executor import Executor
-    from pipeline.files import remove, write_text
-    from pipeline.stages.publish import FOLDER, current
-    from pipeline.stages.rank import gain
-    from pipeline.store import Run
-    from pipeline.sweep import sweep, sweep_shared
+    from pipeline.base.files import remove, write_text
+    from pipeline.base.sweep import sweep, sweep_shared
+    from pipeline.publishing import report
+    from pipeline.publishing.collect import collect
+    from pipeline.publishing.publish import FOLDER, current
+    from pipeline.recipe import plan as steps
+    from pipeline.running.executor import Executor
+    from pipeline.running.store import Run
+    from pipeline.sources.imagine.rank import gain
     from training import job
 
     recipe, run = plan.recipe, Run(plan.recipe.run_dir, plan.names())

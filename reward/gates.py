@@ -12,10 +12,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from reward import language
-from reward.identity import UNSEEN, blank
-from reward.language import NOTHING, Asked
-from reward.refusals import refuses
+from reward.text import language
+from reward.text.identity import UNSEEN, blank
+from reward.text.language import NOTHING, Asked
+from reward.text.refusals import refuses
 
 #: In the order in which they are looked at.
 GATES = (
@@ -52,7 +52,7 @@ def stopped(
     - ``leaked_template``: a token or turn of a chat template (``<|im_end|>``, ``[INST]``, ``ASSISTANT:``).
     - ``repetition``: a phrase follows itself more than ``max_repeated`` times, or most sentences are copies.
     - ``refusal``: it begins by declining, or by missing an image.
-    - ``wrong_script``, ``wrong_language``: not those of the prompt (``reward.language``).
+    - ``wrong_script``, ``wrong_language``: not those of the prompt (``reward.text.language``).
     - ``cut_off``: the model had to stop (``finish_reason`` "length"), or a long text ends in the middle of a clause.
 
     >>> stopped("A dog."), stopped("..."), stopped("A dog, a dog, a dog"), stopped("A dog.</s>")
@@ -82,7 +82,7 @@ def stopped(
 
 def normalised(text: str) -> str:
     """The words of a text, to be counted: case folded, without punctuation and what cannot be seen. Texts equal in this
-    way may still be different answers (``reward.identity``).
+    way may still be different answers (``reward.text.identity``).
 
     >>> normalised(" A sun,  and a BOAT. ")
     'a sun and a boat'

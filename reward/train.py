@@ -1,6 +1,7 @@
 """Train a reward model on preference pairs: ``python -m reward.train DATASET --model VLM --out FOLDER``.
 
-The result is a folder for ``reward.reward_model``: a LoRA adapter, or with ``--full`` a whole model, and the head.
+The result is a folder for ``reward.scorers.reward_model``: a LoRA adapter, or with ``--full`` a whole model, and the
+head.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from reward.bradley_terry import Comparison, comparisons, loss
-from reward.command import command
-from reward.pairs import Pair, read_pairs
+from pipeline.base.command import command
+from reward.models.bradley_terry import Comparison, comparisons, loss
+from reward.models.pairs import Pair, read_pairs
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from reward.reward_model.inputs import Reader
-    from reward.reward_model.network import RewardNetwork
+    from reward.models.inputs import Reader
+    from reward.models.network import RewardNetwork
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def train(
     from accelerate import Accelerator
     from torch.optim.lr_scheduler import LambdaLR
 
-    from reward.reward_model.trainable import open_trainable, save
+    from reward.models.trainable import open_trainable, save
 
     torch.manual_seed(options.seed)
     learnt, held = split(pairs, options)
@@ -198,8 +199,8 @@ class Bar:
 def _rewards(network: Any, reader: Reader, part: Sequence[Comparison], device: torch.device) -> tuple[Tensor, Tensor]:
     import torch
 
-    from reward.reward_model.backend import batches, run
-    from reward.reward_model.conversation import BadConversation
+    from reward.models.backend import batches, run
+    from reward.models.conversation import BadConversation
 
     asked = [side for one in part for side in (one.better, one.worse)]
     found: dict[int, Tensor] = {}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from pipeline.models import BUILT_IN
+from pipeline.base.model_names import BUILT_IN
 
 # What several test folders build on lies in `kit`; child processes find it by the environment that they inherit.
 _KIT = str(Path(__file__).parent / "kit")
@@ -34,7 +34,7 @@ def ray_cluster() -> Iterator[None]:
     """A running Ray that executors join and do not stop."""
     import ray
 
-    from pipeline.executor import start_ray
+    from pipeline.running.executor import start_ray
 
     started = start_ray()
     yield

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.config.load import make_recipe
-from pipeline.stages.source import SourceStage
-from pipeline.store import Run
+from pipeline.recipe.load import make_recipe
+from pipeline.running.store import Run
+from pipeline.sources.stage import SourceStage
 from training import formats
 from training.errors import DataError
 

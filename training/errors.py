@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reward.errors import UserError
+from pipeline.base.errors import UserError
 
 
 class TrainingError(UserError):

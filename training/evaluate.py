@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reward.command import command
+from pipeline.base.command import command
 
 if TYPE_CHECKING:
     from training.evaluation.session.measure import Judge
@@ -123,8 +123,8 @@ def main(
         raise ConfigError("name a MODEL, or two outputs with --compare A B; see --help")
     if data is None:
         raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
-    from pipeline.lock import locked
-    from pipeline.stages.sample import slug
+    from pipeline.base.lock import locked
+    from pipeline.sampling.stage import slug
     from training.evaluation.config import EvaluateConfig
     from training.evaluation.session import measure
     from training.evaluation.session.asking import asked

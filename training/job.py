@@ -12,21 +12,22 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline import models
-from pipeline.config import Recipe, read
-from pipeline.config.source import FileSource
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.files import absolute, is_local, write_text
-from pipeline.images import local
-from pipeline.lock import locked
-from pipeline.plan import Held, Plan
-from pipeline.resume import describe
-from pipeline.sources import files as sources
-from pipeline.stages import publish
-from pipeline.stages.publish import FOLDER, rows
-from pipeline.stages.sample import SampleStage
-from pipeline.store import Record, Run, Survey, changes, make_record
-from reward.ending import run_child
+from pipeline.base import model_names as models
+from pipeline.base import yaml_file as read
+from pipeline.base.ending import run_child
+from pipeline.base.errors import ConfigError, PipelineError
+from pipeline.base.files import absolute, is_local, write_text
+from pipeline.base.images.image_files import local
+from pipeline.base.lock import locked
+from pipeline.publishing import publish
+from pipeline.publishing.publish import FOLDER, rows
+from pipeline.recipe.plan import Held, Plan
+from pipeline.recipe.recipe import Recipe
+from pipeline.running.resume import describe
+from pipeline.running.store import Record, Run, Survey, changes, make_record
+from pipeline.sampling.stage import SampleStage
+from pipeline.sources.config import FileSource
+from pipeline.sources.readers import files as sources
 from training.config import RESULT_NEUTRAL
 from training.config.load import make_config
 from training.errors import ConfigError as TrainConfigError

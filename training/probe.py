@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reward.command import command
+from pipeline.base.command import command
 
 
 def main(
@@ -37,9 +37,9 @@ def main(
     The same command again reads what is there. docs/evaluation.md says what the numbers mean.
     """
     # Heavy imports stand here: --help answers without torch.
-    from pipeline.lock import locked
-    from training.probing.measure import probe
-    from training.probing.request import Request
+    from pipeline.base.lock import locked
+    from training.evaluation.probing.measure import probe
+    from training.evaluation.probing.request import Request
 
     named = tuple(filter(None, (name.strip() for name in conditions.split(","))))
     changed = _corruption(corruption)
@@ -55,7 +55,7 @@ def _corruption(text: str) -> Any:
     """
     from pydantic import ValidationError
 
-    from pipeline.config import read
+    from pipeline.base import yaml_file as read
     from training.config import Corruption
     from training.errors import ConfigError
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reward.command import command
+from pipeline.base.command import command
 
 
 def main(
@@ -28,7 +28,7 @@ def main(
     from training.config.load import load_config
 
     loaded = load_config(config, overrides or [])
-    from training.launch import run
+    from training.loop.launch import run
 
     typer.echo(str(run(loaded).model))
 

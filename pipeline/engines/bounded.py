@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from reward.web import same_host
+from pipeline.base.images.web import same_host
 
 #: Of one reply. Eight long answers with twenty alternatives for each token have some forty million.
 MOST_BYTES = 64 << 20

@@ -12,11 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline import images
-from pipeline.engines import MOST_LOGPROBS, Completion, Request, Response, Sampling, likeliest, trimmed, unservable
+from pipeline.base.images import pixels
+from pipeline.engines.protocol import (
+    MOST_LOGPROBS,
+    Completion,
+    Request,
+    Response,
+    Sampling,
+    likeliest,
+    trimmed,
+    unservable,
+)
 
-#: Servers read a seed as a signed 64-bit integer and some refuse a negative one. A seed of ``pipeline.seeds`` has 62
-#: bits, so nothing is lost; of a larger one the low 63 bits count.
+#: Servers read a seed as a signed 64-bit integer and some refuse a negative one. A seed of ``pipeline.base.seeds`` has
+#: 62 bits, so nothing is lost; of a larger one the low 63 bits count.
 SEED_MASK = 2**63 - 1
 
 #: What servers give of the first tokens that do not give ``MOST_LOGPROBS``.
@@ -107,7 +116,7 @@ def messages(request: Request, max_pixels: int | None = None) -> list[dict[str, 
     for index, data in enumerate(request.images):
         try:
             url = data_url(data, max_pixels)
-        except images.BadImage as error:
+        except pixels.BadImage as error:
             return Response(request.id, error_type=error.kind, error=f"image {index}: {error}")
         parts.append({"type": "image_url", "image_url": {"url": url}})
     begun = [("assistant", request.prefix)] if request.prefix else []
@@ -135,16 +144,16 @@ def conversation(messages: Sequence[tuple[str, str]], parts: Sequence[dict[str, 
 
 def data_url(data: bytes, max_pixels: int | None = None) -> str:
     """The encoded image as a data URL: byte for byte if it is not too large and every server sees the same in it
-    (``pipeline.images.final``), else as PNG.
+    (``pipeline.base.images.pixels.final``), else as PNG.
 
     Raises:
         BadImage: it is truncated, or no image.
     """
     # Whole: of a truncated file a server would only say that the request is bad.
-    picture = images.decode(data, None, None)
-    fitted = images.fit(picture, max_pixels)
-    if fitted is not picture or not images.is_final(data):
-        data = images.encode(fitted)
+    picture = pixels.decode(data, None, None)
+    fitted = pixels.fit(picture, max_pixels)
+    if fitted is not picture or not pixels.is_final(data):
+        data = pixels.encode(fitted)
     mime = next(mime for start, mime in _MIME if start.match(data))
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import models
+from pipeline.base import model_names as models
+from pipeline.base.errors import EngineError
 from pipeline.engines.painter import Picture, Wish
-from pipeline.errors import EngineError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -138,7 +138,8 @@ def batches(guidance: Sequence[float], size: int) -> list[list[int]]:
 
 
 def identity(model: str, revision: str | None = None) -> str:
-    """As ``pipeline.models.identity``, of a folder whose parts (text encoder, unet, vae, ...) lie in folders below it.
+    """As ``pipeline.base.model_names.identity``, of a folder whose parts (text encoder, unet, vae, ...) lie in folders
+    below it.
 
     Raises:
         EngineError: there is no such folder, or it is no pipeline.

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.base.errors import EngineError
 from pipeline.engines.bounded import REDIRECTED, TOO_LARGE, bounded
 from pipeline.engines.chat_completions import (
     CONTINUE,
@@ -29,7 +29,7 @@ from pipeline.engines.chat_completions import (
     messages,
     refuses_to_continue,
 )
-from pipeline.errors import EngineError
+from pipeline.engines.protocol import Completion, Request, Response, Sampling
 
 #: Sent when the variable is not set: a server without keys ignores it, one with keys answers 401.
 _NO_KEY = "none"
@@ -103,8 +103,8 @@ class OpenAIEngine:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
         """Responses as they finish. A request may fail with timeout, rate_limited, server_error or connection, all in
-        ``pipeline.engines.TRANSIENT``, or for good with unreadable_image, image_too_large, empty_prompt, image_tags,
-        prompt_too_long, bad_request, content_filter, no_text, reply_too_large or too_few_answers.
+        ``pipeline.engines.protocol.TRANSIENT``, or for good with unreadable_image, image_too_large, empty_prompt,
+        image_tags, prompt_too_long, bad_request, content_filter, no_text, reply_too_large or too_few_answers.
 
         Raises:
             EngineError: the server refuses the key, no longer serves the model, redirects to another server, or does

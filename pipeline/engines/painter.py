@@ -18,8 +18,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded image, or why there is none. ``facts`` is what was drawn, as the column of ``pipeline.tables``; null
-    where the painter does not know."""
+    """An encoded image, or why there is none. ``facts`` is what was drawn, as the column of ``pipeline.base.tables``;
+    null where the painter does not know."""
 
     bytes: bytes | None = None
     facts: Mapping[str, Any] | None = None

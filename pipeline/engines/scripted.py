@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engines import Completion, Request, Response, Sampling, likeliest
+from pipeline.engines.protocol import Completion, Request, Response, Sampling, likeliest
 
 #: What the first word of a text gets of the probability, where nothing else is said.
 SURE = 0.9

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import images, models
-from pipeline.engines import Completion, Request, Response, Sampling, likeliest, trimmed, unservable
-from pipeline.errors import EngineError
+from pipeline.base import model_names as models
+from pipeline.base.errors import EngineError
+from pipeline.base.images import pixels
+from pipeline.engines.protocol import Completion, Request, Response, Sampling, likeliest, trimmed, unservable
 
 #: Set before vLLM is imported, where the user has not.
 _ENV = {
@@ -43,7 +44,7 @@ Prompt = dict[str, Any]
 @dataclass(frozen=True)
 class OpenVllm:
     """Opens a ``VllmEngine``. ``model`` is a folder or hub id, ``dtype="auto"`` is float32 on CPU, ``chat_template``
-    the text of a Jinja template. For the other options see ``pipeline.config.sample``."""
+    the text of a Jinja template. For the other options see ``pipeline.sampling.config``."""
 
     model: str
     revision: str | None = None
@@ -216,7 +217,7 @@ class VllmEngine:
         pictures = []
         for index, data in enumerate(request.images):
             try:
-                pictures.append(images.fit(images.decode(data, None, None), self._spec.max_image_pixels))
+                pictures.append(pixels.fit(pixels.decode(data, None, None), self._spec.max_image_pixels))
             except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
                 reason = f"image {index}: {type(error).__name__}: {error}"
                 return Response(request.id, error_type="unreadable_image", error=reason)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.base.errors import EngineError
 from pipeline.engines.vllm import runs_on_cpu
-from pipeline.errors import EngineError
-from reward.reward_model.checkpoint import Checkpoint
-from reward.reward_model.conversation import Conversation
+from reward.models.checkpoint import Checkpoint
+from reward.models.conversation import Conversation
 
 
 def supports(checkpoint: Checkpoint) -> bool:
@@ -62,12 +62,12 @@ class OpenVllmRewards:
 
 
 class VllmRewards:
-    """A ``reward.reward_model.conversation.RewardBackend``."""
+    """A ``reward.models.conversation.RewardBackend``."""
 
     def __init__(self, llm: Any, spec: OpenVllmRewards) -> None:
         from transformers import AutoTokenizer
 
-        from reward.reward_model.inputs import Reader
+        from reward.models.inputs import Reader
 
         self._llm = llm
         self._most: int = llm.llm_engine.model_config.max_model_len

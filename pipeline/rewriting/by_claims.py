@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from pipeline.rewriting import Finding, Problem, Says, Sentence
-from pipeline.rewriting.detect import NO_VERDICT, whole
-from pipeline.rewriting.lexicon import Lexicon
-from pipeline.rewriting.sentences import split
-from reward.asker import Verdict
-from reward.claims import SPLITTING, phrases, statements
+from reward.asking.claims import SPLITTING, phrases, statements
+from reward.asking.protocol import Verdict
+from reward.text.findings import NO_VERDICT, whole
+from reward.text.lexicon import Lexicon
+from reward.text.sentences import split
+from reward.text.types import Finding, Problem, Says, Sentence
 
 
 def by_claims(
@@ -22,7 +22,7 @@ def by_claims(
     low: float = 0.5,
     high: float = 0.5,
 ) -> tuple[Finding, ...] | Problem:
-    """From what a model said of each claim of the text (``reward.claims.ClaimScorer``).
+    """From what a model said of each claim of the text (``reward.asking.claims.ClaimScorer``).
 
     A claim with P(yes) below ``low`` is a hallucination, one of at least ``high`` is correct, what is between them and
     what has no verdict (``unread``) is unclear. Each stands at its words in the sentence that makes it, or at the whole

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.rewriting import Facts, Finding, Problem, Says
-from pipeline.rewriting.detect import by_facts, hallucinations, of_sentences, unread
-from pipeline.rewriting.lexicon import Lexicon
+from reward.text.findings import by_facts, hallucinations, of_sentences, unread
+from reward.text.lexicon import Lexicon
+from reward.text.types import Facts, Finding, Problem, Says
 
 #: Kinds of ``Problem`` with which a detector has answered and said nothing. Any other is an engine's, and passes.
 UNREADABLE = frozenset({"unreadable", "cut_off"})

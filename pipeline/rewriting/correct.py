@@ -6,14 +6,14 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from pipeline.rewriting import Facts, Finding, Kind, Problem, Rewrite
-from pipeline.rewriting.claims import Attribute, Phrase, read
-from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.known import Known, Thing, opposite, place_of
-from pipeline.rewriting.lexicon import Lexicon
-from pipeline.rewriting.lists import Change, Listing, agrees, drop, end_of, listings, plural, tail, without
-from pipeline.rewriting.nouns import changed, phrase_of
-from pipeline.rewriting.sentences import split
+from reward.text.findings import by_facts, hallucinations
+from reward.text.known import Known, Thing, opposite, place_of
+from reward.text.lexicon import Lexicon
+from reward.text.lists import Change, Listing, agrees, drop, end_of, listings, plural, tail, without
+from reward.text.nouns import changed, phrase_of
+from reward.text.phrases import Attribute, Phrase, read
+from reward.text.sentences import split
+from reward.text.types import Facts, Finding, Kind, Problem, Rewrite
 
 #: What is wrong with a phrase: the object, its number, its place, its neighbour, or one of its attributes.
 Fault = Literal["object", "count", "place", "beside"] | Attribute

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.rewriting import Facts, Finding, Problem, Rewrite, Sentence
-from pipeline.rewriting.detect import hallucinations
 from pipeline.rewriting.judge import facts_text
-from pipeline.rewriting.lists import drop
-from pipeline.rewriting.sentences import split
-from reward import json_answers
-from reward.asker import Answer, Question
-from reward.judge import harmless, quoted
+from reward.answers import json_answers
+from reward.asking.judge import harmless, quoted
+from reward.asking.protocol import Answer, Question
+from reward.text.findings import hallucinations
+from reward.text.lists import drop
+from reward.text.sentences import split
+from reward.text.types import Facts, Finding, Problem, Rewrite, Sentence
 
 #: How a model is asked to correct sentences. Answered in JSON lines, nothing else.
 CORRECT = """\

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.rewriting import KINDS, Facts, Finding, Kind, Problem, Rewrite
-from pipeline.rewriting.claims import Phrase, read
-from pipeline.rewriting.cooccurrence import Cooccurrence
-from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.known import Known, opposite
-from pipeline.rewriting.lexicon import Lexicon
-from pipeline.rewriting.lists import Change, Listing, listings, plural, without
-from pipeline.rewriting.nouns import changed, phrase_of
-from pipeline.rewriting.sentences import split
+from reward.text.cooccurrence import Cooccurrence
+from reward.text.findings import by_facts, hallucinations
+from reward.text.known import Known, opposite
+from reward.text.lexicon import Lexicon
+from reward.text.lists import Change, Listing, listings, plural, without
+from reward.text.nouns import changed, phrase_of
+from reward.text.phrases import Phrase, read
+from reward.text.sentences import split
+from reward.text.types import KINDS, Facts, Finding, Kind, Problem, Rewrite
 
 T = TypeVar("T", str, int)
 

@@ -1,7 +1,7 @@
 """A model as judge of every sentence of a description.
 
-What a description says is material, never an instruction (``reward.judge``): its sentences stand behind ``> ``. An
-answer that does not judge every sentence is a failure and no verdict, and so is one that can be read in two ways.
+What a description says is material, never an instruction (``reward.asking.judge``): its sentences stand behind ``> ``.
+An answer that does not judge every sentence is a failure and no verdict, and so is one that can be read in two ways.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pipeline.rewriting import Facts, Finding, Kind, Problem, Says, Sentence
-from pipeline.rewriting.detect import of_sentences
-from pipeline.rewriting.sentences import split
-from reward import json_answers
-from reward.asker import Answer, Question, Verdict, outcomes
-from reward.judge import harmless, quoted
-from reward.protocol import Row
+from reward.answers import json_answers
+from reward.asking.judge import harmless, quoted
+from reward.asking.protocol import Answer, Question, Verdict, outcomes
+from reward.scorers.protocol import Row
+from reward.text.findings import of_sentences
+from reward.text.sentences import split
+from reward.text.types import Facts, Finding, Kind, Problem, Says, Sentence
 
 #: The verdict's ``question``: what is asked of a candidate.
 SENTENCES = "sentences"
@@ -53,7 +53,8 @@ and height, from the top left. Boxes that overlap may show the same thing, so do
 
 @dataclass(frozen=True)
 class JudgeDetector:
-    """``reward.asker.Asker``: one question per distinct text of a row, and one verdict per candidate that is not blank.
+    """``reward.asking.protocol.Asker``: one question per distinct text of a row, and one verdict per candidate that is
+    not blank.
 
     =====================  ====================================================================
     detect.hallucinated    hallucinated sentences / sentences, those that are unclear included

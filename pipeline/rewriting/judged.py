@@ -18,20 +18,20 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from pipeline.config.rewrite import Correct, Detect
-from pipeline.engines import Request
+from pipeline.base.command import command
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS
+from pipeline.engines.protocol import Request
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.rewriting import Edit, Facts, Finding, Lineage, Says
 from pipeline.rewriting.checked import Rates, exact, interval, rates
-from pipeline.rewriting.detect import by_facts, hallucinations
+from pipeline.rewriting.config import Correct, Detect
+from pipeline.rewriting.correct_stage import CorrectStage
+from pipeline.rewriting.detect_stage import stages
 from pipeline.rewriting.measure import Described, descriptions
-from pipeline.rewriting.sentences import split
 from pipeline.rewriting.verify import moved, pairs
 from pipeline.scenes.lexicon import scenes
-from pipeline.stages.correct import CorrectStage
-from pipeline.stages.detect import stages
-from pipeline.tables import CANDIDATES, OK, PROMPTS
-from reward.command import command
+from reward.text.findings import by_facts, hallucinations
+from reward.text.sentences import split
+from reward.text.types import Edit, Facts, Finding, Lineage, Says
 
 #: Shares of the sentences on which the judge errs.
 ERRORS = (0.0, 0.05, 0.1, 0.2, 0.4)

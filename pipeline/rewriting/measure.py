@@ -15,12 +15,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.rewriting import KINDS, Sentence
-from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.oracle import faults
-from pipeline.rewriting.sentences import split
+from pipeline.base.command import command
 from pipeline.scenes.lexicon import scenes
-from reward.command import command
+from pipeline.scenes.oracle import faults
+from reward.text.findings import by_facts, hallucinations
+from reward.text.sentences import split
+from reward.text.types import KINDS, Sentence
 
 #: (text, facts)
 Described = tuple[str, Mapping[str, Any]]
@@ -73,8 +73,8 @@ def descriptions(path: Path, stage: str) -> Iterator[Described]:
     Raises:
         InputError: the run has no such stage.
     """
-    from pipeline.errors import InputError
-    from pipeline.store import Run
+    from pipeline.base.errors import InputError
+    from pipeline.running.store import Run
 
     run = Run(path)
     if not run.shards(stage):

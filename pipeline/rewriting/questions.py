@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline.rewriting import Asked, Facts, Finding, Why
-from pipeline.rewriting.claims import Phrase, read
-from pipeline.rewriting.cooccurrence import Cooccurrence
-from pipeline.rewriting.known import Known, Thing
-from pipeline.rewriting.lexicon import Lexicon, article
-from pipeline.rewriting.nouns import phrase_of
+from reward.text.cooccurrence import Cooccurrence
+from reward.text.known import Known, Thing
+from reward.text.lexicon import Lexicon, article
+from reward.text.nouns import phrase_of
+from reward.text.phrases import Phrase, read
+from reward.text.types import Asked, Facts, Finding, Why
 
 #: A description and what was found in it.
 Described = tuple[str, Sequence[Finding]]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import random
 import re
 
-from pipeline.rewriting import Problem
-from pipeline.rewriting.claims import Told, told
-from pipeline.rewriting.lexicon import Lexicon
-from pipeline.rewriting.sentences import split
 from pipeline.scenes.lexicon import scenes
-from reward.asker import Answer, Question
-from reward.judge import quoted
+from reward.asking.judge import quoted
+from reward.asking.protocol import Answer, Question
+from reward.text.lexicon import Lexicon
+from reward.text.phrases import Told, told
+from reward.text.sentences import split
+from reward.text.types import Problem
 
 #: How a model is asked; the same for the better text and the worse one, which it cannot tell apart.
 RESTYLE = """\

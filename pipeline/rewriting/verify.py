@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.rewriting import Lineage
+from reward.text.types import Lineage
 
 #: Which of the two is better, the candidate of this origin or its parent.
 BETTER_THAN_PARENT: Mapping[str, bool] = {"corrected": True, "injected": False}

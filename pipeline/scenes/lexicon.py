@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from pipeline.rewriting.lexicon import Lexicon
 from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
 from pipeline.scenes.world import CELL_NAMES, GRID
+from reward.text.lexicon import Lexicon
 
 
 @cache

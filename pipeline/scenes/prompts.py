@@ -13,7 +13,7 @@ KINDS = ("existence", "existence", "existence", "attribute", "count", "relation"
 
 
 def facts(scene: Scene) -> dict[str, Any]:
-    """What is true of the scene, as the ``facts`` struct of ``pipeline.tables``."""
+    """What is true of the scene, as the ``facts`` struct of ``pipeline.base.tables``."""
     return {
         "objects": [
             {

@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from reward import coco, vocabulary_file
+from pipeline.base.command import command
 from reward.agreement.control import rescored
 from reward.agreement.read import read
 from reward.agreement.table import lines, markdown, records
 from reward.agreement.truth import comparisons, known_attributes
-from reward.command import command
-from reward.protocol import Scorer
-from reward.vocabulary import Vocabulary
+from reward.scorers.protocol import Scorer
+from reward.text import coco, vocabulary_file
+from reward.text.vocabulary import Vocabulary
 
 
 def main(
@@ -63,9 +63,9 @@ def main(
 
 def _scorers(clips: list[str], models: list[str], base: str | None) -> Iterator[tuple[str, Scorer]]:
     """Scorers, with a title that tells several of a kind apart."""
-    from reward.clip import ClipScorer
-    from reward.reward_model import RewardModelScorer
-    from reward.reward_model.checkpoint import ADAPTER_CONFIG, find
+    from reward.models.checkpoint import ADAPTER_CONFIG, find
+    from reward.scorers.clip import ClipScorer
+    from reward.scorers.reward_model import RewardModelScorer
 
     for folder in clips:
         yield f"clip:{Path(folder).name}", ClipScorer(folder)
@@ -84,7 +84,7 @@ def _vocabulary(name: str) -> Vocabulary:
         except (ImportError, AttributeError) as error:
             raise ValueError(f"vocabulary {name}: cannot be imported ({error})") from error
         if not isinstance(found, Vocabulary):
-            raise ValueError(f"vocabulary {name}: is no reward.vocabulary.Vocabulary")
+            raise ValueError(f"vocabulary {name}: is no reward.text.vocabulary.Vocabulary")
         return found
     return vocabulary_file.read(Path(name), "1")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reward.agreement.truth import Prompt
-from reward.protocol import Scorer
+from reward.scorers.protocol import Scorer
 
 #: Score name + this: the score with the wrong images.
 SWAPPED = " (image swapped)"

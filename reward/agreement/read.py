@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.dataset_files import check
+from pipeline.base.images.image_files import Refused, Roots
+from pipeline.base.images.pixels import BadImage
 from reward.agreement.truth import Prompt
-from reward.dataset_files import check
-from reward.image_files import Refused, Roots
-from reward.pairs import OPTIONS, encoded, read_pairs, roots_of
-from reward.pixels import BadImage
+from reward.models.pairs import OPTIONS, encoded, read_pairs, roots_of
 
 
 def read(

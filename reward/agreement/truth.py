@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward.objects import judge, truth_of
-from reward.vocabulary import Vocabulary
+from reward.scorers.objects import judge, truth_of
+from reward.text.vocabulary import Vocabulary
 
 #: The parts of ``quality`` in the order in which they decide.
 KINDS = ("object", "missing", "attribute", "count")

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from pipeline.store import Run
+from pipeline.running.store import Run
 
 TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.", "No.", "a cup, a horse and a king"]
 PROMPTS = 2_000  # at least; equal prompts are merged

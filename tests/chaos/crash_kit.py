@@ -171,9 +171,11 @@ def child(work: Callable[[], object], log: Path) -> int:
 
 def quiet() -> None:
     """Make a run depend on nothing but its recipe, and stay in this process: no Ray, and no time passes."""
-    from pipeline import executor, plan, plots
-    from pipeline.pool import Done
-    from pipeline.store import Run
+    from pipeline.publishing import plots
+    from pipeline.recipe import plan
+    from pipeline.running import executor
+    from pipeline.running.pool import Done
+    from pipeline.running.store import Run
     from training import job
 
     class Inline:
@@ -198,7 +200,7 @@ def quiet() -> None:
 
 def _plain(value: Any) -> Any:
     """The values in it, whoever holds them."""
-    from pipeline.tally import Tally
+    from pipeline.publishing.tally import Tally
 
     if isinstance(value, Tally):
         return [value.values.tolist(), value.counts.tolist()]  # it sorts them when it is asked
@@ -213,7 +215,7 @@ def _plain(value: Any) -> Any:
 
 def _train(command: Any) -> int:
     from training.config.load import load_config
-    from training.launch import run
+    from training.loop.launch import run
 
     run(load_config(Path(command[-1]), []))
     return 0

@@ -56,8 +56,8 @@ OTHERS: dict[str, dict[str, Any]] = {
 def drive(changes: dict[str, Any]) -> None:
     """The run of a recipe, here."""
     from pipeline import run
-    from pipeline.config.load import make_recipe
-    from pipeline.plan import Plan
+    from pipeline.recipe.load import make_recipe
+    from pipeline.recipe.plan import Plan
     from training import job
 
     recipe = make_recipe({**FIRST, **changes})
@@ -140,9 +140,9 @@ class Runs:
 
 def outputs(run: Path, changes: dict[str, Any]) -> dict[str, str]:
     """Digests of all that a run is made for, and of the rows of each of its stages in whatever shards they lie."""
-    from pipeline.config.load import make_recipe
-    from pipeline.plan import Plan
-    from pipeline.store import Run
+    from pipeline.recipe.load import make_recipe
+    from pipeline.recipe.plan import Plan
+    from pipeline.running.store import Run
     from training import job
 
     assert unfinished(run) == []
@@ -231,7 +231,7 @@ def test_another_recipe_over_a_finished_run(runs: Runs, other: str, capsys: pyte
 
 def test_the_harness_would_see_a_shard_of_another_recipe(runs: Runs) -> None:
     """A negative control: a store that believes shards by their record alone, as before."""
-    from pipeline.store import Record
+    from pipeline.running.store import Record
 
     believes = Record.believes
     try:

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pydantic import TypeAdapter
 
-from pipeline import sources
-from pipeline.config.sources import Source
-from pipeline.sources import Entry
-from pipeline.sources.admit import admit
-from pipeline.sources.spool import Blobs
-from pipeline.sources.verdicts import Verdicts
+from pipeline.sources.admission.admit import admit
+from pipeline.sources.admission.spool import Blobs
+from pipeline.sources.admission.verdicts import Verdicts
+from pipeline.sources.kinds import Source
+from pipeline.sources.readers import protocol as sources
+from pipeline.sources.readers.protocol import Entry
 
 _SPEC: Any = TypeAdapter(Source)
 KINDS = tuple(sources.READERS)

@@ -24,7 +24,7 @@ import schemas
 import sources
 import texts
 
-from reward.errors import LONGEST, UserError
+from pipeline.base.errors import LONGEST, UserError
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "500"))

@@ -13,20 +13,23 @@ import mutate
 import yaml
 from PIL import Image
 
-from pipeline import engines, images, scorers
-from pipeline.config import read
-from pipeline.config.base import flatten
-from pipeline.config.load import RECIPES, load_recipe
-from pipeline.engines import Completion, Request, Response
+from pipeline.base import yaml_file as read
+from pipeline.base.config import flatten
+from pipeline.base.errors import UserError
+from pipeline.base.images import pixels
+from pipeline.engines import protocol as engines
 from pipeline.engines.chat_completions import NoData, NotContinued, completions
-from pipeline.rewriting import Finding, Problem, corrector, judge
-from pipeline.rewriting.sentences import split
-from reward import yes_no
-from reward.asker import Answer
-from reward.claims import p_yes, read_claims
-from reward.detections import Detections
-from reward.errors import UserError
-from reward.judge import read_score, read_verdict
+from pipeline.engines.protocol import Completion, Request, Response
+from pipeline.recipe.load import RECIPES, load_recipe
+from pipeline.rewriting import corrector, judge
+from pipeline.scoring import scorers
+from reward.asking.claims import p_yes, read_claims
+from reward.asking.judge import read_score, read_verdict
+from reward.asking.protocol import Answer
+from reward.scorers.detections import Detections
+from reward.text import yes_no
+from reward.text.sentences import split
+from reward.text.types import Finding, Problem
 from training.config.load import load_config
 from training.evaluation.halbench import listed
 
@@ -166,8 +169,8 @@ def pictures(rng: random.Random, folder: Path) -> str:
     except (OSError, ValueError, KeyError):  # not every format has every mode
         Image.new("RGB", (8, 8)).save(buffer, kind)
     try:
-        found = images.decode(mutate.data(buffer.getvalue(), rng), 1 << 20, 1 << 20)
-    except images.BadImage as error:
+        found = pixels.decode(mutate.data(buffer.getvalue(), rng), 1 << 20, 1 << 20)
+    except pixels.BadImage as error:
         assert error.kind and 0 < len(error.reason) < 1000
         return "failed row"
     assert found.mode == "RGB" and found.getpixel((0, 0))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.engines import Request, Response, Sampling
+from pipeline.engines.protocol import Request, Response, Sampling
 
 SIDE = 32
 PATCH = 8
@@ -40,7 +40,7 @@ class Family:
 
 def save(family: Family, folder: Path) -> Path:
     """Write the family's tiny model where vLLM and transformers both read it, the way the product exports models."""
-    from pipeline.export import save_for_vllm
+    from pipeline.base.export import save_for_vllm
 
     return save_for_vllm(*family.build(), folder)
 

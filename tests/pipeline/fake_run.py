@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES, failed
+from pipeline.running.store import Run, make_record
 from pipeline.scenes import draw, prompts
 from pipeline.scenes.vocabulary import OBJECTS, VOCABULARY, article
 from pipeline.scenes.world import Scene, scene
-from pipeline.store import Run, make_record
-from pipeline.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES, failed
-from reward.correctness import CorrectnessScorer
-from reward.objects import ObjectScorer
+from reward.scorers.correctness import CorrectnessScorer
+from reward.scorers.objects import ObjectScorer
 
 RECIPE: dict[str, Any] = {
     "name": "quickstart",

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 from stage_kit import candidate, prompt_row
 
-from pipeline.engines import Request, Response, Sampling
+from pipeline.base.tables import CANDIDATES, COOCCURRENCE, OK, PROMPTS, failed
+from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.rewriting import Edit, apply
-from pipeline.rewriting.cooccurrence import Cooccurrence
 from pipeline.scenes.lexicon import scenes
-from pipeline.tables import CANDIDATES, COOCCURRENCE, OK, PROMPTS, failed
+from reward.text.cooccurrence import Cooccurrence
+from reward.text.types import Edit, apply
 
 DESCRIBED = "sample-described"
 #: A red sun and two blue boats of which no text of the tests is wrong about the places.

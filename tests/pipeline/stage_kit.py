@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Recipe
-from pipeline.config.load import make_recipe
-from pipeline.config.sample import Sample
+from pipeline.base.errors import EngineError
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS
 from pipeline.engines.scripted import Open
-from pipeline.errors import EngineError
+from pipeline.recipe.load import make_recipe
+from pipeline.recipe.recipe import Recipe
+from pipeline.running.stage import WorkerSpec
+from pipeline.running.store import Run, make_record
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import SampleStage
 from pipeline.scenes import draw
 from pipeline.scenes.world import scene
-from pipeline.sources.admit import prompt_id
-from pipeline.sources.layout import place
-from pipeline.stages import WorkerSpec
-from pipeline.stages.sample import SampleStage
-from pipeline.store import Run, make_record
-from pipeline.tables import CANDIDATES, OK, PROMPTS
+from pipeline.sources.admission.admit import prompt_id
+from pipeline.sources.admission.layout import place
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), *((n, pa.string()) for n in OK)])
 
@@ -177,11 +177,11 @@ class NoModel:
 
 def generated(tmp: Path | str, **changes: Any) -> Any:
     """A run up to its pairs; scripted, and formulas only, so without Ray."""
-    from pipeline import naming
     from pipeline.engines.scripted import ScriptedEngine
-    from pipeline.executor import Executor, process_shard
-    from pipeline.plan import Plan, run_stage
-    from pipeline.store import Run
+    from pipeline.recipe import naming
+    from pipeline.recipe.plan import Plan, run_stage
+    from pipeline.running.executor import Executor, process_shard
+    from pipeline.running.store import Run
 
     plan = Plan(recipe(tmp, score={"scorers": ["objects", "correctness"]}, **changes))
     run = Run(plan.recipe.run_dir)

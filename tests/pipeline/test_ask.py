@@ -12,18 +12,18 @@ import pyarrow as pa
 import pytest
 from stage_kit import candidate, png, prompt_row
 
-from pipeline.config.sample import Sample
-from pipeline.engines import Request, Response, Sampling
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, VERDICTS, failed
+from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.executor import Executor, process_shard
-from pipeline.stages.ask import AskStage, read_verdicts
-from pipeline.stages.sample import SampleStage, worker
-from pipeline.store import Run, make_record
-from pipeline.tables import CANDIDATES, OK, PROMPTS, VERDICTS, failed
-from reward.asker import Answer, Asker, Question, Verdict
-from reward.claims import ClaimScorer
-from reward.judge import JudgeScorer
-from reward.vocabulary import Vocabulary
+from pipeline.running.executor import Executor, process_shard
+from pipeline.running.store import Run, make_record
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import SampleStage, worker
+from pipeline.scoring.ask import AskStage, read_verdicts
+from reward.asking.claims import ClaimScorer
+from reward.asking.judge import JudgeScorer
+from reward.asking.protocol import Answer, Asker, Question, Verdict
+from reward.text.vocabulary import Vocabulary
 
 SPEC = Sample.model_validate({"model": "m", "n": 1, "temperature": 0.0, "engine": {"kind": "scripted"}})
 GRADES = JudgeScorer(criteria=(("x", "Fine?"),))

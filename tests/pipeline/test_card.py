@@ -9,14 +9,14 @@ from fake_run import COMMAND, FAILED, RECIPE, make
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import joined
-from pipeline.card import histogram, model_rows, outcome_rows, render, trusted
-from pipeline.collect import OTHER_SOURCES, collect
-from pipeline.errors import InputError
-from pipeline.findings import PAIRED, UNFINISHED, Spread
-from pipeline.store import Run, make_record
-from pipeline.tally import Tally
-from reward import mask
+from pipeline.base import mask
+from pipeline.base.errors import InputError
+from pipeline.publishing.card import histogram, model_rows, outcome_rows, render, trusted
+from pipeline.publishing.collect import OTHER_SOURCES, collect
+from pipeline.publishing.findings import PAIRED, UNFINISHED, Spread
+from pipeline.publishing.tally import Tally
+from pipeline.running import joined
+from pipeline.running.store import Run, make_record
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +362,7 @@ def test_sources_of_single_rows_are_counted_together(tmp_path, monkeypatch):
     findings = collect(run_dir)
     assert findings.sources == {"mine.jsonl": findings.pairs}
     change(run_dir, "source", lambda row: {**row, "source": f"{int(row['id']) // 2}.png"})
-    monkeypatch.setattr("pipeline.collect.MOST_SOURCES", 3)
+    monkeypatch.setattr("pipeline.publishing.collect.MOST_SOURCES", 3)
     findings = collect(run_dir)
     assert len(findings.sources) == 4 and findings.sources.total() == findings.pairs
     assert findings.sources[OTHER_SOURCES] > max(n for name, n in findings.sources.items() if name != OTHER_SOURCES)

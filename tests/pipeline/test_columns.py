@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import columns
-from pipeline.errors import InputError
+from pipeline.base import columns
+from pipeline.base.errors import InputError
 
 LISTS = st.lists(st.none() | st.lists(st.none() | st.integers(0, 9), max_size=3), max_size=6)
 

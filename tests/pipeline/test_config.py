@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config.base import flatten
-from pipeline.config.load import built_in, load_recipe, make_recipe
-from pipeline.errors import ConfigError
+from pipeline.base.config import flatten
+from pipeline.base.errors import ConfigError
+from pipeline.recipe.load import built_in, load_recipe, make_recipe
 
 MINIMAL = {"name": "x", "source": {"scenes": 3}, "sample": {"model": "m"}, "pair": {"weights": {"correctness": 1}}}
 

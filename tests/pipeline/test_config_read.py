@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import read
-from pipeline.config.load import load_recipe
-from pipeline.errors import ConfigError
-from reward.errors import LONGEST
+from pipeline.base import yaml_file as read
+from pipeline.base.errors import LONGEST, ConfigError
+from pipeline.recipe.load import load_recipe
 from training.config.load import load_config
 from training.errors import ConfigError as TrainConfigError
 
@@ -72,7 +71,7 @@ def test_a_secret_given_as_an_option_does_not_come_back(key: str, value: str) ->
         from training import job
 
         recipe = load_recipe("quickstart", [f"{key}={value}"])
-        from pipeline.plan import Plan
+        from pipeline.recipe.plan import Plan
 
         job.check(Plan(recipe, job.held(recipe)))
     assert "8f3a91c2d7e6" not in str(caught.value)

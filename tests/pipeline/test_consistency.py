@@ -11,20 +11,21 @@ import pytest
 from fake_run import COMMAND, RECIPE, make
 from stage_kit import prompt_row, recipe
 
-from pipeline import card, consistency, report
-from pipeline.collect import collect
-from pipeline.config.load import load_recipe, make_recipe
-from pipeline.config.publish import Publish, StyleGates
-from pipeline.consistency import ANSWERS, DESCRIPTIONS, StyleGate, check, of_run
-from pipeline.errors import ConfigError
-from pipeline.plan import Plan
+from pipeline.base.errors import ConfigError
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
+from pipeline.publishing import card, report
+from pipeline.publishing import style_gate as consistency
+from pipeline.publishing.collect import collect
+from pipeline.publishing.config import Publish, StyleGates
+from pipeline.publishing.publish import publish
+from pipeline.publishing.style import Style
+from pipeline.publishing.style_gate import ANSWERS, DESCRIPTIONS, StyleGate, check, of_run
+from pipeline.recipe.load import load_recipe, make_recipe
+from pipeline.recipe.plan import Plan
+from pipeline.running.store import Run
 from pipeline.scenes.vocabulary import VOCABULARY
-from pipeline.scorers import open_scorers
-from pipeline.stages.publish import publish
-from pipeline.stages.score import ModelScoreStage, stages
-from pipeline.store import Run
-from pipeline.style import Style
-from pipeline.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
+from pipeline.scoring.scorers import open_scorers
+from pipeline.scoring.stage import ModelScoreStage, stages
 
 GAP = 0.75
 
@@ -293,7 +294,7 @@ def test_likelihoods_have_a_stage_of_their_own_before_the_one_that_joins_them() 
 
 
 def test_a_scorer_without_a_model_says_so() -> None:
-    from pipeline.config.score import Score
+    from pipeline.scoring.config import Score
 
     with pytest.raises(ConfigError, match=r"score\.likelihood: model is missing"):
         open_scorers(Score(scorers=("likelihood",)))

@@ -19,17 +19,17 @@ from stage_kit import TEXTS, candidate, png, prompt_row, recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
-from pipeline.config.sample import Continuation, Sample
-from pipeline.engines import Request, Response, Sampling
+from pipeline.base.errors import ConfigError
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.errors import ConfigError
-from pipeline.plan import Plan
-from pipeline.stages import continue_
-from pipeline.stages.continue_ import FEWEST_WORDS, ContinueStage, beginning
-from pipeline.stages.gather import GatherStage
-from pipeline.stages.sample import SampleStage
-from pipeline.store import Run
-from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.recipe.plan import Plan
+from pipeline.running.store import Run
+from pipeline.sampling import continuation as continue_
+from pipeline.sampling.config import Continuation, Sample
+from pipeline.sampling.continuation import FEWEST_WORDS, ContinueStage, beginning
+from pipeline.sampling.gather import GatherStage
+from pipeline.sampling.stage import SampleStage
 
 ENGINE = {"kind": "scripted", "texts": TEXTS}
 PARTS = ("sample-x", "sample-y")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import dataset_folder
-from pipeline.tables import IMAGE
+from pipeline.base.tables import IMAGE
+from pipeline.publishing import dataset_folder
 
 PIECES = st.lists(st.lists(st.sampled_from([None, b"", b"12345", b"1" * 20]), max_size=5), max_size=6)
 

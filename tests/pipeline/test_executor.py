@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from stage_kit import Double, NoModel, chaos, put_prompts
 
-from pipeline import executor as module
-from pipeline.config.sample import Sample
+from pipeline.base.errors import EngineError, StoreError, TooManyFailures
+from pipeline.base.progress import Progress
 from pipeline.engines.scripted import Open
-from pipeline.errors import EngineError, StoreError, TooManyFailures
-from pipeline.executor import Executor
-from pipeline.progress import Progress
-from pipeline.resume import explain
-from pipeline.stages import WorkerSpec
-from pipeline.stages.sample import SampleStage
-from pipeline.store import Run, Survey
+from pipeline.running import executor as module
+from pipeline.running.executor import Executor
+from pipeline.running.resume import explain
+from pipeline.running.stage import WorkerSpec
+from pipeline.running.store import Run, Survey
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import SampleStage
 
 
 @pytest.fixture

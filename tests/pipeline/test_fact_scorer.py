@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rewrite_kit import FACTS, FALSE, TRUE, said
 
-from pipeline.fact_scorer import FactScorer
 from pipeline.scenes.lexicon import scenes
+from reward.scorers.facts import FactScorer
 
 
 def scored(text: str, facts: Any = FACTS) -> dict[str, float | None]:

@@ -11,11 +11,12 @@ import fsspec
 import pytest
 from stage_kit import Double, generated, put_prompts, recipe
 
-from pipeline import files, report
-from pipeline.errors import StoreError
-from pipeline.executor import Executor
-from pipeline.plan import Plan, publish_run
-from pipeline.store import Run, Survey, make_record
+from pipeline.base import files
+from pipeline.base.errors import StoreError
+from pipeline.publishing import report
+from pipeline.recipe.plan import Plan, publish_run
+from pipeline.running.executor import Executor
+from pipeline.running.store import Run, Survey, make_record
 
 
 @pytest.fixture(params=["local", "memory"])

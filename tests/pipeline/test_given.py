@@ -12,19 +12,19 @@ import yaml
 from stage_kit import png
 
 from pipeline import pds
-from pipeline.config import Recipe
-from pipeline.config.load import make_recipe
-from pipeline.config.publish import Publish
-from pipeline.config.sample import Sample
-from pipeline.errors import ConfigError, InputError
-from pipeline.executor import Executor
-from pipeline.plan import Held, Plan, run_stage
-from pipeline.stages.given import GivenStage
-from pipeline.stages.publish import publish
-from pipeline.stages.sample import SampleStage
-from pipeline.store import Run
+from pipeline.base.errors import ConfigError, InputError
+from pipeline.publishing.config import Publish
+from pipeline.publishing.publish import publish
+from pipeline.recipe.load import make_recipe
+from pipeline.recipe.plan import Held, Plan, run_stage
+from pipeline.recipe.recipe import Recipe
+from pipeline.running.executor import Executor
+from pipeline.running.store import Run
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import SampleStage
+from pipeline.sources.given import GivenStage
 from reward import gates
-from reward.language import asked
+from reward.text.language import asked
 
 GIVEN = {"engine": {"kind": "given"}}
 GOOD = "Two boats lie in a small harbour while the sun goes down behind the hills."
@@ -79,7 +79,7 @@ def recipe(tmp: Path, path: Path, **changes: Any) -> Recipe:
 
 def ran(one: Recipe, monkeypatch: pytest.MonkeyPatch | None = None) -> Run:
     if monkeypatch is not None:
-        monkeypatch.setattr("pipeline.executor.start_ray", lambda: pytest.fail("Ray was started"))
+        monkeypatch.setattr("pipeline.running.executor.start_ray", lambda: pytest.fail("Ray was started"))
     run = Run(one.run_dir)
     with Executor(run, max_failure_rate=1.0) as executor:
         for stage in Plan(one).generation():

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from stage_kit import Warns, put_prompts
 
-from pipeline.executor import Executor
-from pipeline.heard import LONGEST, MOST, Heard
-from pipeline.progress import Progress
-from pipeline.store import Run
+from pipeline.base.progress import Progress
+from pipeline.running.executor import Executor
+from pipeline.running.heard import LONGEST, MOST, Heard
+from pipeline.running.store import Run
 
 
 @pytest.fixture
@@ -74,5 +74,5 @@ def test_a_workers_warnings_reach_the_console_once_with_the_stages_name(tmp_path
 
 
 def test_listening_imports_nothing_heavy() -> None:
-    code = "import sys, pipeline.heard; print(sorted({'torch', 'ray', 'numpy'} & set(sys.modules)))"
+    code = "import sys, pipeline.running.heard; print(sorted({'torch', 'ray', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

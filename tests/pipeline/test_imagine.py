@@ -14,20 +14,20 @@ import pytest
 import yaml
 from stage_kit import content_id, recipe
 
-from pipeline.config import Recipe
-from pipeline.config.imagine import ImagineSource, Texts, Written
+from pipeline.base.errors import ConfigError, InputError
+from pipeline.base.tables import IMAGES, OK, RANKED, failed
 from pipeline.engines.painter import Picture, Wish
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.errors import ConfigError, InputError
-from pipeline.executor import Executor, process_shard
-from pipeline.plan import Plan, group, run_stage
-from pipeline.resume import describe, explain
+from pipeline.recipe.plan import Plan, group, run_stage
+from pipeline.recipe.recipe import Recipe
+from pipeline.running.executor import Executor, process_shard
+from pipeline.running.resume import describe, explain
+from pipeline.running.store import Run, Survey
 from pipeline.scenes.drawn import scene, shows
 from pipeline.scenes.vocabulary import VOCABULARY
-from pipeline.stages.imagine import ImagineStage, TextSource
-from pipeline.stages.instruct import InstructStage, questions
-from pipeline.store import Run, Survey
-from pipeline.tables import IMAGES, OK, RANKED, failed
+from pipeline.sources.imagine.config import ImagineSource, Texts, Written
+from pipeline.sources.imagine.instruct import InstructStage, questions
+from pipeline.sources.imagine.stage import ImagineStage, TextSource
 
 BASE: dict[str, Any] = {"kind": "imagine", "texts": {"scenes": 10}, "instruct": {"kind": "scenes"}}
 STAGES = ["texts", "imagine", "rank", "instruct", "source"]

@@ -11,7 +11,7 @@ from stage_kit import TEXTS, recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
-from pipeline.store import Run
+from pipeline.running.store import Run
 
 SOURCE: dict[str, Any] = {"kind": "imagine", "texts": {"scenes": 12}, "instruct": {"kind": "scenes"}}
 runner = CliRunner()

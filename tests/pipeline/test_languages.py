@@ -9,8 +9,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages import languages
-from reward import language
+from pipeline.pairing import languages
+from reward.text import language
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reward"))
 from good_texts import BAD, GOOD

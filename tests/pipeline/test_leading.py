@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.leading import leading
 from pipeline.scenes import grammar
 from pipeline.scenes.world import scene
+from pipeline.sources.imagine.leading import leading
 
 TEXT = "A rustic kitchen with copper pots above an old stove, and a sleeping cat on the wooden table."
 

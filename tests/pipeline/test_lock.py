@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.lock import NAME, InUse, locked
+from pipeline.base.lock import NAME, InUse, locked
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from pipeline.lock import locked
+from pipeline.base.lock import locked
 if sys.argv[2] == "no flock":
     import errno, fcntl
     def flock(*_): raise OSError(errno.ENOTSUP, "no flock")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from pipeline import memory
+from pipeline.base import memory
 
 
 def test_what_lies_free_below_something_in_use_goes_back() -> None:

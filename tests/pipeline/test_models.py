@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import EngineError
-from pipeline.models import identity, require_folder, resolve
+from pipeline.base.errors import EngineError
+from pipeline.base.model_names import identity, require_folder, resolve
 
 
 def folder(path: Path, weights: bytes = b"w") -> Path:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from stage_kit import generated, png, recipe
 
-from pipeline.errors import ConfigError, InputError
-from pipeline.plan import Plan
-from pipeline.store import Run
+from pipeline.base.errors import ConfigError, InputError
+from pipeline.recipe.plan import Plan
+from pipeline.running.store import Run
 
 LONG = ["A person watches tv beside a telephone and the sun.", "An elephant rides a train with a zebra."]
 
@@ -120,8 +120,8 @@ def test_facts_that_no_word_fits_end_the_run_before_anything_is_sampled(tmp_path
 
 
 def _generated_with(folder: Path, score: dict[str, Any], source: dict[str, Any]) -> None:
-    from pipeline import naming
-    from pipeline.stages.source import SourceStage
+    from pipeline.recipe import naming
+    from pipeline.sources.stage import SourceStage
 
     own = recipe(folder, source=source, score=score)
     run = Run(own.run_dir)

@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from stage_kit import png, prompt_row, recipe
 
-from pipeline import images, noise
-from pipeline.config.sample import DiffusionNoise, GaussianNoise, Sample
-from pipeline.engines import Request, Response, Sampling
+from pipeline.base.errors import ConfigError
+from pipeline.base.images import pixels
+from pipeline.base.tables import PROMPTS
+from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.errors import ConfigError
-from pipeline.executor import Executor, process_shard
-from pipeline.noise import GRAIN, noised, signal
-from pipeline.plan import Plan, run_stage
-from pipeline.stages.sample import SampleStage, slug
-from pipeline.store import Run
-from pipeline.tables import PROMPTS
+from pipeline.recipe.plan import Plan, run_stage
+from pipeline.running.executor import Executor, process_shard
+from pipeline.running.store import Run
+from pipeline.sampling import noised as noise
+from pipeline.sampling.config import DiffusionNoise, GaussianNoise, Sample
+from pipeline.sampling.noised import GRAIN, noised, signal
+from pipeline.sampling.stage import SampleStage, slug
 
 NOISE = DiffusionNoise(step=500)
 PLAIN = {"model": "org/m", "n": 3, "engine": {"kind": "scripted"}}
@@ -34,11 +35,11 @@ SEEN, UNSEEN = "The image shows a sun.", "The image shows a horse."
 
 
 def grey(width: int, height: int, value: int = 128) -> bytes:
-    return images.encode(Image.new("RGB", (width, height), (value,) * 3))
+    return pixels.encode(Image.new("RGB", (width, height), (value,) * 3))
 
 
-def pixels(data: bytes) -> Any:
-    return np.asarray(images.decode(data), np.float64) / 255
+def numbers(data: bytes) -> Any:
+    return np.asarray(pixels.decode(data), np.float64) / 255
 
 
 class Eyes:
@@ -86,32 +87,32 @@ def generated(tmp: Path, **changes: Any) -> Run:
 def test_the_same_seed_gives_the_same_picture_and_another_one_another() -> None:
     first = noised(png(), NOISE, 7)
     assert first == noised(png(), NOISE, 7) != noised(png(), NOISE, 8)
-    assert images.size(first) == images.size(png()) and first[1:4] == b"PNG"
+    assert pixels.size(first) == pixels.size(png()) and first[1:4] == b"PNG"
 
 
 @pytest.mark.parametrize("size", [(200, 200), (2 * GRAIN, GRAIN)])
 @settings(max_examples=20)
 @given(step=st.integers(1, 60))
 def test_a_step_of_diffusion_leaves_what_the_schedule_says(size: tuple[int, int], step: int) -> None:
-    found = pixels(noised(grey(*size), DiffusionNoise(step=step), step))
+    found = numbers(noised(grey(*size), DiffusionNoise(step=step), step))
     assert found.std() == pytest.approx(np.sqrt(1 - signal(step)) / 2, rel=0.03, abs=2e-3)
-    black = pixels(noised(grey(*size, 0), DiffusionNoise(step=step), step))
+    black = numbers(noised(grey(*size, 0), DiffusionNoise(step=step), step))
     middle = np.median(black)  # of a picture at -1, half is clipped
     assert middle == pytest.approx(max(0.0, (1 - np.sqrt(signal(step))) / 2), abs=0.02)
 
 
 @pytest.mark.parametrize("std", [0.05, 0.1])
 def test_gaussian_noise_has_the_deviation_that_is_asked_for(std: float) -> None:
-    assert pixels(noised(grey(300, 200), GaussianNoise(kind="gaussian", std=std), 1)).std() == pytest.approx(std, 0.03)
+    assert numbers(noised(grey(300, 200), GaussianNoise(kind="gaussian", std=std), 1)).std() == pytest.approx(std, 0.03)
 
 
 def test_after_the_last_step_nothing_of_the_picture_is_left() -> None:
-    left = [pixels(noised(grey(64, 64, value), DiffusionNoise(step=1000), 3)) for value in (0, 255)]
+    left = [numbers(noised(grey(64, 64, value), DiffusionNoise(step=1000), 3)) for value in (0, 255)]
     assert np.abs(left[0] - left[1]).max() < 0.02
 
 
 def test_noise_of_a_large_picture_is_as_coarse_as_a_model_can_see() -> None:
-    found = pixels(noised(grey(4 * GRAIN, 8), NOISE, 1))
+    found = numbers(noised(grey(4 * GRAIN, 8), NOISE, 1))
     cells = found[:8, ::4]
     assert all((found[:8, at::4] == cells).all() for at in range(4))
     assert (found[::4] != found[3::4]).sum() == 0 and len(np.unique(cells[0])) > 50
@@ -119,16 +120,16 @@ def test_noise_of_a_large_picture_is_as_coarse_as_a_model_can_see() -> None:
 
 def test_a_picture_is_scaled_down_before_it_is_noised() -> None:
     small = noised(grey(100, 100), NOISE, 1, max_pixels=2500)
-    assert images.size(small) == (50, 50) and pixels(small).std() == pytest.approx(
-        pixels(noised(grey(50, 50), NOISE, 1)).std()
+    assert pixels.size(small) == (50, 50) and numbers(small).std() == pytest.approx(
+        numbers(noised(grey(50, 50), NOISE, 1)).std()
     )
 
 
 @given(st.integers(1, 1000), st.integers(0, 2**62))
 def test_it_is_the_noise_with_which_training_corrupts(step: int, seed: int) -> None:
-    from training.corruption import noise as corruption
+    from pipeline.base import noise as corruption
 
-    picture = images.decode(png())
+    picture = pixels.decode(png())
     theirs = corruption.diffusion(picture, step, np.random.default_rng(seed))
     assert noise.diffusion(picture, step, np.random.default_rng(seed)).tobytes() == theirs.tobytes()
     theirs = corruption.gaussian(picture, step / 500, np.random.default_rng(seed))

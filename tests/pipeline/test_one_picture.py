@@ -16,15 +16,16 @@ from picture_kit import file, noise, turned
 from PIL import Image
 from stage_kit import generated
 
-from pipeline import gallery, pds
-from pipeline.config.publish import Publish
+from pipeline import pds
+from pipeline.base.images.pixels import decode
 from pipeline.engines.chat_completions import data_url
-from pipeline.images import decode
-from pipeline.sources.phash import phash
-from pipeline.stages.publish import publish
-from pipeline.store import Run
-from reward import clip
-from reward.reward_model import inputs
+from pipeline.publishing import gallery
+from pipeline.publishing.config import Publish
+from pipeline.publishing.publish import publish
+from pipeline.running.store import Run
+from pipeline.sources.admission.phash import phash
+from reward.models import inputs
+from reward.scorers import clip
 
 PHOTO = turned(6, "JPEG", Image.fromarray(noise(80, 120)))
 LOGO = file(Image.new("RGBA", (96, 64), (0, 0, 0, 0)))
@@ -130,7 +131,7 @@ def test_another_look_at_a_picture_is_another_prompt_and_at_a_plain_one_the_same
     """So that what was sampled and scored about the old look is made anew, and nothing else."""
     import hashlib
 
-    from pipeline.sources.verdicts import Verdicts, key
+    from pipeline.sources.admission.verdicts import Verdicts, key
 
     verdicts = Verdicts(10**9, 10**9, hashed=False)
     for data in (*AWKWARD, PLAIN):

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_kit import candidate, prompt_row
 
-from pipeline import engines
-from pipeline.config.imagine import Written
-from pipeline.config.sample import Continuation, Sample
-from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, VERDICTS, failed, stored
+from pipeline.engines import protocol as engines
+from pipeline.engines.protocol import Completion, Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.stages.ask import AskStage
-from pipeline.stages.continue_ import ContinueStage
-from pipeline.stages.instruct import InstructStage
-from pipeline.stages.sample import SampleStage
-from pipeline.tables import CANDIDATES, OK, PAIRS, PROMPTS, VERDICTS, failed, stored
-from reward.judge import JudgeScorer
+from pipeline.sampling.config import Continuation, Sample
+from pipeline.sampling.continuation import ContinueStage
+from pipeline.sampling.stage import SampleStage
+from pipeline.scoring.ask import AskStage
+from pipeline.sources.imagine.config import Written
+from pipeline.sources.imagine.instruct import InstructStage
+from reward.asking.judge import JudgeScorer
 
 HALF = "\ud800"
 SPEC = Sample(model="canned", n=2)
@@ -68,7 +68,7 @@ def test_so_it_is_where_a_model_writes_questions() -> None:
     drawn = {"bytes": b"", "seed": 1, "guidance": None, "facts": None, "error_type": None, "error": None}
     rows = [{"id": one, "text": "a sun", "images": [drawn], **OK} for one in IDS]
     ranked = [{"id": one, "scores": [1.0], "kept": [0], "reasons": [None], "faithful": [None], **OK} for one in IDS]
-    from pipeline.tables import IMAGES, RANKED
+    from pipeline.base.tables import IMAGES, RANKED
 
     tables = {
         "imagine": pa.Table.from_pylist(rows, schema=IMAGES),

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 from stage_kit import png, prompt_row
 
-from pipeline.config.sample import Sample
-from pipeline.executor import Executor, process_shard
-from pipeline.stages.sample import SampleStage
-from pipeline.store import Run, make_record
-from pipeline.tables import PROMPTS
+from pipeline.base.tables import PROMPTS
+from pipeline.running.executor import Executor, process_shard
+from pipeline.running.store import Run, make_record
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import SampleStage
 
 BAD = {"bytes": b"no image", "path": "bad.png"}
 

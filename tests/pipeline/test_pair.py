@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.pair import Pair
-from pipeline.errors import ConfigError, InputError
-from pipeline.stages.pair import combined, make_pairs, valid
-from pipeline.stages.pair_columns import make_pairs as make_pairs_of_columns
-from pipeline.stages.policies import REASONS
-from pipeline.tables import CANDIDATES, OK, PAIRS, SCORES, failed
+from pipeline.base.errors import ConfigError, InputError
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, SCORES, failed
+from pipeline.pairing.config import Pair
+from pipeline.pairing.pair_columns import make_pairs as make_pairs_of_columns
+from pipeline.pairing.policies import REASONS
+from pipeline.pairing.rule import combined, make_pairs, valid
 from reward.gates import normalised, repeats
 
 POLICY = Pair(weights={"good": 1.0, "bad": -1.0}, margin=0.5, max_length_ratio=2.0, min_words=1, max_repeated=2)

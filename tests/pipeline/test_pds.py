@@ -14,12 +14,13 @@ from PIL import Image
 from stage_kit import png
 from typer.testing import CliRunner
 
-from pipeline import images, pds
-from pipeline.config.source import PdsSource
-from pipeline.errors import InputError
+from pipeline import pds
+from pipeline.base.errors import InputError
+from pipeline.base.images import image_files
+from pipeline.base.images.tags import in_front
 from pipeline.pds import export
-from pipeline.sources import pds as reader
-from reward.tags import in_front
+from pipeline.sources.config import PdsSource
+from pipeline.sources.readers import pds as reader
 
 JPEG = file(Image.new("RGB", (4, 4)), "JPEG")
 
@@ -41,7 +42,7 @@ def pair(one: str = "p", **changes: Any) -> dict[str, Any]:
 
 
 def published(folder: Path, *rows: dict[str, Any]) -> Path:
-    """A dataset as ``pipeline.stages.publish`` leaves it."""
+    """A dataset as ``pipeline.publishing.publish`` leaves it."""
     import datasets
 
     text = datasets.Value("string")
@@ -60,7 +61,7 @@ def back(out: Path) -> list[dict[str, Any]]:
     spec = PdsSource(kind="pds", path=str(out))
     rows = []
     for entry, (_, chosen, rejected) in zip(reader.read(spec), reader.answers(spec), strict=True):
-        pictures = [images.load({**image, "path": str(out.parent / image["path"])}) for image in entry.images]
+        pictures = [image_files.load({**image, "path": str(out.parent / image["path"])}) for image in entry.images]
         prompt = list(in_front(entry.prompt, len(pictures)))
         rows.append({"images": pictures, "prompt": prompt, "chosen": chosen, "rejected": rejected})
     return rows

@@ -12,9 +12,9 @@ from stage_kit import TEXTS, recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
-from pipeline.errors import ConfigError
-from pipeline.plan import Held, Plan, chosen
-from pipeline.store import Run
+from pipeline.base.errors import ConfigError
+from pipeline.recipe.plan import Held, Plan, chosen
+from pipeline.running.store import Run
 
 ENGINE = {"kind": "scripted", "texts": TEXTS}
 TWO: dict[str, Any] = {

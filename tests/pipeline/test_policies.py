@@ -14,12 +14,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config.pair import BY_ORIGIN, Gates, Pair, Veto
-from pipeline.stages import balance, pair, policies
-from pipeline.stages.pair import PairStage, make_pairs, totals, valid
-from pipeline.stages.pair_columns import make_pairs as make_pairs_of_columns
-from pipeline.stages.policies import POLICIES, REASONS, standardised
-from pipeline.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
+from pipeline.pairing import balance, policies
+from pipeline.pairing import rule as pair
+from pipeline.pairing.config import BY_ORIGIN, Gates, Pair, Veto
+from pipeline.pairing.pair_columns import make_pairs as make_pairs_of_columns
+from pipeline.pairing.policies import POLICIES, REASONS, standardised
+from pipeline.pairing.rule import make_pairs, totals, valid
+from pipeline.pairing.stage import PairStage
 from reward.gates import normalised
 
 WEIGHTS = {"a": 1.0, "b": -0.5}
@@ -534,10 +536,10 @@ def test_a_pair_that_is_left_out_stays_as_a_row_with_its_reason() -> None:
 
 
 def test_pairing_again_reads_neither_images_nor_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline import images
+    from pipeline.base.images import image_files, pixels
 
-    monkeypatch.setattr(images, "load", None)
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(image_files, "load", None)
+    monkeypatch.setattr(pixels, "decode", None)
     row = several(("a sun", "sampled", None, 1.0), ("a boat", "sampled", None, 0.0))
     stage = PairStage(plain())
     samples, scores = tables([row], stage.spec)

@@ -11,13 +11,12 @@ import pyarrow.compute as pc
 import pytest
 from stage_kit import generated
 
-from pipeline import card, dataset_folder
-from pipeline.config.publish import Publish, StyleGates
-from pipeline.errors import InputError, StoreError
-from pipeline.stages import by_id
-from pipeline.stages import publish as module
-from pipeline.stages.publish import Published, publish
-from pipeline.store import Run
+from pipeline.base.errors import InputError, StoreError
+from pipeline.publishing import by_id, card, dataset_folder
+from pipeline.publishing import publish as module
+from pipeline.publishing.config import Publish, StyleGates
+from pipeline.publishing.publish import Published, publish
+from pipeline.running.store import Run
 
 HEADER = """---
 configs:
@@ -180,8 +179,8 @@ def rows(run: Run, config: str = "pairs") -> list[dict[str, Any]]:
 
 
 def test_a_prompt_may_have_several_pairs(tmp_path: Path) -> None:
-    from pipeline.collect import collect
-    from pipeline.findings import PAIRED
+    from pipeline.publishing.collect import collect
+    from pipeline.publishing.findings import PAIRED
     from training import formats
 
     weights = {"objects.hallucinated": -1, "objects.covered": 0.3, "correctness": 1}
@@ -210,7 +209,7 @@ def test_a_prompt_may_have_several_pairs(tmp_path: Path) -> None:
 
 
 def test_pairs_that_are_left_out_to_balance_lengths_are_not_published(tmp_path: Path) -> None:
-    from pipeline.collect import collect
+    from pipeline.publishing.collect import collect
 
     weights = {"objects.hallucinated": -1, "objects.covered": 1, "correctness": 1}
     pair = {"weights": weights, "margin": 0.5, "max_length_ratio": 9}
@@ -345,7 +344,7 @@ def test_no_path_gives_a_password_away(outside: Run, monkeypatch: pytest.MonkeyP
     def nobody(*_: object) -> bytes:
         raise OSError("no network")
 
-    monkeypatch.setattr("reward.image_files._fetch", nobody)
+    monkeypatch.setattr("pipeline.base.images.image_files._fetch", nobody)
 
     def remote(row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "images": [{"bytes": None, "path": "https://me:secret@host/a.png?signature=secret"}]}

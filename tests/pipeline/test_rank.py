@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.imagine import ImagineSource, Rank
-from pipeline.errors import ConfigError
-from pipeline.stages.imagine import ImagineStage, texts
-from pipeline.stages.rank import BELOW, NO_IMAGE, NO_SCORE, OUTRANKED, OpenRanker, RankStage, choose, gain
-from pipeline.tables import IMAGES, OK, PROMPTS, failed
+from pipeline.base.errors import ConfigError
+from pipeline.base.tables import IMAGES, OK, PROMPTS, failed
+from pipeline.sources.imagine.config import ImagineSource, Rank
+from pipeline.sources.imagine.rank import BELOW, NO_IMAGE, NO_SCORE, OUTRANKED, OpenRanker, RankStage, choose, gain
+from pipeline.sources.imagine.stage import ImagineStage, texts
 
 scores = st.lists(st.none() | st.floats(-1, 1) | st.just(float("nan")), max_size=6)
 

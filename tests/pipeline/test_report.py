@@ -10,12 +10,12 @@ import fake_run
 import pyarrow as pa
 import pytest
 
-from pipeline import joined
-from pipeline.collect import collect
-from pipeline.errors import InputError
-from pipeline.report import METRICS, Comparison, comparison, headline, write
-from pipeline.store import Run, make_record
-from reward.vocabulary import Vocabulary
+from pipeline.base.errors import InputError
+from pipeline.publishing.collect import collect
+from pipeline.publishing.report import METRICS, Comparison, comparison, headline, write
+from pipeline.running import joined
+from pipeline.running.store import Run, make_record
+from reward.text.vocabulary import Vocabulary
 
 
 class Page(HTMLParser):
@@ -219,7 +219,8 @@ def test_the_headline_says_what_was_paid():
 
 def test_card_and_report_import_no_torch():
     code = (
-        "import sys, pipeline.card, pipeline.report, pipeline.plots; print({'torch', 'ray', 'vllm'} & set(sys.modules))"
+        "import sys, pipeline.publishing.card, pipeline.publishing.report, pipeline.publishing.plots; "
+        "print({'torch', 'ray', 'vllm'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -13,10 +13,10 @@ import pytest
 from stage_kit import Double, put_prompts
 from test_salvage import Seeded, sample, stage
 
-from pipeline import files
-from pipeline.executor import Executor
-from pipeline.sources.layout import place
-from pipeline.store import Run
+from pipeline.base import files
+from pipeline.running.executor import Executor
+from pipeline.running.store import Run
+from pipeline.sources.admission.layout import place
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def test_shards_that_share_ids_do_not_both_stay() -> None:
 
 
 def test_a_dropped_row_is_counted_with_the_source_that_left_it_out(run: Run) -> None:
-    from pipeline.collect import _dropped
-    from pipeline.store import make_record
+    from pipeline.publishing.collect import _dropped
+    from pipeline.running.store import make_record
 
     table = pa.table({"id": ["x"], "reason": ["duplicate"]})
     other = make_record("source", 1, {"limit": 3}, {})

@@ -16,19 +16,20 @@ from hypothesis import strategies as st
 from stage_kit import TEXTS, candidate, recipe
 from typer.testing import CliRunner
 
-from pipeline import rewritten
 from pipeline import run as module
-from pipeline.config.load import load_recipe, make_recipe
-from pipeline.config.pair import Pair
-from pipeline.errors import ConfigError
-from pipeline.plan import Held, Plan, chosen, group
-from pipeline.rewriting import Lineage, verify
+from pipeline.base.errors import ConfigError
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
+from pipeline.pairing.config import Pair
+from pipeline.pairing.pair_columns import make_pairs as make_pairs_of_columns
+from pipeline.pairing.rule import make_pairs
+from pipeline.recipe.load import load_recipe, make_recipe
+from pipeline.recipe.plan import Held, Plan, chosen, group
+from pipeline.rewriting import steps as rewritten
+from pipeline.rewriting import verify
+from pipeline.running.store import Run
+from pipeline.sampling.stage import SampleStage
 from pipeline.scenes.vocabulary import OBJECTS
-from pipeline.stages.pair import make_pairs
-from pipeline.stages.pair_columns import make_pairs as make_pairs_of_columns
-from pipeline.stages.sample import SampleStage
-from pipeline.store import Run
-from pipeline.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
+from reward.text.types import Lineage
 
 DOCS = Path(__file__).parents[2] / "docs" / "ha_dpo.md"
 WEIGHTS = {"objects.hallucinated": -1.0, "correctness": 1.0}

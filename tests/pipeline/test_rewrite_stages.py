@@ -26,23 +26,24 @@ from rewrite_kit import (
 )
 from stage_kit import candidate, png, prompt_row
 
-from pipeline.config.rewrite import Correct, Detect, Inject, Questions, Restyle
-from pipeline.config.sample import Sample
-from pipeline.engines import Request
+from pipeline.base.errors import InputError
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.engines.protocol import Request
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.errors import InputError
-from pipeline.executor import Executor
-from pipeline.rewriting import detect as rules
-from pipeline.stages import detect, questions
-from pipeline.stages.correct import CorrectStage
-from pipeline.stages.detect import AskDetector, DetectStage
-from pipeline.stages.inject import CooccurrenceStage, InjectStage, together
-from pipeline.stages.lineage import Gathered
-from pipeline.stages.questions import AnswerStage, QuestionSource
-from pipeline.stages.restyle import RestyleStage
-from pipeline.stages.stack import StackStage
-from pipeline.store import Run
-from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.rewriting import detect_stage as detect
+from pipeline.rewriting import questions_stage as questions
+from pipeline.rewriting.config import Correct, Detect, Inject, Questions, Restyle
+from pipeline.rewriting.correct_stage import CorrectStage
+from pipeline.rewriting.detect_stage import AskDetector, DetectStage
+from pipeline.rewriting.inject_stage import CooccurrenceStage, InjectStage, together
+from pipeline.rewriting.lineage import Gathered
+from pipeline.rewriting.questions_stage import AnswerStage, QuestionSource
+from pipeline.rewriting.restyle_stage import RestyleStage
+from pipeline.running.executor import Executor
+from pipeline.running.store import Run
+from pipeline.sampling.config import Sample
+from pipeline.sources.stack import StackStage
+from reward.text import findings as rules
 
 ASKED = Sample.model_validate(
     {"model": "m", "revision": "r", "n": 1, "temperature": 0.5, "engine": {"kind": "scripted"}}

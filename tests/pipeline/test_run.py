@@ -13,8 +13,8 @@ from stage_kit import recipe
 from typer.testing import CliRunner, Result
 
 from pipeline import run as module
-from pipeline.lock import locked
-from pipeline.store import Run
+from pipeline.base.lock import locked
+from pipeline.running.store import Run
 from training import job
 
 runner = CliRunner()

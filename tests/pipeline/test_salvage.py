@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 from stage_kit import prompt_row, put_prompts
 
-from pipeline.config.sample import Sample
-from pipeline.engines import Completion, Request, Response, Sampling
-from pipeline.executor import process_shard
-from pipeline.resume import prepare
-from pipeline.stages.gather import GatherStage
-from pipeline.stages.sample import SampleStage
-from pipeline.store import Run, Survey
-from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.engines.protocol import Completion, Request, Response, Sampling
+from pipeline.running.executor import process_shard
+from pipeline.running.resume import prepare
+from pipeline.running.store import Run, Survey
+from pipeline.sampling.config import Sample
+from pipeline.sampling.gather import GatherStage
+from pipeline.sampling.stage import SampleStage
 
 
 @dataclass

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from stage_kit import candidate, prompt_row
 
-from pipeline.config.score import Score
-from pipeline.errors import ConfigError, EngineError
-from pipeline.scorers import open_scorers, vocabulary
-from pipeline.stages.score import ModelScoreStage, ScoreStage
-from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.base.errors import ConfigError, EngineError
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.scoring.config import Score
+from pipeline.scoring.scorers import open_scorers, vocabulary
+from pipeline.scoring.stage import ModelScoreStage, ScoreStage
 
 FACTS = {"objects": [{"name": "sun"}]}
 SPEC = Score(scorers=("objects", "correctness"))

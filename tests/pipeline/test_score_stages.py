@@ -12,19 +12,19 @@ import pytest
 import yaml
 from stage_kit import TEXTS, candidate, generated, prompt_row, recipe
 
-from pipeline.config.load import make_recipe
-from pipeline.config.sample import Sample, VllmEngine
-from pipeline.config.score import Asked, Claims, Judge, Score
-from pipeline.engines import Request
+from pipeline.base.errors import ConfigError, EngineError
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, SCORES, VERDICTS, failed
+from pipeline.engines.protocol import Request
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.errors import ConfigError, EngineError
-from pipeline.executor import process_shard
-from pipeline.plan import Held, Plan, group
-from pipeline.scorers import open_scorers
-from pipeline.stages import Dispensable
-from pipeline.stages.ask import AskStage
-from pipeline.stages.score import ModelScoreStage, ScoreStage, stages
-from pipeline.tables import CANDIDATES, OK, PROMPTS, SCORES, VERDICTS, failed
+from pipeline.recipe.load import make_recipe
+from pipeline.recipe.plan import Held, Plan, group
+from pipeline.running.executor import process_shard
+from pipeline.running.stage import Dispensable
+from pipeline.sampling.config import Sample, VllmEngine
+from pipeline.scoring.ask import AskStage
+from pipeline.scoring.config import Asked, Claims, Judge, Score
+from pipeline.scoring.scorers import open_scorers
+from pipeline.scoring.stage import ModelScoreStage, ScoreStage, stages
 
 ENGINE = {"kind": "scripted", "texts": TEXTS}
 SUN, BOTH = "A sun.", "A sun and a cup."
@@ -387,7 +387,7 @@ def test_the_backend_is_opened_where_it_is_asked(
     import torch
 
     from pipeline.engines.vllm_rewards import OpenVllmRewards
-    from reward.reward_model.backend import TransformersRewards
+    from reward.models.backend import TransformersRewards
 
     class Constant:
         def rewards(self, conversations: Any) -> list[float | None]:

@@ -13,8 +13,8 @@ from stage_kit import recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
-from pipeline.config.base import flatten
-from reward import mask
+from pipeline.base import mask
+from pipeline.base.config import flatten
 from training.run import app as train
 
 LETTERS = string.ascii_letters + string.digits

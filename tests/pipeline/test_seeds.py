@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.seeds import derive
+from pipeline.base.seeds import derive
 
 
 @given(st.integers(), st.text(), st.text(), st.integers(0, 10_000))

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_kit import content_id, layout, png
 
-from pipeline.config.source import ScenesSource, TableSource
-from pipeline.errors import InputError
-from pipeline.executor import Executor
-from pipeline.progress import Progress
-from pipeline.sources import verdicts
-from pipeline.stages.source import BuiltSource, SourceStage
-from pipeline.store import Run
+from pipeline.base.errors import InputError
+from pipeline.base.progress import Progress
+from pipeline.running.executor import Executor
+from pipeline.running.store import Run
+from pipeline.sources.admission import verdicts
+from pipeline.sources.config import ScenesSource, TableSource
+from pipeline.sources.stage import BuiltSource, SourceStage
 
 IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=20)
 

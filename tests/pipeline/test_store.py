@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import store
-from pipeline.errors import InputError, StoreError
-from pipeline.store import Run, Survey, changes, make_record, options_of
+from pipeline.base.errors import InputError, StoreError
+from pipeline.running import store
+from pipeline.running.store import Run, Survey, changes, make_record, options_of
 
 TABLE = pa.table({"id": ["a", "b", None], "n": [[1, 2], None, []]})
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.scenes.vocabulary import OBJECTS, VOCABULARY, article
-from pipeline.style import (
+from pipeline.publishing.style import (
     LEAST_GROUPS,
     MASK,
     Pair,
@@ -26,6 +25,7 @@ from pipeline.style import (
     measure,
     ngrams,
 )
+from pipeline.scenes.vocabulary import OBJECTS, VOCABULARY, article
 
 CHANCE = random.Random(0)
 
@@ -205,6 +205,6 @@ def test_turned_round_every_gap_has_the_other_sign() -> None:
 
 
 def test_the_module_alone_loads_no_scikit_learn() -> None:
-    code = "import sys, pipeline.consistency; print({'sklearn', 'scipy', 'torch'} & set(sys.modules))"
+    code = "import sys, pipeline.publishing.style_gate; print({'sklearn', 'scipy', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.pair import Gates, Pair
-from pipeline.stages import texts
-from pipeline.stages.texts import Texts
+from pipeline.pairing import texts
+from pipeline.pairing.config import Gates, Pair
+from pipeline.pairing.texts import Texts
 from reward.gates import GATES, stopped
-from reward.identity import identity
-from reward.language import asked
+from reward.text.identity import identity
+from reward.text.language import asked
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reward"))
 from good_texts import BAD, GOOD

@@ -10,10 +10,10 @@ from stage_kit import generated
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 from trl import DPOConfig, DPOTrainer
 
-from pipeline import card
-from pipeline.config.publish import Publish
-from pipeline.models import BUILT_IN
-from pipeline.stages.publish import publish
+from pipeline.base.model_names import BUILT_IN
+from pipeline.publishing import card
+from pipeline.publishing.config import Publish
+from pipeline.publishing.publish import publish
 
 
 def test_trl_takes_two_steps_on_a_published_dataset(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from engines.scene_requests import SAMPLING, ask, request
 
-from pipeline.engines import Completion, Response, Sampling
+from pipeline.base.errors import EngineError
 from pipeline.engines import vllm as module
+from pipeline.engines.protocol import Completion, Response, Sampling
 from pipeline.engines.vllm import How, OpenVllm, conversation
-from pipeline.errors import EngineError
-from pipeline.stages.continue_ import beginning
+from pipeline.sampling.continuation import beginning
 
 
 def test_images_stand_before_the_first_text_of_the_user() -> None:

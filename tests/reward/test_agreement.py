@@ -15,7 +15,7 @@ from reward.agreement.read import read
 from reward.agreement.statistics import agreement, outcome
 from reward.agreement.table import lines, markdown, records
 from reward.agreement.truth import Comparison, Prompt, comparisons, known_attributes
-from reward.vocabulary import Vocabulary
+from reward.text.vocabulary import Vocabulary
 
 WORDS = Vocabulary("demo", "1", {"sun": "sun", "suns": "sun", "boat": "boat", "boats": "boat", "cup": "cup"})
 FACTS = {
@@ -229,7 +229,7 @@ def write(folder, table):
 
 @pytest.fixture
 def run(tmp_path):
-    from pipeline.tables import CANDIDATES, OK, PROMPTS, SCORES, failed
+    from pipeline.base.tables import CANDIDATES, OK, PROMPTS, SCORES, failed
 
     said = [{"role": "user", "content": "Describe."}]
     facts = {**FACTS, "objects": [{**one, "boxes": []} for one in FACTS["objects"]], "regions": [], "captions": []}
@@ -273,7 +273,7 @@ def test_the_command_prints_the_table_and_writes_the_numbers(run, tmp_path):
     assert "| clip.cosine | object | 2 | 1.000 (1.000 to 1.000) | 0.000 | - |" in done.output
     assert {one["kind"] for one in json.loads(numbers.read_text())} == {"all", "object"}
     assert CliRunner().invoke(app, [str(run)]).output == done.output  # the stored counts say the same
-    wrong = CliRunner().invoke(app, [str(run), "--vocabulary", "reward.vocabulary:NOTHING"])
+    wrong = CliRunner().invoke(app, [str(run), "--vocabulary", "reward.text.vocabulary:NOTHING"])
     assert wrong.exit_code == 2 and "cannot be imported" in wrong.output
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.scenes import grammar
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, VOCABULARY
-from reward.asker import Answer, Verdict
-from reward.claims import MIN_MASS, SPLITTING, Claim, ClaimScorer, p_yes, phrases, read_claims, statements
-from reward.vocabulary import Vocabulary
+from reward.asking.claims import MIN_MASS, SPLITTING, Claim, ClaimScorer, p_yes, phrases, read_claims, statements
+from reward.asking.protocol import Answer, Verdict
+from reward.text.vocabulary import Vocabulary
 
 THINGS = Vocabulary("demo", "1", {w: w.rstrip("s") for w in ("sun", "boat", "boats", "kite", "dog", "dogs", "owl")})
 IN_SCENES = {"vocabulary": THINGS, "template": "Is there {claim} in the image?"}

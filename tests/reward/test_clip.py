@@ -4,7 +4,7 @@ import json
 import pytest
 from PIL import Image
 
-from reward.clip import CONFIG_FILE, WEIGHTS_FILE, ClipScorer
+from reward.scorers.clip import CONFIG_FILE, WEIGHTS_FILE, ClipScorer
 
 MODEL = {
     "embed_dim": 16,
@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_used_says_why(files, arguments, says, tmp_path)
 
 
 def test_hub_ids_and_architectures_are_told_apart():
-    from reward.clip_models import OpenClipModel, TransformersModel, find
+    from reward.models.clip_models import OpenClipModel, TransformersModel, find
 
     assert find("owner/name@a1", None) == TransformersModel("owner/name", "a1")
     assert find("hf-hub:owner/name", None) == OpenClipModel("hf-hub:owner/name", None, is_folder=False)
@@ -317,7 +317,7 @@ def test_every_published_tag_gets_its_activation(monkeypatch):
     import open_clip
     from open_clip.factory import get_model_config
 
-    from reward.clip_models import OpenClipModel
+    from reward.models.clip_models import OpenClipModel
 
     class Opened(Exception):
         pass

@@ -14,8 +14,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from reward.command import command, message
-from reward.errors import LONGEST, UserError
+from pipeline.base.command import command, message
+from pipeline.base.errors import LONGEST, UserError
 
 ROOT = Path(__file__).parents[2]
 SECRET = "sk-planted-8f3a91c2d7"
@@ -154,7 +154,7 @@ def test_no_command_line_has_errors_of_its_own(path: Path) -> None:
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     script = tmp_path / "many.py"
     script.write_text(
-        "from reward.command import command\n"
+        "from pipeline.base.command import command\n"
         "def main() -> None:\n"
         "    for _ in range(100_000):\n"
         "        print('line')\n"

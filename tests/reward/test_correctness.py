@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.batch import Batch
-from reward.correctness import CorrectnessScorer
+from reward.scorers.batch import Batch
+from reward.scorers.correctness import CorrectnessScorer
 
 
 def row(answer, *texts, **facts):

@@ -14,8 +14,8 @@ import pytest
 #: A command that starts a child of ours, which starts nothing more; both say who they are.
 PARENT = """
 import os, sys
-from reward.command import command
-from reward.ending import run_child
+from pipeline.base.command import command
+from pipeline.base.ending import run_child
 def main() -> None:
     try:
         code = run_child([sys.executable, "-c", CHILD, sys.argv[0]])
@@ -26,7 +26,7 @@ app = command(main)
 """
 CHILD = """
 import os, time
-from reward.command import command
+from pipeline.base.command import command
 def main() -> None:
     print(os.getpid(), flush=True)
     try:

@@ -7,10 +7,11 @@ from good_texts import BAD, CUT, DESCRIBE, GOOD
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward import gates, language, refusals
+from reward import gates
 from reward.gates import GATES, repeats, stopped
-from reward.identity import blank
-from reward.language import asked
+from reward.text import language, refusals
+from reward.text.identity import blank
+from reward.text.language import asked
 
 
 def of(text: str, prompt: str = DESCRIBE, finish_reason: str = "stop", **options: object) -> str | None:

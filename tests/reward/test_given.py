@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.given import GivenScorer, preferred
+from reward.scorers.given import GivenScorer, preferred
 
 origins = st.lists(st.sampled_from(["given", "sampled", "corrected", None]), max_size=8)
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.dataset_files import check
-from reward.image_files import Refused, Roots, load, open_regular, read_regular
-from reward.pixels import BadImage
+from pipeline.base.dataset_files import check
+from pipeline.base.images.image_files import Refused, Roots, load, open_regular, read_regular
+from pipeline.base.images.pixels import BadImage
 
 HTTP = "https://host/a.png"
 

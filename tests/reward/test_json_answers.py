@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.json_answers import objects, values
+from reward.answers.json_answers import objects, values
 
 keys = st.text(alphabet="ab'\"", max_size=2)
 plain = st.recursive(

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.asker import Answer, Question, Verdict
-from reward.judge import (
+from reward.asking.judge import (
     BETTER,
     CRITERIA,
     JudgeScorer,
@@ -24,6 +23,7 @@ from reward.judge import (
     read_verdict,
     shares,
 )
+from reward.asking.protocol import Answer, Question, Verdict
 
 PAIRWISE = JudgeScorer(mode="pairwise")
 texts = st.text(max_size=60)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tiny_models import CONTEXT, gemma3, idefics3, image, llava, llava_next, qwen2_5_vl
 
-from reward.likelihood import LikelihoodScorer
+from reward.scorers.likelihood import LikelihoodScorer
 
 QUESTION = "What is this?"
 SUN, SEA = image(1, 1, seed=1), image(1, 1, seed=2)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.batch import Batch
-from reward.objects import ObjectScorer, judge
-from reward.vocabulary import Vocabulary
+from reward.scorers.batch import Batch
+from reward.scorers.objects import ObjectScorer, judge
+from reward.text.vocabulary import Vocabulary
 
 OBJECTS = ("sun", "boat", "cup", "star")
 VOCABULARY = Vocabulary("demo", "3", {form: name for name in OBJECTS for form in (name, name + "s")} | {"ship": "boat"})

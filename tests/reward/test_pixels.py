@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from picture_kit import chunk, file, noise, pixels, raw_png, turned
 from PIL import Image, ImageOps
 
-from reward.pixels import BadImage, check, decode, final, is_final, look, size
+from pipeline.base.images.pixels import BadImage, check, decode, final, is_final, look, size
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.references import IMAGES, OTHERS, Unclear, filled, find
+from pipeline.base.images.references import IMAGES, OTHERS, Unclear, filled, find
 
 EMPTY = st.sampled_from([None, "", [], {"bytes": None, "path": None}])
 BYTES = {"bytes": b"x", "path": None}

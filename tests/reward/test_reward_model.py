@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny_models import gemma3, idefics3, image, llava, qwen2_5_vl, random, text_sizes, tokenizer
 
-from reward.reward_model import RewardModelScorer
-from reward.reward_model.backend import TransformersRewards
-from reward.reward_model.checkpoint import HEAD_FILE, VALUE_HEAD_FILE, read_checkpoint
-from reward.reward_model.conversation import BadConversation, Conversation
-from reward.reward_model.network import GatingHead
+from reward.models.backend import TransformersRewards
+from reward.models.checkpoint import HEAD_FILE, VALUE_HEAD_FILE, read_checkpoint
+from reward.models.conversation import BadConversation, Conversation
+from reward.models.network import GatingHead
+from reward.scorers.reward_model import RewardModelScorer
 
 TEXT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"

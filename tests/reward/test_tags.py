@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engines import Request, unservable
+from pipeline.base.images.tags import Misplaced, in_front, split, tight
 from pipeline.engines.chat_completions import messages
-from reward.tags import Misplaced, in_front, split, tight
+from pipeline.engines.protocol import Request, unservable
 
 WORDS = st.text(st.sampled_from("ab \n\t?<i"), max_size=12)
 

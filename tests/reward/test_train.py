@@ -14,10 +14,10 @@ from PIL import Image
 from tiny_models import image, llava
 from typer.testing import CliRunner
 
-from reward.bradley_terry import comparisons, loss
-from reward.pairs import Pair, read_pairs
-from reward.reward_model import RewardModelScorer
-from reward.reward_model.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
+from reward.models.bradley_terry import comparisons, loss
+from reward.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
+from reward.models.pairs import Pair, read_pairs
+from reward.scorers.reward_model import RewardModelScorer
 from reward.train import Options, app, order, split, train
 
 PICTURES = [image(1, 1, seed=i) for i in range(6)]

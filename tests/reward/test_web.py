@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loopback import Say, dripping, endless, reply, serving
 
-from reward.web import Elsewhere, fetch, same_host
+from pipeline.base.images.web import Elsewhere, fetch, same_host
 
 
 def test_the_body_is_what_was_sent() -> None:

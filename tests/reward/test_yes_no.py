@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.yes_no import PARSERS, lmms_eval, official, vlmevalkit
+from reward.text.yes_no import PARSERS, lmms_eval, official, vlmevalkit
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 from training import formats
 from training.config import TrainConfig
 from training.config.load import make_config
-from training.data import prepare
-from training.pairs import PairDataset
+from training.data.dataset import prepare
+from training.data.pairs import PairDataset
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>"
@@ -104,7 +104,7 @@ def make_model(processor: Any) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def model_folder(make_model: Callable[..., Any], processor: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipeline.export import save_for_vllm
+    from pipeline.base.export import save_for_vllm
 
     return save_for_vllm(make_model(), processor, tmp_path_factory.mktemp("base") / "model")
 

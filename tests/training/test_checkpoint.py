@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training import checkpoint
-from training.checkpoint import Progress
-from training.evaluate_loss import Best
-from training.optimise import cosine_with_warmup
+from training.loop import checkpoint
+from training.loop.checkpoint import Progress
+from training.loop.evaluate_loss import Best
+from training.loop.optimise import cosine_with_warmup
 
 
 class Toy:

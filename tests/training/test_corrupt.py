@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
+from pipeline.base import noise
 from training.config import Corruption
 from training.config.objective import CorruptionKind
-from training.corruption import augment, corrupt, gallery, identity, mask, noise, other_index
+from training.corruption import augment, corrupt, gallery, identity, mask, other_index
 from training.corruption.crop import ASPECT, crop_box
 from training.errors import DataError
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.models import BUILT_IN
+from pipeline.base.model_names import BUILT_IN
 from pipeline.scenes import draw, grammar
 from pipeline.scenes.world import Scene, scene
 from training.config import Corruption

@@ -12,11 +12,11 @@ from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from training import formats
 from training.config.load import make_config
-from training.data import prepare, prepare_chosen
+from training.data.dataset import prepare, prepare_chosen
+from training.data.pairs import PairDataset
+from training.data.render import render, structured
+from training.data.tokens import Encoder
 from training.errors import DataError
-from training.pairs import PairDataset
-from training.render import render, structured
-from training.tokens import Encoder
 
 Rows = list[dict[str, Any]]
 Publish = Callable[[Rows], datasets.Dataset]
@@ -323,7 +323,7 @@ def test_a_limit_keeps_some_pairs_in_their_order_and_smaller_sets_are_part_of_la
 def test_held_out_pairs_are_all_read_whatever_the_limit(
     rows: Rows, publish: Publish, processor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import inputs
+    from training.loop import inputs
 
     monkeypatch.setattr(formats, "open", lambda *_, **__: formats.read(publish(rows)))
     options = {"model": "none", "dataset": "a", "eval_dataset": "b", "output_dir": "none", "objective": "dpo"}

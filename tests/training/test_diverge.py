@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from training import trainer
 from training.config import TrainConfig
-from training.diverge import check_weights
 from training.errors import DivergedError
-from training.trainer import train
-from training.worker import Worker
+from training.loop import trainer
+from training.loop.diverge import check_weights
+from training.loop.trainer import train
+from training.loop.worker import Worker
 
 Configure = Callable[..., TrainConfig]
 
@@ -85,7 +85,7 @@ def test_the_pair_whose_log_prob_is_no_number_is_named(configure: Configure, mon
         return found
 
     monkeypatch.setattr(trainer, "pair_logps", logps)
-    monkeypatch.setattr("training.diverge.pair_logps", logps)
+    monkeypatch.setattr("training.loop.diverge.pair_logps", logps)
     real_backward = trainer.backward
 
     def second(policy: Any, data: Any, ref: Any, step: int, *rest: Any) -> Any:

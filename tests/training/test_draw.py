@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import draw as module
 from training import formats
 from training.config import Draw, TrainConfig
 from training.config.load import make_config
-from training.data import prepare
-from training.draw import Drawable, describes, drawn
+from training.data import draw as module
+from training.data.dataset import prepare
+from training.data.draw import Drawable, describes, drawn
 from training.errors import ConfigError
-from training.trainer import train
+from training.loop.trainer import train
 
 DESCRIPTION, ANSWER = "There is a red sun.", "No"
 #: How many pairs each prompt has, and whether it wants a description.

@@ -12,17 +12,17 @@ from picture_kit import file, turned
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.config.sample import Sample, VllmEngine
-from pipeline.engines import Response
+from pipeline.base.errors import TooManyFailures
+from pipeline.base.progress import Progress
+from pipeline.engines.protocol import Response
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.errors import TooManyFailures
-from pipeline.executor import Executor, process_shard
-from pipeline.pool import Done
-from pipeline.progress import Progress
+from pipeline.running.executor import Executor, process_shard
+from pipeline.running.pool import Done
+from pipeline.running.store import Run
+from pipeline.sampling.config import Sample, VllmEngine
 from pipeline.scenes import grammar
-from pipeline.sources.admit import prompt_id
-from pipeline.sources.verdicts import Verdicts, key
-from pipeline.store import Run
+from pipeline.sources.admission.admit import prompt_id
+from pipeline.sources.admission.verdicts import Verdicts, key
 from training.errors import ConfigError, DataError
 from training.evaluate import app
 from training.evaluation.asked import Asked

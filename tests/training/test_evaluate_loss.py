@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from training import trainer
 from training.config import TrainConfig
 from training.config.load import make_config
 from training.errors import CheckpointError, DataError
-from training.evaluate_loss import Best
-from training.trainer import train
+from training.loop import trainer
+from training.loop.evaluate_loss import Best
+from training.loop.trainer import train
 
 Configure = Callable[..., TrainConfig]
 

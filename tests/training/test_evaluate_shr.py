@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.scenes.lexicon import scenes
-from reward.vocabulary import Vocabulary
+from reward.text.vocabulary import Vocabulary
 from training.evaluation import shr
 
 VOCABULARY = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat", "boats": "boat"})

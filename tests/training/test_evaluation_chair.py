@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.objects import judge
-from reward.vocabulary import Vocabulary
+from reward.scorers.objects import judge
+from reward.text.vocabulary import Vocabulary
 from training.evaluation.chair import measure
 
 NAMES = ("sun", "boat", "cup", "star")

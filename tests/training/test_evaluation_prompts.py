@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipeline.tables import PROMPTS
+from pipeline.base.tables import PROMPTS
 from training.evaluation import prompts
 from training.evaluation.config import EvaluateConfig
 

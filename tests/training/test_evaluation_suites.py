@@ -428,7 +428,7 @@ def test_descriptions_without_a_usable_judgement_are_counted():
 
 
 def test_facts_can_be_the_judge():
-    from reward.vocabulary import Vocabulary
+    from reward.text.vocabulary import Vocabulary
 
     vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat"})
     answers = {"0": Answered("A sun. A boat. How calm.")}

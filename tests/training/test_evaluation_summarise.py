@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
 from pipeline.scenes.lexicon import scenes
-from pipeline.tables import CANDIDATES, OK, PROMPTS, failed
-from reward.vocabulary import Vocabulary
+from reward.text.vocabulary import Vocabulary
 from training.evaluation.ratio import interval, pooled, resampled, weights
 from training.evaluation.summarise import HEADLINE, summarise
 

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.config.load import load_recipe
-from pipeline.plan import Plan
-from pipeline.resume import describe
-from pipeline.stages import Source, publish
-from pipeline.store import Run, Survey
+from pipeline.publishing import publish
+from pipeline.recipe.load import load_recipe
+from pipeline.recipe.plan import Plan
+from pipeline.running.resume import describe
+from pipeline.running.stage import Source
+from pipeline.running.store import Run, Survey
 from training.config.load import make_config
 from training.evidence import __main__ as command
 from training.evidence import before_after, held_out, runs, share, table
@@ -145,7 +146,7 @@ def test_held_out_pairs_are_another_seeds_and_every_seed_lends_its_own_once(seed
 def test_a_probe_is_of_the_runs_own_model_on_the_next_seeds_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.probing import measure
+    from training.evaluation.probing import measure
 
     asked: list[Any] = []
     monkeypatch.setattr(measure, "probe", lambda request: asked.append(request) or {"pairs": 1})

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from pipeline import export
-from pipeline.export import save_for_vllm, vllm_key
+from pipeline.base import export
+from pipeline.base.export import save_for_vllm, vllm_key
 from training.config import TrainConfig
-from training.export import export as export_trained
-from training.export import rebuild
-from training.model import load_model, prepare_tuning, trainable
-from training.trainer import train
+from training.forward.model import load_model, prepare_tuning, trainable
+from training.loop.export import export as export_trained
+from training.loop.export import rebuild
+from training.loop.trainer import train
 
 Configure = Callable[..., TrainConfig]
 

@@ -19,23 +19,23 @@ from PIL import Image
 from tiny_models import FAMILIES, Family, idefics3, image, qwen2_vl, smolvlm_model
 
 from training import formats
-from training.batch import Branch, PairBatch, answer, collate
-from training.check_features import check_features
 from training.config import TrainConfig
 from training.config.load import make_config
-from training.data import prepare
+from training.data.dataset import prepare
+from training.data.pairs import PairDataset
+from training.data.render import render
+from training.data.tokens import begin_of_text
 from training.errors import DataError
-from training.features import SHARES_FEATURES, FeatureCache, can_share, tower_features
-from training.layout import Packed
-from training.logps import Forward, sequence_logps, token_logps
-from training.measure import measure
-from training.model import part_of, prepare_tuning
-from training.optimise import make_optimizer
-from training.pairs import PairDataset
-from training.policy import make_policy, pair_logps, response_lengths
-from training.render import render
-from training.sharing import decide, enable, why_not
-from training.tokens import begin_of_text
+from training.forward.batch import Branch, PairBatch, answer, collate
+from training.forward.check_features import check_features
+from training.forward.features import SHARES_FEATURES, FeatureCache, can_share, tower_features
+from training.forward.layout import Packed
+from training.forward.logps import Forward, sequence_logps, token_logps
+from training.forward.model import part_of, prepare_tuning
+from training.forward.policy import make_policy, pair_logps, response_lengths
+from training.forward.sharing import decide, enable, why_not
+from training.loop.optimise import make_optimizer
+from training.loss.measure import measure
 
 ALL: tuple[Branch, ...] = ("chosen", "rejected", "corrupted")
 BOTH: tuple[Branch, ...] = ("chosen", "rejected")
@@ -327,7 +327,7 @@ def test_negative_control_positions_of_text_differ_from_those_of_an_image_grid(
     def of_text(model: Any, packed: Packed, prompts: Any) -> torch.Tensor:
         return packed.offsets[None]
 
-    monkeypatch.setattr("training.logps.position_ids", of_text)
+    monkeypatch.setattr("training.forward.logps.position_ids", of_text)
     assert right < 1e-4 < 0.1 < apart_from_naive(model, tiny)
 
 
@@ -409,7 +409,12 @@ def test_a_frozen_tower_runs_without_gradients_and_a_moving_one_with_them(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[torch.Tensor] = []
-    monkeypatch.setattr("training.features.tower_features", lambda *a: (made.extend(tower_features(*a)), made)[1])
+
+    def features(*given: Any) -> list[torch.Tensor]:
+        made.extend(tower_features(*given))
+        return made
+
+    monkeypatch.setattr("training.forward.features.tower_features", features)
     for frozen in (True, False):
         made.clear()
         model = prepare_tuning(tiny.model(), configured(tuning="full", freeze_vision=frozen, freeze_projector=frozen))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.load import make_recipe
-from pipeline.config.publish import Publish
-from pipeline.files import write_text
-from pipeline.store import Run, make_record
+from pipeline.base.files import write_text
+from pipeline.publishing.config import Publish
+from pipeline.recipe.load import make_recipe
+from pipeline.running.store import Run, make_record
 from training import job
 from training.config import RESULT_NEUTRAL
 

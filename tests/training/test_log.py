@@ -13,9 +13,9 @@ import pytest
 
 from training.config import TrainConfig
 from training.errors import ConfigError
-from training.log import MetricsLog, ProgressBar
-from training.resume import TRAINED
-from training.trainer import train
+from training.loop.log import MetricsLog, ProgressBar
+from training.loop.resume import TRAINED
+from training.loop.trainer import train
 
 Configure = Callable[..., TrainConfig]
 

@@ -15,13 +15,13 @@ from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-from training.batch import Branch, PairBatch, collate, stack_images
-from training.features import FeatureCache, can_share
-from training.layout import Padded, pad
-from training.logps import Forward, sequence_logps, token_logps
-from training.objectives import reward
-from training.pairs import PairDataset
-from training.sharing import enable
+from training.data.pairs import PairDataset
+from training.forward.batch import Branch, PairBatch, collate, stack_images
+from training.forward.features import FeatureCache, can_share
+from training.forward.layout import Padded, pad
+from training.forward.logps import Forward, sequence_logps, token_logps
+from training.forward.sharing import enable
+from training.loss.objectives import reward
 
 BOTH = ("chosen", "rejected")
 ALL = ("chosen", "rejected", "corrupted")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.config.load import make_config
 from training.config.objective import LossType
-from training.measure import Measured, measure, metric_names
+from training.loss.measure import Measured, measure, metric_names
 
 TRL_NAMES = {
     "loss",

@@ -14,8 +14,8 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
 from training.config.load import make_config
-from training.measure import Measured, measure
-from training.objectives import LOSSES
+from training.loss.measure import Measured, measure
+from training.loss.objectives import LOSSES
 
 BETA = 0.1
 SMOOTHING = 0.1

@@ -19,15 +19,15 @@ from tiny_models import FAMILIES, Family, save
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-from pipeline.engines import Request
+from pipeline.base.images.pixels import decode, final
+from pipeline.engines.protocol import Request
 from pipeline.engines.vllm import OpenVllm, VllmEngine
-from pipeline.images import decode, final
 from training import formats
-from training.batch import collate
 from training.config.load import make_config
-from training.data import prepare
-from training.logps import Forward, token_logps
-from training.sharing import enable
+from training.data.dataset import prepare
+from training.forward.batch import collate
+from training.forward.logps import Forward, token_logps
+from training.forward.sharing import enable
 
 #: Upright it is 64 wide and 96 high: another grid than lying on its side.
 PORTRAIT = Image.fromarray(noise(64, 96, seed=5))

@@ -18,21 +18,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipeline.export import save_for_vllm
-from training import formats, reference
+from pipeline.base.export import save_for_vllm
+from training import formats
 from training.config import Corruption, TrainConfig
-from training.data import prepare
+from training.data.dataset import prepare
+from training.data.identity import Start
 from training.errors import ConfigError, DataError
-from training.identity import Start
-from training.model import load_model, prepare_tuning
-from training.policy import make_policy
+from training.evaluation.probing import measure
+from training.evaluation.probing.conditions import probed, shown
+from training.evaluation.probing.logps import compute
+from training.evaluation.probing.measure import probe
+from training.evaluation.probing.request import Request
+from training.evaluation.probing.swap import partners
+from training.forward.model import load_model, prepare_tuning
+from training.forward.policy import make_policy
+from training.loop import reference
 from training.probe import app
-from training.probing import measure
-from training.probing.conditions import probed, shown
-from training.probing.logps import compute
-from training.probing.measure import probe
-from training.probing.request import Request
-from training.probing.swap import partners
 
 Configure = Callable[..., TrainConfig]
 Rows = list[dict[str, Any]]

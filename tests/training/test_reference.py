@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from training import reference
 from training.config import TrainConfig
+from training.data.identity import Start
+from training.data.pairs import PairDataset
 from training.errors import ReferenceCacheError
-from training.identity import Start
-from training.model import prepare_tuning
-from training.pairs import PairDataset
-from training.policy import Logps, Policy, make_policy, pair_logps
+from training.forward.model import prepare_tuning
+from training.forward.policy import Logps, Policy, make_policy, pair_logps
+from training.loop import reference
 
 Configure = Callable[..., TrainConfig]
 CPU = torch.device("cpu")

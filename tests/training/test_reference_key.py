@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training import formats, reference
+from training import formats
 from training.config import TrainConfig
 from training.config.load import make_config
-from training.data import prepare
-from training.identity import Start, start_of
-from training.model import prepare_tuning
-from training.policy import branches, make_policy, pair_logps
+from training.data.dataset import prepare
+from training.data.identity import Start, start_of
+from training.forward.model import prepare_tuning
+from training.forward.policy import branches, make_policy, pair_logps
+from training.loop import reference
 
 CPU = torch.device("cpu")
 COLOURS = ("red", "green", "blue")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from training.data.render import render
 from training.errors import DataError
-from training.render import render
 
 PROMPT = [{"role": "user", "content": "what is this"}]
 GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("a red square", "a blue square"))

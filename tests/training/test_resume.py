@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from pipeline.lock import locked
-from training import trainer
+from pipeline.base.lock import locked
 from training.config import TrainConfig
 from training.config.load import make_config
+from training.data.identity import Identity, Rows, Start
 from training.errors import CheckpointError
-from training.identity import Identity, Rows, Start
-from training.resume import TRAINED, about, changes
+from training.loop import trainer
+from training.loop.resume import TRAINED, about, changes
+from training.loop.trainer import train
 from training.run import app
-from training.trainer import train
 
 Configure = Callable[..., TrainConfig]
 Publish = Callable[[list[dict[str, Any]]], datasets.Dataset]

@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 
 from training.config import Corruption, TrainConfig
 from training.config.load import make_config
-from training.pairs import Pair, PairDataset
-from training.schedule import mean_chosen_tokens, micro_batches, passes, shares, steps_per_epoch, total_steps, window_of
-from training.tokens import Prompt
+from training.data.pairs import Pair, PairDataset
+from training.data.schedule import (
+    mean_chosen_tokens,
+    micro_batches,
+    passes,
+    shares,
+    steps_per_epoch,
+    total_steps,
+    window_of,
+)
+from training.data.tokens import Prompt
 
 
 def config_of(**values: Any) -> TrainConfig:

@@ -16,20 +16,22 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from pipeline.config.load import make_recipe
-from pipeline.plan import Plan
-from pipeline.scenes import sft as scenes_sft
-from pipeline.store import Run, make_record
-from training import formats, job, sft, trainer
-from training.batch import collate
+from pipeline.recipe.load import make_recipe
+from pipeline.recipe.plan import Plan
+from pipeline.running.store import Run, make_record
+from pipeline.scenes.models_build import sft as scenes_sft
+from training import formats, job
 from training.config import TrainConfig
 from training.config.load import make_config
+from training.data.pairs import PairDataset
 from training.errors import DataError
-from training.logps import Forward, sequence_logps
-from training.pairs import PairDataset
-from training.policy import Policy, make_policy
+from training.forward.batch import collate
+from training.forward.logps import Forward, sequence_logps
+from training.forward.policy import Policy, make_policy
+from training.loop import trainer
+from training.loop.trainer import train
+from training.loss import sft
 from training.run import app
-from training.trainer import train
 
 Configure = Callable[..., TrainConfig]
 Publish = Callable[[list[dict[str, Any]]], Any]
@@ -207,7 +209,7 @@ def test_with_weight_0_a_run_ends_as_one_without_the_stream_and_its_loss_is_meas
 def test_a_recipe_in_the_built_in_world_learns_from_its_right_descriptions(
     publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ``python -m pipeline.scenes.sft`` writes them, through the step of a run that trains."""
+    """As ``python -m pipeline.scenes.models_build.sft`` writes them, through the step of a run that trains."""
 
     def here(command: list[str]) -> int:
         """In this process, which has torch already."""

@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from training.config.load import make_config
 from training.errors import ConfigError, ModelError
-from training.sharding import clip, is_sharded, like, shard, whole
-from training.worker import Worker
+from training.loop.sharding import clip, is_sharded, like, shard, whole
+from training.loop.worker import Worker
 
 ALONE = Worker(torch.device("cpu"))
 

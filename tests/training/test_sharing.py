@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from training import attention, last_layer, sharing
-from training.batch import answer, collate
+from training.data.pairs import PairDataset
 from training.errors import ModelError
-from training.layout import Group, Packed, pack
-from training.logps import Forward, sequence_logps
-from training.pairs import PairDataset
-from training.sharing import decide, differences, enable
+from training.forward import attention, last_layer, sharing
+from training.forward.batch import answer, collate
+from training.forward.layout import Group, Packed, pack
+from training.forward.logps import Forward, sequence_logps
+from training.forward.sharing import decide, differences, enable
 
 ALL = ("chosen", "rejected", "corrupted")
 SHARED, ALONE = Forward(), Forward(share_prefix=False)
@@ -94,7 +94,7 @@ def test_negative_control_a_wrong_mask_or_position_shows(
         )
     else:
         change = one_group if damage == "plain causal" else restarted
-        monkeypatch.setattr("training.logps.pack", lambda groups: change(pack(groups)))
+        monkeypatch.setattr("training.forward.logps.pack", lambda groups: change(pack(groups)))
     with torch.no_grad():
         assert difference(model, pairs, range(8), SHARED, ALONE) > 0.05
 
@@ -153,7 +153,7 @@ def test_side_by_side_the_last_layer_asks_for_what_is_read_alone(
 def test_negative_control_skipping_a_position_that_is_read_shows(
     model: Any, pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.logps.only", lambda model, positions: last_layer.only(model, positions[1:]))
+    monkeypatch.setattr("training.forward.logps.only", lambda model, positions: last_layer.only(model, positions[1:]))
     with torch.no_grad():
         assert difference(model, pairs, range(8), SHARED, ALONE) > 0.01
 

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from training import attention, reference, sharing
 from training.config import TrainConfig
+from training.data.identity import Start
+from training.data.pairs import PairDataset
 from training.errors import StepZeroError
-from training.identity import Start
-from training.model import prepare_tuning
-from training.pairs import PairDataset
-from training.policy import Policy, make_policy
-from training.reference import Reference
-from training.rounding import Difference, bound, expected, judge
-from training.step_zero import check_step_zero, compare
-from training.worker import Worker
+from training.forward import attention, sharing
+from training.forward.model import prepare_tuning
+from training.forward.policy import Policy, make_policy
+from training.forward.rounding import Difference, bound, expected, judge
+from training.loop import reference
+from training.loop.reference import Reference
+from training.loop.step_zero import check_step_zero, compare
+from training.loop.worker import Worker
 
 Configure = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
@@ -231,8 +232,8 @@ def test_the_bounds() -> None:
 def test_a_short_run_in_bfloat16_starts(
     configure: Configure, rounds_by_shape: None, make_model: Callable[..., Any], processor: Any, tmp_path: Any
 ) -> None:
-    from pipeline.export import save_for_vllm
-    from training.trainer import train
+    from pipeline.base.export import save_for_vllm
+    from training.loop.trainer import train
 
     model = make_model()
     with torch.no_grad():

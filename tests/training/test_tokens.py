@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import processors
 
-from training import formats, reference
+from training import formats
 from training.config.load import make_config
-from training.data import prepare
-from training.identity import Start
-from training.pairs import PairDataset
-from training.tokens import Encoder, begin_of_text, content
+from training.data.dataset import prepare
+from training.data.identity import Start
+from training.data.pairs import PairDataset
+from training.data.tokens import Encoder, begin_of_text, content
+from training.loop import reference
 
 BOS = 1
 TEXT = "<user><image>what is this<assistant>"

@@ -12,16 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training import model as model_module
-from training import trainer
-from training.batch import collate
 from training.config import TrainConfig
+from training.data.pairs import PairDataset
+from training.data.schedule import total_steps, window_of
 from training.errors import CheckpointError, ModelError, StepZeroError
-from training.logps import Forward, sequence_logps
-from training.model import load_model, prepare_tuning
-from training.pairs import PairDataset
-from training.schedule import total_steps, window_of
-from training.trainer import train
+from training.forward import model as model_module
+from training.forward.batch import collate
+from training.forward.logps import Forward, sequence_logps
+from training.forward.model import load_model, prepare_tuning
+from training.loop import trainer
+from training.loop.trainer import train
 
 TRL_NAMES = {
     "loss",
@@ -334,7 +334,7 @@ def test_each_part_of_the_model_moves_at_its_own_rate(configure: Configure, mode
 
 def test_parts_without_a_rate_of_their_own_have_the_common_one(make_model: Callable[..., Any]) -> None:
     from training.config.load import make_config
-    from training.optimise import make_optimizer
+    from training.loop.optimise import make_optimizer
 
     config = make_config(
         {"model": "m", "dataset": "d", "output_dir": "o", "tuning": "full", "learning_rate": 0.5}

@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from training.config import TrainConfig
-from training.resume import TRAINED
+from training.loop.resume import TRAINED
+from training.loop.trainer import train
+from training.loop.worker import Worker
 from training.run import app
-from training.trainer import train
-from training.worker import Worker
 
 Configure = Callable[..., TrainConfig]
 
@@ -35,7 +35,7 @@ LIMIT = 180.0
 _ONE = """
 import json, sys, torch
 from training.config.load import make_config
-from training.trainer import train
+from training.loop.trainer import train
 torch.set_num_threads(1)
 for line in sys.stdin:
     try:
@@ -217,7 +217,7 @@ def test_fsdp_in_bfloat16_learns_alike_and_keeps_float32_weights(two_runs: Two, 
 def test_fsdp_keeps_tied_embeddings_whole(
     two_runs: Two, crew: Crew, make_model: Callable[..., Any], processor: Any, tmp_path: Path
 ) -> None:
-    from pipeline.export import save_for_vllm
+    from pipeline.base.export import save_for_vllm
 
     model = make_model()
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True

@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import read
+from pipeline.base import yaml_file as read
 from training.config import TrainConfig
 from training.errors import ConfigError
 

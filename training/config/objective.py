@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from training.config.base import Count, Fraction, Frozen, Name, NonNegative, Positive
 
-#: TRL's names; what each computes stands in ``training.objectives``.
+#: TRL's names; what each computes stands in ``training.loss.objectives``.
 LossType = Literal["sigmoid", "ipo", "hinge", "robust", "bco_pair", "apo_zero", "apo_down", "sft", "sigmoid_norm"]
 
 #: Which reward an anchor holds: the chosen one up, the others down.

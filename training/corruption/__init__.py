@@ -12,8 +12,9 @@ from typing import assert_never
 
 from PIL import Image
 
+from pipeline.base import noise
 from training.config.objective import Corruption
-from training.corruption import augment, clip, crop, mask, noise
+from training.corruption import augment, clip, crop, mask
 from training.corruption.draw import crop_generator, generator, other_index
 
 __all__ = ["STRENGTH", "VERSION", "corrupt", "identity", "other_index"]

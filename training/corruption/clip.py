@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import EngineError
-from pipeline.models import resolve
-from reward.clip import ClipScorer
+from pipeline.base.errors import EngineError
+from pipeline.base.model_names import resolve
+from reward.scorers.clip import ClipScorer
 from training.corruption.crop import Box, crop_box
 from training.corruption.mask import blacken
 from training.errors import DataError, ModelError

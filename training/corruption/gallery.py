@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.base.command import command
 from pipeline.scenes import draw, grammar
 from pipeline.scenes.world import scene
-from reward.command import command
 from training.config.objective import Corruption
 from training.corruption import corrupt, other_index
 

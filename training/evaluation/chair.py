@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reward.objects import ObjectVerdict
+from reward.scorers.objects import ObjectVerdict
 from training.evaluation.ratio import Term, pooled
 
 METRICS = ("chair_i", "chair_s", "cover", "cover_per_image", "mean_length")
@@ -35,8 +35,8 @@ def terms(verdict: ObjectVerdict, words: int) -> dict[str, Term]:
 def measure(captions: Iterable[tuple[ObjectVerdict, int]]) -> dict[str, float | None]:
     """The metrics of captions given as (verdict, words).
 
-    >>> from reward.objects import judge
-    >>> from reward.vocabulary import Vocabulary
+    >>> from reward.scorers.objects import judge
+    >>> from reward.text.vocabulary import Vocabulary
     >>> vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat"})
     >>> verdict = judge("A sun and a boat.", frozenset({"sun"}), vocabulary)
     >>> measure([(verdict, 5)])["chair_i"], measure([])["chair_i"]

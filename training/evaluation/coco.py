@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
-from pipeline.sources import fields
-from pipeline.sources.elements import elements
+from pipeline.base.errors import InputError
+from pipeline.sources.readers import fields
+from pipeline.sources.readers.elements import elements
 from training.errors import DataError
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from reward.image_files import open_regular, read_text
+from pipeline.base.images.image_files import open_regular, read_text
 from training.errors import DataError
 
 

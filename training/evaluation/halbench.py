@@ -18,10 +18,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from reward import json_answers
-from reward.judge import quoted
-from reward.objects import ObjectVerdict
-from reward.vocabulary import Mention
+from reward.answers import json_answers
+from reward.asking.judge import quoted
+from reward.scorers.objects import ObjectVerdict
+from reward.text.vocabulary import Mention
 from training.evaluation.ratio import Term
 from training.evaluation.words.coco_words import Words, verdict
 from training.evaluation.words.spacy_models import open_model

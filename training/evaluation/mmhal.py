@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reward.judge import quoted
+from reward.asking.judge import quoted
 from training.evaluation.ratio import Term
 
 #: Type of question by its place: question i is of type i % 8. The order of the 96 must be kept.

@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
-from pipeline.rewriting import Facts, claims, detect
-from pipeline.rewriting.lexicon import Lexicon, general
-from reward.judge import harmless
-from reward.vocabulary import Vocabulary
+from reward.asking.judge import harmless
+from reward.text import findings as detect
+from reward.text import phrases as claims
+from reward.text.lexicon import Lexicon, general
+from reward.text.types import Facts
+from reward.text.vocabulary import Vocabulary
 from training.evaluation.ratio import Term
 
 Verdict = Literal["hallucination", "correct", "cannot judge"]
@@ -109,7 +111,7 @@ def by_facts(text: str, truth: frozenset[str], vocabulary: Vocabulary) -> list[V
 
 
 def by_every_fact(text: str, facts: Facts, lexicon: Lexicon) -> list[Verdict | None]:
-    """Verdicts by all that facts can tell: objects, attributes, numbers and places, as ``pipeline.rewriting`` reads
+    """Verdicts by all that facts can tell: objects, attributes, numbers and places, as ``reward.text.types`` reads
     them. One wrong claim makes a sentence a hallucination; else one right claim makes it correct.
 
     >>> from pipeline.scenes.lexicon import scenes

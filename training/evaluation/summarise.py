@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.rewriting.lexicon import Lexicon
-from reward.objects import judge, truth_of
-from reward.vocabulary import Vocabulary
-from reward.yes_no import PARSERS
+from reward.scorers.objects import judge, truth_of
+from reward.text.lexicon import Lexicon
+from reward.text.vocabulary import Vocabulary
+from reward.text.yes_no import PARSERS
 from training.evaluation import chair, pope, shr
 from training.evaluation.prompts import DESCRIBE, POPE
 from training.evaluation.ratio import Term

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from reward.command import command
+from pipeline.base.command import command
 from training.errors import ConfigError
 from training.evidence import before_after, figure, held_out, share, table
 from training.evidence.columns import Measured

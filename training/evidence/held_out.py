@@ -32,8 +32,8 @@ def probe(run: Path, recipe: str, base: str, seed: int, seeds: Sequence[int]) ->
     other = held_out_seed(seed, seeds)
     if other is None:
         return None
-    from training.probing import measure
-    from training.probing.request import Request
+    from training.evaluation.probing import measure
+    from training.evaluation.probing.request import Request
 
     return measure.probe(
         Request(

@@ -1,7 +1,7 @@
 """What a run can take over from others instead of making it: whole stages with the fingerprints that it would give.
 
-Fingerprints are the pipeline's own (``pipeline.resume``), so nobody has to say up to which stage two variants are
-alike: a variant of the training shares the published dataset, one of the pairing everything before the pairs.
+Fingerprints are the pipeline's own (``pipeline.running.resume``), so nobody has to say up to which stage two variants
+are alike: a variant of the training shares the published dataset, one of the pairing everything before the pairs.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config.load import load_recipe
-from pipeline.plan import Plan
-from pipeline.resume import describe
-from pipeline.stages import publish
-from pipeline.stages.source import ASIDE
-from pipeline.store import Record, Run, Survey
+from pipeline.publishing import publish
+from pipeline.recipe.load import load_recipe
+from pipeline.recipe.plan import Plan
+from pipeline.running.resume import describe
+from pipeline.running.store import Record, Run, Survey
+from pipeline.sources.stage import ASIDE
 from training import job
 
 #: What lies beside a published dataset and depends on it alone.

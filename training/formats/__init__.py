@@ -24,7 +24,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from reward.image_files import Roots
+from pipeline.base.images.image_files import Roots
 from training.errors import DataError
 from training.formats import batches, columns, files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
 from training.formats.row import answer, tools

@@ -1,4 +1,4 @@
-"""Which column of a dataset holds its images: the rule of ``reward.references``, over whole columns.
+"""Which column of a dataset holds its images: the rule of ``pipeline.base.images.references``, over whole columns.
 
 Where one column has the images of all rows it is taken as it lies; otherwise every row has those of its own column.
 """
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward import references
+from pipeline.base.images import references
 from training.errors import DataError
 from training.formats import images
 from training.formats.table import in_memory

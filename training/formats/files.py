@@ -9,9 +9,9 @@ from typing import Any
 
 import datasets
 
-from reward import nesting
-from reward.dataset_files import check
-from reward.errors import shortened
+from pipeline.base import nesting
+from pipeline.base.dataset_files import check
+from pipeline.base.errors import shortened
 from training.errors import DataError
 
 #: What rows are read from, in a folder. Image files are not among them: a row names them by their paths.

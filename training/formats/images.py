@@ -12,8 +12,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.images import is_url, local, public
-from reward.image_files import Refused, Roots, check_regular
+from pipeline.base.images.image_files import Refused, Roots, check_regular, is_url, local, public
 from training.errors import DataError
 from training.formats.table import in_memory, retyped
 

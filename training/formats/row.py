@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from reward.tags import TAG, Misplaced, check_others
+from pipeline.base.images.tags import TAG, Misplaced, check_others
 from training.errors import DataError
 
 Message = dict[str, Any]

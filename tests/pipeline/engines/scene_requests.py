@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.engines import Request, Response, Sampling
+from pipeline.base.seeds import derive
+from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.scenes import draw
 from pipeline.scenes.world import scene
-from pipeline.seeds import derive
 
 SAMPLING = Sampling(n=4, temperature=1.0, max_tokens=24)
 

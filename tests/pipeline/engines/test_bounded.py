@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from loopback import Say, dripping, endless, reply, serving
 
-from pipeline.engines import Request, Response, Sampling, bounded
+from pipeline.base.errors import EngineError
+from pipeline.engines import bounded
 from pipeline.engines.openai import OpenOpenAI
-from pipeline.errors import EngineError
+from pipeline.engines.protocol import Request, Response, Sampling
 
 KEY = "sk-planted-8f3a91c2d7"
 MODELS = reply(json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode())

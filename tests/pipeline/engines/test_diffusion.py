@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.base.errors import EngineError
 from pipeline.engines import diffusion
 from pipeline.engines.diffusion import DiffusersPainter, OpenDiffusers, batches
 from pipeline.engines.painter import Wish
-from pipeline.errors import EngineError
 
 
 class Pipe:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from tiny_models import FAMILIES, Family, ask_vllm, hasten_vllm, image, save
 
-from pipeline.engines import Completion, Request, Response, Sampling
+from pipeline.engines.protocol import Completion, Request, Response, Sampling
 from pipeline.engines.vllm import conversation
 
 QUESTION = "What is this?"

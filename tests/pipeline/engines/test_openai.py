@@ -26,11 +26,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config.load import make_recipe
-from pipeline.engines import TRANSIENT, Request, Response, Sampling
+from pipeline.base.errors import EngineError
 from pipeline.engines.chat_completions import CONTINUE, data_url
 from pipeline.engines.openai import OpenAIEngine, OpenOpenAI
-from pipeline.errors import EngineError
+from pipeline.engines.protocol import TRANSIENT, Request, Response, Sampling
+from pipeline.recipe.load import make_recipe
 from pipeline.scenes import draw
 from pipeline.scenes.world import scene
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.engines import Request, Sampling
+from pipeline.engines.protocol import Request, Sampling
 from pipeline.engines.scripted import SURE, ScriptedEngine
 
 REQUEST = Request("r", (), (("user", "Is it?"),), 0)

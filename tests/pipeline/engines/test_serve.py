@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from engines.scene_requests import SAMPLING, ask, request
 
-from pipeline.engines import Sampling
+from pipeline.base.errors import EngineError
+from pipeline.base.model_names import BUILT_IN
 from pipeline.engines.openai import OpenAIEngine, OpenOpenAI
-from pipeline.errors import EngineError
-from pipeline.models import BUILT_IN
-from pipeline.stages.continue_ import beginning
+from pipeline.engines.protocol import Sampling
+from pipeline.sampling.continuation import beginning
 
 START_LIMIT_S = 420
 NAME, KEY_ENV, KEY = "scenes", "SERVE_TEST_KEY", "sk-loopback-only"

@@ -11,9 +11,9 @@ import pytest
 from tiny_models import gemma3, llava, random, text_sizes, tokenizer
 
 from pipeline.engines.vllm_rewards import OpenVllmRewards, supports
-from reward.reward_model.backend import TransformersRewards
-from reward.reward_model.checkpoint import HEAD_FILE, read_checkpoint
-from reward.reward_model.conversation import Conversation
+from reward.models.backend import TransformersRewards
+from reward.models.checkpoint import HEAD_FILE, read_checkpoint
+from reward.models.conversation import Conversation
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"

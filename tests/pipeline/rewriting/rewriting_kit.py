@@ -8,12 +8,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from pipeline.rewriting.lexicon import general
 from pipeline.scenes import grammar, prompts
 from pipeline.scenes.grammar import Item
-from pipeline.scenes.reward import FAULTS
+from pipeline.scenes.models_build.reward import FAULTS
 from pipeline.scenes.world import Scene, scene
-from reward.vocabulary import Vocabulary
+from reward.text.lexicon import general
+from reward.text.vocabulary import Vocabulary
 
 #: A small world of photographs.
 NAMES = ("sun", "dog", "cat", "cup", "boat", "man", "horse", "umbrella", "table", "bird", "tree")

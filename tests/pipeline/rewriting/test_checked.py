@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rewriting_kit import box, described, facts, indices, thing
 
-from pipeline.rewriting import Problem
 from pipeline.rewriting.by_claims import by_claims
 from pipeline.rewriting.checked import Checked, check, exact, interval, rates, tally
-from pipeline.rewriting.detect import by_facts
-from pipeline.rewriting.sentences import split
 from pipeline.scenes.lexicon import scenes
-from reward.asker import Verdict
+from reward.asking.protocol import Verdict
+from reward.text.findings import by_facts
+from reward.text.sentences import split
+from reward.text.types import Problem
 
 KNOWN = facts(thing("sun", 1, "red", boxes=[box(0.5, 0.5)]), thing("cup", 2, "blue"))
 TEXT = "There is a red sun. There is a moon. You can also see two blue cups. How nice!"

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, THINGS, faulty_items, indices
 
-from pipeline.rewriting.claims import read, told
-from pipeline.rewriting.lexicon import Lexicon, article, general
 from pipeline.scenes import grammar
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import CELL_NAMES, scene
-from reward.vocabulary import Vocabulary
+from reward.text.lexicon import Lexicon, article, general
+from reward.text.phrases import read, told
+from reward.text.vocabulary import Vocabulary
 
 
 def said(text: str, lexicon: Lexicon = ENGLISH) -> list[str]:

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, box, described, facts, indices, thing, true_text
 
-from pipeline.rewriting import KINDS, Finding, Problem, Rewrite, apply
-from pipeline.rewriting.claims import read
 from pipeline.rewriting.correct import by_rules
-from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.rewriting.lexicon import Lexicon
-from pipeline.rewriting.sentences import split
 from pipeline.scenes import grammar, prompts
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.parse import parse
 from pipeline.scenes.world import scene
+from reward.text.findings import by_facts, hallucinations
+from reward.text.lexicon import Lexicon
+from reward.text.phrases import read
+from reward.text.sentences import split
+from reward.text.types import KINDS, Finding, Problem, Rewrite, apply
 
 ABSENT = st.sampled_from(["remove", "replace"])
 

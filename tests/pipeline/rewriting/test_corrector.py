@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rewriting_kit import facts, thing
 
-from pipeline.rewriting import Finding, Problem, Rewrite, apply
 from pipeline.rewriting.corrector import question, read, verify
-from pipeline.rewriting.sentences import split
-from reward.asker import Answer, Question
+from reward.asking.protocol import Answer, Question
+from reward.text.sentences import split
+from reward.text.types import Finding, Problem, Rewrite, apply
 
 TEXT = "A cat sits.  Two dogs run. It rains."
 PARTS = [one.text for one in split(TEXT)]

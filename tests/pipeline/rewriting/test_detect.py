@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from rewriting_kit import ENGLISH, THINGS, box, described, facts, indices, thing
 
-from pipeline.rewriting import Finding, Problem
 from pipeline.rewriting.by_claims import by_claims
-from pipeline.rewriting.detect import by_facts, hallucinations, of_sentences, unread
-from pipeline.rewriting.sentences import split
 from pipeline.scenes.lexicon import scenes
-from reward.asker import Verdict
-from reward.claims import SPLITTING
+from reward.asking.claims import SPLITTING
+from reward.asking.protocol import Verdict
+from reward.text.findings import by_facts, hallucinations, of_sentences, unread
+from reward.text.sentences import split
+from reward.text.types import Finding, Problem
 
 
 def found(text: str, known: Any, complete: bool = True) -> list[str]:

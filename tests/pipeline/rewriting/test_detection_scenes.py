@@ -8,12 +8,12 @@ import re
 import pytest
 from rewriting_kit import described, told_items
 
-from pipeline.rewriting.detect import by_facts, hallucinations
 from pipeline.rewriting.measure import measure
-from pipeline.rewriting.oracle import faults
 from pipeline.scenes import prompts
 from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.oracle import faults
 from pipeline.scenes.world import CELL_NAMES
+from reward.text.findings import by_facts, hallucinations
 
 TEXTS = [described(index)[:2] for index in range(300)]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rewriting import Edit, Rewrite, apply
+from reward.text.types import Edit, Rewrite, apply
 
 words = st.lists(st.sampled_from(["a", "an", "red", " ", ", ", ".", "sun", "\n"]), max_size=12).map("".join)
 

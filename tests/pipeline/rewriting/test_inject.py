@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, box, described, facts, indices, thing, true_text
 
-from pipeline.rewriting import KINDS, Kind, Problem, Rewrite, apply
-from pipeline.rewriting.claims import read, told
-from pipeline.rewriting.cooccurrence import Cooccurrence
 from pipeline.rewriting.correct import by_rules as correct
-from pipeline.rewriting.detect import by_facts, hallucinations
 from pipeline.rewriting.inject import by_rules
 from pipeline.rewriting.restyle import same_facts
-from pipeline.rewriting.sentences import split
 from pipeline.scenes import prompts
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.vocabulary import THEMES
 from pipeline.scenes.world import scene
+from reward.text.cooccurrence import Cooccurrence
+from reward.text.findings import by_facts, hallucinations
+from reward.text.phrases import read, told
+from reward.text.sentences import split
+from reward.text.types import KINDS, Kind, Problem, Rewrite, apply
 
 SEEN = Cooccurrence.of((prompts.facts(scene(0, index)) for index in range(200)), scenes())
 kinds = st.sets(st.sampled_from(KINDS), min_size=1).map(lambda some: tuple(sorted(some)))

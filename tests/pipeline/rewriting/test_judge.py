@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from rewriting_kit import box, facts, thing
 
-from pipeline.rewriting import Problem
 from pipeline.rewriting.judge import SENTENCES, JudgeDetector, read
-from pipeline.rewriting.sentences import split
-from reward.asker import Answer, Question, Verdict
+from reward.asking.protocol import Answer, Question, Verdict
+from reward.text.sentences import split
+from reward.text.types import Problem
 
 TEXT = "There is a red dog. It is happy."
 GOOD = (

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, described, facts, indices, thing
 
-from pipeline.rewriting import Asked, Finding
-from pipeline.rewriting.cooccurrence import Cooccurrence
-from pipeline.rewriting.detect import by_facts
-from pipeline.rewriting.lexicon import Lexicon
 from pipeline.rewriting.questions import ask
 from pipeline.scenes import prompts
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
 from pipeline.scenes.world import scene
+from reward.text.cooccurrence import Cooccurrence
+from reward.text.findings import by_facts
+from reward.text.lexicon import Lexicon
+from reward.text.types import Asked, Finding
 
 SEEN = Cooccurrence.of((prompts.facts(scene(0, index)) for index in range(100)), scenes())
 KNOWN = facts(thing("dog", 2, "brown"), thing("cup", 1, "red"))

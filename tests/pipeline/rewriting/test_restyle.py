@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, described, indices, true_text
 
-from pipeline.rewriting import Problem, Rewrite
-from pipeline.rewriting.claims import told
 from pipeline.rewriting.correct import by_rules
-from pipeline.rewriting.detect import by_facts, hallucinations
 from pipeline.rewriting.restyle import by_grammar, question, read, same_facts
 from pipeline.scenes import grammar
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import scene
-from reward.asker import Answer
+from reward.asking.protocol import Answer
+from reward.text.findings import by_facts, hallucinations
+from reward.text.phrases import told
+from reward.text.types import Problem, Rewrite
 
 
 @given(indices, indices, st.integers(1, 4))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rewriting.sentences import split
+from reward.text.sentences import split
 
 PIECES = (
     "A sun.", "Mr. Po", "3.5", "e.g.", "...", '"Go!"', "\n", "\n- ", "1. ", " ", "it", "!", "?\u201d", "\u2026", "x",

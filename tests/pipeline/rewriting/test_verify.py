@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rewriting import Lineage
 from pipeline.rewriting.verify import moved, pairs
+from reward.text.types import Lineage
 
 SAID = Lineage("sampled")
 

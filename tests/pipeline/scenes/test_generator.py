@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.base.tables import FACTS
 from pipeline.engines.painter import Wish
 from pipeline.scenes import draw, drawn, grammar, prompts
 from pipeline.scenes.generator import ScenePainter, arrange
 from pipeline.scenes.grammar import Item
 from pipeline.scenes.parse import parse
 from pipeline.scenes.world import scene
-from pipeline.tables import FACTS
 
 indices = st.integers(0, 10_000)
 rates = st.floats(0, 0.5)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.models import SCENES as MODELS
-from pipeline.scenes import grammar, model
-from pipeline.scenes.build import answer_loss
-from pipeline.scenes.curriculum import Lesson, answer, caption, patches
-from pipeline.scenes.measure import HELD_OUT, answering, clip_sees, describing
+from pipeline.base.model_names import SCENES as MODELS
+from pipeline.scenes import grammar
+from pipeline.scenes.models_build import model
+from pipeline.scenes.models_build.build import answer_loss
+from pipeline.scenes.models_build.curriculum import Lesson, answer, caption, patches
+from pipeline.scenes.models_build.measure import HELD_OUT, answering, clip_sees, describing
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import scene
 

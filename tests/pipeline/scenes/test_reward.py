@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models import SCENES as MODELS
+from pipeline.base.model_names import SCENES as MODELS
 from pipeline.scenes import grammar, prompts
-from pipeline.scenes.measure import prefers
-from pipeline.scenes.model import tokenizer
-from pipeline.scenes.reward import BACKBONE, FAULTS, curriculum, edit, pair
+from pipeline.scenes.models_build.measure import prefers
+from pipeline.scenes.models_build.model import tokenizer
+from pipeline.scenes.models_build.reward import BACKBONE, FAULTS, curriculum, edit, pair
 from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
 from pipeline.scenes.world import above, left_of, scene
 from reward.agreement.truth import wrong_details
-from reward.objects import judge
+from reward.scorers.objects import judge
 
 _QUESTIONS = {"existence", "attribute", "count", "relation"}
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pyarrow.parquet
 from typer.testing import CliRunner
 
-from pipeline.rewriting.claims import read
-from pipeline.rewriting.detect import by_facts, hallucinations
-from pipeline.scenes import draw, grammar, prompts, sft
-from pipeline.scenes.curriculum import TRAIN_SEED
+from pipeline.scenes import draw, grammar, prompts
 from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.models_build import sft
+from pipeline.scenes.models_build.curriculum import TRAIN_SEED
 from pipeline.scenes.world import scene
+from reward.text.findings import by_facts, hallucinations
+from reward.text.phrases import read
 from training.evaluation.config import EvaluateConfig
 
 

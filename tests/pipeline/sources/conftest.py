@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.stages.source import SourceStage
-from pipeline.store import Run
+from pipeline.running.store import Run
+from pipeline.sources.stage import SourceStage
 
 sys.path.insert(0, str(Path(__file__).parent))
 

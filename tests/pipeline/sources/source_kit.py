@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.config.load import make_recipe
+from pipeline.recipe.load import make_recipe
 
 
 def source(**keys: Any) -> Any:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from source_kit import source
 
-from pipeline import sources
-from pipeline.errors import InputError
+from pipeline.base.errors import InputError
+from pipeline.sources.readers import protocol as sources
 
 ROWS = [{"image": f"{i}.png", "prompt": f"What is {i}?"} for i in range(6)]
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from source_kit import source
 
-from pipeline.sources import READERS
-from pipeline.sources.filter import REASONS
+from pipeline.sources.admission.filter import REASONS
+from pipeline.sources.readers.protocol import READERS
 
 PAGE = (Path(__file__).parents[3] / "docs/sources.md").read_text()
 SNIPPETS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from pipeline.errors import InputError
-from pipeline.images import decode
-from pipeline.sources.ngrams import Benchmark, ngrams, texts
-from pipeline.sources.phash import Index, phash
-from pipeline.stages.source import ASIDE
-from pipeline.store import Run
+from pipeline.base.errors import InputError
+from pipeline.base.images.pixels import decode
+from pipeline.running.store import Run
+from pipeline.sources.admission.ngrams import Benchmark, ngrams, texts
+from pipeline.sources.admission.phash import Index, phash
+from pipeline.sources.stage import ASIDE
 
 HASHES = st.integers(0, 2**64 - 1)
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from stage_kit import png
 
-from pipeline.errors import InputError
-from pipeline.images import BadImage, decode, load, locator, public
-from pipeline.sources.roots import Refused, Root
+from pipeline.base.errors import InputError
+from pipeline.base.images.image_files import load, locator, public
+from pipeline.base.images.pixels import BadImage, decode
+from pipeline.sources.readers.roots import Refused, Root
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -175,7 +176,7 @@ def test_the_web_is_closed_unless_opened(data: Path, make: Any, monkeypatch: pyt
         Root(".").resolve(url)
     assert "key" not in caught.value.reason
     opened: list[str] = []
-    monkeypatch.setattr("reward.image_files._fetch", lambda path, *_: opened.append(path) or png())
+    monkeypatch.setattr("pipeline.base.images.image_files._fetch", lambda path, *_: opened.append(path) or png())
     assert rows(data, make, [url], allow_http=True) == [None] and opened == [url]
 
 

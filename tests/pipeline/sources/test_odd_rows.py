@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from stage_kit import png
 
-from pipeline.errors import InputError
-from pipeline.sources.elements import Unreadable, elements
+from pipeline.base.errors import InputError
+from pipeline.sources.readers.elements import Unreadable, elements
 
 HALF = "\ud800"
 

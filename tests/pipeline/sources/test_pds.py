@@ -11,9 +11,9 @@ import pytest
 from source_kit import source
 from stage_kit import png
 
-from pipeline import sources
-from pipeline.errors import InputError
-from pipeline.sources import pds
+from pipeline.base.errors import InputError
+from pipeline.sources.readers import pds
+from pipeline.sources.readers import protocol as sources
 
 
 def item(question: str, chosen: str, rejected: str, **changes: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_earlier_turns_belong_to_the_prompt_and_an_image_is_not_needed(tmp_path:
 
 
 def test_of_items_with_the_same_prompt_the_first_stays_and_the_others_are_counted(tmp_path: Path, run: Any) -> None:
-    from pipeline.stages.source import SourceStage
+    from pipeline.sources.stage import SourceStage
 
     path = put(tmp_path, item("Q?", "one", "two"), item("Q?", "three", "four"), item("R?", "five", "six"))
     kept = [

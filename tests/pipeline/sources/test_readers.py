@@ -14,11 +14,11 @@ import pytest
 from source_kit import source
 from stage_kit import content_id, png
 
-from pipeline import sources
-from pipeline.config.source import DESCRIBE
-from pipeline.errors import InputError
-from pipeline.images import load
-from pipeline.stages.source import SourceStage
+from pipeline.base.errors import InputError
+from pipeline.base.images.image_files import load
+from pipeline.sources.config import DESCRIBE
+from pipeline.sources.readers import protocol as sources
+from pipeline.sources.stage import SourceStage
 
 
 def texts(rows: list[dict[str, Any]]) -> list[str]:

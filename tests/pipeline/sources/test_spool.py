@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stage_kit import content_id, layout, png
 
-from pipeline.errors import StoreError
-from pipeline.sources import Entry, said
-from pipeline.sources.admit import admit
-from pipeline.sources.layout import cut
-from pipeline.sources.sift import names, sift
-from pipeline.sources.spool import Blobs, Spool
-from pipeline.sources.verdicts import Verdicts
-from pipeline.tables import OK, PROMPTS
+from pipeline.base.errors import StoreError
+from pipeline.base.tables import OK, PROMPTS
+from pipeline.sources.admission.admit import admit
+from pipeline.sources.admission.layout import cut
+from pipeline.sources.admission.sift import names, sift
+from pipeline.sources.admission.spool import Blobs, Spool
+from pipeline.sources.admission.verdicts import Verdicts
+from pipeline.sources.readers.protocol import Entry, said
 
 PICTURES = [png(index) for index in range(3)]
 PROMPT = st.tuples(st.integers(0, 40), st.integers(0, 2), st.booleans())
@@ -73,7 +73,7 @@ def test_streamed_shards_equal_those_in_memory(made: list[Any], size: int, first
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.admit._ROWS", 128)
+    monkeypatch.setattr("pipeline.sources.admission.admit._ROWS", 128)
 
     def entries(count: int) -> Iterator[Entry]:
         return (Entry([], said(f"{number} " + "x" * 500), None, "s") for number in range(count))

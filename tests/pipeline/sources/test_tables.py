@@ -15,10 +15,10 @@ import pytest
 from source_kit import source
 from stage_kit import content_id, png
 
-from pipeline import sources
-from pipeline.errors import InputError
-from pipeline.images import load
-from pipeline.stages.source import SourceStage
+from pipeline.base.errors import InputError
+from pipeline.base.images.image_files import load
+from pipeline.sources.readers import protocol as sources
+from pipeline.sources.stage import SourceStage
 
 FACTS = {"objects": [{"name": "sun", "count": 2, "boxes": [[0, 0, 0.5, 1]]}], "captions": ["two suns, one box"]}
 ROWS: list[dict[str, Any]] = [
@@ -191,7 +191,7 @@ def test_options_follow_what_the_input_says_and_not_where_it_lies(kind: str, tmp
 
 
 def test_the_quick_way_to_the_image_paths_finds_what_the_slow_one_does(tmp_path: Path) -> None:
-    from pipeline.sources import jsonl
+    from pipeline.sources.readers import jsonl
 
     rows = [{"images": ["a.png", "b.png"], "prompt": "x"}, {"image": "c.png", "prompt": [{"role": "user"}]}]
     quick, slow = tmp_path / "quick.jsonl", tmp_path / "slow.jsonl"

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from source_kit import source
 from stage_kit import png
 
-from pipeline import sources
-from pipeline.errors import InputError
-from pipeline.sources.answer import NoAnswer, answers
-from pipeline.sources.boxes import BadBox, corners, fractions
-from pipeline.sources.facts import BadFacts, read
+from pipeline.base.errors import InputError
+from pipeline.sources.readers import protocol as sources
+from pipeline.sources.readers.answer import NoAnswer, answers
+from pipeline.sources.readers.boxes import BadBox, corners, fractions
+from pipeline.sources.readers.facts import BadFacts, read
 
 VQA = [
     {"answer": "net", "answer_confidence": "maybe", "answer_id": 1},

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from source_kit import source
 from stage_kit import png
 
-from pipeline import sources
-from pipeline.errors import InputError
-from pipeline.images import load
+from pipeline.base.errors import InputError
+from pipeline.base.images.image_files import load
+from pipeline.sources.readers import protocol as sources
 
 BLOCK = 512
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)

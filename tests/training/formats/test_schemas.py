@@ -17,12 +17,12 @@ from PIL import Image
 from trl.data_utils import extract_prompt
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-from reward.tags import OTHERS, TAG
+from pipeline.base.images.tags import OTHERS, TAG
+from training.data.render import structured
 from training.errors import DataError
 from training.formats import FORMATS, MESSAGES, open, read
 from training.formats.mdpo import untemplated
 from training.formats.row import split_tags
-from training.render import structured
 
 Row = dict[str, Any]
 IMAGE = {"type": "image", "text": None}

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.config import read
-from pipeline.config.sample import Sample
+from pipeline.base import yaml_file as read
+from pipeline.sampling.config import Sample
 from training.errors import ConfigError
 
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline import images
-from pipeline.config.sample import Sample
-from pipeline.errors import TooManyFailures
-from pipeline.executor import Executor
-from pipeline.sources.admit import prompt_id
-from pipeline.sources.verdicts import seen
-from pipeline.stages.sample import SampleStage
-from pipeline.stages.source import BuiltSource
-from pipeline.store import Run
+from pipeline.base.errors import TooManyFailures
+from pipeline.base.images import image_files, pixels
+from pipeline.running.executor import Executor
+from pipeline.running.store import Run
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import SampleStage
+from pipeline.sources.admission.admit import prompt_id
+from pipeline.sources.admission.verdicts import seen
+from pipeline.sources.stage import BuiltSource
 from training.errors import DataError
 from training.evaluation.asked import Answered
 from training.evaluation.suites.loaded import Picture
@@ -177,10 +177,10 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
 
 def _digest(picture: Picture) -> bytes:
     try:
-        data = images.load(picture, images.MAX_BYTES)
-    except (OSError, images.BadImage) as error:
+        data = image_files.load(picture, pixels.MAX_BYTES)
+    except (OSError, pixels.BadImage) as error:
         raise DataError(f"the image {picture['path']} cannot be read: {error}; replace it") from error
     try:
         return seen(data)
-    except images.BadImage:  # a failed row, which no other has the id of
+    except pixels.BadImage:  # a failed row, which no other has the id of
         return hashlib.blake2b(data, digest_size=32).digest()

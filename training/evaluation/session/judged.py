@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.config.sample import Sample
-from pipeline.executor import Executor
-from pipeline.files import read_text, write_text
-from pipeline.models import digest
-from pipeline.store import Run
+from pipeline.base.files import read_text, write_text
+from pipeline.base.model_names import digest
+from pipeline.running.executor import Executor
+from pipeline.running.store import Run
+from pipeline.sampling.config import Sample
 from training.errors import DataError
 from training.evaluation import files
 from training.evaluation.asked import Answered

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.sample import OpenAIEngine, Sample, VllmEngine
-from pipeline.executor import Executor
-from pipeline.files import write_text
-from pipeline.progress import Progress
-from pipeline.store import Run, libraries
+from pipeline.base.files import write_text
+from pipeline.base.progress import Progress
+from pipeline.running.executor import Executor
+from pipeline.running.store import Run, libraries
+from pipeline.sampling.config import OpenAIEngine, Sample, VllmEngine
 from training.errors import ConfigError, DataError
 from training.evaluation.asked import Answered
 from training.evaluation.result import Provenance

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import models
-from pipeline.config.sample import OpenAIEngine, Sample, VllmEngine
+from pipeline.base import model_names as models
+from pipeline.sampling.config import OpenAIEngine, Sample, VllmEngine
 
 #: Files of a processor, the newer one first: there, the images' part stands under a key of its own.
 _FILES = ("processor_config.json", "preprocessor_config.json")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.files import write_text
+from pipeline.base.files import write_text
 from training.errors import DataError
 from training.evaluation import files
 from training.evaluation.result import Provenance, result

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_text
+from pipeline.base.files import write_text
 from training.errors import DataError
 from training.evaluation.compare import as_json, compare
 from training.evaluation.result import Provenance, differing

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from reward.yes_no import PARSERS
+from reward.text.yes_no import PARSERS
 from training.errors import DataError
 from training.evaluation import amber, files
 from training.evaluation.asked import Answered, Asked, pairs

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from reward.yes_no import PARSERS
+from reward.text.yes_no import PARSERS
 from training.errors import ConfigError, DataError
 from training.evaluation import files, halbench
 from training.evaluation.asked import Asked

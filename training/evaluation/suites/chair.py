@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from reward.objects import ObjectVerdict
+from reward.scorers.objects import ObjectVerdict
 from training.errors import DataError
 from training.evaluation import chair, coco
 from training.evaluation.asked import Answered, Asked, pairs

@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reward.yes_no import PARSERS
+from reward.text.yes_no import PARSERS
 from training.errors import DataError
 from training.evaluation import files, pope
 from training.evaluation.asked import Answered, Asked, pairs

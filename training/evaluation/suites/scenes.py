@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.rewriting import VERSION
 from pipeline.scenes import grammar
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.prompts import facts
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import Scene, scene
-from reward.objects import ObjectVerdict, judge
+from reward.scorers.objects import ObjectVerdict, judge
+from reward.text.types import VERSION
 from training.errors import ConfigError
 from training.evaluation import prompts
 from training.evaluation.asked import Asked

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
-from pipeline.rewriting.lexicon import Lexicon
-from pipeline.sources.elements import array
-from reward.vocabulary import Vocabulary
+from pipeline.base.errors import InputError
+from pipeline.sources.readers.elements import array
+from reward.text.lexicon import Lexicon
+from reward.text.vocabulary import Vocabulary
 from training.errors import DataError
 from training.evaluation import files, shr
 from training.evaluation.asked import Answered, Asked, pairs
@@ -62,7 +62,7 @@ def score(
     lexicon: Lexicon | None = None,
 ) -> Tally:
     """SHR by the saved judgements, with a ``vocabulary`` by the objects that are there (``truth["objects"]``), or with
-    a ``lexicon`` by all that is known (``truth["facts"]``, the columns of ``pipeline.tables.FACTS``).
+    a ``lexicon`` by all that is known (``truth["facts"]``, the columns of ``pipeline.base.tables.FACTS``).
 
     Of an image that is described several times, the last description counts for SHR, as in the original; all count for
     the variety of n-grams. ``unjudged`` counts descriptions without a judgement, ``mismatched`` those whose judgement

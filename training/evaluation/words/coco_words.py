@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from reward.coco import ANIMALS, NAMES, plural
-from reward.objects import ObjectVerdict
-from reward.vocabulary import Mention
+from reward.scorers.objects import ObjectVerdict
+from reward.text.coco import ANIMALS, NAMES, plural
+from reward.text.vocabulary import Mention
 from training.errors import DataError
 from training.evaluation import files
 from training.evaluation.words.lemmas import nltk_tokens, wordnet_by_part_of_speech, wordnet_nouns
@@ -140,7 +140,7 @@ class Words:
         return frozenset([*map(self.class_of, categories), *said])
 
     def judge(self, text: str, truth: frozenset[str]) -> ObjectVerdict:
-        """``truth`` holds classes. Equal to ``reward.objects.judge``, with the mentions of this variant."""
+        """``truth`` holds classes. Equal to ``reward.scorers.objects.judge``, with the mentions of this variant."""
         mentions = tuple(self.mentions(text))
         return verdict(mentions, truth)
 

@@ -1,0 +1,190 @@
+"""How every command line ends: with its result, or with one short message that says what, where and the remedy.
+
+The one place where errors leave the program. A message is bounded and holds no secret; ``--debug`` shows the traceback
+before it, under the same rules. Exit codes: that of a ``UserError`` (2 unless it says otherwise), 1 for a fault of the
+program itself, 130 when interrupted, 143 by SIGTERM, 129 by SIGHUP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from pipeline.base import mask
+from pipeline.base.ending import Ended, ended_by_signals
+from pipeline.base.errors import LONGEST, UserError, shortened
+
+_DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_LONGEST_TRACEBACK = 100_000
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What the operating system says where a library has put it into an error of its own kind.
+_BY_TEXT = {os.strerror(code): code for code in (*_FULL, errno.EROFS)}
+
+
+def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) -> typer.Typer:
+    """``main`` as a command line with ``--debug``; ``named`` are errors that it means for the user beside
+    ``UserError``."""
+
+    def guarded(*args: Any, debug: bool, **options: Any) -> None:
+        # Everything is caught here: further out, typer and click have their own ideas of some of these.
+        try:
+            with ended_by_signals():
+                main(*args, **options)
+            sys.stdout.flush()
+        except (typer.Exit, typer.Abort, SystemExit):
+            raise
+        except BrokenPipeError:
+            _unplug()
+            raise typer.Exit(1) from None
+        except BaseException as error:
+            if _is_usage(error):
+                raise
+            said, code = message(error, named)
+            if debug:
+                _print(_fit("".join(traceback.format_exception(error)), _LONGEST_TRACEBACK))
+            _print(said)
+            raise typer.Exit(code) from None
+
+    functools.update_wrapper(guarded, main)
+    own = inspect.signature(main, eval_str=True)
+    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_DEBUG)
+    parameters = [*own.parameters.values(), option]
+    guarded.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    guarded.__annotations__ = {one.name: one.annotation for one in parameters}
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(cls=_Command)(guarded)
+    return app
+
+
+def message(error: BaseException, named: tuple[type[Exception], ...] = ()) -> tuple[str, int]:
+    """What to say of an error, bounded and without secrets, and the exit code.
+
+    >>> message(UserError("row 3: no image; give one"))
+    ('error: row 3: no image; give one', 2)
+    """
+    if isinstance(error, Ended):
+        return f"ended by {error}; the same command continues", error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command continues", 130
+    said, code = _said(error, named)
+    return f"error: {_fit(said)}", code
+
+
+def _fit(text: str, most: int = LONGEST - 10) -> str:
+    # What is far beyond the limit is cut before it is looked through, well outside of what will be shown.
+    return shortened(_printable(mask.message(shortened(text, 4 * most))), most)
+
+
+def _said(error: BaseException, named: tuple[type[Exception], ...]) -> tuple[str, int]:
+    if isinstance(error, UserError):
+        return str(error), error.exit_code
+    # Disks run full under libraries that say so in errors of their own.
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in (*_FULL, errno.EROFS):
+            return _system(cause), 2
+        said = str(cause)[:LONGEST].lower()
+        code = next((code for text, code in _BY_TEXT.items() if text.lower() in said), None)
+        if code is None and "inline_container" in said and "unexpected pos" in said:  # torch.save's whole account of it
+            code = errno.ENOSPC
+        if code is not None:
+            return _system(OSError(code, os.strerror(code))), 2
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        first = _first_line(error)
+        return f"out of memory{f' ({first})' if first else ''}\n  -> lower the batch size, or the workers", 2
+    if isinstance(error, OSError):
+        return _system(error) if error.errno is not None else _one_line(error), 2
+    if isinstance(error, ImportError):
+        return f"{_one_line(error)}\n  -> install it, or take what needs it out", 2
+    if isinstance(error, named):
+        return str(error) or type(error).__name__, 2
+    return f"unexpected {type(error).__name__}: {_one_line(error)}\n  -> --debug shows the traceback", 1
+
+
+def _system(error: OSError) -> str:
+    place = str(error.filename) if error.filename is not None else ""
+    at = f" {place}" if place else ""
+    if error.errno in _FULL:
+        return f"no space left while writing{at or ' a file'}\n  -> free some space and run the same command again"
+    if error.errno == errno.EROFS:
+        return f"cannot write{at or ' a file'}: the file system is read-only\n  -> choose another folder"
+    remedy = {
+        errno.ENOENT: "check the path",
+        errno.EISDIR: "give a file",
+        errno.ENOTDIR: "give a folder",
+        errno.EEXIST: "choose another name",
+        errno.EACCES: "check who may read and write it",
+        errno.EPERM: "check who may read and write it",
+    }.get(error.errno or 0, "check the disk and the network")
+    return f"{place + ': ' if place else ''}{error.strerror or _one_line(error)}\n  -> {remedy}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error)[: 2 * LONGEST].split()) or "no message"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error)[:LONGEST].strip().splitlines()), "")
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would act on, or cannot show: control characters, halves of surrogate pairs."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Command(TyperCommand):
+    """Tells wrong arguments as every other error."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        code: object = 1
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except typer.Abort:
+            pass
+        except Exception as error:
+            if not _is_usage(error):
+                raise
+            _print(f"error: {_fit(_usage(error))}")
+            code = getattr(error, "exit_code", 2)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_usage(error: BaseException) -> bool:
+    """Whether it is click's, whose module is another one in some versions of typer."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _usage(error: Any) -> str:
+    ctx = getattr(error, "ctx", None)
+    name = f"{ctx.command_path} " if ctx is not None else ""
+    return f"{error.format_message().rstrip('.')}\n  -> {name}--help lists what may be given"
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        print(text, file=sys.stderr, flush=True)
+
+
+def _unplug() -> None:
+    """Whoever read the output has gone: what is still buffered must not be written at the end either."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

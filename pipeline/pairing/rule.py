@@ -1,0 +1,246 @@
+"""Choose, per prompt, better and worse answers. Pure: no model, no I/O; chance is a hash of seed and prompt.
+
+What
+stops a text is in ``reward.gates``, which texts meet in ``policies``, what is left out at the end in ``balance``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from pipeline.base.errors import ConfigError
+from pipeline.base.tables import OK, failed
+from pipeline.pairing.balance import gap, surplus
+from pipeline.pairing.config import Pair
+from pipeline.pairing.policies import Able, Draw, choose, standardised
+from reward.gates import normalised, stopped
+from reward.scorers.protocol import gives
+from reward.text.identity import identity
+from reward.text.language import asked
+
+Row = Mapping[str, Any]
+Worth = list[float | None]
+
+
+def make_pairs(
+    candidates: Sequence[Row],
+    scores: Sequence[Row],
+    policy: Pair,
+    prompts: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """The rows of the pairs table: for each prompt its pairs, or one row with the reason why there is none.
+
+    ``prompts`` maps an id to what was asked. What holds for every pair, whatever the order of the candidates, is said
+    by ``policies.choose``; neither text is stopped by a gate. A pair that ``balance_length`` leaves out stays as a row
+    with the reason ``length_balance``.
+
+    Raises:
+        ConfigError: a weight or a veto names a score that no row has.
+    """
+    scored = {row["id"]: row for row in scores}
+    good = [row for row in scores if row["status"] == "ok"]
+    unknown = {note["scorer"] for row in good for note in row.get("unknown") or ()}
+    check_scores(policy, [score["name"] for row in good for score in row["scores"]], unknown)
+    rows: list[dict[str, Any]] = []
+    for row in candidates:
+        rows += _rows(row, scored.get(row["id"]), policy, (prompts or {}).get(row["id"], ""), seed)
+    texts = {row["id"]: [one["text"] for one in row["candidates"] or ()] for row in candidates}
+    made = [i for i, row in enumerate(rows) if row.get("chosen") is not None]
+    gaps = [gap(*(texts[rows[i]["id"]][rows[i][side]] for side in ("chosen", "rejected"))) for i in made]
+    for place in surplus(gaps, policy):
+        row = rows[made[place]]
+        rows[made[place]] = {"id": row["id"], "policy": row["policy"], "reason": "length_balance", **OK}
+    return rows
+
+
+def combined(
+    values: Mapping[str, Sequence[float | None]],
+    weights: Mapping[str, float],
+    count: int,
+    unknown: Collection[str] = (),
+) -> list[float | None]:
+    """The weighted sum per candidate.
+
+    A score that is null for every candidate does not apply to the prompt and is left out, unless its scorer is among
+    ``unknown``: those that do not know a value here. Where a score does apply, a candidate without a value cannot be
+    compared with the others and gets None; so does everyone if nothing applies.
+
+    >>> combined({"a": [1.0, 2.0], "b": [None, None], "c": [0.5, None]}, {"a": -1, "b": 1, "c": 2}, 2)
+    [0.0, None]
+    >>> combined({"a": [1.0], "claims.true": [None]}, {"a": 1, "claims.true": 1}, 1, {"claims"})
+    [None]
+    """
+    terms = applying(values, weights, count, unknown)
+    return [_sum([(weight, column[i]) for weight, column in terms]) if terms else None for i in range(count)]
+
+
+def applying(
+    values: Mapping[str, Sequence[float | None]], weights: Mapping[str, float], count: int, unknown: Collection[str]
+) -> list[tuple[float, Sequence[float | None]]]:
+    """Weight and values of the scores that apply to the prompt."""
+    return [
+        (weight, values.get(name) or [None] * count)
+        for name, weight in sorted(weights.items())
+        if weight
+        and (
+            any(value is not None and math.isfinite(value) for value in values.get(name, ())) or is_open(name, unknown)
+        )
+    ]
+
+
+def is_open(name: str, scorers: Collection[str]) -> bool:
+    """Whether one of these scorers gives the score."""
+    return any(gives(scorer, name) for scorer in scorers)
+
+
+def totals(
+    values: Mapping[str, Sequence[float | None]],
+    policy: Pair,
+    able: Sequence[int],
+    count: int,
+    unknown: Collection[str] = (),
+) -> Worth:
+    """What each candidate is worth; None if it cannot be compared. With ``standardise`` that is relative to the
+    candidates ``able`` (those that nothing else bars) that can be compared."""
+    plain = combined(values, policy.weights, count, unknown)
+    if not policy.standardise:
+        return plain
+    among = [i for i in able if plain[i] is not None]
+    found: list[float | None] = [None] * count
+    terms = applying(values, policy.weights, count, unknown) if among else []
+    columns = [(weight, standardised([column[i] or 0.0 for i in among])) for weight, column in terms]
+    for place, i in enumerate(among):
+        found[i] = _sum([(weight, column[place]) for weight, column in columns])
+    return found
+
+
+def _sum(terms: Sequence[tuple[float, float | None]]) -> float | None:
+    total = 0.0
+    for weight, value in terms:
+        if value is None or not math.isfinite(value):
+            return None
+        total += weight * value
+    return total
+
+
+def valid(candidate: Row, policy: Pair, prompt: str = "") -> bool:
+    """Whether a text may be either side of a pair at all."""
+    if policy.on_policy_only and not candidate.get("on_policy"):
+        return False
+    found = stopped(
+        candidate["text"],
+        candidate["finish_reason"],
+        asked(prompt),
+        min_words=policy.min_words,
+        max_repeated=policy.max_repeated,
+        skip=policy.gates.skip,
+    )
+    return found is None
+
+
+def _rows(row: Row, scores: Row | None, policy: Pair, prompt: str, seed: int) -> list[dict[str, Any]]:
+    base = {"id": row["id"], "policy": policy.policy}
+    for part in (row, scores):
+        if part is None or part["status"] != "ok":
+            status = failed(part["error_type"], part["error"]) if part else failed("no_scores", "the row has no scores")
+            return [{**base, "reason": "failed", **status}]
+    assert scores is not None
+    notes = scores.get("unknown") or ()
+    if (broken := missing(notes, policy)) is not None:
+        return [{**base, "reason": "failed", **broken}]
+    values = {s["name"]: s["values"] for s in scores["scores"]}
+    unknown = {note["scorer"] for note in notes}
+    found = choose(able(row["candidates"], values, policy, prompt, unknown), policy, Draw(seed, row["id"]))
+    if isinstance(found, str):
+        return [{**base, "reason": found, **OK}]
+    return [{**base, **_columns(chosen, rejected), **OK} for chosen, rejected in found]
+
+
+def _columns(chosen: Able, rejected: Able) -> dict[str, Any]:
+    margin = None if chosen.total is None or rejected.total is None else chosen.total - rejected.total
+    return {
+        "chosen": chosen.place,
+        "rejected": rejected.place,
+        "chosen_score": chosen.total,
+        "rejected_score": rejected.total,
+        "margin": margin,
+    }
+
+
+def missing(notes: Iterable[Row], policy: Pair) -> dict[str, Any] | None:
+    """The status of a row one of whose scorers failed, if a score of it is weighed or has a veto."""
+    for note in notes:
+        if note["failed"] and any(gives(note["scorer"], name) for name in policy.weighed):
+            return failed(note["error_type"], f"{note['scorer']}: {note['error']}")
+    return None
+
+
+def able(
+    candidates: Sequence[Row],
+    values: Mapping[str, Sequence[float | None]],
+    policy: Pair,
+    prompt: str = "",
+    unknown: Collection[str] = (),
+) -> list[Able]:
+    """The candidates that may be a side of a pair, with what they are worth."""
+    passing = [i for i, one in enumerate(candidates) if valid(one, policy, prompt)]
+    weighed = any(policy.weights.values())
+    worth = totals(values, policy, passing, len(candidates), unknown) if weighed else [None] * len(candidates)
+    found = []
+    for i in passing:
+        if weighed and worth[i] is None:
+            continue
+        one = candidates[i]
+        found.append(
+            Able(
+                i,
+                worth[i],
+                one["text"],
+                identity(one["text"]),
+                len(normalised(one["text"]).split()),
+                may_be_chosen=not barred("chosen", i, values, policy, unknown),
+                may_be_rejected=not barred("rejected", i, values, policy, unknown),
+                origin=one.get("origin"),
+                parent=one.get("parent"),
+                model=one.get("model"),
+            )
+        )
+    return found
+
+
+def barred(
+    side: Literal["chosen", "rejected"],
+    index: int,
+    values: Mapping[str, Sequence[float | None]],
+    policy: Pair,
+    unknown: Collection[str] = (),
+) -> bool:
+    """Whether a veto keeps a candidate from a side of a pair; a score that does not apply to it bars nothing, and one
+    that is not known keeps it from where it might be barred."""
+    for name, veto in policy.vetoes.items():
+        value = values[name][index] if name in values else None
+        if value is None and is_open(name, unknown) and veto.bars in (side, "both"):
+            return True
+        if veto.bar(side, value):
+            return True
+    return False
+
+
+def check_scores(policy: Pair, names: Iterable[str], unknown: Collection[str] = ()) -> None:
+    """
+    Raises:
+        ConfigError: a weight or a veto names a score that is not among ``names``, nor one of the scorers ``unknown``.
+    """
+    have = set(names)
+    if not have:  # every row failed; there is nothing to compare with
+        return
+    for key, group in (("weights", policy.weights), ("vetoes", policy.vetoes)):
+        for name in group:
+            if name not in have and not is_open(name, unknown):
+                close = difflib.get_close_matches(name, have, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"scores are {', '.join(sorted(have))}"
+                raise ConfigError(f"pair.{key}.{name}: no scorer of this run gives it", hint)

@@ -1,0 +1,395 @@
+"""A run as one HTML file to send to a colleague: result, plots, pairs with their images; it loads nothing from outside.
+
+Shows the findings of the run's tables (``pipeline.publishing.findings``); besides them, where they exist:
+
+- ``summary.json``: ``{"before": {metric: value}, "after": {metric: value}}`` with the metrics of
+  ``training.evaluation.summarise``; other names work too, the first is the baseline;
+- ``train/metrics.jsonl``: one JSON object a line, with ``step`` and TRL's names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.base import files, mask
+from pipeline.base import model_names as models
+from pipeline.publishing import style_gate as consistency
+from pipeline.publishing.card import model_rows, outcome_rows, plain, style_masked, style_rows
+from pipeline.publishing.collect import collect
+from pipeline.publishing.findings import STEPS, Findings, steps
+from pipeline.publishing.gallery import data_uri, gallery
+from pipeline.running.joined import Example, pictures
+from pipeline.running.store import Record, Run, opened
+from pipeline.scoring.vocabularies import BUILT_IN, built_in
+from reward.answers.read import right
+from reward.scorers.objects import judge, truth_of
+from reward.text.vocabulary import Vocabulary
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: Steps whose shards are those of the texts.
+IMAGINED = STEPS[: STEPS.index("source")]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """How a metric is shown. ``better`` is None where neither more nor less is better by itself."""
+
+    key: str
+    label: str
+    short: str
+    better: Literal["lower", "higher"] | None
+    unit: Literal["%", "words"] = "%"
+    plotted: bool = True
+
+
+METRICS = (
+    Metric("chair_i", "CHAIRi: hallucinated mentions of all mentions", "CHAIRi", "lower"),
+    Metric("chair_s", "CHAIRs: captions with a hallucination", "CHAIRs", "lower"),
+    Metric("cover", "Cover: objects in the image that are named", "Cover", "higher"),
+    Metric("shr", "SHR: sentences with something wrong", "SHR", "lower"),
+    Metric("mean_length", "Words per caption", "words", None, "words", plotted=False),
+    Metric("pope_random_accuracy", "POPE accuracy, random", "POPE\nrandom", "higher"),
+    Metric("pope_popular_accuracy", "POPE accuracy, popular", "POPE\npopular", "higher"),
+    Metric("pope_adversarial_accuracy", "POPE accuracy, adversarial", "POPE\nadversarial", "higher"),
+    Metric("pope_f1", "POPE F1, mean of the three splits", "POPE F1", "higher", plotted=False),
+    Metric("pope_yes_ratio", "POPE answers that say yes (half should)", "says yes", None),
+)
+_COUNTS = ("captions", "pope_questions", "images", "unparseable", "truncated", "failed")
+#: Panel title -> series name -> column of ``metrics.jsonl``.
+_PANELS: Mapping[str, Mapping[str, str]] = {
+    "loss": {"loss": "loss"},
+    "rewards": {"chosen": "rewards/chosen", "rejected": "rewards/rejected"},
+    "reward margin": {"margin": "rewards/margins"},
+    "reward accuracy": {"accuracy": "rewards/accuracies"},
+    "image margin": {"image margin": "rewards/image_margins"},
+    "learning rate": {"learning rate": "learning_rate"},
+}
+
+
+def write(
+    run: Run | Path,
+    recipe: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    vocabulary: Vocabulary | None = None,
+    findings: Findings | None = None,
+) -> Path:
+    """Write ``report.html`` of a run and return its path.
+
+    ``recipe`` (plain data) defaults to the run's ``recipe.yaml``, else to the options the stages have recorded.
+    Without ``command`` the report points to the dataset's card. ``vocabulary`` finds the hallucinated words to mark; it
+    defaults to that of the scenes if their scores were computed with it. ``findings`` are those of the run if they
+    are known already.
+
+    Raises:
+        InputError: the run has no source table.
+    """
+    run = opened(run)
+    run_dir, findings = run.path, findings or collect(run)
+    made_from = key(run, recipe, command)
+    records, shown = steps(run), pictures(run, findings.examples)
+    recipe = mask.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded(records))
+    names, evaluations = _evaluations(run_dir)
+    rows = comparison(evaluations) if evaluations else []
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
+    environment.filters.update(percent=_percent, number=_number)
+    page = environment.get_template("report.html.j2").render(
+        name=recipe.get("name") or run_dir.resolve().name,
+        findings=findings,
+        recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100),
+        command=mask.text(command) if command else None,
+        headline=headline(rows, findings),
+        labels=names,
+        rows=rows,
+        counts=_evaluation_counts(evaluations),
+        made_from=made_from,
+        plots=_plots(findings, rows, names, run),
+        cards=[
+            _card(example, shown.get(example.id, ()), vocabulary or _vocabulary(findings))
+            for example in findings.examples
+        ],
+        stages=[_timing(run, record) for record in records.values()],
+        outcomes=outcome_rows(findings),
+        style=style_rows(findings.style),
+        masked=style_masked(findings.style),
+        models=model_rows(findings),
+        gallery=gallery(run),
+        secrets=mask,
+    )
+    path = run_dir / "report.html"
+    files.write_text(path, page)
+    return path
+
+
+def key(run: Run, recipe: Mapping[str, Any] | None, command: str | None) -> str:
+    """What a report says that it was made from: the summary (with the seconds of every stage: if they are the same,
+    nothing was done since), the recipe and the command."""
+    said = [files.read_text(run.path / "summary.json"), recipe, command]
+    return models.digest(json.dumps(said, default=str, sort_keys=True))
+
+
+def holds(run: Run, recipe: Mapping[str, Any], command: str) -> bool:
+    """Whether the run's report is the one that would be written now. One of a million prompts takes time."""
+    page = files.read_text(run.path / "report.html") or ""
+    return f'<meta name="made-from" content="{key(run, recipe, command)}">' in page[:2000]
+
+
+def style(run: Run) -> dict[str, dict[str, Any]]:
+    """The entry of ``summary.json`` on the style of the pairs: kind of prompt -> measure -> value. Empty where it has
+    not been measured."""
+    return consistency.summary(run)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One metric before and after; intervals are [low, high] or None. All in the metric's own unit (shares in 0..1)."""
+
+    metric: Metric
+    before: float | None
+    after: float | None
+    before_ci: tuple[float, float] | None
+    after_ci: tuple[float, float] | None
+
+    @property
+    def delta(self) -> float | None:
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "same", ""]:
+        """Whether after is better; "" where the metric has no better or a value is missing."""
+        if self.delta is None or self.metric.better is None:
+            return ""
+        if self.delta == 0:
+            return "same"
+        return "better" if (self.delta < 0) == (self.metric.better == "lower") else "worse"
+
+    @property
+    def apart(self) -> bool:
+        """The two intervals do not touch."""
+        if self.before_ci is None or self.after_ci is None:
+            return False
+        return self.before_ci[1] < self.after_ci[0] or self.after_ci[1] < self.before_ci[0]
+
+
+def comparison(evaluations: Sequence[Mapping[str, Any]]) -> list[Comparison]:
+    """The metrics that the first or the last evaluation has, first against last; a lone one is "before"."""
+    before, after = evaluations[0], evaluations[-1] if len(evaluations) > 1 else {}
+    rows = (
+        Comparison(
+            metric,
+            _finite(before.get(metric.key)),
+            _finite(after.get(metric.key)),
+            _interval(before.get(f"{metric.key}_ci")),
+            _interval(after.get(f"{metric.key}_ci")),
+        )
+        for metric in METRICS
+    )
+    return [row for row in rows if row.before is not None or row.after is not None]
+
+
+def headline(rows: Sequence[Comparison], findings: Findings) -> str:
+    """What came out, in one or two sentences, with what was paid for it.
+
+    >>> cover = Comparison(METRICS[2], 0.91, 0.79, None, None)
+    >>> headline([Comparison(METRICS[0], 0.13, 0.054, None, None), cover], None).split(". ")[1]
+    'Cover goes from 91.0 % to 79.0 %: part of the gain is saying less.'
+    """
+    by_key = {row.metric.key: row for row in rows if row.delta is not None}
+    chair, cover = by_key.get("chair_i"), by_key.get("cover")
+    if chair is None or chair.delta is None:
+        return (
+            f"{findings.pairs:,} preference pairs from {findings.prompts:,} prompts and {findings.candidates:,} texts."
+        )
+    verb = "fall" if chair.delta < 0 else "rise" if chair.delta > 0 else "stay"
+    said = f"Hallucinated mentions {verb} from {_percent(chair.before)} to {_percent(chair.after)}."
+    if cover is not None and cover.delta is not None:
+        said += f" Cover goes from {_percent(cover.before)} to {_percent(cover.after)}"
+        # Where there are intervals they decide whether Cover fell at all, else two points do.
+        fell = cover.apart if cover.before_ci and cover.after_ci else abs(cover.delta) > 0.02
+        said += ": part of the gain is saying less." if fell and cover.delta < 0 and chair.delta < 0 else "."
+    return said
+
+
+def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str], run: Run) -> dict[str, Markup]:
+    from pipeline.publishing import plots  # matplotlib takes a second to import
+
+    made: dict[str, str] = {"outcomes": plots.outcomes(outcome_rows(findings))}
+    both = [row for row in rows if row.metric.plotted and row.delta is not None]
+    if both:
+        before = [_bar(row.before, row.before_ci) for row in both]
+        after = [_bar(row.after, row.after_ci) for row in both]
+        made["comparison"] = plots.before_after(
+            [row.metric.short for row in both], before, after, (names[0], names[-1])
+        )
+    steps, panels = _training(run.path) if run.has("train") else ([], {})
+    if panels:
+        made["training"] = plots.curves(steps, panels)
+    spreads = {
+        name: (spread.chosen, spread.rejected)
+        for name, spread in findings.scores.items()
+        if len({*spread.chosen.values.tolist(), *spread.rejected.values.tolist()}) > 1
+    }
+    if spreads:
+        made["scores"] = plots.histograms(spreads)
+    if findings.pairs:
+        words = findings.lengths
+        made["lengths"] = plots.lengths(words.chosen, words.rejected, words.difference)
+    if findings.logp_gaps:
+        made["style"] = plots.logp_gaps(findings.logp_gaps)
+    return {name: Markup(svg) for name, svg in made.items()}
+
+
+def _training(run_dir: Path) -> tuple[list[float], dict[str, dict[str, list[float]]]]:
+    path = run_dir / "train" / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [row for row in map(_json_or_none, lines) if isinstance(row, dict) and "step" in row]
+    columns = {column for row in rows for column in row}
+    panels = {
+        title: {
+            name: [float(row[column]) if row.get(column) is not None else math.nan for row in rows]
+            for name, column in series.items()
+            if column in columns
+        }
+        for title, series in _PANELS.items()
+    }
+    return [float(row["step"]) for row in rows], {title: series for title, series in panels.items() if series}
+
+
+def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | None) -> dict[str, Any]:
+    facts = example.facts or {}
+    names = [
+        f"{thing['name']} × {thing['count']}" if (thing["count"] or 0) > 1 else thing["name"]
+        for thing in facts.get("objects") or ()
+    ]
+    known = truth_of({"facts": example.facts}, vocabulary) if vocabulary is not None else None
+    judged = vocabulary if known is not None else None
+    alt = f"In the picture: {', '.join(names)}." if names else f"Picture for the prompt: {example.prompt}"
+    return {
+        "id": example.id,
+        "source": example.source,
+        "images": [(*data_uri(image), alt) for image in shown],
+        "prompt": example.prompt,
+        "answer": " / ".join(right(facts)),
+        "objects": ", ".join(names),
+        "policy": example.policy,
+        "margin": example.margin,
+        "sides": [
+            {
+                "kind": kind,
+                "parts": _marked(candidate["text"], known or frozenset(), judged),
+                "model": candidate["model"],
+                "seed": candidate["seed"],
+                "temperature": candidate["temperature"],
+                "origin": candidate["origin"],
+            }
+            for kind, candidate in (("chosen", example.chosen), ("rejected", example.rejected))
+        ],
+        "scores": [(name, *both) for name, both in example.scores.items() if both != (None, None)],
+    }
+
+
+def _marked(text: str, truth: frozenset[str], vocabulary: Vocabulary | None) -> list[tuple[str, bool]]:
+    """The text in pieces, each with whether it names an object that is not there."""
+    if vocabulary is None:
+        return [(text, False)]
+    pieces, end = [], 0
+    for mention in judge(text, truth, vocabulary).hallucinated:
+        pieces += [(text[end : mention.start], False), (text[mention.start : mention.end], True)]
+        end = mention.end
+    return [piece for piece in (*pieces, (text[end:], False)) if piece[0]]
+
+
+def _timing(run: Run, record: Record) -> dict[str, Any]:
+    done = len(run.shards(record.stage))
+    first = "eval-source" if record.stage.startswith("eval-") else "texts" if record.stage in IMAGINED else "source"
+    expected = len(run.shards(first)) if done else 0
+    return {
+        "stage": record.stage,
+        "shards": f"{done} of {expected}" if expected else "–",
+        "rows": record.rows,
+        "failed": record.failed,
+        "seconds": record.seconds,
+        "rate": record.rows / record.seconds if record.seconds else None,
+        "state": "finished" if record.finished else "not finished",
+        # The same rows may lie in other shards.
+        "fingerprint": record.made if record.stage == "publish" else record.fingerprint,
+    }
+
+
+def _evaluations(run_dir: Path) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Names and metrics of the evaluations in ``summary.json``, in the order they stand there."""
+    path = run_dir / "summary.json"
+    summary = _json_or_none(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not isinstance(summary, dict):
+        return [], []
+    if isinstance(summary.get("evaluation"), dict):
+        summary = summary["evaluation"]
+    keys = {metric.key for metric in METRICS}
+    found = {name: value for name, value in summary.items() if isinstance(value, dict) and keys & value.keys()}
+    if not found and keys & summary.keys():
+        found = {"model": summary}
+    return list(found), list(found.values())
+
+
+def _evaluation_counts(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    rows = ((name.replace("_", " "), [_number(each.get(name)) for each in evaluations]) for name in _COUNTS)
+    return [(name, values) for name, values in rows if set(values) != {"–"}]
+
+
+def _vocabulary(findings: Findings) -> Vocabulary | None:
+    """The built-in vocabulary that the objects were found with; None where it was a file."""
+    named = [spread.version for name, spread in findings.scores.items() if name.startswith("objects.")]
+    for known in map(built_in, BUILT_IN):
+        if any(version.endswith(f":{known.name}@{known.version}") for version in named):
+            return known
+    return None
+
+
+def _saved_recipe(run_dir: Path) -> dict[str, Any] | None:
+    path = run_dir / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return recipe if isinstance(recipe, dict) else None
+
+
+def _recorded(records: Mapping[str, Record]) -> dict[str, Any]:
+    return {step: dict(record.options) for step, record in records.items()}
+
+
+def _json_or_none(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # a line cut short by a kill
+        return None
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    ends = [_finite(end) for end in value] if isinstance(value, list | tuple) else []
+    return (ends[0], ends[1]) if len(ends) == 2 and ends[0] is not None and ends[1] is not None else None
+
+
+def _bar(value: float | None, interval: tuple[float, float] | None) -> tuple[float, float, float]:
+    height = value or 0.0
+    return (height, *(interval or (height, height)))
+
+
+def _percent(share: float | None, unit: str = "%") -> str:
+    """A share as percent, or a number of words as it is."""
+    if share is None:
+        return "–"
+    return f"{100 * share:.1f} %" if unit == "%" else f"{share:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.4g}" if isinstance(value, float) and value % 1 else f"{value:,.0f}"

@@ -1,0 +1,289 @@
+"""The order of a run's stages, and what each one is made of. Knows nothing of training."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.base import model_names as models
+from pipeline.base.errors import ConfigError
+from pipeline.pairing.stage import PairStage
+from pipeline.publishing.findings import makes_data, steps
+from pipeline.publishing.publish import Published, masked, publish
+from pipeline.recipe import naming
+from pipeline.recipe.recipe import Recipe
+from pipeline.rewriting.lineage import Gathered
+from pipeline.rewriting.steps import DESCRIBED, Rewriting
+from pipeline.rewriting.steps import TABLES as REWRITTEN
+from pipeline.running.executor import Executor, StageResult
+from pipeline.running.resume import Resume, described, explain
+from pipeline.running.stage import Source, Stage
+from pipeline.running.store import Run, Survey
+from pipeline.sampling import continuation as continue_
+from pipeline.sampling.config import GivenEngine, OpenAIEngine, Sample, VllmEngine
+from pipeline.sampling.continuation import ContinueStage
+from pipeline.sampling.stage import SampleStage, slug
+from pipeline.scoring import stage as score
+from pipeline.sources.config import PdsSource
+from pipeline.sources.given import GivenStage
+from pipeline.sources.imagine.config import ImagineSource
+from pipeline.sources.imagine.instruct import InstructStage
+from pipeline.sources.imagine.rank import RankStage
+from pipeline.sources.imagine.stage import ImagineStage, TextSource
+from pipeline.sources.stage import BuiltSource, SourceStage
+
+if TYPE_CHECKING:
+    from pipeline.publishing.findings import Findings
+
+#: What ``--stages`` may name, in order.
+GROUPS = ("imagine", "source", "sample", "rewrite", "score", "pair", "publish", "train", "evaluate")
+#: What comes before a source of imagined images.
+IMAGINED = ("texts", "imagine", "rank", "instruct")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A held-out evaluation: which prompts, and how long an answer may be."""
+
+    build: Callable[[Mapping[str, Any]], Iterator[dict[str, Any]]]
+    config: Mapping[str, Any]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would become of a stage: ``done`` of ``shards`` hold (None: not known before its source has run)."""
+
+    stage: str
+    shards: int | None
+    done: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: Recipe
+    held: Held | None = None
+
+    def generation(self) -> list[Source | Stage]:
+        """From the source to pairs. The evaluation of the base model stands right behind its sampling, and a model that
+        also continues or judges is sampled last: they share an engine, and starting one takes longer than either."""
+        r = self.recipe
+        rewriting = self.rewriting()
+        first = rewriting.first() if rewriting else SourceStage(r.source, r.seed, r.shard_size)
+        stages: list[Source | Stage] = [*self._imagined(), first]
+        specs = r.sample.each()
+        names = self._tables(specs)
+        pending = self.held is not None
+        order = sorted(zip(names, specs, strict=True), key=lambda one: self._turn(one[1], specs))
+        for name, spec in order:
+            stages.append(self._candidates(spec, name, first.name))
+            if pending and self._is_base(spec):
+                stages += self.before()
+                pending = False
+        if pending:
+            stages += self.before()
+        asked = [spec for _, spec in order]
+        if (one := self._continues()) is not None and (rule := r.sample.continuation) is not None:
+            stages.append(ContinueStage(one, rule, r.seed, tuple(names), self._is_base(one)))
+            names.append(continue_.NAME)
+            asked.append(one)
+        if len(names) > 1:
+            stages.append(Gathered(tuple(names), DESCRIBED if rewriting else "sample"))
+        if rewriting is not None:
+            stages += rewriting.stages()
+            asked += [rewriting.base] if rewriting.spec.questions is not None else []
+        return [*stages, *score.stages(r.score, asked, r.seed, r.pair.weighed), PairStage(r.pair, r.seed)]
+
+    def names(self) -> frozenset[str]:
+        """The stages of the recipe, and those that go on from its pairs."""
+        after = ({"train"} if self.recipe.train is not None else set()) | ({"eval-after"} if self.held else set())
+        return frozenset({*(stage.name for stage in self.generation()), "publish", *after})
+
+    def rewriting(self) -> Rewriting | None:
+        """What becomes of the sampled texts; None where nothing does."""
+        r = self.recipe
+        if r.rewrite is None:
+            return None
+        return Rewriting(r.rewrite, r.source, r.seed, r.shard_size, self.base(), r.sample.each())
+
+    def before(self) -> list[Source | Stage]:
+        assert self.held is not None
+        source = BuiltSource("eval-source", self.held.build, self.held.config, self.recipe.shard_size)
+        return [source, self.answers("eval-before")]
+
+    def answers(self, name: str, model: Path | None = None) -> SampleStage:
+        """Greedy answers to the held-out prompts, by the model to be trained or by the one in the folder ``model``."""
+        assert self.held is not None
+        base = self.base()
+        update: dict[str, Any] = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": self.held.max_tokens}
+        if model is not None:
+            engine = VllmEngine() if isinstance(base.engine, OpenAIEngine) else base.engine
+            update |= {"model": str(model), "revision": None, "engine": engine}
+        return SampleStage(base.model_copy(update=update), self.recipe.seed, name=name, reads="eval-source")
+
+    def base(self) -> Sample:
+        """How the model that is to be trained is asked: ``train.model``, or the first that is sampled."""
+        return self._like((self.recipe.train or {}).get("model"))
+
+    def preflight(self) -> None:
+        """Find out what is wrong before hours have passed: models, vocabularies and files that are not there."""
+        for stage in self.generation():
+            stage.options()
+        masked(self.recipe.publish)
+
+    def outlook(self, run: Run) -> list[Outlook]:
+        """What would run, and why; stages that hold have no reasons."""
+        survey = Survey(run)
+        stale: set[str] = set()
+        found: list[Outlook] = []
+        for stage in self.generation():
+            reasons = explain(run, stage, survey, [name for name in stage.inputs if name in stale])
+            # A source decides about its shards itself, whatever it reads.
+            source = None if isinstance(stage, Source) else stage.inputs[0]
+            known = not (stale & {"source", source}) and source is not None
+            shards = len(run.shards(source)) if known and source is not None else None
+            now = described(run, stage, survey)
+            done = [s for s in run.shards(stage.name) if not source or survey.current(now, s, stage.inputs)]
+            if reasons:
+                stale.add(stage.name)
+            found.append(Outlook(stage.name, shards, len(done), tuple(reasons)))
+        return found
+
+    def explain(self, run: Run) -> dict[str, list[str]]:
+        """Stage -> why it would run; stages that hold are left out."""
+        return {one.stage: list(one.reasons) for one in self.outlook(run) if one.reasons}
+
+    def _candidates(self, spec: Sample, name: str, prompts: str) -> Stage:
+        if isinstance(spec.engine, GivenEngine):
+            assert isinstance(self.recipe.source, PdsSource)  # or the recipe would not have been accepted
+            return GivenStage(self.recipe.source, name)
+        return SampleStage(spec, self.recipe.seed, name=name, reads=prompts, on_policy=self._is_base(spec))
+
+    def _continues(self) -> Sample | None:
+        """How the model is asked that goes on from the beginnings of answers."""
+        rule = self.recipe.sample.continuation
+        return None if rule is None else self._like(rule.model) if rule.model else self.base()
+
+    def _answers(self) -> Sample | None:
+        """How the model is asked that answers questions about what was described."""
+        rule = self.recipe.rewrite
+        return self.base() if rule is not None and rule.questions is not None else None
+
+    def _like(self, model: str | None) -> Sample:
+        """How a model is asked, without noise: as it is sampled, or else as the first that is sampled, which it is if
+        None is named."""
+        specs = self.recipe.sample.each()
+        asked = [spec for spec in specs if not isinstance(spec.engine, GivenEngine)]
+        asked = asked or [specs[0].model_copy(update={"engine": VllmEngine()})]
+        wanted = asked[0].model if model is None else model
+        same = [spec for spec in asked if spec.model == wanted]
+        like = next((spec for spec in same if spec.noise is None), [*same, asked[0]][0])
+        return like.model_copy(update={"model": wanted, "noise": None})
+
+    def _tables(self, specs: Sequence[Sample]) -> list[str]:
+        """The table of each sampled model.
+
+        Raises:
+            ConfigError: two would be called the same.
+        """
+        continued = [continue_.NAME] if self.recipe.sample.continuation else []
+        rewritten = sorted(REWRITTEN) if self.recipe.rewrite is not None else []
+        if len(specs) == 1 and not continued:
+            return [DESCRIBED if rewritten else "sample"]
+        names = [f"sample-{slug(spec)}" for spec in specs]
+        for name, count in Counter(names + continued + rewritten).items():
+            if count > 1:
+                raise ConfigError(f"sample.models: two entries would be written to {name}", "give a model another name")
+        return names
+
+    def _turn(self, spec: Sample, specs: Sequence[Sample]) -> tuple[bool, int]:
+        """When a model is sampled: entries of one model after each other, and last the one that is needed next."""
+        own, after = (spec.model, spec.revision), self._continues() or self._answers()
+        last = score.asks(self.recipe.score, spec, specs) if after is None else (after.model, after.revision) == own
+        return last, [(one.model, one.revision) for one in specs].index(own)
+
+    def _imagined(self) -> list[Source | Stage]:
+        """From texts to questions about images made from them."""
+        r = self.recipe
+        if not isinstance(r.source, ImagineSource):
+            return []
+        texts = TextSource(r.source.texts, r.seed, r.shard_size)
+        return [
+            texts,
+            ImagineStage(r.source, r.seed),
+            RankStage(r.source.rank),
+            InstructStage(r.source.instruct, r.seed),
+        ]
+
+    def _is_base(self, spec: Sample) -> bool:
+        return spec.model == self.base().model
+
+
+def group(stage: str, rewriting: Container[str] = ()) -> str:
+    """The name by which ``--stages`` knows a stage. ``rewriting`` are the names of those that ``rewrite`` means.
+
+    >>> group("sample-llava"), group("eval-before"), group("rank"), group("ask-judge"), group("pair")
+    ('sample', 'evaluate', 'imagine', 'score', 'pair')
+    """
+    if stage in rewriting:
+        return "rewrite"
+    if stage in IMAGINED:
+        return "imagine"
+    return {"eval": "evaluate", "ask": "score", "prompts": "source"}.get(first := stage.split("-", 1)[0], first)
+
+
+def chosen(names: str | None) -> frozenset[str]:
+    """The stages that ``--stages`` names, all without it.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    wanted = frozenset(GROUPS if names is None else filter(None, (name.strip() for name in names.split(","))))
+    unknown = sorted(wanted - set(GROUPS))
+    if unknown or not wanted:
+        raise ConfigError(f"--stages: no stage {', '.join(unknown) or 'named'}", f"use some of {', '.join(GROUPS)}")
+    return wanted
+
+
+def run_stage(executor: Executor, stage: Source | Stage, resume: Resume) -> StageResult:
+    if isinstance(stage, Source):
+        return executor.write(stage, resume)
+    return executor.run(stage, resume)
+
+
+def generate(plan: Plan, run: Run, executor: Executor, resume: Resume, stages: Iterable[str] = GROUPS) -> None:
+    """Run the stages from the source to pairs that are among ``stages``."""
+    wanted = set(stages)
+    rewriting = plan.rewriting()
+    names = rewriting.names() if rewriting else ()
+    for stage in plan.generation():
+        if group(stage.name, names) in wanted:
+            run_stage(executor, stage, resume)
+        if isinstance(stage, SourceStage):
+            naming.check(run, stage.name, plan.recipe)  # before anything is sampled
+
+
+def publish_run(
+    plan: Plan, run: Run, command: Sequence[str], findings: Callable[[], Findings] | None = None
+) -> tuple[Published, float]:
+    """Publish the pairs of a run; also the seconds that it took. ``findings`` collects what the run shows; asked only
+    if there is something to publish."""
+
+    # Where the run lies says nothing about the data, and would make equal datasets differ.
+    recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
+    made_by = [asdict(replace(one, seconds=0.0)) for name, one in steps(run).items() if makes_data(name)]
+
+    def card(rows: str) -> str:
+        from pipeline.publishing import card
+
+        return card.render(run, recipe, " ".join(command), findings() if findings else None, rows)
+
+    about = models.digest(json.dumps([recipe, list(command), made_by], sort_keys=True, default=str))
+    started = time.monotonic()
+    return publish(run, plan.recipe.publish, card, about), time.monotonic() - started

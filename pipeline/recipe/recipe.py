@@ -1,0 +1,154 @@
+"""A recipe: a whole run as typed, frozen data.
+
+Every error names the key, the value and the remedy, and all errors are reported at once. Imports no torch, Ray or vLLM.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from pipeline.base.config import Count, Fraction, Frozen
+from pipeline.base.files import locate
+from pipeline.pairing.config import Pair
+from pipeline.publishing.config import Publish
+from pipeline.rewriting.config import Rewrite
+from pipeline.sampling.config import GivenEngine, Sample
+from pipeline.scoring.config import Score
+from pipeline.sources.kinds import Source
+
+
+class Recipe(Frozen):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    output_dir: str = "runs"  # a folder or a URL
+    max_failure_rate: Fraction = 0.01
+    shard_size: Count = 128
+    shard_retries: Annotated[int, Field(ge=0)] = 2
+    source: Source
+    sample: Sample
+    rewrite: Rewrite | None = None
+    score: Score = Score()
+    pair: Pair
+    publish: Publish = Publish()
+    # Checked by `training.config` and `training.evaluation`, which this package does not import.
+    train: dict[str, Any] | None = None
+    evaluate: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _scores_exist(self) -> Recipe:
+        for key in ("weights", "vetoes"):
+            unknown = sorted(name for name in getattr(self.pair, key) if name.split(".")[0] not in self.score.scorers)
+            if unknown:
+                have = ", ".join(self.score.scorers)
+                raise ValueError(f"pair.{key}: no scorer gives {', '.join(unknown)}; score.scorers has {have}")
+        return self
+
+    @model_validator(mode="after")
+    def _candidates_of_the_origin_exist(self) -> Recipe:
+        specs = self.sample.each()
+        plain = {spec.model for spec in specs if spec.noise is None}
+        if self.pair.policy == "corrupted_image" and not any(spec.noise and spec.model in plain for spec in specs):
+            raise ValueError(
+                "pair.policy=corrupted_image needs a model's answers to the images and to the noised images; add an "
+                f"entry to sample.models: {{model: {specs[0].model}, noise: {{}}}} beside {{model: {specs[0].model}}}"
+            )
+        if self.pair.policy == "continuation" and self.sample.continuation is None:
+            raise ValueError("pair.policy=continuation needs continued answers; add sample.continue: {share: 0.5}")
+        if self.pair.policy == "rewritten" and self.rewrite is None:
+            raise ValueError("pair.policy=rewritten needs rewritten texts; add rewrite: {detect: {by: facts}}")
+        if self.pair.policy == "rewritten" and not any(self.pair.weights.values()):
+            raise ValueError(
+                "pair.policy=rewritten needs scores that confirm which text is better; add pair.weights such as "
+                "{objects.hallucinated: -1}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _given_answers_exist(self) -> Recipe:
+        specs = self.sample.each()
+        given = [spec for spec in specs if isinstance(spec.engine, GivenEngine)]
+        if given and self.source.kind != "pds":
+            raise ValueError(
+                "sample.engine.kind=given takes the answers that come with the prompts, and those of "
+                f"source.kind={self.source.kind} come without; use source.kind=pds, or name a model"
+            )
+        if given and self.rewrite is not None and self.rewrite.questions is not None:
+            raise ValueError(
+                "rewrite.questions asks the sampled model, and sample.engine.kind=given has none; set "
+                "rewrite.questions=null, or name a model"
+            )
+        if self.sample.continuation is not None and self.rewrite is not None and self.rewrite.questions is not None:
+            raise ValueError("sample.continue does not go with rewrite.questions; set one of them to null")
+        trains = self.train is not None or self.evaluate is not None
+        if len(given) == len(specs) and trains and not (self.train or {}).get("model"):
+            raise ValueError("train.model: missing; with sample.engine.kind=given there is no sampled model to train")
+        return self
+
+    @model_validator(mode="after")
+    def _log_probs_exist(self) -> Recipe:
+        if self.publish.style.max_logp_gap is not None and "likelihood" not in self.score.scorers:
+            raise ValueError(
+                f"publish.style.max_logp_gap={self.publish.style.max_logp_gap:g} needs log-probs; add likelihood to "
+                "score.scorers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _follows_from_the_rest(self) -> Recipe:
+        """The vocabularies, and what ``score.likelihood`` and ``publish.style`` leave open."""
+        self._speak()
+        likelihood, style = self.score.likelihood, self.publish.style
+        if "likelihood" in self.score.scorers and likelihood.model is None:
+            filled = likelihood.model_copy(update=self._trained())
+            self._set("score", self.score.model_copy(update={"likelihood": filled}))
+        if style.vocabulary is None:
+            named = style.model_copy(update={"vocabulary": self._vocabulary()})
+            self._set("publish", self.publish.model_copy(update={"style": named}))
+        return self
+
+    def _speak(self) -> None:
+        """The objects of the source are called as its kind calls them, where nobody says otherwise."""
+        own = "coco" if self.source.kind == "coco" else "scenes"
+        if self.source.kind == "visual_genome":
+            self._refuse_silent_words()
+        if self.rewrite is not None and self.rewrite.vocabulary is None:
+            self._set("rewrite", self.rewrite.speaking(own))
+        named = {
+            name: group.model_copy(update={"vocabulary": own})
+            for name in ("objects", "facts")
+            if (group := getattr(self.score, name)).vocabulary is None
+        }
+        if named:
+            self._set("score", self.score.model_copy(update=named))
+
+    def _refuse_silent_words(self) -> None:
+        """Regions say in any words what is there, and what a vocabulary does not find in them would not be there."""
+        asks = {"score.facts": self.score.facts if "facts" in self.score.scorers else None, "rewrite": self.rewrite}
+        for key, group in asks.items():
+            if group is not None and group.vocabulary is None:
+                raise ValueError(f"{key}.vocabulary: missing; name words for source.kind=visual_genome, such as coco")
+
+    def _trained(self) -> dict[str, str | None]:
+        """The model that is to be trained, and its revision where it is sampled as well."""
+        sampled = {one.model: one.revision for one in self.sample.each() if not isinstance(one.engine, GivenEngine)}
+        model = (self.train or {}).get("model") or next(iter(sampled), None)
+        if model is None:
+            raise ValueError("score.likelihood.model: missing; with sample.engine.kind=given there is no sampled model")
+        return {"model": model, "revision": sampled.get(model)}
+
+    def _vocabulary(self) -> str | None:
+        """Of rewriting, else of the first scorer that has one."""
+        if self.rewrite is not None:
+            return self.rewrite.vocabulary
+        groups = (getattr(self.score, name, None) for name in self.score.scorers)
+        return next((one for group in groups if (one := getattr(group, "vocabulary", None)) is not None), None)
+
+    def _set(self, key: str, value: Frozen) -> None:
+        object.__setattr__(self, key, value)  # nobody has seen the recipe yet
+
+    @property
+    def run_dir(self) -> Path:
+        return locate(self.output_dir) / self.name

@@ -1,0 +1,103 @@
+"""Texts in which something is wrong, corrected: only the wrong words change, by rules or by a model that is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.base import seeds
+from pipeline.base.tables import REWRITTEN
+from pipeline.engines.protocol import Engine
+from pipeline.rewriting import correct, corrector
+from pipeline.rewriting.config import Correct
+from pipeline.rewriting.lineage import DETECT, Made, Row, Wish, answers, asking, counted, lexicon, read
+from pipeline.running.stage import WorkerSpec
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import worker
+from reward.text.findings import hallucinations
+from reward.text.types import VERSION, Problem
+
+NAME = "sample-corrected"
+
+
+@dataclass(frozen=True)
+class CorrectStage:
+    """One ``corrected`` candidate for every text of ``described`` with a finding that is a hallucination. ``asked`` is
+    the model with ``by: model``, else None. ``complete`` as for ``DetectStage``.
+
+    A row fails if the engine fails for one of its texts; one whose correction is refused has the reason.
+    """
+
+    spec: Correct
+    words: str
+    seed: int
+    prompts: str
+    described: str
+    asked: Sample | None = None
+    complete: bool = True
+
+    name = NAME
+    schema = REWRITTEN
+
+    @property
+    def version(self) -> int:
+        # Since 2, a model's answer may go over several lines. What rules make is what it was.
+        return 1 if self.asked is None else 2
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.prompts, self.described, DETECT)
+
+    @property
+    def worker(self) -> WorkerSpec | None:
+        return worker(self.asked) if self.asked is not None else None
+
+    def options(self) -> dict[str, Any]:
+        own: dict[str, Any]
+        if self.asked is None:
+            own = {"absent": self.spec.absent, "lexicon": lexicon(self.words).version, "complete": self.complete}
+        else:
+            own = {"blind": self.spec.blind, "max_tokens": self.spec.max_tokens, **asking(self.asked, self.seed)}
+        return {"by": self.spec.by, "rules": VERSION, **own}
+
+    def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:
+        rows, made = read(tables, self.prompts, (self.described,), pictures=self.asked is not None)
+        wrong = [
+            (row, place) for row in rows for place, _ in row.originals() if hallucinations(row.findings.get(place, ()))
+        ]
+        if self.asked is None:
+            self._by_rules(wrong, made)
+        else:
+            assert model is not None
+            self._by_model(model, self.asked, wrong, made)
+        return made.table()
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        return counted(table)
+
+    def _by_rules(self, wrong: list[tuple[Row, int]], made: Made) -> None:
+        known = lexicon(self.words)
+        for row, place in wrong:
+            text, findings = row.texts[place]["text"], row.findings[place]
+            with made.guard(row):
+                found = correct.by_rules(text, findings, row.facts, known, self.spec.absent, complete=self.complete)
+                made.add(row, place, "corrected", found)
+
+    def _by_model(self, model: Engine, asked: Sample, wrong: list[tuple[Row, int]], made: Made) -> None:
+        wishes = []
+        for row, place in wrong:
+            text, findings = row.texts[place]["text"], row.findings[place]
+            wanted = corrector.question(text, findings, row.facts, not self.spec.blind, self.spec.max_tokens)
+            if isinstance(wanted, Problem):
+                made.refuse(row, place, wanted)
+            else:
+                seed = seeds.derive(self.seed, f"{row.id}#corrected", asked.model, place)
+                wishes.append(Wish(row, place, wanted, seed))
+        for wish, (answer,) in answers(model, asked, wishes, made):
+            row, place = wish.row, wish.place
+            with made.guard(row):
+                found = corrector.read(answer, row.texts[place]["text"], row.findings[place])
+                made.add(row, place, "corrected", found, answer.text, **wish.columns(asked))

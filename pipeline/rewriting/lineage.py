@@ -1,0 +1,240 @@
+"""What the stages that rewrite texts share: the texts of a prompt with what was found in them, and the table of what
+was made of them.
+
+Candidates are numbered through the tables of a row in the order in which ``GatherStage`` puts them behind each other;
+``parent`` is such a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.base import columns
+from pipeline.base.errors import PipelineError
+from pipeline.base.images import image_files, pixels
+from pipeline.base.tables import OK, REWRITTEN, failed, stored
+from pipeline.engines import protocol as engines
+from pipeline.engines.protocol import Engine, Request, Response, Sampling
+from pipeline.sampling.config import Sample
+from pipeline.sampling.gather import GatherStage
+from pipeline.sampling.stage import SampleStage
+from pipeline.scoring import scorers
+from reward.asking.protocol import Answer, Question
+from reward.text.lexicon import Lexicon
+from reward.text.types import Finding, Problem, Rewrite
+
+DETECT = "detect"
+#: Of how a model is sampled, what says nothing about how it is asked to rewrite.
+_NOT_ASKED = frozenset({"n", "max_tokens", "top_p", "stop", "on_policy"})
+#: Texts that may be rewritten, as far as they are whole.
+ORIGINALS = frozenset({"sampled", "given"})
+
+Candidate = dict[str, Any]
+Refused = dict[str, Any]
+#: A failed row: error type and message.
+Failure = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Gathered(GatherStage):
+    """Candidates tables as one that is not the last."""
+
+    name: str = "sample"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt with its ``texts``; ``findings`` are those of the texts that were looked through, by their numbers."""
+
+    id: str
+    images: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, Any] | None
+    texts: Sequence[Candidate]
+    findings: Mapping[int, tuple[Finding, ...]] = field(default_factory=dict)
+
+    def originals(self) -> Iterator[tuple[int, Candidate]]:
+        """The texts that may be rewritten: whole descriptions. An answer to a question means nothing without it."""
+        if (self.facts or {}).get("answer") is None:
+            for place, one in enumerate(self.texts):
+                if one["origin"] in ORIGINALS and one["finish_reason"] != "length":
+                    yield place, one
+
+
+@dataclass
+class Made:
+    """What becomes of the rows of a shard: candidates, what was refused, or the failure of a whole row. State: all of
+    it, until ``table``."""
+
+    ids: Sequence[str]
+    failures: dict[str, Failure]
+    candidates: dict[str, list[Candidate]] = field(default_factory=dict)
+    refused: dict[str, list[Refused]] = field(default_factory=dict)
+
+    def add(
+        self, row: Row, place: int, origin: str, found: Rewrite | Problem, proposed: str | None = None, **own: Any
+    ) -> None:
+        """A rewrite of the candidate at ``place``, or why there is none, with what a model ``proposed``; ``own`` are
+        further columns."""
+        if isinstance(found, Problem):
+            self.refuse(row, place, found, proposed)
+            return
+        edits = [{"start": e.start, "end": e.end, "old": e.old, "new": e.new} for e in found.edits]
+        one = {"text": found.text, "origin": origin, "parent": place, "edits": edits or None, **own}
+        self.candidates.setdefault(row.id, []).append(one)
+
+    def refuse(self, row: Row, place: int, why: Problem, text: str | None = None) -> None:
+        self.refused.setdefault(row.id, []).append(refused(place, why, text))
+
+    def fail(self, row: Row, failure: Failure) -> None:
+        self.failures[row.id] = failure
+
+    @contextmanager
+    def guard(self, row: Row) -> Iterator[None]:
+        """Any error is that of this row, and no reason to lose the others: texts are as odd as models are."""
+        try:
+            yield
+        except PipelineError:
+            raise
+        except Exception as error:
+            self.fail(row, (type(error).__name__, str(error)))
+
+    def table(self) -> pa.Table:
+        rows = [
+            {"id": one, **failed(*self.failures[one])}
+            if one in self.failures
+            else {"id": one, "candidates": self.candidates.get(one, []), "refused": self.refused.get(one, []), **OK}
+            for one in self.ids
+        ]
+        return stored(rows, REWRITTEN)
+
+
+def refused(place: int, why: Problem, text: str | None = None) -> Refused:
+    return {"candidate": place, "text": text, "error_type": why.kind, "error": why.message}
+
+
+def read(
+    tables: Mapping[str, pa.Table],
+    prompts: str,
+    parts: Sequence[str],
+    *,
+    detected: bool = True,
+    pictures: bool = False,
+) -> tuple[list[Row], Made]:
+    """The rows of a shard that did not fail, and where to put what comes of them. The texts are those of the tables
+    ``parts``; ``detected``: with the findings, ``pictures``: with the images."""
+    sampled = GatherStage(tuple(parts)).process(None, {name: tables[name] for name in parts}).to_pylist()
+    ids = [row["id"] for row in sampled]
+    wanted = pa.array(ids, pa.string())
+    names = ["id", "facts", *(["images"] if pictures else [])]
+    asked = columns.aligned(tables[prompts].select(names), wanted).to_pylist()
+    looked = columns.aligned(tables[DETECT], wanted).to_pylist() if detected else [None] * len(ids)
+    rows: list[Row] = []
+    failures: dict[str, Failure] = {}
+    for row, prompt, found in zip(sampled, asked, looked, strict=True):
+        bad = next((one for one in (row, found) if one is not None and one["status"] != "ok"), None)
+        if bad is not None:
+            failures[row["id"]] = (bad["error_type"], bad["error"])
+            continue
+        findings = _findings(found["findings"]) if found is not None else {}
+        rows.append(Row(row["id"], prompt.get("images") or (), prompt["facts"], row["candidates"], findings))
+    return rows, Made(ids, failures)
+
+
+def counted(table: pa.Table) -> dict[str, int]:
+    """How many texts there are of each origin, and how many were not made, by the kind of reason."""
+    made = Counter(columns.items(table["candidates"], "origin").to_pylist())
+    kinds = Counter(columns.items(table["refused"], "error_type").to_pylist())
+    return {**dict(sorted(made.items())), **dict(sorted(kinds.items()))}
+
+
+def lexicon(name: str) -> Lexicon:
+    """The words of a recipe's ``rewrite.vocabulary``.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    return scorers.lexicon(name, "rewrite.vocabulary")
+
+
+def shown(images: Iterable[Mapping[str, Any]] | None, text: str = "") -> bytes:
+    """What tells images, and a question about them, from others: some bytes of a hash, for there may be millions."""
+    total = hashlib.blake2b(digest_size=12)
+    for image in images or ():
+        data = image["bytes"] if image["bytes"] is not None else str(image["path"]).encode("utf-8", "replace")
+        total.update(hashlib.blake2b(data, digest_size=12).digest())
+    total.update(text.encode("utf-8", "replace"))
+    return total.digest()
+
+
+def asking(spec: Sample, seed: int) -> dict[str, Any]:
+    """What of a model that is asked changes the result."""
+    options = SampleStage(spec, seed).options()
+    return {key: value for key, value in options.items() if key not in _NOT_ASKED}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a model is asked to make of a candidate. ``seed`` is that of the first of several answers."""
+
+    row: Row
+    place: int
+    question: Question
+    seed: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.row.id}#{self.place}"
+
+    def columns(self, spec: Sample, number: int = 0) -> dict[str, Any]:
+        """Who made the ``number``-th answer, and how."""
+        (temperature,) = spec.temperatures
+        own = {"model": spec.model, "revision": spec.revision, "temperature": temperature}
+        return {**own, "seed": self.seed + number}
+
+
+def answers(
+    model: Engine, spec: Sample, wishes: Iterable[Wish], made: Made, n: int = 1
+) -> Iterator[tuple[Wish, list[Answer]]]:
+    """``n`` answers to every wish of a row that does not fail; a row fails with the first error of the engine, or if an
+    image of it is gone."""
+    batches: dict[Sampling, list[Request]] = {}
+    known: dict[str, Wish] = {}
+    (temperature,) = spec.temperatures
+    system = (("system", spec.system_prompt),) if spec.system_prompt is not None else ()
+    for wish in wishes:
+        try:
+            pictures = tuple(image_files.load(one) for one in wish.row.images) if wish.question.images else ()
+        except pixels.BadImage as error:
+            made.fail(wish.row, (error.kind, str(error)))
+            continue
+        except OSError as error:
+            made.fail(wish.row, ("missing_image", f"{error.filename}: {error.strerror or error}"))
+            continue
+        known[wish.id] = wish
+        sampling = Sampling(n, temperature, spec.top_p, wish.question.max_tokens)
+        request = Request(wish.id, pictures, (*system, ("user", wish.question.text)), wish.seed)
+        batches.setdefault(sampling, []).append(request)
+    found: dict[str, Response] = {}
+    for sampling, requests in batches.items():
+        for response in engines.ask(model, requests, sampling):
+            found[response.id] = response
+            if response.error_type is not None:
+                made.fail(known[response.id].row, (response.error_type, response.error or ""))
+    for name, wish in known.items():  # in their own order, whatever that of the answers
+        if wish.row.id not in made.failures:
+            yield wish, [Answer(one.text, one.finish_reason == "stop") for one in found[name].completions]
+
+
+def _findings(column: Iterable[Mapping[str, Any]]) -> dict[int, tuple[Finding, ...]]:
+    found: dict[int, list[Finding]] = {}
+    for one in column:
+        own = {name: value for name, value in one.items() if name != "candidate"}
+        found.setdefault(one["candidate"], []).append(Finding(**own))
+    return {place: tuple(own) for place, own in found.items()}

@@ -1,0 +1,125 @@
+"""Both sides of a pair in other words by one writer, so that they do not differ in style.
+
+Zhao et al. 2023 (HA-DPO, arXiv 2311.16839), section 4.2: with chosen and rejected texts from different writers the
+gradient is mostly about who wrote them. The writer hears the same about both; a paraphrase that says something else
+than its original is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.base import seeds
+from pipeline.base.tables import REWRITTEN
+from pipeline.engines.protocol import Engine
+from pipeline.rewriting import restyle
+from pipeline.rewriting.config import Restyle
+from pipeline.rewriting.lineage import Made, Row, Wish, answers, asking, counted, lexicon, read
+from pipeline.running.stage import WorkerSpec
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import worker
+from reward.text.types import VERSION, Problem, Rewrite
+
+NAME = "sample-restyled"
+#: What of a text is made from another one, which then is the other side of a pair.
+_SIDES = frozenset({"corrected", "injected"})
+
+
+@dataclass(frozen=True)
+class RestyleStage:
+    """Up to ``spec.paraphrases`` candidates of origin ``restyled`` for every corrected or injected text among those of
+    the tables ``parts``, and for the text that each was made from. ``asked`` is the model with ``by: model``, else
+    None.
+
+    A row fails if the engine fails for one of its texts; a paraphrase that is refused has the reason. None is the text
+    itself, and none of one text comes twice.
+    """
+
+    spec: Restyle
+    words: str
+    seed: int
+    prompts: str
+    parts: tuple[str, ...]
+    asked: Sample | None = None
+
+    name = NAME
+    version = 1
+    schema = REWRITTEN
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.prompts, *self.parts)
+
+    @property
+    def worker(self) -> WorkerSpec | None:
+        return worker(self.asked) if self.asked is not None else None
+
+    def options(self) -> dict[str, Any]:
+        own = {"by": self.spec.by, "paraphrases": self.spec.paraphrases, "rules": VERSION, "parts": list(self.parts)}
+        if self.asked is None:
+            return {**own, "seed": self.seed}
+        asked = {"max_tokens": self.spec.max_tokens, **asking(self.asked, self.seed)}
+        return {**own, **asked, "lexicon": lexicon(self.words).version}
+
+    def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:
+        rows, made = read(tables, self.prompts, self.parts, detected=False)
+        if self.asked is None:
+            self._by_grammar(rows, made)
+        else:
+            assert model is not None
+            self._by_model(model, self.asked, rows, made)
+        return made.table()
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        return counted(table)
+
+    def _by_grammar(self, rows: list[Row], made: Made) -> None:
+        for row in rows:
+            # The seed is the prompt's, not the text's: both sides get the same wordings.
+            seed = seeds.derive(self.seed, f"{row.id}#restyled", "grammar")
+            with made.guard(row):
+                for place in _sides(row):
+                    found = restyle.by_grammar(row.texts[place]["text"], seed, self.spec.paraphrases)
+                    _add(made, row, place, [(one, None, {}) for one in found])
+
+    def _by_model(self, model: Engine, asked: Sample, rows: list[Row], made: Made) -> None:
+        known = lexicon(self.words)
+        wishes = [
+            Wish(
+                row,
+                place,
+                restyle.question(row.texts[place]["text"], self.spec.max_tokens),
+                seeds.derive(self.seed, f"{row.id}#restyled", asked.model, place),
+            )
+            for row in rows
+            for place in _sides(row)
+        ]
+        for wish, found in answers(model, asked, wishes, made, self.spec.paraphrases):
+            text = wish.row.texts[wish.place]["text"]
+            with made.guard(wish.row):
+                made_of = [
+                    (restyle.read(answer, text, known), answer.text, wish.columns(asked, number))
+                    for number, answer in enumerate(found)
+                ]
+                _add(made, wish.row, wish.place, made_of)
+
+
+def _sides(row: Row) -> Iterator[int]:
+    """The places of texts that are made from another one, and of those others."""
+    made = {place: one["parent"] for place, one in enumerate(row.texts) if one["origin"] in _SIDES}
+    yield from sorted({*made, *made.values()})
+
+
+def _add(made: Made, row: Row, place: int, found: list[tuple[str | Problem, str | None, dict[str, Any]]]) -> None:
+    """``found``: each paraphrase or why there is none, what the model said, and further columns."""
+    seen = {row.texts[place]["text"]}
+    for said, proposed, own in found:
+        if isinstance(said, Problem):
+            made.refuse(row, place, said, proposed)
+        elif said not in seen:
+            seen.add(said)
+            made.add(row, place, "restyled", Rewrite(said, ()), **own)

@@ -1,0 +1,121 @@
+"""What a stage is: one verb that turns one shard of each input table into one shard of its own.
+
+A stage is frozen, picklable data; what it needs at run time (an engine, a scorer) is opened once per worker process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from pipeline.running.store import Run
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """The processes a stage runs in. Stages with equal specs share them, so ``open`` must compare by value.
+
+    ``kind`` names them in messages (``vllm:scenes-vlm``). ``cpus`` and ``gpus`` are per process; GPUs are taken only
+    where the cluster has some. ``count=0`` stands for one process per CPU of the cluster. ``env`` is set before
+    ``open`` is called.
+    """
+
+    kind: str
+    open: Callable[[], Any]
+    cpus: float = 1.0
+    gpus: float = 0.0
+    count: int = 1
+    env: tuple[tuple[str, str], ...] = field(default=())
+
+
+class Stage(Protocol):
+    """``options`` holds everything that changes the result, model identities included, and nothing else.
+
+    ``process`` gets what ``worker.open`` returned (None without a worker) and one shard of each table in ``inputs``.
+    It returns one row per prompt of the shard; a row it cannot process is a failed row, never an exception. ``extras``
+    counts what progress should show beside rows, such as tokens.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def worker(self) -> WorkerSpec | None: ...
+
+    def options(self) -> dict[str, Any]: ...
+
+    def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table: ...
+
+    def extras(self, table: pa.Table) -> dict[str, int]: ...
+
+
+@runtime_checkable
+class Salvager(Protocol):
+    """A stage that can take rows over from its own earlier shard: ``process`` finds it under the stage's own name."""
+
+    def salvages(self, options: Mapping[str, Any]) -> bool:
+        """Whether rows made with these (flat) options are still of use under the present ones."""
+        ...
+
+
+@runtime_checkable
+class Unfinished(Protocol):
+    """A stage whose rows may lack something that another try may bring, and be good rows without it."""
+
+    def unfinished(self, table: pa.Table) -> bool:
+        """Whether a later run should try the shard again."""
+        ...
+
+
+@runtime_checkable
+class Dispensable(Protocol):
+    """A stage whose rows others can do without: however many of them fail, the run goes on."""
+
+    @property
+    def dispensable(self) -> bool: ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A stage that knows by itself how its rows fall into shards, as one that begins a run does.
+
+    Most read no table. One that does names them in ``inputs``, and reads whole tables, not one shard of each: all of it
+    is made anew when the content of one has changed.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def options(self) -> dict[str, Any]: ...
+
+    def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]: ...
+
+    def extras(self, table: pa.Table) -> dict[str, int]: ...
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """What a worker holds may tell how busy it is: ``running`` and ``waiting`` requests, ``tokens`` made so far."""
+
+    def stats(self) -> dict[str, int]: ...

@@ -1,0 +1,166 @@
+"""Let a model go on from the beginnings of sampled answers, blind to the images: what it makes up there is rejected.
+
+Wang et al. 2024, "Enhancing the Reasoning Ability of Multimodal Large Language Models via Mixed Preference
+Optimization" (arXiv 2411.10442), where it is called Dropout Next-Token Prediction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.base import columns, seeds
+from pipeline.base.images import image_files
+from pipeline.base.tables import CANDIDATES, OK, failed, stored
+from pipeline.engines import protocol as engines
+from pipeline.engines.protocol import Completion, Engine, Request, Sampling
+from pipeline.running.stage import WorkerSpec
+from pipeline.sampling.config import Continuation, Sample
+from pipeline.sampling.gather import GatherStage
+from pipeline.sampling.stage import SampleStage, tokens, turns, worker
+
+NAME = "sample-continued"
+#: Of fewer words there is no beginning to speak of.
+FEWEST_WORDS = 4
+
+_WORD = re.compile(r"\S+")
+#: Of how a model is sampled, what says nothing about how it continues.
+_NOT_ASKED = frozenset({"n", "temperature", "max_tokens", "on_policy"})
+
+Candidate = dict[str, Any]
+#: A failed row: error type and message.
+Problem = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class ContinueStage:
+    """One ``continued`` candidate for every ``sampled`` one in the tables ``parts`` that is whole (not cut off at
+    ``max_tokens``) and has ``FEWEST_WORDS``. ``spec`` is the model that goes on, ``on_policy`` if it is to be trained.
+
+    ``parent`` counts through the parts, in their order: ``GatherStage`` puts this table behind them. A row fails if one
+    of its continuations does; the candidates of the parts stay.
+    """
+
+    spec: Sample
+    rule: Continuation
+    seed: int
+    parts: tuple[str, ...]
+    on_policy: bool = False
+
+    name = NAME
+    version = 1
+    schema = CANDIDATES
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("source", *self.parts)
+
+    @property
+    def worker(self) -> WorkerSpec:
+        return worker(self.spec)
+
+    def options(self) -> dict[str, Any]:
+        asked = SampleStage(self.spec, self.seed).options()
+        rule = self.rule.model_dump(mode="json", exclude={"model"})
+        return {
+            **{key: value for key, value in asked.items() if key not in _NOT_ASKED},
+            **rule,
+            "max_tokens": self._most,
+            "parts": list(self.parts),
+            "on_policy": self.on_policy,
+        }
+
+    def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
+        sampled = GatherStage(self.parts).process(None, {name: tables[name] for name in self.parts})
+        source = columns.aligned(tables["source"].select(["id", "images", "prompt"]), columns.whole(sampled["id"]))
+        made: dict[str, list[Candidate]] = {}
+        problems: dict[str, Problem] = {}
+        batches: dict[Sampling, list[Request]] = {}
+        places: dict[str, tuple[str, int]] = {}
+        for prompt, row in zip(source.to_pylist(), sampled.to_pylist(), strict=True):
+            one = row["id"]
+            if row["status"] != "ok":
+                problems[one] = (row["error_type"], row["error"])
+                continue
+            made[one] = []
+            begun = list(self._begun(row["candidates"]))
+            try:
+                shown = prompt["images"] if self.rule.images and begun else ()
+                pictures = tuple(image_files.load(image) for image in shown)
+            except OSError as error:
+                problems[one] = ("missing_image", f"{error.filename}: {error.strerror or error}")
+                continue
+            for place, prefix, temperature in begun:
+                seed = seeds.derive(self.seed, f"{one}#continued", self.spec.model, place)
+                request = Request(f"{one}#{place}", pictures, turns(self.spec, prompt["prompt"]), seed, prefix)
+                batches.setdefault(self._sampling(temperature), []).append(request)
+                places[request.id] = (one, place)
+        for sampling, requests in batches.items():
+            asked = {request.id: request for request in requests}
+            for response in engines.ask(model, requests, sampling):
+                one, place = places[response.id]
+                if response.error_type is not None:
+                    problems[one] = (response.error_type, response.error or "")
+                    continue
+                (answer,) = response.completions
+                made[one].append(self._candidate(asked[response.id], sampling, place, answer))
+        return _table(columns.whole(sampled["id"]).to_pylist(), made, problems)
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        return tokens(table)
+
+    @property
+    def _most(self) -> int:
+        return self.rule.max_tokens or self.spec.max_tokens
+
+    def _begun(self, candidates: Sequence[Candidate]) -> Iterable[tuple[int, str, float]]:
+        """Of what is to be continued: index, the words that stay, temperature."""
+        for place, one in enumerate(candidates):
+            prefix = beginning(one["text"], self.rule.share)
+            if one["origin"] == "sampled" and one["finish_reason"] != "length" and prefix:
+                yield place, prefix, one["temperature"] if self.rule.temperature is None else self.rule.temperature
+
+    def _sampling(self, temperature: float) -> Sampling:
+        return Sampling(1, temperature, self.spec.top_p, self._most, tuple(self.spec.stop))
+
+    def _candidate(self, request: Request, sampling: Sampling, place: int, answer: Completion) -> Candidate:
+        return {
+            "text": request.prefix + answer.text,
+            "origin": "continued",
+            "parent": place,
+            "model": self.spec.model,
+            "revision": self.spec.revision,
+            "seed": request.seed,
+            "temperature": sampling.temperature,
+            "n_tokens": answer.n_tokens,
+            "finish_reason": answer.finish_reason,
+            "logprob": answer.logprob,
+            "on_policy": self.on_policy,
+        }
+
+
+def beginning(text: str, share: float) -> str:
+    """The first ``share`` of the words, rounded down, at least one and not all; empty for a text that is too short.
+
+    >>> beginning("The image  shows a sun.", 0.5), beginning("The image  shows a sun.", 0.7), beginning("a b c", 0.5)
+    ('The image', 'The image  shows', '')
+    """
+    ends = [word.end() for word in _WORD.finditer(text)]
+    if len(ends) < FEWEST_WORDS:
+        return ""
+    kept = min(max(1, int(share * len(ends))), len(ends) - 1)
+    return text[: ends[kept - 1]]
+
+
+def _table(ids: Sequence[str], made: Mapping[str, list[Candidate]], problems: Mapping[str, Problem]) -> pa.Table:
+    rows = [
+        {"id": one, **failed(*problems[one])}
+        if one in problems
+        else {"id": one, "candidates": sorted(made[one], key=lambda candidate: candidate["parent"]), **OK}
+        for one in ids
+    ]
+    return stored(rows, CANDIDATES)

@@ -1,0 +1,326 @@
+"""Ask a model for n answers to every prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.base import columns, seeds
+from pipeline.base import model_names as models
+from pipeline.base.errors import ConfigError
+from pipeline.base.images import image_files, pixels
+from pipeline.base.tables import CANDIDATES
+from pipeline.engines import protocol as engines
+from pipeline.engines.protocol import Completion, Engine, Request, Sampling
+from pipeline.running.stage import WorkerSpec
+from pipeline.sampling.config import GivenEngine, OpenAIEngine, Sample, ScriptedEngine
+from pipeline.sampling.noised import noised
+
+Candidate = dict[str, Any]
+#: One of the answers wanted: (id of the prompt, index of the candidate).
+Place = tuple[str, int]
+#: What differs from candidate to candidate of one model.
+_PER_CANDIDATE = ("text", "seed", "temperature", "n_tokens", "finish_reason", "logprob")
+_COLUMNS = ["id", "images", "prompt", "status", "error_type", "error"]
+
+
+@dataclass(frozen=True)
+class SampleStage:
+    """``reads`` names the prompts table, ``spec`` one model. ``on_policy``: it is the model that is to be trained.
+
+    With ``spec.noise`` the model sees the images under noise, and the candidates' origin is ``noised``. A prompt
+    without images then has no candidate, and has not failed.
+    """
+
+    spec: Sample
+    seed: int
+    name: str = "sample"
+    reads: str = "source"
+    on_policy: bool = False
+
+    version = 2
+    schema = CANDIDATES
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.reads,)
+
+    @property
+    def worker(self) -> WorkerSpec:
+        return worker(self.spec)
+
+    def options(self) -> dict[str, Any]:
+        # Runs from before there was noise hold.
+        without = {"models", "chat_template", "continuation", *(() if self.spec.noise else ("noise",))}
+        own = self.spec.model_dump(mode="json", exclude=without)
+        template = {"chat_template": models.digest(text)} if (text := template_text(self.spec)) else {}
+        return {"seed": self.seed, "on_policy": self.on_policy, **own, **template, "model_identity": self._identity()}
+
+    def salvages(self, options: Mapping[str, Any]) -> bool:
+        """With a higher ``max_tokens``, only the answers that were cut off are asked for again. Which model is to be
+        trained says nothing about an answer but ``on_policy``."""
+        from pipeline.running.store import relevant
+
+        now = relevant(self.options())
+        rest = {key for key in {*now, *options} if now.get(key) != options.get(key)} - {"max_tokens", "on_policy"}
+        return not rest and now["max_tokens"] >= options["max_tokens"]
+
+    def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
+        rows = tables[self.reads].select(_COLUMNS)
+        kept = self._kept(tables.get(self.name))
+        answers: dict[Place, Completion] = {}
+        errors: dict[str, tuple[str, str]] = {}
+        imageless = set(rows["id"].filter(pc.equal(pc.list_value_length(rows["images"]), 0)).to_pylist())
+        nothing = frozenset(imageless) if self.spec.noise else frozenset()
+        for sampling, requests, places in self._questions(rows, kept, errors, nothing):
+            for response in engines.ask(model, requests, sampling):
+                if response.error_type is not None:
+                    errors[places[response.id][0][0]] = (response.error_type, response.error or "")
+                else:
+                    answers.update(zip(places[response.id], response.completions, strict=True))
+        return self._table(rows["id"].to_pylist(), kept, answers, errors, nothing)
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        empty = pc.sum(pc.equal(pc.list_value_length(table["candidates"]), 0)).as_py()
+        return {**tokens(table), **({"without_images": empty} if empty else {})}
+
+    def _kept(self, earlier: pa.Table | None) -> dict[str, list[Candidate]]:
+        """What an earlier session already has: the candidates of each prompt that did not fail."""
+        if earlier is None:
+            return {}
+        return {row["id"]: row["candidates"] for row in earlier.to_pylist() if row["status"] == "ok"}
+
+    def _questions(
+        self,
+        rows: pa.Table,
+        kept: Mapping[str, Sequence[Candidate]],
+        errors: dict[str, tuple[str, str]],
+        nothing: frozenset[str],
+    ) -> Iterator[tuple[Sampling, list[Request], dict[str, list[Place]]]]:
+        """What to ask: for each way of sampling, the requests, and which candidates the answers to each will be.
+
+        Prompts that cannot be asked are put into ``errors``; of those in ``nothing`` there is nothing to ask.
+        """
+        batches: dict[Sampling, tuple[list[Request], dict[str, list[Place]]]] = {}
+
+        def ask(request: Request, sampling: Sampling, places: list[Place]) -> None:
+            requests, wanted = batches.setdefault(sampling, ([], {}))
+            requests.append(request)
+            wanted[request.id] = places
+
+        for row in rows.to_pylist():
+            one = row["id"]
+            if row["status"] != "ok":
+                errors[one] = (row["error_type"], row["error"])
+                continue
+            if one in nothing:
+                continue
+            before = kept.get(one)
+            cut = [i for i, c in enumerate(before) if self._is_cut(c)] if before else []
+            if before and not cut:
+                continue
+            try:
+                request = self._request(row)
+            except pixels.BadImage as error:
+                errors[one] = (error.kind, str(error))
+                continue
+            except OSError as error:
+                errors[one] = ("missing_image", f"{error.filename}: {error.strerror or error}")
+                continue
+            if before:
+                # The engine numbers the samples of a request from its seed on, so sample i can be asked for alone.
+                for i in cut:
+                    alone = replace(request, id=f"{one}#{i}", seed=before[i]["seed"])
+                    ask(alone, self._sampling(before[i]["temperature"], 1), [(one, i)])
+                continue
+            for at, temperature in enumerate(self.spec.temperatures):
+                places = [(one, at * self.spec.n + i) for i in range(self.spec.n)]
+                ask(replace(request, seed=self._seed(one, at)), self._sampling(temperature, self.spec.n), places)
+        for sampling, (requests, wanted) in batches.items():
+            yield sampling, requests, wanted
+
+    def _table(
+        self,
+        ids: Sequence[str],
+        kept: Mapping[str, Sequence[Candidate]],
+        answers: Mapping[Place, Completion],
+        errors: Mapping[str, tuple[str, str]],
+        nothing: frozenset[str],
+    ) -> pa.Table:
+        """Candidates from ``answers``, else from what was ``kept``. Built column by column: a shard has thousands."""
+        count = len(self.spec.temperatures) * self.spec.n
+        flat: dict[str, list[Any]] = {name: [] for name in _PER_CANDIDATE}
+        for one in ids:
+            if one in errors or one in nothing:
+                continue
+            before = kept.get(one)
+            first = [self._seed(one, at) for at in range(len(self.spec.temperatures))]
+            for index in range(count):
+                answer = answers.get((one, index))
+                if answer is None:
+                    assert before is not None
+                    for name, column in flat.items():
+                        column.append(before[index][name])
+                    continue
+                at, sample = divmod(index, self.spec.n)
+                flat["text"].append(answer.text)
+                flat["seed"].append(first[at] + sample)
+                flat["temperature"].append(self.spec.temperatures[at])
+                flat["n_tokens"].append(answer.n_tokens)
+                flat["finish_reason"].append(answer.finish_reason)
+                flat["logprob"].append(answer.logprob)
+        same = {
+            "origin": "noised" if self.spec.noise else "sampled",
+            "model": self.spec.model,
+            "revision": self.spec.revision,
+        }
+        candidates = _structs(flat, {**same, "on_policy": self.on_policy})
+        bad = [errors.get(one) for one in ids]
+        sizes = [0 if error or one in nothing else count for one, error in zip(ids, bad, strict=True)]
+        lists = columns.lists(np.array(sizes), candidates)
+        return pa.table(
+            {
+                "id": pa.array(ids, pa.string()),
+                "candidates": pc.if_else(pa.array([error is None for error in bad]), lists, None),
+                "status": pa.array(["failed" if error else "ok" for error in bad], pa.string()),
+                "error_type": pa.array([error[0] if error else None for error in bad], pa.string()),
+                "error": pa.array([error[1] if error else None for error in bad], pa.string()),
+            },
+            schema=CANDIDATES,
+        )
+
+    def _request(self, row: Mapping[str, Any]) -> Request:
+        """
+        Raises:
+            BadImage: an image may not be read, or cannot be put under noise.
+            OSError: an image is gone.
+        """
+        pictures = tuple(image_files.load(image) for image in row["images"])
+        if self.spec.noise is not None:
+            # Not by the model's name: several see the same noise.
+            drawn = (seeds.derive(self.seed, row["id"], "#noise", at) for at in range(len(pictures)))
+            most = self.spec.max_image_pixels
+            pictures = tuple(
+                noised(data, self.spec.noise, seed, most) for data, seed in zip(pictures, drawn, strict=True)
+            )
+        return Request(row["id"], pictures, turns(self.spec, row["prompt"]), seed=0)
+
+    def _sampling(self, temperature: float, n: int) -> Sampling:
+        return Sampling(n, temperature, self.spec.top_p, self.spec.max_tokens, tuple(self.spec.stop))
+
+    def _seed(self, one: str, at: int) -> int:
+        noise = f"#{self.spec.noise.label}" if self.spec.noise else ""
+        return seeds.derive(self.seed, one, f"{self.spec.model}{noise}", at)
+
+    def _is_cut(self, candidate: Candidate) -> bool:
+        return candidate["finish_reason"] == "length" and (candidate["n_tokens"] or 0) < self.spec.max_tokens
+
+    def _identity(self) -> str:
+        if isinstance(self.spec.engine, ScriptedEngine):
+            return f"scripted:{self.spec.model}"
+        if isinstance(self.spec.engine, OpenAIEngine):
+            return f"served:{self.spec.model}@{self.spec.revision or 'unknown'}"
+        return models.identity(self.spec.model, self.spec.revision)
+
+
+def _structs(flat: Mapping[str, list[Any]], same: Mapping[str, Any]) -> pa.Array:
+    """An array of candidates: fields of ``flat`` have a value for each, those of ``same`` one for all."""
+    count = len(next(iter(flat.values())))
+    fields = list(CANDIDATES.field("candidates").type.value_type)
+    arrays = [
+        pa.array(flat[field.name], field.type)
+        if field.name in flat
+        else pa.repeat(pa.scalar(same.get(field.name), field.type), count)
+        for field in fields
+    ]
+    return pa.StructArray.from_arrays(arrays, fields=fields)
+
+
+def slug(spec: Sample) -> str:
+    """A model's name as part of a folder's.
+
+    >>> slug(Sample(model="llava-hf/llava-1.5-7b-hf", revision="a1"))
+    'llava-hf-llava-1.5-7b-hf-a1'
+    """
+    parts = (spec.model, spec.revision, spec.noise.label if spec.noise else None)
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(filter(None, parts))).strip("-.")
+
+
+def turns(spec: Sample, prompt: Iterable[Mapping[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The conversation as a request has it, with the system prompt of ``spec`` unless it has one of its own."""
+    messages = tuple((message["role"], message["content"]) for message in prompt)
+    if spec.system_prompt is not None and all(role != "system" for role, _ in messages):
+        messages = (("system", spec.system_prompt), *messages)
+    return messages
+
+
+def tokens(table: pa.Table) -> dict[str, int]:
+    """How many tokens a table of candidates took to make."""
+    return {"tokens": pc.sum(pc.struct_field(pc.list_flatten(table["candidates"]), "n_tokens")).as_py() or 0}
+
+
+def template_text(spec: Sample) -> str | None:
+    """
+    Raises:
+        ConfigError: the file of the chat template cannot be read.
+    """
+    if spec.chat_template is None:
+        return None
+    try:
+        return image_files.read_text(spec.chat_template)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"sample.chat_template: cannot read {spec.chat_template}: {error}", "check the path"
+        ) from error
+
+
+def worker(spec: Sample) -> WorkerSpec:
+    """The processes that hold ``spec``'s model."""
+    engine = spec.engine
+    if isinstance(engine, ScriptedEngine):
+        from pipeline.engines.scripted import Open
+
+        return WorkerSpec(
+            f"scripted:{spec.model}",
+            Open(texts=engine.texts, seconds_per_request=engine.seconds_per_request),
+            count=engine.workers,
+        )
+    if isinstance(engine, OpenAIEngine):
+        from pipeline.engines.openai import OpenOpenAI
+
+        return WorkerSpec(
+            kind=f"openai:{spec.model}",
+            open=OpenOpenAI(
+                model=spec.model,
+                base_url=engine.base_url,
+                api_key_env=engine.api_key_env,
+                concurrency=engine.concurrency,
+                timeout_s=engine.timeout_s,
+                retries=engine.retries,
+                max_image_pixels=spec.max_image_pixels,
+            ),
+            cpus=0.1,  # it waits for the network
+            count=engine.workers,
+        )
+    if isinstance(engine, GivenEngine):
+        raise TypeError("given answers are nobody's to ask; GivenStage has them")
+    from pipeline.engines.vllm import OpenVllm
+
+    return WorkerSpec(
+        kind=f"vllm:{spec.model}",
+        open=OpenVllm(
+            model=models.resolve(spec.model),
+            revision=spec.revision,
+            chat_template=template_text(spec),
+            max_image_pixels=spec.max_image_pixels,
+            **engine.model_dump(exclude={"kind", "workers"}),
+        ),
+        gpus=float(engine.tensor_parallel_size),
+        count=engine.workers,
+    )

@@ -1,0 +1,198 @@
+"""Ask a model about the candidates of every prompt. What it says is stored; ``score`` makes values of it."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.base import columns, seeds
+from pipeline.base.images import image_files, pixels
+from pipeline.base.tables import VERDICTS, failed, stored
+from pipeline.engines import protocol as engines
+from pipeline.engines.protocol import MOST_LOGPROBS, TRANSIENT, Engine, Request, Response, Sampling
+from pipeline.running.stage import WorkerSpec
+from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import SampleStage, worker
+from reward.asking.protocol import Answer, Asker, Question, Verdict
+
+_SOURCE = ("id", "images", "prompt", "facts")
+#: Of how a model is sampled, what says nothing about how it is asked here.
+_NOT_ASKED = frozenset({"n", "max_tokens", "top_p", "stop", "on_policy"})
+
+Talk = Generator[list[Question], list[Answer], list[Verdict]]
+#: A failed row: error type and message.
+Problem = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class AskStage:
+    """``spec`` is the model, asked as ``SampleStage`` would; ``asker`` says what to ask and what an answer means.
+
+    All prompts of a shard are asked at once, round by round, so that the engine's batches are full. Within a prompt a
+    question is asked once, however often it comes up. An engine's error is the error of a verdict; a row all of whose
+    verdicts failed is a failed row, which keeps them. A later run asks about a shard again in which the engine did not
+    get to answer a question. ``dispensable``: nobody weighs the scores.
+    """
+
+    spec: Sample
+    asker: Asker
+    seed: int
+    dispensable: bool = False
+
+    version = 1
+    inputs = ("source", "sample")
+    schema = VERDICTS
+
+    @property
+    def name(self) -> str:
+        return f"ask-{self.asker.name}"
+
+    @property
+    def worker(self) -> WorkerSpec:
+        return worker(self.spec)
+
+    @property
+    def scored_as(self) -> str:
+        """The version of the scores that are made of the answers: of the asker, and of the model."""
+        return f"{self.asker.version}:{self._model_options()['model_identity']}"
+
+    def options(self) -> dict[str, Any]:
+        return {**self._model_options(), self.asker.name: self.asker.version}
+
+    def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
+        ids = tables["sample"]["id"].to_pylist()
+        rows, problems = _rows(tables["source"], tables["sample"])
+        talks = {one: _Talk(self.asker.ask(row)) for one, row in rows.items()}
+        while waiting := {one: talk.questions for one, talk in talks.items() if talk.questions is not None}:
+            answers = self._answers(model, rows, waiting, {one: talks[one].asked for one in waiting})
+            for one, questions in waiting.items():
+                talks[one].hear([answers[one, question] for question in questions])
+        made = [_row(one, talks.get(one), problems.get(one)) for one in ids]
+        return stored(made, VERDICTS)
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        total: collections.Counter[str] = collections.Counter()
+        for verdicts in table["verdicts"].to_pylist():
+            total.update(self.asker.counts(read_verdicts(verdicts)))
+        return dict(total)
+
+    def unfinished(self, table: pa.Table) -> bool:
+        errors = columns.items(table["verdicts"], "error").drop_null().unique().to_pylist()
+        return not TRANSIENT.isdisjoint(error.partition(": ")[0] for error in errors)
+
+    def _answers(
+        self,
+        model: Engine,
+        rows: Mapping[str, Mapping[str, Any]],
+        waiting: Mapping[str, Sequence[Question]],
+        asked: Mapping[str, int],
+    ) -> dict[tuple[str, Question], Answer]:
+        """``asked``: how many questions each row had before."""
+        batches: dict[Sampling, list[Request]] = {}
+        places: dict[str, tuple[str, Question]] = {}
+        for one, questions in waiting.items():
+            for number, question in enumerate(dict.fromkeys(questions), start=asked[one]):
+                request = self._request(rows[one], question, number)
+                places[request.id] = (one, question)
+                batches.setdefault(self._sampling(question), []).append(request)
+        return {
+            places[response.id]: _answer(response)
+            for sampling, requests in batches.items()
+            for response in engines.ask(model, requests, sampling)
+        }
+
+    def _request(self, row: Mapping[str, Any], question: Question, number: int) -> Request:
+        # Apart from the seeds by which the same model may have sampled the candidates.
+        asker = f"{row['id']}#{self.asker.name}"
+        seed = seeds.derive(self.seed, asker, self.spec.model, number)
+        system = (("system", self.spec.system_prompt),) if self.spec.system_prompt is not None else ()
+        pictures = tuple(row["images"]) if question.images else ()
+        return Request(f"{asker}#{number}", pictures, (*system, ("user", question.text)), seed)
+
+    def _sampling(self, question: Question) -> Sampling:
+        (temperature,) = self.spec.temperatures
+        top = MOST_LOGPROBS if question.yes_or_no else 0
+        return Sampling(1, temperature, max_tokens=question.max_tokens, top_logprobs=top)
+
+    def _model_options(self) -> dict[str, Any]:
+        options = SampleStage(self.spec, self.seed).options()
+        return {key: value for key, value in options.items() if key not in _NOT_ASKED}
+
+
+class _Talk:
+    """The state of one row: ``questions`` wait for their answers, or ``verdicts`` are there, or the asker has a
+    ``problem`` with the row. ``asked`` counts the questions of earlier rounds."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self.asked = 0
+        self.questions: list[Question] | None = None
+        self.verdicts: list[Verdict] = []
+        self.problem: Problem | None = None
+        self._go_on(None)
+
+    def hear(self, answers: list[Answer]) -> None:
+        self.asked += len(answers)
+        self._go_on(answers)
+
+    def _go_on(self, answers: list[Answer] | None) -> None:
+        self.questions = None
+        try:
+            self.questions = next(self._talk) if answers is None else self._talk.send(answers)
+        except StopIteration as end:
+            self.verdicts = end.value
+        except Exception as error:  # as in ``score``: one row's, and no reason to lose the others
+            self.problem = (type(error).__name__, str(error))
+
+
+def read_verdicts(column: Iterable[Mapping[str, Any]] | None) -> list[Verdict]:
+    """The verdicts of a row; none of a null."""
+    return [Verdict(**verdict) for verdict in column or ()]
+
+
+def _rows(source: pa.Table, sample: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, Problem]]:
+    """The rows that can be asked about, as ``reward.scorers.protocol.Row``, and what is wrong with the others."""
+    prompts = columns.aligned(source.select(_SOURCE), columns.whole(sample["id"])).to_pylist()
+    rows: dict[str, dict[str, Any]] = {}
+    problems: dict[str, Problem] = {}
+    for prompt, sampled in zip(prompts, sample.to_pylist(), strict=True):
+        one = sampled["id"]
+        if sampled["status"] != "ok":
+            problems[one] = (sampled["error_type"], sampled["error"])
+            continue
+        try:
+            pictures = [image_files.load(image) for image in prompt["images"]]
+        except pixels.BadImage as error:
+            problems[one] = (error.kind, str(error))
+        except OSError as error:
+            problems[one] = ("missing_image", f"{error.filename}: {error.strerror or error}")
+        else:
+            rows[one] = {**prompt, "images": pictures, "candidates": sampled["candidates"]}
+    return rows, problems
+
+
+def _answer(response: Response) -> Answer:
+    if response.error_type is not None:
+        return Answer(error=f"{response.error_type}: {response.error or ''}")
+    (one,) = response.completions
+    return Answer(one.text, one.finish_reason == "stop", one.first)
+
+
+def _row(one: str, talk: _Talk | None, problem: Problem | None) -> dict[str, Any]:
+    problem = problem or (talk.problem if talk is not None else None)
+    if talk is None or problem is not None:
+        return {"id": one, **failed(*(problem or ("unknown", "")))}
+    errors = [verdict.error for verdict in talk.verdicts if verdict.error is not None]
+    status: dict[str, Any] = {"status": "ok"}
+    if errors and len(errors) == len(talk.verdicts):
+        kind, _, message = errors[0].partition(": ")
+        status = failed(kind, f"every verdict failed, the first one with: {message}")
+    verdicts = [
+        {name: getattr(verdict, name) for name in ("candidate", "other", "question", "answer", "p_yes", "error")}
+        for verdict in talk.verdicts
+    ]
+    return {"id": one, "verdicts": verdicts, **status}

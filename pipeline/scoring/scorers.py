@@ -1,0 +1,196 @@
+"""The scorers of a recipe: from its ``score`` section to objects that score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.base import model_names as models
+from pipeline.base.errors import ConfigError
+from pipeline.scoring.config import Score
+from pipeline.scoring.vocabularies import vocabulary
+from reward.asking.protocol import Asker
+from reward.scorers.protocol import Scorer
+
+if TYPE_CHECKING:
+    from reward.models.conversation import Conversation, RewardBackend
+    from reward.scorers.reward_model import RewardModelScorer
+    from reward.text.lexicon import Lexicon
+
+#: Scorers with a model in their process, and those that ask one through an engine. All others are formulas.
+MODELS = ("clip", "reward_model", "likelihood")
+ASKED = ("judge", "claims")
+
+
+@dataclass(frozen=True)
+class OpenScorers:
+    spec: Score
+
+    def __call__(self) -> list[Scorer]:
+        return open_scorers(self.spec)
+
+
+def open_scorers(spec: Score) -> list[Scorer]:
+    """The scorers of a recipe, in its order, but for those that ask a model. Models are loaded when they are first
+    used.
+
+    Raises:
+        PipelineError: a model, a vocabulary or a file is missing or wrong.
+    """
+    return [_open(name, spec) for name in spec.scorers if name not in ASKED]
+
+
+def _open(name: str, spec: Score) -> Scorer:
+    try:
+        return _OPEN[name](spec)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"score.{name}: {error}") from error
+
+
+def _objects(spec: Score) -> Scorer:
+    own = spec.objects
+    known = vocabulary(own.vocabulary)
+    if own.detections is None:
+        from reward.scorers.objects import ObjectScorer
+
+        return ObjectScorer(known)
+    from reward.scorers.detections import DetectedObjectScorer, Detections
+
+    found = Detections.read(own.detections, own.threshold, own.classes)
+    return DetectedObjectScorer(known, found, own.always)
+
+
+def _facts(spec: Score) -> Scorer:
+    from reward.scorers.facts import FactScorer
+
+    return FactScorer(lexicon(spec.facts.vocabulary, "score.facts.vocabulary"), spec.facts.complete)
+
+
+def _correctness(spec: Score) -> Scorer:
+    from reward.scorers.correctness import CorrectnessScorer
+
+    return CorrectnessScorer()
+
+
+def _given(spec: Score) -> Scorer:
+    from reward.scorers.given import GivenScorer
+
+    return GivenScorer()
+
+
+def _clip(spec: Score) -> Scorer:
+    from reward.scorers.clip import ClipScorer
+
+    # An architecture is told by its weights; everything else is a folder or a built-in name.
+    model = spec.clip.model if spec.clip.pretrained else models.resolve(spec.clip.model)
+    return ClipScorer(model, spec.clip.pretrained, spec.clip.batch_size, "auto", spec.clip.processor)
+
+
+def _reward_model(spec: Score) -> Scorer:
+    from reward.scorers.reward_model import RewardModelScorer
+
+    own = spec.reward_model
+    assert own is not None  # or the recipe would not have been accepted
+    folder = models.resolve(own.model)
+    base = models.resolve(own.base) if own.base is not None else _built_in_base(Path(folder))
+
+    def scorer(backend: RewardBackend | None) -> RewardModelScorer:
+        return RewardModelScorer(folder, own.revision, own.batch_size, own.dtype, backend=backend, base=base)
+
+    plain = scorer(None)
+    checkpoint = plain.checkpoint  # also of a hub model, so that what is wrong with it is found out before the run
+    if own.backend == "transformers":
+        return plain
+    from pipeline.engines.vllm_rewards import supports
+
+    if supports(checkpoint):
+        return scorer(_VllmRewards(plain, only=own.backend == "vllm"))
+    if own.backend == "vllm":
+        raise ValueError(f"backend=vllm does not support {own.model!r}; use backend: transformers")
+    return plain
+
+
+def _likelihood(spec: Score) -> Scorer:
+    from reward.scorers.likelihood import LikelihoodScorer
+
+    own = spec.likelihood
+    if own.model is None:
+        raise ValueError("model is missing; name the model that is to be trained")
+    return LikelihoodScorer(models.resolve(own.model), own.revision, own.batch_size, own.dtype)
+
+
+def _built_in_base(adapter: Path) -> str | None:
+    """The folder of the model that an adapter names, if it is one of ours; others are named by folder or hub id."""
+    config = adapter / "adapter_config.json"
+    named = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path") if config.is_file() else None
+    return models.resolve(named) if named in models.BUILT_IN else None
+
+
+_OPEN = {
+    "objects": _objects,
+    "facts": _facts,
+    "correctness": _correctness,
+    "given": _given,
+    "clip": _clip,
+    "reward_model": _reward_model,
+    "likelihood": _likelihood,
+}
+
+
+class _VllmRewards:
+    """A ``RewardBackend`` that is opened when it is first asked, for that happens in the worker. Unless ``only`` vLLM
+    will do, a machine without a GPU uses transformers."""
+
+    def __init__(self, plain: RewardModelScorer, only: bool) -> None:
+        self._plain, self._only = plain, only
+        self._opened: RewardBackend | None = None
+
+    def rewards(self, conversations: Sequence[Conversation]) -> list[float | None]:
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened.rewards(conversations)
+
+    def _open(self) -> RewardBackend:
+        import torch
+
+        own = self._plain
+        if self._only or torch.cuda.is_available():
+            from pipeline.engines.vllm_rewards import OpenVllmRewards
+
+            return OpenVllmRewards(own.model, own.revision, own.dtype)()
+        from reward.models.backend import TransformersRewards
+
+        return TransformersRewards.open(own.checkpoint, own.batch_size, own.dtype, own.device)
+
+
+def open_asker(name: str, spec: Score) -> Asker:
+    """The judge or the claim scorer of a recipe."""
+    return _judge(spec) if name == "judge" else _claims(spec)
+
+
+def _judge(spec: Score) -> Asker:
+    from reward.asking.judge import JudgeScorer
+
+    own = spec.judge
+    assert own is not None
+    return JudgeScorer(own.mode, own.questions, own.pairs_per_prompt, own.blind, own.facts, own.max_tokens)
+
+
+def _claims(spec: Score) -> Asker:
+    from reward.asking.claims import ClaimScorer
+
+    own = spec.claims
+    assert own is not None
+    words = vocabulary(own.vocabulary, "score.claims.vocabulary") if own.vocabulary is not None else None
+    return ClaimScorer(own.splitter, words, own.template, own.template_many, own.max_tokens, own.min_mass)
+
+
+def lexicon(name: str | None, key: str) -> Lexicon:
+    """``vocabulary`` with the words for attributes, numbers and places: the built-in world's own, or English."""
+    from pipeline.scenes.lexicon import scenes
+    from reward.text.lexicon import general
+
+    return scenes() if name in (None, "scenes") else general(vocabulary(name, key))

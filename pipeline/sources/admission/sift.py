@@ -1,0 +1,81 @@
+"""Which rows of a spool stay, bucket by bucket in the order of their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.base.images.image_files import public
+from pipeline.sources.admission.filter import DUPLICATE, Candidate, Filter
+from pipeline.sources.admission.spool import Spool
+from reward.answers.read import right
+
+Array = npt.NDArray[Any]
+
+
+class Kept(NamedTuple):
+    """The rows that stay, sorted by id: ``ids``, the bucket (as where each one ``starts``) and the row in it. 28 bytes
+    a row, which is all that is held of all of them at once."""
+
+    ids: Array
+    rows: Array
+    starts: Array
+
+
+def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], None]) -> Kept:
+    """Of rows with the same id the first to come stays, then ``filter`` is asked. ``drop`` gets a row of
+    ``pipeline.sources.admission.filter.DROPPED`` for every other."""
+    ids, rows, starts = [np.empty(0, "S24")], [np.empty(0, np.int32)], [0]
+    for number in range(spool.buckets):
+        table = spool.bucket(number)
+        found = names(table["id"])
+        order = np.argsort(found, kind="stable").astype(np.int32)
+        sorted_ids = found[order]
+        first = np.ones(len(order), bool)
+        first[1:] = sorted_ids[1:] != sorted_ids[:-1]
+        if not first.all():
+            heads = order[first][np.cumsum(first) - 1]
+            for row, head in zip(order[~first].tolist(), heads[~first].tolist(), strict=True):
+                drop(_dropped(table, row, DUPLICATE, f"same as {public(table['source'][head].as_py() or 'a row')}"))
+        order = order[first]
+        if filter is not None and len(order):
+            reasons = [filter.why(row) if row else None for row in _candidates(table, order)]
+            for row, why in zip(order.tolist(), reasons, strict=True):
+                if why is not None:
+                    drop(_dropped(table, row, *why))
+            order = order[np.array([why is None for why in reasons])]
+        ids.append(found[order])
+        rows.append(order)
+        starts.append(starts[-1] + len(order))
+    return Kept(np.concatenate(ids), np.concatenate(rows), np.array(starts))
+
+
+def names(column: pa.ChunkedArray) -> Array:
+    """Ids as an array of bytes, which sort as the texts do."""
+    return np.array(column.to_pylist(), dtype="S") if len(column) else np.empty(0, "S1")
+
+
+def _candidates(table: pa.Table, order: Array) -> Iterator[Candidate | None]:
+    """The rows in ``order``; None for one that failed, which stays to say why."""
+    for start in range(0, len(order), 1024):
+        part = table.take(pa.array(order[start : start + 1024]))
+        for row in part.select(["id", "pictures", "prompt", "facts", "status"]).to_pylist():
+            facts = row["facts"] or {}
+            texts = [message["content"] for message in row["prompt"]]
+            texts += [*(facts.get("captions") or ()), *right(facts)]
+            pictures = row["pictures"]
+            yield (
+                Candidate(row["id"], [one["digest"] for one in pictures], [one["hash"] for one in pictures], texts)
+                if row["status"] == "ok"
+                else None
+            )
+
+
+def _dropped(table: pa.Table, row: int, reason: str, detail: str) -> dict[str, Any]:
+    (found,) = table.slice(row, 1).select(["id", "source", "pictures", "prompt"]).to_pylist()
+    images = [public(one["path"]) if one["path"] else None for one in found.pop("pictures")]
+    return {**found, "images": images, "reason": reason, "detail": detail}

@@ -1,0 +1,173 @@
+"""What to ask about the images that were kept: from templates, by a model, or from what was drawn."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.base import seeds
+from pipeline.base.tables import INSTRUCTIONS, OK, failed, stored
+from pipeline.engines import protocol as engines
+from pipeline.engines.protocol import Engine, Request, Sampling
+from pipeline.running.stage import WorkerSpec
+from pipeline.sampling.stage import SampleStage, worker
+from pipeline.sources.imagine.config import SceneQuestions, Templates, Written
+from pipeline.sources.imagine.leading import leading
+
+_ASK = (
+    "Write {count} questions or requests that a user could put about the image, one on each line and nothing else. Do "
+    "not say what is in the image, and do not ask why or how something is so."
+)
+#: What a model is told where the recipe does not say it, by what it is shown.
+BUILT_IN = {
+    "both": "Here is an image. It was made from the description below, and may differ from it. "
+    + _ASK
+    + "\n\nDescription: {text}",
+    "image": _ASK,
+    "text": "An image was made from the description below, and may differ from it. " + _ASK + "\n\nDescription: {text}",
+}
+
+Instruction = dict[str, Any]
+#: (id of the text, index of the image).
+Place = tuple[str, int]
+_NUMBERING = re.compile(r"^\s*(?:\d+\s*[.):]|[-*\u2022])\s*")
+
+
+@dataclass(frozen=True)
+class InstructStage:
+    spec: Templates | Written | SceneQuestions
+    seed: int
+
+    name = "instruct"
+    version = 1
+    inputs = ("imagine", "rank")
+    schema = INSTRUCTIONS
+
+    @property
+    def worker(self) -> WorkerSpec | None:
+        return worker(self.spec.ask()) if isinstance(self.spec, Written) else None
+
+    def options(self) -> dict[str, Any]:
+        own = self.spec.model_dump(mode="json")
+        if not isinstance(self.spec, Written):
+            return {"seed": self.seed, **own}
+        asked = SampleStage(self.spec.ask(), self.seed).options()
+        return {"seed": self.seed, **own, "model_identity": asked["model_identity"], "says": self._says()}
+
+    def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:
+        ranked = {row["id"]: row for row in tables["rank"].to_pylist()}
+        rows = tables["imagine"].to_pylist()
+        asked: dict[Place, list[Instruction]] = {}
+        errors: dict[str, tuple[str, str]] = {}
+        kept = {row["id"]: ranked[row["id"]]["kept"] for row in rows if ranked[row["id"]]["status"] == "ok"}
+        if isinstance(self.spec, Written):
+            assert model is not None
+            self._write(model, [row for row in rows if row["id"] in kept], kept, asked, errors)
+        else:
+            for row in rows:
+                for at in kept.get(row["id"], ()):
+                    asked[row["id"], at] = self._make(row, at)
+        return stored([self._row(row, ranked[row["id"]], asked, errors) for row in rows], INSTRUCTIONS)
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        """How many ``questions`` there are, and how many of them were left out because they are ``leading``."""
+        questions = pc.list_flatten(table["instructions"])
+        return {"questions": len(questions), "leading": pc.count(pc.struct_field(questions, "reason")).as_py()}
+
+    def _row(
+        self,
+        row: Mapping[str, Any],
+        ranked: Mapping[str, Any],
+        asked: Mapping[Place, Sequence[Instruction]],
+        errors: Mapping[str, tuple[str, str]],
+    ) -> dict[str, Any]:
+        one = row["id"]
+        if ranked["status"] != "ok":
+            return {"id": one, **{key: ranked[key] for key in OK}}
+        if one in errors:
+            return {"id": one, **failed(*errors[one])}
+        flat = [{"image": at, **each} for at in ranked["kept"] for each in asked[one, at]]
+        return {"id": one, "instructions": [self._judged(each, row["text"]) for each in flat], **OK}
+
+    def _judged(self, instruction: Instruction, text: str) -> Instruction:
+        # With an exact answer from what was drawn, a question takes nothing for granted that is not so.
+        free = self.spec.keep_leading or instruction.get("answer") is not None
+        why = None if free else leading(instruction["text"], text)
+        return {**instruction, "reason": f"leading: {why}" if why else None}
+
+    def _make(self, row: Mapping[str, Any], at: int) -> list[Instruction]:
+        rng = random.Random(self._seed(row["id"], at))
+        if isinstance(self.spec, Templates):
+            templates = list(dict.fromkeys(self.spec.templates))
+            return [{"text": text} for text in rng.sample(templates, min(self.spec.per_image, len(templates)))]
+        assert isinstance(self.spec, SceneQuestions)
+        return list(_about(row["images"][at]["facts"], self.spec, rng))
+
+    def _write(
+        self,
+        model: Engine,
+        rows: Sequence[Mapping[str, Any]],
+        kept: Mapping[str, Sequence[int]],
+        asked: dict[Place, list[Instruction]],
+        errors: dict[str, tuple[str, str]],
+    ) -> None:
+        """Ask the model about every kept image of all rows at once."""
+        spec = self.spec
+        assert isinstance(spec, Written)
+        places = {f"{row['id']}#{at}": (row, at) for row in rows for at in kept[row["id"]]}
+        requests = [self._request(name, row, at) for name, (row, at) in places.items()]
+        sampling = Sampling(1, spec.ask().temperatures[0], 1.0, spec.max_tokens)
+        for response in engines.ask(model, requests, sampling):
+            row, at = places[response.id]
+            if response.error_type is not None:
+                errors[row["id"]] = (response.error_type, response.error or "")
+                continue
+            found = questions(response.completions[0].text, spec.per_image)
+            if found:
+                asked[row["id"], at] = [{"text": text} for text in found]
+            else:
+                errors[row["id"]] = ("no_question", f"the model wrote none about image {at}")
+
+    def _request(self, name: str, row: Mapping[str, Any], at: int) -> Request:
+        assert isinstance(self.spec, Written)
+        said = self._says().format(text=row["text"], count=self.spec.per_image)
+        images = () if self.spec.shows == "text" else (row["images"][at]["bytes"],)
+        return Request(name, images, (("user", said),), self._seed(row["id"], at))
+
+    def _says(self) -> str:
+        assert isinstance(self.spec, Written)
+        return self.spec.instruction or BUILT_IN[self.spec.shows]
+
+    def _seed(self, one: str, at: int) -> int:
+        return seeds.derive(self.seed, one, "instruct", at)
+
+
+def questions(answer: str, most: int) -> list[str]:
+    """The first ``most`` lines of an answer, without numbering, quotation marks, empty and repeated ones, and without
+    what introduces them (a line that ends in a colon).
+
+    >>> questions("Here are two:\\n1. What is on the left?\\n2) What is on the left?\\n- Count the boats.", 5)
+    ['What is on the left?', 'Count the boats.']
+    """
+    found = (_NUMBERING.sub("", line).strip().strip('"').strip() for line in answer.splitlines())
+    return list(dict.fromkeys(line for line in found if line and not line.endswith(":")))[:most]
+
+
+def _about(facts: Mapping[str, Any], spec: SceneQuestions, rng: random.Random) -> Iterator[Instruction]:
+    from pipeline.scenes import drawn, grammar
+    from pipeline.scenes.prompts import KINDS
+
+    yield {"text": rng.choice(spec.prompts or grammar.DESCRIBE)}
+    scene = drawn.scene(facts)
+    seen: set[str] = set()
+    for _ in range(spec.questions_per_scene):
+        question = grammar.question(scene, rng.choice(KINDS), rng)
+        if question.text not in seen:
+            seen.add(question.text)
+            yield {"text": question.text, "question_type": question.kind, "answer": question.answer}

@@ -1,0 +1,143 @@
+"""COCO annotations: the boxes of an instances file become ``facts.objects``, captions ``facts.captions``.
+
+Annotations lie in any order. They are held as columns, some 30 bytes for each and the text of a caption.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipeline.base.errors import InputError
+from pipeline.base.images.image_files import public
+from pipeline.sources.config import CocoSource
+from pipeline.sources.readers import fields, files
+from pipeline.sources.readers.boxes import fractions
+from pipeline.sources.readers.elements import elements
+from pipeline.sources.readers.protocol import Entry, said
+from pipeline.sources.readers.roots import root_of
+
+
+def read(spec: CocoSource) -> Iterator[Entry]:
+    root, name = root_of(spec.root, spec.path, spec.allow_http), files.base_name(spec.path)
+    known = _Instances(spec.path)
+    captions = _captions(spec.captions) if spec.captions else None
+    for one, (file, width, height) in known.images.items():
+        facts = {"objects": known.objects(one, width, height), "captions": captions.of(one) if captions else None}
+        for prompt in spec.prompts:
+            yield Entry([{"bytes": None, "path": file}], said(prompt), facts, f"{name}:{one}", root)
+
+
+def stamp(spec: CocoSource) -> list[str]:
+    return [files.stamp(path) for path in (spec.path, spec.captions) if path]
+
+
+class _Grouped:
+    """Numbers of annotations by image. ``add`` them all, then ask ``of``."""
+
+    def __init__(self) -> None:
+        self._images = array("q")
+        self._order: Any = None
+
+    def add(self, image: int) -> None:
+        self._images.append(image)
+
+    def of(self, image: int) -> list[int]:
+        if self._order is None:
+            images = np.frombuffer(self._images, np.int64) if self._images else np.empty(0, np.int64)
+            self._order = np.argsort(images, kind="stable")
+            self._sorted = images[self._order]
+        start, end = np.searchsorted(self._sorted, [image, image + 1])
+        found: list[int] = self._order[start:end].tolist()
+        return found
+
+
+class _Instances:
+    def __init__(self, path: str) -> None:
+        self.images: dict[int, tuple[str, float, float]] = {}
+        self._names: dict[int, str] = {}
+        self._of = _Grouped()
+        self._category, self._crowd, self._boxes = array("q"), array("b"), array("f")
+        for number, (key, item) in enumerate(elements(path), 1):
+            try:
+                self._take(key, item)
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
+                raise _malformed(path, key, number, error) from error
+        if not self.images:
+            raise InputError(f"{public(path)} lists no images", "give an instances file")
+
+    def _take(self, key: str | None, item: Any) -> None:
+        if key == "images":
+            one = fields.number(item, "id")
+            if one in self.images:
+                raise ValueError(f"image {one} comes a second time; give every image an id of its own")
+            shape = fields.size(item, "width"), fields.size(item, "height")
+            self.images[one] = (fields.text(item, "file_name"), *shape)
+        elif key == "categories":
+            one, name = fields.number(item, "id"), fields.text(item, "name")
+            if self._names.setdefault(one, name) != name:
+                raise ValueError(f"category {one} is called {self._names[one]!r} and {name!r}; keep one")
+        elif key == "annotations":
+            image, category = fields.number(item, "image_id"), fields.number(item, "category_id")
+            fractions(item["bbox"], 1, 1)  # that it is a box
+            self._boxes.extend(item["bbox"])
+            self._category.append(category)
+            self._crowd.append(bool(item.get("iscrowd", 0)))
+            self._of.add(image)
+
+    def objects(self, image: int, width: float, height: float) -> list[dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        for at in self._of.of(image):
+            category = self._category[at]
+            box = fractions(self._boxes[4 * at : 4 * at + 4].tolist(), width, height)
+            if box is None:
+                continue  # nothing of it is in the image
+            thing = found.setdefault(category, {"name": self._name(category), "count": 0, "boxes": []})
+            thing["boxes"].append(box)
+            # A crowd is one box around a number nobody counted.
+            known = thing["count"] is not None and not self._crowd[at]
+            thing["count"] = thing["count"] + 1 if known else None
+        return [found[category] for category in sorted(found)]
+
+    def _name(self, category: int) -> str:
+        if category not in self._names:
+            raise InputError(f"an annotation has category {category}, which is not listed", "check the instances file")
+        return self._names[category]
+
+
+class _Captions:
+    def __init__(self) -> None:
+        self.of_image, self.texts = _Grouped(), bytearray()
+        self.ends = array("q", [0])
+
+    def of(self, image: int) -> list[str]:
+        spans = ((self.ends[at], self.ends[at + 1]) for at in self.of_image.of(image))
+        return [self.texts[start:end].decode() for start, end in spans]
+
+
+def _captions(path: str) -> _Captions:
+    found = _Captions()
+    for number, (key, item) in enumerate(elements(path), 1):
+        if key != "annotations":
+            continue
+        try:
+            image = fields.number(item, "image_id")
+            if item["caption"] == "":
+                continue  # nothing was said
+            text = fields.text(item, "caption").strip()
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
+            raise _malformed(path, key, number, error) from error
+        found.texts += text.encode("utf-8", "replace")
+        found.ends.append(len(found.texts))
+        found.of_image.add(image)
+    return found
+
+
+def _malformed(path: str, key: str | None, number: int, error: Exception) -> InputError:
+    what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    return InputError(
+        f"{public(path)}, element {number} (in {key!r}): {what}", "give annotations of objects (instances) or captions"
+    )

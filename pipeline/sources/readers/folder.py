@@ -1,0 +1,26 @@
+"""A folder of images, each with every prompt of the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.sources.config import FolderSource
+from pipeline.sources.readers import files
+from pipeline.sources.readers.protocol import Entry, said
+from pipeline.sources.readers.roots import Root
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+
+
+def read(spec: FolderSource) -> Iterator[Entry]:
+    root = Root(spec.root or spec.path, spec.allow_http)
+    place = files.absolute(spec.path)
+    for name, _ in files.walk(spec.path, SUFFIXES):
+        # Relative to the folder and not to the root, of which it may be a part.
+        image = {"bytes": None, "path": f"{place}/{name}"}
+        for prompt in spec.prompts:
+            yield Entry([image], said(prompt), None, name, root)
+
+
+def stamp(spec: FolderSource) -> str:
+    return files.digest(f"{name}:{told}" for name, told in files.walk(spec.path, SUFFIXES))

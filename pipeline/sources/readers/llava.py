@@ -1,0 +1,94 @@
+"""Instruction data in LLaVA's layout: ``[{"image": path, "conversations": [{"from": "human", "value": ...}, ...]}]``.
+
+Of every conversation the first question is taken: what follows answers to texts that our models did not write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.base.images import tags
+from pipeline.base.images.image_files import public
+from pipeline.sources.config import LlavaSource
+from pipeline.sources.readers import files, jsonl, record
+from pipeline.sources.readers.answer import COLUMNS as ANSWERS
+from pipeline.sources.readers.elements import Unreadable, anything
+from pipeline.sources.readers.protocol import Entry
+from pipeline.sources.readers.roots import Root, root_of
+
+
+def read(spec: LlavaSource) -> Iterator[Entry]:
+    for path in files.expand(spec.path):
+        root, name = root_of(spec.root, path, spec.allow_http), files.base_name(path)
+        for place, item in items(path):
+            source = f"{name}:{place.number}"
+            yield from record.attempt(source, _entries, item, place, source, root, spec.use_answers)
+
+
+def _entries(item: Any, place: record.Place, source: str, root: Root, use_answers: bool) -> Iterator[Entry]:
+    item = an_object(item, place)
+    if "conversations" not in item:
+        raise record.missing("conversations", item, place)
+    try:
+        prompt, answer = _first(item["conversations"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise record.BadRow(
+            f"{place}: `conversations` is not a list of {{from, value}}", "correct it, or remove the item"
+        ) from error
+    value = {**pictured(item), "prompt": prompt, "answer": answer if use_answers else None}
+    return record.entries(value, place, source, root)
+
+
+def pictured(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What an item says besides its conversations. One that names no image is a question of text only."""
+    rest = {key: value for key, value in item.items() if key not in ("facts", *ANSWERS)}
+    return {"images": None, **rest}
+
+
+def stamp(spec: LlavaSource) -> list[str]:
+    return [files.stamp(path) for path in files.expand(spec.path)]
+
+
+def items(path: str) -> Iterator[tuple[record.Place, Any]]:
+    """The items of a list, or the lines of a ``.jsonl``, each with the place where it stands, for ``an_object``.
+
+    Raises:
+        InputError: the file cannot be read or holds something else.
+    """
+    if path.endswith(".jsonl"):
+        for number, line in jsonl.lines(path):
+            yield record.Place(public(path), "line", number), line
+    else:
+        for number, item in anything(path):
+            yield record.Place(public(path), "item", number), item
+
+
+def an_object(item: Any, place: record.Place) -> dict[str, Any]:
+    """
+    Raises:
+        BadRow: it is none.
+    """
+    if place.unit == "line":
+        return jsonl.an_object(item, place)
+    if isinstance(item, Unreadable):
+        raise record.BadRow(f"{place}: cannot be read ({item.reason})", "correct it, or remove the item")
+    if not isinstance(item, dict):
+        raise record.BadRow(f"{place}: not an object", "correct it, or remove the item")
+    return item
+
+
+def _first(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str | None]:
+    """Messages up to the first question, and the answer behind it. Without a question the prompt is empty."""
+    prompt: list[dict[str, str]] = []
+    for turn in turns:
+        role, text = turn["from"], turn["value"]
+        if role == "system":
+            prompt.append({"role": "system", "content": text})
+        elif role in ("human", "user") and not any(m["role"] == "user" for m in prompt):
+            prompt.append({"role": "user", "content": tags.tight(text)})
+        elif role in ("gpt", "assistant") and any(m["role"] == "user" for m in prompt):
+            return prompt, text.strip()
+        elif role in ("human", "user"):
+            break
+    return prompt, None

@@ -1,0 +1,120 @@
+"""Preference pairs in the layout of PDS-DPO: LLaVA's conversations twice, once with each answer.
+
+``[{"id", "image", "conversations": [{"from": "human", "value": "<image>\\nQ"}, {"from": "gpt", "value": "chosen"}],
+"rejected_conversations": [... the same up to the last turn ..., {"from": "gpt", "value": "rejected"}]}]``
+
+As a source it gives the prompts: what both conversations begin with. The answers are for ``pipeline.sources.given``.
+Answers are taken as they are, the empty ones too: what is wrong with them is for the gates to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.base.errors import InputError
+from pipeline.base.images import tags
+from pipeline.sources.config import PdsSource
+from pipeline.sources.readers import files, llava, record
+from pipeline.sources.readers.protocol import Entry
+from pipeline.sources.readers.roots import Root, root_of
+
+SIDES = ("conversations", "rejected_conversations")
+ROLES = {"human": "user", "gpt": "assistant", **{role: role for role in ("user", "assistant", "system")}}
+
+
+class Item(NamedTuple):
+    """One item of a file. ``said`` is what it says of its images, ``source`` what the prompts table calls it by."""
+
+    said: Mapping[str, Any]
+    prompt: list[dict[str, str]]
+    chosen: str
+    rejected: str
+    source: str
+
+
+def read(spec: PdsSource) -> Iterator[Entry]:
+    for path in _paths(spec):
+        root = root_of(spec.root, path, spec.allow_http)
+        name = files.base_name(path)
+        for place, found in llava.items(path):
+            yield from record.attempt(f"{name}:{place.number}", _entries, found, place, name, root, spec.prompts)
+
+
+def _entries(found: Any, place: record.Place, name: str, root: Root, prompts: Sequence[str]) -> Iterator[Entry]:
+    item = _item(found, place, name)
+    return record.entries({**item.said, "prompt": item.prompt}, place, item.source, root, prompts)
+
+
+def answers(spec: PdsSource) -> Iterator[tuple[str, str, str]]:
+    """(what the prompts table calls the item by, chosen answer, rejected answer) of every item that is not malformed:
+    the prompts table says of each why it failed.
+
+    Raises:
+        InputError: a file cannot be read, or is damaged as a whole.
+    """
+    for path in _paths(spec):
+        name = files.base_name(path)
+        for place, found in llava.items(path):
+            with contextlib.suppress(record.BadRow):
+                item = _item(found, place, name)
+                yield item.source, item.chosen, item.rejected
+
+
+def stamp(spec: PdsSource) -> list[str]:
+    return [files.stamp(path) for path in _paths(spec)]
+
+
+def _paths(spec: PdsSource) -> list[str]:
+    """
+    Raises:
+        InputError: two files have one name, by which the rows are told apart.
+    """
+    paths = files.expand(spec.path)
+    names: dict[str, str] = {}
+    for path in paths:
+        if (other := names.setdefault(files.base_name(path), path)) != path:
+            raise InputError(f"source.path: {other} and {path} have the same name", "rename one of them")
+    return paths
+
+
+def _item(found: Any, place: record.Place, name: str) -> Item:
+    """
+    Raises:
+        BadRow: it is no pair of conversations.
+    """
+    item = llava.an_object(found, place)
+    chosen, rejected = (_turns(item, side, place) for side in SIDES)
+    if _asked(chosen) != _asked(rejected):
+        raise record.BadRow(
+            f"{place}: the two conversations differ before the last turn",
+            "let them begin with the same turns, or remove the item",
+        )
+    source = f"{name}:{place.number}"
+    return Item(llava.pictured(item), chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], source)
+
+
+def _asked(turns: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """What comes before the answer, whether the images' tags are written or not."""
+    return [(turn["role"], tags.split(turn["content"])[1]) for turn in turns[:-1]]
+
+
+def _turns(item: Mapping[str, Any], side: str, place: record.Place) -> list[dict[str, str]]:
+    """The messages of one conversation; the last is the assistant's."""
+    if side not in item:
+        raise record.missing(side, item, place)
+    try:
+        turns = [(ROLES[turn["from"]], turn["value"]) for turn in item[side]]
+    except (KeyError, TypeError) as error:
+        raise _malformed(side, place) from error
+    if not turns or turns[-1][0] != "assistant" or not all(isinstance(text, str) for _, text in turns):
+        raise _malformed(side, place)
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def _malformed(side: str, place: record.Place) -> record.BadRow:
+    return record.BadRow(
+        f"{place}: `{side}` is not a list of {{from, value}} that ends with an answer of gpt",
+        f"`from` is one of {', '.join(ROLES)}; correct it, or remove the item",
+    )

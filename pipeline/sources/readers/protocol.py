@@ -1,0 +1,85 @@
+"""Readers of images and prompts, one a module: each turns a source of the recipe into a stream of entries.
+
+A reader opens no image. It yields paths as they are written; ``pipeline.sources.admission.admit`` finds the files,
+looks at them and gives every prompt its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import islice
+from typing import Any, NamedTuple
+
+from pipeline.sources.config import FileSource, ScenesSource
+from pipeline.sources.readers.roots import Root
+
+Message = Mapping[str, str]
+
+
+class Entry(NamedTuple):
+    """One prompt as a reader found it.
+
+    ``images`` are ``{"bytes", "path"}``; a path without bytes is relative to ``root``. A null ``root`` is for
+    paths that the reader made itself; what an input says must have one. ``facts`` has keys of
+    ``pipeline.base.tables.FACTS``. ``source`` says where the prompt stood, such as ``a.jsonl:17``. ``error`` is null,
+    or why the row is no prompt as ``(error_type, reason)``, where the reason names the place and the remedy.
+    """
+
+    images: Sequence[Mapping[str, Any]]
+    prompt: Sequence[Message]
+    facts: Mapping[str, Any] | None
+    source: str
+    root: Root | None = None
+    error: tuple[str, str] | None = None
+
+
+#: Kind -> module with ``read(spec) -> Iterator[Entry]`` and ``stamp(spec) -> JSON value`` (what the input says).
+READERS = {
+    "jsonl": "jsonl",
+    "csv": "csv",
+    "parquet": "parquet",
+    "folder": "folder",
+    "huggingface": "huggingface",
+    "coco": "coco",
+    "visual_genome": "visual_genome",
+    "llava": "llava",
+    "pds": "pds",
+    "webdataset": "webdataset",
+}
+#: Where an input lies is no part of what it says.
+_PLACES = {"path", "root", "captions", "image_data", "decontaminate"}
+
+
+def entries(spec: ScenesSource | FileSource, seed: int = 0) -> Iterator[Entry]:
+    """All prompts of a source, in the order of its files, up to ``limit``. ``seed`` is the run's. A malformed row is an
+    entry with an ``error``.
+
+    Raises:
+        InputError: a file cannot be read, or is damaged as a whole.
+    """
+    found = _scenes(spec, seed) if isinstance(spec, ScenesSource) else _reader(spec.kind).read(spec)
+    return islice(found, spec.limit)
+
+
+def identity(spec: ScenesSource | FileSource, seed: int = 0) -> dict[str, Any]:
+    """Everything the entries of ``spec`` depend on: options, and what the files say."""
+    options = spec.model_dump(mode="json", exclude=_PLACES)
+    if isinstance(spec, ScenesSource):
+        return {**options, "seed": seed + spec.seed}
+    return {**options, "content": _reader(spec.kind).stamp(spec)}
+
+
+def said(prompt: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}]
+
+
+def _reader(kind: str) -> Any:
+    return import_module(f"pipeline.sources.readers.{READERS[kind]}")
+
+
+def _scenes(spec: ScenesSource, seed: int) -> Iterator[Entry]:
+    from pipeline.scenes import prompts
+
+    rows = prompts.build(spec.scenes, spec.questions_per_scene, list(spec.prompts) or None, seed + spec.seed)
+    return (Entry(**row) for row in rows)

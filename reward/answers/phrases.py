@@ -1,0 +1,104 @@
+"""Whether two short answers that are no numbers are the same: names, signs, names with signs. As ``bare_answer.bare``
+leaves them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from reward.answers.words import GENERIC, NO, UNSURE, YES, named_alike
+
+#: With more words a text is an explanation, and is read by nobody here.
+MOST_WORDS = 3
+_MOST_RIGHT = 6
+_HARD = frozenset("+#%$\u20ac\u00a3\u00a5<>=*^\u00b1\u00d7\u00f7")
+#: Between digits these may stand for each other: a score, a time, a ratio, a range.
+_SOFT = frozenset("-:./, ")
+_NEAR = 0.75
+
+
+def same_phrase(said: str, right: str) -> bool | None:
+    """False for a short name of something else: one with no word of the right answer in it, nor another name for it.
+
+    >>> same_phrase("dog", "cat"), same_phrase("blue", "dark blue"), same_phrase("sofa", "couch")
+    (False, None, None)
+    >>> same_phrase("c++", "c"), same_phrase("ac dc", "ac/dc"), same_phrase("not a cat", "dog")
+    (False, None, None)
+    """
+    if differ_in_a_sign(said, right):
+        return False
+    one, other = (re.findall(r"[^\W_]+(?:'[^\W_]+)?", side) for side in (said, right))
+    if not one or not other or len(one) > MOST_WORDS or len(other) > _MOST_RIGHT or UNSURE & {*one, *other}:
+        return None
+    if not all(sign.isalpha() or sign in " '-" for sign in said + right):
+        return None
+    if min(len(said), len(right)) < 2 and (said + right).isascii():
+        return None  # the letter of an option
+    if _scripts(said) != _scripts(right) or {said, right} & (YES | NO) or GENERIC & {one[-1], other[-1]}:
+        return None
+    return None if _related(one, other) else False
+
+
+def differ_in_a_sign(one: str, other: str) -> bool:
+    """Whether two differ in nothing but signs, of which one always means something.
+
+    >>> differ_in_a_sign("c", "c++"), differ_in_a_sign("well-known", "well known"), differ_in_a_sign("<5", "5")
+    (True, False, True)
+    """
+    one, other = (re.sub(r"^<(.*)>$|^= ?(.*)$", r"\1\2", side, flags=re.DOTALL) for side in (one, other))
+    if _letters(one) != _letters(other):
+        return False
+    return [sign for sign in one if sign in _HARD] != [sign for sign in other if sign in _HARD]
+
+
+def same_signs(said: str, right: str) -> bool | None:
+    """Of digits and signs without a letter.
+
+    >>> same_signs("2 - 3", "2-3"), same_signs("2*3", "2-3"), same_signs("10.15", "10:15")
+    (True, False, None)
+    """
+    if re.sub(r"\s+", "", said) == re.sub(r"\s+", "", right):
+        return True
+    digits, signs = ([re.findall(pattern, side) for side in (said, right)] for pattern in (r"\d+", r"[^\d\s]"))
+    same = digits[0] == digits[1] != []
+    return False if same and not all(_SOFT.issuperset(side) for side in signs) else None
+
+
+def _related(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two phrases may mean the same: a word or its beginning in common, initials, another name."""
+    plain = [[_unaccented(word) for word in side] for side in (one, other)]
+    joined = ["".join(side) for side in plain]
+    if not "".join(joined).isascii():
+        return bool(set(joined[0]) & set(joined[1]))
+    if any(_initials(side) == whole for side, whole in ((plain[0], joined[1]), (plain[1], joined[0]))):
+        return True
+    if joined[0][0] == joined[1][0] and min(map(len, joined)) <= 2:  # an abbreviation
+        return True
+    if difflib.SequenceMatcher(None, joined[0], joined[1]).ratio() >= _NEAR:
+        return True
+    if any(_kin(a, b) for a in plain[0] for b in plain[1]):
+        return True
+    return named_alike(" ".join(plain[0]), " ".join(plain[1])) or named_alike(plain[0][-1], plain[1][-1])
+
+
+def _kin(one: str, other: str) -> bool:
+    short, long = sorted((one, other), key=len)
+    return one == other or (len(short) >= 3 and (short in long or short[:4] == long[:4]))
+
+
+def _letters(text: str) -> str:
+    return "".join(sign for sign in text if sign.isalnum())
+
+
+def _initials(words: Sequence[str]) -> str:
+    return "".join(word[0] for word in words) if len(words) > 1 else ""
+
+
+def _unaccented(word: str) -> str:
+    return "".join(sign for sign in unicodedata.normalize("NFD", word) if not unicodedata.combining(sign))
+
+
+def _scripts(text: str) -> frozenset[str]:
+    return frozenset(unicodedata.name(sign, "?").split()[0] for sign in text if sign.isalpha())

@@ -1,0 +1,97 @@
+"""Words that say how a short answer is to be taken, and other names for what is often asked about."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+YES, NO = words("yes true"), words("no false")
+#: What takes back, weakens or adds to what is said, and what joins things rather than names one.
+UNSURE = words(
+    "not no never none nothing nobody without neither nor isn't aren't wasn't don't doesn't can't cannot won't maybe "
+    "perhaps probably possibly might may could should would seems appears about around approximately roughly nearly "
+    "almost over under least most more less fewer than or either if but except unless however only just and also both "
+    "with of in on at to by for from as near next is are was were be been has have had that which who whose where "
+    "there it its this these those they i you he she his her their we my your what how why unknown unclear unsure "
+    "undetermined unanswerable unspecified na other another same different else several many some few lots something "
+    "someone somebody anything anyone"
+)
+#: Of what these name, any other answer may be one.
+GENERIC = words(
+    "animal pet mammal creature vehicle food meal fruit vegetable drink beverage thing object item person people human "
+    "man woman adult building structure house furniture color colour plant tree flower tool device machine appliance "
+    "toy game sport clothes clothing outfit accessory room place outdoors outside indoors inside nature city material "
+    "metal pattern shape brand logo sign text word letter number season weather daytime container dish utensil "
+    "instrument"
+)
+#: Each line holds names that may stand for each other.
+_ALIKE = """
+grey gray silver
+red crimson scarlet maroon burgundy
+blue navy turquoise teal cyan azure
+purple violet lilac
+brown tan beige khaki
+white cream ivory beige
+yellow gold golden
+pink rose magenta
+blond blonde yellow
+ok okay fine good
+mom mum mother
+dad father
+phone telephone
+photo picture image
+road street
+sidewalk pavement
+shirt tee top
+pants trousers jeans
+sneakers trainers shoes
+glasses spectacles
+sea ocean water
+sun sunlight
+forest woods trees
+night dark nighttime
+day daytime
+big large huge
+small little tiny
+round circle circular
+square box rectangle rectangular
+soccer football
+beach shore coast
+cat feline
+dog canine hound
+chef cook
+policeman officer cop
+sleeping resting lying asleep
+happy smiling
+standing upright
+top upper
+bottom lower
+center centre middle
+store shop
+"""
+
+
+def named_alike(one: str, other: str) -> bool:
+    """Whether two words may be names of one thing.
+
+    >>> named_alike("sofa", "couch"), named_alike("gray", "grey"), named_alike("red", "blue")
+    (True, True, False)
+    """
+    from reward.text.coco import VOCABULARY  # its table is made when it is first needed
+
+    thing = VOCABULARY.canonical(one)
+    if thing is not None and thing == VOCABULARY.canonical(other):
+        return True
+    lines = _lines()
+    return bool(lines.get(one, frozenset()) & lines.get(other, frozenset()))
+
+
+@lru_cache(1)
+def _lines() -> dict[str, frozenset[int]]:
+    """The lines that each word stands in."""
+    lines = [line.split() for line in _ALIKE.strip().splitlines()]
+    return {word: frozenset(i for i, of in enumerate(lines) if word in of) for line in lines for word in line}

@@ -1,0 +1,176 @@
+"""Preference pairs from a dataset: what somebody, or exact facts, found better and worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import nesting
+from pipeline.base.dataset_files import check
+from pipeline.base.images import references
+from pipeline.base.images.image_files import Refused, Roots, load
+from pipeline.base.images.pixels import MAX_BYTES
+from pipeline.base.images.pixels import check as check_image
+from pipeline.base.images.tags import in_front
+from reward.models.conversation import Conversation
+
+#: What the commands call where images may lie.
+OPTIONS = ("--image-root", "--allow-http")
+_COLUMNS = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``prompt`` is (role, text) of every message, ``images`` are encoded files; ``rejected_images`` are those of the
+    rejected side where they are others. ``margin`` is how much better the chosen one is, and ``kind`` the kind of error
+    in the rejected one, both where the dataset says."""
+
+    images: tuple[bytes, ...]
+    prompt: tuple[tuple[str, str], ...]
+    chosen: str
+    rejected: str
+    margin: float | None = None
+    kind: str | None = None
+    rejected_images: tuple[bytes, ...] | None = None
+
+    def conversation(self, response: str, images: tuple[bytes, ...] | None = None) -> Conversation:
+        return Conversation(self.images if images is None else images, (*self.prompt, ("assistant", response)))
+
+
+def read_pairs(
+    dataset: str,
+    split: str | None = None,
+    margin: str | None = None,
+    image_root: str | None = None,
+    allow_http: bool = False,
+) -> list[Pair]:
+    """Every row of a dataset with TRL's columns ``images`` (optional, under any name of
+    ``pipeline.base.images.references``),
+    ``prompt``, ``chosen`` and ``rejected``, as texts or as messages. Columns ``rejected_images`` and ``kind`` are read
+    where they are.
+
+    Args:
+        dataset: a folder of ``save_to_disk`` (of a published dataset its ``pairs``), a .json, .jsonl or .parquet file,
+            or what ``load_dataset`` takes.
+        margin: the column that says how much better the chosen one is.
+        image_root: what image paths are relative to and may not leave; by default the dataset's folder.
+        allow_http: follow http(s) addresses in rows.
+
+    Raises:
+        ValueError: the dataset or a row of it cannot be used; the message names the row.
+    """
+    rows = _open(dataset, split)
+    wanted = [*_COLUMNS, *([margin] if margin else [])]
+    if missing := [name for name in wanted if name not in rows.column_names]:
+        raise ValueError(f"dataset {dataset}: no column {', '.join(missing)} among {', '.join(rows.column_names)}")
+    if not len(rows):
+        raise ValueError(f"dataset {dataset}: has no rows")
+    roots = roots_of(dataset, image_root, allow_http)
+    pairs = []
+    for number, row in enumerate(rows):
+        try:
+            pairs.append(_pair(row, roots, margin))
+        except (ValueError, TypeError, KeyError, OSError, Refused) as error:
+            raise ValueError(f"dataset {dataset}, row {number}: {error}; correct or drop the row") from error
+    return pairs
+
+
+def _open(dataset: str, split: str | None) -> Any:
+    import datasets
+
+    place = Path(dataset)
+    try:
+        if place.exists():
+            check(place)
+        if place.is_file():
+            kind = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}[place.suffix.lower()]
+            if kind == "json":
+                nesting.refuse(place)
+            loaded = datasets.load_dataset(kind, data_files=str(place))
+        elif any((place / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            loaded = datasets.load_from_disk(dataset)
+        else:
+            configs = datasets.get_dataset_config_names(dataset)
+            loaded = datasets.load_dataset(dataset, "pairs" if "pairs" in configs else None)
+        if isinstance(loaded, dict):
+            loaded = loaded[split or ("pairs" if "pairs" in loaded else "train")]
+    except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
+        raise ValueError(f"dataset {dataset}: cannot be opened ({type(error).__name__}: {str(error)[:500]})") from error
+    for name in (*references.IMAGES, "rejected_images"):
+        if name in loaded.column_names:
+            feature = loaded.features[name]
+            raw = datasets.Image(decode=False)
+            if isinstance(feature, datasets.Image):
+                loaded = loaded.cast_column(name, raw)
+            elif isinstance(getattr(feature, "feature", None), datasets.Image):
+                loaded = loaded.cast_column(name, datasets.List(raw))
+    return loaded
+
+
+def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
+    # Other images than the pair's are read from their own column.
+    found = references.find({name: value for name, value in row.items() if name != "rejected_images"})
+    images = [] if found is None else found if isinstance(found, list) else [found]
+    prompt = row["prompt"]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not messages:
+        raise ValueError("prompt has no message")
+    texts = [{"role": message["role"], "content": _text(message["content"])} for message in messages]
+    others = row.get("rejected_images")
+    pair = Pair(
+        images=tuple(encoded(image, roots) for image in images),
+        prompt=tuple((message["role"], message["content"]) for message in in_front(texts, len(images))),
+        chosen=_response(row["chosen"], "chosen"),
+        rejected=_response(row["rejected"], "rejected"),
+        margin=None if margin is None else float(row[margin]),
+        kind=row.get("kind"),
+        rejected_images=None if others is None else tuple(encoded(image, roots) for image in others),
+    )
+    if pair.chosen == pair.rejected and pair.rejected_images in (None, pair.images):
+        raise ValueError("chosen and rejected are the same text about the same images")
+    return pair
+
+
+def _response(value: Any, column: str) -> str:
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, Sequence) and len(value) == 1 and value[0]["role"] == "assistant":
+        text = _text(value[0]["content"])
+    else:
+        raise ValueError(f"{column} is neither a text nor one message of the assistant")
+    if not text.strip():
+        raise ValueError(f"{column} is empty")
+    return text
+
+
+def _text(content: Any) -> str:
+    """Of a text, or of the text parts of a message; images stand before them, wherever the parts put them."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+def roots_of(dataset: str, image_root: str | None, allow_http: bool) -> Roots:
+    """Where the images of a dataset may lie: below ``image_root``, or its folder."""
+    place = Path(dataset)
+    own = str(place if place.is_dir() else place.parent) if image_root is None else image_root
+    return Roots.of((own,), allow_http, OPTIONS)
+
+
+def encoded(image: Any, roots: Roots) -> bytes:
+    """The file of an image, whose size and format are those that sources take.
+
+    Raises:
+        Refused: its path leads out of the roots.
+        OSError: there is no such file.
+        BadImage: it is too large, or no image.
+    """
+    if isinstance(image, str | bytes):
+        image = {"bytes": image, "path": None} if isinstance(image, bytes) else {"bytes": None, "path": image}
+    data = image.get("bytes")
+    path = roots.resolve(image["path"]) if data is None else None
+    found = load({"bytes": data, "path": path}, MAX_BYTES)
+    check_image(found)
+    return found

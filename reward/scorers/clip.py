@@ -1,0 +1,157 @@
+"""How well a text fits its image, by a CLIP model through open_clip or transformers.
+
+The score is the raw cosine similarity, in [-1, 1]. CLIPScore (Hessel et al. 2021) is 2.5 * max(cosine, 0), torchmetrics
+prints 100 * max(cosine, 0); PickScore (Kirstain et al. 2023) is exp(logit_scale) * cosine, and HPS v2 (Wu et al. 2023)
+the cosine itself. All follow from what is stored here, which also keeps the sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.base.images.pixels import BadImage, decode
+from reward.models.clip_models import CONFIG_FILE, WEIGHTS_FILE, Encoders, find
+from reward.scorers.protocol import Row, Scores
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "ClipScorer"]
+
+
+class ClipScorer:
+    """Score ``clip.cosine``: cosine of text and image embedding, averaged over a row's images.
+
+    Null for rows without images and for empty texts. Texts beyond the model's context length (77 tokens for most CLIPs)
+    are cut by the model's tokenizer: only their beginning is compared. ``flags`` says which.
+
+    Args:
+        model: a folder, a hub id, or an architecture of open_clip; see ``reward.models.clip_models``.
+        pretrained: for an architecture: a tag such as ``"openai"``, or the path of a checkpoint. Checkpoints are read
+            as safetensors or as a plain state dict (``weights_only``), also one under the key ``state_dict``; pickled
+            objects are refused.
+        batch_size: images, and texts, per forward pass.
+        device: ``"auto"`` takes a GPU when there is one.
+        processor: for a model of transformers: folder or hub id of its processor, if that lies elsewhere.
+
+    Raises:
+        ValueError: as ``reward.models.clip_models.find``.
+    """
+
+    name = "clip"
+
+    def __init__(
+        self,
+        model: str | Path,
+        pretrained: str | None = None,
+        batch_size: int = 64,
+        device: str = "auto",
+        processor: str | None = None,
+    ) -> None:
+        self.model, self.pretrained, self.batch_size, self.device = str(model), pretrained, batch_size, device
+        self._found = find(self.model, pretrained, processor)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+
+    @cached_property
+    def version(self) -> str:
+        """What the values depend on. A local folder or checkpoint counts by its content, not by where it lies."""
+        return f"{self._found.version}:{self._found.identity()}"
+
+    def score(self, rows: Sequence[Row]) -> Scores:
+        """Each distinct image and each distinct text is encoded once, whatever number of rows share it.
+
+        Raises:
+            ValueError: an image cannot be decoded; the message names the row and the image.
+        """
+        wanted = [
+            (row["images"], candidate["text"] if row["images"] and candidate["text"].strip() else None)
+            for row in rows
+            for candidate in row["candidates"]
+        ]
+        found = self._cosines(wanted, [row["images"] for row in rows])
+        means = iter([None if of is None else float(of.mean()) for of in found])
+        return {"clip.cosine": [[next(means) for _ in row["candidates"]] for row in rows]}
+
+    def flags(self, rows: Sequence[Row]) -> Scores:
+        """``clip.cut``: 1.0 for a text of which only the beginning was compared, 0.0 for one that was read to its end;
+        null where there is no score."""
+        texts = [[one["text"] if row["images"] else "" for one in row["candidates"]] for row in rows]
+        cut = self.cut([text for of_row in texts for text in of_row])
+        found = iter(cut)
+        return {"clip.cut": [[None if (one := next(found)) is None else float(one) for _ in row] for row in texts]}
+
+    def cut(self, texts: Sequence[str]) -> list[bool | None]:
+        """Which texts are longer than the model's context; null for empty ones."""
+        place = _places(text for text in texts if text.strip())
+        found = [one for batch in _batches(list(place), self.batch_size) for one in self._clip.cut(batch)]
+        return [found[place[text]] if text in place else None for text in texts]
+
+    def score_images(self, rows: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[float]]:
+        """For every (text, encoded images) the cosine of the text with each image, to rank images of one text.
+
+        Raises:
+            ValueError: a text is empty or an image cannot be decoded; the message names the row.
+        """
+        for number, (text, _) in enumerate(rows):
+            if not text.strip():
+                raise ValueError(f"row {number}: the text is empty; images can only be ranked by a text")
+        found = self._cosines([(images, text) for text, images in rows], [images for _, images in rows])
+        return [[] if of is None else of.tolist() for of in found]
+
+    def _cosines(
+        self, pairs: Sequence[tuple[Sequence[bytes], str | None]], rows: Sequence[Sequence[bytes]]
+    ) -> list[torch.Tensor | None]:
+        """The cosine of every text with each of its images; None without either. ``rows`` name images in errors."""
+        image_at = _places(image for images, text in pairs if text is not None for image in images)
+        text_at = _places(text for images, text in pairs if text is not None and images)
+        if not image_at:
+            return [None] * len(pairs)
+        seen, said = self._encode_images(list(image_at), rows), self._encode_texts(list(text_at))
+        return [
+            seen[[image_at[image] for image in images]] @ said[text_at[text]] if text is not None and images else None
+            for images, text in pairs
+        ]
+
+    @cached_property
+    def _clip(self) -> Encoders:
+        import torch
+
+        device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        return self._found.open(device)
+
+    def _encode_images(self, images: Sequence[bytes], rows: Sequence[Sequence[bytes]]) -> torch.Tensor:
+        import torch
+
+        with torch.inference_mode():
+            batches = (
+                self._clip.images([_decode(image, rows) for image in batch]).cpu()
+                for batch in _batches(images, self.batch_size)
+            )
+            return torch.cat(list(batches))
+
+    def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        import torch
+
+        with torch.inference_mode():
+            return torch.cat([self._clip.texts(batch).cpu() for batch in _batches(texts, self.batch_size)])
+
+
+def _places(items: Iterable[Any]) -> dict[Any, int]:
+    """The distinct items, each with its place among them."""
+    return {item: place for place, item in enumerate(dict.fromkeys(items))}
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _decode(image: bytes, rows: Sequence[Sequence[bytes]]) -> Any:
+    try:
+        return decode(image, None, None)
+    except BadImage as error:
+        at = next((r, i) for r, images in enumerate(rows) for i, seen in enumerate(images) if seen == image)
+        raise ValueError(f"row {at[0]}, image {at[1]}: cannot be decoded ({error})") from error

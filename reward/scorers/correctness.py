@@ -1,0 +1,84 @@
+"""Is the answer right: 1 or 0 against the known answers, and null where no answer can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reward.answers.read import agrees, asks_yes_or_no, is_yes, right
+from reward.scorers.batch import Batch
+from reward.scorers.protocol import Row, Scores
+from reward.text.yes_no import PARSERS
+
+
+class CorrectnessScorer:
+    """Agreement with the known answer, or with any of them where several are right.
+
+    =========================  =====================================================================================
+    correctness                1.0 if right, 0.0 if wrong; null without ``facts.answer`` or if unparseable
+    correctness.unparseable    1.0 if no answer can be read in the text, else 0.0; null without ``facts.answer``
+    =========================  =====================================================================================
+
+    What a text says is read by ``reward.answers.read.agrees``. With a ``parser``, answers to questions whose truth is
+    "yes" or "no" are read as that harness reads them. None of them is the default: POPE's own reads every refusal as
+    "yes", and "There are no cats, but a dog" is no "no" to a question about dogs. What is misread must not become data.
+
+    Raises:
+        ValueError: ``parser`` is not one of ``reward.text.yes_no.PARSERS``.
+    """
+
+    name = "correctness"
+    names = ("correctness", "correctness.unparseable")
+
+    def __init__(self, parser: str | None = None) -> None:
+        if parser is not None and parser not in PARSERS:
+            raise ValueError(f"parser={parser!r} is unknown; use one of {', '.join(PARSERS)}")
+        self.parser = parser
+        self.version = f"2:{parser}" if parser else "2"
+
+    def score(self, rows: Sequence[Row]) -> Scores:
+        table = [
+            [self._values(candidate["text"], right(row["facts"])) for candidate in row["candidates"]] for row in rows
+        ]
+        return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
+
+    def score_columns(self, batch: Batch) -> dict[str, Any]:
+        """Every distinct text under every distinct answer is read once: most answers to questions are alike."""
+        known = _known(batch.facts)
+        numbers = {answers: i for i, answers in enumerate(dict.fromkeys(known))}
+        number = np.array([numbers[answers] if answers else -1 for answers in known], np.int64)[batch.prompt]
+        asked = np.flatnonzero(number >= 0)
+        texts = batch.texts.take(pa.array(asked)).dictionary_encode()
+        size = max(len(numbers), 1)
+        codes = texts.indices.to_numpy(zero_copy_only=False).astype(np.int64) * size + number[asked]
+        distinct, place = np.unique(codes, return_inverse=True)
+        said, every = texts.dictionary.to_pylist(), list(numbers)
+        values = [self._values(said[code // size], every[code % size]) for code in distinct.tolist()]
+        everywhere = np.full(len(batch.texts), -1)
+        everywhere[asked] = place
+        index = pa.array(everywhere, mask=everywhere < 0)
+        return {name: pa.array([v[i] for v in values], pa.float64()).take(index) for i, name in enumerate(self.names)}
+
+    def _values(self, text: str, answers: tuple[str, ...]) -> tuple[float | None, float | None]:
+        if not answers:
+            return None, None
+        found = self._agrees(text, answers)
+        return (None, 1.0) if found is None else (float(found), 0.0)
+
+    def _agrees(self, text: str, answers: tuple[str, ...]) -> bool | None:
+        if self.parser is None or not all(map(asks_yes_or_no, answers)):
+            return agrees(text, answers)
+        said = PARSERS[self.parser](text)
+        return None if said is None else any(is_yes(answer) == (said == "yes") for answer in answers)
+
+
+def _known(facts: Any) -> list[tuple[str, ...]]:
+    first = pc.struct_field(facts, "answer").to_pylist()
+    if facts.type.get_field_index("answers") < 0:
+        return [() if one is None else (one,) for one in first]
+    others = pc.struct_field(facts, "answers").to_pylist()
+    return [right({"answer": one, "answers": more}) for one, more in zip(first, others, strict=True)]

@@ -1,0 +1,193 @@
+"""How likely a text is to a vision-language model: the mean log-prob of its tokens, given the images and the prompt.
+
+With the model that is to be trained, this is DPO's log p_ref(text) divided by the number of tokens. Where chosen and
+rejected texts differ in it whatever they say, the pairs differ in style.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from reward.models.clip_models import digest
+from reward.models.conversation import BadConversation, Conversation, structured
+from reward.scorers.protocol import Row, Scores
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+#: What decides about a log-prob; documentation and training logs do not.
+_IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
+
+
+class LikelihoodScorer:
+    """Score ``likelihood``: mean log-prob per token, in nats; at most 0.
+
+    The tokens are those that the model's chat template puts behind the prompt: the text, and how it ends. Null where
+    they and the prompt have more tokens than the model's context: nothing is cut. Every distinct conversation is
+    scored once.
+
+    Args:
+        model: a folder or hub id of a model that transformers opens with ``AutoModelForImageTextToText``. Weights are
+            read from safetensors only, and no code of a checkpoint is run.
+        batch_size: conversations per forward pass, of similar lengths.
+        dtype: ``"auto"`` is bfloat16 on a GPU and float32 on the CPU.
+        device: ``"auto"`` takes a GPU when there is one.
+
+    Raises:
+        ValueError: the folder holds no such model, or an option is out of range.
+    """
+
+    name = "likelihood"
+
+    def __init__(
+        self,
+        model: str | Path,
+        revision: str | None = None,
+        batch_size: int = 8,
+        dtype: str = "auto",
+        device: str = "auto",
+    ) -> None:
+        self.model, self.revision = str(model), revision
+        self.batch_size, self.dtype, self.device = batch_size, dtype, device
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype={dtype!r} is none of {', '.join(_DTYPES)}")
+        if Path(self.model).is_dir():
+            _check(Path(self.model))  # now, not when the first row comes
+
+    @cached_property
+    def version(self) -> str:
+        """What the values depend on. A local folder counts by its content, not by where it lies."""
+        folder, dtype = Path(self.model), "" if self.dtype == "auto" else f":{self.dtype}"
+        if not folder.is_dir():
+            return f"1:{self.model}@{self.revision or 'main'}{dtype}"
+        decide = (path for path in folder.iterdir() if path.is_file() and path.suffix in _IDENTITY_SUFFIXES)
+        return f"1:{digest(sorted(decide))}{dtype}"
+
+    def score(self, rows: Sequence[Row]) -> Scores:
+        """
+        Raises:
+            ValueError: a row cannot be scored; the message names row and candidate.
+        """
+        asked = [[_conversation(row, candidate["text"]) for candidate in row["candidates"]] for row in rows]
+        first: dict[Conversation, tuple[int, int]] = {}
+        for r, of_row in enumerate(asked):
+            for c, one in enumerate(of_row):
+                first.setdefault(one, (r, c))
+        distinct = list(first)
+        try:
+            values = self._means(distinct) if distinct else []
+        except BadConversation as error:
+            r, c = first[distinct[error.index]]
+            raise ValueError(f"row {r}, candidate {c}: {error.reason}") from error
+        found = dict(zip(distinct, values, strict=True))
+        for one, value in found.items():
+            if value is not None and not math.isfinite(value):
+                r, c = first[one]
+                raise ValueError(f"row {r}, candidate {c}: the log-prob is {value}; try dtype=float32")
+        return {self.name: [[found[one] for one in of_row] for of_row in asked]}
+
+    @cached_property
+    def _opened(self) -> tuple[Any, Any]:
+        """The model in evaluation mode, and what reads for it."""
+        import torch
+
+        from reward.models.backend import DTYPES
+        from reward.models.network import open_backbone
+
+        where = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        automatic = torch.bfloat16 if where.type == "cuda" else torch.float32
+        dtype = automatic if self.dtype == "auto" else DTYPES[self.dtype]
+        model, reader = open_backbone(self.model, True, dtype, {"revision": self.revision} if self.revision else {})
+        if reader.tokenizer is reader.processor:
+            raise ValueError(f"model={self.model!r} reads no images; name a vision-language model")
+        return model.to(where).eval(), reader
+
+    def _means(self, conversations: Sequence[Conversation]) -> list[float | None]:
+        import torch
+
+        from reward.models.backend import batches
+
+        found: list[float | None] = [None] * len(conversations)
+        with torch.inference_mode():
+            for batch in batches(conversations, self.batch_size):
+                for i, value in self._batch(conversations, batch).items():
+                    found[i] = value
+        return found
+
+    def _batch(self, conversations: Sequence[Conversation], batch: Sequence[int]) -> dict[int, float]:
+        """The means by place; of those that do not fit, and of texts without a token, none."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        model, reader = self._opened
+        try:
+            inputs = reader.read([conversations[i] for i in batch])
+            own = {at: _answer_tokens(reader, conversations[batch[at]], at) for at in inputs.kept}
+        except BadConversation as error:
+            raise BadConversation(batch[error.index], error.reason) from error
+        ends = [int(last) + 1 for last in inputs.last]
+        # (row, place of the first token of the text, and of what stands behind its last)
+        spans = [(row, end - own[at], end) for row, (at, end) in enumerate(zip(inputs.kept, ends, strict=True))]
+        spans = [span for span in spans if span[1] < span[2]]
+        if not spans:
+            return {}
+        tensors = {
+            name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
+            for name, value in inputs.tensors.items()
+        }
+        # What predicts a token is the place before it. Logits of the other places would be most of the memory.
+        low, high = min(first for _, first, _ in spans) - 1, max(end for _, _, end in spans) - 1
+        keep = torch.arange(low, high, device=model.device)
+        logits = model(**tensors, logits_to_keep=keep, use_cache=False).logits
+        if logits.shape[1] != len(keep):  # a model that does not know the option gives those of every place
+            logits = logits[:, low:high]
+        means = {}
+        for row, first, end in spans:
+            said, truth = logits[row, first - 1 - low : end - 1 - low], tensors["input_ids"][row, first:end]
+            means[batch[inputs.kept[row]]] = -float(cross_entropy(said.float(), truth))
+        return means
+
+
+def _answer_tokens(reader: Any, conversation: Conversation, index: int) -> int:
+    """How many tokens stand behind those of the prompt. Counted in the rendered text, in which an image has one
+    placeholder: all of them stand in the prompt.
+
+    Raises:
+        BadConversation: the template refuses the messages.
+    """
+    prompt = Conversation(conversation.images, conversation.messages[:-1])
+    texts = []
+    for one, answers in ((prompt, True), (conversation, False)):
+        try:
+            texts.append(
+                reader.processor.apply_chat_template(structured(one), tokenize=False, add_generation_prompt=answers)
+            )
+        except Exception as error:  # a template may raise what it likes, for instance at a system message
+            raise BadConversation(index, f"chat template: {type(error).__name__}: {error}") from error
+    asked, whole = (reader.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    # Not the length of the prompt: its last token may be another one where a text goes on.
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
+    return len(whole) - common
+
+
+def _check(folder: Path) -> None:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        sees = "vision_config" in config
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"model={str(folder)!r}: cannot read config.json ({error})") from error
+    if not sees:
+        raise ValueError(f"model={str(folder)!r} has no vision_config; name a vision-language model")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"model={str(folder)!r} has no *.safetensors; save it again with save_pretrained")
+
+
+def _conversation(row: Row, text: str) -> Conversation:
+    messages = tuple((message["role"], message["content"]) for message in row["prompt"])
+    return Conversation(tuple(row["images"]), (*messages, ("assistant", text)))

@@ -1,0 +1,103 @@
+"""What a reward model says each response is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from reward.models.checkpoint import Checkpoint, read_checkpoint
+from reward.models.conversation import BadConversation, Conversation, RewardBackend
+from reward.scorers.protocol import Row, Scores
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+class RewardModelScorer:
+    """Score ``reward_model``: the raw reward of (images, prompt, response). Only differences within a prompt mean
+    something. Null where the conversation has more tokens than the model's context: nothing is cut.
+
+    Every distinct conversation is scored once. A model that reads no images (``version`` ends with ``:blind``) gets the
+    prompt's text alone.
+
+    Args:
+        model: a folder or hub id; see ``docs/reward_models.md`` for the forms.
+        base: for a LoRA adapter: the folder or hub id of its model, if not the one the adapter names.
+        dtype: ``"auto"`` is bfloat16 on a GPU and float32 on the CPU.
+        device: ``"auto"`` takes a GPU when there is one.
+        backend: what gives the rewards instead of ``transformers``, such as vLLM.
+
+    Raises:
+        ValueError: the folder holds no reward model, or an option is out of range.
+    """
+
+    name = "reward_model"
+
+    def __init__(
+        self,
+        model: str | Path,
+        revision: str | None = None,
+        batch_size: int = 8,
+        dtype: str = "auto",
+        device: str = "auto",
+        backend: RewardBackend | None = None,
+        base: str | None = None,
+    ) -> None:
+        self.model, self.revision, self.base = str(model), revision, base
+        self.batch_size, self.dtype, self.device = batch_size, dtype, device
+        self._given = backend
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype={dtype!r} is none of {', '.join(_DTYPES)}")
+        if Path(self.model).is_dir():
+            _ = self.checkpoint  # a wrong folder is found out now, not when the first row comes
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return read_checkpoint(self.model, self.revision, self.base)
+
+    @cached_property
+    def version(self) -> str:
+        """What the values depend on. Local folders count by their content, not by where they lie."""
+        dtype = "" if self.dtype == "auto" else f":{self.dtype}"
+        return f"1:{self.checkpoint.identity}{dtype}{'' if self.checkpoint.sees else ':blind'}"
+
+    def score(self, rows: Sequence[Row]) -> Scores:
+        """
+        Raises:
+            ValueError: a row cannot be scored; the message names row and candidate.
+        """
+        sees = self.checkpoint.sees
+        asked = [[_conversation(row, candidate["text"], sees) for candidate in row["candidates"]] for row in rows]
+        first = {
+            one: (r, c) for r, of_row in reversed([*enumerate(asked)]) for c, one in reversed([*enumerate(of_row)])
+        }
+        if not first:
+            return {self.name: [[] for _ in rows]}
+        distinct = sorted(first, key=lambda one: first[one])
+        try:
+            values = self._backend.rewards(distinct)
+        except BadConversation as error:
+            r, c = first[distinct[error.index]]
+            raise ValueError(f"row {r}, candidate {c}: {error.reason}") from error
+        found = dict(zip(distinct, values, strict=True))
+        for one, value in found.items():
+            if value is not None and not math.isfinite(value):
+                r, c = first[one]
+                raise ValueError(f"row {r}, candidate {c}: the reward is {value}; try dtype=float32")
+        return {self.name: [[found[one] for one in of_row] for of_row in asked]}
+
+    @cached_property
+    def _backend(self) -> RewardBackend:
+        if self._given is not None:
+            return self._given
+        from reward.models.backend import TransformersRewards  # imports torch
+
+        return TransformersRewards.open(self.checkpoint, self.batch_size, self.dtype, self.device)
+
+
+def _conversation(row: Row, response: str, sees: bool) -> Conversation:
+    messages = tuple((message["role"], message["content"]) for message in row["prompt"])
+    return Conversation(tuple(row["images"]) if sees else (), (*messages, ("assistant", response)))

@@ -1,0 +1,138 @@
+"""What in a text is not true of its image, by facts; what findings are, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from reward.text.known import Known, Thing, lies
+from reward.text.lexicon import Lexicon
+from reward.text.phrases import Phrase, read
+from reward.text.sentences import split
+from reward.text.types import By, Facts, Finding, Kind, Says, Sentence
+
+#: How the reason of a finding begins that is ``unclear`` because nobody could say: there is no verdict on a claim.
+NO_VERDICT = "no verdict: "
+#: (verdict, kind, start, end, reason)
+Found = tuple[Says, Kind, int, int, str]
+
+
+def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = True) -> tuple[Finding, ...]:
+    """One finding for every claim, in the order of the text; one of no kind, unclear, for a sentence without claims.
+
+    Each mention is judged on its own, so that naming a thing twice is no hallucination. Of an object that is not there
+    nothing else is judged. What facts say nothing about is unclear: attributes of a kind that is not known of every
+    thing of that name, counts without a number, places without boxes. With a place, "a cup" says that there is one in
+    that place, and "two cups" that two of them are.
+
+    Without ``facts.objects``, the phrases of regions say what there is (``reward.text.known``), and counts are
+    bounded: each region may be a thing of its own, and overlapping ones may be the same. A number between these
+    bounds or below them is unclear. ``complete``: the regions name everything; otherwise an object that none of them
+    names is unclear.
+
+    >>> from pipeline.scenes.lexicon import scenes
+    >>> facts = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"]}]}
+    >>> [(one.verdict, one.kind, one.words) for one in by_facts("A blue sun and a cup.", facts, scenes())]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [('correct', 'object', 'A blue sun'), ('correct', 'count', 'A'), ('hallucination', 'attribute', 'blue'),
+     ('hallucination', 'object', 'a cup')]
+    """
+    known = Known.of(facts, lexicon, complete)
+    found = []
+    said = read(text, lexicon)
+    for number, sentence in enumerate(split(text)):
+        own = [phrase for phrase in said if phrase.sentence == number]
+        judged = [one for phrase in own for one in _judged(phrase, known, lexicon)]
+        if not judged:
+            found.append(whole(number, sentence, "nothing in it can be looked up", "facts"))
+        for verdict, kind, start, end, reason in judged:
+            found.append(Finding(number, start, end, verdict, kind, text[start:end], reason))
+    return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.kind != "object", one.end)))
+
+
+def hallucinations(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(one for one in findings if one.verdict == "hallucination")
+
+
+def unread(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Those that stand for a claim on which there is no verdict: of what they are about, nothing is known."""
+    return tuple(one for one in findings if one.by == "claims" and one.reason.startswith(NO_VERDICT))
+
+
+def of_sentences(findings: Iterable[Finding]) -> dict[int, Says]:
+    """A verdict for each sentence: hallucination if one of its findings is, else unclear if there is no verdict on one
+    of its claims, else correct if one is, else unclear."""
+    every = tuple(findings)
+    found: dict[int, Says] = {}
+    for one in every:
+        before = found.get(one.sentence, "unclear")
+        found[one.sentence] = min(before, one.verdict, key=("hallucination", "correct", "unclear").index)
+    open_ones = {one.sentence for one in unread(every)}
+    return {number: "unclear" if says == "correct" and number in open_ones else says for number, says in found.items()}
+
+
+def whole(number: int, sentence: Sentence, reason: str, by: By) -> Finding:
+    """A sentence in which nothing was judged."""
+    return Finding(number, sentence.start, sentence.end, "unclear", None, sentence.text, reason, by)
+
+
+def _judged(phrase: Phrase, known: Known, lexicon: Lexicon) -> Iterator[Found]:
+    thing = known.things.get(phrase.name)
+    if thing is None:
+        says: Says = "hallucination" if known.closed else "unclear"
+        reason = f"{phrase.name} is not there" if known.closed else f"nothing is known of any {phrase.name}"
+        yield says, "object", phrase.start, phrase.end, reason
+        return
+    yield "correct", "object", phrase.start, phrase.end, f"{phrase.name} is there"
+    for one in phrase.attributes:
+        says, reason = _attribute(one.kind, one.value, thing)
+        yield says, "attribute", one.start, one.end, reason
+    placed = _place(phrase, thing, lexicon)
+    if phrase.count is not None and phrase.counted is not None:
+        here = placed[2] if placed and placed[0] == "correct" else None
+        says, reason = _count(phrase, thing, here)
+        yield says, "count", *phrase.counted, reason
+    if placed and phrase.place is not None:
+        yield placed[0], "relation", phrase.place.start, phrase.place.end, placed[1]
+    if phrase.beside is not None and (other := known.things.get(phrase.beside.other)) is not None:
+        so = lies(thing, phrase.beside.direction, other)
+        says = "unclear" if so is None else "correct" if so else "hallucination"
+        reason = "they are not clearly apart, or have no boxes" if so is None else "by the centres of the boxes"
+        yield says, "relation", phrase.beside.start, phrase.beside.end, reason
+
+
+def _attribute(kind: str, value: str, thing: Thing) -> tuple[Says, str]:
+    values = thing.values(kind)
+    there = f"{thing.name}: {', '.join(sorted(values))}" if values else f"no {kind} of {thing.name} is known"
+    if value in values:
+        return "correct", there
+    return ("hallucination", there) if thing.tells(kind) else ("unclear", there)
+
+
+def _count(phrase: Phrase, thing: Thing, here: int | None) -> tuple[Says, str]:
+    """``here``: how many are in the place that the phrase rightly names."""
+    said = phrase.count or 0
+    right = thing.counts(one.value for one in phrase.attributes) | ({here} if here is not None else frozenset())
+    if said in right:
+        return "correct", f"{thing.name}: {said}"
+    if thing.count is not None:
+        return "hallucination", f"{thing.name}: {thing.count}"
+    if thing.most is not None and said > thing.most:
+        return "hallucination", f"{thing.name}: at most {thing.most}"
+    if said == thing.least == thing.most:
+        return "correct", f"{thing.name}: {said} regions apart from each other"
+    return "unclear", f"it is not known how many of {thing.name} there are"
+
+
+def _place(phrase: Phrase, thing: Thing, lexicon: Lexicon) -> tuple[Says, str, int] | None:
+    """With the number of those that are in the place; None if the phrase names no place."""
+    if phrase.place is None:
+        return None
+    if not thing.boxes:
+        return "unclear", f"it is not known where {thing.name} is", 0
+    inside, doubtful = thing.inside(lexicon.places[phrase.place.name][1], lexicon.margin)
+    wanted = phrase.count or (2 if lexicon.plural(phrase.surface) else 1)
+    unseen = max(0, (thing.count or 0) - len(thing.boxes))
+    reason = f"{inside} of {max(len(thing.boxes), thing.count or 0)} of {thing.name} in the {phrase.place.name}"
+    if inside >= wanted:
+        return "correct", reason, inside
+    return ("unclear" if inside + doubtful + unseen >= wanted else "hallucination"), reason, inside

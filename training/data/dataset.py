@@ -1,0 +1,326 @@
+"""Rows of a dataset to preference pairs, checked and tokenised once.
+
+Text is rendered as TRL 1.16 does (``training.data.render``), so with ``add_bos=never`` both train on the same tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from training.config import TrainConfig
+from training.corruption import identity
+from training.data.control import Control
+from training.data.draw import Drawable, drawn, few
+from training.data.pairs import Pair, PairDataset, Skipped, decode, rejected_image
+from training.data.render import render
+from training.data.tokens import Encoder, Prompt
+from training.errors import DataError
+
+#: Rows that are read and tokenised at a time.
+_ROWS = 64
+#: Ties that an error names.
+_NAMED = 5
+_TIE = "chosen and rejected are the same text"
+
+
+def prepare(
+    dataset: datasets.Dataset,
+    processor: Any,
+    config: TrainConfig,
+    positions: int | None = None,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> PairDataset:
+    """Tokenise every row once; also decodes every image once, so a broken one is found before training.
+
+    A row longer than ``positions`` or ``config.max_length`` is an error, loses response tokens or is skipped, as
+    ``config.too_long`` says; its prompt and image tokens are never cut. Ties are an error that names all of them, or
+    skipped, as ``config.ties`` says. With ``config.limit`` and
+    ``config.draw`` the result has the pairs that were drawn, some of them several times.
+
+    Raises:
+        DataError: a row cannot be trained on, or none is left; names the row.
+    """
+    for column, wanted in (
+        ("rejected_images", config.needs_corrupted and config.corruption.kind == "data"),
+        ("similar_images", config.objective == "symmpo"),
+        ("similar_chosen", config.objective == "symmpo"),
+    ):
+        if wanted and column not in dataset.column_names:
+            raise DataError(
+                f"the dataset has no column {column}, which "
+                + (f"objective={config.objective}" if column != "rejected_images" else "corruption.kind=data")
+                + f" reads; it has {', '.join(dataset.column_names)}"
+            )
+    if config.needs_corrupted:
+        identity(config.corruption)  # a CLIP model that is not there shows now
+    found = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"))
+    if config.limit is not None:
+        kept = few([pair.id for pair in found.pairs], config.limit, config.seed)
+        found = replace(found, pairs=tuple(found.pairs[index] for index in kept))
+    if config.draw is None:
+        return found
+    # A prompt is its words next to its images, whatever the rows call it.
+    able = [Drawable((pair.prompt.images, pair.prompt.ids), pair.id, pair.chosen_text) for pair in found.pairs]
+    return replace(found, pairs=tuple(found.pairs[index] for index in drawn(able, config.draw, config.seed)))
+
+
+def prepare_chosen(
+    dataset: datasets.Dataset,
+    processor: Any,
+    config: TrainConfig,
+    positions: int | None = None,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> PairDataset:
+    """As ``prepare``, for rows of good answers: ``rejected`` is not read and ``rejected_ids`` are empty, whatever the
+    objective. No forward pass accepts an empty answer, so nothing can be learnt from it."""
+    plain = config.model_copy(update={"objective": "dpo", "probe_image": False})
+    return _prepare(dataset, processor, plain, positions, advance, ("chosen",))
+
+
+def _prepare(
+    dataset: datasets.Dataset,
+    processor: Any,
+    config: TrainConfig,
+    positions: int | None,
+    advance: Callable[[int], None],
+    sides: tuple[str, ...],
+) -> PairDataset:
+    if not config.use_images:
+        dataset = dataset.map(lambda row: {"images": []}, load_from_cache_file=False, keep_in_memory=True)
+    limit = min((n for n in (positions, config.max_length) if n is not None), default=None)
+    reader = _Reader(dataset, Encoder(processor, config.add_bos == "auto"), config, sides, Control.of(processor))
+    pairs: list[Pair] = []
+    skipped: list[Skipped] = []
+    ties: list[str] = []
+    for pair in reader.pairs():
+        found = _fit(pair, limit, config.too_long) if isinstance(pair, Pair) else pair
+        if isinstance(found, Pair):
+            pairs.append(found)
+        else:
+            skipped.append(found)
+        if not isinstance(pair, Pair):
+            ties.append(pair.name)
+        advance(1)
+    if ties and config.ties == "error":
+        named = ", ".join(ties[:_NAMED]) + (", ..." if len(ties) > _NAMED else "")
+        raise DataError(
+            f"{ties[0]}: {_TIE}; a tie is not a preference. {len(ties)} of {len(dataset)} row(s) are ties ({named}); "
+            "drop them, or set ties=skip, which leaves them out and counts them"
+        )
+    if not pairs:
+        raise DataError(f"all {len(dataset)} rows were skipped, the first: {skipped[0].name}: {skipped[0].reason}")
+    return PairDataset(tuple(pairs), dataset, processor, config.corruption, config.seed, tuple(skipped))
+
+
+def _fit(pair: Pair, limit: int | None, too_long: str) -> Pair | Skipped:
+    """The pair, shortened if that is allowed and needed; ``Skipped`` if nothing is left to compare."""
+    prompts = [prompt for prompt in (pair.prompt, pair.corrupted, pair.similar) if prompt is not None]
+    longest = max(len(prompt.ids) for prompt in prompts)
+    answers = max(map(len, (pair.chosen_ids, pair.rejected_ids, pair.similar_ids)))
+    if limit is None or longest + answers <= limit:
+        return pair
+    said = f"is {longest + answers} tokens long, the limit is {limit}"
+    if too_long == "error":
+        raise DataError(
+            f"{pair.name}: {said}; set too_long=cut (shortens answers, never images) or too_long=skip, or drop the row"
+        )
+    room = limit - longest
+    if too_long == "skip" or room < 1:
+        return Skipped(pair.name, said if room >= 1 else f"{said} and its prompt alone takes {longest}")
+    cut = replace(
+        pair,
+        chosen_ids=pair.chosen_ids[:room],
+        rejected_ids=pair.rejected_ids[:room],
+        similar_ids=pair.similar_ids[:room],
+    )
+    if cut.chosen_ids == cut.rejected_ids:
+        return Skipped(pair.name, f"{said}; cut to {room} tokens both answers are the same")
+    return cut
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A pair without its answers' tokens, and the rendered answers by their columns."""
+
+    pair: Pair
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns rows into pairs; ``sides`` are the answers that are compared."""
+
+    rows: datasets.Dataset
+    encoder: Encoder
+    config: TrainConfig
+    sides: tuple[str, ...]
+    control: Control
+
+    def pairs(self) -> Iterator[Pair | Skipped]:
+        """All pairs, in the order of the rows; a tie is none."""
+        for start in range(0, len(self.rows), _ROWS):
+            columns = self.rows[start : start + _ROWS]
+            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+            drafts = [self._draft(index, row) for index, row in enumerate(rows, start)]
+            tokens = iter(self._tokenised([draft for draft in drafts if isinstance(draft, _Draft)]))
+            for draft in drafts:
+                if isinstance(draft, Skipped):
+                    yield draft
+                else:
+                    yield self._finished(draft.pair, {column: next(tokens) for column in draft.answers})
+
+    def _draft(self, index: int, row: Mapping[str, Any]) -> _Draft | Skipped:
+        config = self.config
+        name = f"row {index}" + (f" (id {row['id']})" if row.get("id") is not None else "")
+        if self._same(row):
+            return Skipped(name, _TIE)
+        self._check_control(name, row)
+        images = self._decoded(name, row.get("images"))
+        if not images and (config.objective != "dpo" or config.probe_image):
+            _refuse_text_only(name, config)
+        messages = _without_images(row["prompt"]) if not config.use_images else row["prompt"]
+        tools = row.get("tools")
+        text, *answers = self._rendered(name, messages, {side: row[side] for side in self.sides}, len(images), tools)
+        prompt = self._prompt(name, text, images)
+        pair = Pair(
+            row=index,
+            id=_digest(row.get("id"), prompt.images, text, *answers),
+            name=name,
+            prompt=prompt,
+            chosen_ids=(),
+            rejected_ids=(),
+            chosen_text=_text_of(row["chosen"]),
+        )
+        texts = dict(zip(self.sides, answers, strict=True))
+        if config.needs_corrupted and images:
+            pair = replace(pair, corrupted=self._corrupted(pair, text, len(images)))
+        if config.objective == "symmpo":
+            similar = self._decoded(name, row["similar_images"])
+            sides = {"similar_chosen": row["similar_chosen"], "chosen": row["chosen"]}
+            text, texts["similar_chosen"], _ = self._rendered(name, messages, sides, len(similar), tools)
+            pair = replace(pair, similar=self._prompt(name, text, similar))
+        return _Draft(pair, texts)
+
+    def _same(self, row: Mapping[str, Any]) -> bool:
+        """Whether the answers that are compared differ in control tokens alone, or not at all."""
+        if len(self.sides) < 2:
+            return False
+        texts = [[(message["role"], _text(message)) for message in row[side] or []] for side in self.sides]
+        if any(self.control.first(text) for side in texts for _, text in side):
+            texts = [[(role, self.control.without(text).strip()) for role, text in side] for side in texts]
+        return texts[0] == texts[1]
+
+    def _check_control(self, name: str, row: Mapping[str, Any]) -> None:
+        for message in row["prompt"]:
+            if (token := self.control.first_media(_text(message))) is not None:
+                raise DataError(
+                    f"{name}: the prompt holds {token}, which the model reads as one more image; take it out, or drop "
+                    "the row"
+                )
+        sides = (*self.sides, *(("similar_chosen",) if self.config.objective == "symmpo" else ()))
+        for side in sides:
+            for message in row[side] or []:
+                if (token := self.control.first(_text(message))) is not None:
+                    raise DataError(
+                        f"{name}: the {side} response holds {token}, a control token of the model; take it out, or "
+                        "drop the row"
+                    )
+
+    def _decoded(self, name: str, items: Sequence[Mapping[str, Any]] | None) -> list[Image.Image]:
+        most = self.config.max_image_bytes, self.config.max_image_pixels
+        return [decode(item, name, number, *most) for number, item in enumerate(items or [])]
+
+    def _corrupted(self, pair: Pair, text: str, count: int) -> Prompt:
+        corruption = self.config.corruption
+        if corruption.kind not in ("other", "data"):  # the others keep size, hence tokens
+            return replace(pair.prompt, images=_names(pair.prompt.images, pair))
+        if corruption.kind == "data" and len(self.rows[pair.row]["rejected_images"] or []) != count:
+            raise DataError(f"{pair.name}: rejected_images must hold as many images as images ({count})")
+        if corruption.kind == "data":
+            images = self._decoded(f"{pair.name}, rejected_images", self.rows[pair.row]["rejected_images"])
+        else:
+            images = [rejected_image(self.rows, pair, index, corruption, self.config.seed) for index in range(count)]
+        prompt = self._prompt(pair.name, text, images)
+        return replace(prompt, images=_names(prompt.images, pair))
+
+    def _rendered(
+        self, name: str, prompt: Any, answers: Mapping[str, Any], images: int, tools: str | None
+    ) -> tuple[str, ...]:
+        for side, messages in answers.items():
+            if not any(_text(message).strip() for message in messages or []):
+                raise DataError(f"{name}: the {side} response is empty, so it has no tokens to train on; drop the row")
+        functions = json.loads(tools) if tools else None
+        try:
+            return render(self.encoder.processor, prompt, list(answers.values()), images, functions)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+        except Exception as error:
+            raise DataError(f"{name}: the chat template cannot render it ({type(error).__name__}: {error})") from error
+
+    def _prompt(self, name: str, text: str, images: Sequence[Image.Image]) -> Prompt:
+        try:
+            return self.encoder.prompt(text, images)
+        except Exception as error:
+            raise DataError(f"{name}: the processor cannot read it ({type(error).__name__}: {error})") from error
+
+    def _tokenised(self, drafts: Sequence[_Draft]) -> list[tuple[int, ...]]:
+        """The answers of all drafts, one after the other."""
+        try:
+            return self.encoder.answers([text for draft in drafts for text in draft.answers.values()])
+        except Exception as error:
+            if len(drafts) > 1:  # one by one, to find the row
+                return [ids for draft in drafts for ids in self._tokenised([draft])]
+            name = drafts[0].pair.name
+            raise DataError(f"{name}: the processor cannot read it ({type(error).__name__}: {error})") from error
+
+    def _finished(self, pair: Pair, answers: Mapping[str, tuple[int, ...]]) -> Pair | Skipped:
+        for column, ids in answers.items():
+            if not ids:
+                raise DataError(f"{pair.name}: the {column} response has no tokens; drop the row")
+        full = replace(
+            pair,
+            chosen_ids=answers["chosen"],
+            rejected_ids=answers.get("rejected", ()),
+            similar_ids=answers.get("similar_chosen", ()),
+        )
+        return Skipped(full.name, _TIE) if full.chosen_ids == full.rejected_ids else full
+
+
+def _refuse_text_only(name: str, config: TrainConfig) -> None:
+    if config.objective != "dpo":
+        raise DataError(
+            f"{name}: has no image, and objective={config.objective} compares images; drop the row or use objective=dpo"
+        )
+    raise DataError(
+        f"{name}: has no image, and probe_image=true measures every answer next to a corrupted one; drop the row or "
+        "set probe_image=false"
+    )
+
+
+def _names(images: Sequence[str], pair: Pair) -> tuple[str, ...]:
+    """Names of a pair's corrupted images, which it shares with no other pair."""
+    return tuple(f"{image}|{pair.id}|{i}" for i, image in enumerate(images))
+
+
+def _without_images(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{"role": message["role"], "content": _text(message)} for message in messages]
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content or [])
+
+
+def _text_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(map(_text, messages))
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

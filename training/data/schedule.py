@@ -1,0 +1,104 @@
+"""Which pairs go together: optimiser steps (windows), and within them the forward passes of every worker.
+
+All of it is a function of (configuration, dataset, step), so resuming needs no sampler state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from training.config import TrainConfig
+from training.data.pairs import PairDataset
+
+
+class Pass(NamedTuple):
+    """One forward pass of one worker. If it does not ``count`` it runs only because others run one then."""
+
+    indices: list[int]
+    counts: bool
+
+
+def steps_per_epoch(pairs: int, config: TrainConfig) -> int:
+    """The last step of an epoch takes the pairs that are left, however few."""
+    return math.ceil(pairs / config.batch_size)
+
+
+def total_steps(pairs: int, config: TrainConfig) -> int:
+    """Optimiser steps of the whole run."""
+    steps = config.epochs * steps_per_epoch(pairs, config)
+    return min(steps, config.max_steps) if config.max_steps is not None else steps
+
+
+def window_of(step: int, pairs: int, config: TrainConfig) -> list[int]:
+    """Indices of the pairs of one optimiser step."""
+    epoch, position = divmod(step, steps_per_epoch(pairs, config))
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(pairs, generator=generator).tolist()
+    return order[position * config.batch_size : (position + 1) * config.batch_size]
+
+
+def micro_batches(dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> list[list[int]]:
+    """The indices cut into forward passes of at most ``micro_batch_size`` pairs and ``max_tokens_per_batch`` tokens.
+
+    A pair that alone exceeds the token budget goes alone. With ``group_by_length`` neighbours are of like length; the
+    gradient is the same sum either way.
+    """
+    ordered = list(indices)
+    if config.group_by_length:
+        ordered.sort(key=lambda index: (dataset.pairs[index].tokens, index))
+    batches: list[list[int]] = []
+    tokens = 0
+    for index in ordered:
+        size = _tokens(dataset, index, config)
+        budget = config.max_tokens_per_batch
+        full = not batches or len(batches[-1]) >= config.micro_batch_size
+        if full or (budget is not None and tokens + size > budget):
+            batches.append([])
+            tokens = 0
+        batches[-1].append(index)
+        tokens += size
+    return batches
+
+
+def shares(dataset: PairDataset, window: Sequence[int], config: TrainConfig, workers: int) -> list[list[list[int]]]:
+    """Per worker its forward passes in one optimiser step, equally many for each: collectives must meet.
+
+    A worker with fewer passes gets empty ones.
+    """
+    each = [micro_batches(dataset, window[rank::workers], config) for rank in range(workers)]
+    most = max(map(len, each))
+    return [[*passes, *([] for _ in range(most - len(passes)))] for passes in each]
+
+
+def passes(
+    dataset: PairDataset, window: Sequence[int], config: TrainConfig, rank: int = 0, world: int = 1
+) -> list[Pass]:
+    """The forward passes of one worker over the pairs of a window.
+
+    With fsdp weights are gathered by all workers together, so each needs equally many passes: one that has run out
+    runs the window's first pair again, which must not count.
+    """
+    own = shares(dataset, window, config, world)[rank]
+    if config.sharding == "fsdp":
+        return [Pass(indices or [window[0]], bool(indices)) for indices in own]
+    return [Pass(indices, True) for indices in own if indices]
+
+
+def mean_chosen_tokens(dataset: PairDataset, window: Sequence[int]) -> float:
+    """Response tokens of chosen per pair."""
+    return sum(len(dataset.pairs[index].chosen_ids) for index in window) / len(window)
+
+
+def _tokens(dataset: PairDataset, index: int, config: TrainConfig) -> int:
+    pair = dataset.pairs[index]
+    answers = len(pair.chosen_ids) + len(pair.rejected_ids)
+    total = len(pair.prompt.ids) * (1 if config.share_prefix else 2) + answers
+    if pair.corrupted is not None:
+        total += len(pair.corrupted.ids) + len(pair.chosen_ids)
+    if pair.similar is not None:
+        total += len(pair.similar.ids) + 2 * len(pair.similar_ids) + len(pair.chosen_ids)
+    return total

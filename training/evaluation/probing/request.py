@@ -1,0 +1,109 @@
+"""What is asked of a probe, and what makes its parts the same next time. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import model_names as models
+from training.config import Corruption
+from training.errors import ConfigError
+from training.evaluation.probes import TRUE
+
+#: Raised whenever a value could come out differently for the same request.
+VERSION = 1
+
+#: What can be shown instead of a pair's own images.
+CONDITIONS = ("swapped", "none", "corrupted")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which model on which pairs, under which ``conditions`` beside the true image.
+
+    Of the pairs ``limit`` are probed, by chance from ``seed``; fewer are among more. ``corruption`` is the trainer's,
+    with its ``seed``. ``batch_size`` is pairs per forward pass and changes nothing but rounding. The log-probs of
+    ``reference`` lie in ``reference_logps`` (default: ``output/reference``), which several probes can share. Image
+    paths are relative to ``image_root`` and may not leave it; by default that is the dataset's folder.
+
+    Raises:
+        ConfigError: a condition is unknown, or named twice.
+    """
+
+    model: str
+    dataset: str
+    output: Path
+    reference: str | None = None
+    conditions: tuple[str, ...] = CONDITIONS
+    limit: int | None = None
+    seed: int = 0
+    corruption: Corruption = field(default_factory=Corruption)
+    batch_size: int = 16
+    reference_logps: Path | None = None
+    image_root: str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.conditions) - set(CONDITIONS))
+        if unknown:
+            raise ConfigError(f"conditions: {', '.join(unknown)} is unknown; use some of {', '.join(CONDITIONS)}")
+        if len(set(self.conditions)) < len(self.conditions):
+            raise ConfigError("conditions names one twice; name each once")
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """All conditions, the true image first."""
+        return (TRUE, *self.conditions)
+
+    @property
+    def sides(self) -> tuple[tuple[str, Path], ...]:
+        """Each model and where its log-probs lie: ``model`` first, then ``reference`` if there is one."""
+        own = (self.model, self.output)
+        return (own,) if self.reference is None else (own, (self.reference, self._of_reference))
+
+    @property
+    def _of_reference(self) -> Path:
+        return self.reference_logps or self.output / "reference"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The content behind a request's names: both models' (None without a reference), and that of the pairs."""
+
+    model: str
+    reference: str | None
+    data: str
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those that there are, in the order of ``Request.sides``."""
+        return (self.model,) if self.reference is None else (self.model, self.reference)
+
+    @classmethod
+    def of(cls, request: Request) -> Identity:
+        from training.formats.content import identity  # with it comes datasets
+
+        reference = models.identity(request.reference) if request.reference is not None else None
+        return cls(models.identity(request.model), reference, identity(request.dataset))
+
+
+def logps_key(request: Request, model: str, data: str, condition: str) -> str:
+    """What the log-probs of one model under one condition depend on; ``model`` and ``data`` are identities."""
+    parts: list[Any] = [VERSION, model, data, condition, request.limit, request.seed]
+    if condition == "corrupted":
+        from training.corruption import identity
+
+        parts += [identity(request.corruption), request.corruption.model_dump(mode="json")]
+    return _digest(parts)
+
+
+def result_key(request: Request, known: Identity) -> str:
+    """What the result depends on."""
+    return _digest([logps_key(request, one, known.data, shown) for one in known.models for shown in request.shown])
+
+
+def _digest(parts: Sequence[Any]) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,87 @@
+"""The one way in which training and the reference pass turn pairs into log-probs.
+
+Both use ``pair_logps`` with the same layout, so before the first update they agree to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TrainConfig
+from training.data.pairs import PairDataset
+from training.forward import sharing
+from training.forward.batch import Branch, answer, collate
+from training.forward.features import FeatureCache
+from training.forward.logps import Forward, sequence_logps
+from training.forward.model import DTYPES
+
+#: Summed response log-probs, float64 [B] per branch.
+Logps = Mapping[Branch, Tensor]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model and how its forward pass runs; ``note`` says whether prefixes are shared."""
+
+    model: nn.Module
+    device: torch.device
+    forward: Forward
+    note: str = ""
+
+
+def branches(config: TrainConfig) -> tuple[Branch, ...]:
+    """The branches whose log-probs the objective reads, and last what is only measured."""
+    if config.objective == "symmpo":
+        return ("chosen", "rejected", "contrast", "similar", "similar_swapped")
+    return ("chosen", "rejected", "corrupted") if config.needs_corrupted else ("chosen", "rejected")
+
+
+def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dataset: PairDataset) -> Policy:
+    """The policy as the configuration describes it, on ``device``."""
+    model = model.to(device)
+    tokenizer = dataset.processor.tokenizer
+    forward = Forward(
+        dtype=DTYPES[config.dtype],
+        share_prefix=config.share_prefix,
+        share_images=config.share_image_features,
+        head_chunk=config.head_chunk,
+        response_only=config.head_on_responses,
+        last_layer_on_responses=config.last_layer_on_responses,
+        padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        cache=FeatureCache.half_of_free_memory(device) if config.cache_image_features else None,
+    )
+    forward, note = sharing.decide(model, dataset, branches(config), forward)
+    return Policy(model, device, forward, note)
+
+
+def pair_logps(policy: Policy, dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> Logps:
+    """Log-probs of the given pairs.
+
+    All branches of the objective go through one forward pass. The corrupted one of ``probe_image`` is only measured, so
+    it takes a pass of its own that keeps no graph.
+    """
+    wanted = branches(config)
+    if config.objective != "dpo" or not config.probe_image:
+        return _logps(policy, dataset, indices, wanted)
+    with torch.no_grad():
+        probed = _logps(policy, dataset, indices, ("corrupted",))
+    return {**_logps(policy, dataset, indices, ("chosen", "rejected")), **probed}
+
+
+def response_lengths(dataset: PairDataset, indices: Sequence[int], config: TrainConfig, device: torch.device) -> Logps:
+    """Response tokens of the given pairs, int64 [B] per branch."""
+    return {
+        branch: torch.tensor([len(answer(dataset.pairs[index], branch)) for index in indices], device=device)
+        for branch in branches(config)
+    }
+
+
+def _logps(policy: Policy, dataset: PairDataset, indices: Sequence[int], wanted: tuple[Branch, ...]) -> Logps:
+    forward = policy.forward
+    known = forward.cache.features if forward.cache else ()
+    batch = collate(dataset, indices, wanted, known, forward.share_prefix)
+    return dict(zip(wanted, sequence_logps(policy.model, batch, forward), strict=True))

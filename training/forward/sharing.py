@@ -1,0 +1,137 @@
+"""Whether a model can run a pair's prompt once for all answers, and a check that it does so without changing a number.
+
+Decided once, before training: by the model's kind, then by trying some pairs both ways. Where it cannot, every answer
+runs in a row of its own, and the reason is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.data.pairs import PairDataset
+from training.errors import ModelError
+from training.forward import attention
+from training.forward.batch import Branch, answer, collate
+from training.forward.logps import Forward, sequence_logps
+from training.forward.model import accepts, unwrapped
+from training.forward.rounding import Difference, Judgement, judge, watched
+
+#: How many pairs are tried: a wrong mask or position is off by more than 0.1 nats per token in each, which rounding
+#: reaches in bfloat16 now and then, but not in the mean of several.
+TRIED = {torch.float32: 1, torch.bfloat16: 8}
+
+
+def why_not(model: nn.Module) -> str | None:
+    """Why this model cannot share prefixes, or None if nothing speaks against it."""
+    base: Any = unwrapped(model)
+    text = base.config.get_text_config()
+    kinds = sorted(set(getattr(text, "layer_types", None) or ["full_attention"]) - {"full_attention"})
+    if kinds:
+        # A window counts places in the row, and a recurrent state runs through it: both would cross branches.
+        return f"its language model has {', '.join(kinds)} layers"
+    if getattr(text, "cross_attention_layers", None):
+        return "it reads images by cross-attention"
+    # A model that asks which tokens are an image's lets these see each other (Gemma 3, PaliGemma).
+    if getattr(text, "use_bidirectional_attention", None) or accepts(base, "token_type_ids"):
+        return "its image tokens see each other in both directions"
+    if not hasattr(base, "model") or not hasattr(base, "lm_head"):
+        return f"{type(base).__name__} is not built of a `model` and an `lm_head`"
+    if not getattr(base, "_supports_attention_backend", False):
+        return f"{type(base).__name__} does not take registered attention functions"
+    return None
+
+
+def check_head(model: nn.Module) -> None:
+    """Raise ``ModelError`` unless logits are the head's output and nothing else: only the head is run in training."""
+    base: Any = unwrapped(model)
+    text = base.config.get_text_config()
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(text, name, None) not in (None, 1.0):
+            raise ModelError(
+                f"{type(base).__name__} changes its logits behind the head ({name}={getattr(text, name)}), which "
+                "training does not do, so every log-prob would be wrong; use a model without it"
+            )
+
+
+def enable(model: nn.Module) -> None:
+    """Let the language model use ``training.forward.attention``; padded batches run as before."""
+    attention.register()
+    base: Any = unwrapped(model)
+    text = base.config.get_text_config()
+    text._attn_implementation = attention.NAME
+
+
+def decide(
+    model: nn.Module, dataset: PairDataset, branches: Sequence[Branch], forward: Forward, pairs: int | None = None
+) -> tuple[Forward, str]:
+    """The forward pass to train with, and a sentence that says whether prefixes are shared and if not, why.
+
+    ``pairs`` is how many are tried, by default as many as the dtype needs (``TRIED``).
+
+    Raises ``ModelError`` if the model's log-probs cannot be computed either way.
+    """
+    check_head(model)
+    if not forward.share_prefix:
+        return forward, "prefix sharing: off (share_prefix=false)"
+    alone = replace(forward, share_prefix=False)
+    reason = why_not(model)
+    if reason is None:
+        enable(model)
+        count = min(pairs or TRIED[forward.dtype], len(dataset.pairs))
+        tried = [number * len(dataset.pairs) // count for number in range(count)]
+        try:
+            found = compare(model, dataset, tried, branches, forward, alone)
+        except Exception as error:  # a model whose forward does not pass the groups on fails in its own way
+            reason = f"its forward failed with a packed row ({type(error).__name__}: {error})"
+        else:
+            apart = found.worst.per_token
+            if found.rounding:
+                return forward, f"prefix sharing: on (log-probs apart by at most {apart:.1g} nats per token)"
+            reason = (
+                f"log-probs were apart by {apart:.3g} nats per token, on average {found.mean:.3g} times what rounding "
+                f"explains (at most {found.allowed:.3g})"
+            )
+    return alone, f"prefix sharing: off, as {reason}"
+
+
+def compare(
+    model: nn.Module,
+    dataset: PairDataset,
+    indices: Sequence[int],
+    branches: Sequence[Branch],
+    one: Forward,
+    other: Forward,
+) -> Judgement:
+    """Whether the log-probs of the given pairs, each in a pass of its own, are the same both ways but for rounding."""
+    found: list[Difference] = []
+    with watched(model) as logits:
+        for index in indices:
+            apart = differences(model, dataset, [index], branches, one, other)
+            pair = dataset.pairs[index]
+            found += [
+                Difference(f"log p of `{branch}` of {pair.name}", len(answer(pair, branch)), nats)
+                for branch, (nats,) in zip(branches, apart.tolist(), strict=True)
+            ]
+    return judge(found, logits.largest, one.dtype)
+
+
+@torch.no_grad()
+def differences(
+    model: nn.Module,
+    dataset: PairDataset,
+    indices: Sequence[int],
+    branches: Sequence[Branch],
+    one: Forward,
+    other: Forward,
+) -> Tensor:
+    """Each sequence's log-prob one way minus the other way, in nats: float64 [branches, pairs]."""
+    results = []
+    for forward in (one, other):
+        batch = collate(dataset, indices, branches, share_prefix=forward.share_prefix)
+        results.append(sequence_logps(model, batch, replace(forward, cache=None)))
+    return results[0] - results[1]

@@ -1,0 +1,86 @@
+"""How a training is started, in this process or in ``workers: N``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.base.errors import PipelineError
+from pipeline.base.files import TEMPORARY
+from pipeline.base.lock import locked
+from pipeline.base.sweep import sweep
+from training.config import TrainConfig
+from training.errors import TrainingError
+from training.loop.trainer import TrainResult, finished, train
+from training.loop.worker import here
+
+#: What the first worker says on stderr; the process that started the workers repeats it.
+LOG = "train.log"
+#: Seconds between two looks at it.
+_LOOK_EVERY = 0.2
+
+
+def run(config: TrainConfig) -> TrainResult:
+    """Train in this process, or with ``workers: N`` in N Ray Train workers; under ``torchrun`` the processes are there.
+
+    What the first worker prints is repeated here. The output folder is held meanwhile, by one process.
+
+    Raises:
+        InUse: another process trains in the same folder.
+        TrainingError: that of the worker that failed.
+    """
+    first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
+    with locked(config.output_dir, "python -m training.run") if first else contextlib.nullcontext():
+        if first:
+            sweep(config.output_dir, swapped=("model", "adapter"), apart=("tensorboard", "wandb"))
+        return _run(config)
+
+
+def _run(config: TrainConfig) -> TrainResult:
+    if config.workers == 1 or "WORLD_SIZE" in os.environ:
+        return train(config)
+    from pipeline.running.pool import run_together
+
+    with _repeated(config.output_dir / LOG):
+        try:
+            run_together(_train, config, config.workers, config.output_dir / f".ray{TEMPORARY}")
+        except PipelineError as error:
+            raise TrainingError(str(error)) from error
+    return finished(config)
+
+
+def _train(config: TrainConfig) -> None:
+    """What each Ray Train worker does."""
+    with contextlib.ExitStack() as stack:
+        if here().main:
+            log = stack.enter_context((config.output_dir / LOG).open("a", buffering=1))
+            stack.enter_context(contextlib.redirect_stderr(log))
+        train(config)
+
+
+@contextlib.contextmanager
+def _repeated(path: Path) -> Iterator[None]:
+    """Print to stderr what is appended to ``path`` meanwhile."""
+    path.touch()
+    over = threading.Event()
+
+    def follow() -> None:
+        with path.open() as file:
+            file.seek(0, os.SEEK_END)
+            last = False
+            while not last:
+                last = over.wait(_LOOK_EVERY)  # one more look after the end
+                if text := file.read():
+                    print(text, end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

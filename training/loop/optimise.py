@@ -1,0 +1,41 @@
+"""The optimiser: AdamW with a learning rate per part of the model, and its schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.config import TrainConfig
+from training.forward.model import part_of, trainable
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over what moves. Tower and projector may have learning rates of their own; matrices alone are decayed,
+    biases and norm scales keep their size."""
+    rates = {
+        "vision": config.vision_learning_rate or config.learning_rate,
+        "projector": config.projector_learning_rate or config.learning_rate,
+        "language": config.learning_rate,
+    }
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in trainable(model).items():
+        groups.setdefault((part_of(name), parameter.ndim >= 2), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "lr": rates[part], "weight_decay": config.weight_decay if matrix else 0.0}
+            for (part, matrix), members in sorted(groups.items(), key=lambda item: item[0])
+        ],
+        lr=config.learning_rate,
+        betas=config.adam_betas,
+        eps=config.adam_epsilon,
+    )
+
+
+def cosine_with_warmup(optimizer: torch.optim.Optimizer, steps: int, warmup_ratio: float) -> Any:
+    """Linear from 0 over ceil(steps * warmup_ratio) steps, then half a cosine down to 0 at ``steps``."""
+    from transformers import get_cosine_schedule_with_warmup
+
+    return get_cosine_schedule_with_warmup(optimizer, math.ceil(steps * warmup_ratio), steps)

@@ -1,0 +1,133 @@
+"""Whether a run goes on with what lies in its folder, begins anew, or is refused: no model stands for other data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import files
+from training.config import RESULT_NEUTRAL, TrainConfig
+from training.data.identity import Identity
+from training.errors import CheckpointError
+from training.loop import checkpoint, log
+from training.loop.worker import Worker
+
+#: What ``model/`` was made from; there if and only if the model is whole.
+TRAINED = "trained.json"
+#: Raised whenever what is compared, or a file of a checkpoint, means something else.
+FORMAT = 3
+#: Options that name a model or rows: their content is compared, and how rows are read shows in it.
+_BY_CONTENT = (
+    *("model", "model_revision", "dataset", "dataset_format", "dataset_split", "image_root"),
+    *("eval_dataset", "eval_split"),
+)
+_START = {"weights": "weights", "config": "config.json", "processor": "image processor"}
+
+
+def about(config: TrainConfig, identity: Identity) -> dict[str, Any]:
+    """What the trained weights depend on, as JSON values: to be kept with every checkpoint and with the model."""
+    return {"format": FORMAT, "options": config.result_options(), **identity.as_json()}
+
+
+def settle(config: TrainConfig, identity: Identity, worker: Worker) -> bool:
+    """Compare what lies in ``output_dir`` with this run, and clear it where the run begins anew.
+
+    Returns whether the run has finished before, with these options and these rows. Every worker calls it.
+
+    Raises:
+        CheckpointError: something has changed, and ``resume`` is "always"; names each option and each dataset.
+    """
+    found, changed, finished = worker.gather([_look(config, identity) if worker.main else None])[0]
+    if found is None:
+        return False
+    if config.resume == "never" or (changed and config.resume == "if-possible"):
+        if worker.main:
+            why = f"as {'; '.join(changed)}" if changed else "as resume=never says"
+            print(f"training anew, {why}; what {found} was made from is dropped", file=sys.stderr, flush=True)
+            clear(config.output_dir)
+        finished = False
+    elif changed:
+        raise CheckpointError(
+            f"{found} was made by another run: {'; '.join(changed)}. Use another output_dir, restore what it was, or "
+            "start over with resume=never (or resume=if-possible, which starts over when something has changed)"
+        )
+    worker.wait()
+    return finished
+
+
+def clear(output_dir: Path) -> None:
+    """Forget an earlier run: the model first, so that what is left never looks finished."""
+    files.remove(output_dir / TRAINED)
+    for name in ("model", "adapter"):
+        files.remove_tree(output_dir / name)
+    checkpoint.clear(output_dir / "checkpoints")
+    log.clear(output_dir)
+
+
+def mark_trained(config: TrainConfig, identity: Identity) -> None:
+    """Say that ``model/`` is whole, and what it was made from."""
+    files.write_text(config.output_dir / TRAINED, json.dumps(about(config, identity), indent=2) + "\n")
+
+
+def changes(was: Mapping[str, Any], config: TrainConfig, identity: Identity) -> list[str]:
+    """What has changed since ``was`` (an earlier ``about``), in words.
+
+    Options are compared by their values, the model and the rows by their content: where they lie is no change.
+    """
+    if was.get("format") != FORMAT:
+        return ["it was written by another version of this trainer"]
+    now = json.loads(json.dumps(about(config, identity)))
+    before, after = (_compared(one["options"]) for one in (was, now))
+    keys = sorted(before.keys() | after.keys())
+    found = [
+        f"{key} was {before.get(key)!r} and is {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)
+    ]
+    found += [
+        f"the {name} of the starting model {config.model} changed"
+        for key, name in _START.items()
+        if was["start"][key] != now["start"][key]
+    ]
+    for key, rows in identity.data.items():
+        # That there are SFT rows now, or none, shows in the options.
+        if (
+            key in was["data"]
+            and (said := rows.change(was["data"][key])) is not None
+            and not _only_measured(key, config)
+        ):
+            found.append(f"{key} {said}")
+    return found
+
+
+def _only_measured(key: str, config: TrainConfig) -> bool:
+    return key == "eval_dataset" and config.patience is None
+
+
+def _look(config: TrainConfig, identity: Identity) -> tuple[Path | None, list[str], bool]:
+    """What there is, what has changed since, and whether it is a whole model. Says what changes no weight."""
+    trained = config.output_dir / TRAINED
+    whole = trained.is_file() and (config.output_dir / "model" / "config.json").is_file()
+    newest = checkpoint.newest(config.output_dir / "checkpoints")
+    path = trained if whole else newest / checkpoint.META if newest is not None else None
+    if path is None:
+        return None, [], False
+    try:
+        was = json.loads(path.read_text())
+        changed = changes(was, config, identity)
+        for key, rows in identity.data.items():
+            said = rows.change(was["data"][key]) if key in was["data"] and _only_measured(key, config) else None
+            if said is not None and not changed:
+                print(f"{key} {said}: what was measured until now stands for the earlier ones", file=sys.stderr)
+        return path.parent if path.name == checkpoint.META else path, changed, whole
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return path, [f"{path.name} cannot be read ({type(error).__name__}: {error})"], False
+
+
+def _compared(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without names of what is compared by its content, and without what an earlier version took for a change."""
+    kept = {key: value for key, value in options.items() if key not in (*RESULT_NEUTRAL, *_BY_CONTENT)}
+    if kept.get("sft"):
+        kept["sft"] = {key: value for key, value in kept["sft"].items() if key != "dataset"}
+    return kept

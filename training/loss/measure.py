@@ -1,0 +1,132 @@
+"""From log-probs to the loss, and what is logged for a batch of pairs: TRL's metric names plus those of the terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.config import TERMS, TrainConfig
+from training.forward.batch import Branch
+from training.forward.policy import Logps, branches
+from training.loss.objectives import (
+    Responses,
+    anchor_term,
+    image_term,
+    lower_anchor_term,
+    margin_term,
+    preference,
+    reward,
+    symmetric_term,
+)
+
+_ALWAYS = (
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+)
+_IMAGE = (
+    "rewards/chosen_corrupted",
+    "rewards/image_margins",
+    "rewards/image_accuracies",
+    "logps/chosen_corrupted",
+    "loss/response",
+    "loss/image",
+    "loss/anchor",
+)
+_SYMMETRIC = ("loss/response", "loss/symmetric", "loss/anchor", "loss/margin", "rewards/symmetric_accuracies")
+
+
+def metric_names(config: TrainConfig) -> tuple[str, ...]:
+    """The metrics that ``measure`` returns with this configuration, in order."""
+    image = _IMAGE if "corrupted" in branches(config) else ()
+    symmetric = _SYMMETRIC if config.objective == "symmpo" else ()
+    return tuple(dict.fromkeys((*_ALWAYS, *image, *symmetric)))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """``loss`` [B], with gradient, is what is trained on. ``metrics`` [B] each, detached, one value per pair."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+def measure(
+    policy: Logps, ref: Logps, tokens: Mapping[Branch, Tensor], mean_chosen_tokens: float, config: TrainConfig
+) -> Measured:
+    """Loss and metrics per pair, on the device of the log-probs.
+
+    ``policy`` and ``ref`` hold log-probs [B] of ``training.forward.policy.branches(config)``; others are not read, a
+    missing one is a ``KeyError``. ``tokens`` holds the response tokens [B] of chosen and rejected,
+    ``mean_chosen_tokens`` is those of chosen averaged over the pairs of the whole step.
+
+    Rewards carry beta; accuracies are 1.0 where the preferred side is ahead. ``rewards/image_margins`` is
+    r(chosen | image) - r(chosen | corrupted image): whether the preference uses the image.
+    ``rewards/symmetric_accuracies`` is the share of the two images that prefer their own answer: 0, 0.5 or 1.
+    ``loss/*`` are terms before their weights.
+    """
+    responses = Responses(
+        chosen=policy["chosen"],
+        rejected=policy["rejected"],
+        ref_chosen=ref["chosen"],
+        ref_rejected=ref["rejected"],
+        chosen_tokens=tokens["chosen"],
+        rejected_tokens=tokens["rejected"],
+        mean_chosen_tokens=mean_chosen_tokens,
+    )
+    rewards = {branch: reward(policy[branch], ref[branch], config.beta) for branch in branches(config)}
+    chosen, rejected = rewards["chosen"], rewards["rejected"]
+    terms = {
+        "response": preference(responses, config.loss_type, config.loss_weights, config.beta, config.label_smoothing)
+    }
+    metrics = {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/accuracies": (chosen > rejected).float(),
+        "rewards/margins": chosen - rejected,
+        "logps/chosen": policy["chosen"],
+        "logps/rejected": policy["rejected"],
+    }
+    if "corrupted" in rewards:
+        corrupted = rewards["corrupted"]
+        terms |= {"image": image_term(chosen, corrupted), "anchor": _anchors(rewards, config)}
+        metrics |= {
+            "rewards/chosen_corrupted": corrupted,
+            "rewards/image_margins": chosen - corrupted,
+            "rewards/image_accuracies": (chosen > corrupted).float(),
+            "logps/chosen_corrupted": policy["corrupted"],
+        }
+    if config.objective == "symmpo":
+        margin, similar_margin = chosen - rewards["contrast"], rewards["similar"] - rewards["similar_swapped"]
+        terms |= {
+            "symmetric": symmetric_term(margin, similar_margin),
+            "anchor": _anchors(rewards, config),
+            "margin": margin_term(margin, similar_margin, config.beta),
+        }
+        metrics["rewards/symmetric_accuracies"] = ((margin > 0).float() + (similar_margin > 0).float()) / 2
+
+    loss = sum(
+        (getattr(config.weights, name) * terms[name] for name in TERMS[config.objective]),
+        start=torch.zeros_like(chosen),
+    )
+    metrics |= {"loss": loss} | {f"loss/{name}": term for name, term in terms.items()}
+    return Measured(loss, {name: metrics[name].detach() for name in metric_names(config)})
+
+
+def _anchors(rewards: Logps, config: TrainConfig) -> Tensor:
+    """The sum over ``config.anchors``. SymMPO holds the good answers of both images, so ``similar`` with ``chosen``."""
+    good: tuple[Branch, ...] = ("chosen", "similar") if config.objective == "symmpo" else ("chosen",)
+    total = torch.zeros_like(rewards["chosen"])
+    for anchor in config.anchors:
+        if anchor == "chosen":
+            total = total + sum(anchor_term(rewards[branch], config.anchor_delta) for branch in good)
+        else:
+            total = total + lower_anchor_term(rewards[anchor], config.anchor_delta)
+    return total
