@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray would join whatever cluster runs on this machine.
 os.environ["RAY_ADDRESS"] = "local"
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,10 @@ from pipeline.base.model_names import BUILT_IN
 _KIT = str(Path(__file__).parent / "kit")
 sys.path.insert(0, _KIT)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_KIT, os.environ.get("PYTHONPATH")]))
+
+# What starts the tests may ignore these (nohup, a job in the background), and children would inherit that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine shared with an engine is slow now and then; that is no failure of the code under test.
 settings.register_profile("project", deadline=None)
