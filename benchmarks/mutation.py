@@ -31,38 +31,38 @@ PATIENCE = 5
 #: Module -> the tests that specify it, in tests/.
 TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/pairing/rule.py": (
-        "pipeline/test_pair.py",
-        "pipeline/test_policies.py",
-        "pipeline/test_columns.py",
+        "pipeline/pairing/test_pair.py",
+        "pipeline/pairing/test_policies.py",
+        "pipeline/base/test_columns.py",
     ),
     "pipeline/pairing/pair_columns.py": (
-        "pipeline/test_pair.py",
-        "pipeline/test_policies.py",
-        "pipeline/test_columns.py",
+        "pipeline/pairing/test_pair.py",
+        "pipeline/pairing/test_policies.py",
+        "pipeline/base/test_columns.py",
     ),
     "pipeline/pairing/policies.py": (
-        "pipeline/test_policies.py",
-        "pipeline/test_pair.py",
+        "pipeline/pairing/test_policies.py",
+        "pipeline/pairing/test_pair.py",
     ),
     "pipeline/pairing/balance.py": (
-        "pipeline/test_policies.py",
-        "pipeline/test_pair.py",
+        "pipeline/pairing/test_policies.py",
+        "pipeline/pairing/test_pair.py",
     ),
     "reward/gates.py": ("reward/test_gates.py",),
-    "reward/scorers/objects.py": ("reward/test_objects.py",),
-    "reward/scorers/correctness.py": ("reward/test_correctness.py",),
+    "reward/scorers/objects.py": ("reward/scorers/test_objects.py",),
+    "reward/scorers/correctness.py": ("reward/scorers/test_correctness.py",),
     "reward/asking/judge.py": ("reward/test_judge.py",),
-    "training/loss/objectives.py": ("training/test_objectives.py",),
-    "training/data/schedule.py": ("training/test_schedule.py",),
-    "training/evaluation/pope.py": ("training/test_evaluation_pope.py",),
+    "training/loss/objectives.py": ("training/loss/test_objectives.py",),
+    "training/data/schedule.py": ("training/data/test_schedule.py",),
+    "training/evaluation/pope.py": ("training/evaluation/test_evaluation_pope.py",),
     "pipeline/rewriting/correct.py": (
         "pipeline/rewriting/test_correct.py",
         "pipeline/rewriting/test_checked.py",
     ),
     "pipeline/running/resume.py": (
-        "pipeline/test_executor.py",
-        "pipeline/test_store.py",
-        "pipeline/test_salvage.py",
+        "pipeline/running/test_executor.py",
+        "pipeline/running/test_store.py",
+        "pipeline/running/test_salvage.py",
     ),
 }
 

@@ -410,7 +410,7 @@ def test_the_backend_is_opened_where_it_is_asked(
 
 
 def test_the_recipes_of_the_docs_load() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
     assert len(blocks) >= 4
     for block in blocks:

@@ -75,7 +75,7 @@ UNUSED: dict[str, tuple[str, tuple[str, ...]]] = {
         ("model.vision_tower.post_layernorm.",),
     ),
 }
-DOCS = Path(__file__).parents[2] / "docs" / "models.md"
+DOCS = Path(__file__).parents[3] / "docs" / "models.md"
 #: What the three parts are, by the beginning of their names.
 _LANGUAGE = {"model.language_model.": "language", "lm_head.": "language"}
 _LLAVA = {**_LANGUAGE, "model.vision_tower.": "vision", "model.multi_modal_projector.": "projector"}

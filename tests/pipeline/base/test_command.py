@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from pipeline.base.command import command, message
 from pipeline.base.errors import LONGEST, UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRET = "sk-planted-8f3a91c2d7"
 
 

@@ -199,7 +199,7 @@ def test_where_no_model_is_asked_none_needs_a_name(values: dict[str, Any]) -> No
 
 
 def test_the_recipe_on_the_page_is_one() -> None:
-    page = (Path(__file__).parents[2] / "docs/pds_format.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/pds_format.md").read_text()
     (snippet,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     found = make_recipe({"name": "x", **yaml.safe_load(snippet)})
     assert found.source.kind == "pds" and found.score.scorers[0] == "given"

@@ -242,7 +242,7 @@ def test_equal_models_have_no_rewards_and_no_margin() -> None:
 
 
 def documented() -> str:
-    return (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    return (Path(__file__).parents[3] / "docs" / "objectives.md").read_text(encoding="utf-8")
 
 
 def test_the_examples_in_the_documentation_are_configurations_with_these_defaults() -> None:

@@ -33,7 +33,7 @@ from pipeline.sampling.stage import SampleStage
 
 ENGINE = {"kind": "scripted", "texts": TEXTS}
 PARTS = ("sample-x", "sample-y")
-DOCS = Path(__file__).parents[2] / "docs" / "pairing.md"
+DOCS = Path(__file__).parents[3] / "docs" / "pairing.md"
 LONG, LONGER = "The image shows a sun.", "There is a boat under  a red sun."
 
 

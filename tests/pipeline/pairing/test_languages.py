@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pyarrow as pa
+from good_texts import BAD, GOOD
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.pairing import languages
 from reward.text import language
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "reward"))
-from good_texts import BAD, GOOD
 
 _FREQUENT = sorted(word for name in language.LANGUAGES for word in language.frequent(name))
 _OTHERS = "Sun dog4 4dog _the_ a1b the, OCR ocr1 Signs sign_ in Translated: text's 'TEXT' 12 ab\x00c ſign 太陽 été"

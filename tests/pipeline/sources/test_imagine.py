@@ -376,7 +376,7 @@ def test_a_recipe_survives_being_written_down() -> None:
 
 
 def test_the_recipe_of_the_documentation_is_one() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "images_from_text.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "images_from_text.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     source = recipe("x", **yaml.safe_load(example)).source
     assert isinstance(source, ImagineSource) and source.generator.name.startswith("stabilityai/")

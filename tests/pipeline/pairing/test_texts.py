@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from good_texts import BAD, GOOD
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +17,6 @@ from pipeline.pairing.texts import Texts
 from reward.gates import GATES, stopped
 from reward.text.identity import identity
 from reward.text.language import asked
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "reward"))
-from good_texts import BAD, GOOD
 
 EVERY = [*GOOD, *((prompt, text) for _, prompt, text in BAD)]
 PIECES = """

@@ -630,7 +630,7 @@ def test_a_digest_follows_content_and_names(tmp_path):
 
 
 def test_evaluation_loads_nothing_heavy():
-    folder = Path(__file__).parents[2] / "training" / "evaluation"
+    folder = Path(__file__).parents[3] / "training" / "evaluation"
     modules = [
         ".".join(path.relative_to(folder.parents[1]).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted(folder.rglob("*.py"))

@@ -31,7 +31,7 @@ from pipeline.sampling.stage import SampleStage
 from pipeline.scenes.vocabulary import OBJECTS
 from reward.text.types import Lineage
 
-DOCS = Path(__file__).parents[2] / "docs" / "ha_dpo.md"
+DOCS = Path(__file__).parents[3] / "docs" / "ha_dpo.md"
 WEIGHTS = {"objects.hallucinated": -1.0, "correctness": 1.0}
 PAIRING: dict[str, Any] = {"policy": "rewritten", "weights": WEIGHTS, "margin": 0.5, "max_length_ratio": 9}
 SCORE: dict[str, Any] = {"scorers": ["objects", "correctness"]}
