@@ -30,6 +30,7 @@ from urllib.parse import unquote
 from reward import Row, Scores
 from reward.errors import shortened
 from reward.image_files import read_regular
+from reward.json_keys import once
 from reward.objects import ObjectScorer, judge, truth_of, values_of
 from reward.vocabulary import Vocabulary
 
@@ -70,7 +71,7 @@ class Detections:
             raise ValueError(f"threshold={threshold} must be between 0 and 1, as the scores are")
         try:
             data = read_regular(path)
-            content = json.loads(data)
+            content = json.loads(data, object_pairs_hook=once)
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"cannot read the detections {path} ({error}); give a JSON file") from error
         try:

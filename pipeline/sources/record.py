@@ -12,6 +12,7 @@ from pipeline.sources import Entry, facts, labels, said
 from pipeline.sources.answer import COLUMNS as ANSWERS
 from pipeline.sources.roots import Root
 from reward import references
+from reward.json_keys import once
 
 #: All that a row is looked at for.
 COLUMNS = (*references.IMAGES, *references.OTHERS, "prompt", "facts", *ANSWERS)
@@ -133,10 +134,10 @@ def missing(column: str, present: Iterable[str], place: object, otherwise: str =
 def parse(text: str, place: object, what: str = "") -> Any:
     """
     Raises:
-        BadRow: it is not JSON.
+        BadRow: it is not JSON, or an object has a key twice.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise BadRow(f"{place}: {what}not valid JSON ({error})", "correct it, or remove the row") from error
 
