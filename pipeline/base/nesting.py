@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from pathlib import Path
 
 import numpy as np
+
+from pipeline.base.json_keys import once
 
 #: No dataset of pairs comes near; Arrow fails in the tens of thousands.
 DEEPEST = 500
@@ -19,7 +22,8 @@ _TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 def refuse(file: Path) -> None:
     """
     Raises:
-        ValueError: the JSON file is empty, in UTF-16, nested too deeply, or has no object where a row should be.
+        ValueError: the JSON file is empty, in UTF-16, nested too deeply, has a key twice, or has no object where a row
+            should be.
         OSError: it cannot be read.
     """
     with file.open("rb") as opened:
@@ -34,6 +38,16 @@ def refuse(file: Path) -> None:
         raise ValueError(f"line {line} is no object; remove it")
     if too_deep(file):
         raise ValueError(f"is nested more than {DEEPEST} levels deep; remove the row that is")
+    if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        _refuse_keys_twice(file)
+
+
+def _refuse_keys_twice(file: Path) -> None:
+    """Of a list, which is read with another reader than Arrow's: that one sees them itself."""
+    try:
+        json.loads(file.read_bytes().decode("utf-8-sig"), object_pairs_hook=once)
+    except json.JSONDecodeError:
+        return  # its reader will say where
 
 
 def too_deep(file: Path) -> bool:

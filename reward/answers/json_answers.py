@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.base.json_keys import once
+
 _FENCE = re.compile(r"^\s*```[\w-]*\s*$", re.MULTILINE)
 #: Texts; and what Python and JSON write differently: a comma behind the last item, and three words.
 _TOKEN = re.compile(
@@ -57,7 +59,7 @@ def objects(answer: str) -> list[dict[str, Any]]:
 
 
 def _read(text: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
+    decoder = json.JSONDecoder(object_pairs_hook=once, parse_constant=_no_number)
     at = _end(text, 0)
     while at < len(text):
         try:
@@ -80,13 +82,6 @@ def _check_depth(value: Any, left: int) -> None:
 def _end(text: str, at: int) -> int:
     found = _BETWEEN.match(text, at)
     return found.end() if found else at
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has one key twice")
-    return found
 
 
 def _no_number(text: str) -> Any:

@@ -30,6 +30,7 @@ from urllib.parse import unquote
 
 from pipeline.base.errors import shortened
 from pipeline.base.images.image_files import read_regular
+from pipeline.base.json_keys import once
 from reward.scorers.objects import ObjectScorer, judge, truth_of, values_of
 from reward.scorers.protocol import Row, Scores
 from reward.text.vocabulary import Vocabulary
@@ -71,7 +72,7 @@ class Detections:
             raise ValueError(f"threshold={threshold} must be between 0 and 1, as the scores are")
         try:
             data = read_regular(path)
-            content = json.loads(data)
+            content = json.loads(data, object_pairs_hook=once)
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"cannot read the detections {path} ({error}); give a JSON file") from error
         try:

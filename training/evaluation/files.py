@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.images.image_files import open_regular, read_text
+from pipeline.base.json_keys import once
 from training.errors import DataError
 
 
@@ -31,7 +32,7 @@ def whole(path: Path) -> Any:
         DataError: the file is missing or not JSON.
     """
     try:
-        return json.loads(text(path))
+        return json.loads(text(path), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(f"{path}{line}: not valid JSON ({error}); download it again") from error
@@ -48,7 +49,7 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=once)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not valid JSON ({error}); download it again") from error
         if not isinstance(row, dict):

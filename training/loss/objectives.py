@@ -5,8 +5,8 @@ tokens, one value per pair. A reward [B] is ``reward`` of the log-probs of polic
 and terms are returned per pair, [B], unreduced; the trainer divides their sum by the pairs of the whole step.
 
 Names and formulas of ``LOSSES`` are those of TRL 1.16 (``trl/trainer/dpo_trainer.py``), and
-``tests/training/loss/test_objectives_trl.py`` holds them equal. In formulas y_w is the chosen response, y_l the rejected
-one, r_w and r_l are their rewards, and h = r_w - r_l.
+``tests/training/loss/test_objectives_trl.py`` holds them equal. In formulas y_w is the chosen response, y_l the
+rejected one, r_w and r_l are their rewards, and h = r_w - r_l.
 """
 
 from __future__ import annotations

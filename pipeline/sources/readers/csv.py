@@ -35,13 +35,14 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, str] | str]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # facts of a crowded image are longer than the default allows
     with files.reading(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text, strict=True)
+        _check_header(path, rows)
         while True:
             before = rows.reader.line_num
             try:
                 row = next(rows, None)
             except csv.Error as error:
                 # A quote that was not closed, or closed some lines later: nobody knows how many rows are in it.
-                if _is_open(error) or rows.reader.line_num > before + 1 or not rows.fieldnames:
+                if _is_open(error) or rows.reader.line_num > before + 1:
                     raise InputError(f"{path}, line {rows.reader.line_num}: {error}", "correct the line") from error
                 yield rows.reader.line_num, f"{error}; correct the line"
                 continue
@@ -53,6 +54,16 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, str] | str]]:
                 yield rows.line_num, "holds a NUL character, as a damaged file does; write it again"
             else:
                 yield rows.line_num, row
+
+
+def _check_header(path: str, rows: csv.DictReader[str]) -> None:
+    try:
+        names = list(rows.fieldnames or ())
+    except csv.Error as error:
+        raise InputError(f"{path}, line {rows.reader.line_num}: the header: {error}", "correct it") from error
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        listed = ", ".join(map(repr, twice))
+        raise InputError(f"{path}, line 1: the header names {listed} more than once", "rename one of them")
 
 
 def _is_open(error: csv.Error) -> bool:

@@ -10,16 +10,17 @@ from typing import IO, Any, NamedTuple
 
 from pipeline.base.errors import InputError
 from pipeline.base.images.image_files import public
+from pipeline.base.json_keys import once
 from pipeline.sources.readers import files
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TOKEN = re.compile(r""""(?:[^"\\]|\\.)*"|[\[\]{},]|[^"\[\]{},]+""", re.DOTALL)
 _ENDS = frozenset(",:]} \t\n\r")
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(object_pairs_hook=once)
 
 
 class Unreadable(NamedTuple):
-    """An element that is JSON and cannot be read: nested too deeply, or with a number of too many digits."""
+    """An element that is JSON and cannot be read: nested too deeply, with too many digits, or with a key twice."""
 
     reason: str
 
@@ -118,7 +119,7 @@ class _Scanner:
                 if not self._more():
                     raise self._wrong(error.msg, error.pos) from error
                 continue
-            except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
+            except (RecursionError, ValueError) as error:  # nested without end, thousands of digits, a key twice
                 return Unreadable(self._skipped(f"{error}"))
             # A number that what was read so far cuts off may be a shorter number: "0." or "1e".
             if self._text[end : end + 1] in _ENDS or not self._more():

@@ -106,6 +106,10 @@ def _open(path: str) -> Iterator[Any]:
 
     with files.reading(path) as file:
         try:
-            yield pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
+            opened = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
+            names = opened.schema_arrow.names
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise InputError(f"{path}: column {twice[0]!r} comes more than once", "rename one of them")
+            yield opened
         except pa.ArrowException as error:
             raise InputError(f"{path} is not a Parquet file ({error})", "check source.kind") from error

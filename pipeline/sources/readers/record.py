@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline.base.errors import InputError
 from pipeline.base.images import references
+from pipeline.base.json_keys import once
 from pipeline.sources.readers import facts, labels
 from pipeline.sources.readers.answer import COLUMNS as ANSWERS
 from pipeline.sources.readers.protocol import Entry, said
@@ -134,10 +135,10 @@ def missing(column: str, present: Iterable[str], place: object, otherwise: str =
 def parse(text: str, place: object, what: str = "") -> Any:
     """
     Raises:
-        BadRow: it is not JSON.
+        BadRow: it is not JSON, or an object has a key twice.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise BadRow(f"{place}: {what}not valid JSON ({error})", "correct it, or remove the row") from error
 

@@ -142,11 +142,37 @@ def test_a_thousand_malformed_rows_before_any_other_end_the_run(tmp_path: Path, 
         make(kind="jsonl", path=path)
 
 
-@pytest.mark.parametrize(("text", "says"), [("image,prompt\na.png\n", "line 2"), ('image,prompt\na.png,"x', "line")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image,prompt\na.png\n", "line 2"),
+        ('image,prompt\na.png,"x', "line"),
+        ('"image","prompt ,"facts"\na.png,x,\n', "line 1: the header"),
+        ("image,prompt,image\na.png,x,b.png\n", "'image' more than once"),
+    ],
+)
 def test_a_malformed_csv_line_is_named(text: str, says: str, tmp_path: Path, make: Any) -> None:
     (tmp_path / "rows.csv").write_text(text)
     with pytest.raises(InputError, match=says):
         make(kind="csv", path=tmp_path / "rows.csv")
+
+
+TWICE = '{"image": "a.png", "prompt": "x", "image": "b.png"}'
+
+
+def test_an_object_with_a_key_twice_is_a_failed_row(tmp_path: Path, make: Any) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png())
+    (tmp_path / "rows.jsonl").write_text(f'{TWICE}\n{{"image": "a.png", "prompt": "x"}}\n')
+    bad, good = sorted(make(kind="jsonl", path=tmp_path / "rows.jsonl"), key=lambda row: row["status"])
+    assert (bad["status"], good["status"]) == ("failed", "ok") and "the key 'image' comes twice" in bad["error"]
+
+
+def test_a_parquet_column_twice_is_an_error(tmp_path: Path, make: Any) -> None:
+    columns = [pa.array([text]) for text in ("a.png", "x", "b.png")]
+    pq.write_table(pa.table(columns, names=["image", "prompt", "image"]), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="'image' comes more than once"):
+        make(kind="parquet", path=tmp_path / "rows.parquet")
 
 
 def test_urls_are_read_through_fsspec(tmp_path: Path, make: Any) -> None:

@@ -39,6 +39,8 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_data(folder: Path, name: str
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
+        ("a.json", json.dumps([ROW])[:-2].encode() + b', "chosen": "no"}]', "the key 'chosen' comes twice"),
+        ("a.jsonl", LINE[:-2] + b', "chosen": "no"}\n', "chosen.* twice"),
         ("a.jsonl", LINE.decode().encode("utf-16"), "is in UTF-16; save it as UTF-8"),
         ("a.json", b"", "is empty"),
         ("a.jsonl", b"", "is empty"),
