@@ -211,7 +211,7 @@ def step_zero(policy: Any, dataset: Any, ref: Any, config: Any, worker: Any) -> 
 @contextlib.contextmanager
 def timed_collate() -> Iterator[collections.Counter[str]]:
     """Seconds that the trainer spends in reading and processing images, under ``collate``."""
-    import training.policy as module
+    from training.forward import policy as module
 
     real, spent = module.collate, collections.Counter[str]()
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from salvage_kit import Seeded, sample, stage
 from stage_kit import Double, put_prompts
-from test_salvage import Seeded, sample, stage
 
 from pipeline.base import files
 from pipeline.running.executor import Executor

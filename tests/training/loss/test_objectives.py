@@ -10,12 +10,12 @@ from typing import get_args
 
 import pytest
 import torch
-import training.objectives
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from training.config.objective import LossType
+from training.loss import objectives
 from training.loss.objectives import (
     LOSSES,
     Responses,
@@ -81,7 +81,7 @@ def test_every_loss_of_the_configuration_exists_and_no_other() -> None:
 
 
 def test_the_examples_in_the_docstrings_are_true() -> None:
-    result = doctest.testmod(training.loss.objectives)
+    result = doctest.testmod(objectives)
     assert result.attempted >= 15
     assert result.failed == 0
 
