@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reward import nesting, references
-from reward.dataset_files import check
+from reward.dataset_files import check, is_missing
 from reward.image_files import Refused, Roots, load
 from reward.pixels import MAX_BYTES
 from reward.pixels import check as check_image
@@ -79,6 +79,8 @@ def _open(dataset: str, split: str | None) -> Any:
     import datasets
 
     place = Path(dataset)
+    if is_missing(dataset):
+        raise ValueError(f"dataset {dataset}: cannot be opened (there is no such file or folder); check the path")
     try:
         if place.exists():
             check(place)

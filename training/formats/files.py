@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 
 from reward import nesting
-from reward.dataset_files import check
+from reward.dataset_files import check, is_missing
 from reward.errors import shortened
 from training.errors import DataError
 
@@ -31,6 +31,8 @@ def load(path: str, split: str | None = None) -> datasets.Dataset:
         DataError: it cannot be opened, or has no such split.
     """
     place = Path(path)
+    if is_missing(path):
+        raise DataError(f"dataset {path}: cannot be opened (there is no such file or folder); check the path")
     try:
         if place.exists():
             check(place)
