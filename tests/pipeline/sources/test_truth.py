@@ -367,9 +367,9 @@ def test_captions_are_texts(change: dict[str, Any], says: str, tmp_path: Path) -
 )
 def test_answers_that_differ_are_refused(row: dict[str, Any], said: str) -> None:
     with pytest.raises(BadFacts, match=said):
-        read(row.get("facts"), row)
+        read(row)
 
 
 def test_an_answer_among_others_is_one_of_them() -> None:
-    found = read(None, {"answer": "Racket.", "answers": VQA})
+    found = read({"answer": "Racket.", "answers": VQA})
     assert found is not None and found["answers"] == ["Racket.", "racket", "net"]
