@@ -16,9 +16,12 @@ quickstart: install
 test: install-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Every kind of kill at 20 random moments (make test tries one of each).
+# Every kind of kill at 20 random moments, and a stop at every change that small runs make on the disk: hours. make test
+# tries one moment and three points of each.
+chaos: CHAOS_MOMENTS ?= 20
+chaos: CHAOS_POINTS ?= all
 chaos: install-dev
-	CHAOS_MOMENTS=20 $(BIN)/python -m pytest tests/chaos
+	CHAOS_MOMENTS=$(CHAOS_MOMENTS) CHAOS_POINTS=$(CHAOS_POINTS) $(BIN)/python -m pytest tests/chaos -n 2 --dist load
 
 # Thousands of odd inputs at every door; other ones every time, unless FUZZ_SEED says which (make test tries some hundred).
 fuzz: FUZZ_SEED ?= $(shell date +%s)

@@ -142,7 +142,8 @@ def _evaluate_config(recipe: Recipe) -> EvaluateConfig:
         return EvaluateConfig.model_validate(recipe.evaluate)
     except ValidationError as error:
         lines = [
-            f"  - evaluate.{'.'.join(map(str, e['loc']))}: {e['msg']} ({read.shown(e['input'], str(e['loc'][-1]))})"
+            f"  - evaluate.{'.'.join(map(str, e['loc']))}: {read.expected(e)} "
+            f"({read.shown(e['input'], str(e['loc'][-1]))})"
             for e in error.errors()
         ]
         raise ConfigError("\n".join(["the recipe is wrong:", *lines])) from error

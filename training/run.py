@@ -25,9 +25,11 @@ def main(
     The result is OUTPUT_DIR/model, a folder that transformers and vLLM load.
     """
     # Heavy imports stand here: --help answers without torch.
+    from pipeline.base import model_names as models
     from training.config.load import load_config
 
     loaded = load_config(config, overrides or [])
+    loaded = loaded.model_copy(update={"model": models.resolve(loaded.model)})
     from training.loop.launch import run
 
     typer.echo(str(run(loaded).model))

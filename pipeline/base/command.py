@@ -27,6 +27,8 @@ from pipeline.base.errors import LONGEST, UserError, shortened
 _DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _LONGEST_TRACEBACK = 100_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What a message may go on with in another line: one problem of several, and the remedy.
+_GOES_ON = ("  - ", "  -> ")
 #: What the operating system says where a library has put it into an error of its own kind.
 _BY_TEXT = {os.strerror(code): code for code in (*_FULL, errno.EROFS)}
 
@@ -77,7 +79,22 @@ def message(error: BaseException, named: tuple[type[Exception], ...] = ()) -> tu
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues", 130
     said, code = _said(error, named)
-    return f"error: {_fit(said)}", code
+    return f"error: {_in_lines(_fit(said))}", code
+
+
+def _in_lines(text: str) -> str:
+    """Without the line breaks of library texts that stand in a message.
+
+    >>> _in_lines("model x: cannot be loaded (no hub.\\n    Try again)\\n  -> give a folder")
+    'model x: cannot be loaded (no hub. Try again)\\n  -> give a folder'
+    """
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not lines or line.startswith(_GOES_ON):
+            lines.append(line.rstrip())
+        elif line.strip():
+            lines[-1] = f"{lines[-1]} {line.strip()}"
+    return "\n".join(lines)
 
 
 def _fit(text: str, most: int = LONGEST - 10) -> str:

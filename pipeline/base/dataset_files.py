@@ -13,6 +13,20 @@ from pipeline.base.images.image_files import check_regular, open_regular
 _ENDS = (b"\xff\xff\xff\xff\0\0\0\0", b"ARROW1")
 
 
+#: What names of data files end in; on a hub a dataset is called by no such name.
+_FILES = frozenset({".json", ".jsonl", ".parquet", ".arrow", ".csv", ".yaml", ".txt"})
+
+
+def is_missing(path: str) -> bool:
+    """Whether a name can only be that of a file or folder here, and there is none. A hub need not be asked for it.
+
+    >>> is_missing("pairs.json"), is_missing("./pairs"), is_missing("owner/name"), is_missing("hf://datasets/a/b.json")
+    (True, True, False, False)
+    """
+    local = path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(path).suffix.lower() in _FILES
+    return local and "://" not in path and not Path(path).exists()
+
+
 def check(path: str | Path) -> None:
     """A file, or a folder with all that lies below it.
 

@@ -37,13 +37,27 @@ def ended_by_signals() -> Iterator[None]:
     that is ignored (``nohup``) or handled by somebody stays so."""
     with_parent()
     own = [one for one in _SIGNALS if signal.getsignal(one) is signal.SIG_DFL]
+    told: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for one in own:
+            if signal.getsignal(one) is end:
+                signal.signal(one, signal.SIG_DFL)
+        told.append(number)
+        raise Ended(number)
+
     try:
         for one in own:
-            signal.signal(one, _raise)
+            signal.signal(one, end)
     except ValueError:  # not the main thread, which is nobody's to end
         own = []
     try:
         yield
+    except KeyboardInterrupt as error:
+        # Ray Train makes a plain one of it, which says nothing of the signal.
+        if told and not isinstance(error, Ended):
+            raise Ended(told[0]) from error
+        raise
     finally:
         for one in own:
             signal.signal(one, signal.SIG_DFL)
@@ -86,10 +100,3 @@ def with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):  # it was gone before
         os._exit(128 + signal.SIGTERM)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    for one in _SIGNALS:
-        if signal.getsignal(one) is _raise:
-            signal.signal(one, signal.SIG_DFL)
-    raise Ended(number)

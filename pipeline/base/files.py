@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from pipeline.base.errors import InputError, StoreError
+from pipeline.base.errors import ConfigError, InputError, StoreError
 
 #: How the names of what is not finished end, and of what another folder has just taken the place of.
 TEMPORARY, PARTIAL, OLD = ".tmp", ".partial", ".old"
@@ -29,11 +29,19 @@ def locate(path: str | Path) -> Path:
 
     >>> locate("runs/a")
     PosixPath('runs/a')
+
+    Raises:
+        ConfigError: nothing here knows the protocol of the URL.
     """
     if isinstance(path, str) and "://" in path:
         from upath import UPath
 
-        remote: Any = UPath(path)
+        try:
+            remote: Any = UPath(path)
+            remote.fs  # noqa: B018  opened here, where it can be said what is missing
+        except (ImportError, ValueError) as error:
+            protocol = path.partition("://")[0]
+            raise ConfigError(f"{protocol}:// cannot be opened: {error}", "install it, or name a folder") from error
         return Path(remote.path) if remote.protocol in ("file", "local") else remote
     return Path(path) if isinstance(path, str) else path
 

@@ -113,6 +113,24 @@ def secrets(value: Any, key: str = "") -> Iterator[str]:
         yield f"{key}: {what}; leave it in the environment"
 
 
+def expected(problem: Mapping[str, object]) -> str:
+    """What is wrong, by one of pydantic's errors, in the words of YAML instead of Python's.
+
+    >>> expected({"type": "tuple_type", "msg": "Input should be a valid tuple"})
+    'should be a list, such as [1, 2]'
+    """
+    kind = _IN_YAML.get(str(problem["type"]))
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"should be {kind}" if kind else f"{message[:1].lower()}{message[1:]}"
+
+
+_LIST, _GROUP = "a list, such as [1, 2]", "a group of keys, such as {name: 1}"
+_IN_YAML = {
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"), _LIST),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), _GROUP),
+}
+
+
 class _Shown(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ def _find(name: str) -> Path:
 def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f"override {read.shown(override)} is not of the form key=value, for instance sample.n=4")
+        raise ConfigError(f"override {read.shown(override)} is not of the form KEY=VALUE, for instance sample.n=4")
     try:
         value = read.text(text)
     except read.BadYaml as error:
@@ -165,7 +165,7 @@ def _explain(item: Any) -> str:
     if item["type"] == "union_tag_invalid":
         kinds = item["ctx"]["expected_tags"].replace("'", "")
         return f"{key}.kind: unknown (value {read.shown(item['ctx']['tag'])}); use one of {kinds}"
-    message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":  # a rule between keys names them itself
+        message = item["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    return f"{key}: {message[0].lower()}{message[1:]} (value {read.shown(item['input'], key)})"
+    return f"{key}: {read.expected(item)} (value {read.shown(item['input'], key)})"

@@ -17,6 +17,8 @@ _HARD = frozenset("+#%$\u20ac\u00a3\u00a5<>=*^\u00b1\u00d7\u00f7")
 #: Between digits these may stand for each other: a score, a time, a ratio, a range.
 _SOFT = frozenset("-:./, ")
 _NEAR = 0.75
+#: Longer words are no initials.
+_MOST_INITIALS = 6
 
 
 def same_phrase(said: str, right: str) -> bool | None:
@@ -72,7 +74,7 @@ def _related(one: Sequence[str], other: Sequence[str]) -> bool:
     joined = ["".join(side) for side in plain]
     if not "".join(joined).isascii():
         return bool(set(joined[0]) & set(joined[1]))
-    if any(_initials(side) == whole for side, whole in ((plain[0], joined[1]), (plain[1], joined[0]))):
+    if _short_for(plain[0], joined[1]) or _short_for(plain[1], joined[0]):
         return True
     if joined[0][0] == joined[1][0] and min(map(len, joined)) <= 2:  # an abbreviation
         return True
@@ -92,8 +94,16 @@ def _letters(text: str) -> str:
     return "".join(sign for sign in text if sign.isalnum())
 
 
-def _initials(words: Sequence[str]) -> str:
-    return "".join(word[0] for word in words) if len(words) > 1 else ""
+def _short_for(words: Sequence[str], short: str) -> bool:
+    """Whether one side is the other's initials, perhaps of a longer or shorter form of the name.
+
+    >>> _short_for(["united", "kingdom"], "uk"), _short_for(["united", "states"], "usa"), _short_for(["dog"], "cat")
+    (True, True, False)
+    """
+    initials = "".join(word[0] for word in words)
+    if min(len(initials), len(short)) < 2 or len(short) > _MOST_INITIALS:
+        return False
+    return initials.startswith(short) or short.startswith(initials)
 
 
 def _unaccented(word: str) -> str:

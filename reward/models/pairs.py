@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import nesting
-from pipeline.base.dataset_files import check
+from pipeline.base.dataset_files import check, is_missing
 from pipeline.base.images import references
 from pipeline.base.images.image_files import Refused, Roots, load
 from pipeline.base.images.pixels import MAX_BYTES
@@ -81,6 +81,8 @@ def _open(dataset: str, split: str | None) -> Any:
     import datasets
 
     place = Path(dataset)
+    if is_missing(dataset):
+        raise ValueError(f"dataset {dataset}: cannot be opened (there is no such file or folder); check the path")
     try:
         if place.exists():
             check(place)

@@ -37,6 +37,8 @@ def identity(text: str) -> str:
     ('a sun and a boat', 'yes', '5', 'café')
     >>> [identity(text) for text in ("-5", "C++.", "C#", "50%", "2-3", "2*3", "1/2", "1.2", "(2+3)*4", "x\\u00b2")]
     ['-5', 'c++', 'c#', '50%', '2-3', '2*3', '1/2', '1.2', '(2+3)*4', 'x²']
+    >>> identity(".NET."), identity("...and a dog. ")
+    ('.net', 'and a dog')
     """
     shown = _UNITS.sub("", _RANGES.sub("-", undressed(spelt(text))))
     kept = (
@@ -78,9 +80,9 @@ def blank(text: str) -> bool:
 
 
 def unseen(text: str) -> bool:
-    r"""Whether nothing of a text can be seen at all.
+    """Whether nothing of a text can be seen at all.
 
-    >>> unseen("\u200b \n"), unseen("...")
+    >>> unseen("\\u200b "), unseen("...")
     (True, False)
     """
     return all(sign.isspace() or sign in UNSEEN or unicodedata.category(sign) in ("Cc", "Cf") for sign in text)
@@ -119,7 +121,7 @@ def _means(text: str, at: int, sign: str) -> bool:
     if sign == "_":
         return before.isalnum() and after.isalnum()
     if sign == ".":
-        return after.isdigit()
+        return after.isdigit() or (after.isalpha() and _starts(before))  # .5, 1.5, .NET
     if sign == "!":
         return before.isdigit() or after == "=" or (_starts(before) and after.isalnum()) or _is_single(text, at)
     if sign in "\"'":

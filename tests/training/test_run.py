@@ -32,7 +32,8 @@ def test_it_trains_and_prints_the_model_folder(file: Path, tmp_path: Path) -> No
     ("override", "message"),
     [
         ("dataset=/nowhere", "error: dataset /nowhere: cannot be opened"),
-        ("model=/nowhere", "error: model /nowhere: cannot be loaded"),
+        ("model=/nowhere", "error: no model folder '/nowhere'\n  -> "),
+        ("model=scenes-vml", "error: no model 'scenes-vml'\n  -> did you mean 'scenes-vlm'?"),
         ("lora.target_modules=[nothing]", "match no linear layer; use all-linear"),
         ("beta=no", "error: beta: "),
     ],

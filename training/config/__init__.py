@@ -32,7 +32,7 @@ class TrainConfig(Frozen):
     """One run of preference training. Sizes count preference pairs, not sequences."""
 
     # What
-    model: Name = Field(description="folder or hub id of the model to start from, which is also the reference")
+    model: Name = Field(description="folder, built-in name or hub id of where to start, which is also the reference")
     model_revision: str | None = None
     dataset: Name = Field(description="folder or hub name of a dataset of pairs, in any schema of training.formats")
     dataset_format: str | None = Field(None, description="a name of training.formats; default: told by the columns")

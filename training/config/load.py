@@ -51,7 +51,10 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def _config_error(problems: Sequence[str]) -> ConfigError:
-    return ConfigError("\n".join(read.listed(list(dict.fromkeys(problems)))))
+    lines = read.listed(list(dict.fromkeys(problems)))
+    if len(lines) == 1:
+        return ConfigError(lines[0])
+    return ConfigError("\n".join(["the configuration is wrong:", *(f"  - {line}" for line in lines)]))
 
 
 def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         said = read.shown(override)
-        raise ConfigError(f"override {said} is not of the form key=value, for instance learning_rate=5e-6")
+        raise ConfigError(f"override {said} is not of the form KEY=VALUE, for instance learning_rate=5e-6")
     try:
         value = read.text(text)
     except read.BadYaml as error:
@@ -107,7 +110,6 @@ def _explain(item: Any) -> str:
     key = ".".join(read.name(part) for part in item["loc"])
     if item["type"] == "missing":
         return f"{key}: missing; add `{key}: ...` to the file or {key}=... to the command line"
-    message: str = item["msg"].removeprefix("Value error, ")
     if not key:  # a rule between keys names them itself
-        return message
-    return f"{key}: {message[0].lower()}{message[1:]} (value {read.shown(item['input'], key)})"
+        return str(item["msg"]).removeprefix("Value error, ")
+    return f"{key}: {read.expected(item)} (value {read.shown(item['input'], key)})"

@@ -51,6 +51,8 @@ class Encoder:
 
     def answers(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """The tokens of rendered answers, of all texts in one call."""
+        if not texts:  # no processor takes an empty list
+            return []
         # Special tokens: the chat template already wrote them (TRL does the same).
         encoding = self.processor(text=list(texts), padding=False, add_special_tokens=False)
         return [tuple(ids) for ids in encoding["input_ids"]]

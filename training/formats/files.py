@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 
 from pipeline.base import nesting
-from pipeline.base.dataset_files import check
+from pipeline.base.dataset_files import check, is_missing
 from pipeline.base.errors import shortened
 from training.errors import DataError
 
@@ -31,6 +31,8 @@ def load(path: str, split: str | None = None) -> datasets.Dataset:
         DataError: it cannot be opened, or has no such split.
     """
     place = Path(path)
+    if is_missing(path):
+        raise DataError(f"dataset {path}: cannot be opened (there is no such file or folder); check the path")
     try:
         if place.exists():
             check(place)

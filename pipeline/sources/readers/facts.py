@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from pipeline.base.tables import FACTS, OBJECT, REGION
 from pipeline.sources.readers.answer import COLUMNS as ANSWERS
 from pipeline.sources.readers.answer import NoAnswer, answers
 from pipeline.sources.readers.boxes import BadBox, corners
+from reward.text.identity import identity
 
 _FACTS, _OBJECT, _REGION = ([field.name for field in part] for part in (FACTS, OBJECT, REGION))
 _MOST = 2**31 - 1
@@ -57,11 +59,16 @@ def read(value: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _answers(value: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    given: list[tuple[str, tuple[str, ...]]] = []
     for name in ANSWERS:
         try:
-            answers([value.get(name)])
+            given.append((f"`{where}{name}`", answers([value.get(name)])))
         except NoAnswer as error:
             raise BadFacts(f"`{where}{name}`: {error}", "or leave it out where the answer is not known") from error
+    filled = [(name, right) for name, right in given if right]
+    for (name, right), (other, others) in itertools.pairwise(filled):
+        if not {identity(text) for text in right} & {identity(text) for text in others}:
+            raise BadFacts(f"{name} is {right[0]!r:.80} and {other} {others[0]!r:.80}", "keep one of them")
     return answers([value.get(name) for name in ANSWERS])
 
 

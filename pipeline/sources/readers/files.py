@@ -126,8 +126,9 @@ def digest(values: Iterable[str]) -> str:
 
 
 def unreadable(path: str, error: Exception) -> InputError:
-    reason = getattr(error, "strerror", None) or (type(error).__name__ if is_url(path) else str(error))
-    missing = isinstance(error, ImportError)
+    missing = isinstance(error, ImportError)  # fsspec's own, such as "Install s3fs to access S3"
+    hidden = is_url(path) and not missing  # a client's message may hold what signs its requests
+    reason = getattr(error, "strerror", None) or (type(error).__name__ if hidden else str(error))
     remedy = "install the fsspec package of this protocol" if missing else "check the path and who may read it"
     return InputError(f"source.path: cannot read {public(path)}: {reason}", remedy)
 

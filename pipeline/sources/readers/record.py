@@ -175,4 +175,7 @@ def _messages(prompt: Any, place: object) -> list[dict[str, str]]:
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
     ):
         return [{"role": m["role"], "content": m["content"]} for m in prompt]
-    raise BadRow(f"{place}: `prompt` is {str(prompt)[:80]!r}", "give a text or a list of {role, content}")
+    raise BadRow(
+        f"{place}: `prompt` is {str(prompt)[:80]!r}",
+        "give a text, or a list of {role, content} whose contents are texts; images belong into `images`",
+    )

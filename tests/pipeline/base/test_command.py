@@ -53,6 +53,12 @@ class Special(UserError):
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 2, "a: Is a directory\n  -> give a file"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), 2, "a: No such file or directory"),
         (OSError("we could not reach the hub\nat all"), 2, "we could not reach the hub at all"),
+        (
+            UserError("no model x (OSError: no hub\nTry again\n    later.); give y"),
+            2,
+            "no model x (OSError: no hub Try",
+        ),
+        (UserError("x: wrong\n\n  -> mend\nit\n"), 2, "x: wrong\n  -> mend it\n"),
         (MemoryError(), 2, "out of memory\n  -> lower"),
         (ModuleNotFoundError("Install s3fs to access S3"), 2, "Install s3fs to access S3\n  -> install it"),
         (ZeroDivisionError("a\nb"), 1, "unexpected ZeroDivisionError: a b\n  -> --debug shows the traceback"),

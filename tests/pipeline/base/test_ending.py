@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.ending import Ended, ended_by_signals
+
 #: A command that starts a child of ours, which starts nothing more; both say who they are.
 PARENT = """
 import os, sys
@@ -89,3 +91,18 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 143 and gone(child)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
+def test_a_library_that_makes_a_plain_interruption_of_a_signal_does_not_hide_it() -> None:
+    with pytest.raises(Ended) as told, ended_by_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+    assert (str(told.value), told.value.exit_code) == ("SIGHUP", 129)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    with pytest.raises(KeyboardInterrupt) as plain, ended_by_signals():
+        raise KeyboardInterrupt
+    assert not isinstance(plain.value, Ended)

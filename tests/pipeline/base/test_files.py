@@ -12,7 +12,7 @@ import pytest
 from stage_kit import Double, generated, put_prompts, recipe
 
 from pipeline.base import files
-from pipeline.base.errors import StoreError
+from pipeline.base.errors import ConfigError, StoreError
 from pipeline.publishing import report
 from pipeline.recipe.plan import Plan, publish_run
 from pipeline.running.executor import Executor
@@ -109,3 +109,8 @@ def test_a_run_on_an_object_store_publishes_the_bytes_of_a_local_one(tmp_path: P
         published.append({name: (done.path / name).read_bytes() for name in [*names, "README.md", "dataset_dict.json"]})
         assert files.names(run.path).count("dataset.partial") == 0
     assert published[0] == published[1] and len(published[0]) == 8
+
+
+def test_a_protocol_that_nobody_knows_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"abc:// cannot be opened: .*'abc'"):
+        files.locate("abc://bucket/run")

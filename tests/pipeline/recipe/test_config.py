@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.base.command import message
 from pipeline.base.config import flatten
 from pipeline.base.errors import ConfigError
 from pipeline.recipe.load import built_in, load_recipe, make_recipe
@@ -40,7 +41,7 @@ def test_all_errors_at_once_each_with_key_value_and_remedy() -> None:
     assert "sample.n: input should be greater than or equal to 1 (value 0)" in text
     assert "source.kind: unknown (value 'foo'); use one of scenes, jsonl" in text
     assert "pair.margin" in text and "-1" in text
-    assert "'zz' is not of the form key=value" in text
+    assert "'zz' is not of the form KEY=VALUE" in text
 
 
 def test_an_unknown_key_names_the_keys_of_the_chosen_kind() -> None:
@@ -98,3 +99,18 @@ def test_a_recipe_survives_dumping_and_loading() -> None:
     recipe = load_recipe("quickstart")
     assert make_recipe(recipe.model_dump(mode="json")) == recipe
     assert flatten(recipe.model_dump())["sample.engine.kind"] == "vllm"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sample.models={a: 1}", "sample.models: should be a list, such as [1, 2] (value {'a': 1})"),
+        ("sample.models=[5]", "sample.models.0: should be a group of keys, such as {name: 1} (value 5)"),
+        ("pair.weights=[1]", "pair.weights: should be a group of keys, such as {name: 1} (value [1])"),
+        ("sample.n", "override 'sample.n' is not of the form KEY=VALUE, for instance sample.n=4"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_yaml_and_reaches_the_console_whole(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe("quickstart", [override])
+    assert message(error.value) == (f"error: the recipe has 1 problem:\n  - {said}", 2)

@@ -352,3 +352,24 @@ def test_captions_are_texts(change: dict[str, Any], says: str, tmp_path: Path) -
     spec = source(kind="coco", path=coco(tmp_path), captions=tmp_path / "caps.json")
     with pytest.raises(InputError, match=rf"element 2 .*{says}"):
         list(sources.entries(spec))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"answer": "no", "answers": ["yes"]}, "`answer` is 'no' and `answers` 'yes'"),
+        (
+            {"multiple_choice_answer": "net", "answers": ["ball"]},
+            "`multiple_choice_answer` is 'net' and `answers` 'ball'",
+        ),
+        ({"facts": {"answer": 1, "answers": ["2"]}}, "`facts.answer` is '1' and `facts.answers` '2'"),
+    ],
+)
+def test_answers_that_differ_are_refused(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadFacts, match=said):
+        read(row)
+
+
+def test_an_answer_among_others_is_one_of_them() -> None:
+    found = read({"answer": "Racket.", "answers": VQA})
+    assert found is not None and found["answers"] == ["Racket.", "racket", "net"]

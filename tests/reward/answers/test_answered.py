@@ -115,6 +115,7 @@ def test_wrong(right: str, wrong: str) -> None:
         "not a cat"),
         ("cat", "cat or dog"), ("cat", "The cat sits beside the dog."), ("couch", "sofa"), ("tv", "television"),
         ("grey", "gray"), ("red", "crimson"), ("US", "United States"), ("NYC", "New York City"), ("café", "cafe"),
+        ("USA", "United States"), ("United States", "USA"), ("NYC", "New York"), ("UN", "United Nations Organization"),
         ("dark blue", "blue"), ("AC/DC", "ACDC"), ("left", "on the left"), ("x²", "x^2"), ("motorcycle", "motocycle"),
         ("3", "3 or 4"), ("3", "about 3"), ("3", "at least three"), ("3", "not three"), ("3", "three or four dogs"),
         ("3", "There are 3 dogs and 2 cats."), ("3", "one of the three"), ("3", "3 meters"), ("3", "a dog"), ("3",

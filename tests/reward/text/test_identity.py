@@ -46,6 +46,7 @@ DIFFERENT = [
     ["Yes :)", "Yes :(", "Yes"],
     ["R&B", "R B", "RB"],
     ["@home", "home"],
+    [".NET", "NET"],
     ["\u2460", "1", "\u00b9", "\u2081"],
     ["\u211d", "R"],
     ["caf\u00e9", "cafe", "caf\u00e8"],
@@ -69,6 +70,7 @@ SAME = [
     ["\u2600", "\u2600\ufe0f"],
     ["fine", "\ufb01ne", "\uff46\uff49\uff4e\uff45"],
     ["it's", "it\u2019s"],
+    ["and a dog", "...and a dog.", "\u2026and a dog", ". and a dog"],
     ["\u732b\u3002", "\u732b"],
 ]  # fmt: skip
 

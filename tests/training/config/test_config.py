@@ -62,7 +62,7 @@ def test_overrides_are_yaml_and_reach_into_groups(file: Path) -> None:
         ("lora.dropout=0.05", r"lora\.dropout: must be 0: .*\(value 0\.05\)"),
         ("micro_batch_size=64", r"micro_batch_size=64 is larger than batch_size=32; lower it"),
         ("freeze_vision=false", r"tuning=lora trains the language model only; set freeze_vision=true"),
-        ("beta", r"override 'beta' is not of the form key=value"),
+        ("beta", r"override 'beta' is not of the form KEY=VALUE"),
         ("beta.x=1", r"beta\.x: unknown key|beta"),
     ],
 )

@@ -210,6 +210,8 @@ def test_a_control_token_of_the_model_in_an_answer_is_an_error(
     assert [skipped.name for skipped in tokenise(rows, publish, processor, ties="skip").skipped] == [
         "row 2 (id pair-2)"
     ]
+    with pytest.raises(DataError, match=r"row 0 \(id pair-2\): chosen and rejected are the same text.* 1 of 1 row"):
+        tokenise(rows[2:3], publish, processor)
 
 
 def test_a_word_in_angle_brackets_that_is_none_of_the_models_tokens_is_text(

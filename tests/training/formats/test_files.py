@@ -118,6 +118,8 @@ def test_a_split_can_be_chosen_and_train_is_the_default(tmp_path: Path, rows: li
 def test_what_cannot_be_opened_is_an_error_that_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset .*nowhere: cannot be opened .*; check the path"):
         open(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"nowhere.jsonl: cannot be opened \(there is no such file or folder\)"):
+        open("nowhere.jsonl")  # no hub is asked for it
     (tmp_path / "a.csv").write_text("prompt\n")
     with pytest.raises(DataError, match=r"is a file of no known kind \(known: .json, .jsonl, .parquet\); convert it"):
         open(str(tmp_path / "a.csv"))

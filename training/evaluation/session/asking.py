@@ -45,7 +45,8 @@ def asked(
         return Sample.model_validate({**values, "engine": options})
     except ValidationError as error:
         lines = [
-            f"  - {'.'.join(map(str, each['loc']))}: {each['msg']} ({read.shown(each['input'], str(each['loc'][-1]))})"
+            f"  - {'.'.join(map(str, each['loc']))}: {read.expected(each)} "
+            f"({read.shown(each['input'], str(each['loc'][-1]))})"
             for each in error.errors()
         ]
         raise ConfigError("\n".join([f"{model} cannot be asked so:", *lines])) from error

@@ -32,7 +32,7 @@ def versus(a: Path, b: Path, output: Path) -> str:
             problems.append(f"{name}.{field}: {_shown(one, field)} and {_shown(other, field)}")
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise DataError(f"{a} and {b} cannot be compared; they differ in\n{lines}\nevaluate both models alike")
+        raise DataError(f"{a} and {b} cannot be compared; they differ in\n{lines}\n  -> evaluate both models alike")
     alone = sorted(set(tallies) ^ set(others))
     found: dict[str, Any] = {"a": first["model"], "b": second["model"], "suites": {}, "not_compared": alone}
     for name in shared:
