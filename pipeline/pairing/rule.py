@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache as cache
 from typing import Any, Literal
 
 from pipeline.base.errors import ConfigError
@@ -19,10 +20,12 @@ from pipeline.pairing.policies import Able, Draw, choose, standardised
 from reward.gates import normalised, stopped
 from reward.scorers.protocol import gives
 from reward.text.identity import identity
-from reward.text.language import asked
+from reward.text.language import NOTHING, Asked, asked
 
 Row = Mapping[str, Any]
 Worth = list[float | None]
+#: How many texts and prompts what was found of them is kept for: a shard's, where each is another.
+_KEPT = 1 << 14
 
 
 def make_pairs(
@@ -131,15 +134,33 @@ def valid(candidate: Row, policy: Pair, prompt: str = "") -> bool:
     """Whether a text may be either side of a pair at all."""
     if policy.on_policy_only and not candidate.get("on_policy"):
         return False
-    found = stopped(
-        candidate["text"],
-        candidate["finish_reason"],
-        asked(prompt),
-        min_words=policy.min_words,
-        max_repeated=policy.max_repeated,
-        skip=policy.gates.skip,
-    )
-    return found is None
+    return stops(candidate["text"], candidate["finish_reason"], policy, prompt) is None
+
+
+def stops(text: str | None, finish_reason: str | None, policy: Pair, prompt: str = "") -> str | None:
+    """The gate that keeps a text from being a side of a pair, one of ``reward.gates.GATES``; None if none does."""
+    wanted = _asked(prompt) if policy.gates.read_prompts else NOTHING
+    return _gate(text, finish_reason == "length", wanted, policy.min_words, policy.max_repeated, policy.gates.skip)
+
+
+@cache(maxsize=_KEPT)
+def _gate(
+    text: str | None, cut: bool, asked: Asked, min_words: int, max_repeated: int, skip: frozenset[str]
+) -> str | None:
+    """``reward.gates.stopped``, once for texts that are given again and again."""
+    reason = "length" if cut else None
+    return stopped(text, reason, asked, min_words=min_words, max_repeated=max_repeated, skip=skip)
+
+
+@cache(maxsize=_KEPT)
+def _asked(prompt: str) -> Asked:
+    return asked(prompt)
+
+
+@cache(maxsize=_KEPT)
+def _identity(text: str) -> tuple[str, int]:
+    """With the number of words."""
+    return identity(text), len(normalised(text).split())
 
 
 def _rows(row: Row, scores: Row | None, policy: Pair, prompt: str, seed: int) -> list[dict[str, Any]]:
@@ -200,8 +221,7 @@ def able(
                 i,
                 worth[i],
                 one["text"],
-                identity(one["text"]),
-                len(normalised(one["text"]).split()),
+                *_identity(one["text"]),
                 may_be_chosen=not barred("chosen", i, values, policy, unknown),
                 may_be_rejected=not barred("rejected", i, values, policy, unknown),
                 origin=one.get("origin"),

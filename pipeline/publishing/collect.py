@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 
 from pipeline.base import columns
 from pipeline.base.columns import Ints
-from pipeline.pairing import texts
 from pipeline.pairing.config import Gates, Pair
+from pipeline.pairing.rule import stops
+from pipeline.pairing.stage import questions
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.findings import EXAMPLES, PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread
 from pipeline.publishing.tally import Distinct, Tally
@@ -33,7 +34,6 @@ from pipeline.running import joined
 from pipeline.running.joined import Example, Joined
 from pipeline.running.store import Run, opened
 from pipeline.sources.stage import without_image
-from reward.gates import GATES
 
 #: Rows that the source left out, with a ``reason``.
 DROPPED = "dropped"
@@ -167,13 +167,14 @@ class _Totals:
         self.seeds.add(pc.struct_field(texts, "seed").drop_null().to_numpy())
 
     def _count_gates(self, of: Joined) -> None:
-        known = texts.asked(of.source["prompt"], self._gating)
-        found = texts.Texts.of(columns.whole(pc.struct_field(of.texts, "text")))
-        ends = columns.whole(pc.struct_field(of.texts, "finish_reason"))
-        stopped = found.stopped(ends, known, columns.rows(of.sizes), self._gating)
-        for place, number in enumerate(np.bincount(stopped[stopped >= 0], minlength=len(GATES)).tolist()):
-            if number:
-                self.gates[GATES[place]] += number
+        prompts = questions(of.source["prompt"]) if self._gating.gates.read_prompts else [""] * len(of.source)
+        texts = of.texts
+        fields = (pc.struct_field(texts, name).to_pylist() for name in ("text", "finish_reason"))
+        found = Counter(
+            stops(text, ended, self._gating, prompts[row])
+            for row, text, ended in zip(columns.rows(of.sizes).tolist(), *fields, strict=True)
+        )
+        self.gates += Counter({name: found[name] for name in GATES})  # in their order, which the card keeps
         self.unbalanced += int(columns.bools(pc.equal(of.pairs["reason"], "length_balance")).sum())
 
     def _count_scores(self, of: Joined) -> None:

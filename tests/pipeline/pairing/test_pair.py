@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pipeline.base.errors import ConfigError, InputError
 from pipeline.base.tables import CANDIDATES, OK, PAIRS, SCORES, failed
 from pipeline.pairing.config import Pair
-from pipeline.pairing.pair_columns import make_pairs as make_pairs_of_columns
 from pipeline.pairing.policies import REASONS
 from pipeline.pairing.rule import combined, make_pairs, valid
+from pipeline.pairing.stage import pairs_of
 from reward.gates import normalised, repeats
 
 POLICY = Pair(weights={"good": 1.0, "bad": -1.0}, margin=0.5, max_length_ratio=2.0, min_words=1, max_repeated=2)
@@ -167,7 +167,7 @@ def test_columns_give_the_very_rows(tables: Any, margin: float, words: int, rati
     if not any(row["status"] == "ok" and len(row["scores"]) == 2 for row in scores):
         policy = policy.model_copy(update={"weights": {"good": 2.0}})
     plain = pa.Table.from_pylist(make_pairs(samples, scores, policy), schema=PAIRS)
-    columns = make_pairs_of_columns(
+    columns = pairs_of(
         pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES), policy
     )
     assert columns.to_pylist() == plain.to_pylist()
@@ -181,7 +181,7 @@ def test_columns_choose_the_same_among_equals(texts: list[tuple[str, float]], ma
     samples = [{"id": "x", "candidates": [{"text": text, "finish_reason": "stop"} for text, _ in texts], **OK}]
     scores = [{"id": "x", "scores": [{"name": "good", "version": "1", "values": [v for _, v in texts]}], **OK}]
     policy = Pair(weights={"good": 1.0}, margin=margin)
-    columns = make_pairs_of_columns(
+    columns = pairs_of(
         pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES), policy
     )
     assert columns.to_pylist() == pa.Table.from_pylist(make_pairs(samples, scores, policy), schema=PAIRS).to_pylist()
@@ -193,7 +193,7 @@ def test_columns_see_the_same_repetition(text: str, most: int) -> None:
     row = [({"text": one, "finish_reason": "stop"}, score, None) for one, score in ((text, 2.0), ("c d e f", 0.0))]
     samples = [{"id": "x", "candidates": [c for c, _, _ in row], **OK}]
     values = [{"name": n, "version": "1", "values": [r[i] for r in row]} for i, n in ((1, "good"), (2, "bad"))]
-    table = make_pairs_of_columns(
+    table = pairs_of(
         pa.Table.from_pylist(samples, schema=CANDIDATES),
         pa.Table.from_pylist([{"id": "x", "scores": values, **OK}], schema=SCORES),
         policy,
@@ -206,4 +206,4 @@ def test_a_score_with_too_few_values_is_an_error_that_names_the_row() -> None:
     scores = [{"id": "x", "scores": [{"name": "good", "values": [1.0]}], **OK}]
     tables = (pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES))
     with pytest.raises(InputError, match=r"id 'x' has 1 values of good for 2 candidates"):
-        make_pairs_of_columns(*tables, Pair(weights={"good": 1.0}))
+        pairs_of(*tables, Pair(weights={"good": 1.0}))

@@ -18,10 +18,9 @@ from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
 from pipeline.pairing import balance, policies
 from pipeline.pairing import rule as pair
 from pipeline.pairing.config import BY_ORIGIN, Gates, Pair, Veto
-from pipeline.pairing.pair_columns import make_pairs as make_pairs_of_columns
 from pipeline.pairing.policies import POLICIES, REASONS, standardised
 from pipeline.pairing.rule import make_pairs, totals, valid
-from pipeline.pairing.stage import PairStage
+from pipeline.pairing.stage import PairStage, pairs_of
 from reward.gates import normalised
 
 WEIGHTS = {"a": 1.0, "b": -0.5}
@@ -229,7 +228,7 @@ def test_columns_give_the_very_rows(name: str, data: Any, rows: Sequence[Row], s
     )
     asked = {row["id"]: prompt for row, prompt in zip(samples, prompts, strict=True)}
     source = [{"id": one, "prompt": [{"role": "user", "content": text}], **OK} for one, text in asked.items()]
-    columns = make_pairs_of_columns(
+    columns = pairs_of(
         pa.Table.from_pylist(samples, schema=CANDIDATES),
         pa.Table.from_pylist(scores, schema=SCORES),
         policy,
@@ -260,7 +259,7 @@ def test_no_pair_goes_through_what_is_not_known(name: str, data: Any, rows: Sequ
     samples, scores = tables([row for row, _ in rows], policy)
     noted = [{**score, "unknown": notes} for score, (_, notes) in zip(scores, rows, strict=True)]
     with_notes, without = (make_pairs(samples, own, policy) for own in (noted, scores))
-    columns = make_pairs_of_columns(
+    columns = pairs_of(
         pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(noted, schema=SCORES), policy
     )
     assert columns.to_pylist() == pa.Table.from_pylist(with_notes, schema=PAIRS).to_pylist()
@@ -303,9 +302,9 @@ def test_a_shard_in_which_a_scorer_failed_everywhere_misses_no_score_of_the_reci
     own = [{"name": "objects.covered", "version": "1", "values": [2.0, 1.0]}]
     scores = [{"id": "0", "scores": own, "unknown": [note], **OK}]
     given = (pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES))
-    (row,) = make_pairs_of_columns(*given, Pair(weights={"clip.cosine": 1.0, "objects.covered": 1.0})).to_pylist()
+    (row,) = pairs_of(*given, Pair(weights={"clip.cosine": 1.0, "objects.covered": 1.0})).to_pylist()
     assert (row["reason"], row["error_type"], row["error"]) == ("failed", "timeout", "clip: slow")
-    (row,) = make_pairs_of_columns(*given, Pair(weights={"objects.covered": 1.0})).to_pylist()
+    (row,) = pairs_of(*given, Pair(weights={"objects.covered": 1.0})).to_pylist()
     assert row["chosen"] == 0
 
 

@@ -20,8 +20,8 @@ from pipeline import run as module
 from pipeline.base.errors import ConfigError
 from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
 from pipeline.pairing.config import Pair
-from pipeline.pairing.pair_columns import make_pairs as make_pairs_of_columns
 from pipeline.pairing.rule import make_pairs
+from pipeline.pairing.stage import pairs_of
 from pipeline.recipe.load import load_recipe, make_recipe
 from pipeline.recipe.plan import Held, Plan, chosen, group
 from pipeline.rewriting import steps as rewritten
@@ -213,7 +213,7 @@ def paired(
     rule = Pair(**{**PAIRING, "weights": {"objects.hallucinated": -1.0}, **changes})
     rows = make_pairs(sample, score, rule)
     tables = (pa_table(sample, CANDIDATES), pa_table(score, SCORES))
-    assert make_pairs_of_columns(*tables, rule).to_pylist() == pa_table(rows, PAIRS).to_pylist()
+    assert pairs_of(*tables, rule).to_pylist() == pa_table(rows, PAIRS).to_pylist()
     return {(row["chosen"], row["rejected"]) for row in rows if row.get("chosen") is not None}
 
 
