@@ -87,7 +87,9 @@ def test_a_shard_without_input_goes(run: Run) -> None:
 class Count:
     """A source that reads the whole table of another stage: one row that says how long that is."""
 
+    shard_size: int = 4
     made: list[int] = field(default_factory=list)
+    found: list[list[int]] = field(default_factory=list)  # the shards of its own that it finds
 
     name = "count"
     version = 1
@@ -95,9 +97,10 @@ class Count:
     schema = SCHEMA
 
     def options(self) -> dict[str, Any]:
-        return {}
+        return {"shard_size": self.shard_size}
 
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
+        self.found.append(run.shards("count"))
         self.made.append(run.table("source").num_rows)
         yield 0, pa.Table.from_pylist([{"id": "rows", "value": self.made[-1], **OK}], schema=SCHEMA)
 
@@ -110,9 +113,20 @@ def test_a_source_is_made_once_and_again_when_a_shard_of_it_does_not_hold(run: R
     with Executor(run) as executor:
         executor.write(source)
         assert executor.write(source).reused == 1 and source.made == [6]
-        run.write("count", 0, run.read("count", 0), by=make_record("count", 0, {}, {}))  # of another version
+        older = make_record("count", 0, source.options(), {})
+        run.write("count", 0, run.read("count", 0), by=older)
         executor.write(source)
     assert source.made == [6, 6] and run.table("count")["value"].to_pylist() == [6]
+
+
+def test_a_source_that_is_made_anew_finds_its_old_shards_unless_they_were_of_another_size(run: Run) -> None:
+    found: list[list[int]] = []
+    with Executor(run) as executor:
+        executor.write(Count(4, found=found))
+        run.write("source", 1, run.read("source", 1).slice(1))
+        for size in (4, 8, 2):
+            executor.write(Count(size, found=found))
+    assert found == [[], [0], [], []]
 
 
 def test_other_content_of_what_a_source_reads_is_named_and_so_is_the_old_one_when_it_is_back(run: Run) -> None:
