@@ -408,6 +408,21 @@ def test_nothing_to_choose_from_is_a_reason(name: str) -> None:
     assert pairs(policy.model_copy(update={"max_length_ratio": 1.0}), ("a sun", 1.0), ("boat", 0.0)) == ["length_gap"]
 
 
+@pytest.mark.parametrize("before", range(3))
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - BY_ORIGIN))
+def test_copies_of_one_text_are_identical_however_many_rows_without_candidates_come_before(
+    name: str, before: int
+) -> None:
+    policy = plain(policy=name, weights={"correctness" if name == "correctness" else "a": 1.0})
+    copies: Row = [({"text": "a sun", "finish_reason": "stop"}, 1.0, None)] * 3
+    samples, scores = (
+        pa.Table.from_pylist(rows, schema=schema)
+        for rows, schema in zip(tables([[]] * before + [copies], policy), (CANDIDATES, SCORES), strict=True)
+    )
+    found = make_pairs_of_columns(samples, scores, policy)["reason"].to_pylist()
+    assert found == ["no_valid_candidate"] * before + ["identical"]
+
+
 def test_texts_of_other_models_can_be_left_out() -> None:
     texts = (("a sun", 2.0), ("a boat", 0.0))
     policy = plain(on_policy_only=True)
