@@ -533,6 +533,13 @@ def test_balanced_pairs_are_balanced_and_the_widest_gaps_went(gaps: list[int], b
     assert balance.surplus(gaps, plain()) == []
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_share_that_just_reaches_the_bound_is_within_it(sign: int) -> None:
+    policy = plain(balance_length=True, longer_wins=(0.45, 0.55))
+    assert balance.surplus([sign] * 11 + [-sign] * 9, policy) == []
+    assert balance.surplus([sign] * 12 + [-sign] * 9, policy) == [0]
+
+
 def test_a_pair_that_is_left_out_stays_as_a_row_with_its_reason() -> None:
     rows = [
         [
