@@ -1,10 +1,11 @@
 """How many small changes of the code do the tests notice?
 
-    python benchmarks/mutation.py [--each N] [--seed S] [MODULE ...]
+    python benchmarks/mutation.py [--each N] [--seed S] [--only MUTANT ...] [MODULE ...]
 
 Mutants are cosmic-ray's (``pip install cosmic-ray``). Of each module a seeded sample is tried: the file is changed in
 place, its tests run, the file is put back. Mutants inside annotations are left out, as nothing evaluates them. Run it
 in a clone of its own: while it runs, the working tree holds a mutant. Prints the survivors, and one line of JSON.
+``--only`` tries again, once a test has been written for them, mutants that an earlier run has named.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ast
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -26,31 +28,33 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Where a mutant lies; tests are written, and code moves, while its operator and number stay.
+_LINE = re.compile(r":\d+")
 #: A test that runs longer than this many times what the unchanged code takes is in an endless loop: killed.
 PATIENCE = 5
+#: Of pairing and its parts; the quick ones first, as a run ends with the first failure.
+PAIRS = (
+    "pipeline/test_pair.py",
+    "pipeline/test_columns.py",
+    "pipeline/test_rewrite_stages.py",
+    "pipeline/test_policies.py",
+)
+#: Of whether an answer is right, and what is the same answer.
+ANSWERS = ("reward/test_correctness.py", "reward/test_answered.py", "reward/test_identity.py")
 #: Module -> the tests that specify it, in tests/.
 TESTS: dict[str, tuple[str, ...]] = {
-    "pipeline/stages/pair.py": (
-        "pipeline/test_pair.py",
-        "pipeline/test_policies.py",
-        "pipeline/test_columns.py",
-    ),
-    "pipeline/stages/pair_columns.py": (
-        "pipeline/test_pair.py",
-        "pipeline/test_policies.py",
-        "pipeline/test_columns.py",
-    ),
-    "pipeline/stages/policies.py": (
-        "pipeline/test_policies.py",
-        "pipeline/test_pair.py",
-    ),
-    "pipeline/stages/balance.py": (
-        "pipeline/test_policies.py",
-        "pipeline/test_pair.py",
-    ),
+    "pipeline/stages/pair.py": PAIRS,
+    "pipeline/stages/pair_columns.py": PAIRS,
+    "pipeline/stages/policies.py": PAIRS,
+    "pipeline/stages/balance.py": PAIRS,
     "reward/gates.py": ("reward/test_gates.py",),
     "reward/objects.py": ("reward/test_objects.py",),
-    "reward/correctness.py": ("reward/test_correctness.py",),
+    "reward/correctness.py": ANSWERS,
+    "reward/answered.py": ANSWERS,
+    "reward/bare_answer.py": ANSWERS,
+    "reward/quantity.py": ANSWERS,
+    "reward/identity.py": ANSWERS,
+    "reward/answer_words.py": ANSWERS,
     "reward/judge.py": ("reward/test_judge.py",),
     "training/objectives.py": ("training/test_objectives.py",),
     "training/schedule.py": ("training/test_schedule.py",),
@@ -60,9 +64,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         "pipeline/rewriting/test_checked.py",
     ),
     "pipeline/resume.py": (
-        "pipeline/test_executor.py",
-        "pipeline/test_store.py",
+        "pipeline/test_resume.py",
         "pipeline/test_salvage.py",
+        "pipeline/test_store.py",
+        "pipeline/test_executor.py",
     ),
 }
 
@@ -85,11 +90,16 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", default=list(TESTS))
     parser.add_argument("--each", type=int, default=20, help="mutants of each module (0: all)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", metavar="MUTANT", help="'MODULE OPERATOR #N', with or without its line")
     options = parser.parse_args()
     killed, survived = Counter[str](), list[Mutant]()
-    for module in options.modules:
+    only = {_LINE.sub("", name) for name in options.only or ()}
+    modules = list(dict.fromkeys(name.split()[0] for name in sorted(only))) or options.modules
+    for module in modules:
         mutants = sorted(mutants_of(module), key=str)
-        if options.each:
+        if only:
+            mutants = [mutant for mutant in mutants if _LINE.sub("", str(mutant)) in only]
+        elif options.each:
             mutants = random.Random(f"{options.seed}:{module}").sample(mutants, min(options.each, len(mutants)))
         seconds = unchanged(module)
         for mutant in mutants:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.pair import Pair
 from pipeline.errors import ConfigError, InputError
-from pipeline.stages.pair import combined, make_pairs, valid
+from pipeline.stages.pair import PairStage, combined, make_pairs, valid
 from pipeline.stages.pair_columns import make_pairs as make_pairs_of_columns
 from pipeline.stages.policies import REASONS
 from pipeline.tables import CANDIDATES, OK, PAIRS, SCORES, failed
@@ -119,6 +119,12 @@ def test_a_failed_row_stays_failed_with_its_reason() -> None:
     ]
     for (pair,) in rows:
         assert (pair["reason"], pair["status"], pair["error_type"]) == ("failed", "failed", "boom")
+
+
+@pytest.mark.parametrize(("paired", "left"), [(3, 2), (2, 5), (4, 0), (0, 3)])
+def test_a_stage_counts_its_pairs_and_not_the_prompts_without_one(paired: int, left: int) -> None:
+    rows = [{"id": "x", "chosen": 0, "rejected": 1, **OK}] * paired + [{"id": "y", "reason": "tie", **OK}] * left
+    assert PairStage(POLICY).extras(pa.Table.from_pylist(rows, schema=PAIRS)) == {"pairs": paired}
 
 
 def test_a_weight_that_no_scorer_gives_is_an_error_with_a_suggestion() -> None:
