@@ -119,6 +119,26 @@ def test_a_source_is_made_once_and_again_when_a_shard_of_it_does_not_hold(run: R
     assert source.made == [6, 6] and run.table("count")["value"].to_pylist() == [6]
 
 
+@dataclass(frozen=True)
+class Two(Count):
+    """Two shards, of one row each."""
+
+    def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
+        self.made.append(2)
+        for shard in range(2):
+            yield shard, pa.Table.from_pylist([{"id": str(shard), "value": shard, **OK}], schema=SCHEMA)
+
+
+def test_a_source_is_made_again_when_a_shard_of_it_is_lost(run: Run) -> None:
+    source = Two()
+    with Executor(run) as executor:
+        executor.write(source)
+        run.remove("count", 1)
+        executor.write(source)
+        assert executor.write(source).rows == 2
+    assert source.made == [2, 2] and run.table("count")["value"].to_pylist() == [0, 1]
+
+
 def test_a_source_that_is_made_anew_finds_its_old_shards_unless_they_were_of_another_size(run: Run) -> None:
     found: list[list[int]] = []
     with Executor(run) as executor:
