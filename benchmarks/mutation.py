@@ -1,10 +1,11 @@
 """How many small changes of the code do the tests notice?
 
-    python benchmarks/mutation.py [--each N] [--seed S] [MODULE ...]
+    python benchmarks/mutation.py [--each N] [--seed S] [--only MUTANT ...] [MODULE ...]
 
 Mutants are cosmic-ray's (``pip install cosmic-ray``). Of each module a seeded sample is tried: the file is changed in
 place, its tests run, the file is put back. Mutants inside annotations are left out, as nothing evaluates them. Run it
 in a clone of its own: while it runs, the working tree holds a mutant. Prints the survivors, and one line of JSON.
+``--only`` tries again, once a test has been written for them, mutants that an earlier run has named.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ast
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -26,32 +28,37 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Where a mutant lies; tests are written, and code moves, while its operator and number stay.
+_LINE = re.compile(r":\d+")
 #: A test that runs longer than this many times what the unchanged code takes is in an endless loop: killed.
 PATIENCE = 5
+#: Of pairing and its parts; the quick ones first, as a run ends with the first failure.
+PAIRS = (
+    "pipeline/pairing/test_pair.py",
+    "pipeline/rewriting/test_rewrite_stages.py",
+    "pipeline/pairing/test_policies.py",
+)
+#: Of whether an answer is right, and what is the same answer.
+ANSWERS = (
+    "reward/scorers/test_correctness.py",
+    "reward/answers/test_answered.py",
+    "reward/text/test_identity.py",
+)
 #: Module -> the tests that specify it, in tests/.
 TESTS: dict[str, tuple[str, ...]] = {
-    "pipeline/pairing/rule.py": (
-        "pipeline/pairing/test_pair.py",
-        "pipeline/pairing/test_policies.py",
-        "pipeline/base/test_columns.py",
-    ),
-    "pipeline/pairing/pair_columns.py": (
-        "pipeline/pairing/test_pair.py",
-        "pipeline/pairing/test_policies.py",
-        "pipeline/base/test_columns.py",
-    ),
-    "pipeline/pairing/policies.py": (
-        "pipeline/pairing/test_policies.py",
-        "pipeline/pairing/test_pair.py",
-    ),
-    "pipeline/pairing/balance.py": (
-        "pipeline/pairing/test_policies.py",
-        "pipeline/pairing/test_pair.py",
-    ),
+    "pipeline/pairing/rule.py": PAIRS,
+    "pipeline/pairing/stage.py": PAIRS,
+    "pipeline/pairing/policies.py": PAIRS,
+    "pipeline/pairing/balance.py": PAIRS,
     "reward/gates.py": ("reward/test_gates.py",),
     "reward/scorers/objects.py": ("reward/scorers/test_objects.py",),
-    "reward/scorers/correctness.py": ("reward/scorers/test_correctness.py",),
-    "reward/asking/judge.py": ("reward/test_judge.py",),
+    "reward/scorers/correctness.py": ANSWERS,
+    "reward/answers/read.py": ANSWERS,
+    "reward/answers/bare.py": ANSWERS,
+    "reward/answers/quantity.py": ANSWERS,
+    "reward/text/identity.py": ANSWERS,
+    "reward/answers/words.py": ANSWERS,
+    "reward/asking/judge.py": ("reward/asking/test_judge.py",),
     "training/loss/objectives.py": ("training/loss/test_objectives.py",),
     "training/data/schedule.py": ("training/data/test_schedule.py",),
     "training/evaluation/pope.py": ("training/evaluation/test_evaluation_pope.py",),
@@ -60,9 +67,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         "pipeline/rewriting/test_checked.py",
     ),
     "pipeline/running/resume.py": (
-        "pipeline/running/test_executor.py",
-        "pipeline/running/test_store.py",
+        "pipeline/running/test_resume.py",
         "pipeline/running/test_salvage.py",
+        "pipeline/running/test_store.py",
+        "pipeline/running/test_executor.py",
     ),
 }
 
@@ -85,11 +93,16 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", default=list(TESTS))
     parser.add_argument("--each", type=int, default=20, help="mutants of each module (0: all)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", metavar="MUTANT", help="'MODULE OPERATOR #N', with or without its line")
     options = parser.parse_args()
     killed, survived = Counter[str](), list[Mutant]()
-    for module in options.modules:
+    only = {_LINE.sub("", name) for name in options.only or ()}
+    modules = list(dict.fromkeys(name.split()[0] for name in sorted(only))) or options.modules
+    for module in modules:
         mutants = sorted(mutants_of(module), key=str)
-        if options.each:
+        if only:
+            mutants = [mutant for mutant in mutants if _LINE.sub("", str(mutant)) in only]
+        elif options.each:
             mutants = random.Random(f"{options.seed}:{module}").sample(mutants, min(options.each, len(mutants)))
         seconds = unchanged(module)
         for mutant in mutants:

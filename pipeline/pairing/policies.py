@@ -42,11 +42,11 @@ class Able(NamedTuple):
     text: str
     normal: Hashable
     words: int
-    may_be_chosen: bool = True
-    may_be_rejected: bool = True
-    origin: str | None = None
-    parent: int | None = None
-    model: str | None = None
+    may_be_chosen: bool
+    may_be_rejected: bool
+    origin: str | None
+    parent: int | None
+    model: str | None
 
 
 Two = tuple[Able, Able]

@@ -34,6 +34,7 @@ from pipeline.running import joined
 from pipeline.running.joined import Example, Joined
 from pipeline.running.store import Run, opened
 from pipeline.sources.stage import without_image
+from reward.gates import GATES
 
 #: Rows that the source left out, with a ``reason``.
 DROPPED = "dropped"

@@ -83,8 +83,11 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
                 run.remove(stage.name, shard)
             survey.note(stage.name, shard, None)
     if old is not None and not changed and (done or not shards):
+        finished = old.finished and len(done) == len(shards)
+        if isinstance(stage, Source):  # it alone does not know from other tables how many shards there are
+            finished &= sum(about.rows for s in done if (about := survey.about(stage.name, s))) == old.rows
         # The seconds of earlier sessions count as long as some of their work does.
-        new = replace(new, seconds=old.seconds, finished=old.finished and len(done) == len(shards))
+        new = replace(new, seconds=old.seconds, finished=finished)
     run.save(new)
     return Found(new, done)
 

@@ -45,5 +45,5 @@ def bare(sentence: str) -> str:
     """
     text = " ".join(undressed(spelt(sentence).replace("\u2019", "'")).split())
     for pattern in (_LEAD, _END, _ARTICLE, _PLACE):
-        text = pattern.sub("", text, count=1).strip()
+        text = pattern.sub("", text).strip()
     return text

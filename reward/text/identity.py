@@ -153,7 +153,7 @@ def _operates(sign: str) -> bool:
 
 def _is_single(text: str, at: int) -> bool:
     """Whether one letter alone stands before."""
-    return text[at - 1 : at].isalpha() and not text[max(at - 2, 0) : max(at - 1, 0)].isalnum()
+    return text[at - 1 : at].isalpha() and not text[max(at - 2, 0) : at - 1].isalnum()
 
 
 def _next(text: str, at: int, step: Literal[1, -1]) -> str:

@@ -60,6 +60,19 @@ def test_a_phrase_of_any_length_may_not_follow_itself_too_often(phrase: list[str
     assert of(" ".join(phrase * (most + 1)), max_repeated=most) == "repetition"
 
 
+def test_a_short_phrase_is_counted_where_words_have_spaces_and_a_loop_where_they_have_none() -> None:
+    assert repeats("a sun " * 7) == 7 and not gates.loops("a sun " * 7, 6)
+    assert repeats("一只狗" * 7) == 1 and gates.loops("一只狗" * 7, 6) and not gates.loops("一只狗" * 7, 7)
+
+
+@pytest.mark.parametrize("end", ["the", "and the", "next to a", "the mat,", "a mat (", "the well-"])
+def test_only_a_text_of_eight_words_or_more_can_break_off(end: str) -> None:
+    words = ["There", "is", "a", "dog", "here", "and", "there", "too"]
+    long = " ".join([*words[: 8 - len(end.replace("(", "").split())], end])
+    assert len(gates.normalised(long).split()) == 8
+    assert of(long) == "cut_off" and of(long.removeprefix("There ")) is None
+
+
 @given(st.integers(5, 40), st.integers(1, 3))
 def test_different_words_never_repeat_however_long_the_text(words: int, most: int) -> None:
     text = " ".join(f"word{i}" for i in range(words))

@@ -12,7 +12,7 @@ from pipeline.base.tables import CANDIDATES, OK, PAIRS, SCORES, failed
 from pipeline.pairing.config import Pair
 from pipeline.pairing.policies import REASONS
 from pipeline.pairing.rule import combined, make_pairs, valid
-from pipeline.pairing.stage import pairs_of
+from pipeline.pairing.stage import PairStage, pairs_of
 from reward.gates import normalised, repeats
 
 POLICY = Pair(weights={"good": 1.0, "bad": -1.0}, margin=0.5, max_length_ratio=2.0, min_words=1, max_repeated=2)
@@ -119,6 +119,12 @@ def test_a_failed_row_stays_failed_with_its_reason() -> None:
     ]
     for (pair,) in rows:
         assert (pair["reason"], pair["status"], pair["error_type"]) == ("failed", "failed", "boom")
+
+
+@pytest.mark.parametrize(("paired", "left"), [(3, 2), (2, 5), (4, 0), (0, 3)])
+def test_a_stage_counts_its_pairs_and_not_the_prompts_without_one(paired: int, left: int) -> None:
+    rows = [{"id": "x", "chosen": 0, "rejected": 1, **OK}] * paired + [{"id": "y", "reason": "tie", **OK}] * left
+    assert PairStage(POLICY).extras(pa.Table.from_pylist(rows, schema=PAIRS)) == {"pairs": paired}
 
 
 def test_a_weight_that_no_scorer_gives_is_an_error_with_a_suggestion() -> None:

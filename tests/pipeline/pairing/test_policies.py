@@ -409,6 +409,21 @@ def test_nothing_to_choose_from_is_a_reason(name: str) -> None:
     assert pairs(policy.model_copy(update={"max_length_ratio": 1.0}), ("a sun", 1.0), ("boat", 0.0)) == ["length_gap"]
 
 
+@pytest.mark.parametrize("before", range(3))
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - BY_ORIGIN))
+def test_copies_of_one_text_are_identical_however_many_rows_without_candidates_come_before(
+    name: str, before: int
+) -> None:
+    policy = plain(policy=name, weights={"correctness" if name == "correctness" else "a": 1.0})
+    copies: Row = [({"text": "a sun", "finish_reason": "stop"}, 1.0, None)] * 3
+    samples, scores = (
+        pa.Table.from_pylist(rows, schema=schema)
+        for rows, schema in zip(tables([[]] * before + [copies], policy), (CANDIDATES, SCORES), strict=True)
+    )
+    found = pairs_of(samples, scores, policy)["reason"].to_pylist()
+    assert found == ["no_valid_candidate"] * before + ["identical"]
+
+
 def test_texts_of_other_models_can_be_left_out() -> None:
     texts = (("a sun", 2.0), ("a boat", 0.0))
     policy = plain(on_policy_only=True)
@@ -517,6 +532,13 @@ def test_balanced_pairs_are_balanced_and_the_widest_gaps_went(gaps: list[int], b
     assert not out or min(map(abs, out)) >= max((abs(gap) for gap in kept if gap * out[0] > 0), default=0)
     assert not left or balance.surplus(kept, policy) == []
     assert balance.surplus(gaps, plain()) == []
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_share_that_just_reaches_the_bound_is_within_it(sign: int) -> None:
+    policy = plain(balance_length=True, longer_wins=(0.45, 0.55))
+    assert balance.surplus([sign] * 11 + [-sign] * 9, policy) == []
+    assert balance.surplus([sign] * 12 + [-sign] * 9, policy) == [0]
 
 
 def test_a_pair_that_is_left_out_stays_as_a_row_with_its_reason() -> None:

@@ -107,7 +107,7 @@ def test_verdicts_may_stand_in_lines_in_a_list_or_over_several_lines(answer: str
 def test_a_verdict_that_says_two_things_of_a_sentence_is_none() -> None:
     twice = GOOD.replace('"verdict": "unclear"', '"verdict": "unclear", "verdict": "correct"')
     found = read(twice, split(TEXT))
-    assert isinstance(found, Problem) and "one key twice" in found.message
+    assert isinstance(found, Problem) and "comes twice" in found.message
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, described, indices, true_text
 
@@ -21,6 +21,7 @@ from reward.text.types import Problem, Rewrite
 
 
 @given(indices, indices, st.integers(1, 4))
+@example(270, 0, 1)  # names one thing twice
 def test_a_paraphrase_says_the_same_in_other_words(index: int, seed: int, wanted: int) -> None:
     text, known, _ = described(index)
     made = by_grammar(text, seed, wanted)
@@ -29,7 +30,7 @@ def test_a_paraphrase_says_the_same_in_other_words(index: int, seed: int, wanted
     for one in texts:
         assert told(one, scenes()) == told(text, scenes()) and same_facts(one, text, scenes()) is None
         bad, other = (hallucinations(by_facts(each, known, scenes())) for each in (text, one))
-        assert sorted(str(each.kind) for each in bad) == sorted(str(each.kind) for each in other)
+        assert {each.kind for each in bad} == {each.kind for each in other}  # said twice, it may be said once
     assert made == by_grammar(text, seed, wanted)
 
 

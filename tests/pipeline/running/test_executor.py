@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
-from stage_kit import Double, NoModel, chaos, put_prompts
+from stage_kit import SCHEMA, Double, NoModel, chaos, put_prompts
 
 from pipeline.base.errors import EngineError, StoreError, TooManyFailures
 from pipeline.base.progress import Progress
+from pipeline.base.tables import OK
 from pipeline.engines.scripted import Open
 from pipeline.running import executor as module
 from pipeline.running.executor import Executor
 from pipeline.running.resume import explain
 from pipeline.running.stage import WorkerSpec
-from pipeline.running.store import Run, Survey
+from pipeline.running.store import Run, Survey, make_record
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
 
@@ -76,6 +81,87 @@ def test_a_shard_without_input_goes(run: Run) -> None:
         run.remove("source", 2)
         executor.run(Double())
     assert run.shards("double") == [0, 1]
+
+
+@dataclass(frozen=True)
+class Count:
+    """A source that reads the whole table of another stage: one row that says how long that is."""
+
+    shard_size: int = 4
+    made: list[int] = field(default_factory=list)
+    found: list[list[int]] = field(default_factory=list)  # the shards of its own that it finds
+
+    name = "count"
+    version = 1
+    inputs = ("source",)
+    schema = SCHEMA
+
+    def options(self) -> dict[str, Any]:
+        return {"shard_size": self.shard_size}
+
+    def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
+        self.found.append(run.shards("count"))
+        self.made.append(run.table("source").num_rows)
+        yield 0, pa.Table.from_pylist([{"id": "rows", "value": self.made[-1], **OK}], schema=SCHEMA)
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        return {}
+
+
+def test_a_source_is_made_once_and_again_when_a_shard_of_it_does_not_hold(run: Run) -> None:
+    source = Count()
+    with Executor(run) as executor:
+        executor.write(source)
+        assert executor.write(source).reused == 1 and source.made == [6]
+        older = make_record("count", 0, source.options(), {})
+        run.write("count", 0, run.read("count", 0), by=older)
+        executor.write(source)
+    assert source.made == [6, 6] and run.table("count")["value"].to_pylist() == [6]
+
+
+@dataclass(frozen=True)
+class Two(Count):
+    """Two shards, of one row each."""
+
+    def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
+        self.made.append(2)
+        for shard in range(2):
+            yield shard, pa.Table.from_pylist([{"id": str(shard), "value": shard, **OK}], schema=SCHEMA)
+
+
+def test_a_source_is_made_again_when_a_shard_of_it_is_lost(run: Run) -> None:
+    source = Two()
+    with Executor(run) as executor:
+        executor.write(source)
+        run.remove("count", 1)
+        executor.write(source)
+        assert executor.write(source).rows == 2
+    assert source.made == [2, 2] and run.table("count")["value"].to_pylist() == [0, 1]
+
+
+def test_a_source_that_is_made_anew_finds_its_old_shards_unless_they_were_of_another_size(run: Run) -> None:
+    found: list[list[int]] = []
+    with Executor(run) as executor:
+        executor.write(Count(4, found=found))
+        run.write("source", 1, run.read("source", 1).slice(1))
+        for size in (4, 8, 2):
+            executor.write(Count(size, found=found))
+    assert found == [[], [0], [], []]
+
+
+def test_other_content_of_what_a_source_reads_is_named_and_so_is_the_old_one_when_it_is_back(run: Run) -> None:
+    source, whole = Count(), run.read("source", 1)
+    with Executor(run) as executor:
+        executor.write(source)
+        for table in (whole.slice(1), whole):
+            assert explain(run, source, Survey(run)) == []
+            run.write("source", 1, table)
+            assert explain(run, source, Survey(run)) == ["source has other content now"]
+            assert explain(run, source, Survey(run), ["source"]) == [
+                "source runs again; shards whose input comes out the same are kept"
+            ]
+            executor.write(source)
+    assert source.made == [6, 5, 6]
 
 
 def test_too_many_failures_end_the_run_and_keep_what_is_finished(run: Run) -> None:

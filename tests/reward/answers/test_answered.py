@@ -159,6 +159,13 @@ def test_any_of_several_answers_is_right_and_only_what_is_none_of_them_is_wrong(
     assert agrees("sofa", ["dog", "couch"]) is None and agrees("cat", []) is None and agrees("cat", [" "]) is None
 
 
+def test_an_answer_is_read_in_up_to_three_sentences_that_all_give_it() -> None:
+    said = ["3.", "There are three dogs.", "I can see three dogs.", "It is 3."]
+    assert [agrees(" ".join(said[:many]), ["3"]) for many in range(1, 5)] == [True, True, True, None]
+    assert [agrees("\n".join(said[:many]), ["4"]) for many in range(1, 5)] == [False, False, False, None]
+    assert agrees("3. There are three dogs. It is 4.", ["3"]) is None
+
+
 @given(st.text(max_size=60))
 def test_yes_is_read_only_where_it_is_said(text: str) -> None:
     if yes_or_no(text) is not None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reward.asking import judge
 from reward.asking.judge import (
     BETTER,
     CRITERIA,
@@ -184,6 +185,19 @@ def test_the_version_says_what_the_judge_is_asked_and_changes_with_it() -> None:
         {"criteria": (("faithfulness", "True?"),)}, {"max_tokens": 8},
     ]  # fmt: skip
     assert len({JudgeScorer(**one).version for one in options}) == len(options)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "others"), [("pointwise", "GRADE", "COMPARE"), ("pairwise", "COMPARE", "GRADE")]
+)
+def test_the_version_changes_with_the_words_that_the_judge_reads_and_with_no_others(
+    mode: Any, words: str, others: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = JudgeScorer(mode=mode).version
+    monkeypatch.setattr(judge, others, "Another question?")
+    assert JudgeScorer(mode=mode).version == before
+    monkeypatch.setattr(judge, words, "Another question?")
+    assert JudgeScorer(mode=mode).version != before
 
 
 @pytest.mark.parametrize("criteria", [(), (("wins", "Best?"),)])

@@ -1,3 +1,5 @@
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -122,6 +124,28 @@ def test_columns_are_the_very_values_of_rows(rows):
     assert {name: values.to_pylist() for name, values in scorer.score_columns(batch(rows)).items()} == {
         name: [value for row in values for value in row] for name, values in plain.items()
     }
+
+
+@pytest.mark.parametrize("names", [["captions", "objects", "answer"], ["objects", "answer"]])
+def test_captions_are_read_wherever_they_stand_among_the_facts_and_may_be_missing(names):
+    kinds = {field.name: field.type for field in FACTS}
+    known = {"objects": [{"name": "sun"}], "captions": ["A boat."], "answer": None}
+    told = {name: known[name] for name in names}
+    columns = ObjectScorer(VOCABULARY).score_columns(
+        Batch(
+            pa.array([told], pa.struct([(name, kinds[name]) for name in names])),
+            pa.array(["A boat."], pa.string()),
+            np.zeros(1, np.int64),
+        )
+    )
+    assert columns["objects.hallucinated"].to_pylist() == [0.0 if "captions" in names else 1.0]
+
+
+def test_a_verdict_is_a_value_that_nobody_changes():
+    verdict, same = (judge("A sun.", frozenset({"boat"}), VOCABULARY) for _ in range(2))
+    assert len({verdict, same}) == 1
+    with pytest.raises(FrozenInstanceError):
+        verdict.repeated = 0
 
 
 def test_an_object_without_a_name_is_an_error():

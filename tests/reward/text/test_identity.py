@@ -62,6 +62,7 @@ SAME = [
     ["-5", "\u22125", "-5.", "\u20105", "**-5**", "\uff0d\uff15"],
     ["Stra\u00dfe", "STRASSE", "strasse."],
     ["well-known", "Well known", "well\u2010known"],
+    ["x-ray", "X ray", "x\u2011ray"],
     ["C++", "c++.", "'C++'", "`C++`"],
     ["50%", "50 %", "50%.", "\uff15\uff10\uff05"],
     ["Yes", "'Yes'", '"Yes."', "*yes*", "__Yes__", "Yes!", "# Yes", "yes\u2026", "\ufeffYes", "Y\u00ades"],
@@ -120,3 +121,8 @@ def test_an_invisible_character_alone_is_empty_and_within_a_text_is_nothing(sign
     assert stopped(f"A dog{sign}.") is None
     if sign in UNSEEN:
         assert identity(f"do{sign}g") == "dog" and normalised(f"do{sign}g") == "dog"
+
+
+def test_what_unicode_keeps_for_signs_that_are_never_shown_is_no_answer_and_any_other_unknown_sign_is() -> None:
+    assert all(map(blank, ["\ufff0", "\ufff4", "\ufff8", "\U000e0000", "\U000e0041", "\U000e0fff"]))
+    assert not any(map(blank, ["\uffef", "\U000e1000", "\U000dffff", "\ue000"]))

@@ -126,6 +126,12 @@ def test_every_pair_counts_once_and_with_fsdp_workers_always_meet(
         assert all(counts for own in each for _, counts in own)
 
 
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_a_worker_that_knows_of_no_others_runs_the_whole_window(sharding: str) -> None:
+    config = config_of(micro_batch_size=2, sharding=sharding)
+    assert passes(pairs_of([1] * 5), range(5), config) == [([0, 1], True), ([2, 3], True), ([4], True)]
+
+
 def test_the_mean_of_chosen_tokens_is_over_the_window() -> None:
     dataset = pairs_of([1, 5, 9])
     assert mean_chosen_tokens(dataset, [0, 2]) == 5.0

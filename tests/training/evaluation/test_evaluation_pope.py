@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import pytest
@@ -102,6 +103,14 @@ def test_metrics_of_a_known_confusion_matrix():
         "yes_ratio": 0.4,
         "unparseable": 0.0,
     }
+
+
+def test_answers_count_the_same_when_they_come_back_from_a_file():
+    answers = [("yes", "yes"), ("no", "yes"), ("no", "no"), ("yes", "no"), ("yes", None)]
+    read = [tuple(one) for one in json.loads(json.dumps(answers))]
+    for parser in ("official", "vlmevalkit"):
+        assert measure(read, parser) == measure(answers, parser)
+        assert measure(read, parser)["precision"] == 0.5
 
 
 def test_an_unparseable_answer_is_wrong_and_each_harness_treats_the_rest_its_own_way():
