@@ -88,6 +88,8 @@ class Runs:
                 importlib.import_module(name)
 
     def __post_init__(self) -> None:
+        for name in ("torch", "safetensors.torch"):  # whose writers are wrapped in every child
+            importlib.import_module(name)
         self.warm({})
 
     @property
