@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -49,11 +50,18 @@ class Change:
 @dataclass
 class Watch:
     """Counts the changes below ``root``, and stops the process before number ``stop``. ``power``: with the power, so
-    that of files that have not been synced only half is there."""
+    that of files that have not been synced only half is there.
+
+    ``keep`` is a folder for what a stop before each change would leave, which is what is there at that moment: of every
+    (point, power) in ``wanted``, or of all. ``left`` says which folder in ``keep`` that is; what is the same is kept
+    once."""
 
     root: str
     stop: int = -1
     power: bool = False
+    keep: Path | None = None
+    wanted: frozenset[tuple[int, bool]] | None = None
+    left: dict[tuple[int, bool], str] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     unsynced: set[str] = field(default_factory=set)
     _quiet: bool = False
@@ -78,6 +86,8 @@ class Watch:
         # TensorBoard writes in a thread of its own, and nothing reads what it wrote.
         if not any(path.startswith(self.root) for path in paths) or any("/tensorboard" in path for path in paths):
             return
+        if self.keep is not None:
+            self._keep(self.keep)
         if len(self.changes) == self.stop:
             if self.power:
                 self._lose()
@@ -131,6 +141,27 @@ class Watch:
             return opened(path, mode, *rest)
 
         pa.OSFile = os_file
+
+    def _keep(self, into: Path) -> None:
+        self._quiet, root = True, Path(self.root)
+        contents: dict[str, bytes] | None = None
+        for power in (False, True):
+            point = len(self.changes), power
+            if self.wanted is not None and point not in self.wanted:
+                continue
+            if contents is None:
+                folders = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir())
+                contents = {str(path.relative_to(root)): path.read_bytes() for path in files(root)}
+            lost = {os.path.relpath(path, root) for path in self.unsynced} if power else set()
+            found = {name: data[: len(data) // 2] if name in lost else data for name, data in contents.items()}
+            self.left[point] = name = digest(folders, found)
+            if not (into / name).exists():
+                for folder in (".", *folders):
+                    (into / name / folder).mkdir(parents=True, exist_ok=True)
+                for path, data in found.items():
+                    (into / name / path).write_bytes(data)
+                    shutil.copystat(root / path, into / name / path)
+        self._quiet = False
 
     def _lose(self) -> None:
         self._quiet = True
@@ -221,10 +252,21 @@ def _train(command: Any) -> int:
     return 0
 
 
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def tree(folder: Path) -> dict[str, str]:
     """The digest of every file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files(folder)}
+
+
+def digest(folders: list[str], contents: dict[str, bytes]) -> str:
+    """Of all that lies somewhere: which folders there are, and what is in the files."""
+    total = hashlib.sha256(repr(folders).encode())
+    for name, data in sorted(contents.items()):
+        total.update(f"{name}\0{len(data)}\0".encode() + data)
+    return total.hexdigest()
 
 
 def unfinished(folder: Path) -> list[str]:

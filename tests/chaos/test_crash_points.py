@@ -14,15 +14,16 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crash_kit import STOPPED, Watch, child, quiet, tree, unfinished, unsafe, unseen
+from crash_kit import STOPPED, Change, Watch, child, digest, files, quiet, tree, unfinished, unsafe, unseen
 
 #: How many points of each scenario; all of them with CHAOS_POINTS=all.
 POINTS = os.environ.get("CHAOS_POINTS", "3")
@@ -106,11 +107,18 @@ class Runs:
                 watch.start()
             drive(changes)
             if watch is not None:
-                done = list(watch.changes)
+                done = list(watch.changes), dict(watch.left)
                 (self.folder / "changes").write_bytes(pickle.dumps(done))
 
         self.place.mkdir(exist_ok=True)
         return child(work, self.folder / "log.txt")
+
+    def changes(self, before: Path | None, changes: dict[str, Any]) -> list[Change]:
+        """Every change that the recipe makes on the disk, which begins where ``before`` is."""
+        self.put(before)
+        assert self.run(changes, Watch(str(self.place))) == 0, self.said()
+        found: list[Change] = pickle.loads((self.folder / "changes").read_bytes())[0]
+        return found
 
     def finish(self, changes: dict[str, Any]) -> dict[str, str]:
         assert self.run(changes) == 0, self.said()
@@ -161,13 +169,7 @@ def outputs(run: Path, changes: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def digest(folder: Path) -> str:
-    """Of all that lies there: what is in the files, and which folders there are."""
-    folders = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir())
-    return hashlib.sha256(repr((folders, sorted(tree(folder).items()))).encode()).hexdigest()
-
-
-def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
+def differing(found: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
 
 
@@ -195,31 +197,32 @@ def crash(
     """Stop the recipe ``stopped``, which begins where ``before`` is, at its points: run it again; or ``other``, then
     it. Returns also how many points there are."""
     wanted = {name: runs.alone(name, changes) for name, changes in (stopped, other)}
+    draw = random.Random(f"{stopped[0]}/{other[0]}/{before is None}")
+    chosen = None
+    if POINTS != "all":
+        every = [(point, power) for point in range(len(runs.changes(before, stopped[1]))) for power in (False, True)]
+        chosen = frozenset(draw.sample(every, int(POINTS)))
+    states = runs.folder / "states"
+    shutil.rmtree(states, ignore_errors=True)
     runs.put(before)
-    assert runs.run(stopped[1], Watch(str(runs.place))) == 0, runs.said()
-    changes = pickle.loads((runs.folder / "changes").read_bytes())
+    assert runs.run(stopped[1], Watch(str(runs.place), keep=states, wanted=chosen)) == 0, runs.said()
+    changes, left = pickle.loads((runs.folder / "changes").read_bytes())
     assert unsafe(changes) == [] and (before is not None or unseen(runs.place, changes) == [])
     if stopped[1].get("train"):
         # The tokenizer is written in Rust, into a folder that is synced whole before it gets its name.
         assert {Path(path).name for path in unseen(runs.place / "run" / "train", changes)} == {"tokenizer.json"}
-    every = [(point, power) for point in range(len(changes)) for power in (False, True)]
-    draw = random.Random(f"{stopped[0]}/{other[0]}/{before is None}")
-    chosen = every if POINTS == "all" else draw.sample(every, int(POINTS))
-    tried = Tried()
-    for point, power in chosen:
-        at = f"point {point} ({changes[point].what} {changes[point].paths[-1]}{', power cut' if power else ''})"
-        runs.put(before)
-        assert runs.run(stopped[1], Watch(str(runs.place), point, power)) == STOPPED, runs.said()
-        tried.points += 1
-        if (left := digest(runs.place)) in tried.states:
+    tried = Tried(points=len(left))
+    for (point, power), name in left.items():
+        if name in tried.states:
             continue
-        tried.states.add(left)
-        state = runs.keep("crashed")
+        tried.states.add(name)
+        at = f"point {point} ({changes[point].what} {changes[point].paths[-1]}{', power cut' if power else ''})"
+        runs.put(states / name)
         tried.check(f"{at}, the same again", runs.finish(stopped[1]), wanted[stopped[0]])
-        runs.put(state)
+        runs.put(states / name)
         tried.check(f"{at}, {other[0]}", runs.finish(other[1]), wanted[other[0]])
         tried.check(f"{at}, {other[0]} and back", runs.finish(stopped[1]), wanted[stopped[0]])
-    return tried, len(every)
+    return tried, 2 * len(changes)
 
 
 def say(scenario: str, tried: Tried, of: int, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,6 +260,30 @@ def test_the_harness_would_see_a_shard_of_another_recipe(runs: Runs) -> None:
     finally:
         Record.believes = believes  # type: ignore[method-assign]
         runs.put(None)
+
+
+def test_what_is_kept_of_a_moment_is_what_a_stop_leaves(runs: Runs) -> None:
+    """Of the harness, at some points. The lock and what is being written name the process."""
+
+    def left(folder: Path) -> tuple[list[str], dict[str, bytes]]:
+        folders = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir())
+        held = {str(path.relative_to(folder)): path.read_bytes() for path in files(folder)}
+        named = {re.sub(r"\.\d+\.tmp$", ".tmp", name): data for name, data in held.items()}
+        return folders, {name: data for name, data in named.items() if not name.endswith(".lock")}
+
+    changes = runs.changes(None, {})
+    every = [(point, power) for point in range(len(changes)) for power in (False, True)]
+    points = random.Random(0).sample(every, 6)
+    states = runs.folder / "states"
+    shutil.rmtree(states, ignore_errors=True)
+    runs.put(None)
+    assert runs.run({}, Watch(str(runs.place), keep=states, wanted=frozenset(points))) == 0, runs.said()
+    kept = pickle.loads((runs.folder / "changes").read_bytes())[1]
+    for point, power in points:
+        runs.put(None)
+        assert runs.run({}, Watch(str(runs.place), point, power)) == STOPPED, runs.said()
+        now, then = left(runs.place), left(states / kept[point, power])
+        assert now[0] == then[0] and differing(now[1], then[1]) == []
 
 
 def test_what_is_stopped_is_told(tmp_path: Path) -> None:
