@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash_kit import STOPPED, Change, Watch, child, digest, files, quiet, tree, unfinished, unsafe, unseen
+from crash_kit import STOPPED, Change, Watch, child, files, quiet, tree, unfinished, unsafe, unseen
 
 #: How many points of each scenario; all of them with CHAOS_POINTS=all.
 POINTS = os.environ.get("CHAOS_POINTS", "3")
