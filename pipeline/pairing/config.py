@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.base.config import Count, Fraction, Frozen, Positive
+from pipeline.base.errors import PipelineError
+from pipeline.pairing.plugged import made
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Policy = Literal[
+#: Our policies; what each does is in ``pipeline.pairing.policies``.
+BUILT_IN = (
     "best_vs_worst",
     "all_above_margin",
     "best_vs_random",
@@ -19,7 +22,7 @@ Policy = Literal[
     "corrupted_image",
     "continuation",
     "rewritten",
-]
+)
 #: One of the two texts is made from the other, or both from a third; scores only confirm which is worse.
 BY_ORIGIN = frozenset({"corrupted_image", "continuation", "rewritten"})
 
@@ -82,13 +85,16 @@ class Pair(Frozen):
     """``weights`` maps a score name to its weight in the sum that ranks candidates; null scores do not count. With
     ``standardise`` each score is first brought to mean 0 and standard deviation 1 among the able texts of a prompt.
 
-    ``policy`` says which texts meet; ``max_pairs`` how many pairs a prompt gives at most (without it one, or with
-    ``all_above_margin``, ``top_k``, ``correctness``, ``continuation`` and ``rewritten`` all there are). ``k`` is that
-    of ``top_k``. ``max_repeated`` bounds how often a phrase of one to four words may follow itself in a text. With
-    ``balance_length`` pairs are left out until the share of pairs whose longer text wins lies within ``longer_wins``.
+    ``policy`` says which texts meet. Others than ours are named by a dotted path or an entry point
+    (docs/extending.md), and ``options`` are theirs. ``max_pairs`` is how many pairs a prompt gives at most (without it
+    one, or with ``all_above_margin``, ``top_k``, ``correctness``, ``continuation`` and ``rewritten`` all there are).
+    ``k`` is that of ``top_k``. ``max_repeated`` bounds how often a phrase of one to four words may follow itself in a
+    text. With ``balance_length`` pairs are left out until the share of pairs whose longer text wins lies within
+    ``longer_wins``.
     """
 
-    policy: Policy = "best_vs_worst"
+    policy: str = "best_vs_worst"
+    options: dict[str, Any] = Field(default_factory=dict)
     weights: dict[str, Finite] = Field(default_factory=dict)
     standardise: bool = False
     vetoes: dict[str, Veto] = Field(default_factory=dict)
@@ -110,6 +116,10 @@ class Pair(Frozen):
             raise ValueError(f"longer_wins={list(value)} leaves out one half; write two shares around it: [0.45, 0.55]")
         return value
 
+    def plugged(self) -> Any:
+        """The policy, if it is not one of ours."""
+        return None if self.policy in BUILT_IN else made(self.policy, self.options, BUILT_IN)
+
     @property
     def weighed(self) -> frozenset[str]:
         """The scores that decide about anything: with a weight, or a veto."""
@@ -117,6 +127,12 @@ class Pair(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Pair:
+        if self.policy in BUILT_IN and self.options:
+            raise ValueError(f"options are those of a policy that is not ours, and {self.policy} is; remove them")
+        try:
+            self.plugged()
+        except PipelineError as error:
+            raise ValueError(f"policy: {error.message}; {error.remedy}") from error
         if self.policy not in BY_ORIGIN and not any(self.weights.values()):
             raise ValueError("weights needs a score with a weight other than 0, such as {objects.hallucinated: -1}")
         if self.policy == "correctness" and {name for name, weight in self.weights.items() if weight} != {

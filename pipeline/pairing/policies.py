@@ -89,7 +89,7 @@ def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
     weighed = chosen[0].total is not None
     if weighed and _high(chosen) == _low(rejected):
         return "tie"
-    rule = POLICIES[policy.policy]
+    rule = _rule(policy)
     pairs = list(rule.propose(able if policy.policy in BY_ORIGIN else _once(able), policy))
     if not pairs:
         return "no_partner"
@@ -107,6 +107,13 @@ def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
     if most == 1:
         return [min(pairs, key=lambda two: rule.first(two, draw))]
     return list(itertools.islice(_different(sorted(pairs, key=lambda two: rule.first(two, draw))), most))
+
+
+def _rule(policy: Pair) -> Policy:
+    own = policy.plugged()
+    if own is None:
+        return POLICIES[policy.policy]
+    return Policy(lambda able, _: own.propose(able), _widest, getattr(own, "most", None))
 
 
 def standardised(values: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.base import columns
+from pipeline.base import columns, plugins
 from pipeline.base.errors import InputError
 from pipeline.base.tables import OK, PAIRS
 from pipeline.pairing.config import Pair
@@ -38,7 +38,10 @@ class PairStage:
 
     def options(self) -> dict[str, Any]:
         drawn = {"seed": self.seed} if self.spec.policy == "best_vs_random" else {}
-        return {**self.spec.model_dump(mode="json"), **drawn}
+        options = self.spec.model_dump(mode="json", exclude={"options"})
+        if (own := self.spec.plugged()) is not None:
+            options["policy"] = plugins.identity(own, self.spec.policy)
+        return {**options, **drawn}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         return pairs_of(tables["sample"], tables["score"], self.spec, tables.get("source"), self.seed)

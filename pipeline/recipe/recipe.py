@@ -40,9 +40,9 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _scores_exist(self) -> Recipe:
         for key in ("weights", "vetoes"):
-            unknown = sorted(name for name in getattr(self.pair, key) if name.split(".")[0] not in self.score.scorers)
+            unknown = sorted(name for name in getattr(self.pair, key) if name.split(".")[0] not in self.score.names)
             if unknown:
-                have = ", ".join(self.score.scorers)
+                have = ", ".join(self.score.names)
                 raise ValueError(f"pair.{key}: no scorer gives {', '.join(unknown)}; score.scorers has {have}")
         return self
 

@@ -6,19 +6,19 @@ import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.base.config import Count, Fraction, Frozen
+from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenEngine, OpenAIEngine, Sample, Temperature, VllmEngine
+from pipeline.scoring.plugged import Plugged, plugged
 from reward.asking.claims import MIN_MASS, TRUE_OF
 from reward.asking.judge import CRITERIA
 
-#: Every scorer by its name in a recipe: formulas, models in the worker's process, models that are asked.
-Scorer = Literal[
-    "objects", "facts", "correctness", "given", "clip", "reward_model", "likelihood", "judge", "claims"
-]  # fmt: skip
+#: Our scorers by their names in a recipe: formulas, models in the worker's process, models that are asked.
+BUILT_IN = ("objects", "facts", "correctness", "given", "clip", "reward_model", "likelihood", "judge", "claims")
 
 
 class Clip(Frozen):
@@ -202,9 +202,14 @@ def _check_template(key: str, text: str, known: set[str]) -> None:
 
 
 class Score(Frozen):
-    """``scorers`` names those that are used, in the order of their scores; a group holds the options of each."""
+    """``scorers`` names those that are used, in the order of their scores; a group holds the options of each.
 
-    scorers: tuple[Scorer, ...] = ("objects", "correctness")
+    Others than ours are named by a dotted path or an entry point (docs/extending.md), and ``options`` holds theirs, by
+    that name.
+    """
+
+    scorers: tuple[str, ...] = ("objects", "correctness")
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     objects: Objects = Objects()
     facts: Facts = Facts()
     clip: Clip = Clip()
@@ -222,4 +227,26 @@ class Score(Frozen):
         for name in ("reward_model", "judge", "claims"):
             if name in self.scorers and getattr(self, name) is None:
                 raise ValueError(f"{name} is among scorers and has no group; add {name}: {{model: ...}}")
+        if idle := sorted(set(self.options) - set(self.scorers)):
+            raise ValueError(f"options.{idle[0]} is of no scorer; add {idle[0]} to scorers, or remove it")
+        if own := sorted(set(self.options) & set(BUILT_IN)):
+            raise ValueError(f"options.{own[0]}: the options of {own[0]} are in the group {own[0]}; write them there")
+        try:
+            names = self.names
+        except PipelineError as error:
+            raise ValueError(f"scorers: {error.message}; {error.remedy}") from error
+        if len(set(names)) != len(names):
+            raise ValueError(f"scorers: two are called {max(names, key=names.count)}; remove one")
         return self
+
+    def plugged(self, scorer: str) -> Plugged:
+        """One of ``scorers`` that is not ours."""
+        return plugged(scorer, self.options.get(scorer, {}), BUILT_IN)
+
+    def name_of(self, scorer: str) -> str:
+        """What one of ``scorers`` calls its scores."""
+        return scorer if scorer in BUILT_IN else self.plugged(scorer).name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(map(self.name_of, self.scorers))

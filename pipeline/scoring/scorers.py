@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError
-from pipeline.scoring.config import Score
+from pipeline.scoring.config import BUILT_IN, Score
 from pipeline.scoring.vocabularies import vocabulary
 from reward.asking.protocol import Asker
 from reward.scorers.protocol import Scorer
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 #: Scorers with a model in their process, and those that ask one through an engine. All others are formulas.
 MODELS = ("clip", "reward_model", "likelihood")
 ASKED = ("judge", "claims")
+
+
+def in_worker(name: str, spec: Score) -> bool:
+    """Whether a scorer has a model in its process."""
+    return name in MODELS or (name not in BUILT_IN and spec.plugged(name).in_worker)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ def open_scorers(spec: Score) -> list[Scorer]:
 
 
 def _open(name: str, spec: Score) -> Scorer:
+    if name not in _OPEN:
+        return spec.plugged(name)
     try:
         return _OPEN[name](spec)
     except (ValueError, OSError) as error:

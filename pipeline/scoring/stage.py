@@ -22,7 +22,7 @@ from pipeline.sampling.config import Sample
 from pipeline.scoring.ask import AskStage
 from pipeline.scoring.config import Score
 from pipeline.scoring.score_columns import Answered, Part, Stored, noted, process
-from pipeline.scoring.scorers import ASKED, MODELS, OpenScorers, open_asker, open_scorers
+from pipeline.scoring.scorers import ASKED, OpenScorers, in_worker, open_asker, open_scorers
 from reward.scorers.protocol import Scorer, gives
 
 #: By a scorer that does not read every text to its end: 1 for one that it cut.
@@ -43,13 +43,13 @@ class ScoreStage:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        stored = (model_stage(name) for name in self.spec.scorers if name in MODELS)
+        stored = (model_stage(self.spec.name_of(name)) for name in self.spec.scorers if in_worker(name, self.spec))
         return ("source", "sample", *(stage.name for stage in self.asked), *stored)
 
     def options(self) -> dict[str, Any]:
         versions = {scorer.name: scorer.version for scorer in open_scorers(_without(self.spec, ASKED))}
         asked = {stage.asker.name: stage.scored_as for stage in self.asked}
-        return {"scorers": {name: {**versions, **asked}[name] for name in self.spec.scorers}}
+        return {"scorers": {name: {**versions, **asked}[name] for name in self.spec.names}}
 
     def process(self, model: Sequence[Part] | None, tables: Mapping[str, pa.Table]) -> pa.Table:
         return process(model if model is not None else self._parts(), tables, self.inputs[2:])
@@ -59,10 +59,11 @@ class ScoreStage:
         return dict(Counter(f"{one['scorer']}.{one['error_type']}" for one in noted(table)))
 
     def _parts(self) -> list[Part]:
-        formulas = {scorer.name: scorer for scorer in open_scorers(_without(self.spec, (*MODELS, *ASKED)))}
+        elsewhere = [name for name in self.spec.scorers if name in ASKED or in_worker(name, self.spec)]
+        formulas = {scorer.name: scorer for scorer in open_scorers(_without(self.spec, elsewhere))}
         asked = {stage.asker.name: Answered(stage.name, stage.asker, stage.scored_as) for stage in self.asked}
         parts: Mapping[str, Part] = {**formulas, **asked}
-        return [parts[name] if name in parts else Stored(model_stage(name), name) for name in self.spec.scorers]
+        return [parts[name] if name in parts else Stored(model_stage(name), name) for name in self.spec.names]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ class ModelScoreStage:
 
     @property
     def worker(self) -> WorkerSpec:
-        group = getattr(self.spec, self._scorer)  # it is there, or the recipe would not have been accepted
+        group = getattr(self.spec, self._scorer, None)
+        if group is None:  # another's
+            return WorkerSpec(f"scorer:{self._scorer}", OpenScorers(self.spec), gpus=1.0)
         return WorkerSpec(f"{self._scorer}:{group.model}", OpenScorers(self.spec), gpus=1.0, count=group.workers)
 
     def options(self) -> dict[str, Any]:
@@ -111,7 +114,7 @@ class ModelScoreStage:
 
     @property
     def _scorer(self) -> str:
-        (name,) = self.spec.scorers
+        (name,) = self.spec.names
         return name
 
 
@@ -128,7 +131,9 @@ def stages(spec: Score, sampled: Sequence[Sample], seed: int, weighed: Collectio
         return weighed is not None and not any(gives(scorer, name) for name in weighed)
 
     asked = tuple(_ask_stage(name, spec, sampled, seed, idle(name)) for name in spec.scorers if name in ASKED)
-    by_model = [ModelScoreStage(_only(spec, name), idle(name)) for name in spec.scorers if name in MODELS]
+    by_model = [
+        ModelScoreStage(_only(spec, name), idle(spec.name_of(name))) for name in spec.scorers if in_worker(name, spec)
+    ]
     order = sorted(asked, key=lambda stage: _engine(stage.spec) != _engine(sampled[-1]))
     return [*order, *by_model, ScoreStage(spec, asked)]
 
@@ -159,8 +164,10 @@ def _engine(spec: Sample) -> tuple[Any, ...]:
 
 
 def _only(spec: Score, name: str) -> Score:
-    return spec.model_copy(update={"scorers": (name,)})
+    return _without(spec, [other for other in spec.scorers if other != name])
 
 
-def _without(spec: Score, names: Sequence[str]) -> Score:
-    return spec.model_copy(update={"scorers": tuple(name for name in spec.scorers if name not in names)})
+def _without(spec: Score, names: Collection[str]) -> Score:
+    kept = tuple(name for name in spec.scorers if name not in names)
+    options = {name: own for name, own in spec.options.items() if name in kept}
+    return spec.model_copy(update={"scorers": kept, "options": options})
