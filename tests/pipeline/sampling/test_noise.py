@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from stage_kit import png, prompt_row, recipe
 
+from pipeline.base import noise
 from pipeline.base.errors import ConfigError
 from pipeline.base.images import pixels
+from pipeline.base.noise import GRAIN, signal
 from pipeline.base.tables import PROMPTS
 from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.recipe.plan import Plan, run_stage
 from pipeline.running.executor import Executor, process_shard
 from pipeline.running.store import Run
-from pipeline.sampling import noised as noise
 from pipeline.sampling.config import DiffusionNoise, GaussianNoise, Sample
-from pipeline.sampling.noised import GRAIN, noised, signal
+from pipeline.sampling.noised import noised
 from pipeline.sampling.stage import SampleStage, slug
 
 NOISE = DiffusionNoise(step=500)
@@ -127,17 +127,12 @@ def test_a_picture_is_scaled_down_before_it_is_noised() -> None:
 
 @given(st.integers(1, 1000), st.integers(0, 2**62))
 def test_it_is_the_noise_with_which_training_corrupts(step: int, seed: int) -> None:
-    from pipeline.base import noise as corruption
-
-    picture = pixels.decode(png())
-    theirs = corruption.diffusion(picture, step, np.random.default_rng(seed))
-    assert noise.diffusion(picture, step, np.random.default_rng(seed)).tobytes() == theirs.tobytes()
-    theirs = corruption.gaussian(picture, step / 500, np.random.default_rng(seed))
-    assert noise.gaussian(picture, step / 500, np.random.default_rng(seed)).tobytes() == theirs.tobytes()
-
-
-def test_examples_of_the_documentation_hold() -> None:
-    assert doctest.testmod(noise).failed == 0
+    rng, picture = np.random.default_rng, pixels.decode(png())
+    theirs = noise.diffusion(picture, step, rng(seed))
+    assert numbers(noised(png(), DiffusionNoise(step=step), seed)).tolist() == (np.asarray(theirs) / 255).tolist()
+    theirs = noise.gaussian(picture, step / 500, rng(seed))
+    found = noised(png(), GaussianNoise(kind="gaussian", std=step / 500), seed)
+    assert numbers(found).tolist() == (np.asarray(theirs) / 255).tolist()
 
 
 # ----------------------------------------------------------------------------------------------------------- the stage
