@@ -64,7 +64,7 @@ def only(*names: str) -> pytest.MarkDecorator:
 ALONE = {"Gemma 3": "its language model has sliding_attention layers"}
 #: Parameters that the output does not depend on: what ``docs/models.md`` says of them, and how their names begin.
 _BEHIND = (
-    "all but the tower's last layer and norm, which stand behind the layer that is read (`vision_feature_layer=-2`)",
+    "all but the tower's last layer and norm, which come after the layer that is read (`vision_feature_layer=-2`)",
     ("model.vision_tower.encoder.layers.2.", "model.vision_tower.post_layernorm."),
 )
 UNUSED: dict[str, tuple[str, tuple[str, ...]]] = {
