@@ -1,59 +1,12 @@
-"""Texts rewritten so that two of them differ in truth and not in style. Pure: no engine, no table, no file.
+"""What is found in a text, and what becomes of it: sentences, findings, edits, rewrites.
 
 Zhao et al. 2023, "Beyond Hallucinations: Enhancing LVLMs through Hallucination-Aware Direct Preference Optimization"
 (arXiv 2311.16839) for detection, correction, restyling and questions; Zhou et al. 2024, "Aligning Modalities in Vision
 Large Language Models via Preference Fine-tuning" (POVID, arXiv 2402.11411) for injection.
 
-The way of a text, one module a step. ``facts`` is the struct of ``pipeline.base.tables.FACTS``; a function that may
-refuse returns a ``Problem`` in place of its result; the same arguments always give the same result.
-
-``sentences``
-    ``split(text) -> tuple[Sentence, ...]``
-``lexicon``
-    ``scenes() -> Lexicon`` for the built-in world, ``general(vocabulary) -> Lexicon`` for English about the objects of
-    a ``reward.text.vocabulary.Vocabulary``. ``Lexicon.version`` belongs into a fingerprint.
-``claims``
-    ``read(text, lexicon) -> tuple[Phrase, ...]``, ``told(text, lexicon) -> frozenset[Told]``: what a text says.
-``known``
-    ``Known.of(facts, lexicon, complete=True)``: what the facts say, object by object.
-``detect``
-    ``by_facts(text, facts, lexicon, complete=True) -> tuple[Finding, ...]``
-    ``by_claims(text, candidate, verdicts, lexicon=None, low=0.5, high=0.5) -> tuple[Finding, ...] | Problem`` from the
-    verdicts of a ``reward.asking.claims.ClaimScorer``.
-    ``hallucinations(findings) -> tuple[Finding, ...]``, ``of_sentences(findings) -> dict[int, Says]``
-``judge``
-    ``JudgeDetector(facts=True, images=True, max_tokens=512)``, a ``reward.asking.protocol.Asker``: ``ask(row)`` yields
-    questions and returns verdicts; ``findings(text, candidate, verdicts) -> tuple[Finding, ...] | Problem``; its
-    ``version`` belongs into a fingerprint.
-``checked``
-    ``check(text, found, facts, lexicon) -> tuple[Checked, ...]``: what a detector says of each sentence and what exact
-    facts say; ``tally(texts)`` counts it, ``rates(counts)`` makes precision and recall of that.
-``correct``
-    ``by_rules(text, findings, facts, lexicon, absent="remove", complete=True) -> Rewrite | Problem``;
-    ``absent="replace"`` puts true objects that the text does not name in the place of absent ones.
-``corrector``
-    The same by a model: ``question(text, findings, facts, images=True, max_tokens=512) ->
-    reward.asking.protocol.Question`` and
-    ``read(answer, text, findings) -> Rewrite | Problem``, which calls ``verify(text, findings, proposed)``.
-``cooccurrence``
-    ``Cooccurrence.of(facts_of_many, lexicon)``, ``+`` adds two up, ``as_json()`` and ``Cooccurrence.from_json(text)``.
-``inject``
-    ``by_rules(text, facts, lexicon, cooccurrence, seed, kinds=KINDS, faults=1, complete=True) -> Rewrite | Problem``
-``restyle``
-    ``by_grammar(text, seed, paraphrases) -> list[str | Problem]``, in the built-in world.
-    The same by a model: ``question(text, max_tokens=512) -> reward.asking.protocol.Question`` and
-    ``read(answer, text, lexicon) -> str | Problem``. ``same_facts(a, b, lexicon) -> str | None`` says what differs.
-``questions``
-    ``ask(facts, described, lexicon, cooccurrence, seed, per_image, short=False, complete=True) -> tuple[Asked, ...]``,
-    ``described`` being ``(text, findings)`` of every description of the image.
-``verify``
-    ``pairs(lineages) -> list[tuple[int, int]]``: (better, worse) that exist by lineage;
-    ``moved(better, worse, margin=0.0)``: whether the scores agree.
-``measure``
-    ``python -m pipeline.rewriting.measure RUN``: precision and recall of ``by_facts`` on a run's own descriptions.
-``judged``
-    ``python -m pipeline.rewriting.judged RUN``: what a judge's errors do, with a scripted one that errs as often as it
-    is told. It alone runs stages.
+``reward.text`` reads: ``sentences``, ``phrases`` by a ``lexicon``, what is ``known`` by facts, and ``findings`` of the
+two. ``pipeline.rewriting`` has the verbs. A function that may refuse returns a ``Problem`` in place of its result; the
+same arguments always give the same result.
 """
 
 from __future__ import annotations
