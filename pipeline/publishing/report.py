@@ -310,15 +310,15 @@ def _marked(text: str, truth: frozenset[str], vocabulary: Vocabulary | None) -> 
 def _timing(run: Run, record: Record) -> dict[str, Any]:
     done = len(run.shards(record.stage))
     first = "eval-source" if record.stage.startswith("eval-") else "texts" if record.stage in IMAGINED else "source"
-    expected = len(run.shards(first)) if done else 0
+    # How many files the rows of a finished stage lie in depends on what the run was before.
+    unfinished = f"{done} of {len(run.shards(first))} shards" if done else "not finished"
     return {
         "stage": record.stage,
-        "shards": f"{done} of {expected}" if expected else "–",
         "rows": record.rows,
         "failed": record.failed,
         "seconds": record.seconds,
         "rate": record.rows / record.seconds if record.seconds else None,
-        "state": "finished" if record.finished else "not finished",
+        "state": "finished" if record.finished else unfinished,
         # The same rows may lie in other shards.
         "fingerprint": record.made if record.stage == "publish" else record.fingerprint,
     }
