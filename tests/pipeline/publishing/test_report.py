@@ -159,11 +159,11 @@ def test_a_run_that_has_only_started(tmp_path):
 
 def test_how_far_a_stage_is_that_has_not_finished(tmp_path):
     run = Run(fake_run.make(tmp_path / "half", prompts_count=100))
-    shards = run.shards("sample")
-    run.remove("sample", shards[-1])
-    run.save(replace(run.record("sample"), finished=False))
+    shards = run.shards("pair")
+    run.remove("pair", shards[-1])
+    run.save(replace(run.record("pair"), finished=False))
     text = write(run.path).read_text()
-    assert re.search(rf"<tr><td>sample</td>.*<td>{len(shards) - 1} of {len(shards)} shards</td>", text)
+    assert re.search(rf"<tr><td>pair</td>.*<td>{len(shards) - 1} of {len(shards)} shards</td>", text)
 
 
 def test_an_evaluation_alone_is_shown_without_a_change(tmp_path):
