@@ -6,6 +6,8 @@ BIN := .venv/bin
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 # No model hub is ever asked: the recipe runs on models that ship with the project.
 export HF_HUB_OFFLINE = 1
+# Where the machine forbids bytecode, each of some hundred processes would compile torch, Ray and vLLM anew (4 s each).
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: quickstart test chaos fuzz check install install-dev models clean
 

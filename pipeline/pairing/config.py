@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -37,7 +38,7 @@ class Gates(Frozen):
     wrong_language: bool = True
     cut_off: bool = True
 
-    @property
+    @cached_property
     def skip(self) -> frozenset[str]:
         """The names of those that are not looked at."""
         return frozenset(name for name in Gates.model_fields if not getattr(self, name))
@@ -120,7 +121,7 @@ class Pair(Frozen):
         """The policy, if it is not one of ours."""
         return None if self.policy in BUILT_IN else made(self.policy, self.options, BUILT_IN)
 
-    @property
+    @cached_property
     def weighed(self) -> frozenset[str]:
         """The scores that decide about anything: with a weight, or a veto."""
         return frozenset(self.vetoes) | {name for name, weight in self.weights.items() if weight}

@@ -139,7 +139,7 @@ def valid(candidate: Row, policy: Pair, prompt: str = "") -> bool:
 
 def stops(text: str | None, finish_reason: str | None, policy: Pair, prompt: str = "") -> str | None:
     """The gate that keeps a text from being a side of a pair, one of ``reward.gates.GATES``; None if none does."""
-    wanted = _asked(prompt) if policy.gates.read_prompts else NOTHING
+    wanted = asked(prompt) if policy.gates.read_prompts else NOTHING
     return _gate(text, finish_reason == "length", wanted, policy.min_words, policy.max_repeated, policy.gates.skip)
 
 
@@ -150,11 +150,6 @@ def _gate(
     """``reward.gates.stopped``, once for texts that are given again and again."""
     reason = "length" if cut else None
     return stopped(text, reason, asked, min_words=min_words, max_repeated=max_repeated, skip=skip)
-
-
-@cache(maxsize=_KEPT)
-def _asked(prompt: str) -> Asked:
-    return asked(prompt)
 
 
 @cache(maxsize=_KEPT)

@@ -79,8 +79,13 @@ def questions(prompts: Any) -> list[str]:
 
 def _candidates(sample: pa.Table) -> Iterator[Row]:
     """Field by field, which is several times as fast as ``to_pylist`` of the whole."""
-    fields = (columns.items(sample["candidates"], name).to_pylist() for name in _FIELDS)
-    items = [dict(zip(_FIELDS, values, strict=True)) for values in zip(*fields, strict=True)]
+    text, finish_reason, on_policy, origin, parent, model = (
+        columns.items(sample["candidates"], name).to_pylist() for name in _FIELDS
+    )
+    items = [
+        {"text": a, "finish_reason": b, "on_policy": c, "origin": d, "parent": e, "model": f}
+        for a, b, c, d, e, f in zip(text, finish_reason, on_policy, origin, parent, model, strict=True)
+    ]
     first = columns.starts(columns.counts(sample["candidates"])).tolist()
     for row, (begin, end) in zip(sample.select(["id", *OK]).to_pylist(), pairwise(first), strict=True):
         yield {**row, "candidates": items[begin:end]}

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: One system: Japanese is written in all of these, Chinese in one of them.
 _CJK = frozenset({"CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO"})
@@ -65,8 +65,7 @@ _QUOTED = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a prompt says about the language of its answers. ``scripts`` is empty, and ``language`` None, where nothing
     can be told; so are both where the prompt leaves the language free."""
 
