@@ -16,7 +16,8 @@ import difflib
 import importlib
 import json
 import pkgutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -30,6 +31,40 @@ GROUP = "vlm_preference"
 def offered(kind: str) -> dict[str, EntryPoint]:
     """The entry points of the installed packages, by name. ``kind`` is ``scorers``, ``policies``, ..."""
     return {point.name: point for point in entry_points(group=f"{GROUP}.{kind}")}
+
+
+def names_one(kind: str, name: str, built_in: Collection[str]) -> bool:
+    """Whether ``name`` is meant for other people's code: a path, or what a package offers. Our own names are ours."""
+    return name not in built_in and (":" in name or name in offered(kind))
+
+
+def plug(
+    kind: str,
+    name: str,
+    options: Mapping[str, Any],
+    method: str,
+    built_in: Iterable[str] = (),
+    taken: Iterable[str] = (),
+) -> Any:
+    """What ``name`` stands for, with its options; the same object for the same ones. ``method`` is what it must have,
+    as in ``score(rows)``; ``taken`` are the keys that stand beside its options in a recipe.
+
+    Raises:
+        ConfigError: there is no such thing, an option is wrong, or it has no version or no such method.
+    """
+    text = json.dumps(options, sort_keys=True, default=str)
+    return _plug(kind, name, text, method, tuple(built_in), tuple(taken))
+
+
+@lru_cache
+def _plug(
+    kind: str, name: str, options: str, method: str, built_in: tuple[str, ...], taken: tuple[str, ...]
+) -> Any:
+    made = make(find(kind, name, built_in), json.loads(options), name, taken)
+    if not callable(getattr(made, method.partition("(")[0], None)):
+        raise ConfigError(f"{name} has no method {method}", "see docs/extending.md")
+    identity(made, name)  # it has a version
+    return made
 
 
 def find(kind: str, name: str, built_in: Collection[str] = ()) -> Any:
@@ -48,8 +83,8 @@ def find(kind: str, name: str, built_in: Collection[str] = ()) -> Any:
     raise ConfigError(f"{name!r} is none of the {kind}", _meant(name, known) or remedy)
 
 
-def make(found: Any, options: Mapping[str, Any], name: str) -> Any:
-    """An instance of the dataclass ``found`` with these options.
+def make(found: Any, options: Mapping[str, Any], name: str, taken: Collection[str] = ()) -> Any:
+    """An instance of the dataclass ``found`` with these options, none of which may be called as one of ``taken``.
 
     Raises:
         ConfigError: it is no frozen dataclass, or an option is unknown, missing or of another type.
@@ -57,22 +92,29 @@ def make(found: Any, options: Mapping[str, Any], name: str) -> Any:
     if not (isinstance(found, type) and dataclasses.is_dataclass(found) and found.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise ConfigError(f"{name} is no frozen dataclass", "put @dataclass(frozen=True) above the class")
     fields = [field.name for field in dataclasses.fields(found) if field.init]
+    if clash := sorted({*fields} & {*taken}):
+        raise ConfigError(f"{name} has an option {clash[0]}, which stands for something else here", "call it otherwise")
     for key in options:
         if key not in fields:
-            remedy = _meant(key, fields) or (f"it has {', '.join(fields)}" if fields else "it has none")
+            remedy = _meant(key, [*fields, *taken]) or (f"it has {', '.join(fields)}" if fields else "it has none")
             raise ConfigError(f"{name} has no option {key!r}", remedy)
     try:
-        return TypeAdapter(found).validate_python(dict(options))
+        made = TypeAdapter(found).validate_python(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{name}: option {key}: {first['msg']}", "correct it in the recipe") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name}: {error}", "correct its options in the recipe") from error
+        at = f"option {key}: " if (key := ".".join(map(str, first["loc"]))) else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}: {at}{message}", "correct it in the recipe") from error
+    except Exception as error:  # whatever the class does when it is made
+        raise ConfigError(f"{name}: {type(error).__name__}: {error}", "correct its options in the recipe") from error
+    for key, known in _unknown(options, made):
+        raise ConfigError(f"{name} has no option {key!r}", _meant(key, known) or f"there are {', '.join(known)}")
+    return made
 
 
 def identity(made: Any, name: str) -> str:
-    """What a fingerprint says of it: where it is from, its own ``version`` and its options.
+    """What a fingerprint says of it: where it is from, its own ``version`` and its options, but for those that change
+    nothing (``field(compare=False)``).
 
     Raises:
         ConfigError: it has no version.
@@ -82,7 +124,9 @@ def identity(made: Any, name: str) -> str:
         raise ConfigError(
             f"{name} has no version", 'give the class version: ClassVar[str] = "1", and raise it with the code'
         )
-    return f"{name}@{version} {json.dumps(dataclasses.asdict(made), sort_keys=True, default=str)}"
+    told = {field.name for field in dataclasses.fields(made) if field.compare}
+    options = {key: value for key, value in dataclasses.asdict(made).items() if key in told}
+    return f"{name}@{version} {json.dumps(options, sort_keys=True, default=str)}"
 
 
 def _at(path: str) -> Any:
@@ -99,11 +143,28 @@ def _at(path: str) -> Any:
         ) from error
     found: Any = module
     for part in attribute.split("."):
-        names = [one for one in vars(found) if not one.startswith("_")]
+        names = [one for one in dir(found) if not one.startswith("_")]
         if not hasattr(found, part):
             raise ConfigError(f"{path}: {place} has no {part!r}", _meant(part, names) or f"it has {', '.join(names)}")
         found = getattr(found, part)
     return found
+
+
+def _unknown(options: Any, made: Any, at: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Keys that a group inside the options does not have, which pydantic leaves out without a word; and those it has."""
+    if isinstance(options, Mapping) and dataclasses.is_dataclass(made):
+        known = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+        yield from ((f"{at}{key}", [f"{at}{one}" for one in known]) for key in options if key not in known)
+    elif isinstance(options, Mapping) and isinstance(made, Mapping):
+        known = {str(key): value for key, value in made.items()}
+    else:
+        inner = zip(options, made, strict=False) if isinstance(options, list) and isinstance(made, list | tuple) else ()
+        for one, other in inner:
+            yield from _unknown(one, other, at)
+        return
+    for key, value in options.items():
+        if str(key) in known:
+            yield from _unknown(value, known[str(key)], f"{at}{key}.")
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

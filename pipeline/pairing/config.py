@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.base import plugins
 from pipeline.base.config import Count, Fraction, Frozen, Positive
 from pipeline.base.errors import PipelineError
-from pipeline.pairing.plugged import made
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: Our policies; what each does is in ``pipeline.pairing.policies``.
@@ -118,8 +118,10 @@ class Pair(Frozen):
         return value
 
     def plugged(self) -> Any:
-        """The policy, if it is not one of ours."""
-        return None if self.policy in BUILT_IN else made(self.policy, self.options, BUILT_IN)
+        """The policy, if it is not one of ours: ``propose(able)`` gives pairs (chosen, rejected) of able texts."""
+        if self.policy in BUILT_IN:
+            return None
+        return plugins.plug("policies", self.policy, self.options, "propose(able)", BUILT_IN)
 
     @cached_property
     def weighed(self) -> frozenset[str]:

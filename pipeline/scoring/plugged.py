@@ -44,14 +44,11 @@ def plugged(reference: str, options: Mapping[str, Any], built_in: Sequence[str])
     Raises:
         ConfigError: there is no such scorer, or its options or what it says of itself is wrong.
     """
-    made = plugins.make(plugins.find(KIND, reference, built_in), options, reference)
+    made = plugins.plug(KIND, reference, options, "score(rows)", built_in)
     name = getattr(made, "name", None)
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in built_in:
         raise ConfigError(
             f"{reference} cannot be called {name!r}",
             'give the class name: ClassVar[str] = "..." of a-z, 0-9 and _, which none of ours has',
         )
-    if not callable(getattr(made, "score", None)):
-        raise ConfigError(f"{reference} has no method score(rows)", "see docs/extending.md")
-    version = plugins.identity(made, reference)
-    return Plugged(made, name, version, bool(getattr(made, "in_worker", False)))
+    return Plugged(made, name, plugins.identity(made, reference), bool(getattr(made, "in_worker", False)))
