@@ -57,9 +57,7 @@ def plug(
 
 
 @lru_cache
-def _plug(
-    kind: str, name: str, options: str, method: str, built_in: tuple[str, ...], taken: tuple[str, ...]
-) -> Any:
+def _plug(kind: str, name: str, options: str, method: str, built_in: tuple[str, ...], taken: tuple[str, ...]) -> Any:
     made = make(find(kind, name, built_in), json.loads(options), name, taken)
     if not callable(getattr(made, method.partition("(")[0], None)):
         raise ConfigError(f"{name} has no method {method}", "see docs/extending.md")

@@ -25,6 +25,7 @@ _QUOTED = re.compile(r"(?<![^\s(\[{,.:;\u2014\u2013])([\"'])(?=\S)([^\"'\n]*?\S)
 _BULLET = re.compile(r"^[ \t]*(?:[*\u2022]|#{1,6}|-(?=[ \t]+\D))[ \t]+", re.MULTILINE)
 #: A space that some write between a number and its sign.
 _UNITS = re.compile(r"(?<=\d)\s+(?=[%\u2030\u00b0])|(?<=[$\u20ac\u00a3\u00a5])\s+(?=\d)")
+_NO_LETTER = re.compile(r"[^\w\s]|_")
 #: Signs that always mean something.
 _MEANT = frozenset("%\u2030\u2031\u066a#&@/\\\u00a7\u2032\u2033\u2034")
 
@@ -41,11 +42,12 @@ def identity(text: str) -> str:
     ('.net', 'and a dog')
     """
     shown = _UNITS.sub("", _RANGES.sub("-", undressed(spelt(text))))
-    kept = (
-        sign if sign.isalnum() or not _is_mark(sign) or _means(shown, at, sign) else " "
-        for at, sign in enumerate(shown)
-    )
-    return " ".join("".join(kept).split())
+
+    def kept(match: re.Match[str]) -> str:
+        sign = match.group()
+        return sign if not _is_mark(sign) or _means(shown, match.start(), sign) else " "
+
+    return " ".join(_NO_LETTER.sub(kept, shown).split())
 
 
 def undressed(text: str) -> str:

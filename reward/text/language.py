@@ -10,7 +10,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 #: One system: Japanese is written in all of these, Chinese in one of them.
@@ -45,6 +45,10 @@ _LISTS = {
 }
 #: The most frequent words of each language, case folded.
 _FREQUENT = {name: frozenset(words.split()) for name, words in _LISTS.items()}
+#: The languages that a word is frequent in.
+_LANGUAGES = {
+    word: [name for name in _FREQUENT if word in _FREQUENT[name]] for word in frozenset().union(*_FREQUENT.values())
+}
 #: The languages that can be told.
 LANGUAGES = tuple(_LISTS)
 #: In a prompt that names a language or asks for what is written, an answer may be in any. Case does not matter.
@@ -100,6 +104,8 @@ def scripts(text: str) -> Counter[str]:
     [('CJK', 6), ('GREEK', 1), ('LATIN', 3)]
     """
     found: Counter[str] = Counter()
+    if text.isascii():
+        return Counter(LATIN=letters) if (letters := sum(map(str.isalpha, text))) else found
     for character, number in Counter(unicodedata.normalize("NFKC", text)).items():
         name = _script(character)
         if name:
@@ -178,10 +184,9 @@ _EACH = re.compile(f"[{UNSPACED}]")
 
 def _hits(text: str) -> tuple[dict[str, int], int]:
     """How many words of the text are frequent in each language, and how many words there are."""
-    counts = Counter(_words(text))
-    hits = {name: sum(counts[word] for word in words if word in counts) for name, words in _FREQUENT.items()}
-    return hits, counts.total()
-
-
-def _words(text: str) -> Iterator[str]:
-    return (found.group() for found in _WORD.finditer(text.casefold()))
+    words = _WORD.findall(text.casefold())
+    hits = dict.fromkeys(_FREQUENT, 0)
+    for word in words:
+        for name in _LANGUAGES.get(word, ()):
+            hits[name] += 1
+    return hits, len(words)
