@@ -59,17 +59,21 @@ def read(value: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _answers(value: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    given: list[tuple[str, tuple[str, ...]]] = []
+    filled: list[tuple[str, tuple[str, ...]]] = []
     for name in ANSWERS:
+        if value.get(name) is None:
+            continue
         try:
-            given.append((f"`{where}{name}`", answers([value.get(name)])))
+            if right := answers([value[name]]):
+                filled.append((name, right))
         except NoAnswer as error:
             raise BadFacts(f"`{where}{name}`: {error}", "or leave it out where the answer is not known") from error
-    filled = [(name, right) for name, right in given if right]
     for (name, right), (other, others) in itertools.pairwise(filled):
         if not {identity(text) for text in right} & {identity(text) for text in others}:
-            raise BadFacts(f"{name} is {right[0]!r:.80} and {other} {others[0]!r:.80}", "keep one of them")
-    return answers([value.get(name) for name in ANSWERS])
+            raise BadFacts(
+                f"`{where}{name}` is {right[0]!r:.80} and `{where}{other}` {others[0]!r:.80}", "keep one of them"
+            )
+    return filled[0][1] if len(filled) == 1 else answers(value[name] for name, _ in filled)
 
 
 def _object(thing: Any, where: str) -> list[dict[str, Any]]:
