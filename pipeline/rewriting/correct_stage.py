@@ -13,10 +13,10 @@ from pipeline.base.tables import REWRITTEN
 from pipeline.engines.protocol import Engine
 from pipeline.rewriting import correct, corrector
 from pipeline.rewriting.config import Correct
-from pipeline.rewriting.lineage import DETECT, Made, Row, Wish, answers, asking, counted, lexicon, read
+from pipeline.rewriting.lineage import DETECT, Made, Row, Wish, answers, counted, lexicon, read
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
-from pipeline.sampling.stage import worker
+from pipeline.sampling.stage import identified, worker
 from reward.text.findings import hallucinations
 from reward.text.types import VERSION, Problem
 
@@ -60,7 +60,7 @@ class CorrectStage:
         if self.asked is None:
             own = {"absent": self.spec.absent, "lexicon": lexicon(self.words).version, "complete": self.complete}
         else:
-            own = {"blind": self.spec.blind, "max_tokens": self.spec.max_tokens, **asking(self.asked, self.seed)}
+            own = {"blind": self.spec.blind, "max_tokens": self.spec.max_tokens, **identified(self.asked, self.seed)}
         return {"by": self.spec.by, "rules": VERSION, **own}
 
     def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:

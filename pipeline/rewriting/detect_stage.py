@@ -22,9 +22,10 @@ from pipeline.rewriting.by_claims import by_claims
 from pipeline.rewriting.checked import Checked, check, tally
 from pipeline.rewriting.config import Detect
 from pipeline.rewriting.judge import JudgeDetector
-from pipeline.rewriting.lineage import DETECT, Failure, Row, lexicon, read, refused
+from pipeline.rewriting.lineage import DETECT, Row, lexicon, read, refused
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
+from pipeline.sampling.requests import Failure
 from pipeline.scoring.ask import AskStage, read_verdicts
 from pipeline.scoring.vocabularies import vocabulary
 from reward.asking.claims import ClaimScorer

@@ -18,28 +18,22 @@ import pyarrow as pa
 
 from pipeline.base import columns
 from pipeline.base.errors import PipelineError
-from pipeline.base.images import image_files, pixels
 from pipeline.base.tables import OK, REWRITTEN, failed, stored
-from pipeline.engines import protocol as engines
 from pipeline.engines.protocol import Engine, Request, Response, Sampling
 from pipeline.sampling.config import Sample
 from pipeline.sampling.gather import GatherStage
-from pipeline.sampling.stage import SampleStage
+from pipeline.sampling.requests import UNREADABLE, Failure, Requests, failure, pictures, unreadable
 from pipeline.scoring import scorers
 from reward.asking.protocol import Answer, Question
 from reward.text.lexicon import Lexicon
 from reward.text.types import Finding, Problem, Rewrite
 
 DETECT = "detect"
-#: Of how a model is sampled, what says nothing about how it is asked to rewrite.
-_NOT_ASKED = frozenset({"n", "max_tokens", "top_p", "stop", "on_policy"})
 #: Texts that may be rewritten, as far as they are whole.
 ORIGINALS = frozenset({"sampled", "given"})
 
 Candidate = dict[str, Any]
 Refused = dict[str, Any]
-#: A failed row: error type and message.
-Failure = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -173,12 +167,6 @@ def shown(images: Iterable[Mapping[str, Any]] | None, text: str = "") -> bytes:
     return total.digest()
 
 
-def asking(spec: Sample, seed: int) -> dict[str, Any]:
-    """What of a model that is asked changes the result."""
-    options = SampleStage(spec, seed).options()
-    return {key: value for key, value in options.items() if key not in _NOT_ASKED}
-
-
 @dataclass(frozen=True)
 class Wish:
     """What a model is asked to make of a candidate. ``seed`` is that of the first of several answers."""
@@ -204,32 +192,28 @@ def answers(
 ) -> Iterator[tuple[Wish, list[Answer]]]:
     """``n`` answers to every wish of a row that does not fail; a row fails with the first error of the engine, or if an
     image of it is gone."""
-    batches: dict[Sampling, list[Request]] = {}
-    known: dict[str, Wish] = {}
+    requests: Requests[Wish] = Requests()
+    known: list[Wish] = []
     (temperature,) = spec.temperatures
     system = (("system", spec.system_prompt),) if spec.system_prompt is not None else ()
     for wish in wishes:
         try:
-            pictures = tuple(image_files.load(one) for one in wish.row.images) if wish.question.images else ()
-        except pixels.BadImage as error:
-            made.fail(wish.row, (error.kind, str(error)))
+            images = pictures(wish.row.images if wish.question.images else ())
+        except UNREADABLE as error:
+            made.fail(wish.row, unreadable(error))
             continue
-        except OSError as error:
-            made.fail(wish.row, ("missing_image", f"{error.filename}: {error.strerror or error}"))
-            continue
-        known[wish.id] = wish
-        sampling = Sampling(n, temperature, spec.top_p, wish.question.max_tokens)
-        request = Request(wish.id, pictures, (*system, ("user", wish.question.text)), wish.seed)
-        batches.setdefault(sampling, []).append(request)
-    found: dict[str, Response] = {}
-    for sampling, requests in batches.items():
-        for response in engines.ask(model, requests, sampling):
-            found[response.id] = response
-            if response.error_type is not None:
-                made.fail(known[response.id].row, (response.error_type, response.error or ""))
-    for name, wish in known.items():  # in their own order, whatever that of the answers
+        known.append(wish)
+        request = Request(wish.id, images, (*system, ("user", wish.question.text)), wish.seed)
+        requests.add(wish, request, Sampling(n, temperature, spec.top_p, wish.question.max_tokens))
+    responses: dict[str, Response] = {}
+    for wish, _, _, response in requests.responses(model):
+        responses[wish.id] = response
+        if (why := failure(response)) is not None:
+            made.fail(wish.row, why)
+    for wish in known:  # in their own order, whatever that of the answers
         if wish.row.id not in made.failures:
-            yield wish, [Answer(one.text, one.finish_reason == "stop") for one in found[name].completions]
+            completions = responses[wish.id].completions
+            yield wish, [Answer(answer.text, answer.finish_reason == "stop") for answer in completions]
 
 
 def _findings(column: Iterable[Mapping[str, Any]]) -> dict[int, tuple[Finding, ...]]:

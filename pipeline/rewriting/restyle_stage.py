@@ -18,10 +18,10 @@ from pipeline.base.tables import REWRITTEN
 from pipeline.engines.protocol import Engine
 from pipeline.rewriting import restyle
 from pipeline.rewriting.config import Restyle
-from pipeline.rewriting.lineage import Made, Row, Wish, answers, asking, counted, lexicon, read
+from pipeline.rewriting.lineage import Made, Row, Wish, answers, counted, lexicon, read
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
-from pipeline.sampling.stage import worker
+from pipeline.sampling.stage import identified, worker
 from reward.text.types import VERSION, Problem, Rewrite
 
 NAME = "sample-restyled"
@@ -62,7 +62,7 @@ class RestyleStage:
         own = {"by": self.spec.by, "paraphrases": self.spec.paraphrases, "rules": VERSION, "parts": list(self.parts)}
         if self.asked is None:
             return {**own, "seed": self.seed}
-        asked = {"max_tokens": self.spec.max_tokens, **asking(self.asked, self.seed)}
+        asked = {"max_tokens": self.spec.max_tokens, **identified(self.asked, self.seed)}
         return {**own, **asked, "lexicon": lexicon(self.words).version}
 
     def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:

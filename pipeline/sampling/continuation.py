@@ -14,14 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.base import columns, seeds
-from pipeline.base.images import image_files
 from pipeline.base.tables import CANDIDATES, OK, failed, stored
-from pipeline.engines import protocol as engines
 from pipeline.engines.protocol import Completion, Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Continuation, Sample
 from pipeline.sampling.gather import GatherStage
-from pipeline.sampling.stage import SampleStage, tokens, turns, worker
+from pipeline.sampling.requests import UNREADABLE, Failure, Requests, failure, pictures, unreadable
+from pipeline.sampling.stage import identified, tokens, turns, worker
 
 NAME = "sample-continued"
 #: Of fewer words there is no beginning to speak of.
@@ -29,11 +28,9 @@ FEWEST_WORDS = 4
 
 _WORD = re.compile(r"\S+")
 #: Of how a model is sampled, what says nothing about how it continues.
-_NOT_ASKED = frozenset({"n", "temperature", "max_tokens", "on_policy"})
+_OF_SAMPLES = frozenset({"n", "temperature", "max_tokens", "on_policy"})
 
 Candidate = dict[str, Any]
-#: A failed row: error type and message.
-Problem = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,9 @@ class ContinueStage:
         return worker(self.spec)
 
     def options(self) -> dict[str, Any]:
-        asked = SampleStage(self.spec, self.seed).options()
         rule = self.rule.model_dump(mode="json", exclude={"model"})
         return {
-            **{key: value for key, value in asked.items() if key not in _NOT_ASKED},
+            **identified(self.spec, self.seed, _OF_SAMPLES),
             **rule,
             "max_tokens": self._most,
             "parts": list(self.parts),
@@ -78,9 +74,8 @@ class ContinueStage:
         sampled = GatherStage(self.parts).process(None, {name: tables[name] for name in self.parts})
         source = columns.aligned(tables["source"].select(["id", "images", "prompt"]), columns.whole(sampled["id"]))
         made: dict[str, list[Candidate]] = {}
-        problems: dict[str, Problem] = {}
-        batches: dict[Sampling, list[Request]] = {}
-        places: dict[str, tuple[str, int]] = {}
+        problems: dict[str, Failure] = {}
+        requests: Requests[tuple[str, int]] = Requests()
         for prompt, row in zip(source.to_pylist(), sampled.to_pylist(), strict=True):
             one = row["id"]
             if row["status"] != "ok":
@@ -89,25 +84,20 @@ class ContinueStage:
             made[one] = []
             begun = list(self._begun(row["candidates"]))
             try:
-                shown = prompt["images"] if self.rule.images and begun else ()
-                pictures = tuple(image_files.load(image) for image in shown)
-            except OSError as error:
-                problems[one] = ("missing_image", f"{error.filename}: {error.strerror or error}")
+                images = pictures(prompt["images"] if self.rule.images and begun else ())
+            except UNREADABLE as error:
+                problems[one] = unreadable(error)
                 continue
             for place, prefix, temperature in begun:
                 seed = seeds.derive(self.seed, f"{one}#continued", self.spec.model, place)
-                request = Request(f"{one}#{place}", pictures, turns(self.spec, prompt["prompt"]), seed, prefix)
-                batches.setdefault(self._sampling(temperature), []).append(request)
-                places[request.id] = (one, place)
-        for sampling, requests in batches.items():
-            asked = {request.id: request for request in requests}
-            for response in engines.ask(model, requests, sampling):
-                one, place = places[response.id]
-                if response.error_type is not None:
-                    problems[one] = (response.error_type, response.error or "")
-                    continue
-                (answer,) = response.completions
-                made[one].append(self._candidate(asked[response.id], sampling, place, answer))
+                request = Request(f"{one}#{place}", images, turns(self.spec, prompt["prompt"]), seed, prefix)
+                requests.add((one, place), request, self._sampling(temperature))
+        for (one, place), request, sampling, response in requests.responses(model):
+            if (why := failure(response)) is not None:
+                problems[one] = why
+                continue
+            (answer,) = response.completions
+            made[one].append(self._candidate(request, sampling, place, answer))
         return _table(columns.whole(sampled["id"]).to_pylist(), made, problems)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
@@ -156,7 +146,7 @@ def beginning(text: str, share: float) -> str:
     return text[: ends[kept - 1]]
 
 
-def _table(ids: Sequence[str], made: Mapping[str, list[Candidate]], problems: Mapping[str, Problem]) -> pa.Table:
+def _table(ids: Sequence[str], made: Mapping[str, list[Candidate]], problems: Mapping[str, Failure]) -> pa.Table:
     rows = [
         {"id": one, **failed(*problems[one])}
         if one in problems

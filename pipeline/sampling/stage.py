@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,19 +14,21 @@ import pyarrow.compute as pc
 from pipeline.base import columns, seeds
 from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError
-from pipeline.base.images import image_files, pixels
+from pipeline.base.images import image_files
 from pipeline.base.tables import CANDIDATES
-from pipeline.engines import protocol as engines
 from pipeline.engines.protocol import Completion, Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import GivenEngine, OpenAIEngine, Sample, ScriptedEngine
 from pipeline.sampling.noised import noised
+from pipeline.sampling.requests import UNREADABLE, Failure, Requests, failure, pictures, unreadable
 
 Candidate = dict[str, Any]
 #: One of the answers wanted: (id of the prompt, index of the candidate).
 Place = tuple[str, int]
 #: What differs from candidate to candidate of one model.
 _PER_CANDIDATE = ("text", "seed", "temperature", "n_tokens", "finish_reason", "logprob")
+#: Of how a model is sampled, what says nothing about how it is asked a question.
+_OF_SAMPLES = frozenset({"n", "max_tokens", "top_p", "stop", "on_policy"})
 _COLUMNS = ["id", "images", "prompt", "status", "error_type", "error"]
 
 
@@ -75,15 +77,14 @@ class SampleStage:
         rows = tables[self.reads].select(_COLUMNS)
         kept = self._kept(tables.get(self.name))
         answers: dict[Place, Completion] = {}
-        errors: dict[str, tuple[str, str]] = {}
+        errors: dict[str, Failure] = {}
         imageless = set(rows["id"].filter(pc.equal(pc.list_value_length(rows["images"]), 0)).to_pylist())
         nothing = frozenset(imageless) if self.spec.noise else frozenset()
-        for sampling, requests, places in self._questions(rows, kept, errors, nothing):
-            for response in engines.ask(model, requests, sampling):
-                if response.error_type is not None:
-                    errors[places[response.id][0][0]] = (response.error_type, response.error or "")
-                else:
-                    answers.update(zip(places[response.id], response.completions, strict=True))
+        for places, _, _, response in self._requests(rows, kept, errors, nothing).responses(model):
+            if (why := failure(response)) is not None:
+                errors[places[0][0]] = why
+            else:
+                answers.update(zip(places, response.completions, strict=True))
         return self._table(rows["id"].to_pylist(), kept, answers, errors, nothing)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
@@ -96,24 +97,18 @@ class SampleStage:
             return {}
         return {row["id"]: row["candidates"] for row in earlier.to_pylist() if row["status"] == "ok"}
 
-    def _questions(
+    def _requests(
         self,
         rows: pa.Table,
         kept: Mapping[str, Sequence[Candidate]],
-        errors: dict[str, tuple[str, str]],
+        errors: dict[str, Failure],
         nothing: frozenset[str],
-    ) -> Iterator[tuple[Sampling, list[Request], dict[str, list[Place]]]]:
-        """What to ask: for each way of sampling, the requests, and which candidates the answers to each will be.
+    ) -> Requests[list[Place]]:
+        """What to ask, each with the candidates that the answers will be.
 
         Prompts that cannot be asked are put into ``errors``; of those in ``nothing`` there is nothing to ask.
         """
-        batches: dict[Sampling, tuple[list[Request], dict[str, list[Place]]]] = {}
-
-        def ask(request: Request, sampling: Sampling, places: list[Place]) -> None:
-            requests, wanted = batches.setdefault(sampling, ([], {}))
-            requests.append(request)
-            wanted[request.id] = places
-
+        requests: Requests[list[Place]] = Requests()
         for row in rows.to_pylist():
             one = row["id"]
             if row["status"] != "ok":
@@ -127,30 +122,27 @@ class SampleStage:
                 continue
             try:
                 request = self._request(row)
-            except pixels.BadImage as error:
-                errors[one] = (error.kind, str(error))
-                continue
-            except OSError as error:
-                errors[one] = ("missing_image", f"{error.filename}: {error.strerror or error}")
+            except UNREADABLE as error:
+                errors[one] = unreadable(error)
                 continue
             if before:
                 # The engine numbers the samples of a request from its seed on, so sample i can be asked for alone.
                 for i in cut:
                     alone = replace(request, id=f"{one}#{i}", seed=before[i]["seed"])
-                    ask(alone, self._sampling(before[i]["temperature"], 1), [(one, i)])
+                    requests.add([(one, i)], alone, self._sampling(before[i]["temperature"], 1))
                 continue
             for at, temperature in enumerate(self.spec.temperatures):
                 places = [(one, at * self.spec.n + i) for i in range(self.spec.n)]
-                ask(replace(request, seed=self._seed(one, at)), self._sampling(temperature, self.spec.n), places)
-        for sampling, (requests, wanted) in batches.items():
-            yield sampling, requests, wanted
+                asked = replace(request, seed=self._seed(one, at))
+                requests.add(places, asked, self._sampling(temperature, self.spec.n))
+        return requests
 
     def _table(
         self,
         ids: Sequence[str],
         kept: Mapping[str, Sequence[Candidate]],
         answers: Mapping[Place, Completion],
-        errors: Mapping[str, tuple[str, str]],
+        errors: Mapping[str, Failure],
         nothing: frozenset[str],
     ) -> pa.Table:
         """Candidates from ``answers``, else from what was ``kept``. Built column by column: a shard has thousands."""
@@ -201,15 +193,13 @@ class SampleStage:
             BadImage: an image may not be read, or cannot be put under noise.
             OSError: an image is gone.
         """
-        pictures = tuple(image_files.load(image) for image in row["images"])
+        images = pictures(row["images"])
         if self.spec.noise is not None:
             # Not by the model's name: several see the same noise.
-            drawn = (seeds.derive(self.seed, row["id"], "#noise", at) for at in range(len(pictures)))
+            drawn = (seeds.derive(self.seed, row["id"], "#noise", at) for at in range(len(images)))
             most = self.spec.max_image_pixels
-            pictures = tuple(
-                noised(data, self.spec.noise, seed, most) for data, seed in zip(pictures, drawn, strict=True)
-            )
-        return Request(row["id"], pictures, turns(self.spec, row["prompt"]), seed=0)
+            images = tuple(noised(data, self.spec.noise, seed, most) for data, seed in zip(images, drawn, strict=True))
+        return Request(row["id"], images, turns(self.spec, row["prompt"]), seed=0)
 
     def _sampling(self, temperature: float, n: int) -> Sampling:
         return Sampling(n, temperature, self.spec.top_p, self.spec.max_tokens, tuple(self.spec.stop))
@@ -258,6 +248,12 @@ def turns(spec: Sample, prompt: Iterable[Mapping[str, str]]) -> tuple[tuple[str,
     if spec.system_prompt is not None and all(role != "system" for role, _ in messages):
         messages = (("system", spec.system_prompt), *messages)
     return messages
+
+
+def identified(spec: Sample, seed: int, without: frozenset[str] = _OF_SAMPLES) -> dict[str, Any]:
+    """What of a model that is asked changes the result, for the options of a stage."""
+    options = SampleStage(spec, seed).options()
+    return {key: value for key, value in options.items() if key not in without}
 
 
 def tokens(table: pa.Table) -> dict[str, int]:

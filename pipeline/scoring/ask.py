@@ -10,22 +10,17 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.base import columns, seeds
-from pipeline.base.images import image_files, pixels
 from pipeline.base.tables import VERDICTS, failed, stored
-from pipeline.engines import protocol as engines
 from pipeline.engines.protocol import MOST_LOGPROBS, TRANSIENT, Engine, Request, Response, Sampling
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
-from pipeline.sampling.stage import SampleStage, worker
+from pipeline.sampling.requests import UNREADABLE, Failure, Requests, failure, pictures, unreadable
+from pipeline.sampling.stage import identified, worker
 from reward.asking.protocol import Answer, Asker, Question, Verdict
 
 _SOURCE = ("id", "images", "prompt", "facts")
-#: Of how a model is sampled, what says nothing about how it is asked here.
-_NOT_ASKED = frozenset({"n", "max_tokens", "top_p", "stop", "on_policy"})
 
 Talk = Generator[list[Question], list[Answer], list[Verdict]]
-#: A failed row: error type and message.
-Problem = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -58,10 +53,10 @@ class AskStage:
     @property
     def scored_as(self) -> str:
         """The version of the scores that are made of the answers: of the asker, and of the model."""
-        return f"{self.asker.version}:{self._model_options()['model_identity']}"
+        return f"{self.asker.version}:{identified(self.spec, self.seed)['model_identity']}"
 
     def options(self) -> dict[str, Any]:
-        return {**self._model_options(), self.asker.name: self.asker.version}
+        return {**identified(self.spec, self.seed), self.asker.name: self.asker.version}
 
     def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
         ids = tables["sample"]["id"].to_pylist()
@@ -92,35 +87,24 @@ class AskStage:
         asked: Mapping[str, int],
     ) -> dict[tuple[str, Question], Answer]:
         """``asked``: how many questions each row had before."""
-        batches: dict[Sampling, list[Request]] = {}
-        places: dict[str, tuple[str, Question]] = {}
+        requests: Requests[tuple[str, Question]] = Requests()
         for one, questions in waiting.items():
             for number, question in enumerate(dict.fromkeys(questions), start=asked[one]):
-                request = self._request(rows[one], question, number)
-                places[request.id] = (one, question)
-                batches.setdefault(self._sampling(question), []).append(request)
-        return {
-            places[response.id]: _answer(response)
-            for sampling, requests in batches.items()
-            for response in engines.ask(model, requests, sampling)
-        }
+                requests.add((one, question), self._request(rows[one], question, number), self._sampling(question))
+        return {subject: _answer(response) for subject, _, _, response in requests.responses(model)}
 
     def _request(self, row: Mapping[str, Any], question: Question, number: int) -> Request:
         # Apart from the seeds by which the same model may have sampled the candidates.
         asker = f"{row['id']}#{self.asker.name}"
         seed = seeds.derive(self.seed, asker, self.spec.model, number)
         system = (("system", self.spec.system_prompt),) if self.spec.system_prompt is not None else ()
-        pictures = tuple(row["images"]) if question.images else ()
-        return Request(f"{asker}#{number}", pictures, (*system, ("user", question.text)), seed)
+        images = tuple(row["images"]) if question.images else ()
+        return Request(f"{asker}#{number}", images, (*system, ("user", question.text)), seed)
 
     def _sampling(self, question: Question) -> Sampling:
         (temperature,) = self.spec.temperatures
         top = MOST_LOGPROBS if question.yes_or_no else 0
         return Sampling(1, temperature, max_tokens=question.max_tokens, top_logprobs=top)
-
-    def _model_options(self) -> dict[str, Any]:
-        options = SampleStage(self.spec, self.seed).options()
-        return {key: value for key, value in options.items() if key not in _NOT_ASKED}
 
 
 class _Talk:
@@ -132,7 +116,7 @@ class _Talk:
         self.asked = 0
         self.questions: list[Question] | None = None
         self.verdicts: list[Verdict] = []
-        self.problem: Problem | None = None
+        self.problem: Failure | None = None
         self._go_on(None)
 
     def hear(self, answers: list[Answer]) -> None:
@@ -154,35 +138,33 @@ def read_verdicts(column: Iterable[Mapping[str, Any]] | None) -> list[Verdict]:
     return [Verdict(**verdict) for verdict in column or ()]
 
 
-def _rows(source: pa.Table, sample: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, Problem]]:
+def _rows(source: pa.Table, sample: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, Failure]]:
     """The rows that can be asked about, as ``reward.scorers.protocol.Row``, and what is wrong with the others."""
     prompts = columns.aligned(source.select(_SOURCE), columns.whole(sample["id"])).to_pylist()
     rows: dict[str, dict[str, Any]] = {}
-    problems: dict[str, Problem] = {}
+    problems: dict[str, Failure] = {}
     for prompt, sampled in zip(prompts, sample.to_pylist(), strict=True):
         one = sampled["id"]
         if sampled["status"] != "ok":
             problems[one] = (sampled["error_type"], sampled["error"])
             continue
         try:
-            pictures = [image_files.load(image) for image in prompt["images"]]
-        except pixels.BadImage as error:
-            problems[one] = (error.kind, str(error))
-        except OSError as error:
-            problems[one] = ("missing_image", f"{error.filename}: {error.strerror or error}")
+            images = list(pictures(prompt["images"]))
+        except UNREADABLE as error:
+            problems[one] = unreadable(error)
         else:
-            rows[one] = {**prompt, "images": pictures, "candidates": sampled["candidates"]}
+            rows[one] = {**prompt, "images": images, "candidates": sampled["candidates"]}
     return rows, problems
 
 
 def _answer(response: Response) -> Answer:
-    if response.error_type is not None:
-        return Answer(error=f"{response.error_type}: {response.error or ''}")
+    if (why := failure(response)) is not None:
+        return Answer(error=": ".join(why))
     (one,) = response.completions
     return Answer(one.text, one.finish_reason == "stop", one.first)
 
 
-def _row(one: str, talk: _Talk | None, problem: Problem | None) -> dict[str, Any]:
+def _row(one: str, talk: _Talk | None, problem: Failure | None) -> dict[str, Any]:
     problem = problem or (talk.problem if talk is not None else None)
     if talk is None or problem is not None:
         return {"id": one, **failed(*(problem or ("unknown", "")))}

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from pipeline.base import seeds
 from pipeline.base.tables import INSTRUCTIONS, OK, failed, stored
-from pipeline.engines import protocol as engines
 from pipeline.engines.protocol import Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
-from pipeline.sampling.stage import SampleStage, worker
+from pipeline.sampling.requests import Requests, failure
+from pipeline.sampling.stage import identified, worker
 from pipeline.sources.imagine.config import SceneQuestions, Templates, Written
 from pipeline.sources.imagine.leading import leading
 
@@ -57,8 +57,8 @@ class InstructStage:
         own = self.spec.model_dump(mode="json")
         if not isinstance(self.spec, Written):
             return {"seed": self.seed, **own}
-        asked = SampleStage(self.spec.ask(), self.seed).options()
-        return {"seed": self.seed, **own, "model_identity": asked["model_identity"], "says": self._says()}
+        identity = identified(self.spec.ask(), self.seed)["model_identity"]
+        return {"seed": self.seed, **own, "model_identity": identity, "says": self._says()}
 
     def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:
         ranked = {row["id"]: row for row in tables["rank"].to_pylist()}
@@ -120,13 +120,14 @@ class InstructStage:
         """Ask the model about every kept image of all rows at once."""
         spec = self.spec
         assert isinstance(spec, Written)
-        places = {f"{row['id']}#{at}": (row, at) for row in rows for at in kept[row["id"]]}
-        requests = [self._request(name, row, at) for name, (row, at) in places.items()]
+        requests: Requests[tuple[Mapping[str, Any], int]] = Requests()
         sampling = Sampling(1, spec.ask().temperatures[0], 1.0, spec.max_tokens)
-        for response in engines.ask(model, requests, sampling):
-            row, at = places[response.id]
-            if response.error_type is not None:
-                errors[row["id"]] = (response.error_type, response.error or "")
+        for row in rows:
+            for at in kept[row["id"]]:
+                requests.add((row, at), self._request(f"{row['id']}#{at}", row, at), sampling)
+        for (row, at), _, _, response in requests.responses(model):
+            if (why := failure(response)) is not None:
+                errors[row["id"]] = why
                 continue
             found = questions(response.completions[0].text, spec.per_image)
             if found:
