@@ -125,7 +125,7 @@ def main(
         raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
     from pipeline.base.lock import locked
     from pipeline.sampling.stage import slug
-    from training.evaluation.config import EvaluateConfig
+    from training.config.evaluation import EvaluateConfig
     from training.evaluation.session import measure
     from training.evaluation.session.asking import asked
     from training.evaluation.suites import benchmarks

@@ -28,10 +28,10 @@ from pipeline.running.store import Record, Run, Survey, changes, make_record
 from pipeline.sampling.stage import SampleStage
 from pipeline.sources.config import FileSource
 from pipeline.sources.readers import files as sources
-from training.config import RESULT_NEUTRAL
+from training.config import TrainConfig
+from training.config.evaluation import EvaluateConfig
 from training.config.load import make_config
 from training.errors import ConfigError as TrainConfigError
-from training.evaluation.config import EvaluateConfig
 from training.evaluation.prompts import build
 from training.evaluation.summarise import summarise
 
@@ -165,7 +165,8 @@ def _told_today(record: Record | None) -> Record | None:
     """An earlier run's record without the options that are known by now to change nothing."""
     if record is None:
         return None
-    return replace(record, options={key: value for key, value in record.options.items() if key not in RESULT_NEUTRAL})
+    neutral = TrainConfig.neutral()
+    return replace(record, options={key: value for key, value in record.options.items() if key not in neutral})
 
 
 def _roots(recipe: Recipe) -> list[str]:

@@ -1,20 +1,55 @@
-"""What every part of a recipe is made of."""
+"""What every group of options is made of: frozen, typed, each field with a description."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
 
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number; write one")
+    return value
+
+
+# YAML's yes and true would be 1.
+_Number = BeforeValidator(_no_truth)
+
+Whole = Annotated[int, _Number]
+NotNegative = Annotated[int, Field(ge=0), _Number]
 #: What a column of 32 bits can count.
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1), _Number]
+#: What every generator of random numbers takes.
+Seed = Annotated[int, Field(ge=0, lt=2**32), _Number]
+Real = Annotated[float, Field(allow_inf_nan=False), _Number]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _Number]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _Number]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), _Number]
+#: Below 1: how much of a running mean stays.
+Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), _Number]
+Name = Annotated[str, Field(min_length=1)]
+
+#: ``json_schema_extra`` of a field that changes how a step runs and not what comes out of it.
+NEUTRAL: dict[str, Any] = {"changes_result": False}
 
 
 class Frozen(BaseModel):
+    """A group of options. Every field has a description; one that leaves the result as it is is marked ``NEUTRAL``."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def neutral(cls) -> frozenset[str]:
+        """The fields that leave the result as it is."""
+        return frozenset(name for name, field in cls.model_fields.items() if field.json_schema_extra == NEUTRAL)
+
+    def result_options(self) -> dict[str, Any]:
+        """The options that decide about the result, those of inner groups too, as JSON values."""
+        options = self.model_dump(mode="json", exclude=set(self.neutral()))
+        inner = {name: getattr(self, name) for name in options if name in type(self).model_fields}
+        return options | {name: group.result_options() for name, group in inner.items() if isinstance(group, Frozen)}
 
 
 def by_kind(default: str) -> Discriminator:

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.base import plugins
-from pipeline.base.config import Count, Fraction, Frozen, Positive
+from pipeline.base.config import Count, Fraction, Frozen, Positive, Real
 from pipeline.base.errors import PipelineError
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: Our policies; what each does is in ``pipeline.pairing.policies``.
 BUILT_IN = (
     "best_vs_worst",
@@ -29,14 +28,14 @@ BY_ORIGIN = frozenset({"corrupted_image", "continuation", "rewritten"})
 
 
 class Gates(Frozen):
-    """Which of the gates in ``reward.gates`` are looked at. ``empty`` always is; ``too_short`` is ``min_words``."""
+    """Which texts may not be chosen or rejected, beside empty and too short ones."""
 
-    leaked_template: bool = True
-    repetition: bool = True
-    refusal: bool = True
-    wrong_script: bool = True
-    wrong_language: bool = True
-    cut_off: bool = True
+    leaked_template: bool = Field(True, description="stop texts with marks of a chat template")
+    repetition: bool = Field(True, description="stop texts with a phrase that follows itself, see max_repeated")
+    refusal: bool = Field(True, description="stop refusals to answer")
+    wrong_script: bool = Field(True, description="stop texts in another script than the prompt")
+    wrong_language: bool = Field(True, description="stop texts in another language than the prompt")
+    cut_off: bool = Field(True, description="stop texts that were cut at max_tokens")
 
     @cached_property
     def skip(self) -> frozenset[str]:
@@ -52,9 +51,9 @@ class Veto(Frozen):
     """A raw score above or below a bound bars a text from being chosen, rejected, or both; a null bars nothing, unless
     it is known that the scorer could not tell."""
 
-    above: Finite | None = None
-    below: Finite | None = None
-    bars: Literal["chosen", "rejected", "both"] = "chosen"
+    above: Real | None = Field(None, description="raw scores above this are barred")
+    below: Real | None = Field(None, description="raw scores below this are barred")
+    bars: Literal["chosen", "rejected", "both"] = Field("chosen", description="the side that a text may not be on")
 
     @model_validator(mode="before")
     @classmethod
@@ -83,32 +82,43 @@ class Veto(Frozen):
 
 
 class Pair(Frozen):
-    """``weights`` maps a score name to its weight in the sum that ranks candidates; null scores do not count. With
-    ``standardise`` each score is first brought to mean 0 and standard deviation 1 among the able texts of a prompt.
+    """Which candidates may be compared, how they are ranked, and which of them become pairs."""
 
-    ``policy`` says which texts meet. Others than ours are named by a dotted path or an entry point
-    (docs/extending.md), and ``options`` are theirs. ``max_pairs`` is how many pairs a prompt gives at most (without it
-    one, or with ``all_above_margin``, ``top_k``, ``correctness``, ``continuation`` and ``rewritten`` all there are).
-    ``k`` is that of ``top_k``. ``max_repeated`` bounds how often a phrase of one to four words may follow itself in a
-    text. With ``balance_length`` pairs are left out until the share of pairs whose longer text wins lies within
-    ``longer_wins``.
-    """
-
-    policy: str = "best_vs_worst"
-    options: dict[str, Any] = Field(default_factory=dict)
-    weights: dict[str, Finite] = Field(default_factory=dict)
-    standardise: bool = False
-    vetoes: dict[str, Veto] = Field(default_factory=dict)
-    margin: Positive = 1.0
-    max_length_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
-    min_words: Count = 1
-    max_repeated: Count = 2
-    gates: Gates = Gates()
-    on_policy_only: bool = False
-    max_pairs: Count | None = None
-    k: Count = 2
-    balance_length: bool = False
-    longer_wins: tuple[Fraction, Fraction] = (0.45, 0.55)
+    policy: str = Field(
+        "best_vs_worst",
+        description="which texts meet (docs/pairing.md); others than ours by a dotted path or an entry point "
+        "(docs/extending.md)",
+        examples=list(BUILT_IN),
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="options of a policy that is not ours")
+    weights: dict[str, Real] = Field(
+        default_factory=dict,
+        description="score name: its weight in the sum that ranks candidates; null scores do not count",
+    )
+    standardise: bool = Field(
+        False, description="bring each score to mean 0 and standard deviation 1 among the able texts of a prompt first"
+    )
+    vetoes: dict[str, Veto] = Field(default_factory=dict, description="score name: bounds that bar a text")
+    margin: Positive = Field(1.0, description="least difference of the weighted sums; below it two texts are a tie")
+    max_length_ratio: Annotated[Real, Field(ge=1)] = Field(
+        2.0, description="words of the longer text over words of the shorter one, at most"
+    )
+    min_words: Count = Field(1, description="words that a text has at least")
+    max_repeated: Count = Field(2, description="how often a phrase of one to four words may follow itself")
+    gates: Gates = Field(Gates(), description="which texts may be in no pair")
+    on_policy_only: bool = Field(False, description="only texts of the model that is to be trained")
+    max_pairs: Count | None = Field(
+        None,
+        description="pairs of a prompt, at most; default: one, or with all_above_margin, top_k, correctness, "
+        "continuation and rewritten all there are",
+    )
+    k: Count = Field(2, description="best and worst texts that top_k pairs")
+    balance_length: bool = Field(
+        False, description="leave out pairs until the share whose longer text wins lies within longer_wins"
+    )
+    longer_wins: tuple[Fraction, Fraction] = Field(
+        (0.45, 0.55), description="lowest and highest share of pairs whose longer text wins"
+    )
 
     @field_validator("longer_wins")
     @classmethod

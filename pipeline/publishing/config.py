@@ -6,26 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.base.config import Count, Fraction, Frozen
-
-Measure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+from pipeline.base.config import Count, Fraction, Frozen, NonNegative
 
 
 class StyleGates(Frozen):
-    """How much the two texts of a pair may differ in style, over all descriptions (``pipeline.publishing.style``); a
-    null stops nothing. ``max_length_gap`` is in words and ``max_logp_gap`` in nats per token, both whichever side has
-    more.
+    """How much the two texts of a pair may differ in style, over all descriptions; null stops nothing."""
 
-    ``vocabulary`` names the objects that a classifier does not see, as in ``score.objects``. Left out, it is that of
-    ``rewrite``, or of the scorers; without any, nothing is masked.
-    """
-
-    vocabulary: str | None = None
-    max_auc: Annotated[float, Field(ge=0.5, le=1)] | None = None
-    max_length_gap: Measure | None = None
-    max_logp_gap: Measure | None = None
-    min_edit_distance: Fraction | None = None
-    max_edit_distance: Fraction | None = None
+    vocabulary: str | None = Field(
+        None,
+        description="objects that the classifier of max_auc does not see, as in score.objects; default: that of "
+        "rewrite, or of the first scorer that has one",
+    )
+    max_auc: Annotated[Fraction, Field(ge=0.5)] | None = Field(
+        None, description="how well a classifier may tell chosen from rejected by style; 0.5 is not at all"
+    )
+    max_length_gap: NonNegative | None = Field(None, description="mean difference of the lengths, in words")
+    max_logp_gap: NonNegative | None = Field(None, description="mean difference of the log-probs, in nats per token")
+    min_edit_distance: Fraction | None = Field(None, description="mean share of the words that differ, at least")
+    max_edit_distance: Fraction | None = Field(None, description="mean share of the words that differ, at most")
 
     @model_validator(mode="after")
     def _leaves_room(self) -> StyleGates:
@@ -36,11 +34,14 @@ class StyleGates(Frozen):
 
 
 class Publish(Frozen):
-    """``images: embed`` copies the files of images that the prompts only name into the pairs, so that the dataset can
-    be moved; ``reference`` leaves their paths. Images that the prompts hold are always in the pairs, and so are members
-    of tars and what readers of the file could see in different ways."""
+    """How the dataset is written. Images that the prompts hold are always in the pairs, and so are members of tars and
+    what readers of the file could see in different ways."""
 
-    rows_per_shard: Count = 10_000
-    images: Literal["reference", "embed"] = "reference"
-    images_in_candidates: bool = False
-    style: StyleGates = StyleGates()
+    rows_per_shard: Count = Field(10_000, description="rows in one file of the dataset")
+    images: Literal["reference", "embed"] = Field(
+        "reference",
+        description="embed: copy image files that the prompts only name into the pairs, so that the dataset can be "
+        "moved; reference: leave their paths",
+    )
+    images_in_candidates: bool = Field(False, description="images in the table of all candidates, too")
+    style: StyleGates = Field(StyleGates(), description="what stops publishing")

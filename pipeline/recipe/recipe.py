@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from pipeline.base.config import Count, Fraction, Frozen
+from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, NotNegative, Whole
 from pipeline.base.files import locate
 from pipeline.pairing.config import Pair
 from pipeline.publishing.config import Publish
@@ -21,21 +21,29 @@ from pipeline.sources.kinds import Source
 
 
 class Recipe(Frozen):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: int = 0
-    output_dir: str = "runs"  # a folder or a URL
-    max_failure_rate: Fraction = 0.01
-    shard_size: Count = 128
-    shard_retries: Annotated[int, Field(ge=0)] = 2
-    source: Source
-    sample: Sample
-    rewrite: Rewrite | None = None
-    score: Score = Score()
-    pair: Pair
-    publish: Publish = Publish()
-    # Checked by `training.config` and `training.evaluation`, which this package does not import.
-    train: dict[str, Any] | None = None
-    evaluate: dict[str, Any] | None = None
+    """A whole run, from images and prompts to a published dataset. ``training.config.recipe.WholeRecipe`` also knows
+    the keys of ``train`` and ``evaluate``, which are kept as they were written."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        description="of the run, and of its folder in output_dir; default: that of the file"
+    )
+    seed: Whole = Field(0, description="of everything that is drawn")
+    output_dir: str = Field("runs", description="folder or URL that the run's folder is in", json_schema_extra=NEUTRAL)
+    max_failure_rate: Fraction = Field(
+        0.01, description="share of a stage's rows that may fail", json_schema_extra=NEUTRAL
+    )
+    shard_size: Count = Field(128, description="prompts of a shard, which is what a worker does at a time")
+    shard_retries: NotNegative = Field(
+        2, description="how often a shard whose worker died is tried again", json_schema_extra=NEUTRAL
+    )
+    source: Source = Field(description="images and prompts")
+    sample: Sample = Field(description="the models that answer")
+    rewrite: Rewrite | None = Field(None, description="correcting, injecting, paraphrasing, asking; null: nothing")
+    score: Score = Field(Score(), description="what a candidate is worth")
+    pair: Pair = Field(description="which candidates become pairs")
+    publish: Publish = Field(Publish(), description="how the dataset is written, and what stops it")
+    train: dict[str, Any] | None = Field(None, description="training on the pairs; null: none")
+    evaluate: dict[str, Any] | None = Field(None, description="measuring on held-out prompts; null: none")
 
     @model_validator(mode="after")
     def _scores_exist(self) -> Recipe:

@@ -27,21 +27,21 @@ def _check(group: Asked, by: str, *without: str, asking: Iterable[str]) -> None:
 
 
 class Detect(Claims):
-    """Which sentences are wrong: by the ``facts`` of the prompts, by a ``judge`` that reads sentence by sentence, or by
-    ``claims`` as ``score.claims`` makes them, each of which a model answers with yes or no.
+    """Which sentences are wrong."""
 
-    ``complete``: where facts have regions and no objects, what none of these names is not there. A judge sees the image
-    unless ``blind``, and reads objects and regions of the prompt if ``facts``. A claim is wrong if P(yes) is below
-    ``low``, right from ``high`` on.
-    """
-
-    by: Literal["facts", "judge", "claims"] = "facts"
-    model: str = ""
-    complete: bool = True
-    blind: bool = False
-    facts: bool = True
-    low: Fraction = 0.5
-    high: Fraction = 0.5
+    by: Literal["facts", "judge", "claims"] = Field(
+        "facts",
+        description="facts of the prompts; a judge that reads sentence by sentence; or claims, as score.claims makes "
+        "them, each of which a model answers with yes or no",
+    )
+    model: str = Field("", description="folder, built-in name or hub id; needed with judge and claims")
+    complete: bool = Field(
+        True, description="by facts that have regions and no objects: what no region names is not there"
+    )
+    blind: bool = Field(False, description="the judge does not see the image")
+    facts: bool = Field(True, description="the judge reads objects and regions of the prompt")
+    low: Fraction = Field(0.5, description="a claim is wrong if P(yes) is below")
+    high: Fraction = Field(0.5, description="a claim is right from this P(yes) on; in between it is unclear")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Detect:
@@ -58,17 +58,19 @@ class Detect(Claims):
 
 
 class Correct(Asked):
-    """Edits of what is wrong, by ``rules`` over the facts or by a ``model``, which may change flagged sentences only.
+    """Edits of what is wrong."""
 
-    By rules, an absent object goes (``absent: remove``), or a true one that the text does not name takes its place.
-    A model sees the image unless ``blind``; it reads what is known of it in any case.
-    """
-
-    by: Literal["rules", "model"] = "rules"
-    model: str = ""
-    absent: Literal["remove", "replace"] = "remove"
-    blind: bool = False
-    max_tokens: Count = 512
+    by: Literal["rules", "model"] = Field(
+        "rules", description="rules over the facts, or a model, which may change flagged sentences only"
+    )
+    model: str = Field("", description="folder, built-in name or hub id; needed with by: model")
+    absent: Literal["remove", "replace"] = Field(
+        "remove",
+        description="by rules: an object that is not there goes, or a true one that the text does not name takes its "
+        "place",
+    )
+    blind: bool = Field(False, description="the model does not see the image; it reads the facts in any case")
+    max_tokens: Count = Field(512, description="a corrected text is cut after so many tokens")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Correct:
@@ -78,25 +80,26 @@ class Correct(Asked):
 
 
 class Inject(Frozen):
-    """Of each text in which nothing is wrong (any more), ``per_text`` versions with ``faults`` of these ``kinds``.
+    """Plausible faults in texts in which nothing is wrong (any more). Objects that are put in occur together with those
+    that are there in the facts of the run."""
 
-    Objects that are put in go along with those that are there in the facts of the run.
-    """
-
-    per_text: Count = 1
-    faults: Count = 1
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = KINDS
+    per_text: Count = Field(1, description="wrong versions of each text")
+    faults: Count = Field(1, description="faults in each version")
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = Field(KINDS, description="which faults")
 
 
 class Restyle(Asked):
-    """Both sides of a pair in other words, ``paraphrases`` of each: by the ``grammar`` of the built-in world, or by a
-    ``model``, which is told the same about both and sees no image."""
+    """Paraphrases of both sides of a pair by the same writer."""
 
-    by: Literal["grammar", "model"] = "grammar"
-    model: str = ""
-    paraphrases: Count = 3
-    temperature: Temperature = 0.7
-    max_tokens: Count = 512
+    by: Literal["grammar", "model"] = Field(
+        "grammar",
+        description="the grammar of the built-in world, or a model, which gets the same instruction for both and sees "
+        "no image",
+    )
+    model: str = Field("", description="folder, built-in name or hub id; needed with by: model")
+    paraphrases: Count = Field(3, description="of each side")
+    temperature: Temperature = Field(0.7, description="0 is greedy")
+    max_tokens: Count = Field(512, description="a paraphrase is cut after so many tokens")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Restyle:
@@ -109,32 +112,28 @@ class Restyle(Asked):
 
 
 class Questions(Frozen):
-    """Up to ``per_image`` questions about each described image, asked of the model that is to be trained.
+    """Questions about each described image, which the model that is to be trained answers."""
 
-    A question that it answers right is left out, but for a share ``keep_right`` of them, in which its answer is then
-    the chosen one. ``short``: what, how many and where, beside yes or no.
-    """
-
-    per_image: Count = 4
-    short: bool = False
-    keep_right: Fraction = 0.0
-    temperature: Temperature = 0.0
-    max_tokens: Count = 16
+    per_image: Count = Field(4, description="questions about an image, at most")
+    short: bool = Field(False, description="also ask what, how many and where, beside yes or no")
+    keep_right: Fraction = Field(
+        0.0, description="share of the questions answered right that is kept; that answer is then the chosen one"
+    )
+    temperature: Temperature = Field(0.0, description="0 is greedy")
+    max_tokens: Count = Field(16, description="an answer is cut after so many tokens")
 
 
 class Rewrite(Frozen):
-    """Descriptions are rewritten as the groups say; a group that is null is left out.
+    """How descriptions are rewritten; a group that is null is left out."""
 
-    ``vocabulary`` as for ``score.objects``; with another than ``scenes``, texts are read as general English about these
-    objects.
-    """
-
-    vocabulary: str | None = None
-    detect: Detect = Detect()
-    correct: Correct | None = Correct()
-    inject: Inject | None = None
-    restyle: Restyle | None = None
-    questions: Questions | None = None
+    vocabulary: str | None = Field(
+        None, description="as in score.objects; with another than scenes, texts are read as general English"
+    )
+    detect: Detect = Field(Detect(), description="which sentences are wrong")
+    correct: Correct | None = Field(Correct(), description="edits of what is wrong")
+    inject: Inject | None = Field(None, description="faults that are put into right texts")
+    restyle: Restyle | None = Field(None, description="paraphrases of both sides")
+    questions: Questions | None = Field(None, description="questions about what was described")
 
     @model_validator(mode="after")
     def _does_something(self) -> Rewrite:

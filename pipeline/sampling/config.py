@@ -9,40 +9,62 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 
-from pipeline.base.config import Count, Frozen, Positive, by_kind
+from pipeline.base.config import NEUTRAL, Count, Frozen, NonNegative, NotNegative, Positive, by_kind
 
-Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Temperature = NonNegative
 
 
 class VllmEngine(Frozen):
-    """vLLM inside the worker. With ``overlap`` the next shard's requests join while the last answers of this one are
-    written; without it every shard runs alone, and log-probs repeat to the last bit. Left out, it is on where there is
-    a GPU. ``late_decode`` turns tokens into text when an answer is finished; without it vLLM does so token by token."""
+    """vLLM inside the worker."""
 
-    kind: Literal["vllm"] = "vllm"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    max_model_len: Count | None = None
-    max_num_seqs: Count = 256
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    tensor_parallel_size: Count = 1
-    load_format: Literal["auto", "safetensors", "dummy"] = "safetensors"
-    trust_remote_code: bool = False
-    overlap: bool | None = None
-    late_decode: bool = True
-    workers: Count = 1
+    kind: Literal["vllm"] = Field("vllm", description="vLLM")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="of the weights; auto: as the model's config says"
+    )
+    max_model_len: Count | None = Field(
+        None, description="tokens of prompt and answer together, at most; default: as the model's config says"
+    )
+    max_num_seqs: Count = Field(256, description="sequences in one step of the engine", json_schema_extra=NEUTRAL)
+    gpu_memory_utilization: Annotated[Positive, Field(le=1)] = Field(
+        0.9, description="share of the GPU's memory that the engine takes", json_schema_extra=NEUTRAL
+    )
+    tensor_parallel_size: Count = Field(
+        1, description="GPUs that one copy of the model is split over", json_schema_extra=NEUTRAL
+    )
+    load_format: Literal["auto", "safetensors", "dummy"] = Field(
+        "safetensors", description="which weight files are read; dummy: random weights"
+    )
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+    overlap: bool | None = Field(
+        None,
+        description="send the next shard's requests while the last answers of this one are written; false: every shard "
+        "runs alone, and log-probs repeat to the last bit; default: where there is a GPU",
+        json_schema_extra=NEUTRAL,
+    )
+    late_decode: bool = Field(
+        True,
+        description="turn tokens into text when an answer is finished, not token by token",
+        json_schema_extra=NEUTRAL,
+    )
+    workers: Count = Field(1, description="copies of the engine", json_schema_extra=NEUTRAL)
 
 
 class OpenAIEngine(Frozen):
-    """Any server that speaks OpenAI's chat completions. The key is read by the worker from the environment
-    variable that ``api_key_env`` names; it goes nowhere but to the server, which also decides about ``revision``."""
+    """Any server that speaks OpenAI's chat completions. The server decides about ``revision``."""
 
-    kind: Literal["openai"]
-    base_url: str
-    api_key_env: str = "OPENAI_API_KEY"
-    concurrency: Count = 64
-    timeout_s: Positive = 120.0
-    retries: Annotated[int, Field(ge=0)] = 6
-    workers: Count = 1
+    kind: Literal["openai"] = Field(description="a server that speaks OpenAI's chat completions")
+    base_url: str = Field(description="address of the server, such as http://host:8000/v1", json_schema_extra=NEUTRAL)
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        description="environment variable of the worker that has the key, which goes nowhere but to the server",
+        json_schema_extra=NEUTRAL,
+    )
+    concurrency: Count = Field(64, description="requests at a time, per worker", json_schema_extra=NEUTRAL)
+    timeout_s: Positive = Field(120.0, description="seconds until a request is given up", json_schema_extra=NEUTRAL)
+    retries: NotNegative = Field(
+        6, description="how often a request is sent again after an error that passes", json_schema_extra=NEUTRAL
+    )
+    workers: Count = Field(1, description="processes that send requests", json_schema_extra=NEUTRAL)
 
     @field_validator("base_url")
     @classmethod
@@ -56,19 +78,22 @@ class OpenAIEngine(Frozen):
 
 
 class ScriptedEngine(Frozen):
-    """Canned texts, picked by seed; for tests and for trying out a recipe."""
+    """Canned texts, for tests and for trying out a recipe."""
 
-    kind: Literal["scripted"]
-    texts: tuple[str, ...] = ("a sun.", "a sun and a boat.", "a boat under a sun.", "an anchor.")
-    seconds_per_request: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    workers: Count = 1
+    kind: Literal["scripted"] = Field(description="canned texts, no model")
+    texts: tuple[str, ...] = Field(
+        ("a sun.", "a sun and a boat.", "a boat under a sun.", "an anchor."),
+        description="the answers, picked by seed",
+    )
+    seconds_per_request: NonNegative = Field(0.0, description="pretended work, in seconds", json_schema_extra=NEUTRAL)
+    workers: Count = Field(1, description="processes", json_schema_extra=NEUTRAL)
 
 
 class GivenEngine(Frozen):
     """No model: the candidates are the answers that came with the prompts (``source.kind=pds``). The other keys of
     ``sample`` have no meaning then, and ``model`` may be left out."""
 
-    kind: Literal["given"]
+    kind: Literal["given"] = Field(description="the answers that come with the prompts")
 
 
 Engine = Annotated[
@@ -81,10 +106,12 @@ Engine = Annotated[
 
 
 class DiffusionNoise(Frozen):
-    """``step`` of DDPM's 1000 noise steps with the linear schedule; 500 leaves 8 % of the picture's variance."""
+    """DDPM's forward process with the linear schedule of 1000 steps."""
 
-    kind: Literal["diffusion"] = "diffusion"
-    step: Annotated[int, Field(ge=1, le=1000)] = 500
+    kind: Literal["diffusion"] = Field("diffusion", description="DDPM's forward process")
+    step: Annotated[Count, Field(le=1000)] = Field(
+        500, description="noise steps out of 1000; 500 leaves 8 % of the picture's variance"
+    )
 
     @property
     def label(self) -> str:
@@ -92,10 +119,10 @@ class DiffusionNoise(Frozen):
 
 
 class GaussianNoise(Frozen):
-    """Normal noise added to every pixel; ``std`` is its standard deviation, where black to white is 1."""
+    """Normal noise added to every pixel."""
 
-    kind: Literal["gaussian"]
-    std: Positive = 1.0
+    kind: Literal["gaussian"] = Field(description="normal noise added to every pixel")
+    std: Positive = Field(1.0, description="standard deviation; black to white is 1")
 
     @property
     def label(self) -> str:
@@ -108,42 +135,44 @@ Noise = Annotated[
 
 
 class Continuation(Frozen):
-    """Of every sampled text, the first ``share`` of its words stays, and ``model`` goes on from there; without the
-    images, unless ``images``. Left out, ``model`` is the one that is to be trained, ``temperature`` that of the text,
-    and ``max_tokens`` what the model has in ``sample``."""
+    """Further candidates: the beginning of every sampled text stays, and a model goes on from there."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    images: bool = False
-    model: str | None = None
-    temperature: Temperature | None = None
-    max_tokens: Count | None = None
+    share: Annotated[Positive, Field(lt=1)] = Field(0.5, description="share of the text's words that stays")
+    images: bool = Field(False, description="let the model see the images")
+    model: str | None = Field(None, description="who goes on; default: the model that is to be trained")
+    temperature: Temperature | None = Field(None, description="default: that of the text")
+    max_tokens: Count | None = Field(None, description="tokens that are added, at most; default: as in sample")
 
 
 class Sample(Frozen):
-    """One model and how it is asked: ``n`` answers at each temperature.
-
-    ``chat_template`` is a Jinja file; without it the processor's own is used. ``max_image_pixels`` scales larger images
-    down before the model sees them. With ``noise`` it sees them under noise. ``models`` asks several: each entry holds
-    the keys in which it differs. ``continue`` makes further candidates of what all of them said.
-    """
+    """The models that answer the prompts, and how they are asked."""
 
     # ``continue`` is a word of Python; in recipes and errors it is called that.
     model_config = ConfigDict(serialize_by_alias=True)
 
-    model: str
-    revision: str | None = None
-    chat_template: Path | None = None
-    system_prompt: str | None = None
-    n: Count = 8
-    temperature: Temperature | Annotated[tuple[Temperature, ...], Field(min_length=1)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Count = 96
-    stop: tuple[str, ...] = ()
-    max_image_pixels: Count | None = None
-    engine: Engine = VllmEngine()
-    noise: Noise | None = None
-    models: tuple[dict[str, Any], ...] = ()
-    continuation: Annotated[Continuation | None, Field(alias="continue")] = None
+    model: str = Field(
+        description="folder, built-in name or hub id; may be left out where models names them all, and where none is "
+        "asked"
+    )
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    chat_template: Path | None = Field(None, description="Jinja file; default: the processor's own")
+    system_prompt: str | None = Field(None, description="message before every prompt")
+    n: Count = Field(8, description="answers at each temperature")
+    temperature: Temperature | Annotated[tuple[Temperature, ...], Field(min_length=1)] = Field(
+        1.0, description="one or several; 0 is greedy"
+    )
+    top_p: Annotated[Positive, Field(le=1)] = Field(1.0, description="share of the probability that is sampled from")
+    max_tokens: Count = Field(96, description="an answer is cut after so many tokens")
+    stop: tuple[str, ...] = Field((), description="texts that end an answer")
+    max_image_pixels: Count | None = Field(None, description="pixels; larger images are scaled down for the model")
+    engine: Engine = Field(VllmEngine(), description="through what the model is asked")
+    noise: Noise | None = Field(None, description="noise over the images that the model sees")
+    models: tuple[dict[str, Any], ...] = Field(
+        (), description="several models: each entry has the keys of sample in which it differs"
+    )
+    continuation: Continuation | None = Field(
+        None, alias="continue", description="further candidates that go on from what all models said"
+    )
 
     @property
     def temperatures(self) -> tuple[float, ...]:

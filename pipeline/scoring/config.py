@@ -6,11 +6,11 @@ import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.base.config import Count, Fraction, Frozen
+from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen
 from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenEngine, OpenAIEngine, Sample, Temperature, VllmEngine
 from pipeline.scoring.plugged import Plugged, plugged
@@ -21,78 +21,96 @@ from reward.asking.judge import CRITERIA
 BUILT_IN = ("objects", "facts", "correctness", "given", "clip", "reward_model", "likelihood", "judge", "claims")
 
 
-class Clip(Frozen):
-    """``model`` is a built-in name, an open_clip folder or ``hf-hub:`` name, a transformers CLIPModel (folder or hub
-    id, such as PickScore), or an open_clip architecture, which then needs ``pretrained``. ``processor`` is for a
-    transformers model that comes without one: where it is."""
+_DTYPE = "of the weights; auto: bfloat16 on a GPU, float32 elsewhere"
+_WORKERS = "processes, a GPU each where there are GPUs"
+#: Options of models that score in a worker.
+_Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Field(description=_DTYPE)]
+_Workers = Annotated[Count, Field(description=_WORKERS, json_schema_extra=NEUTRAL)]
+_Batch = Annotated[Count, Field(description="texts in one forward pass", json_schema_extra=NEUTRAL)]
 
-    model: str = "scenes-clip"
-    pretrained: str | None = None
-    processor: str | None = None
-    batch_size: Count = 64
-    workers: Count = 1
+
+class Clip(Frozen):
+    """How like image and text are to a CLIP model."""
+
+    model: str = Field(
+        "scenes-clip",
+        description="built-in name, open_clip folder or hf-hub: name, transformers CLIPModel (folder or hub id, such "
+        "as PickScore), or an open_clip architecture, which then needs pretrained",
+    )
+    pretrained: str | None = Field(None, description="weights of an open_clip architecture, such as openai")
+    processor: str | None = Field(None, description="processor of a transformers model that comes without one")
+    batch_size: _Batch = 64
+    workers: _Workers = 1
 
 
 class Objects(Frozen):
-    """``vocabulary`` is ``scenes``, ``coco``, or a JSON file ``{"surface form": "object"}`` with every plural and
-    synonym. Left out, it is ``coco`` for a source of that kind, and ``scenes`` for every other.
+    """Objects that a text names, against facts or against what a detector found."""
 
-    ``detections`` is a JSON file of what a detector found in the images, for prompts without object facts (``always``:
-    for all). ``threshold`` is the lowest score that counts as found; ``classes`` are what the detector can find, where
-    the file does not tell.
-    """
-
-    vocabulary: str | None = None
-    detections: Path | None = None
-    threshold: Fraction = 0.5
-    classes: tuple[str, ...] | None = None
-    always: bool = False
+    vocabulary: str | None = Field(
+        None,
+        description='words for objects: scenes, coco, or a JSON file {"surface form": "object"} with every plural and '
+        "synonym; default: coco for a source of that kind, scenes for every other",
+    )
+    detections: Path | None = Field(
+        None, description="JSON file of what a detector found in the images, for prompts without object facts"
+    )
+    threshold: Fraction = Field(0.5, description="lowest score of a detection that counts as found")
+    classes: tuple[str, ...] | None = Field(None, description="what the detector can find, where the file does not say")
+    always: bool = Field(False, description="detections in place of object facts, too")
 
 
 class Facts(Frozen):
-    """``vocabulary`` as in ``objects``; texts are then read as general English about those objects. ``complete``: where
-    facts have regions and no objects, what none of these names is not there."""
+    """Objects, colours, numbers and places that a text states, against facts."""
 
-    vocabulary: str | None = None
-    complete: bool = True
+    vocabulary: str | None = Field(
+        None, description="as in objects; with another than scenes, texts are read as general English"
+    )
+    complete: bool = Field(
+        True, description="where facts have regions and no objects: what no region names is not there"
+    )
 
 
 class RewardModel(Frozen):
-    """``model`` is a built-in name, a folder or a hub id. ``base`` is for a LoRA adapter: the model it belongs to, if
-    not the one that it names. ``backend: auto`` takes vLLM where there is a GPU and vLLM supports the model, else
-    transformers."""
+    """The reward of a model that reads image, prompt and answer."""
 
-    model: str
-    revision: str | None = None
-    base: str | None = None
-    batch_size: Count = 8
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    backend: Literal["auto", "transformers", "vllm"] = "auto"
-    workers: Count = 1
+    model: str = Field(description="folder, built-in name or hub id")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    base: str | None = Field(None, description="model of a LoRA adapter; default: the one that the adapter names")
+    batch_size: _Batch = 8
+    dtype: _Dtype = "auto"
+    backend: Literal["auto", "transformers", "vllm"] = Field(
+        "auto", description="auto: vLLM where there is a GPU and vLLM supports the model, else transformers"
+    )
+    workers: _Workers = 1
 
 
 class Likelihood(Frozen):
-    """``model`` is a built-in name, a folder or a hub id; left out, it is the model that is to be trained."""
+    """How likely a text is to a model, in nats per token."""
 
-    model: str | None = None
-    revision: str | None = None
-    batch_size: Count = 8
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    workers: Count = 1
+    model: str | None = Field(
+        None, description="folder, built-in name or hub id; default: the model that is to be trained"
+    )
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    batch_size: _Batch = 8
+    dtype: _Dtype = "auto"
+    workers: _Workers = 1
 
 
 class Asked(Frozen):
-    """A model that is asked about candidates. Without ``engine``, a model that is also sampled is asked through the
-    same one (and read its images alike), any other through vLLM with its defaults."""
+    """A model that is asked about candidates."""
 
-    model: str
-    revision: str | None = None
-    chat_template: Path | None = None
-    system_prompt: str | None = None
-    temperature: Temperature = 0.0
-    max_tokens: Count = 256
-    max_image_pixels: Count | None = None
-    engine: Engine | None = None
+    model: str = Field(description="folder, built-in name or hub id")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    chat_template: Path | None = Field(None, description="Jinja file; default: that of a sampled model, or its own")
+    system_prompt: str | None = Field(None, description="message before every question")
+    temperature: Temperature = Field(0.0, description="0 is greedy")
+    max_tokens: Count = Field(256, description="an answer is cut after so many tokens")
+    max_image_pixels: Count | None = Field(
+        None, description="pixels; larger images are scaled down for the model; default: as a sampled model"
+    )
+    engine: Engine | None = Field(
+        None, description="through what the model is asked; default: as it is sampled, else vLLM with its defaults"
+    )
 
     @field_validator("engine")
     @classmethod
@@ -125,17 +143,18 @@ class Asked(Frozen):
 
 
 class Judge(Asked):
-    """``criteria`` are names of the built-in ones (faithfulness, helpfulness, coherence), or ``{name: question}``.
+    """A model that grades or compares candidates."""
 
-    ``pairwise`` compares pairs in both orders, all of a prompt's or ``pairs_per_prompt`` of them. ``blind``: the judge
-    does not see the images. ``facts``: it reads what is known of them.
-    """
-
-    mode: Literal["pointwise", "pairwise"] = "pointwise"
-    criteria: tuple[str, ...] | dict[str, str] = tuple(CRITERIA)
-    pairs_per_prompt: Count | None = None
-    blind: bool = False
-    facts: bool = False
+    mode: Literal["pointwise", "pairwise"] = Field(
+        "pointwise", description="pointwise grades each text; pairwise compares two, in both orders"
+    )
+    criteria: tuple[str, ...] | dict[str, str] = Field(
+        tuple(CRITERIA),
+        description="names of built-in criteria (faithfulness, helpfulness, coherence), or {name: question}",
+    )
+    pairs_per_prompt: Count | None = Field(None, description="pairs that are compared, with pairwise; default: all")
+    blind: bool = Field(False, description="the judge does not see the images")
+    facts: bool = Field(False, description="the judge reads the facts of the images")
 
     @field_validator("criteria")
     @classmethod
@@ -165,20 +184,22 @@ class Judge(Asked):
 
 
 class Claims(Asked):
-    """``splitter: rules`` makes claims of sentences, or with a ``vocabulary`` (as in ``objects``) of the
-    objects that are mentioned; ``model`` has the model itself write them.
+    """A text is split into claims, and a model answers each of them with yes or no."""
 
-    ``template`` is the question about a claim. ``template_many`` is for claims that count from two to ten things.
-    ``max_tokens`` is for the list of claims that a model writes. ``min_mass`` is the least P(yes) + P(no) with which an
-    answer counts; with less it is unreadable.
-    """
-
-    splitter: Literal["rules", "model"] = "rules"
-    vocabulary: str | None = None
-    template: str = TRUE_OF
-    template_many: str | None = None
-    max_tokens: Count = 512
-    min_mass: Fraction = MIN_MASS
+    splitter: Literal["rules", "model"] = Field(
+        "rules", description="who makes the claims: rules, of sentences or of the objects of a vocabulary, or the model"
+    )
+    vocabulary: str | None = Field(
+        None, description="as in objects: claims by rules are about the objects that a text names"
+    )
+    template: str = Field(TRUE_OF, description="question about a claim, with {claim}")
+    template_many: str | None = Field(
+        None, description="question about claims that count from two to ten things, with {claim}, {number} or {noun}"
+    )
+    max_tokens: Count = Field(512, description="of the list of claims that a model writes")
+    min_mass: Fraction = Field(
+        MIN_MASS, description="least P(yes) + P(no) with which an answer counts; with less it is unreadable"
+    )
 
     @model_validator(mode="after")
     def _templates(self) -> Claims:
@@ -202,21 +223,24 @@ def _check_template(key: str, text: str, known: set[str]) -> None:
 
 
 class Score(Frozen):
-    """``scorers`` names those that are used, in the order of their scores; a group holds the options of each.
+    """What a candidate is worth. Scores are stored raw."""
 
-    Others than ours are named by a dotted path or an entry point (docs/extending.md), and ``options`` holds theirs, by
-    that name.
-    """
-
-    scorers: tuple[str, ...] = ("objects", "correctness")
-    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    objects: Objects = Objects()
-    facts: Facts = Facts()
-    clip: Clip = Clip()
-    reward_model: RewardModel | None = None
-    likelihood: Likelihood = Likelihood()
-    judge: Judge | None = None
-    claims: Claims | None = None
+    scorers: tuple[str, ...] = Field(
+        ("objects", "correctness"),
+        description="scorers that are used, in the order of their scores; others than ours by a dotted path or an "
+        "entry point (docs/extending.md)",
+        examples=list(BUILT_IN),
+    )
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of scorers that are not ours, by their names in scorers"
+    )
+    objects: Objects = Field(Objects(), description="objects that a text names")
+    facts: Facts = Field(Facts(), description="objects, colours, numbers and places")
+    clip: Clip = Field(Clip(), description="similarity of image and text")
+    reward_model: RewardModel | None = Field(None, description="reward of a model")
+    likelihood: Likelihood = Field(Likelihood(), description="log-prob per token under a model")
+    judge: Judge | None = Field(None, description="a model that grades or compares")
+    claims: Claims | None = Field(None, description="a model that checks claim by claim")
 
     @model_validator(mode="after")
     def _some(self) -> Score:

@@ -15,7 +15,7 @@ from pipeline.publishing.config import Publish
 from pipeline.recipe.load import make_recipe
 from pipeline.running.store import Run, make_record
 from training import job
-from training.config import RESULT_NEUTRAL
+from training.config import TrainConfig
 
 ROW = '{"prompt": [], "chosen": "%s"}\n'
 
@@ -96,4 +96,4 @@ def test_the_trainer_may_read_the_images_that_published_rows_name(tmp_path: Path
     assert roots(kind="folder", path=str(tmp_path)) == [str(tmp_path)]
     assert roots("embed", **where) is None and roots(kind="scenes") is None
     # What a training may read changes nothing about what it learns.
-    assert "allowed_roots" in RESULT_NEUTRAL
+    assert "allowed_roots" in TrainConfig.neutral()

@@ -1,23 +1,30 @@
-"""A training run as typed, frozen data.
-
-The defaults are the published mDPO settings (arXiv 2406.11839, section 4 and the authors' configuration file). Imports
-no torch. ``training.config.load`` reads one from a file.
-"""
+"""A training run as typed, frozen data. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from training.config.base import Count, Decay, Fraction, Frozen, Name, NonNegative, Positive, Real, Seed
+from pipeline.base.config import (
+    NEUTRAL,
+    Count,
+    Decay,
+    Fraction,
+    Frozen,
+    Name,
+    NonNegative,
+    Positive,
+    Real,
+    Seed,
+)
 from training.config.draw import Draw
 from training.config.objective import Anchor, Corruption, LossType, Sft, Weights
 from training.config.tuning import Lora
 
-__all__ = ["RESULT_NEUTRAL", "TERMS", "Corruption", "Draw", "Lora", "Sft", "TrainConfig", "Weights"]
+__all__ = ["TERMS", "Corruption", "Draw", "Lora", "Sft", "TrainConfig", "TrainOptions", "Weights"]
 
 
 #: What each objective trains on, each term with its weight of ``weights``.
@@ -28,24 +35,37 @@ TERMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class TrainConfig(Frozen):
-    """One run of preference training. Sizes count preference pairs, not sequences."""
+class TrainOptions(Frozen):
+    """Training on the pairs. Sizes count preference pairs, not sequences.
+
+    The defaults are the published mDPO settings (arXiv 2406.11839, section 4 and the authors' configuration file).
+    """
 
     # What
-    model: Name = Field(description="folder, built-in name or hub id of where to start, which is also the reference")
-    model_revision: str | None = None
-    dataset: Name = Field(description="folder or hub name of a dataset of pairs, in any schema of training.formats")
-    dataset_format: str | None = Field(None, description="a name of training.formats; default: told by the columns")
+    model: Name | None = Field(
+        None, description="folder, built-in name or hub id of where to start; default: the first that is sampled"
+    )
+    model_revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    dataset_format: str | None = Field(None, description="a name of training.formats; default: by the columns")
     dataset_split: str | None = Field(None, description="default: train")
     image_root: str | None = Field(
         None, description="what image paths are relative to and may not leave; default: the dataset's folder"
     )
-    allowed_roots: tuple[str, ...] = Field((), description="further folders or URLs that image paths may lead into")
-    allow_http: bool = Field(False, description="follow http(s) addresses in rows, to wherever they lead")
-    max_image_bytes: Count = 50_000_000
-    max_image_pixels: Count = 100_000_000
-    output_dir: Path
-    trust_remote_code: bool = False
+    allowed_roots: tuple[str, ...] = Field(
+        (), description="further folders or URLs that image paths may lead into", json_schema_extra=NEUTRAL
+    )
+    allow_http: bool = Field(
+        False, description="follow http(s) addresses in rows, to wherever they lead", json_schema_extra=NEUTRAL
+    )
+    max_image_bytes: Count = Field(
+        50_000_000, description="bytes of an image file; a larger one is an error", json_schema_extra=NEUTRAL
+    )
+    max_image_pixels: Count = Field(
+        100_000_000, description="pixels of an image; a larger one is an error", json_schema_extra=NEUTRAL
+    )
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with the model", json_schema_extra=NEUTRAL
+    )
     add_bos: Literal["auto", "never"] = Field(
         "auto",
         description="begin prompts as vLLM does when it samples, with the begin-of-text token of tokenizers that add "
@@ -53,45 +73,55 @@ class TrainConfig(Frozen):
     )
 
     # Objective
-    objective: Literal["dpo", "mdpo", "symmpo"] = "mdpo"
+    objective: Literal["dpo", "mdpo", "symmpo"] = Field("mdpo", description="which terms are summed, see weights")
     loss_type: tuple[LossType, ...] = Field(("sigmoid",), description="of the response term; several are summed")
     loss_weights: tuple[NonNegative, ...] | None = Field(None, description="one per loss_type; default: 1 each")
     label_smoothing: Real = Field(0.0, ge=0, lt=0.5, description="share of flipped labels that `robust` assumes")
-    beta: Positive = 0.1
-    weights: Weights = Weights()
-    anchors: tuple[Anchor, ...] = ("chosen",)
-    anchor_delta: Real = 0.0
-    corruption: Corruption = Corruption()
-    probe_image: bool = Field(False, description="with dpo: also measure the chosen answer on the corrupted image")
+    beta: Positive = Field(0.1, description="scale of the implicit reward; larger stays closer to the reference")
+    weights: Weights = Field(Weights(), description="of the terms")
+    anchors: tuple[Anchor, ...] = Field(
+        ("chosen",), description="rewards that the anchor holds: chosen up, others down"
+    )
+    anchor_delta: Real = Field(0.0, description="reward that anchors hold chosen answers above, and others below")
+    corruption: Corruption = Field(Corruption(), description="the rejected image")
+    probe_image: bool = Field(
+        False,
+        description="with dpo: also measure the chosen answer on the corrupted image",
+        json_schema_extra=NEUTRAL,
+    )
     use_images: bool = Field(True, description="false: the text alone (the control of mDPO's section 2)")
-    sft: Sft | None = None
+    sft: Sft | None = Field(None, description="a supervised loss on other rows; null: none")
     draw: Draw | None = Field(None, description="train on some pairs of each prompt; default: on all")
     limit: Count | None = Field(None, description="pairs to train on, before draw; fewer are among more")
 
     # Optimisation
-    learning_rate: Positive = 1e-5
+    learning_rate: Positive = Field(1e-5, description="highest one, after the warm-up")
     vision_learning_rate: Positive | None = Field(None, description="of an unfrozen tower; default: learning_rate")
     projector_learning_rate: Positive | None = Field(None, description="of the projector; default: learning_rate")
-    epochs: Count = 3
-    max_steps: Count | None = None
+    epochs: Count = Field(3, description="passes over the pairs")
+    max_steps: Count | None = Field(None, description="optimiser steps after which training ends")
     batch_size: Count = Field(32, description="pairs per optimiser step, over all workers")
-    micro_batch_size: Count = Field(4, description="pairs per forward pass and worker, at most")
-    max_tokens_per_batch: Count | None = Field(
-        None, description="tokens per forward pass and worker, at most; a longer pair goes alone"
+    micro_batch_size: Count = Field(
+        4, description="pairs per forward pass and worker, at most", json_schema_extra=NEUTRAL
     )
-    warmup_ratio: Fraction = 0.1
-    weight_decay: NonNegative = 0.05
-    adam_betas: tuple[Decay, Decay] = (0.9, 0.98)
-    adam_epsilon: Positive = 1e-8
-    max_grad_norm: Positive = 1.0
-    seed: Seed = 0
+    max_tokens_per_batch: Count | None = Field(
+        None,
+        description="tokens per forward pass and worker, at most; a longer pair goes alone",
+        json_schema_extra=NEUTRAL,
+    )
+    warmup_ratio: Fraction = Field(0.1, description="share of the steps in which the learning rate rises")
+    weight_decay: NonNegative = Field(0.05, description="of AdamW")
+    adam_betas: tuple[Decay, Decay] = Field((0.9, 0.98), description="of AdamW")
+    adam_epsilon: Positive = Field(1e-8, description="of AdamW")
+    max_grad_norm: Positive = Field(1.0, description="norm that gradients are clipped to")
+    seed: Seed | None = Field(None, description="of the order of pairs and of corruption; default: the recipe's")
 
     # What moves
-    tuning: Literal["full", "lora"] = "lora"
+    tuning: Literal["full", "lora"] = Field("lora", description="all weights of what is not frozen, or adapters")
     quantization: Literal["nf4"] | None = Field(None, description="QLoRA: frozen weights in 4 bits (needs a GPU)")
-    lora: Lora = Lora()
-    freeze_vision: bool = True
-    freeze_projector: bool = True
+    lora: Lora = Field(Lora(), description="of tuning: lora")
+    freeze_vision: bool = Field(True, description="the vision tower stays as it is")
+    freeze_projector: bool = Field(True, description="the projector stays as it is")
 
     # Long rows
     max_length: Count | None = Field(None, description="tokens of prompt and response; default: the model's positions")
@@ -99,42 +129,75 @@ class TrainConfig(Frozen):
         "error", description="cut takes response tokens only: the prompt and its image tokens are never cut"
     )
 
-    # Ties
+    # Ties; with `error` there are none.
     ties: Literal["error", "skip"] = Field(
-        "error", description="rows whose two answers are the same text: skip leaves them out and counts them"
+        "error",
+        description="rows whose two answers are the same text: skip leaves them out and counts them",
+        json_schema_extra=NEUTRAL,
     )
 
     # Evaluation while training
     eval_dataset: Name | None = Field(None, description="held-out pairs, in the schema of the dataset")
     eval_split: str | None = Field(None, description="default: train")
-    eval_steps: Count = 50
+    eval_steps: Count = Field(50, description="optimiser steps between two evaluations")
     patience: Count | None = Field(
         None, description="stop after this many evaluations without a lower loss, and keep the best weights"
     )
 
     # How it runs
-    workers: Count = Field(1, description="processes, a GPU each where there are GPUs; not read under torchrun")
-    sharding: Literal["ddp", "fsdp"] = Field("ddp", description="fsdp splits the language model over the workers")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
-    share_prefix: bool = Field(True, description="run prompt and image once for all answers of a pair")
-    share_image_features: bool = Field(True, description="run the vision tower once per distinct image of a batch")
-    cache_image_features: bool = Field(False, description="keep features between batches while memory lasts")
-    cache_reference: bool = Field(True, description="compute the reference once and keep it beside the run")
-    group_by_length: bool = Field(True, description="pairs of like length share a forward pass")
-    head_on_responses: bool = Field(True, description="language-model head on response positions only")
-    last_layer_on_responses: bool = Field(True, description="the last decoder layer on response positions only")
-    head_chunk: Count | None = Field(
-        4096, description="response tokens per pass through the language-model head; with fsdp always all"
+    workers: Count = Field(
+        1,
+        description="processes, a GPU each where there are GPUs; not read under torchrun",
+        json_schema_extra=NEUTRAL,
     )
-    logging_steps: Count = 10
-    save_steps: Count = 100
+    sharding: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="fsdp splits the language model over the workers", json_schema_extra=NEUTRAL
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the forward passes")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass, to save memory", json_schema_extra=NEUTRAL
+    )
+    share_prefix: bool = Field(
+        True, description="run prompt and image once for all answers of a pair", json_schema_extra=NEUTRAL
+    )
+    share_image_features: bool = Field(
+        True, description="run the vision tower once per distinct image of a batch", json_schema_extra=NEUTRAL
+    )
+    cache_image_features: bool = Field(
+        False, description="keep features between batches while memory lasts", json_schema_extra=NEUTRAL
+    )
+    cache_reference: bool = Field(
+        True, description="compute the reference once and keep it beside the run", json_schema_extra=NEUTRAL
+    )
+    group_by_length: bool = Field(
+        True, description="pairs of like length share a forward pass", json_schema_extra=NEUTRAL
+    )
+    head_on_responses: bool = Field(
+        True, description="language-model head on response positions only", json_schema_extra=NEUTRAL
+    )
+    last_layer_on_responses: bool = Field(
+        True, description="the last decoder layer on response positions only", json_schema_extra=NEUTRAL
+    )
+    head_chunk: Count | None = Field(
+        4096,
+        description="response tokens per pass through the language-model head; with fsdp always all",
+        json_schema_extra=NEUTRAL,
+    )
+    logging_steps: Count = Field(
+        10, description="optimiser steps between two lines of metrics", json_schema_extra=NEUTRAL
+    )
+    save_steps: Count = Field(100, description="optimiser steps between two checkpoints", json_schema_extra=NEUTRAL)
     resume: Literal["never", "if-possible", "always"] = Field(
         "always",
         description="a run of other options, rows or weights in output_dir: always refuses it, if-possible trains anew "
         "and says so; never trains anew whatever is there. true is always, false is never",
+        json_schema_extra=NEUTRAL,
     )
-    wandb_project: Name | None = Field(None, description="also log to Weights & Biases, with the key that it knows")
+    wandb_project: Name | None = Field(
+        None,
+        description="also log to Weights & Biases, with the key that it knows",
+        json_schema_extra=NEUTRAL,
+    )
 
     @field_validator("resume", mode="before")
     @classmethod
@@ -142,7 +205,7 @@ class TrainConfig(Frozen):
         return {True: "always", False: "never"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _consistent(self) -> TrainConfig:
+    def _consistent(self) -> Self:
         problems = tuple(self._problems())
         if problems:
             raise ValueError("; ".join(problems))
@@ -166,12 +229,6 @@ class TrainConfig(Frozen):
             found.append(
                 f"objective={self.objective} trains on nothing: every loss has weight 0; raise one of "
                 f"{', '.join(terms)}" + (" (the response's also by loss_weights)" if self.loss_weights else "")
-            )
-        if str(self.output_dir) == ".":
-            found.append("output_dir is empty or the working directory, whose model/ would be replaced; name a folder")
-        if (self.output_dir / "model").resolve() == Path(self.model).resolve():
-            found.append(
-                f"model={self.model} lies where the trained model goes; name another output_dir than {self.output_dir}"
             )
         for part, frozen in (("vision", self.freeze_vision), ("projector", self.freeze_projector)):
             if frozen and getattr(self, f"{part}_learning_rate") is not None:
@@ -234,37 +291,26 @@ class TrainConfig(Frozen):
     def result_options(self) -> dict[str, Any]:
         """The options that change the trained weights, as JSON values; a checkpoint of others is not resumed."""
         # Held-out pairs only measure, unless they decide when to stop.
-        measured = set() if self.patience is not None else {"eval_dataset", "eval_split", "eval_steps"}
+        measured = () if self.patience is not None else ("eval_dataset", "eval_split", "eval_steps")
         # Runs from before there was a draw hold.
-        unset = {"draw"} if self.draw is None else set()
-        return self.model_dump(mode="json", exclude={*RESULT_NEUTRAL, *measured, *unset})
+        unset = ("draw",) if self.draw is None else ()
+        return {key: value for key, value in super().result_options().items() if key not in (*measured, *unset)}
 
 
-#: Options that leave the trained weights as they are (up to rounding).
-RESULT_NEUTRAL = (
-    "output_dir",
-    "ties",  # with error there are none
-    "allowed_roots",
-    "allow_http",
-    "max_image_bytes",
-    "max_image_pixels",
-    "trust_remote_code",
-    "probe_image",
-    "micro_batch_size",
-    "max_tokens_per_batch",
-    "workers",
-    "sharding",
-    "gradient_checkpointing",
-    "group_by_length",
-    "share_prefix",
-    "share_image_features",
-    "cache_image_features",
-    "cache_reference",
-    "head_on_responses",
-    "last_layer_on_responses",
-    "head_chunk",
-    "logging_steps",
-    "save_steps",
-    "resume",
-    "wandb_project",
-)
+class TrainConfig(TrainOptions):
+    """One run of preference training on any dataset."""
+
+    model: Name = Field(description="folder, built-in name or hub id of where to start, which is also the reference")
+    dataset: Name = Field(description="folder or hub name of a dataset of pairs, in any schema of training.formats")
+    output_dir: Path = Field(description="folder of checkpoints, metrics and the model", json_schema_extra=NEUTRAL)
+    seed: Seed = Field(0, description="of the order of pairs and of corruption")
+
+    def _problems(self) -> list[str]:
+        found = super()._problems()
+        if str(self.output_dir) == ".":
+            found.append("output_dir is empty or the working directory, whose model/ would be replaced; name a folder")
+        if (self.output_dir / "model").resolve() == Path(self.model).resolve():
+            found.append(
+                f"model={self.model} lies where the trained model goes; name another output_dir than {self.output_dir}"
+            )
+        return found

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from training.config.base import Count, Fraction, Frozen, Name, NonNegative, Positive
+from pipeline.base.config import Count, Fraction, Frozen, Name, NonNegative, Positive
 
 #: TRL's names; what each computes stands in ``training.loss.objectives``.
 LossType = Literal["sigmoid", "ipo", "hinge", "robust", "bco_pair", "apo_zero", "apo_down", "sft", "sigmoid_norm"]
@@ -23,11 +23,11 @@ class Weights(Frozen):
     """The weight of each term. ``dpo`` has the response term alone, ``mdpo`` adds image and anchor, ``symmpo`` adds
     symmetric, anchor and margin (arXiv 2506.11712: 0.5, 1 and 1e-4)."""
 
-    response: NonNegative = 1.0
-    image: NonNegative = 1.0
-    anchor: NonNegative = 1.0
-    symmetric: NonNegative = 0.5
-    margin: NonNegative = 1e-4
+    response: NonNegative = Field(1.0, description="chosen over rejected answer, of every objective")
+    image: NonNegative = Field(1.0, description="true over corrupted image, of mdpo")
+    anchor: NonNegative = Field(1.0, description="rewards that are held up or down, of mdpo and symmpo")
+    symmetric: NonNegative = Field(0.5, description="each answer beside its own image, of symmpo")
+    margin: NonNegative = Field(1e-4, description="equal margins on both sides, of symmpo")
 
 
 class Corruption(Frozen):
@@ -45,14 +45,14 @@ class Corruption(Frozen):
     - ``data``: the dataset's own column ``rejected_images``
     """
 
-    kind: CorruptionKind = "crop"
+    kind: CorruptionKind = Field("crop", description="how, as listed above")
     keep_area: tuple[Fraction, Fraction] = Field(
         default=(0.01, 0.2), description="crop only: lowest and highest share of the area that is kept"
     )
     strength: Positive | None = Field(
         default=None,
-        description="gaussian: standard deviation on 0..1, default 1.0; block_mask: share of the squares, default 0.5; "
-        "clip_mask: share of the area, default 0.09",
+        description="gaussian: standard deviation, black to white is 1, default 1.0; block_mask: share of the squares, "
+        "default 0.5; clip_mask: share of the area, default 0.09",
     )
     steps: Annotated[Count, Field(le=1000)] = Field(
         default=500, description="diffusion only: noise steps out of 1000; more is noisier"
@@ -79,13 +79,14 @@ class Corruption(Frozen):
 
 
 class Sft(Frozen):
-    """HA-DPO's auxiliary stream: ``weight`` times the language-modelling loss on answers of another dataset.
+    """HA-DPO's auxiliary stream: the language-modelling loss on answers of another dataset, in an order of its own.
 
-    ``dataset`` has the columns ``images``, ``prompt`` and ``chosen`` (``rejected`` is not read). The paper's MiniGPT-4
-    setting is weight 0.5; its others have no such stream, which is also what weight 0 comes to, but for the loss being
-    measured. Each step takes ``batch_size`` rows of it in an order of their own.
+    The paper's MiniGPT-4 setting is weight 0.5; its others have no such stream, which is also what weight 0 comes to,
+    but for the loss being measured.
     """
 
-    dataset: Name
-    weight: NonNegative = 0.5
+    dataset: Name = Field(
+        description="folder or hub name, with the columns images, prompt and chosen; rejected is not read"
+    )
+    weight: NonNegative = Field(0.5, description="factor of its loss")
     batch_size: Count | None = Field(None, description="rows per step; default: as many as pairs")

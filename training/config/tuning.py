@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from training.config.base import Count, Frozen, Name, Positive, Real
+from pipeline.base.config import Count, Frozen, Name, Positive, Real
 
 
 class Lora(Frozen):
-    """Low-rank adapters on linear layers of the language model only.
+    """Low-rank adapters on linear layers of the language model only."""
 
-    ``target_modules`` is ``"all-linear"`` or a list of layer names such as ``["q_proj", "v_proj"]``.
-    """
-
-    r: Count = 64
-    alpha: Positive = 128.0
-    dropout: Real = 0.0
-    target_modules: Literal["all-linear"] | tuple[Name, ...] = "all-linear"
+    r: Count = Field(64, description="rank")
+    alpha: Positive = Field(128.0, description="scale; alpha / r is the factor of the adapter")
+    dropout: Real = Field(0.0, description="must be 0: the implicit reward compares policy and reference without noise")
+    target_modules: Literal["all-linear"] | tuple[Name, ...] = Field(
+        "all-linear", description='or a list of layer names, such as ["q_proj", "v_proj"]'
+    )
 
     @field_validator("dropout")
     @classmethod

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from training.config.evaluation import EvaluateConfig
 from training.evaluation import pope
-from training.evaluation.config import EvaluateConfig
 
 #: ``source`` of a prompt that asks for a description, and how that of a POPE question begins.
 DESCRIBE = "describe"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import files
-from training.config import RESULT_NEUTRAL, TrainConfig
+from training.config import TrainConfig
 from training.data.identity import Identity
 from training.errors import CheckpointError
 from training.loop import checkpoint, log
@@ -127,7 +127,7 @@ def _look(config: TrainConfig, identity: Identity) -> tuple[Path | None, list[st
 
 def _compared(options: Mapping[str, Any]) -> dict[str, Any]:
     """Without names of what is compared by its content, and without what an earlier version took for a change."""
-    kept = {key: value for key, value in options.items() if key not in (*RESULT_NEUTRAL, *_BY_CONTENT)}
+    kept = {key: value for key, value in options.items() if key not in {*TrainConfig.neutral(), *_BY_CONTENT}}
     if kept.get("sft"):
         kept["sft"] = {key: value for key, value in kept["sft"].items() if key != "dataset"}
     return kept

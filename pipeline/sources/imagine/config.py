@@ -6,26 +6,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from pipeline.base.config import Count, Fraction, Frozen, by_kind
+from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, NonNegative, NotNegative, Real, Whole, by_kind
 from pipeline.sampling.config import Engine, Sample, Temperature, VllmEngine
 from pipeline.scoring.config import Clip
 from pipeline.sources.config import DESCRIBE, Common, Location
 
-Guidance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 #: Pixels; what latent diffusion models of every family take.
-Side = Annotated[int, Field(ge=8, multiple_of=8)]
+Side = Annotated[Count, Field(ge=8, multiple_of=8)]
 
 
 class Texts(Frozen):
-    """What the images are to show: ``scenes`` descriptions of the built-in world, or a file.
+    """What the images are to show: texts of a file, or descriptions of the built-in world."""
 
-    ``path`` is a .txt with a text on each line, or a .jsonl of ``{"text": ...}``; it may be a glob. ``seed`` is added
-    to the run's, so that two sets of scenes can differ.
-    """
-
-    path: Location | None = None
-    scenes: Count | None = None
-    seed: int = 0
+    path: Location | None = Field(
+        None, description='.txt with a text on each line, or .jsonl of {"text": ...}; may be a glob'
+    )
+    scenes: Count | None = Field(None, description="descriptions of the built-in world, in place of path")
+    seed: Whole = Field(0, description="added to the run's, so that two sets of scenes can differ")
 
     @model_validator(mode="after")
     def _one(self) -> Texts:
@@ -35,20 +32,19 @@ class Texts(Frozen):
 
 
 class DiffusersGenerator(Frozen):
-    """Any text-to-image pipeline of the library diffusers: a folder or a hub id with safetensors.
+    """Any text-to-image pipeline of the library diffusers."""
 
-    ``size`` is [width, height]; without it, the model's own. ``dtype: auto`` is float16 on a GPU, float32 elsewhere.
-    """
-
-    kind: Literal["diffusers"]
-    model: str
-    revision: str | None = None
-    steps: Count = 28
-    size: tuple[Side, Side] | None = None
-    negative_prompt: str = ""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    batch_size: Count = 4
-    workers: Count = 1
+    kind: Literal["diffusers"] = Field(description="a pipeline of the library diffusers")
+    model: str = Field(description="folder or hub id with safetensors")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    steps: Count = Field(28, description="denoising steps")
+    size: tuple[Side, Side] | None = Field(None, description="width and height in pixels; default: the model's own")
+    negative_prompt: str = Field("", description="what the images are not to show")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="of the weights; auto: float16 on a GPU, float32 elsewhere"
+    )
+    batch_size: Count = Field(4, description="images that are made at a time", json_schema_extra=NEUTRAL)
+    workers: Count = Field(1, description="processes, a GPU each where there are GPUs", json_schema_extra=NEUTRAL)
 
     @property
     def name(self) -> str:
@@ -56,14 +52,12 @@ class DiffusersGenerator(Frozen):
 
 
 class SceneGenerator(Frozen):
-    """Draws descriptions of the built-in world, with faults at known rates: each object is left out with probability
-    ``drop``, else exchanged for another one with probability ``swap``; each image gets one object too many with
-    probability ``add``."""
+    """Draws descriptions of the built-in world, with faults at known rates."""
 
-    kind: Literal["scenes"] = "scenes"
-    drop: Fraction = 0.15
-    swap: Fraction = 0.15
-    add: Fraction = 0.15
+    kind: Literal["scenes"] = Field("scenes", description="the built-in world")
+    drop: Fraction = Field(0.15, description="probability that an object is left out")
+    swap: Fraction = Field(0.15, description="probability that an object is exchanged for another one")
+    add: Fraction = Field(0.15, description="probability that an image gets one object too many")
 
     @property
     def name(self) -> str:
@@ -77,43 +71,41 @@ class SceneGenerator(Frozen):
 
 
 class Rank(Clip):
-    """Of the images of one text, the ``keep`` best are kept, if they score at least ``threshold`` (a raw value of the
-    scorer; the cosine for ``clip``)."""
+    """Which images of one text are kept."""
 
-    scorer: Literal["clip"] = "clip"
-    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    keep: Count = 1
+    scorer: Literal["clip"] = Field("clip", description="what ranks the images")
+    threshold: Real | None = Field(None, description="least raw score of an image that is kept; for clip, the cosine")
+    keep: Count = Field(1, description="images of a text that are kept, the best ones")
 
 
 class _Instruct(Frozen):
-    """``keep_leading`` keeps questions that take the scene for granted (``pipeline.sources.imagine.leading``)."""
-
-    keep_leading: bool = False
+    keep_leading: bool = Field(
+        False, description="keep questions that take the scene for granted (pipeline.sources.imagine.leading)"
+    )
 
 
 class Templates(_Instruct):
-    """``per_image`` of the ``templates``, drawn without repetition."""
+    """Fixed prompts."""
 
-    kind: Literal["templates"] = "templates"
-    templates: Annotated[tuple[str, ...], Field(min_length=1)] = DESCRIBE
-    per_image: Count = 1
+    kind: Literal["templates"] = Field("templates", description="fixed prompts")
+    templates: Annotated[tuple[str, ...], Field(min_length=1)] = Field(DESCRIBE, description="the prompts")
+    per_image: Count = Field(1, description="prompts about an image, drawn without repetition")
 
 
 class Written(_Instruct):
-    """``per_image`` questions that a model writes. It sees what ``shows`` names: the text, the image, or both.
+    """Questions that a model writes."""
 
-    ``instruction`` may hold ``{text}`` (what the image was made from) and ``{count}``; without it, one is built in.
-    """
-
-    kind: Literal["model"]
-    model: str
-    revision: str | None = None
-    shows: Literal["text", "image", "both"] = "both"
-    instruction: str | None = None
-    per_image: Count = 1
-    temperature: Temperature = 0.7
-    max_tokens: Count = 256
-    engine: Engine = VllmEngine()
+    kind: Literal["model"] = Field(description="questions that a model writes")
+    model: str = Field(description="folder, built-in name or hub id")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    shows: Literal["text", "image", "both"] = Field("both", description="what the model sees")
+    instruction: str | None = Field(
+        None, description="may have {text}, what the image was made from, and {count}; default: a built-in one"
+    )
+    per_image: Count = Field(1, description="questions about an image")
+    temperature: Temperature = Field(0.7, description="0 is greedy")
+    max_tokens: Count = Field(256, description="of all questions about an image")
+    engine: Engine = Field(VllmEngine(), description="through what the model is asked")
 
     @model_validator(mode="after")
     def _a_model_and_its_instruction(self) -> Written:
@@ -140,11 +132,11 @@ class Written(_Instruct):
 
 
 class SceneQuestions(_Instruct):
-    """One description and up to ``questions_per_scene`` yes/no questions with exact answers, from what was drawn."""
+    """A description and yes/no questions with exact answers, from what was drawn."""
 
-    kind: Literal["scenes"]
-    questions_per_scene: Annotated[int, Field(ge=0)] = 3
-    prompts: tuple[str, ...] = ()
+    kind: Literal["scenes"] = Field(description="from what was drawn in the built-in world")
+    questions_per_scene: NotNegative = Field(3, description="yes/no questions about each image, at most")
+    prompts: tuple[str, ...] = Field((), description="ask for a description; default: built-in ones, one an image")
 
 
 Generator = Annotated[
@@ -159,15 +151,17 @@ Instruct = Annotated[
 
 
 class ImagineSource(Common):
-    """Images from text. Image i of a text is made with ``guidance_scales[i]``, which begin again at their end."""
+    """Prompts about images that are made from text."""
 
-    kind: Literal["imagine"]
-    texts: Texts
-    generator: Generator = SceneGenerator()
-    images_per_prompt: Count = 4
-    guidance_scales: Annotated[tuple[Guidance, ...], Field(min_length=1)] = (5.0, 7.0, 9.0, 11.0)
-    rank: Rank = Rank()
-    instruct: Instruct = Templates()
+    kind: Literal["imagine"] = Field(description="images made from text")
+    texts: Texts = Field(description="what the images are to show")
+    generator: Generator = Field(SceneGenerator(), description="what makes the images")
+    images_per_prompt: Count = Field(4, description="images of each text")
+    guidance_scales: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = Field(
+        (5.0, 7.0, 9.0, 11.0), description="of the images of a text in turn, from the beginning again at the end"
+    )
+    rank: Rank = Field(Rank(), description="which images are kept")
+    instruct: Instruct = Field(Templates(), description="what is asked about the images")
 
     @property
     def origin(self) -> str:

@@ -14,7 +14,7 @@ from pipeline.scenes.models_build.curriculum import TRAIN_SEED
 from pipeline.scenes.world import scene
 from reward.text.findings import by_facts, hallucinations
 from reward.text.phrases import read
-from training.evaluation.config import EvaluateConfig
+from training.config.evaluation import EvaluateConfig
 
 
 def test_every_answer_is_true_and_names_all_that_is_in_its_picture() -> None:

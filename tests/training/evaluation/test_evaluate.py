@@ -23,10 +23,10 @@ from pipeline.sampling.config import Sample, VllmEngine
 from pipeline.scenes import grammar
 from pipeline.sources.admission.admit import prompt_id
 from pipeline.sources.admission.verdicts import Verdicts, key
+from training.config.evaluation import EvaluateConfig
 from training.errors import ConfigError, DataError
 from training.evaluate import app
 from training.evaluation.asked import Asked
-from training.evaluation.config import EvaluateConfig
 from training.evaluation.result import Provenance
 from training.evaluation.session import generate, stored
 from training.evaluation.session import measure as session

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.base.tables import PROMPTS
+from training.config.evaluation import EvaluateConfig
 from training.evaluation import prompts
-from training.evaluation.config import EvaluateConfig
 
 
 @pytest.fixture(scope="module")

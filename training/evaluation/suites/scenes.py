@@ -20,10 +20,10 @@ from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import Scene, scene
 from reward.scorers.objects import ObjectVerdict, judge
 from reward.text.types import VERSION
+from training.config.evaluation import EvaluateConfig
 from training.errors import ConfigError
 from training.evaluation import prompts
 from training.evaluation.asked import Asked
-from training.evaluation.config import EvaluateConfig
 from training.evaluation.suites import amber, chair, pope, shr
 from training.evaluation.suites.amber import Lists
 from training.evaluation.suites.benchmarks import parser_for
