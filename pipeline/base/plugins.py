@@ -149,7 +149,7 @@ def _at(path: str) -> Any:
 
 
 def _unknown(options: Any, made: Any, at: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Keys that a group inside the options does not have, which pydantic leaves out without a word; and those it has."""
+    """Keys that a group inside the options does not have, which pydantic drops in silence, and those it has."""
     if isinstance(options, Mapping) and dataclasses.is_dataclass(made):
         known = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
         yield from ((f"{at}{key}", [f"{at}{one}" for one in known]) for key in options if key not in known)
