@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pipeline.base.command import command
+from pipeline.base.progress import ProgressBar
 from reward.models.bradley_terry import Comparison, comparisons, loss
 from reward.models.pairs import Pair, read_pairs
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from reward.models.inputs import Reader
     from reward.models.network import RewardNetwork
+
+#: Steps between two lines of progress.
+_NOTED = 50
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def train(
     schedule = LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / warm) * _cosine(step / steps))
     prepared = accelerator.prepare(network)
     started, shuffled = time.monotonic(), learnt
-    with Bar("reward", steps) as bar:
+    with ProgressBar("reward", steps) as bar:
         for step in range(steps):
             epoch, place = divmod(step, per_epoch)
             shuffled = order(learnt, epoch, options.seed, options.in_order) if place == 0 else shuffled
@@ -112,7 +116,9 @@ def train(
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-            bar.advance(f"loss {total / len(todo):.3f}  right {right / len(todo):.3f}")
+            bar.advance()
+            if bar.done % _NOTED == 0 or bar.done == steps:
+                bar.note(f"loss {total / len(todo):.3f}  right {right / len(todo):.3f}")
     seconds = time.monotonic() - started
     save(network, reader, out, base_name or model, options.blind, options.half)
     return {
@@ -162,38 +168,6 @@ def measure(
             better, worse = _rewards(network.eval(), reader, part, device)
             right += float((better > worse).sum() + 0.5 * (better == worse).sum())
     return {"held_out": len(held), "held_out_accuracy": right / len(held) if held else None}
-
-
-class Bar:
-    """A progress bar with rate and time left; one line every 50 steps where there is no terminal."""
-
-    def __init__(self, title: str, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._console = Console(stderr=True)
-        shown = [TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        self._bar = Progress(
-            *shown, TextColumn("{task.fields[note]}"), console=self._console, disable=not self._console.is_terminal
-        )
-        self._task = self._bar.add_task(title, total=total, note="")
-        self._title, self._total, self._done, self._start = title, total, 0, time.monotonic()
-
-    def __enter__(self) -> Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, note: str) -> None:
-        self._done += 1
-        rate = self._done / max(time.monotonic() - self._start, 1e-9)
-        note = f"{note}  {rate:.2f} step/s"
-        self._bar.update(self._task, advance=1, note=note)
-        if not self._console.is_terminal and (self._done % 50 == 0 or self._done == self._total):
-            left = (self._total - self._done) / rate
-            self._console.print(f"{self._title}: step {self._done}/{self._total}  {note}  {left:.0f} s left")
 
 
 def _rewards(network: Any, reader: Reader, part: Sequence[Comparison], device: torch.device) -> tuple[Tensor, Tensor]:

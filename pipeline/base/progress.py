@@ -1,4 +1,4 @@
-"""What a stage tells while it runs: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
+"""What long work tells while it runs: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -91,6 +91,47 @@ class Bar:
             return f"{self.name}: {self.done} rows, {self.detail}"
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
         return f"{self.name}: {self.done}/{self.total} rows, {self.detail}{left}"
+
+
+class ProgressBar:
+    """Rate and time left for ``total`` units of work of one kind, on standard error. A context manager."""
+
+    def __init__(self, title: str, total: int, done: int = 0, unit: str = "step", visible: bool = True) -> None:
+        self.total, self.done = total, done
+        self._title, self._unit, self._visible, self._before = title, unit, visible, done
+        self._start = time.monotonic()
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> ProgressBar:
+        if self._visible and sys.stderr.isatty():
+            self._bar = _rich(sys.stderr)
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=self.total, completed=self.done, detail="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, units: int = 1) -> None:
+        """Count ``units`` more as done."""
+        self.done += units
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, detail=f"{self.rate:.2f} {self._unit}/s")
+
+    @property
+    def rate(self) -> float:
+        """Units per second since this bar was made."""
+        return (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
+
+    def note(self, text: str) -> None:
+        """Show how it goes: above the bar, or as a plain line with rate and time left."""
+        if self._bar is not None:
+            self._bar.console.print(f"{self._unit} {self.done}  {text}", highlight=False)
+        elif self._visible:
+            left = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
+            said = f"{self._title} {self._unit} {self.done}/{self.total}  {text}  {self.rate:.2f} {self._unit}/s"
+            print(f"{said}  {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 def _rich(stream: TextIO) -> RichProgress:

@@ -13,11 +13,11 @@ from typing import Any
 import datasets
 
 from pipeline.base import files
+from pipeline.base.progress import ProgressBar
 from training import formats
 from training.config import TrainConfig
 from training.data.dataset import prepare
 from training.data.pairs import PairDataset
-from training.loop.log import ProgressBar
 from training.loss import sft
 
 _Prepare = Callable[..., PairDataset]

@@ -1,17 +1,11 @@
-"""Where metrics go: ``metrics.jsonl``, TensorBoard, Weights & Biases if asked for, and a progress bar.
-
-Where there is no terminal the bar is plain lines.
-"""
+"""Where metrics go: ``metrics.jsonl``, TensorBoard, and Weights & Biases if asked for."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pipeline.base import files
@@ -110,61 +104,6 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-class ProgressBar:
-    """Rate and time left for ``total`` units; a bar on a terminal, one line per ``note`` elsewhere."""
-
-    def __init__(self, title: str, total: int, done: int = 0, unit: str = "step", visible: bool = True) -> None:
-        self._title, self._total, self._first, self._done, self._unit = title, total, done, done, unit
-        self._visible = visible
-        self._start = time.monotonic()
-        self._bar: Any = None
-
-    def __enter__(self) -> ProgressBar:
-        if self._visible and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True))
-            self._bar.start()
-            self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, note="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def advance(self, units: int = 1) -> None:
-        """Count ``units`` more as done."""
-        self._done += units
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, note=f"{self.rate:.2f} {self._unit}/s")
-
-    @property
-    def rate(self) -> float:
-        """Units per second since this bar was made."""
-        return (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
-
-    def note(self, metrics: Mapping[str, float]) -> None:
-        """Show the main metrics: above the bar, or as a plain line with rate and time left."""
-        if not self._visible:
-            return
-        shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics)
-        if self._bar is not None:
-            self._bar.console.print(f"{self._unit} {self._done}  {shown}", highlight=False)
-            return
-        left = (self._total - self._done) / self.rate if self.rate > 0 else 0.0
-        print(
-            f"{self._title} {self._unit} {self._done}/{self._total}  {shown}  {self.rate:.2f} {self._unit}/s  "
-            f"{left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+def shown(metrics: Mapping[str, float]) -> str:
+    """The main metrics of a step, in one line."""
+    return "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics)

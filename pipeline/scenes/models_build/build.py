@@ -16,6 +16,7 @@ import typer
 
 from pipeline.base.command import command
 from pipeline.base.model_names import SCENES as MODELS
+from pipeline.base.progress import ProgressBar
 from pipeline.scenes.models_build.curriculum import TRAIN_SEED, Batch, Lesson
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS
 from pipeline.scenes.world import scene
@@ -183,8 +184,6 @@ def _batches(lesson: Lesson, words: Any, start: int, stop: int) -> Iterator[Batc
 def train(course: Course, model: Any, words: Any, folder: Path) -> None:
     """One course, from its last checkpoint on; leaves ``NAME.pt`` (every 100 steps, and at the end) in ``folder``."""
     import torch
-    from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
     file = folder / f"{course.lesson.name}.pt"
     parameters = _parameters(model, course.part)
@@ -213,16 +212,8 @@ def train(course: Course, model: Any, words: Any, folder: Path) -> None:
         torch.save(state, file.with_suffix(".tmp"))
         file.with_suffix(".tmp").rename(file)
 
-    console = Console()
     model.train()
-    columns: tuple[Any, ...] = (
-        *Progress.get_default_columns()[:2],
-        "{task.completed}/{task.total}",
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, "{task.fields[state]}", console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(course.lesson.name, total=course.steps, completed=start, state="")
+    with ProgressBar(course.lesson.name, course.steps, start) as bar:
         for step, batch in enumerate(_batches(course.lesson, words, start, course.steps), start):
             loss = course.loss(model, words, batch)
             optimiser.zero_grad()
@@ -233,10 +224,9 @@ def train(course: Course, model: Any, words: Any, folder: Path) -> None:
             if course.part != "tower":
                 recent = [*recent[-49:], _accuracy(model, batch)]
             accuracy = sum(recent) / len(recent) if recent else float("nan")
-            state = f"loss {loss.item():.3f}  answers right {accuracy:.3f}"
-            bar.update(task, advance=1, state=state)
-            if not console.is_terminal and step % 50 == 49:
-                console.print(f"{course.lesson.name}: step {step + 1}/{course.steps}  {state}")
+            bar.advance()
+            if step % 50 == 49:
+                bar.note(f"loss {loss.item():.3f}  answers right {accuracy:.3f}")
             if course.until is not None and len(recent) == 50 and accuracy >= course.until:
                 break
             if step % 100 == 99:

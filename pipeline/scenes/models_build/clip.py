@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.base.progress import ProgressBar
 from pipeline.scenes import draw, grammar
 from pipeline.scenes.models_build import model
 from pipeline.scenes.models_build.curriculum import TRAIN_SEED
@@ -126,8 +127,6 @@ def build(folder: Path, vlm: Path, work: Path, seed: int) -> None:
     """Write ``open_clip_config.json``, ``open_clip_model.safetensors`` and the tokenizer to ``folder``."""
     import open_clip
     import torch
-    from rich.console import Console
-    from rich.progress import Progress
     from safetensors.torch import save_file
     from torch.nn.functional import cross_entropy, logsigmoid
     from torch.utils.data import DataLoader
@@ -151,9 +150,7 @@ def build(folder: Path, vlm: Path, work: Path, seed: int) -> None:
         start = state["step"]
     steps: Any = range(start, STEPS)  # torch takes any sequence, and says so nowhere in its types
     loader: Any = DataLoader(steps, batch_size=None, num_workers=1, prefetch_factor=8, collate_fn=partial(batch, words))
-    console = Console()
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("clip", total=STEPS, completed=start)
+    with ProgressBar("clip", STEPS, start) as bar:
         for step, (pixels, ids) in enumerate(loader, start):
             image, text = net.encode_image(pixels, normalize=True), net.encode_text(ids, normalize=True)
             scale = net.logit_scale.exp().clamp(max=100)
@@ -167,10 +164,10 @@ def build(folder: Path, vlm: Path, work: Path, seed: int) -> None:
             loss.backward()
             optimiser.step()
             schedule.step()
-            bar.update(task, advance=1)
+            bar.advance()
             if step % 50 == 49:
                 right = (own > other).float().mean().item()
-                console.print(f"clip: step {step + 1}/{STEPS}  loss {loss.item():.3f}  exchanges seen {right:.3f}")
+                bar.note(f"loss {loss.item():.3f}  exchanges seen {right:.3f}")
             if step % 100 == 99:
                 state = {
                     "net": net.state_dict(),

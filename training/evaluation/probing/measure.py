@@ -81,6 +81,7 @@ def _computed(
     """For each condition its name, the rows to store, and what is to be known of them."""
     import torch
 
+    from pipeline.base.progress import ProgressBar
     from training import formats
     from training.data.dataset import prepare
     from training.evaluation.probing.conditions import probed, shown
@@ -88,7 +89,6 @@ def _computed(
     from training.forward.check_features import check_features
     from training.forward.model import disable_dropout, load_model, positions
     from training.forward.policy import make_policy
-    from training.loop.log import ProgressBar
 
     config = _config(request, model)
     network, processor = load_model(config)
