@@ -11,7 +11,7 @@ from training.data.pairs import PairDataset
 from training.errors import DataError
 from training.forward.batch import collate
 from training.forward.features import tower_features
-from training.forward.model import unwrapped
+from training.forward.parts import Parts
 
 
 @torch.no_grad()
@@ -21,9 +21,9 @@ def check_features(model: nn.Module, dataset: PairDataset, device: torch.device)
 
     Raises ``DataError`` naming the row: a model that silently trains on half an image is worse than none.
     """
-    base: Any = unwrapped(model)
-    token = getattr(base.config, "image_token_id", None)
-    if token is None or not hasattr(base, "get_image_features"):
+    parts = Parts.of(model)
+    token = getattr(parts.config, "image_token_id", None)
+    if token is None or not hasattr(parts.whole, "get_image_features"):
         return
     seen: set[Any] = set()
     for index, pair in enumerate(dataset.pairs):

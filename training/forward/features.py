@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.forward.batch import PairBatch, stack_images
-from training.forward.model import accepts, unwrapped
+from training.forward.parts import LANGUAGE, Parts
 
 #: Model types whose ``forward`` takes ``mm_encoder_outputs`` and whose ``get_image_features`` can be split by image,
 #: checked by test. Others run the tower for every group of sequences.
@@ -21,7 +21,7 @@ SHARES_FEATURES = frozenset(
         *("idefics3", "smolvlm", "internvl", "gemma3"),
     }
 )
-_LANGUAGE = frozenset({"language_model", "text_model", "lm_head"})
+_LANGUAGE = frozenset({*LANGUAGE, "lm_head"})
 
 
 @dataclass
@@ -54,8 +54,8 @@ class FeatureCache:
 
 def can_share(model: nn.Module) -> bool:
     """Whether image features can be handed to this model instead of pixels."""
-    config: Any = unwrapped(model).config
-    return config.model_type in SHARES_FEATURES and accepts(model, "mm_encoder_outputs")
+    parts = Parts.of(model)
+    return parts.config.model_type in SHARES_FEATURES and parts.accepts("mm_encoder_outputs")
 
 
 def image_inputs(model: nn.Module, batch: PairBatch, share: bool, cache: FeatureCache | None) -> dict[str, Any]:
@@ -85,8 +85,7 @@ def tower_features(model: nn.Module, images: Sequence[Mapping[str, Tensor]], dev
     order = sorted(range(len(images)), key=lambda index: _whole(images[index]))
     whole = sum(map(_whole, images))
     counts = [1] * (len(images) - whole) + ([max(2, whole)] if whole else [])
-    base: Any = unwrapped(model)
-    output = base.get_image_features(**_joined([images[index] for index in order], counts, device))
+    output = Parts.of(model).whole.get_image_features(**_joined([images[index] for index in order], counts, device))
     found = output.pooler_output
     if isinstance(found, Tensor):
         found = found.split([images[index]["pixel_values"].shape[:-3].numel() for index in order])
@@ -113,7 +112,8 @@ def _features(model: nn.Module, batch: PairBatch, cache: FeatureCache | None, de
     new = [(k, image) for k, image in zip(batch.image_keys, batch.images, strict=True) if k not in known and image]
     if new:
         moves = any(
-            p.requires_grad and _LANGUAGE.isdisjoint(name.split(".")) for name, p in unwrapped(model).named_parameters()
+            p.requires_grad and _LANGUAGE.isdisjoint(name.split("."))
+            for name, p in Parts.of(model).whole.named_parameters()
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and moves):
             computed = tower_features(model, [image for _, image in new], device)
@@ -128,8 +128,7 @@ def _encoder_output(model: nn.Module, features: Sequence[Tensor]) -> dict[str, A
     """The inverse of ``tower_features``, in the order of the placeholders."""
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    config: Any = unwrapped(model).config
-    layers = len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
+    layers = len(getattr(Parts.of(model).config.vision_config, "deepstack_visual_indexes", None) or ())
     if layers:
         from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 

@@ -13,17 +13,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.forward.model import decoder_layers, unwrapped
+from training.forward.parts import Parts
 
 
 def can_skip(model: nn.Module) -> bool:
     """Whether the last layer is built as the hooks expect. Not with gradient checkpointing: the layer runs again in the
     backward pass, when the hooks are gone."""
-    base: Any = unwrapped(model)
-    layers = decoder_layers(model)
-    if not layers or getattr(base, "is_gradient_checkpointing", False):
+    parts = Parts.of(model)
+    if not parts.layers or getattr(parts.whole, "is_gradient_checkpointing", False):
         return False
-    last = layers[-1]
+    last = parts.layers[-1]
     attention = getattr(last, "self_attn", None)
     return isinstance(getattr(last, "mlp", None), nn.Module) and all(
         isinstance(getattr(attention, name, None), nn.Module) for name in ("q_proj", "o_proj")
@@ -33,7 +32,7 @@ def can_skip(model: nn.Module) -> bool:
 @contextlib.contextmanager
 def only(model: nn.Module, positions: Tensor) -> Iterator[None]:
     """Within this, the last layer works on ``positions`` (int64 [R], of a packed row) alone."""
-    last: Any = decoder_layers(model)[-1]
+    last: Any = Parts.of(model).layers[-1]
     handles = []
 
     def narrow(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

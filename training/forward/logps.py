@@ -22,7 +22,7 @@ from training.forward.batch import PairBatch
 from training.forward.features import FeatureCache, image_inputs
 from training.forward.last_layer import can_skip, only
 from training.forward.layout import Padded, Row, pack, pad
-from training.forward.model import unwrapped
+from training.forward.parts import Parts
 from training.forward.positions import position_ids
 
 
@@ -75,7 +75,7 @@ def token_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()
         inputs = {"input_ids": layout.ids.to(device), "attention_mask": layout.mask.to(device)}
         inputs |= {key: value.to(device) for key, value in _token_keys(batch, layout).items()}
         batch = _one_group_each(batch)
-    base: Any = unwrapped(model)
+    parts = Parts.of(model)
     with torch.autocast(device.type, forward.dtype, enabled=forward.dtype != torch.float32):
         images = image_inputs(model, batch, forward.share_images, forward.cache)
         read, targets = layout.read.to(device), layout.targets.to(device)
@@ -83,11 +83,11 @@ def token_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()
         if forward.share_prefix and forward.response_only and forward.last_layer_on_responses and can_skip(model):
             narrowed = only(model, torch.unique(read))
         with narrowed:
-            states = base.model(**inputs, **images, use_cache=False).last_hidden_state.flatten(0, 1)
+            states = parts.backbone(**inputs, **images, use_cache=False).last_hidden_state.flatten(0, 1)
         if not forward.response_only:
-            logits = base.lm_head(states)[read]
+            logits = parts.head(states)[read]
             return layout, -cross_entropy(logits.float(), targets, reduction="none")
-        return layout, head_logps(base.lm_head, states.index_select(0, read), targets, forward.head_chunk)
+        return layout, head_logps(parts.head, states.index_select(0, read), targets, forward.head_chunk)
 
 
 def head_logps(head: nn.Module, states: Tensor, targets: Tensor, chunk: int | None = None) -> Tensor:

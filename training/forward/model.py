@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 from typing import Any
 
 import torch
@@ -11,12 +10,12 @@ from torch import nn
 
 from training.config import TrainConfig
 from training.errors import ModelError
+from training.forward.parts import LANGUAGE, Parts
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
 _TOWERS = ("vision_tower", "visual", "vision_model")
 _PROJECTORS = ("multi_modal_projector", "connector", "mlp1", "image_newline", "merger", "deepstack_merger_list")
-_LANGUAGE = ("language_model", "text_model")
 
 
 def load_model(config: TrainConfig) -> tuple[nn.Module, Any]:
@@ -91,24 +90,6 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The transformers model inside a ``PeftModel``, adapters in place; any other model unchanged."""
-    get_base_model = getattr(model, "get_base_model", None)
-    return get_base_model() if get_base_model is not None else model
-
-
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The language model's decoder layers, first to last; empty where they are not found."""
-    backbone: Any = getattr(unwrapped(model), "model", None)
-    language = getattr(backbone, "language_model", None) or getattr(backbone, "text_model", None)
-    return list(getattr(language, "layers", None) or ())
-
-
-def accepts(model: nn.Module, argument: str) -> bool:
-    """Whether the model's own ``forward`` names this argument."""
-    return argument in inspect.signature(unwrapped(model).forward).parameters
-
-
 def part_of(name: str) -> str:
     """``vision``, ``projector`` or ``language``: which part of the model a parameter belongs to.
 
@@ -155,9 +136,8 @@ def _freeze(model: nn.Module, part: str, names: tuple[str, ...]) -> None:
 def _add_lora(model: nn.Module, config: TrainConfig) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
-    backbone = getattr(model, "model", model)
-    if not any(isinstance(getattr(backbone, name, None), nn.Module) for name in _LANGUAGE):
-        raise ModelError(f"{type(model).__name__} has no {' or '.join(_LANGUAGE)} to put adapters on; use tuning=full")
+    if not isinstance(Parts.of(model).language, nn.Module):
+        raise ModelError(f"{type(model).__name__} has no {' or '.join(LANGUAGE)} to put adapters on; use tuning=full")
     wanted = config.lora.target_modules
     names = [
         name

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.data.tokens import Prompt
 from training.forward.layout import Packed
-from training.forward.model import unwrapped
+from training.forward.parts import Parts
 
 
 def position_ids(model: nn.Module, packed: Packed, prompts: Sequence[Prompt]) -> Tensor:
@@ -19,12 +19,12 @@ def position_ids(model: nn.Module, packed: Packed, prompts: Sequence[Prompt]) ->
     ``prompts`` are the prompts of the groups. The model's own ``get_rope_index`` numbers each prompt; what follows is
     text, whose three numbers are equal and grow by one.
     """
-    base: Any = unwrapped(model)
-    if not hasattr(getattr(base, "model", None), "get_rope_index"):
+    backbone = Parts.of(model).backbone
+    if not hasattr(backbone, "get_rope_index"):
         return packed.offsets[None]
     parts = []
     for group, prompt in zip(packed.groups, prompts, strict=True):
-        numbered = _numbered(base.model, prompt)
+        numbered = _numbered(backbone, prompt)
         length = numbered.shape[1]
         offsets = packed.offsets[group.start : group.end]
         behind = numbered.max() + 1 + offsets - length

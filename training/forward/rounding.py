@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.forward.model import unwrapped
+from training.forward.parts import Parts
 
 #: The relative error of a result. In bfloat16 products are added up in float32 and the sum is rounded once, by at most
 #: half of 2^-7; in float32 it is the sum itself that comes out otherwise in another order: 64 (the root of the 4,096
@@ -106,8 +106,7 @@ def watched(model: nn.Module) -> Iterator[Logits]:
         low, high = torch.aminmax(output.detach())
         seen.largest = max(seen.largest, -low.item(), high.item())
 
-    base: Any = unwrapped(model)
-    handle = base.lm_head.register_forward_hook(look)
+    handle = Parts.of(model).head.register_forward_hook(look)
     try:
         yield seen
     finally:

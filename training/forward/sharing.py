@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from training.errors import ModelError
 from training.forward import attention
 from training.forward.batch import Branch, answer, collate
 from training.forward.logps import Forward, sequence_logps
-from training.forward.model import accepts, unwrapped
+from training.forward.parts import Parts
 from training.forward.rounding import Difference, Judgement, judge, watched
 
 #: How many pairs are tried: a wrong mask or position is off by more than 0.1 nats per token in each, which rounding
@@ -28,8 +27,8 @@ TRIED = {torch.float32: 1, torch.bfloat16: 8}
 
 def why_not(model: nn.Module) -> str | None:
     """Why this model cannot share prefixes, or None if nothing speaks against it."""
-    base: Any = unwrapped(model)
-    text = base.config.get_text_config()
+    parts = Parts.of(model)
+    text = parts.text_config
     kinds = sorted(set(getattr(text, "layer_types", None) or ["full_attention"]) - {"full_attention"})
     if kinds:
         # A window counts places in the row, and a recurrent state runs through it: both would cross branches.
@@ -37,23 +36,23 @@ def why_not(model: nn.Module) -> str | None:
     if getattr(text, "cross_attention_layers", None):
         return "it reads images by cross-attention"
     # A model that asks which tokens are an image's lets these see each other (Gemma 3, PaliGemma).
-    if getattr(text, "use_bidirectional_attention", None) or accepts(base, "token_type_ids"):
+    if getattr(text, "use_bidirectional_attention", None) or parts.accepts("token_type_ids"):
         return "its image tokens see each other in both directions"
-    if not hasattr(base, "model") or not hasattr(base, "lm_head"):
-        return f"{type(base).__name__} is not built of a `model` and an `lm_head`"
-    if not getattr(base, "_supports_attention_backend", False):
-        return f"{type(base).__name__} does not take registered attention functions"
+    if parts.backbone is None or parts.head is None:
+        return f"{parts.name} is not built of a `model` and an `lm_head`"
+    if not getattr(parts.whole, "_supports_attention_backend", False):
+        return f"{parts.name} does not take registered attention functions"
     return None
 
 
 def check_head(model: nn.Module) -> None:
     """Raise ``ModelError`` unless logits are the head's output and nothing else: only the head is run in training."""
-    base: Any = unwrapped(model)
-    text = base.config.get_text_config()
+    parts = Parts.of(model)
+    text = parts.text_config
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text, name, None) not in (None, 1.0):
             raise ModelError(
-                f"{type(base).__name__} changes its logits behind the head ({name}={getattr(text, name)}), which "
+                f"{parts.name} changes its logits behind the head ({name}={getattr(text, name)}), which "
                 "training does not do, so every log-prob would be wrong; use a model without it"
             )
 
@@ -61,9 +60,7 @@ def check_head(model: nn.Module) -> None:
 def enable(model: nn.Module) -> None:
     """Let the language model use ``training.forward.attention``; padded batches run as before."""
     attention.register()
-    base: Any = unwrapped(model)
-    text = base.config.get_text_config()
-    text._attn_implementation = attention.NAME
+    Parts.of(model).text_config._attn_implementation = attention.NAME
 
 
 def decide(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.errors import ModelError
-from training.forward.model import unwrapped
+from training.forward.parts import Parts
 from training.loop.worker import Worker
 
 
@@ -31,13 +31,9 @@ def shard(model: nn.Module, worker: Worker, dtype: torch.dtype) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-    base: Any = unwrapped(model)
-    language: Any = getattr(getattr(base, "model", None), "language_model", None)
-    layers = getattr(language, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or not hasattr(base, "lm_head"):
-        raise ModelError(
-            f"{type(base).__name__} is not built of model.language_model.layers and lm_head; use sharding=ddp"
-        )
+    parts = Parts.of(model)
+    if not parts.layers or parts.head is None:
+        raise ModelError(f"{parts.name} is not built of a text model with layers and an lm_head; use sharding=ddp")
     options: dict[str, Any] = {
         "mesh": init_device_mesh(worker.device.type, (worker.world,)),
         "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
@@ -45,14 +41,14 @@ def shard(model: nn.Module, worker: Worker, dtype: torch.dtype) -> None:
         else MixedPrecisionPolicy(),
         "reshard_after_forward": True,
     }
-    embeddings = language.get_input_embeddings()
-    tied = embeddings.weight is base.lm_head.weight
-    units = [*layers, *(() if tied else (embeddings, base.lm_head))]
+    embeddings = parts.language.get_input_embeddings()
+    tied = embeddings.weight is parts.head.weight
+    units = [*parts.layers, *(() if tied else (embeddings, parts.head))]
     for unit in units:
         fully_shard(unit, **options)
-    ours = set(language.parameters()) - ({embeddings.weight} if tied else set())
-    fully_shard(base.model, **options, ignored_params=set(base.model.parameters()) - ours)
-    for unit in (*units, base.model):
+    ours = set(parts.language.parameters()) - ({embeddings.weight} if tied else set())
+    fully_shard(parts.backbone, **options, ignored_params=set(parts.backbone.parameters()) - ours)
+    for unit in (*units, parts.backbone):
         assert isinstance(unit, FSDPModule)
         # The trainer divides by the pairs of the step; gradients are summed here. Sums are all that gloo can do.
         unit.set_gradient_divide_factor(1.0)
