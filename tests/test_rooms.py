@@ -123,7 +123,7 @@ def test_no_files_import_each_other() -> None:
         ("pipeline.base.seeds", "from pipeline.running import store"),
         ("reward.gates", "from pipeline.running.store import Run"),
         ("pipeline.pairing.policies", "import training.config"),
-        ("training.loop.log", "def late():\n    from training.evaluation.pope import score"),
+        ("training.loop.log", "def late():\n    from training.evaluation.benchmarks.pope import score"),
     ],
 )
 def test_an_import_that_goes_up_would_be_found(module: str, statement: str) -> None:

@@ -5,23 +5,101 @@ Nobody imports this module.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.base.command import command
 
 if TYPE_CHECKING:
-    from training.evaluation.session.measure import Judge
+    from pipeline.sampling.config import Sample
+    from training.evaluation.session.evaluation import Judge
 
 # Every other import stands in the function that needs it: --help answers without Arrow, Ray or torch.
 #: Tokens of an answer, and of a judge's.
 LONGEST, LONGEST_IN_SCENES, LONGEST_JUDGEMENT = 512, 128, 1024
-_COMPARE, _JUDGE, _ENGINE = "Comparison", "Judge", "Engine"
+_suites = partial(typer.Option, rich_help_panel="Options of suites")
+_engine = partial(typer.Option, rich_help_panel="Engine")
+_judged = partial(typer.Option, rich_help_panel="Judge")
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """Options that have a flag, by their names in the suites; ``option`` reaches all of them."""
+
+    option: Annotated[
+        list[str] | None,
+        _suites(
+            metavar="SUITE.KEY=VALUE", help="Any option of one suite, such as chair.variant=original; may be repeated."
+        ),
+    ] = None
+    parser: Annotated[
+        str | None, _suites(help="POPE and AMBER, yes or no: official, lmms_eval, vlmevalkit; AMBER also exact.")
+    ] = None
+    prompt: Annotated[str | None, _suites(help="Asks for a description, of CHAIR, SHR and scenes.")] = None
+    suffix: Annotated[str | None, _suites(help="Stands behind every question of POPE and AMBER.")] = None
+    variant: Annotated[str | None, _suites(help="CHAIR: standalone, original, lmms_eval, object_halbench, coco80.")] = (
+        None
+    )
+    synonyms: Annotated[
+        Path | None, _suites(help="The list of CHAIR or Object HalBench, in place of the one in its folder.")
+    ] = None
+    nouns: Annotated[str | None, _suites(help="AMBER's descriptions: nltk, every_word.")] = None
+    similarity: Annotated[str | None, _suites(help="AMBER's descriptions: spacy, exact.")] = None
+    phrases: Annotated[str | None, _suites(help="Object HalBench: spacy, every_word.")] = None
+    scenes: Annotated[int | None, _suites(min=1, help="How many, with --data scenes; left out, 500.")] = None
+
+    def flags(self) -> dict[str, Any]:
+        """What was given, ``option`` aside."""
+        return {key: value for key, value in asdict(self).items() if key != "option" and value is not None}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is asked."""
+
+    max_tokens: Annotated[
+        int | None, _engine(min=1, help=f"Of an answer; left out, {LONGEST}, over scenes {LONGEST_IN_SCENES}.")
+    ] = None
+    temperature: Annotated[float, _engine(min=0, help="0 is greedy.")] = 0.0
+    revision: Annotated[str | None, _engine(help="Of a hub model, or what is known of a served one.")] = None
+    base_url: Annotated[
+        str | None,
+        _engine(help="A server that speaks OpenAI's protocol, in place of vLLM here. Its key is in OPENAI_API_KEY."),
+    ] = None
+    engine: Annotated[
+        list[str] | None,
+        _engine(
+            metavar="KEY=VALUE",
+            help="As under sample.engine in a recipe, such as tensor_parallel_size=2; may be repeated.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Who judges the answers of suites that need it."""
+
+    judge: Annotated[str | None, _judged(help="A model as MODEL, or who wrote the --judgements.")] = None
+    judge_base_url: Annotated[str | None, _judged(help="As --base-url.")] = None
+    judge_revision: Annotated[str | None, _judged(help="Which build of it.")] = None
+    judge_engine: Annotated[list[str] | None, _judged(metavar="KEY=VALUE", help="As --engine.")] = None
+    judgements: Annotated[
+        Path | None,
+        _judged(
+            help='Saved words of a judge, {"suite", "id", "judgement"} a line. What it is to read is written to '
+            "to_judge.jsonl in the output."
+        ),
+    ] = None
 
 
 def main(
+    options: SuiteOptions,
+    asking: ModelOptions,
+    judging: JudgeOptions,
     model: Annotated[
         str | None, typer.Argument(help="A folder, a name on the hub, or a built-in model such as scenes-vlm.")
     ] = None,
@@ -29,7 +107,8 @@ def main(
         str | None,
         typer.Option(
             help="Comma-separated: pope, chair, amber (or amber_generative, amber_discriminative), shr, "
-            "object_halbench, mmhal. Over scenes, all that can be asked there if left out."
+            "object_halbench, mmhal, or one of your own such as mylab.colours:Colours. Over scenes, all that can be "
+            "asked there if left out."
         ),
     ] = None,
     data: Annotated[
@@ -45,65 +124,16 @@ def main(
         Path | None, typer.Option(help="Left out, runs/evaluate/MODEL. The same command goes on where it stopped.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask about so many images of each suite, drawn.")] = None,
-    scenes: Annotated[int, typer.Option(min=1, help="How many held-out scenes, with --data scenes.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Which images, which scenes, and how answers are drawn.")] = 0,
-    parser: Annotated[
-        str | None, typer.Option(help="How yes and no are read: official, lmms_eval, vlmevalkit; of AMBER also exact.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Asks for a description, of CHAIR, SHR and scenes.")] = None,
-    suffix: Annotated[str, typer.Option(help="Stands behind every question of POPE and AMBER.")] = "",
-    variant: Annotated[
-        str, typer.Option(help="Of CHAIR: standalone, original, lmms_eval, object_halbench, coco80.")
-    ] = "standalone",
-    synonyms: Annotated[Path | None, typer.Option(help="CHAIR's list; left out, synonyms.txt of its folder.")] = None,
-    nouns: Annotated[str, typer.Option(help="Of AMBER's descriptions: nltk, every_word.")] = "nltk",
-    similarity: Annotated[str, typer.Option(help="Of AMBER's descriptions: spacy, exact.")] = "spacy",
-    phrases: Annotated[str, typer.Option(help="Of Object HalBench: spacy, every_word.")] = "spacy",
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help=f"Of an answer; left out, {LONGEST}, over scenes {LONGEST_IN_SCENES}.")
-    ] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     max_failure_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Of prompts that may stay without an answer.")
     ] = 0.01,
-    revision: Annotated[
-        str | None, typer.Option(rich_help_panel=_ENGINE, help="Of a hub model, or what is known of a served one.")
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_ENGINE,
-            help="A server that speaks OpenAI's protocol, in place of vLLM here. Its key is in OPENAI_API_KEY.",
-        ),
-    ] = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(
-            rich_help_panel=_ENGINE,
-            metavar="KEY=VALUE",
-            help="As under sample.engine in a recipe, such as tensor_parallel_size=2; may be repeated.",
-        ),
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(rich_help_panel=_JUDGE, help="A model as MODEL, or who wrote the --judgements.")
-    ] = None,
-    judge_base_url: Annotated[str | None, typer.Option(rich_help_panel=_JUDGE, help="As --base-url.")] = None,
-    judge_revision: Annotated[str | None, typer.Option(rich_help_panel=_JUDGE, help="Which build of it.")] = None,
-    judge_engine: Annotated[
-        list[str] | None, typer.Option(rich_help_panel=_JUDGE, metavar="KEY=VALUE", help="As --engine.")
-    ] = None,
-    judgements: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=_JUDGE,
-            help='Saved words of a judge, {"suite", "id", "judgement"} a line. What it is to read is written to '
-            "to_judge.jsonl in the output.",
-        ),
-    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            rich_help_panel=_COMPARE, metavar="A B", help="Two outputs of this command; asks no model. B - A is shown."
+            rich_help_panel="Comparison",
+            metavar="A B",
+            help="Two outputs of this command; asks no model. B - A is shown.",
         ),
     ] = None,
 ) -> None:
@@ -125,60 +155,64 @@ def main(
         raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
     from pipeline.base.lock import locked
     from pipeline.sampling.stage import slug
-    from training.config.evaluation import EvaluateConfig
-    from training.evaluation.session import measure
-    from training.evaluation.session.asking import asked
-    from training.evaluation.suites import benchmarks
-    from training.evaluation.suites import scenes as world
+    from training.evaluation import benchmarks
+    from training.evaluation import scenes as world
+    from training.evaluation.session import evaluation
+    from training.evaluation.session.asking import by_suite
+    from training.evaluation.suite import load
 
     in_scenes = data == "scenes"
-    if in_scenes and (images is not None or suffix):
+    if in_scenes and (images is not None or options.suffix):
         raise ConfigError("--images and --suffix are for the files of benchmarks; scenes have their own")
     if suite is None and not in_scenes:
         raise ConfigError("name suites, such as --suite pope,chair")
-    names = measure.names(suite or ",".join(world.SUITES))
-    longest = max_tokens or (LONGEST_IN_SCENES if in_scenes else LONGEST)
-    spec = asked(
-        model,
-        max_tokens=longest,
-        temperature=temperature,
-        revision=revision,
-        base_url=base_url,
-        engine=engine or (),
-    )
-    judging = _judge(judge, judge_base_url, judge_revision, judge_engine or [], judgements)
-    measure.identity(spec)  # a model that is not there shows before anything is read
+    names = benchmarks.names(suite or ",".join(world.SUITES))
+    spec = _spec(model, asking, asking.max_tokens or (LONGEST_IN_SCENES if in_scenes else LONGEST))
+    judge = _judge(judging)
+    evaluation.identity(spec)  # a model that is not there shows before anything is read
+    flags, own = options.flags(), by_suite(options.option or ())
+    for key in flags.keys() - (
+        world.OPTIONS if in_scenes else {one for name in names for one in benchmarks.options_of(benchmarks.find(name))}
+    ):
+        typer.echo(f"note: --{key} changes nothing: no suite that is asked has it", err=True)
     if in_scenes:
-        known = EvaluateConfig.model_validate({})
-        told = {"scenes": limit or scenes, "seed": known.seed + seed, "describe": prompt or known.describe}
-        loaded = world.load(names, known.model_copy(update=told), parser)
+        suites = world.load(names, world.config(limit, seed, flags), own, flags)
     else:
-        measure.require_judge(names, judging)
-        options = benchmarks.Options(
-            Path(data), images, limit, seed, parser, prompt, suffix, variant, synonyms, nouns, similarity, phrases
-        )
-        loaded = benchmarks.load(names, options)
+        evaluation.require_judge(names, judge)
+        suites = load(names, Path(data), images, limit, seed, own, flags)
     place = output or Path("runs", "evaluate", slug(spec))
     with locked(place, "python -m training.evaluate"):
-        typer.echo(measure.evaluate(loaded, spec, place, judging, seed, max_failure_rate))
+        typer.echo(evaluation.evaluate(suites, spec, place, judge, seed, max_failure_rate))
     typer.echo(f"\n{place}", err=True)
 
 
-def _judge(
-    name: str | None, base_url: str | None, revision: str | None, engine: list[str], file: Path | None
-) -> Judge | None:
-    from training.errors import ConfigError
-    from training.evaluation.session import measure
-    from training.evaluation.session.asking import asked
+def _spec(model: str, asking: ModelOptions, max_tokens: int) -> Sample:
+    from training.evaluation.session.asking import sample_of
 
+    return sample_of(
+        model,
+        max_tokens=max_tokens,
+        temperature=asking.temperature,
+        revision=asking.revision,
+        base_url=asking.base_url,
+        engine=asking.engine or (),
+    )
+
+
+def _judge(judging: JudgeOptions) -> Judge | None:
+    from training.errors import ConfigError
+    from training.evaluation.session.evaluation import Judge, identity
+
+    name, file = judging.judge, judging.judgements
     if name is None:
         if file is not None:
             raise ConfigError(f"--judgements {file}: say with --judge NAME who wrote them; numbers differ by judge")
         return None
     if file is not None:
-        return measure.Judge(name, revision or "build unknown", file=file)
-    spec = asked(name, max_tokens=LONGEST_JUDGEMENT, revision=revision, base_url=base_url, engine=engine)
-    return measure.Judge(name, measure.identity(spec), spec)
+        return Judge(name, judging.judge_revision or "build unknown", file=file)
+    asking = ModelOptions(None, 0.0, judging.judge_revision, judging.judge_base_url, judging.judge_engine)
+    spec = _spec(name, asking, LONGEST_JUDGEMENT)
+    return Judge(name, identity(spec), spec)
 
 
 app = command(main)

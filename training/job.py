@@ -32,7 +32,7 @@ from training.config import TrainConfig
 from training.config.evaluation import EvaluateConfig
 from training.config.load import make_config
 from training.errors import ConfigError as TrainConfigError
-from training.evaluation.prompts import build
+from training.evaluation.scenes import build
 from training.evaluation.summarise import summarise
 
 

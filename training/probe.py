@@ -38,7 +38,7 @@ def main(
     """
     # Heavy imports stand here: --help answers without torch.
     from pipeline.base.lock import locked
-    from training.evaluation.probing.measure import probe
+    from training.evaluation.probing.probing import probe
     from training.evaluation.probing.request import Request
 
     named = tuple(filter(None, (name.strip() for name in conditions.split(","))))

@@ -8,6 +8,7 @@ program itself, 130 when interrupted, 143 by SIGTERM, 129 by SIGHUP.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import inspect
@@ -15,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -35,12 +36,18 @@ _BY_TEXT = {os.strerror(code): code for code in (*_FULL, errno.EROFS)}
 
 def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) -> typer.Typer:
     """``main`` as a command line with ``--debug``; ``named`` are errors that it means for the user beside
-    ``UserError``."""
+    ``UserError``. A parameter that is a dataclass stands for its fields: each is an option of its own."""
+    own = inspect.signature(main, eval_str=True)
+    groups: dict[str, Any] = {
+        name: one.annotation for name, one in own.parameters.items() if dataclasses.is_dataclass(one.annotation)
+    }
 
     def guarded(*args: Any, debug: bool, **options: Any) -> None:
         # Everything is caught here: further out, typer and click have their own ideas of some of these.
         try:
             with ended_by_signals():
+                for name, group in groups.items():
+                    options[name] = group(**{one.name: options.pop(one.name) for one in dataclasses.fields(group)})
                 main(*args, **options)
             sys.stdout.flush()
         except (typer.Exit, typer.Abort, SystemExit):
@@ -58,14 +65,22 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) 
             raise typer.Exit(code) from None
 
     functools.update_wrapper(guarded, main)
-    own = inspect.signature(main, eval_str=True)
     option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_DEBUG)
-    parameters = [*own.parameters.values(), option]
+    plain = [one for one in own.parameters.values() if one.name not in groups]
+    parameters = [*plain, *(one for group in groups.values() for one in _fields(group)), option]
     guarded.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     guarded.__annotations__ = {one.name: one.annotation for one in parameters}
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(cls=_Command)(guarded)
     return app
+
+
+def _fields(group: Any) -> Iterator[inspect.Parameter]:
+    kinds = get_type_hints(group, include_extras=True)
+    for one in dataclasses.fields(group):
+        yield inspect.Parameter(
+            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=kinds[one.name]
+        )
 
 
 def message(error: BaseException, named: tuple[type[Exception], ...] = ()) -> tuple[str, int]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 Answer = Literal["yes", "no"]
+#: The names of ``PARSERS``.
+Parser = Literal["official", "lmms_eval", "vlmevalkit"]
 
 
 def official(text: str) -> Answer | None:

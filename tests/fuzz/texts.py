@@ -31,7 +31,7 @@ from reward.text import yes_no
 from reward.text.sentences import split
 from reward.text.types import Finding, Problem
 from training.config.load import load_config
-from training.evaluation.halbench import listed
+from training.evaluation.benchmarks.object_halbench import listed
 
 NAMES = tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 TEXT = "A dog sits on a chair. A cat sleeps beside it."

@@ -24,10 +24,10 @@ from training.config import Corruption, TrainConfig
 from training.data.dataset import prepare
 from training.data.identity import Start
 from training.errors import ConfigError, DataError
-from training.evaluation.probing import measure
+from training.evaluation.probing import probing
+from training.evaluation.probing.condition_logps import compute
 from training.evaluation.probing.conditions import probed, shown
-from training.evaluation.probing.logps import compute
-from training.evaluation.probing.measure import probe
+from training.evaluation.probing.probing import probe
 from training.evaluation.probing.request import Request
 from training.evaluation.probing.swap import partners
 from training.forward.model import load_model, prepare_tuning
@@ -138,9 +138,9 @@ def test_the_same_again_reads_what_is_there_and_runs_no_model(
 ) -> None:
     request = request_of(reference=request_of().model)
     first = probe(request, visible=False)
-    monkeypatch.setattr(measure, "_computed", None)
+    monkeypatch.setattr(probing, "_computed", None)
     assert probe(request, visible=False) == first
-    (request.output / measure.RESULT).unlink()  # killed before the end: log-probs are there
+    (request.output / probing.RESULT).unlink()  # killed before the end: log-probs are there
     assert probe(request, visible=False) == first
     with pytest.raises(TypeError):  # negative control: another seed crops elsewhere
         probe(replace(request, seed=1), visible=False)
@@ -151,12 +151,12 @@ def test_a_killed_probe_computes_only_the_conditions_that_are_missing(
 ) -> None:
     request = request_of()
     first = probe(request, visible=False)
-    (request.output / measure.RESULT).unlink()
+    (request.output / probing.RESULT).unlink()
     (request.output / "none.arrow").unlink()
     (request.output / "swapped.arrow").write_bytes(b"damaged")
     asked: list[list[str]] = []
-    real = measure._computed
-    monkeypatch.setattr(measure, "_computed", lambda *args: asked.append(args[2]) or real(*args))
+    real = probing._computed
+    monkeypatch.setattr(probing, "_computed", lambda *args: asked.append(args[2]) or real(*args))
     assert probe(request, visible=False) == first
     assert asked == [["swapped", "none"]]
 
@@ -259,7 +259,7 @@ def test_a_log_prob_is_not_computed_for_a_pair_without_an_owner(
     pairs: Any, make_model: Callable[..., Any], configure: Configure
 ) -> None:
     policy = make_policy(make_model(), torch.device("cpu"), configure(), pairs)
-    owner = measure._owners(pairs, list(range(8)))[3]
+    owner = probing._owners(pairs, list(range(8)))[3]
     (row,) = compute(policy, pairs, {3: owner}, configure(objective="dpo"))
     assert row["id"] == pairs.pairs[3].id and row["chosen_tokens"] == len(pairs.pairs[3].chosen_ids)
 

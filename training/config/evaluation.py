@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pipeline.base.config import Count, Frozen, Name, Whole
+from reward.text.yes_no import Parser
 
 
 class EvaluateConfig(Frozen):
@@ -20,5 +21,5 @@ class EvaluateConfig(Frozen):
     )
     max_tokens: Count = Field(128, description="an answer is cut after so many tokens; cut answers are counted")
     per_image: Count = Field(3, description="POPE questions per image, split and answer (yes and no)")
-    parser: Literal["official", "lmms_eval", "vlmevalkit"] = Field("official", description="how yes or no is read")
+    parser: Parser = Field("official", description="how yes or no is read")
     describe: Name = Field("Describe the image.", description="the prompt that CHAIR is measured on")

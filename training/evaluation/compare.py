@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -112,9 +112,4 @@ def as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, object
     >>> as_json({"f1": Difference(0.5, 0.75, 0.25, [0.1, 0.4], 0.01)})["f1"]["p_value"]
     0.01
     """
-    return {
-        name: {
-            "a": one.a, "b": one.b, "difference": one.difference, "interval": one.interval, "p_value": one.p_value,
-        }
-        for name, one in differences.items()
-    }  # fmt: skip
+    return {name: asdict(difference) for name, difference in differences.items()}

@@ -1,4 +1,4 @@
-"""All metrics of one model from its stored answers."""
+"""What a run says of a model before and after training: the suites over scenes, from its stored answers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from reward.scorers.objects import judge, truth_of
 from reward.text.lexicon import Lexicon
 from reward.text.vocabulary import Vocabulary
 from reward.text.yes_no import PARSERS
-from training.evaluation import chair, pope, shr
-from training.evaluation.prompts import DESCRIBE, POPE
-from training.evaluation.ratio import Term
-from training.evaluation.tally import Linear, Tally, mean_of
+from training.evaluation.benchmarks import chair, pope, shr
+from training.evaluation.question import Answer, Question, pairs
+from training.evaluation.scenes import DESCRIBE, VocabularyReader, question
+from training.evaluation.tally import Tally, mean_of
 
 #: Metrics that also get a confidence interval.
 HEADLINE = (
     *("chair_i", "chair_s", "cover", "mean_length", "pope_accuracy", "pope_f1", "pope_yes_ratio"),
     *(f"pope_{split}_accuracy" for split in pope.SPLITS),
 )
-#: See ``shr.varied``.
-_VARIED = ("distinct_1", "distinct_2", "distinct_3", "distinct_4")
+_POPE = {f"{split}_{name}": f"pope_{split}_{name}" for split in pope.SPLITS for name in pope.METRICS}
 Summary = dict[str, float | list[float] | None]
 
 
@@ -34,7 +32,7 @@ def summarise(
     parser: str = "official",
     lexicon: Lexicon | None = None,
 ) -> Summary:
-    """Metrics of the answers in ``candidates`` to the prompts of ``training.evaluation.prompts.build``.
+    """Metrics of the answers in ``candidates``, one each, to the prompts of ``scenes.build``.
 
     Shares are fractions in [0, 1]; ``mean_length`` counts words. None where there is nothing to divide by.
 
@@ -51,7 +49,7 @@ def summarise(
     - ``unparseable``: distinct questions in whose answer ``parser`` finds neither yes nor no; ``truncated``: answers
       cut at the token limit; ``failed``: prompts without an answer. Those count in nothing else.
 
-    A prompt with several candidates counts each of them. The result does not depend on the order of rows.
+    The result does not depend on the order of rows.
 
     Raises:
         ValueError: the tables do not hold the same ids, a source is neither ``describe`` nor ``pope:...``, or
@@ -59,71 +57,44 @@ def summarise(
     """
     if parser not in PARSERS:
         raise ValueError(f"parser={parser!r} is unknown; use one of {', '.join(PARSERS)}")
-    asked = {row["id"]: row for row in prompts.to_pylist()}
+    rows = {row["id"]: row for row in prompts.to_pylist()}
     answered = {row["id"]: row for row in candidates.to_pylist()}
-    if asked.keys() != answered.keys():
-        odd = min(asked.keys() ^ answered.keys())
-        where = "candidates" if odd in asked else "prompts"
+    if rows.keys() != answered.keys():
+        odd = min(rows.keys() ^ answered.keys())
+        where = "candidates" if odd in rows else "prompts"
         raise ValueError(f"id {odd!r} is missing from {where}; both tables need the same ids, failed ones included")
 
-    counts: dict[str, float] = {"captions": 0, "pope_questions": 0, "unparseable": 0, "truncated": 0, "failed": 0}
-    rows: list[tuple[str, dict[str, Term]]] = []  # image, terms of one answer
-    images: set[str] = set()
-    for id, row in asked.items():
-        if "failed" in (row["status"], answered[id]["status"]):
-            counts["failed"] += 1
-            continue
-        image = _image_key(row)
-        images.add(image)
-        for candidate in answered[id]["candidates"]:
-            counts["truncated"] += candidate["finish_reason"] == "length"
-            if row["source"] == DESCRIBE:
-                counts["captions"] += 1
-                new = _described(candidate["text"], row, vocabulary, lexicon)
-            elif row["source"].startswith(POPE):
-                said = PARSERS[parser](candidate["text"])
-                counts["pope_questions"] += 1
-                counts["unparseable"] += said is None
-                part = pope.terms(row["facts"]["answer"], said, parser in pope.UNPARSEABLE_IS_NOT_YES)
-                splits = row["source"].removeprefix(POPE).split(",")
-                new = {f"pope_{split}_{name}": term for split in splits for name, term in part.items()}
-            else:
-                raise ValueError(f"id {id!r}: source {row['source']!r} is neither {DESCRIBE!r} nor {POPE!r}...")
-            rows.append((image, new))
+    described: list[Question] = []
+    asked: list[Question] = []
+    answers: dict[str, Answer] = {}
+    for id, row in rows.items():
+        if "failed" not in (row["status"], answered[id]["status"]):
+            (candidate,) = answered[id]["candidates"]
+            answers[id] = Answer(candidate["text"], finish_reason=candidate["finish_reason"])
+            (described if row["source"] == DESCRIBE else asked).append(question(row, id, _image_key(row), vocabulary))
+    captions = {one.id: answers.pop(one.id) for one in described}
 
-    for split in pope.SPLITS:
-        counts[f"pope_{split}_questions"] = sum(f"pope_{split}_accuracy" in terms for _, terms in rows)
-    own = (*chair.METRICS, _shr(lexicon), *_VARIED)
-    names = [*own, *(f"pope_{split}_{name}" for split in pope.SPLITS for name in pope.METRICS)]
-    tally = Tally.of(rows, names, {f"pope_{name}": _of_splits(name) for name in ("accuracy", "f1", "yes_ratio")})
+    name = "shr" if lexicon is not None else "shr_objects"
+    of_shr = shr.score(described, captions, vocabulary, lexicon)
+    of_chair = chair.count(described, captions, VocabularyReader(vocabulary))
+    of_pope = pope.Pope(parser).score(asked, answers)  # type: ignore[arg-type]
+    of_splits = {one: [f"pope_{split}_{one}" for split in pope.SPLITS] for one in ("accuracy", "f1", "yes_ratio")}
+    tally = Tally.joined(
+        [of_chair, of_shr.picked({"shr": name, **{one: one for one in shr.VARIED}}), of_pope.picked(_POPE)],
+        {f"pope_{one}": mean_of(splits) for one, splits in of_splits.items()},
+    )
     intervals = tally.intervals()
     return {
         **tally.values(),
-        **{f"{name}_ci": intervals[name] for name in (*HEADLINE, _shr(lexicon))},
-        "images": float(len(images)),
-        **counts,
+        **{f"{one}_ci": intervals[one] for one in (*HEADLINE, name)},
+        "images": float(len(tally.images)),
+        "captions": len(described),
+        "pope_questions": len(asked),
+        "unparseable": sum(PARSERS[parser](text) is None for _, _, text in pairs(asked, answers)[0]),
+        "truncated": of_chair.counts["truncated"] + of_pope.counts["truncated"],
+        "failed": len(rows) - len(described) - len(asked),
+        **{f"pope_{split}_questions": sum(split in one.truth["splits"] for one in asked) for split in pope.SPLITS},
     }
-
-
-def _described(text: str, row: Mapping[str, Any], vocabulary: Vocabulary, lexicon: Lexicon | None) -> dict[str, Term]:
-    """What a description adds to each metric."""
-    truth = truth_of(row, vocabulary) or frozenset()
-    facts = row["facts"] or {}
-    said = shr.by_every_fact(text, facts, lexicon) if lexicon is not None else shr.by_facts(text, truth, vocabulary)
-    return {
-        **chair.terms(judge(text, truth, vocabulary), len(text.split())),
-        _shr(lexicon): shr.terms(said, text)["shr"],
-        **shr.varied(text),
-    }
-
-
-def _shr(lexicon: Lexicon | None) -> str:
-    """What the metric is called, by what it looks at."""
-    return "shr" if lexicon is not None else "shr_objects"
-
-
-def _of_splits(name: str) -> Linear:
-    return mean_of([f"pope_{split}_{name}" for split in pope.SPLITS])
 
 
 def _image_key(row: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,24 @@ class Tally:
             for name in known
         }
         return cls(images, {name: of.reshape(-1, 2) for name, of in sums.items()}, linear or {}, counts or {})
+
+    def picked(self, names: Mapping[str, str]) -> Tally:
+        """Only the metrics that ``names`` has, by the names that it gives them; one that is not there has no terms."""
+        none = np.zeros((len(self.images), 2))
+        return replace(self, sums={new: self.sums.get(old, none) for old, new in names.items()}, linear={})
+
+    @classmethod
+    def joined(cls, tallies: Sequence[Tally], linear: Mapping[str, Linear]) -> Tally:
+        """The metrics of all of them over the images of any; a tally without an image has no terms of it."""
+        images = tuple(sorted({image for tally in tallies for image in tally.images}))
+        at = {image: place for place, image in enumerate(images)}
+        sums: dict[str, Floats] = {}
+        for tally in tallies:
+            places = [at[image] for image in tally.images]
+            for name, of in tally.sums.items():
+                sums[name] = np.zeros((len(images), 2))
+                sums[name][places] = of
+        return cls(images, sums, linear)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -32,10 +32,10 @@ def probe(run: Path, recipe: str, base: str, seed: int, seeds: Sequence[int]) ->
     other = held_out_seed(seed, seeds)
     if other is None:
         return None
-    from training.evaluation.probing import measure
+    from training.evaluation.probing import probing
     from training.evaluation.probing.request import Request
 
-    return measure.probe(
+    return probing.probe(
         Request(
             model=str(run / "train" / "model"),
             dataset=str(folder(recipe, other) / "dataset"),

@@ -26,14 +26,13 @@ from pipeline.sources.admission.verdicts import Verdicts, key
 from training.config.evaluation import EvaluateConfig
 from training.errors import ConfigError, DataError
 from training.evaluate import app
-from training.evaluation.asked import Asked
+from training.evaluation import benchmarks, scenes
+from training.evaluation.question import Question
 from training.evaluation.result import Provenance
+from training.evaluation.session import evaluation as session
 from training.evaluation.session import generate, stored
-from training.evaluation.session import measure as session
 from training.evaluation.session.preprocessing import preprocessing, settings
-from training.evaluation.session.table import HEADLINE
-from training.evaluation.suites import SUITES, benchmarks, scenes
-from training.evaluation.suites.loaded import limited
+from training.evaluation.suite import limited, load
 from training.evaluation.tally import Tally, mean_of
 from training.evaluation.words import coco_words
 from training.evaluation.words.coco_words import words
@@ -91,7 +90,7 @@ def truthful(world):
     right = {
         (one.image, one.prompt): one.truth.get("answer", one.truth.get("truth"))
         for name in ("pope", "amber_discriminative")
-        for one in scenes.SUITES[name](world, None).asked
+        for one in scenes.load([name], FEW)[0].questions
     }
 
     def answer(picture, text):
@@ -166,7 +165,7 @@ def test_what_several_suites_ask_is_asked_once(here, world, tmp_path):
     over_scenes(tmp_path)
     assert max(Counter(model.asked).values()) == 1
     suites = scenes.load(scenes.SUITES, FEW)
-    distinct = {(suite.pictures[one.image]["bytes"], one.prompt) for suite in suites for one in suite.asked}
+    distinct = {(suite.pictures[one.image]["bytes"], one.prompt) for suite in suites for one in suite.questions}
     assert set(model.asked) == distinct
 
 
@@ -198,9 +197,9 @@ def _holds(scene, text):
 
 def test_the_scenes_follow_the_seed_and_are_the_same_every_time():
     again = scenes.load(["amber_discriminative"], FEW)[0]
-    assert again.asked == scenes.load(["amber_discriminative"], FEW)[0].asked
+    assert again.questions == scenes.load(["amber_discriminative"], FEW)[0].questions
     other = scenes.load(["amber_discriminative"], FEW.model_copy(update={"seed": 7}))[0]
-    assert not {one.id for one in other.asked} & {one.id for one in again.asked}
+    assert not {one.id for one in other.questions} & {one.id for one in again.questions}
 
 
 def test_a_suite_that_facts_cannot_answer_is_named():
@@ -260,7 +259,7 @@ def test_another_decoding_asks_everything_again_and_another_seed_of_greedy_nothi
 
 
 def test_failed_answers_are_counted_and_asked_for_again(here, world, tmp_path):
-    asked = scenes.SUITES["pope"](world, None).asked
+    asked = scenes.load(["pope"], FEW)[0].questions
     ((question, _),) = Counter(one.prompt for one in asked).most_common(1)
     failing = here(Model(truthful(world), refuse={question}))
     with pytest.raises(TooManyFailures, match=r"prompts have no answer.*Is there .*timeout: no answer in 2 s"):
@@ -349,13 +348,13 @@ def test_pictures_may_lie_in_one_folder_for_all(data, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / "all").mkdir(exist_ok=True)
         (data / "pope" / "images" / name).rename(tmp_path / "all" / name)
-    (pope,) = benchmarks.load(["pope"], benchmarks.Options(data, images=tmp_path / "all"))
+    (pope,) = load(["pope"], data, images=tmp_path / "all")
     assert {one["path"] for one in pope.pictures.values()} == {str(tmp_path / "all" / n) for n in ("a.png", "b.png")}
 
 
 def test_a_suffix_is_asked_and_told(data):
-    (pope,) = benchmarks.load(["pope"], benchmarks.Options(data, suffix=" Yes or no?"))
-    assert all(one.prompt.endswith("image? Yes or no?") for one in pope.asked)
+    (pope,) = load(["pope"], data, shared={"suffix": " Yes or no?"})
+    assert all(one.prompt.endswith("image? Yes or no?") for one in pope.questions)
     assert "Yes or no?" in pope.prompt
 
 
@@ -393,8 +392,8 @@ def test_amber_shr_and_object_halbench_read_their_own_folders(here, data, tmp_pa
         return "Judgement:\n1. hallucination: no dog" if "sentences" in text else '["a dog", "a cup"]'
 
     model = here(Model(answer))
-    options = benchmarks.Options(data, nouns="every_word", similarity="exact", phrases="every_word")
-    suites = benchmarks.load(session.names("amber,shr,object_halbench"), options)
+    shared = {"nouns": "every_word", "similarity": "exact", "phrases": "every_word"}
+    suites = load(benchmarks.names("amber,shr,object_halbench"), data, shared=shared)
     session.evaluate(suites, CANNED, tmp_path / "out", session.Judge("j", "1", spec=JUDGE), progress=quiet())
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert values(found, "amber_generative") == {"chair": 0.5, "cover": 1.0, "hal": 1.0, "cog": 1.0}
@@ -407,7 +406,7 @@ def test_amber_shr_and_object_halbench_read_their_own_folders(here, data, tmp_pa
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3)), max_size=20), st.integers(1, 7))
 def test_a_limit_draws_whole_images_whatever_their_order(drawn, count):
-    asked = [Asked(f"{image}{number}{place}", image, "") for place, (image, number) in enumerate(drawn)]
+    asked = [Question(f"{image}{number}{place}", image, "") for place, (image, number) in enumerate(drawn)]
     kept = limited(asked, count, 1)
     images = {one.image for one in kept}
     assert len(images) == min(count, len({one.image for one in asked}))
@@ -428,7 +427,7 @@ JUDGE = CANNED.model_copy(update={"model": "strict"})
 
 
 def test_a_judge_is_asked_through_the_same_stages_and_resumed(here, data, tmp_path):
-    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    suites = load(["mmhal"], data)
     model = here(Model(judging))
     judge = session.Judge("strict", "build 7", spec=JUDGE)
     session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
@@ -444,7 +443,7 @@ def test_a_judge_is_asked_through_the_same_stages_and_resumed(here, data, tmp_pa
 
 
 def test_a_judge_that_does_not_answer_ends_the_call_and_is_asked_again(here, data, tmp_path):
-    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    suites = load(["mmhal"], data)
     judge = session.Judge("strict", "build 7", spec=JUDGE)
     first = here(Model(judging))
     session.evaluate(suites, CANNED, tmp_path / "a", judge, progress=quiet())
@@ -458,7 +457,7 @@ def test_a_judge_that_does_not_answer_ends_the_call_and_is_asked_again(here, dat
 
 
 def test_saved_judgements_are_another_source(here, data, tmp_path):
-    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    suites = load(["mmhal"], data)
     here(Model(judging))
     file, output = tmp_path / "said.jsonl", tmp_path / "out"
     judge = session.Judge("a person", "build unknown", file=file)
@@ -479,7 +478,7 @@ def test_saved_judgements_are_another_source(here, data, tmp_path):
 
 
 def test_a_judgement_is_not_taken_for_another_answer(here, data, tmp_path):
-    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    suites = load(["mmhal"], data)
     file, output = tmp_path / "said.jsonl", tmp_path / "out"
     judge = session.Judge("a person", "build unknown", file=file)
     file.write_text("".join(json.dumps({"id": id, "judgement": "Rating: 6"}) + "\n" for id in ("0", "1")))
@@ -499,7 +498,7 @@ def test_a_judgement_is_not_taken_for_another_answer(here, data, tmp_path):
 
 
 def test_other_weights_at_the_same_path_are_asked_anew(here, data, tmp_path):
-    suites = benchmarks.load(["mmhal"], benchmarks.Options(data))
+    suites = load(["mmhal"], data)
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -525,11 +524,17 @@ def test_other_weights_at_the_same_path_are_asked_anew(here, data, tmp_path):
         (("canned", "--data", "DATA"), "name suites, such as --suite pope,chair"),
         (("canned", "--data", "nowhere", "--suite", "pope"), "there is no folder nowhere"),
         (("canned", "--data", "DATA", "--suite", "shr", "--judge", "other"), "put the benchmark's own files there"),
-        (("canned", "--data", "DATA", "--suite", "pope,chiar"), "--suite chiar: there is no such suite; use"),
+        (("canned", "--data", "DATA", "--suite", "pope,chiar"), "'chiar' is none of the benchmarks -> did you"),
         (("canned", "--data", "DATA", "--suite", " , "), "--suite names none"),
         (("canned", "--data", "DATA", "--suite", "mmhal"), "suite mmhal needs a judge: give --judge MODEL"),
         (("canned", "--data", "DATA", "--suite", "mmhal", "--judgements", "x.jsonl"), "say with --judge NAME who"),
-        (("canned", "--data", "DATA", "--suite", "pope", "--parser", "exact"), "--parser exact: suite pope has no"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--parser", "exact"), "parser: Input should be 'official'"),
+        (("canned", "--data", "DATA", "--suite", "amber", "--parser", "x"), "parser: Input should be 'exact', 'of"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--option", "pope.sufix=x"), "did you mean suffix?"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--option", "chair.limit=2"), "of chair: it is not asked"),
+        (("canned", "--data", "DATA", "--suite", "amber", "--option", "amber.suffix=x"), "it stands for amber_"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--option", "suffix=x"), "write SUITE.KEY=VALUE, such"),
+        (("canned", "--data", "scenes", "--option", "chair.variant=coco80"), "chair.variant is for the files of"),
         (("canned", "--data", "DATA", "--suite", "pope", "--images", "DATA"), "2 of 2 images are missing, the first"),
         (("canned", "--data", "DATA", "--suite", "chair", "--variant", "coco80"), "images=500, but only 2"),
         (("canned", "--data", "DATA", "--suite", "chair"), "variant standalone wants synonyms=FILE"),
@@ -555,12 +560,12 @@ def test_a_file_that_names_an_image_elsewhere_is_refused(data):
     rows = json.loads(path.read_text())
     path.write_text(json.dumps([{**rows[0], "image_src": "https://x/.."}]))
     with pytest.raises(DataError, match=r"image '\.\.' is not below"):
-        benchmarks.load(["mmhal"], benchmarks.Options(data))
+        load(["mmhal"], data)
 
 
 def test_an_image_that_cannot_be_read_is_a_failed_answer(here, data, tmp_path):
     (data / "pope" / "images" / "a.png").write_bytes(b"no image")
-    suites = benchmarks.load(["pope"], benchmarks.Options(data))
+    suites = load(["pope"], data)
     here(Model(lambda *_: "Yes"))
     session.evaluate(suites, CANNED, tmp_path, max_failure_rate=0.5, progress=quiet())
     found = json.loads((tmp_path / "results.json").read_text())["suites"]["pope"]
@@ -650,7 +655,7 @@ def test_a_tally_survives_its_file(rows):
 
 
 def test_the_headlines_cover_every_suite():
-    assert set(HEADLINE) == {*SUITES, "amber"}
+    assert all(benchmarks.find(name).headline for name in benchmarks.BENCHMARKS)
 
 
 def test_image_preprocessing_is_told_by_the_processor(tmp_path):
@@ -671,7 +676,7 @@ def test_the_id_of_a_prompt_is_that_of_the_table(here, world, tmp_path):
     here(Model(truthful(world)))
     over_scenes(tmp_path, ["pope"])
     (pope,) = scenes.load(["pope"], FEW)
-    prompts = {one.id: generate.Prompt(one.prompt, pope.pictures[one.image]) for one in pope.asked}
+    prompts = {one.id: generate.ImagePrompt(one.prompt, pope.pictures[one.image]) for one in pope.questions}
     assert set(generate.identify(prompts).values()) == set(Run(tmp_path).table("source")["id"].to_pylist())
 
 
@@ -679,7 +684,7 @@ def test_the_id_of_a_prompt_is_that_of_the_table(here, world, tmp_path):
 def test_the_id_of_a_prompt_about_a_picture_to_be_interpreted_is_that_of_the_table_too(picture):
     """Or its answer would not be found."""
     image = {"bytes": picture, "path": None}
-    (known,) = generate.identify({"a": generate.Prompt("What?", image)}).values()
+    (known,) = generate.identify({"a": generate.ImagePrompt("What?", image)}).values()
     (verdict,) = Verdicts(10**9, 10**9, hashed=False).look({key(image, None): (image, None)}).values()
     assert known == prompt_id([verdict.digest], [{"role": "user", "content": "What?"}])
 

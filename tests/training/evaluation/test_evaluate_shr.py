@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.scenes.lexicon import scenes
 from reward.text.vocabulary import Vocabulary
-from training.evaluation import shr
+from training.evaluation.benchmarks import shr
 
 VOCABULARY = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat", "boats": "boat"})
 FACTS = {

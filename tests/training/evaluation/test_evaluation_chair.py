@@ -4,10 +4,17 @@ from hypothesis import strategies as st
 
 from reward.scorers.objects import judge
 from reward.text.vocabulary import Vocabulary
-from training.evaluation.chair import measure
+from training.evaluation.benchmarks.chair import METRICS, terms
+from training.evaluation.ratio import pooled
 
 NAMES = ("sun", "boat", "cup", "star")
 VOCABULARY = Vocabulary("demo", "1", {form: name for name in NAMES for form in (name, name + "s")})
+
+
+def measure(captions):
+    """The metrics of (verdict, words)."""
+    rows = [terms(verdict, words) for verdict, words in captions]
+    return {name: pooled(row[name] for row in rows) for name in METRICS}
 
 
 def captions(*pairs):

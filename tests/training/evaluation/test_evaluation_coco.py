@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.errors import DataError
-from training.evaluation import coco
-from training.evaluation.asked import Answered
-from training.evaluation.suites import chair
+from training.evaluation import coco_annotations as coco
+from training.evaluation.benchmarks import chair
+from training.evaluation.benchmarks.chair import Chair
+from training.evaluation.question import Answer
 from training.evaluation.words.coco_words import read_synonyms, words
 from training.evaluation.words.lemmas import NltkNouns
 from training.evaluation.words.singular import singular
@@ -405,7 +406,7 @@ def test_instances_and_captions_are_joined_by_image(annotated):
 
 
 def test_the_truth_is_what_is_annotated_or_captioned_and_val_images_are_described(annotated):
-    asked = {one.id: one for one in chair.questions(annotated, images=None)}
+    asked = {one.id: one for one in Chair(limit=None).questions(annotated)}
     assert set(asked) == {"1", "2", "3"}
     assert asked["1"].image == "1.jpg"
     assert asked["1"].truth["objects"] == ["bird", "dog", "motorcycle", "person"]
@@ -415,19 +416,19 @@ def test_the_truth_is_what_is_annotated_or_captioned_and_val_images_are_describe
 
 
 def test_images_can_be_chosen_or_drawn(annotated):
-    assert [one.id for one in chair.questions(annotated, ids=[4, 1, 4])] == ["4", "1"]
-    two = [one.id for one in chair.questions(annotated, images=2, seed=3)]
-    assert len(two) == 2 and two == [one.id for one in chair.questions(annotated, images=2, seed=3)]
+    assert [one.id for one in Chair(ids=(4, 1, 4)).questions(annotated)] == ["4", "1"]
+    two = [one.id for one in Chair(limit=2, seed=3).questions(annotated)]
+    assert len(two) == 2 and two == [one.id for one in Chair(limit=2, seed=3).questions(annotated)]
     with pytest.raises(DataError, match="images=9, but only 3"):
-        chair.questions(annotated, images=9)
+        Chair(limit=9).questions(annotated)
     with pytest.raises(DataError, match=r"image 7 is not in"):
-        chair.questions(annotated, ids=[7])
+        Chair(ids=(7,)).questions(annotated)
 
 
 def test_a_category_that_the_list_does_not_know_is_an_error(annotated, listed):
     listed.write_text("dog\n")
     with pytest.raises(DataError, match="category 'person' is not in the list of synonyms"):
-        chair.questions(annotated, ids=[1])
+        Chair(ids=(1,)).questions(annotated)
 
 
 def test_broken_annotations_are_named(annotated):
@@ -444,15 +445,15 @@ def test_broken_annotations_are_named(annotated):
     path.unlink()
     (annotated / "instances_train2014.json").unlink()
     with pytest.raises(DataError, match=r"holds no instances_\*.json"):
-        chair.questions(annotated)
+        Chair().questions(annotated)
 
 
 def test_chair_by_hand(annotated, standalone):
-    asked = chair.questions(annotated, ids=[1, 2, 3])
+    asked = Chair(ids=(1, 2, 3)).questions(annotated)
     answers = {
-        "1": Answered("A dog, dogs and a cow."),  # 3 mentions, 1 wrong; 1 of 4 true classes
-        "2": Answered("A bus in a street."),  # names nothing; 0 of 1
-        "3": Answered("A man.", finish_reason="length"),  # 1 wrong; nothing is there
+        "1": Answer("A dog, dogs and a cow."),  # 3 mentions, 1 wrong; 1 of 4 true classes
+        "2": Answer("A bus in a street."),  # names nothing; 0 of 1
+        "3": Answer("A man.", finish_reason="length"),  # 1 wrong; nothing is there
     }
     tally = chair.score(asked, answers, standalone)
     assert tally.values() == {
@@ -462,10 +463,10 @@ def test_chair_by_hand(annotated, standalone):
 
 
 def test_silence_divides_by_nothing(annotated, standalone):
-    asked = chair.questions(annotated, ids=[3])
-    values = chair.score(asked, {"3": Answered("")}, standalone).values()
+    asked = Chair(ids=(3,)).questions(annotated)
+    values = chair.score(asked, {"3": Answer("")}, standalone).values()
     assert values == {"chair_i": None, "chair_s": 0.0, "recall": None, "mean_length": 0.0}
-    failed = chair.score(asked, {"3": Answered(None)}, standalone)
+    failed = chair.score(asked, {"3": Answer(None)}, standalone)
     assert set(failed.values().values()) == {None} and failed.counts["failed"] == 1
 
 
@@ -474,11 +475,11 @@ texts = st.lists(st.sampled_from(["dog", "man", "bus", "buses", "hot", "dogs", "
 
 @given(st.lists(texts, min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_the_order_of_images_does_not_matter_and_nothing_leaves_its_range(captions, rng):
-    from training.evaluation.asked import Asked
+    from training.evaluation.question import Question
 
     known = words("coco80")
-    asked = [Asked(str(i), f"{i}.jpg", "", {"objects": ["dog"]}) for i in range(len(captions))]
-    answers = {one.id: Answered(" ".join(said)) for one, said in zip(asked, captions, strict=True)}
+    asked = [Question(str(i), f"{i}.jpg", "", {"objects": ["dog"]}) for i in range(len(captions))]
+    answers = {one.id: Answer(" ".join(said)) for one, said in zip(asked, captions, strict=True)}
     values = chair.score(asked, answers, known).values()
     rng.shuffle(asked)
     assert chair.score(asked, answers, known).values() == values
@@ -486,8 +487,8 @@ def test_the_order_of_images_does_not_matter_and_nothing_leaves_its_range(captio
 
 
 def test_an_id_without_an_answer_is_an_error(annotated, standalone):
-    asked = chair.questions(annotated, ids=[1, 2])
+    asked = Chair(ids=(1, 2)).questions(annotated)
     with pytest.raises(ValueError, match="id '2' is missing from the answers"):
-        chair.score(asked, {"1": Answered("")}, standalone)
+        chair.score(asked, {"1": Answer("")}, standalone)
     with pytest.raises(ValueError, match="id '1' is asked twice"):
-        chair.score([asked[0], asked[0]], {"1": Answered("")}, standalone)
+        chair.score([asked[0], asked[0]], {"1": Answer("")}, standalone)

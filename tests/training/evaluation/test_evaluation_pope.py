@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.pope import SPLITS, build, measure
+from training.evaluation.benchmarks.pope import METRICS, SPLITS, UNPARSEABLE_IS_NOT_YES, build, terms
+from training.evaluation.ratio import pooled
 
 #: sun is in most images; cup goes along with boat; star is rare.
 IMAGES = [["sun", "boat", "cup"], ["boat", "cup"], ["sun", "anchor"], ["sun"], ["star"]]
@@ -91,6 +92,13 @@ def test_the_order_of_images_does_not_matter(images, rng):
         return Counter((tuple(corpus[q.image]), q.object, q.answer, frozenset(q.splits)) for q in build(corpus))
 
     assert bag(images) == bag([images[i] for i in order])
+
+
+def measure(answers, parser="official"):
+    """The metrics of (truth, said), and how many could not be read."""
+    rows = [terms(truth, said, parser in UNPARSEABLE_IS_NOT_YES) for truth, said in answers]
+    values = {name: pooled(row[name] for row in rows) for name in METRICS}
+    return {**values, "unparseable": float(sum(said is None for _, said in answers))}
 
 
 def test_metrics_of_a_known_confusion_matrix():

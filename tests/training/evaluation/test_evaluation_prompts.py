@@ -7,12 +7,12 @@ from pydantic import ValidationError
 
 from pipeline.base.tables import PROMPTS
 from training.config.evaluation import EvaluateConfig
-from training.evaluation import prompts
+from training.evaluation import scenes
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return list(prompts.build({"scenes": 40}))
+    return list(scenes.build({"scenes": 40}))
 
 
 def test_one_description_per_scene_and_distinct_questions(rows):
@@ -48,16 +48,16 @@ def test_rows_fit_the_prompts_table_and_repeat_exactly(rows):
     status = {"id": "x", "status": "ok", "error_type": None, "error": None}
     table = pa.Table.from_pylist([{**row, **status} for row in rows], schema=PROMPTS)
     assert table.num_rows == len(rows)
-    assert list(prompts.build({"scenes": 40})) == rows
+    assert list(scenes.build({"scenes": 40})) == rows
 
 
 def test_the_stream_follows_the_seed(rows):
-    other = {row["images"][0]["bytes"] for row in prompts.build({"scenes": 40, "seed": 1})}
+    other = {row["images"][0]["bytes"] for row in scenes.build({"scenes": 40, "seed": 1})}
     assert not other & {row["images"][0]["bytes"] for row in rows}
 
 
 def test_config_is_checked():
     assert EvaluateConfig().seed == 900_001 and EvaluateConfig().scenes == 500
     with pytest.raises(ValidationError, match="Extra inputs"):
-        next(iter(prompts.build({"scenes": 3, "secnes": 3})))
+        next(iter(scenes.build({"scenes": 3, "secnes": 3})))
     json.dumps(EvaluateConfig().model_dump())

@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.base.errors import ConfigError
 from training.errors import DataError
-from training.evaluation import amber as formulas
-from training.evaluation import halbench, mmhal, shr
-from training.evaluation.asked import Answered, Asked
-from training.evaluation.files import digest
-from training.evaluation.suites import SUITES, amber, object_halbench, pope
-from training.evaluation.suites import mmhal as mmhal_suite
-from training.evaluation.suites import shr as shr_suite
+from training.evaluation.benchmark_files import digest
+from training.evaluation.benchmarks import BENCHMARKS, amber, find, make, pope, shr
+from training.evaluation.benchmarks import amber_formula as formulas
+from training.evaluation.benchmarks import object_halbench as halbench
+from training.evaluation.benchmarks.mmhal import Mmhal, rating
+from training.evaluation.benchmarks.pope import Pope
+from training.evaluation.benchmarks.shr import Shr
+from training.evaluation.question import Answer, Question
 from training.evaluation.tally import Tally
 from training.evaluation.words.coco_words import words
+from training.evaluation.words.lemmas import EveryWordNouns
 from training.evaluation.words.similarity import SIMILARITIES, Exact, Spacy
 
 
@@ -42,7 +45,7 @@ def pope_files(tmp_path):
 
 
 def test_pope_asks_each_question_once_and_remembers_its_splits(pope_files):
-    asked = {one.prompt: one for one in pope.questions(pope_files, suffix=" Yes or no?")}
+    asked = {one.prompt: one for one in Pope(suffix=" Yes or no?").questions(pope_files)}
     assert len(asked) == 4
     assert asked["Is there a dog in the image? Yes or no?"].truth["splits"] == ["random", "popular", "adversarial"]
     assert asked["Is there a car in the image? Yes or no?"].truth == {
@@ -52,10 +55,10 @@ def test_pope_asks_each_question_once_and_remembers_its_splits(pope_files):
 
 
 def test_pope_scores_every_split_and_their_mean(pope_files):
-    asked = pope.questions(pope_files)
+    asked = Pope().questions(pope_files)
     said = {"dog": "Yes, there is.", "cup": "no", "car": "There is a car", "cat": "No."}
-    answers = {one.id: Answered(said[one.prompt.split()[3]]) for one in asked}
-    tally = pope.score(asked, answers)
+    answers = {one.id: Answer(said[one.prompt.split()[3]]) for one in asked}
+    tally = Pope().score(asked, answers)
     values = tally.values()
     assert values["random_accuracy"] == pytest.approx(2 / 3) and values["popular_accuracy"] == pytest.approx(1 / 3)
     assert values["random_precision"] == 1.0 and values["popular_precision"] == 0.5
@@ -68,60 +71,60 @@ def test_pope_scores_every_split_and_their_mean(pope_files):
 
 
 def test_pope_parsers_disagree_and_say_what_they_could_not_read(pope_files):
-    asked = pope.questions(pope_files)
-    answers = {one.id: Answered("Yes, there is.") for one in asked}
-    read = {parser: pope.score(asked, answers, parser).values() for parser in ("official", "lmms_eval", "vlmevalkit")}
+    asked = Pope().questions(pope_files)
+    answers = {one.id: Answer("Yes, there is.") for one in asked}
+    read = {parser: Pope(parser).score(asked, answers).values() for parser in ("official", "lmms_eval", "vlmevalkit")}
     assert [read[parser]["unparseable_rate"] for parser in read] == [0.0, 1.0, 0.0]
     assert read["lmms_eval"]["accuracy"] == 0.0 and read["official"]["recall"] == read["vlmevalkit"]["recall"] == 1.0
-    with pytest.raises(ValueError, match="use one of official, lmms_eval, vlmevalkit"):
-        pope.score(asked, answers, "x")
+    with pytest.raises(ConfigError, match="option parser: Input should be 'official', 'lmms_eval' or 'vlmevalkit'"):
+        make(["pope"], {"pope": {"parser": "x"}})
 
 
 def test_a_row_that_a_file_holds_twice_counts_twice(pope_files):
     path = pope_files / "coco_pope_random.json"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    asked = pope.questions(pope_files)
-    answers = {one.id: Answered("yes") for one in asked}
-    assert pope.score(asked, answers).values()["random_accuracy"] == 3 / 4
+    asked = Pope().questions(pope_files)
+    answers = {one.id: Answer("yes") for one in asked}
+    assert Pope().score(asked, answers).values()["random_accuracy"] == 3 / 4
 
 
 def test_broken_pope_files_are_named_by_line(pope_files):
     path = pope_files / "coco_pope_popular.json"
     path.write_text(path.read_text().replace('"no"', '"maybe"'))
     with pytest.raises(DataError, match=r"coco_pope_popular.json, line 2: label 'maybe'"):
-        pope.questions(pope_files)
+        Pope().questions(pope_files)
     path.write_text('{"image": "a.jpg"}\n')
     with pytest.raises(DataError, match=r"line 1: key 'text' is missing"):
-        pope.questions(pope_files)
+        Pope().questions(pope_files)
     path.write_text("{\n")
     with pytest.raises(DataError, match=r"line 1: not valid JSON"):
-        pope.questions(pope_files)
+        Pope().questions(pope_files)
     path.unlink()
     with pytest.raises(DataError, match="is missing"):
-        pope.questions(pope_files)
+        Pope().questions(pope_files)
 
 
 OBJECTS = {f"{i}.jpg": [f"thing{i}", f"thing{i + 1}", "sun", "boat"][: 2 + i % 3] for i in range(12)}
 
 
 def test_building_draws_from_images_with_three_objects_and_asks_three_and_three():
-    asked = pope.build(OBJECTS, images=6, seed=1)
+    asked = pope.about(OBJECTS, images=6, seed=1)
     assert len({one.image for one in asked}) == 6
     assert all(len(OBJECTS[one.image]) >= 3 for one in asked)
     for split in ("random", "popular", "adversarial"):
         per_image = Counter((one.image, one.truth["answer"]) for one in asked if split in one.truth["splits"])
         assert set(per_image.values()) == {3}
     repeated = {**OBJECTS, "r.jpg": ["sun", "sun", "sun"]}
-    assert "r.jpg" not in {one.image for one in pope.build(repeated, images=None)}
+    assert "r.jpg" not in {one.image for one in pope.about(repeated, images=None)}
     with pytest.raises(DataError, match=r"images=9, but only 8 of 12 have at least 3"):
-        pope.build(OBJECTS, images=9)
+        pope.about(OBJECTS, images=9)
 
 
 def test_building_does_not_depend_on_the_order_of_the_images():
     backwards = dict(reversed(OBJECTS.items()))
-    assert {one.id: one for one in pope.build(backwards, 5)} == {one.id: one for one in pope.build(OBJECTS, 5)}
-    assert {one.image for one in pope.build(OBJECTS, 5, seed=1)} != {
-        one.image for one in pope.build(OBJECTS, 5, seed=2)
+    assert {one.id: one for one in pope.about(backwards, 5)} == {one.id: one for one in pope.about(OBJECTS, 5)}
+    assert {one.image for one in pope.about(OBJECTS, 5, seed=1)} != {
+        one.image for one in pope.about(OBJECTS, 5, seed=2)
     }
 
 
@@ -234,14 +237,14 @@ def test_amber_reads_its_files_and_scores_both_parts(amber_files):
     lists = amber.read_lists(amber_files)
     assert lists.safe == {"line", "sun"} and lists.associations == ASSOCIATIONS
     asked = amber.describe(amber_files)
-    answers = {"1": Answered("A man at the sea. Dogs and suns, and a tree.")}
-    tally = amber.score_descriptions(asked, answers, lists, amber.EveryWord(), Exact())
+    answers = {"1": Answer("A man at the sea. Dogs and suns, and a tree.")}
+    tally = amber.score_descriptions(asked, answers, lists, EveryWordNouns(), Exact())
     # man, sea, dog and sun are of its vocabulary; the sun is safe.
     assert tally.values() == {"chair": 1 / 4, "cover": 1.0, "hal": 1.0, "cog": 1.0}
 
-    questions = amber.ask(amber_files, suffix="?")
+    questions = amber.AmberDiscriminative(suffix="?").questions(amber_files)
     assert [one.prompt for one in questions] == ["q2?", "q3?", "q4?"]
-    said = amber.score_answers(questions, {"2": Answered("No"), "3": Answered("No"), "4": Answered("no")})
+    said = amber.AmberDiscriminative().score(questions, {"2": Answer("No"), "3": Answer("No"), "4": Answer("no")})
     values = said.values()
     assert values["accuracy"] == pytest.approx(1 / 3) and values["precision"] == 0.5 and values["recall"] == 0.5
     assert values["f1"] == 0.5 and values["unparseable_rate"] == pytest.approx(1 / 3)
@@ -253,16 +256,16 @@ def test_amber_reads_its_files_and_scores_both_parts(amber_files):
 
 
 def test_another_parser_reads_more_of_ambers_answers(amber_files):
-    questions = amber.ask(amber_files)
-    answers = {one.id: Answered("No, there is not.") for one in questions}
-    assert amber.score_answers(questions, answers).values()["unparseable_rate"] == 1.0
-    assert amber.score_answers(questions, answers, "vlmevalkit").values()["recall"] == 1.0
+    questions = amber.AmberDiscriminative().questions(amber_files)
+    answers = {one.id: Answer("No, there is not.") for one in questions}
+    assert amber.AmberDiscriminative().score(questions, answers).values()["unparseable_rate"] == 1.0
+    assert amber.AmberDiscriminative("vlmevalkit").score(questions, answers).values()["recall"] == 1.0
 
 
 def test_ambers_printed_numbers_have_its_constants(amber_files):
-    questions = amber.ask(amber_files)
+    questions = amber.AmberDiscriminative().questions(amber_files)
     shown = formulas.printed(
-        amber.score_answers(questions, {"2": Answered("No"), "3": Answered("Yes"), "4": Answered("Yes")})
+        amber.AmberDiscriminative().score(questions, {"2": Answer("No"), "3": Answer("Yes"), "4": Answer("Yes")})
     )
     # 2 / 3.001 and 1 / 1.001, 1 / 2.001; F1 of 0.999 and 0.5 with 0.0001 more below.
     assert (shown["accuracy"], shown["precision"], shown["recall"]) == (66.6, 99.9, 50.0)
@@ -272,7 +275,7 @@ def test_ambers_printed_numbers_have_its_constants(amber_files):
     assert shown["state_accuracy"] == 99.9 and shown["number_accuracy"] == 0.0
     asked = amber.describe(amber_files)
     lists = amber.read_lists(amber_files)
-    clean = amber.score_descriptions(asked, {"1": Answered("A man.")}, lists, amber.EveryWord(), Exact())
+    clean = amber.score_descriptions(asked, {"1": Answer("A man.")}, lists, EveryWordNouns(), Exact())
     assert formulas.printed(clean) == {"chair": 0.0, "cover": 50.0, "hal": 0.1, "cog": 0.0}
 
 
@@ -290,7 +293,7 @@ def test_broken_amber_files_are_named(amber_files):
         amber.describe(amber_files)
     (amber_files / "annotations.json").write_text("[]")
     with pytest.raises(DataError, match="id 2 is not in"):
-        amber.ask(amber_files)
+        amber.AmberDiscriminative().questions(amber_files)
 
 
 def test_spacy_fails_rather_than_falls_back(monkeypatch):
@@ -396,17 +399,17 @@ def test_n_grams_are_of_words_without_signs():
 
 
 def describe(*images, objects=()):
-    return [Asked(str(i), image, "", {"objects": list(objects)}) for i, image in enumerate(images)]
+    return [Question(str(i), image, "", {"objects": list(objects)}) for i, image in enumerate(images)]
 
 
 def test_shr_is_pooled_and_a_repeated_image_counts_once_but_its_n_grams_twice():
     asked = describe("a", "b", "a")
     answers = {
-        "0": Answered("X x.", "Judgement:\n1. hallucination: no"),
-        "1": Answered("A b. C d.", "Judgement:\n1. correct: y\n2. hallucination: n"),
-        "2": Answered("A b c d.", "Judgement:\n1. correct: y"),
+        "0": Answer("X x.", "Judgement:\n1. hallucination: no"),
+        "1": Answer("A b. C d.", "Judgement:\n1. correct: y\n2. hallucination: n"),
+        "2": Answer("A b c d.", "Judgement:\n1. correct: y"),
     }
-    tally = shr_suite.score(asked, answers)
+    tally = shr.score(asked, answers)
     values = tally.values()
     assert values["shr"] == pytest.approx(1 / 3)  # answer 0 gave way to answer 2
     assert values["sentences"] == 1.5 and values["distinct_1"] == 1.0
@@ -417,11 +420,11 @@ def test_shr_is_pooled_and_a_repeated_image_counts_once_but_its_n_grams_twice():
 def test_descriptions_without_a_usable_judgement_are_counted():
     asked = describe("a", "b", "c")
     answers = {
-        "0": Answered("A.", None),
-        "1": Answered("A. B.", "Judgement:\n1. correct: y"),
-        "2": Answered("A.", "Judgement:\n1. correct: y"),
+        "0": Answer("A.", None),
+        "1": Answer("A. B.", "Judgement:\n1. correct: y"),
+        "2": Answer("A.", "Judgement:\n1. correct: y"),
     }
-    tally = shr_suite.score(asked, answers)
+    tally = shr.score(asked, answers)
     assert tally.values()["shr"] == 0.0
     assert (tally.counts["unjudged"], tally.counts["mismatched"]) == (1, 1)
     assert tally.values()["sentences"] == 1.5  # of those that were judged, matched or not
@@ -431,8 +434,8 @@ def test_facts_can_be_the_judge():
     from reward.text.vocabulary import Vocabulary
 
     vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat"})
-    answers = {"0": Answered("A sun. A boat. How calm.")}
-    assert shr_suite.score(describe("a", objects=["sun"]), answers, vocabulary).values()["shr"] == pytest.approx(1 / 3)
+    answers = {"0": Answer("A sun. A boat. How calm.")}
+    assert shr.score(describe("a", objects=["sun"]), answers, vocabulary).values()["shr"] == pytest.approx(1 / 3)
 
 
 @given(st.lists(st.sampled_from(["A dog", "a", "cat runs", "", "dog"]), max_size=6))
@@ -452,16 +455,16 @@ def test_shr_reads_visual_genome_and_asks_a_judge(tmp_path):
         json.dumps([{"id": 7, "regions": [region, {**region, "phrase": ""}]}, {"id": 8, "regions": []}])
     )
     (tmp_path / "shr_factual_part1.jsonl").write_text('{"7": ["It rains."]}\n')
-    (only,) = shr_suite.questions(tmp_path)
+    (only,) = Shr().questions(tmp_path)
     assert (only.id, only.image) == ("7", "VG_100K/7.jpg")
     assert only.truth == {"regions": [[[0.1, 0.1, 0.5, 0.5], "a {red} dog"]], "facts": ["It rains."]}
-    asking = shr_suite.judge_prompt(only, "A dog {facts}. A cat <image>.")
+    asking = Shr().judge_prompt(only, "A dog {facts}. A cat <image>.")
     assert "[0.10, 0.10, 0.50, 0.50]: a {red} dog" in asking and "It rains." in asking
     assert "1. A dog {facts}\n2. A cat < image>" in asking
-    assert shr_suite.judge_prompt(only, "word " * 4000) is None
+    assert Shr().judge_prompt(only, "word " * 4000) is None
     (tmp_path / "val_images_final.json").write_text('[{"image_id": 9}]')
     with pytest.raises(DataError, match="image 9 of"):
-        shr_suite.questions(tmp_path)
+        Shr().questions(tmp_path)
 
 
 # Object HalBench and MMHal-Bench -------------------------------------------------------------------------------------
@@ -494,18 +497,18 @@ def test_the_judges_list_is_found(judgement, expected):
 
 
 def halbench_score(*answers, phrases=None, truth=("dog",)):
-    asked = [Asked(str(i), f"{i}.jpg", "", {"objects": list(truth)}) for i in range(len(answers))]
+    asked = [Question(str(i), f"{i}.jpg", "", {"objects": list(truth)}) for i in range(len(answers))]
     given_answers = {one.id: answer for one, answer in zip(asked, answers, strict=True)}
-    return object_halbench.score(asked, given_answers, words("coco80"), phrases)
+    return halbench.score(asked, given_answers, words("coco80"), phrases)
 
 
 def test_object_halbench_by_hand():
     tally = halbench_score(
-        Answered("A dog and a cup and a cup.", '["a dog", "cup", "cup", "coffee table"]'),
-        Answered("The sky is very blue.", "[]"),  # names nothing: not in the denominator of responses
-        Answered("A red cup here", '["teddy bear", "cup"]'),
-        Answered("Yes, a cat", None),  # too short to be judged
-        phrases=halbench.EveryWord(),
+        Answer("A dog and a cup and a cup.", '["a dog", "cup", "cup", "coffee table"]'),
+        Answer("The sky is very blue.", "[]"),  # names nothing: not in the denominator of responses
+        Answer("A red cup here", '["teddy bear", "cup"]'),
+        Answer("Yes, a cat", None),  # too short to be judged
+        phrases=halbench.EveryWordPhrases(),
     )
     assert tally.values() == {
         "response": 2 / 2,
@@ -517,27 +520,27 @@ def test_object_halbench_by_hand():
 
 
 def test_object_halbench_without_a_judge_counts_repeats():
-    values = halbench_score(Answered("A dog and a cup and a cup.")).values()
+    values = halbench_score(Answer("A dog and a cup and a cup.")).values()
     assert values["mention"] == pytest.approx(2 / 3)
 
 
 def test_object_halbench_takes_an_answer_without_the_word_in_front_of_it():
     """As the original does before anything else: for the judge, for the length, and for what is too short."""
     short, long = "Assistant: one two three", "Assistant: A dog and a red cup."
-    asked = Asked("0", "0.jpg", "", {"objects": ["dog"]})
-    assert object_halbench.judge_prompt(asked, short) is None
-    asking = object_halbench.judge_prompt(asked, long)
+    asked = Question("0", "0.jpg", "", {"objects": ["dog"]})
+    assert halbench.ObjectHalbench().judge_prompt(asked, short) is None
+    asking = halbench.ObjectHalbench().judge_prompt(asked, long)
     assert "> A dog and a red cup." in asking and "Assistant" not in asking
-    values = halbench_score(Answered(short), phrases=halbench.EveryWord()).values()
+    values = halbench_score(Answer(short), phrases=halbench.EveryWordPhrases()).values()
     assert values["mean_length"] == 3 and values["response"] is None
-    assert halbench_score(Answered(long, '["dog"]'), phrases=halbench.EveryWord()).values()["mean_length"] == 6
+    assert halbench_score(Answer(long, '["dog"]'), phrases=halbench.EveryWordPhrases()).values()["mean_length"] == 6
 
 
 def test_object_halbench_says_what_it_could_not_use():
-    tally = halbench_score(Answered("A dog is here.", "no list"), phrases=halbench.EveryWord())
+    tally = halbench_score(Answer("A dog is here.", "no list"), phrases=halbench.EveryWordPhrases())
     assert tally.counts["unparseable"] == 1 and tally.values()["response"] is None
     with pytest.raises(ValueError, match="id '0' has no judgement"):
-        halbench_score(Answered("A dog is here."), phrases=halbench.EveryWord())
+        halbench_score(Answer("A dog is here."), phrases=halbench.EveryWordPhrases())
 
 
 def test_a_seat_beside_a_toilet_is_no_chair(tmp_path):
@@ -545,7 +548,7 @@ def test_a_seat_beside_a_toilet_is_no_chair(tmp_path):
     known = words("standalone", tmp_path / "synonyms.txt")
 
     def named(*objects):
-        return [one.name for one in halbench.judge(objects, frozenset(), known, halbench.EveryWord()).mentions]
+        return [one.name for one in halbench.judge(objects, frozenset(), known, halbench.EveryWordPhrases()).mentions]
 
     assert named("toilet", "a seat", "chair") == ["toilet", "chair"]
     assert named("a seat", "dog") == ["chair", "dog"]
@@ -575,15 +578,15 @@ def test_object_halbench_reads_its_questions(tmp_path):
         ' "annotations": [{"image_id": 5, "category_id": 1}]}'
     )
     (tmp_path / "captions_val2014.json").write_text('{"annotations": [{"image_id": 5, "caption": "Cups."}]}')
-    (only,) = object_halbench.questions(tmp_path, words("coco80"))
-    assert only == Asked("1", "5.jpg", "What is there?", {"objects": ["cup", "dog"]})
+    (only,) = halbench.questions(tmp_path, words("coco80"))
+    assert only == Question("1", "5.jpg", "What is there?", {"objects": ["cup", "dog"]})
     write_lines(tmp_path / "questions.jsonl", [{"image_id": 6, "question": "?"}])
     with pytest.raises(DataError, match="line 1: image 6 is not in"):
-        object_halbench.questions(tmp_path, words("coco80"))
+        halbench.questions(tmp_path, words("coco80"))
 
 
 def test_mmhal_ratings_are_read_as_the_original_reads_them():
-    read = mmhal.rating
+    read = rating
     assert [read(f"... Rating: {score}, because") for score in range(7)] == list(range(7))
     assert read("RATING: 5") == 5
     assert read("rating: 2 ... rating: 2") == 2
@@ -591,22 +594,22 @@ def test_mmhal_ratings_are_read_as_the_original_reads_them():
 
 
 def test_mmhal_by_hand():
-    asked = [Asked(str(i), f"{i}.jpg", "", {"place": i}) for i in range(9)]
+    asked = [Question(str(i), f"{i}.jpg", "", {"place": i}) for i in range(9)]
     said = ["Rating: 6", "Rating: 3", "Rating: 2", "nothing", *["Rating: 4"] * 5]
-    values = mmhal_suite.score(asked, {str(i): Answered("an answer", text) for i, text in enumerate(said)}).values()
+    values = Mmhal().score(asked, {str(i): Answer("an answer", text) for i, text in enumerate(said)}).values()
     assert values["score"] == pytest.approx((6 + 3 + 2 + 0 + 20) / 9)
     assert values["hallucination_rate"] == pytest.approx(2 / 9)
     assert values["informativeness"] == pytest.approx((3 + 0 + 2 + 0 + 5) / 27)
     assert values["score_attribute"] == 5.0 and values["score_counting"] == 0.0  # places 0 and 8; place 3
     assert values["unparseable_rate"] == pytest.approx(1 / 9)
     with pytest.raises(ValueError, match="id '0' has no judgement"):
-        mmhal_suite.score(asked[:1], {"0": Answered("x")})
+        Mmhal().score(asked[:1], {"0": Answer("x")})
 
 
 def test_mmhal_reads_its_template(tmp_path):
     row = {"image_src": "https://a/b/c_o.jpg", "question": "How many?", "image_content": ["Cat"], "gt_answer": "Two."}
     (tmp_path / "response_template.json").write_text(json.dumps([row]))
-    (only,) = mmhal_suite.questions(tmp_path)
+    (only,) = Mmhal().questions(tmp_path)
     assert (only.image, only.prompt, only.truth["place"]) == ("c_o.jpg", "How many?", 0)
 
 
@@ -614,8 +617,8 @@ def test_mmhal_reads_its_template(tmp_path):
 
 
 def test_the_registry_says_which_suites_need_a_judge():
-    assert {name for name, suite in SUITES.items() if suite.judged} == {"shr", "object_halbench", "mmhal"}
-    assert all(suite.version for suite in SUITES.values())
+    assert {name for name in BENCHMARKS if find(name).judged} == {"shr", "object_halbench", "mmhal"}
+    assert all(find(name).version for name in BENCHMARKS)
 
 
 def test_a_digest_follows_content_and_names(tmp_path):

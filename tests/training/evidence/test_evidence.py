@@ -146,10 +146,10 @@ def test_held_out_pairs_are_another_seeds_and_every_seed_lends_its_own_once(seed
 def test_a_probe_is_of_the_runs_own_model_on_the_next_seeds_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.evaluation.probing import measure
+    from training.evaluation.probing import probing
 
     asked: list[Any] = []
-    monkeypatch.setattr(measure, "probe", lambda request: asked.append(request) or {"pairs": 1})
+    monkeypatch.setattr(probing, "probe", lambda request: asked.append(request) or {"pairs": 1})
     run = runs.folder("mdpo", 1, "dpo")
     assert held_out.probe(run, "mdpo", "scenes-vlm", 1, [1, 2]) == {"pairs": 1}
     (one,) = asked

@@ -12,7 +12,7 @@ from pipeline.sampling.config import Sample
 from training.errors import ConfigError
 
 
-def asked(
+def sample_of(
     model: str,
     *,
     max_tokens: int,
@@ -32,14 +32,7 @@ def asked(
         ConfigError: an option is unknown, or has a value that is not possible.
     """
     options: dict[str, Any] = {} if base_url is None else {"kind": "openai", "base_url": base_url}
-    for one in engine:
-        key, equals, text = one.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--engine {one}: write KEY=VALUE, such as tensor_parallel_size=2")
-        try:
-            options[key.strip()] = read.text(text)
-        except read.BadYaml as error:
-            raise ConfigError(f"--engine {read.name(key)}: the value is not valid YAML ({error}); quote it") from error
+    options |= key_values("--engine", engine, "tensor_parallel_size=2")
     values = {"model": model, "revision": revision, "n": 1, "temperature": temperature, "max_tokens": max_tokens}
     try:
         return Sample.model_validate({**values, "engine": options})
@@ -50,3 +43,42 @@ def asked(
             for each in error.errors()
         ]
         raise ConfigError("\n".join([f"{model} cannot be asked so:", *lines])) from error
+
+
+def by_suite(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options of suites, ``SUITE.KEY=VALUE`` each.
+
+    >>> by_suite(["chair.limit=50", "mylab.colours:Colours.suffix=Briefly."])
+    {'chair': {'limit': 50}, 'mylab.colours:Colours': {'suffix': 'Briefly.'}}
+
+    Raises:
+        ConfigError: one is not written so.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for place, value in key_values("--option", texts, "chair.variant=original").items():
+        suite, dot, key = place.rpartition(".")
+        if not dot:
+            raise ConfigError(f"--option {place}: write SUITE.KEY=VALUE, such as chair.variant=original")
+        found.setdefault(suite, {})[key] = value
+    return found
+
+
+def key_values(flag: str, texts: Sequence[str], example: str) -> dict[str, Any]:
+    """``KEY=VALUE`` each; values are YAML.
+
+    >>> key_values("--engine", ["dtype=float32", "max_num_seqs=8"], "")
+    {'dtype': 'float32', 'max_num_seqs': 8}
+
+    Raises:
+        ConfigError: one is not written so.
+    """
+    found: dict[str, Any] = {}
+    for one in texts:
+        key, equals, text = one.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{flag} {one}: write KEY=VALUE, such as {example}")
+        try:
+            found[key.strip()] = read.text(text)
+        except read.BadYaml as error:
+            raise ConfigError(f"{flag} {read.name(key)}: the value is not valid YAML ({error}); quote it") from error
+    return found

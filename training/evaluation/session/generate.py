@@ -23,8 +23,8 @@ from pipeline.sources.admission.admit import prompt_id
 from pipeline.sources.admission.verdicts import seen
 from pipeline.sources.stage import BuiltSource
 from training.errors import DataError
-from training.evaluation.asked import Answered
-from training.evaluation.suites.loaded import Picture
+from training.evaluation.question import Answer
+from training.evaluation.suite import Picture
 
 Row = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)
@@ -33,7 +33,7 @@ SHARD_SIZE = 256
 
 
 @dataclass(frozen=True)
-class Prompt:
+class ImagePrompt:
     """What is asked about ``picture``, or about nothing."""
 
     text: str
@@ -52,7 +52,7 @@ ANSWERS = Tables("source", "sample")
 JUDGEMENTS = Tables("judge-source", "judge")
 
 
-def identify(prompts: Mapping[Key, Prompt]) -> dict[Key, str]:
+def identify(prompts: Mapping[Key, ImagePrompt]) -> dict[Key, str]:
     """The id of every prompt, which its images and its text decide. Each image is read once.
 
     Raises:
@@ -79,14 +79,14 @@ def revision(ids: Iterable[str]) -> str:
 def generate(
     run: Run,
     executor: Executor,
-    prompts: Mapping[Key, Prompt],
+    prompts: Mapping[Key, ImagePrompt],
     ids: Mapping[Key, str],
     spec: Sample,
     seed: int = 0,
     tables: Tables = ANSWERS,
     max_failure_rate: float = 0.01,
     shard_size: int = SHARD_SIZE,
-) -> dict[Key, Answered]:
+) -> dict[Key, Answer]:
     """An answer for every key; its text is None where there is none. Answers of an earlier session are read, failed
     ones asked for again where another try may help.
 
@@ -117,7 +117,7 @@ def generate(
     # A prompt that failed as such has no id of its own.
     lost = [id for id in rows if id not in answers]
     reasons = _failures(run, tables.prompts) if lost else []
-    answers |= dict.fromkeys(lost, Answered(None))
+    answers |= dict.fromkeys(lost, Answer(None))
     errors |= dict.fromkeys(lost, reasons[0] if reasons else "it was not asked")
     if len(errors) > max_failure_rate * len(rows):
         (id, error), *_ = errors.items()
@@ -148,9 +148,9 @@ def _failures(run: Run, stage: str) -> list[str]:
     return [f"{row['error_type']}: {row['error']}" for row in rows if row["status"] != "ok"]
 
 
-def _read(run: Run, stage: str, wanted: Collection[str]) -> tuple[dict[str, Answered], dict[str, str]]:
+def _read(run: Run, stage: str, wanted: Collection[str]) -> tuple[dict[str, Answer], dict[str, str]]:
     """The answers by id, and what went wrong where there is none."""
-    answers: dict[str, Answered] = {}
+    answers: dict[str, Answer] = {}
     errors: dict[str, str] = {}
     for table in run.tables(stage):
         for row in table.to_pylist():
@@ -158,19 +158,19 @@ def _read(run: Run, stage: str, wanted: Collection[str]) -> tuple[dict[str, Answ
                 continue
             if row["status"] == "ok":
                 (one,) = row["candidates"]
-                answers[row["id"]] = Answered(one["text"], finish_reason=one["finish_reason"])
+                answers[row["id"]] = Answer(one["text"], finish_reason=one["finish_reason"])
             else:
-                answers[row["id"]] = Answered(None)
+                answers[row["id"]] = Answer(None)
                 errors[row["id"]] = f"{row['error_type']}: {row['error']}"
     return answers, errors
 
 
-def _row(prompt: Prompt) -> Row:
+def _row(prompt: ImagePrompt) -> Row:
     pictures = [] if prompt.picture is None else [dict(prompt.picture)]
     return {"images": pictures, "prompt": _messages(prompt), "facts": None, "source": "evaluate"}
 
 
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
+def _messages(prompt: ImagePrompt) -> list[dict[str, str]]:
     # JSON may hold half a surrogate pair, which no encoding of text can.
     return [{"role": "user", "content": prompt.text.encode("utf-8", "replace").decode()}]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.session.table import UNITS, headline
+from training.evaluation.session.markdown import headline, units
 
 #: Value and interval.
 Bar = tuple[float, Sequence[float]]
@@ -25,7 +25,7 @@ def comparison(found: Mapping[str, Any], file: Path) -> None:
 
 
 def _bars(suite: str, metrics: Mapping[str, Any], key: str) -> dict[str, Bar]:
-    shown = [name for name in headline(suite, metrics) if name not in UNITS]
+    shown = [name for name in headline(suite, metrics) if name not in units(suite)]
     return {
         name: (metrics[name][key], metrics[name]["interval"])
         for name in shown

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.base.files import write_text
 from training.errors import DataError
-from training.evaluation import files
+from training.evaluation import benchmark_files
 from training.evaluation.result import Provenance, result
 from training.evaluation.tally import Linear, Tally
 
@@ -44,10 +44,10 @@ def read(place: Path) -> tuple[dict[str, Any], dict[str, Tally]]:
     folder = place.parent if place.name == RESULTS else place
     if not (folder / RESULTS).is_file():
         raise DataError(f"{place} holds no {RESULTS}; give the output folder of python -m training.evaluate MODEL")
-    found = files.whole(folder / RESULTS)
+    found = benchmark_files.whole(folder / RESULTS)
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise DataError(f"{folder / RESULTS} is of another version; evaluate the model again")
-    stored = files.whole(folder / TALLIES)
+    stored = benchmark_files.whole(folder / TALLIES)
     try:
         tallies = {name: of_json(stored[name]) for name in found["suites"]}
     except (KeyError, TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ from pipeline.base.files import write_text
 from training.errors import DataError
 from training.evaluation.compare import as_json, compare
 from training.evaluation.result import Provenance, differing
-from training.evaluation.session import plot, stored, table
+from training.evaluation.session import markdown, plot, stored
 
 
 def versus(a: Path, b: Path, output: Path) -> str:
@@ -40,7 +40,7 @@ def versus(a: Path, b: Path, output: Path) -> str:
             found["suites"][name] = as_json(compare(tallies[name], others[name]))
         except ValueError as error:
             raise DataError(f"{a} and {b}, suite {name}: {error}") from error
-    text = table.comparison(found)
+    text = markdown.comparison(found)
     write_text(output / "compare.json", json.dumps(found, indent=2) + "\n")
     write_text(output / "compare.md", text + "\n")
     plot.comparison(found, output / "compare.png")

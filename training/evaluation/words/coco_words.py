@@ -29,16 +29,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from reward.scorers.objects import ObjectVerdict
 from reward.text.coco import ANIMALS, NAMES, plural
 from reward.text.vocabulary import Mention
 from training.errors import DataError
-from training.evaluation import files
+from training.evaluation import benchmark_files
 from training.evaluation.words.lemmas import nltk_tokens, wordnet_by_part_of_speech, wordnet_nouns
 from training.evaluation.words.singular import singular
 from training.evaluation.words.treebank import Token, tokens
 
+Variant = Literal["standalone", "original", "lmms_eval", "object_halbench", "coco80"]
 #: The words of a text to their lemmas, as many and in the same order.
 Lemmatiser = Callable[[Sequence[str]], Sequence[str]]
 #: A text to its words, with their places.
@@ -166,7 +168,7 @@ def read_synonyms(path: Path, strip: bool = False) -> Synonyms:
     Raises:
         DataError: the file is missing, or names no class.
     """
-    content = files.text(path)
+    content = benchmark_files.text(path)
     classes: dict[str, str] = {}
     for line in content.splitlines():
         words = [word.strip() if strip else word for word in line.strip().split(", ")]

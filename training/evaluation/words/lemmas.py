@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from training.errors import DataError
-from training.evaluation.words.treebank import Token
+from training.evaluation.words.singular import singular
+from training.evaluation.words.treebank import Token, tokens
 
 #: Everything that is used here of NLTK's data, by the names that its downloader knows.
 RESOURCES = ("punkt_tab", "averaged_perceptron_tagger_eng", "wordnet", "omw-1.4")
@@ -67,6 +68,28 @@ def nltk_tokens(text: str) -> list[Token]:
     return found
 
 
+class Nouns(Protocol):
+    """The nouns of a text as lemmas, in order. ``version`` names what finds them."""
+
+    @property
+    def version(self) -> str: ...
+
+    def __call__(self, text: str) -> list[str]: ...
+
+
+class EveryWordNouns:
+    """Without a tagger: every word in lower case and in the singular, nouns or not.
+
+    AMBER's vocabulary decides which of them count, so verbs that look like its nouns ("can", "watch") do as well. Its
+    numbers are not comparable with published ones.
+    """
+
+    version = "every-word@2"
+
+    def __call__(self, text: str) -> list[str]:
+        return [singular(token.text.lower()) for token in tokens(text)]
+
+
 class NltkNouns:
     """The nouns of a text, as AMBER's ``inference.py`` finds them: tagged NN*, then lemmatised, case kept.
 
@@ -81,6 +104,10 @@ class NltkNouns:
     def __call__(self, text: str) -> list[str]:
         tagged = self._nltk.pos_tag(self._nltk.word_tokenize(text))
         return [str(self._lemmatiser.lemmatize(word)) for word, tag in tagged if tag.startswith("NN")]
+
+
+#: By the name that an option uses. Built when called: the first needs NLTK.
+NOUNS: Mapping[str, Callable[[], Nouns]] = {"nltk": NltkNouns, "every_word": EveryWordNouns}
 
 
 def _nltk() -> tuple[Any, Any]:

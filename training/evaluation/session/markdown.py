@@ -5,23 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.evaluation import pope
-
-#: What a table and a plot show of each suite, if it is there; ``results.json`` has everything.
-HEADLINE: Mapping[str, Sequence[str]] = {
-    "pope": ("accuracy", "precision", "recall", "f1", "yes_ratio", *(f"{split}_f1" for split in pope.SPLITS),
-             "unparseable_rate"),
-    "chair": ("chair_s", "chair_i", "recall", "mean_length"),
-    "amber_generative": ("chair", "cover", "hal", "cog"),
-    "amber_discriminative": ("accuracy", "precision", "recall", "f1", "existence_f1", "attribute_f1", "relation_f1",
-                             "unparseable_rate"),
-    "amber": ("amber_score",),
-    "shr": ("shr", "shr_words", "sentences", "words", "distinct_1", "distinct_2"),
-    "object_halbench": ("response", "mention", "chair_s", "recall", "mean_length"),
-    "mmhal": ("score", "hallucination_rate", "informativeness", "unparseable_rate"),
-}  # fmt: skip
-#: Metrics that are no share of anything.
-UNITS = {"mean_length": "words", "words": "per description", "sentences": "per description", "score": "0 to 6"}
+from training.evaluation import benchmarks
 
 
 def results(found: Mapping[str, Any]) -> str:
@@ -30,7 +14,9 @@ def results(found: Mapping[str, Any]) -> str:
     for suite, of in found["suites"].items():
         for name in headline(suite, of["metrics"]):
             one = of["metrics"][name]
-            lines.append(f"| {suite} | {_named(name)} | {_number(one['value'])} | {_interval(one['interval'])} |")
+            lines.append(
+                f"| {suite} | {_named(suite, name)} | {_number(one['value'])} | {_interval(one['interval'])} |"
+            )
     lines += ["", f"Model: {found['model']}. Intervals: bootstrap over images.", ""]
     for suite, of in found["suites"].items():
         counts = ", ".join(f"{count} {name}" for name, count in of["counts"].items())
@@ -44,7 +30,7 @@ def comparison(found: Mapping[str, Any]) -> str:
     for suite, of in found["suites"].items():
         for name in headline(suite, of):
             one = of[name]
-            cells = [_named(name), _number(one["a"]), _number(one["b"]), _number(one["difference"], sign=True)]
+            cells = [_named(suite, name), _number(one["a"]), _number(one["b"]), _number(one["difference"], sign=True)]
             cells += [_interval(one["interval"], sign=True), _p(one["p_value"])]
             lines.append(f"| {suite} | {' | '.join(cells)} |")
     lines += ["", f"- A: {found['a']}", f"- B: {found['b']}"]
@@ -55,12 +41,22 @@ def comparison(found: Mapping[str, Any]) -> str:
 
 
 def headline(suite: str, metrics: Mapping[str, Any]) -> list[str]:
-    """The metrics to show, in order."""
-    return [name for name in HEADLINE[suite] if name in metrics]
+    """The metrics to show, in order; ``results.json`` has everything."""
+    if suite in benchmarks.TOGETHER:
+        shown = benchmarks.TOGETHER[suite].headline
+    else:
+        shown = benchmarks.find(suite).headline if suite in benchmarks.BENCHMARKS else ()
+    return [name for name in shown or metrics if name in metrics]
 
 
-def _named(name: str) -> str:
-    return f"{name} ({UNITS[name]})" if name in UNITS else name
+def units(suite: str) -> Mapping[str, str]:
+    """Metrics that are no share of anything."""
+    return benchmarks.find(suite).units if suite in benchmarks.BENCHMARKS else {}
+
+
+def _named(suite: str, name: str) -> str:
+    unit = units(suite).get(name)
+    return name if unit is None else f"{name} ({unit})"
 
 
 def _number(value: float | None, sign: bool = False) -> str:

@@ -13,22 +13,20 @@ from pipeline.running.executor import Executor
 from pipeline.running.store import Run, libraries
 from pipeline.sampling.config import OpenAIEngine, Sample, VllmEngine
 from training.errors import ConfigError, DataError
-from training.evaluation.asked import Answered
+from training.evaluation import benchmarks
+from training.evaluation.benchmarks import amber
+from training.evaluation.question import Answer
 from training.evaluation.result import Provenance
-from training.evaluation.session import judged, plot, stored, table
-from training.evaluation.session.generate import SHARD_SIZE, Prompt, generate, identify, revision
+from training.evaluation.session import judgements, markdown, plot, stored
+from training.evaluation.session.generate import SHARD_SIZE, ImagePrompt, generate, identify, revision
 from training.evaluation.session.preprocessing import build, preprocessing
-from training.evaluation.suites import SUITES, amber
-from training.evaluation.suites.loaded import Loaded
+from training.evaluation.suite import Suite
 from training.evaluation.tally import Tally
-
-#: A name that stands for several suites.
-TOGETHER = {"amber": ("amber_generative", "amber_discriminative")}
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Who judges: ``spec`` is a model to ask, or ``file`` holds what was said (``judged.by_file``).
+    """Who judges: ``spec`` is a model to ask, or ``file`` holds what was said (``judgements.by_file``).
 
     Raises:
         ConfigError: there is neither, or both.
@@ -44,32 +42,12 @@ class Judge:
             raise ConfigError(f"judge {self.name}: give either a model to ask or a file of its judgements")
 
 
-def names(text: str) -> list[str]:
-    """The suites that a comma-separated list names, each once.
-
-    >>> names("pope, amber")
-    ['pope', 'amber_generative', 'amber_discriminative']
-
-    Raises:
-        ConfigError: there is no such suite, or none is named.
-    """
-    found: dict[str, None] = {}
-    for name in filter(None, (one.strip() for one in text.split(","))):
-        for suite in TOGETHER.get(name, (name,)):
-            if suite not in SUITES:
-                raise ConfigError(f"--suite {name}: there is no such suite; use some of {', '.join(SUITES)}")
-            found[suite] = None
-    if not found:
-        raise ConfigError(f"--suite names none; use some of {', '.join(SUITES)}")
-    return list(found)
-
-
 def require_judge(suites: Iterable[str], judge: Judge | None) -> None:
     """
     Raises:
         ConfigError: a suite needs a judge, and there is none.
     """
-    lost = [name for name in suites if SUITES[name].judged]
+    lost = [name for name in suites if benchmarks.find(name).judged]
     if lost and judge is None:
         raise ConfigError(
             f"suite {lost[0]} needs a judge: give --judge MODEL (with --judge-base-url for a server), or --judgements "
@@ -78,7 +56,7 @@ def require_judge(suites: Iterable[str], judge: Judge | None) -> None:
 
 
 def evaluate(
-    suites: Sequence[Loaded],
+    suites: Sequence[Suite],
     spec: Sample,
     output: Path,
     judge: Judge | None = None,
@@ -95,7 +73,9 @@ def evaluate(
         PipelineError: a model cannot be opened, or too many answers failed. The same call goes on.
     """
     prompts = {
-        (suite.name, one.id): Prompt(one.prompt, suite.pictures[one.image]) for suite in suites for one in suite.asked
+        (suite.name, one.id): ImagePrompt(one.prompt, suite.pictures[one.image])
+        for suite in suites
+        for one in suite.questions
     }
     ids = identify(prompts)
     run = Run(output)
@@ -111,12 +91,12 @@ def evaluate(
         answers = _judged(run, executor, suites, answers, judge)
     tallies = {suite.name: _score(suite, answers) for suite in suites}
     about = {
-        suite.name: _provenance(suite, spec, drawn, revision(ids[suite.name, one.id] for one in suite.asked), judge)
+        suite.name: _provenance(suite, spec, drawn, revision(ids[suite.name, one.id] for one in suite.questions), judge)
         for suite in suites
     }
     _add_amber(tallies, about)
     found = stored.save(run.path, spec.model, tallies, about, libraries())
-    text = table.results(found)
+    text = markdown.results(found)
     write_text(run.path / "results.md", text + "\n")
     plot.results(found, run.path / "results.png")
     return text
@@ -135,31 +115,31 @@ def identity(spec: Sample) -> str:
 def _judged(
     run: Run,
     executor: Executor,
-    suites: Sequence[Loaded],
-    answers: Mapping[judged.Place, Answered],
+    suites: Sequence[Suite],
+    answers: Mapping[judgements.Place, Answer],
     judge: Judge | None,
-) -> dict[judged.Place, Answered]:
-    asking = judged.to_judge(suites, answers)
+) -> dict[judgements.Place, Answer]:
+    asking = judgements.to_judge(suites, answers)
     if not asking:
         return dict(answers)
     if judge is None:
         raise ConfigError(f"{len(asking)} answers need a judge; give --judge MODEL, or --judgements FILE --judge NAME")
     if judge.file is not None:
-        return judged.with_judgements(answers, judged.by_file(judge.file, asking, answers, run.path))
+        return judgements.with_judgements(answers, judgements.by_file(judge.file, asking, answers, run.path))
     assert judge.spec is not None
-    return judged.with_judgements(answers, judged.by_model(run, executor, asking, judge.spec))
+    return judgements.with_judgements(answers, judgements.by_model(run, executor, asking, judge.spec))
 
 
-def _score(suite: Loaded, answers: Mapping[judged.Place, Answered]) -> Tally:
+def _score(suite: Suite, answers: Mapping[judgements.Place, Answer]) -> Tally:
     try:
-        return suite.score({one.id: answers[suite.name, one.id] for one in suite.asked})
+        return suite.score({one.id: answers[suite.name, one.id] for one in suite.questions})
     except ValueError as error:
         raise DataError(f"suite {suite.name}: {error}") from error
 
 
 def _add_amber(tallies: dict[str, Tally], about: dict[str, Provenance]) -> None:
     """AMBER's score, if both parts were asked and every image has answers of both."""
-    parts = [name for name in TOGETHER["amber"] if name in tallies]
+    parts = [name for name in benchmarks.TOGETHER["amber"].parts if name in tallies]
     if len(parts) < 2 or tallies[parts[0]].images != tallies[parts[1]].images:
         return
     both = amber.together(*(tallies[name] for name in parts))
@@ -168,14 +148,14 @@ def _add_amber(tallies: dict[str, Tally], about: dict[str, Provenance]) -> None:
     described, asked = (about[name] for name in parts)
     about["amber"] = replace(
         asked,
-        suite=f"amber@{SUITES[parts[0]].version}",
+        suite=f"amber@{amber.VERSION}",
         data_revision=f"{described.data_revision} and {asked.data_revision}",
         prompt=f"{described.prompt}, and {asked.prompt}",
         versions=described.versions,
     )
 
 
-def _provenance(suite: Loaded, spec: Sample, seed: int, prompts: str, judge: Judge | None) -> Provenance:
+def _provenance(suite: Suite, spec: Sample, seed: int, prompts: str, judge: Judge | None) -> Provenance:
     decoding: dict[str, Any] = {"temperature": spec.temperature, "top_p": spec.top_p, "max_tokens": spec.max_tokens}
     decoding |= {"seed": seed} if spec.temperature else {}
     by = judge if suite.judge_prompt is not None else None

@@ -6,7 +6,7 @@ captions) need little memory beyond what is kept.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pipeline.base.errors import InputError
 from pipeline.sources.readers import fields
 from pipeline.sources.readers.elements import elements
 from training.errors import DataError
+from training.evaluation.words.coco_words import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,16 @@ def captions(paths: Iterable[Path], wanted: Container[int]) -> dict[int, list[st
             if image in wanted:
                 found.setdefault(image, []).append(text)
     return found
+
+
+def truths(data: Path, annotated: Mapping[int, Annotated], ids: Collection[int], known: Words) -> dict[int, list[str]]:
+    """The objects of each image, sorted: what is annotated and what its captions name, both as ``known`` reads them.
+
+    Raises:
+        DataError: the captions are missing or malformed, or a category is not in the list of synonyms.
+    """
+    said = captions(paths(data, "captions"), frozenset(ids))
+    return {id: sorted(known.truth(annotated[id].categories, said.get(id, ()))) for id in ids}
 
 
 def _elements(path: Path) -> Iterable[tuple[str | None, Any, str]]:

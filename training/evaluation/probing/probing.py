@@ -19,7 +19,7 @@ from training.evaluation.tally import Tally
 if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.data.pairs import PairDataset
-    from training.evaluation.probing.logps import Stored
+    from training.evaluation.probing.condition_logps import Stored
 
 RESULT = "probe.json"
 
@@ -63,7 +63,7 @@ def _stored_result(path: Path) -> dict[str, Any] | None:
 
 def _measured(request: Request, model: str, identity: str, data: str, folder: Path, visible: bool) -> dict[str, Stored]:
     """Per condition the log-probs under one model."""
-    from training.evaluation.probing import logps
+    from training.evaluation.probing import condition_logps as logps
 
     keys = {shown: logps_key(request, identity, data, shown) for shown in request.shown}
     paths = {shown: folder / f"{shown}.arrow" for shown in request.shown}
@@ -84,8 +84,8 @@ def _computed(
     from pipeline.base.progress import ProgressBar
     from training import formats
     from training.data.dataset import prepare
+    from training.evaluation.probing.condition_logps import compute
     from training.evaluation.probing.conditions import probed, shown
-    from training.evaluation.probing.logps import compute
     from training.forward.check_features import check_features
     from training.forward.model import disable_dropout, load_model, positions
     from training.forward.policy import make_policy
@@ -133,7 +133,7 @@ def _config(request: Request, model: str) -> TrainConfig:
 
 def _owners(true: PairDataset, numbers: list[int]) -> Mapping[int, Any]:
     """By row; a row that says the same as an earlier one has none."""
-    from training.evaluation.probing.logps import Owner
+    from training.evaluation.probing.condition_logps import Owner
 
     seen: set[str] = set()
     found: dict[int, Owner] = {}

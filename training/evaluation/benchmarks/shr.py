@@ -2,24 +2,40 @@
 
 The unit is the sentence, so made-up colours and relations count, which CHAIR cannot see. The verdicts come from a judge
 that reads facts about the image, or, where objects are all there is to say, from the facts themselves.
+
+Files: ``val_images_final.json`` and ``shr_factual_part*.jsonl`` (HA-DPO), ``image_data.json`` and
+``region_descriptions.json`` (Visual Genome 1.2).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
 
+from pipeline.base.errors import InputError
+from pipeline.sources.readers.elements import array
 from reward.asking.judge import harmless
 from reward.text import findings as detect
 from reward.text import phrases as claims
 from reward.text.lexicon import Lexicon, general
 from reward.text.types import Facts
 from reward.text.vocabulary import Vocabulary
+from training.errors import DataError
+from training.evaluation import benchmark_files
+from training.evaluation.benchmark import Benchmark
+from training.evaluation.question import Answer, Question, pairs
 from training.evaluation.ratio import Term
+from training.evaluation.tally import Tally
 
 Verdict = Literal["hallucination", "correct", "cannot judge"]
-VERDICTS: tuple[str, ...] = get_args(Verdict)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+VARIED = tuple(f"distinct_{n}" for n in range(1, 5))
+METRICS = ("shr", "shr_words", "sentences", "words", *VARIED)
+#: A judge is not asked about an image whose prompt is longer, in characters; the original leaves those out.
+LONGEST = 15_000
 #: Above each line of the judge's answer stands this one.
 _HEAD = "Judgement:"
 _DELETED = re.compile(r"[.:\n?,]")
@@ -43,6 +59,97 @@ Answer in exactly this form, a line for each sentence:
 Judgement:
 1. hallucination: the reason
 2. correct: the reason"""
+
+
+@dataclass(frozen=True)
+class Shr(Benchmark):
+    """SHR on Visual Genome images.
+
+    Args:
+        prompt: asks for a description.
+    """
+
+    prompt: str = "Describe this image in detail."
+    name: ClassVar[str] = "shr"
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "Visual Genome, images of HA-DPO"
+    files: ClassVar[tuple[str, ...]] = ("*.json", "shr_factual_part*.jsonl")
+    source: ClassVar[str] = "HA-DPO, and Visual Genome 1.2"
+    judged: ClassVar[bool] = True
+    headline: ClassVar[tuple[str, ...]] = ("shr", "shr_words", "sentences", "words", "distinct_1", "distinct_2")
+    units: ClassVar[Mapping[str, str]] = {"words": "per description", "sentences": "per description"}
+
+    def questions(self, data: Path) -> list[Question]:
+        """One description per listed image; its truth holds ``regions`` as [box, phrase] and ``facts``, for the judge.
+
+        Raises:
+            DataError: a file is missing or malformed, or an image is not in Visual Genome's files.
+        """
+        path = data / "val_images_final.json"
+        wanted = dict.fromkeys(_id(row, path) for row in benchmark_files.whole(path))
+        sizes = {id: row for id, row in _read(data / "image_data.json") if id in wanted}
+        regions: dict[int, list[Any]] = {}
+        for id, row in _read(data / "region_descriptions.json", of="regions"):
+            if id in wanted:
+                regions[id] = row["regions"]
+        facts: dict[int, list[str]] = {}
+        for part in sorted(data.glob("shr_factual_part*.jsonl")):
+            for _, row in benchmark_files.lines(part):
+                # Each line has one key, the image; a later line takes the place of an earlier one.
+                facts.update((int(id), [str(one) for one in said]) for id, said in list(row.items())[:1])
+        lost = [id for id in wanted if id not in sizes or id not in regions]
+        if lost:
+            raise DataError(f"image {lost[0]} of {path} is not in Visual Genome's files in {data}; add version 1.2")
+        return [_question(id, sizes[id], regions[id], facts.get(id, []), self.prompt) for id in wanted]
+
+    def judge_prompt(self, question: Question, text: str) -> str | None:
+        """None if it would be longer than ``LONGEST``."""
+        asking = prompt(question.truth["regions"], question.truth["facts"], text)
+        return asking if len(asking) <= LONGEST else None
+
+    def score(self, questions: Sequence[Question], answers: Mapping[str, Answer]) -> Tally:
+        return score(questions, answers)
+
+
+def score(
+    questions: Sequence[Question],
+    answers: Mapping[str, Answer],
+    vocabulary: Vocabulary | None = None,
+    lexicon: Lexicon | None = None,
+) -> Tally:
+    """SHR by the saved judgements, with a ``vocabulary`` by the objects that are there (``truth["objects"]``), or with
+    a ``lexicon`` by all that is known (``truth["facts"]``, the columns of ``pipeline.base.tables.FACTS``).
+
+    Of an image that is described several times, the last description counts for SHR, as in the original; all count for
+    the variety of n-grams. ``unjudged`` counts descriptions without a judgement, ``mismatched`` those whose judgement
+    has not one line for each sentence: neither has a sentence with a verdict.
+
+    Raises:
+        ValueError: ids differ.
+    """
+    done, counts = pairs(questions, answers)
+    last = {one.image: place for place, (one, _, _) in enumerate(done)}
+    counts |= {"unjudged": 0, "mismatched": 0}
+    rows = []
+    for place, (one, answer, text) in enumerate(done):
+        added = varied(text)
+        verdicts: list[Verdict | None] | None = None
+        if place == last[one.image]:
+            if lexicon is not None:
+                verdicts = by_every_fact(text, one.truth["facts"], lexicon)
+            elif vocabulary is not None:
+                verdicts = by_facts(text, frozenset(one.truth["objects"]), vocabulary)
+            elif answer.judgement is None:
+                counts["unjudged"] += 1
+            else:
+                verdicts = read(answer.judgement, text)
+                if verdicts is None:
+                    counts["mismatched"] += 1
+                    verdicts = [None] * len(sentences(text))
+        if verdicts is not None:
+            added |= terms(verdicts, text)
+        rows.append((one.image, added))
+    return Tally.of(rows, METRICS, counts=counts)
 
 
 def sentences(text: str) -> list[str]:
@@ -157,13 +264,38 @@ def distinct(text: str, n: int) -> float | None:
 
 def varied(text: str) -> dict[str, Term]:
     """``distinct_1`` to ``distinct_4``: means over descriptions."""
-    ratios = {f"distinct_{n}": distinct(text, n) for n in range(1, 5)}
+    ratios = {name: distinct(text, n) for n, name in enumerate(VARIED, 1)}
     return {name: (ratio or 0.0, float(ratio is not None)) for name, ratio in ratios.items()}
 
 
 def _verdict(said: str) -> Verdict | None:
-    match said:
-        case "hallucination" | "correct" | "cannot judge":
-            return said
-        case _:
-            return None
+    return next((verdict for verdict in VERDICTS if verdict == said), None)
+
+
+def _question(
+    id: int, size: Mapping[str, Any], regions: Sequence[Mapping[str, Any]], facts: list[str], ask: str
+) -> Question:
+    where = f"Visual Genome, image {id}"
+    width, height, url = benchmark_files.take(size, ("width", "height", "url"), where)
+    boxes = []
+    for region in regions:
+        x, y, w, h, phrase = benchmark_files.take(region, ("x", "y", "width", "height", "phrase"), where)
+        if phrase:
+            boxes.append([[x / width, y / height, (x + w) / width, (y + h) / height], phrase])
+    return Question(str(id), "/".join(str(url).split("/")[-2:]), ask, {"regions": boxes, "facts": facts})
+
+
+def _read(path: Path, of: str | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(image, row); the rows name their image themselves, or in the first element of their list ``of``."""
+    try:
+        for number, row in array(str(path)):
+            if of is None:
+                yield _id(row, path, number), row
+            elif row.get(of):
+                yield _id(row[of][0], path, number), row
+    except InputError as error:
+        raise DataError(f"{error.message}; {error.remedy}") from error
+
+
+def _id(row: Any, path: Path, number: int = 0) -> int:
+    return int(benchmark_files.take(row, ("image_id",), f"{path}, item {number}" if number else str(path))[0])

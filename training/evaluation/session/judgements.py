@@ -13,10 +13,10 @@ from pipeline.running.executor import Executor
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
 from training.errors import DataError
-from training.evaluation import files
-from training.evaluation.asked import Answered
-from training.evaluation.session.generate import JUDGEMENTS, Prompt, generate, identify
-from training.evaluation.suites.loaded import Loaded
+from training.evaluation import benchmark_files
+from training.evaluation.question import Answer
+from training.evaluation.session.generate import JUDGEMENTS, ImagePrompt, generate, identify
+from training.evaluation.suite import Suite
 
 #: (suite, id of a question)
 Place = tuple[str, str]
@@ -26,20 +26,20 @@ TO_JUDGE = "to_judge.jsonl"
 JUDGED = "judged.json"
 
 
-def to_judge(suites: Iterable[Loaded], answers: Mapping[Place, Answered]) -> dict[Place, Prompt]:
+def to_judge(suites: Iterable[Suite], answers: Mapping[Place, Answer]) -> dict[Place, ImagePrompt]:
     """What a judge is asked about every answer that needs a judgement."""
     found = {}
     for suite in suites:
-        for one in suite.asked if suite.judge_prompt is not None else ():
+        for one in suite.questions if suite.judge_prompt is not None else ():
             text = answers[suite.name, one.id].text
             asking = None if text is None or suite.judge_prompt is None else suite.judge_prompt(one, text)
             if asking is not None:
-                found[suite.name, one.id] = Prompt(asking)
+                found[suite.name, one.id] = ImagePrompt(asking)
     return found
 
 
 def by_model(
-    run: Run, executor: Executor, asking: Mapping[Place, Prompt], spec: Sample, seed: int = 0
+    run: Run, executor: Executor, asking: Mapping[Place, ImagePrompt], spec: Sample, seed: int = 0
 ) -> dict[Place, str]:
     """The judge's answers.
 
@@ -51,7 +51,7 @@ def by_model(
 
 
 def by_file(
-    path: Path, asking: Mapping[Place, Prompt], answers: Mapping[Place, Answered], beside: Path
+    path: Path, asking: Mapping[Place, ImagePrompt], answers: Mapping[Place, Answer], beside: Path
 ) -> dict[Place, str]:
     """Saved judgements: ``{"suite", "id", "judgement"}`` a line. ``suite`` may be left out where one suite is judged,
     and where a line has the ``answer`` that was judged, it must be the one that is here.
@@ -72,9 +72,9 @@ def by_file(
     suites = list(dict.fromkeys(suite for suite, _ in asking))
     said: dict[Place, str] = {}
     known = _known(beside / JUDGED)
-    for number, row in files.lines(path) if path.is_file() else ():
+    for number, row in benchmark_files.lines(path) if path.is_file() else ():
         where = f"{path}, line {number}"
-        id, judgement = files.take(row, ("id", "judgement"), where)
+        id, judgement = benchmark_files.take(row, ("id", "judgement"), where)
         if "suite" not in row and len(suites) > 1:
             raise DataError(f"{where}: key 'suite' is missing; {' and '.join(suites)} are judged, so say which")
         place = (str(row.get("suite", *suites[:1])), str(id))
@@ -112,5 +112,5 @@ def _known(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def with_judgements(answers: Mapping[Place, Answered], said: Mapping[Place, str]) -> dict[Place, Answered]:
+def with_judgements(answers: Mapping[Place, Answer], said: Mapping[Place, str]) -> dict[Place, Answer]:
     return {place: replace(one, judgement=said.get(place)) for place, one in answers.items()}

@@ -10,23 +10,38 @@ chair_s      answers with a hallucinated object / all answers ("CHAIRs")
 recall       true classes named / true classes, pooled
 mean_length  words per answer, split at single spaces
 ===========  ==========================================================================================================
+
+Files: ``questions.jsonl``, ``{"image_id", "question"}`` a line (300 COCO images, each with a paraphrase of "describe
+this image in detail"), COCO's ``instances_*.json`` and ``captions_*.json``, and ``synonyms_refine.txt`` unless another
+list is named.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
 
 from reward.answers import json_answers
 from reward.asking.judge import quoted
 from reward.scorers.objects import ObjectVerdict
 from reward.text.vocabulary import Mention
+from training.errors import DataError
+from training.evaluation import benchmark_files
+from training.evaluation import coco_annotations as coco
+from training.evaluation.benchmark import Benchmark, Opened
+from training.evaluation.question import Answer, Question, judgement_of, pairs
 from training.evaluation.ratio import Term
+from training.evaluation.tally import Tally
+from training.evaluation.words import coco_words
 from training.evaluation.words.coco_words import Words, verdict
 from training.evaluation.words.spacy_models import open_model
 
 METRICS = ("response", "mention", "chair_s", "recall", "mean_length")
+SYNONYMS = "synonyms_refine.txt"
 #: An answer of so few words names nothing: the original does not ask its judge about it.
 SHORT = 3
 #: In words of this project; ``listed`` understands the answer.
@@ -54,7 +69,7 @@ class Phrases(Protocol):
     def __call__(self, phrase: str, words: Words) -> list[str]: ...
 
 
-class EveryWord:
+class EveryWordPhrases:
     """Without a tagger: the pairs of words that are known, and if there are none, every word for itself.
 
     The original joins neighbouring nouns, so that its "coffee table" names no table. Here it does.
@@ -85,7 +100,92 @@ class SpacyPhrases:
 
 
 #: By the name that an option uses. Built when called: the first loads its model.
-PHRASES = {"spacy": SpacyPhrases, "every_word": EveryWord}
+PHRASES = {"spacy": SpacyPhrases, "every_word": EveryWordPhrases}
+
+
+@dataclass(frozen=True)
+class ObjectHalbench(Benchmark):
+    """Object HalBench on COCO images.
+
+    Args:
+        phrases: what reads the list of a judge.
+        synonyms: the list of words; ``synonyms_refine.txt`` of the folder if left out.
+    """
+
+    phrases: Literal["spacy", "every_word"] = "spacy"
+    synonyms: Path | None = None
+    name: ClassVar[str] = "object_halbench"
+    version: ClassVar[str] = "2"
+    title: ClassVar[str] = "Object HalBench"
+    files: ClassVar[tuple[str, ...]] = ("questions.jsonl", "instances_*.json", "captions_*.json")
+    source: ClassVar[str] = "COCO, and github.com/RLHF-V/RLAIF-V (eval/data)"
+    judged: ClassVar[bool] = True
+    headline: ClassVar[tuple[str, ...]] = METRICS
+    units: ClassVar[Mapping[str, str]] = {"mean_length": "words"}
+
+    def open(self, data: Path) -> Opened:
+        phrases = PHRASES[self.phrases]()
+        known = coco_words.words("object_halbench", self.synonyms or data / SYNONYMS)
+        versions = {
+            "vocabulary": known.version,
+            "lemmatiser": coco_words.lemmatiser_version("object_halbench"),
+            "tagger": phrases.version,
+        }
+        return Opened(questions(data, known), partial(score, known=known, phrases=phrases), versions)
+
+    def judge_prompt(self, question: Question, text: str) -> str | None:
+        """None for an answer that is too short to name anything."""
+        answer = said(text)
+        return None if is_short(answer) else prompt(answer)
+
+
+def questions(data: Path, known: Words) -> list[Question]:
+    """
+    Raises:
+        DataError: a file is missing or malformed, or an image is not annotated.
+    """
+    path = data / "questions.jsonl"
+    rows = []
+    for number, row in benchmark_files.lines(path):
+        id, text = benchmark_files.take(row, ("image_id", "question"), f"{path}, line {number}")
+        rows.append((number, int(id), str(text)))
+    annotated = coco.instances(coco.paths(data, "instances"))
+    lost = [(number, id) for number, id, _ in rows if id not in annotated]
+    if lost:
+        raise DataError(
+            f"{path}, line {lost[0][0]}: image {lost[0][1]} is not in {data}/instances_*.json; add its file"
+        )
+    truths = coco.truths(data, annotated, [id for _, id, _ in rows], known)
+    return [Question(str(number), annotated[id].file, text, {"objects": truths[id]}) for number, id, text in rows]
+
+
+def score(
+    questions: Sequence[Question], answers: Mapping[str, Answer], known: Words, phrases: Phrases | None = None
+) -> Tally:
+    """``METRICS`` by what a judge listed, or, without ``phrases``, by every word of the answer.
+
+    Answers of up to three words name nothing and need no judgement. ``unparseable`` counts judgements without a list;
+    those answers are left out, where the original asks its judge again.
+
+    Raises:
+        ValueError: ids differ, or an answer has no judgement.
+    """
+    done, counts = pairs(questions, answers)
+    counts["unparseable"] = 0
+    rows = []
+    for question, answer, whole in done:
+        text = said(whole)
+        truth = frozenset(question.truth["objects"])
+        if phrases is None:
+            found = known.judge(text, truth)
+        else:
+            objects = [] if is_short(text) else listed(judgement_of(question, answer))
+            if objects is None:
+                counts["unparseable"] += 1
+                continue
+            found = judge(objects, truth, known, phrases)
+        rows.append((question.image, terms(found, text)))
+    return Tally.of(rows, METRICS, counts=counts)
 
 
 def prompt(text: str) -> str:

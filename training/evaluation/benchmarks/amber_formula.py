@@ -36,6 +36,7 @@ ATTRIBUTES = ("state", "number", "action")
 ALL_GROUPS = ("existence", "attribute", *ATTRIBUTES, "relation")
 #: More alike than this is the same object.
 ALIKE = 0.8
+_EXACT: Mapping[str, Literal["yes", "no"]] = {"Yes": "yes", "No": "no"}
 #: Every denominator of the original begins here, so that none is 0.
 _START = 0.001
 
@@ -110,13 +111,7 @@ def exact(text: str) -> Literal["yes", "no"] | None:
     >>> exact("No"), exact("no"), exact("Yes.")
     ('no', None, None)
     """
-    match text:
-        case "Yes":
-            return "yes"
-        case "No":
-            return "no"
-        case _:
-            return None
+    return _EXACT.get(text)
 
 
 def answered(truth: str, said: str | None) -> dict[str, Term]:

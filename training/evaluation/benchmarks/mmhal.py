@@ -6,10 +6,18 @@ The judge's build moves the score more than most methods do: never compare numbe
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 from reward.asking.judge import quoted
+from training.errors import DataError
+from training.evaluation import benchmark_files
+from training.evaluation.benchmark import Benchmark
+from training.evaluation.question import Answer, Question, judgement_of, pairs
 from training.evaluation.ratio import Term
+from training.evaluation.tally import Tally
 
 #: Type of question by its place: question i is of type i % 8. The order of the 96 must be kept.
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
@@ -45,6 +53,58 @@ makes up. Then rate it:
 0: not informative, with hallucination
 End with one line of exactly this form, N being the number, and write "rating" nowhere else:
 Rating: N"""
+
+
+METRICS = ("score", "hallucination_rate", "informativeness", "unparseable_rate")
+
+
+@dataclass(frozen=True)
+class Mmhal(Benchmark):
+    """MMHal-Bench, in the order of its file."""
+
+    name: ClassVar[str] = "mmhal"
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "MMHal-Bench"
+    files: ClassVar[tuple[str, ...]] = ("response_template.json",)
+    source: ClassVar[str] = "MMHal-Bench"
+    judged: ClassVar[bool] = True
+    headline: ClassVar[tuple[str, ...]] = METRICS
+    units: ClassVar[Mapping[str, str]] = {"score": "0 to 6"}
+
+    def questions(self, data: Path) -> list[Question]:
+        """The truth holds what a judge is to read: ``image_content``, ``gt_answer`` and the place, which is the type.
+
+        Raises:
+            DataError: the file is missing or malformed.
+        """
+        path = data / "response_template.json"
+        rows = benchmark_files.whole(path)
+        if not isinstance(rows, list):
+            raise DataError(f"{path} is no list; give the official file")
+        asked = []
+        for place, row in enumerate(rows):
+            keys = ("image_src", "question", "image_content", "gt_answer")
+            source, question, content, right = benchmark_files.take(row, keys, f"{path}, item {place + 1}")
+            truth = {"place": place, "question": question, "image_content": content, "gt_answer": right}
+            asked.append(Question(str(place), str(source).rstrip("/").split("/")[-1], str(question), truth))
+        return asked
+
+    def judge_prompt(self, question: Question, text: str) -> str:
+        truth = question.truth
+        return prompt(truth["image_content"], truth["question"], truth["gt_answer"], text)
+
+    def score(self, questions: Sequence[Question], answers: Mapping[str, Answer]) -> Tally:
+        """``METRICS`` and the mean rating of each type.
+
+        Raises:
+            ValueError: ids differ, or an answer has no judgement.
+        """
+        done, counts = pairs(questions, answers)
+        rows = (
+            (question.image, terms(judgement_of(question, answer), question.truth["place"]))
+            for question, answer, _ in done
+        )
+        return Tally.of(rows, [*METRICS, *(f"score_{name}" for name in TYPES)], counts=counts)
 
 
 def prompt(content: Sequence[str], question: str, right: str, text: str) -> str:

@@ -1,0 +1,82 @@
+"""What a benchmark is: what it asks, read from its own files, and how the answers are scored.
+
+Each of ``training.evaluation.benchmarks`` is a frozen dataclass of this kind in a file of its own. Its fields are its
+options. Some are given to every benchmark that has them: ``limit`` (about so many images) and ``seed`` say which images
+it draws itself; ``prompt`` stands in place of its own words, ``suffix`` behind every question, and ``parser`` says how
+an answer is read; what they are is told with every number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from training.evaluation.question import Answer, Question
+from training.evaluation.tally import Tally
+
+Score = Callable[[Sequence[Question], Mapping[str, Answer]], Tally]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A benchmark with its files read. ``versions``: whatever its numbers depend on, such as a tagger, by name."""
+
+    questions: Sequence[Question]
+    score: Score
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Benchmark:
+    """One benchmark. It defines ``questions`` and ``score``, or ``open``.
+
+    Attributes:
+        name: what ``--suite`` and the results call it.
+        version: raised whenever the same answers may give another number, or the same files other questions.
+        title: what the results call its data; ``name`` if left out.
+        folder: where its files lie, below the folder of all benchmarks; ``name`` if left out.
+        files: patterns of the files that questions and truths are made from; their digest goes with every number.
+        source: where the files come from.
+        judged: whether answers need the judgement of a model (``Answer.judgement``).
+        headline: the metrics that tables and plots show, in order; all, if left out.
+        units: of metrics that are no share of anything.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    title: ClassVar[str] = ""
+    folder: ClassVar[str] = ""
+    files: ClassVar[tuple[str, ...]] = ("*",)
+    source: ClassVar[str] = ""
+    judged: ClassVar[bool] = False
+    headline: ClassVar[tuple[str, ...]] = ()
+    units: ClassVar[Mapping[str, str]] = {}
+
+    def questions(self, data: Path) -> Sequence[Question]:
+        """What is asked, from the files in the folder ``data``.
+
+        Raises:
+            DataError: a file is missing or malformed.
+        """
+        raise NotImplementedError
+
+    def score(self, questions: Sequence[Question], answers: Mapping[str, Answer]) -> Tally:
+        """The metrics of the answers, by the ids of their questions.
+
+        Raises:
+            ValueError: ids differ, or a judgement is missing.
+        """
+        raise NotImplementedError
+
+    def judge_prompt(self, question: Question, text: str) -> str | None:
+        """What a judge is asked about an answer; None where it needs no judgement."""
+        return None
+
+    def open(self, data: Path) -> Opened:
+        """Both at once, for a benchmark that reads answers with what it finds in ``data`` or has to load.
+
+        Raises:
+            DataError: a file or a package is missing, or a file is malformed.
+        """
+        return Opened(self.questions(data), self.score)

@@ -1,0 +1,119 @@
+"""Which benchmarks there are, each opened only when it is named: ours, one a file, and those of other packages."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.base import plugins
+from training.errors import ConfigError
+from training.evaluation.benchmark import Benchmark
+
+KIND = "benchmarks"
+_HERE = "training.evaluation.benchmarks"
+BENCHMARKS: Mapping[str, str] = {
+    "pope": f"{_HERE}.pope:Pope",
+    "chair": f"{_HERE}.chair:Chair",
+    "amber_generative": f"{_HERE}.amber:AmberGenerative",
+    "amber_discriminative": f"{_HERE}.amber:AmberDiscriminative",
+    "shr": f"{_HERE}.shr:Shr",
+    "object_halbench": f"{_HERE}.object_halbench:ObjectHalbench",
+    "mmhal": f"{_HERE}.mmhal:Mmhal",
+}
+
+
+class Together(NamedTuple):
+    """Benchmarks that go by one name; together they have metrics more, of which ``headline`` are shown."""
+
+    parts: tuple[str, ...]
+    headline: tuple[str, ...]
+
+
+TOGETHER: Mapping[str, Together] = {"amber": Together(("amber_generative", "amber_discriminative"), ("amber_score",))}
+
+
+def names(text: str) -> list[str]:
+    """The benchmarks that a comma-separated list names, each once.
+
+    >>> names("pope, amber")
+    ['pope', 'amber_generative', 'amber_discriminative']
+
+    Raises:
+        ConfigError: none is named.
+    """
+    named = filter(None, (part.strip() for part in text.split(",")))
+    found = dict.fromkeys(part for name in named for part in (TOGETHER[name].parts if name in TOGETHER else (name,)))
+    if not found:
+        raise ConfigError(f"--suite names none; use some of {', '.join(BENCHMARKS)}")
+    return list(found)
+
+
+def find(name: str) -> type[Benchmark]:
+    """One of ours, or what a dotted path such as ``mylab.colours:Colours`` or an entry point's name stands for.
+
+    Raises:
+        ConfigError: there is no such benchmark, or it is none.
+    """
+    found = plugins.find(KIND, BENCHMARKS.get(name, name), [*BENCHMARKS, *TOGETHER])
+    if not (isinstance(found, type) and issubclass(found, Benchmark)):
+        raise ConfigError(f"{name} is no benchmark; let the class inherit training.evaluation.benchmark.Benchmark")
+    return found
+
+
+def make(
+    names: Iterable[str],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    shared: Mapping[str, Any] | None = None,
+) -> list[Benchmark]:
+    """The benchmarks ``names`` with their options.
+
+    Args:
+        options: by the name that ``names`` has of a benchmark, or its own.
+        shared: options by name, for every benchmark that has them and is given none of its own.
+
+    Raises:
+        ConfigError: there is no such benchmark, two are called the same, an option is unknown, of another type, or of a
+            benchmark that is not among them, or there is no version.
+    """
+    classes = {name: find(name) for name in names}
+    left = dict(options or {})
+    made: list[Benchmark] = []
+    for name, found in classes.items():
+        own = getattr(found, "name", None)
+        if not isinstance(own, str) or not own.isidentifier() or (name not in BENCHMARKS and own in BENCHMARKS):
+            raise ConfigError(
+                f'{name} cannot be called {own!r}; give the class name: ClassVar[str] = "...", which none of ours has'
+            )
+        given = {**left.pop(own, {}), **left.pop(name, {})}
+        known = options_of(found)
+        both = {**{key: value for key, value in (shared or {}).items() if key in known}, **given}
+        made.append(plugins.make(found, both, name))
+        plugins.identity(made[-1], name)  # it has a version
+    _distinct([benchmark.name for benchmark in made])
+    for name in left:
+        parts = " and ".join(TOGETHER[name].parts) if name in TOGETHER else ""
+        remedy = (
+            f"it stands for {parts}; name the one that is meant" if parts else "it is not asked; name it in --suite"
+        )
+        raise ConfigError(f"options of {name}: {remedy}")
+    return made
+
+
+def options_of(found: type[Benchmark]) -> list[str]:
+    """The names of the options of a benchmark."""
+    return [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+
+
+def identity(benchmark: Benchmark) -> str | None:
+    """Where other people's benchmark is from, its version and its options; None for ours, of which results tell by
+    name."""
+    kind = type(benchmark)
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    return None if path in BENCHMARKS.values() else plugins.identity(benchmark, path)
+
+
+def _distinct(made: Sequence[str]) -> None:
+    twice = next((name for name in made if made.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two suites are called {twice}; ask them in two calls")

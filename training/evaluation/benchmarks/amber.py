@@ -1,0 +1,208 @@
+"""AMBER from its official files: ``annotations.json``, ``relation.json``, ``safe_words.txt`` and ``query/*.json``.
+
+``amber_formula`` counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from reward.text.yes_no import PARSERS, Parser
+from training.errors import DataError
+from training.evaluation import benchmark_files
+from training.evaluation.benchmark import Benchmark, Opened
+from training.evaluation.benchmarks import amber_formula
+from training.evaluation.question import Answer, Question, pairs
+from training.evaluation.ratio import Term
+from training.evaluation.tally import Linear, Tally
+from training.evaluation.words.lemmas import NOUNS, Nouns
+from training.evaluation.words.similarity import SIMILARITIES, Similarity
+
+VERSION = "1"
+TITLE = "AMBER, official files"
+SOURCE = "github.com/junyangwang0410/AMBER (data)"
+_GENERATIVE = "generative"
+
+
+@dataclass(frozen=True)
+class AmberGenerative(Benchmark):
+    """AMBER's descriptions.
+
+    Args:
+        nouns: what finds the nouns of a text.
+        similarity: what compares them with the objects that are there.
+    """
+
+    nouns: Literal["nltk", "every_word"] = "nltk"
+    similarity: Literal["spacy", "exact"] = "spacy"
+    name: ClassVar[str] = "amber_generative"
+    version: ClassVar[str] = VERSION
+    title: ClassVar[str] = TITLE
+    folder: ClassVar[str] = "amber"
+    files: ClassVar[tuple[str, ...]] = ("*.json", "safe_words.txt", "query/query_generative.json")
+    source: ClassVar[str] = SOURCE
+    headline: ClassVar[tuple[str, ...]] = amber_formula.GENERATIVE
+
+    def open(self, data: Path) -> Opened:
+        questions = describe(data)
+        nouns, similarity = NOUNS[self.nouns](), SIMILARITIES[self.similarity]()
+        score = partial(score_descriptions, lists=read_lists(data), nouns=nouns, similarity=similarity)
+        return Opened(questions, score, {"tagger": nouns.version, "similarity": similarity.version})
+
+
+@dataclass(frozen=True)
+class AmberDiscriminative(Benchmark):
+    """AMBER's yes/no questions.
+
+    Args:
+        parser: ``exact``, AMBER's own, or one of those of POPE, which read more than the bare word.
+        suffix: stands behind every question; the official ones have none.
+    """
+
+    parser: Literal["exact", Parser] = "exact"
+    suffix: str = ""
+    name: ClassVar[str] = "amber_discriminative"
+    version: ClassVar[str] = VERSION
+    title: ClassVar[str] = TITLE
+    folder: ClassVar[str] = "amber"
+    files: ClassVar[tuple[str, ...]] = ("annotations.json", "query/query_discriminative.json")
+    source: ClassVar[str] = SOURCE
+    headline: ClassVar[tuple[str, ...]] = (
+        *("accuracy", "precision", "recall", "f1"),
+        *("existence_f1", "attribute_f1", "relation_f1", "unparseable_rate"),
+    )
+
+    def questions(self, data: Path) -> list[Question]:
+        """
+        Raises:
+            DataError: a file is missing or malformed.
+        """
+        asked = []
+        for id, image, query, noted in _queries(data, "query_discriminative.json"):
+            if noted["truth"] not in ("yes", "no"):
+                raise DataError(f"{data / 'annotations.json'}, id {id}: truth is neither 'yes' nor 'no'")
+            truth = {"type": noted["type"], "truth": noted["truth"]}
+            asked.append(Question(id, image, query + self.suffix, truth))
+        return asked
+
+    def score(self, questions: Sequence[Question], answers: Mapping[str, Answer]) -> Tally:
+        """``amber_formula.DISCRIMINATIVE`` over all questions, and ``GROUP_METRIC`` over those of each group.
+
+        Raises:
+            ValueError: ids differ.
+        """
+        read = amber_formula.exact if self.parser == "exact" else PARSERS[self.parser]
+        done, counts = pairs(questions, answers)
+        rows = []
+        for question, _, text in done:
+            terms = amber_formula.answered(question.truth["truth"], read(text))
+            of_groups: dict[str, Term] = dict(terms)
+            for group in amber_formula.groups_of(question.truth["type"]):
+                of_groups |= {f"{group}_{name}": term for name, term in terms.items()}
+            rows.append((question.image, of_groups))
+        groups = ("", *(f"{group}_" for group in amber_formula.ALL_GROUPS))
+        names = [group + name for group in groups for name in amber_formula.DISCRIMINATIVE]
+        return Tally.of(rows, names, counts=counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """``associations``: object -> words that also stand for it. ``safe``: words never held against a description."""
+
+    associations: Mapping[str, tuple[str, ...]]
+    safe: frozenset[str]
+
+
+def read_lists(data: Path) -> Lists:
+    """
+    Raises:
+        DataError: a file is missing or malformed.
+    """
+    associations = benchmark_files.whole(data / "relation.json")
+    if not isinstance(associations, dict) or not all(isinstance(of, list) for of in associations.values()):
+        raise DataError(f"{data / 'relation.json'} is no object of lists; give the official file")
+    safe = benchmark_files.text(data / "safe_words.txt").split("\n")
+    return Lists({word: tuple(map(str, of)) for word, of in associations.items()}, frozenset(safe) - {""})
+
+
+def describe(data: Path) -> list[Question]:
+    """The descriptions: query ``query/query_generative.json``.
+
+    Raises:
+        DataError: a file is missing or malformed, or an object is not in ``relation.json``.
+    """
+    known = read_lists(data).associations
+    asked = []
+    for id, image, query, noted in _queries(data, "query_generative.json"):
+        if noted["type"] != _GENERATIVE:
+            raise DataError(f"{data}: query {id} is to be described, but annotated as {noted['type']!r}")
+        truth, made_up = benchmark_files.take(noted, ("truth", "hallu"), f"{data / 'annotations.json'}, id {id}")
+        lost = [word for word in (*truth, *made_up) if word not in known]
+        if lost:
+            raise DataError(f"{data / 'annotations.json'}, id {id}: {lost[0]!r} is not in relation.json")
+        asked.append(Question(id, image, query, {"truth": truth, "hallu": made_up}))
+    return asked
+
+
+def score_descriptions(
+    questions: Sequence[Question], answers: Mapping[str, Answer], lists: Lists, nouns: Nouns, similarity: Similarity
+) -> Tally:
+    """``amber_formula.GENERATIVE`` over all descriptions.
+
+    Raises:
+        ValueError: ids differ.
+    """
+    known = amber_formula.vocabulary(lists.associations)
+    done, counts = pairs(questions, answers)
+    rows = (
+        (
+            one.image,
+            amber_formula.described(
+                [noun for noun in nouns(text) if noun in known],
+                one.truth["truth"],
+                one.truth["hallu"],
+                lists.associations,
+                lists.safe,
+                similarity,
+            ),
+        )
+        for one, _, text in done
+    )
+    return Tally.of(rows, amber_formula.GENERATIVE, counts=counts)
+
+
+def together(descriptions: Tally, answers: Tally) -> Tally:
+    """Both parts as one, with ``amber_score`` = (1 - chair + f1) / 2, both about the same images.
+
+    Raises:
+        ValueError: the images differ.
+    """
+    if descriptions.images != answers.images:
+        odd = sorted(set(descriptions.images) ^ set(answers.images))[0]
+        raise ValueError(f"image {odd!r} is only in one part; AMBER's score needs both about every image")
+    counts = {
+        f"{part}_{name}": count
+        for part, tally in (("descriptions", descriptions), ("questions", answers))
+        for name, count in tally.counts.items()
+    }
+    linear = {"amber_score": Linear({"chair": -1, "f1": 1}, constant=1, divisor=2)}
+    return Tally(answers.images, {**descriptions.sums, **answers.sums}, linear, counts)
+
+
+def _queries(data: Path, name: str) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """(id, image, query, its annotation)."""
+    annotations = data / "annotations.json"
+    noted = {}
+    for row in benchmark_files.whole(annotations):
+        id, _, _ = benchmark_files.take(row, ("id", "type", "truth"), str(annotations))
+        noted[id] = row
+    path = data / "query" / name
+    for number, row in enumerate(benchmark_files.whole(path), 1):
+        id, image, query = benchmark_files.take(row, ("id", "image", "query"), f"{path}, item {number}")
+        if id not in noted:
+            raise DataError(f"{path}, item {number}: id {id} is not in {annotations}; use files of one release")
+        yield str(id), str(image), str(query), noted[id]

@@ -1,0 +1,187 @@
+"""A benchmark with its questions, its pictures, and everything its numbers depend on: ready to be asked and scored."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from training.errors import DataError
+from training.evaluation import benchmark_files, benchmarks
+from training.evaluation.benchmark import Benchmark, Score
+from training.evaluation.question import COUNTS, Answer, Question
+from training.evaluation.tally import Tally
+
+#: An image as the prompts table has it: ``{"bytes": ..., "path": ...}``; a path without bytes is absolute.
+Picture = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """
+    Args:
+        pictures: what each ``Question.image`` shows.
+        score: a tally from the answers by id; they hold judgements where ``judge_prompt`` is given.
+        judge_prompt: what a judge is asked about an answer, None where that answer needs no judgement. Without it, no
+            judge is needed.
+        data, files, prompt, parser, versions: see ``result.Provenance``; ``files`` is a digest of what the questions
+            and truths were made from.
+    """
+
+    name: str
+    version: str
+    questions: tuple[Question, ...]
+    pictures: Mapping[str, Picture]
+    score: Callable[[Mapping[str, Answer]], Tally]
+    data: str
+    files: str
+    prompt: str = "as in the data"
+    parser: str = "none"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    judge_prompt: Callable[[Question, str], str | None] | None = None
+
+
+def load(
+    names: Iterable[str],
+    data: Path,
+    images: Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    shared: Mapping[str, Any] | None = None,
+) -> list[Suite]:
+    """The suites ``names`` over the files of their benchmarks.
+
+    Args:
+        data: the folder that holds one for each suite (``Benchmark.folder``).
+        images: where the images lie, in this folder or in one of the suite's folder's name in it; None for ``images``
+            in the suite's own folder.
+        limit: about how many images a suite asks, drawn by ``seed``; None for as many as it asks by itself.
+        options, shared: see ``benchmarks.make``.
+
+    Raises:
+        DataError: a folder, a file, an image or a model that reads answers is missing, or a file is malformed.
+        ConfigError: there is no such suite, or it has no such option.
+    """
+    drawn = {**(shared or {}), "seed": seed, **({} if limit is None else {"limit": limit})}
+    made = benchmarks.make(names, options or {}, drawn)
+    if not data.is_dir():
+        raise DataError(f"there is no folder {data}; give --data DIR with a folder for each suite, or scenes")
+    return [_load(benchmark, data, images, limit, seed) for benchmark in made]
+
+
+def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | None, seed: int) -> Suite:
+    name, own = benchmark.name, benchmark.folder or benchmark.name
+    folder = data / own
+    if not folder.is_dir():
+        of = f" of {benchmark.source}" if benchmark.source else ""
+        raise DataError(
+            f"suite {name}: there is no folder {folder}; put the benchmark's own files there: "
+            f"{', '.join(benchmark.files)}{of} (docs/evaluation.md)"
+        )
+    opened = benchmark.open(folder)
+    questions = limited(opened.questions, limit, seed)
+    _check(name, questions)
+    identity = benchmarks.identity(benchmark)
+    roots = [folder / "images"] if images is None else [images / own, images]
+    return Suite(
+        name=name,
+        version=benchmark.version,
+        questions=tuple(questions),
+        pictures=_pictures(name, questions, roots),
+        score=partial(_score, opened.score, questions),
+        data=benchmark.title or name,
+        files=benchmark_files.digest(
+            path for pattern in benchmark.files for path in folder.glob(pattern) if path.is_file()
+        ),
+        prompt=_prompt(benchmark),
+        parser=getattr(benchmark, "parser", "none"),
+        versions={**opened.versions, **({} if identity is None else {"benchmark": identity})},
+        judge_prompt=benchmark.judge_prompt if benchmark.judged else None,
+    )
+
+
+def _check(name: str, questions: Sequence[Question]) -> None:
+    """
+    Raises:
+        DataError: there is no question, or two have one id.
+    """
+    if not questions:
+        raise DataError(f"suite {name} has no questions; give the benchmark's own files")
+    (id, count), *_ = Counter(question.id for question in questions).most_common(1)
+    if count > 1:
+        raise DataError(f"suite {name}: id {id!r} is there twice; every question needs an id of its own")
+
+
+def _score(score: Score, questions: Sequence[Question], answers: Mapping[str, Answer]) -> Tally:
+    """
+    Raises:
+        ValueError: ids differ, a judgement is missing, or answers were left out without being counted.
+    """
+    tally = score(questions, answers)
+    if not isinstance(tally, Tally):
+        raise ValueError(f"score returned {type(tally).__name__}; return Tally.of(rows, counts=counts)")
+    if tally.counts.get("asked") != len(questions):
+        raise ValueError(
+            f"score counts {tally.counts.get('asked', 0)} of {len(questions)} questions; take the answers and the "
+            "counts from training.evaluation.question.pairs"
+        )
+    odd = sorted(set(tally.images) - {question.image for question in questions})
+    if odd:
+        raise ValueError(f"score has terms of image {odd[0]!r}, which no question is about")
+    lost = sorted({one.image for one in questions if answers[one.id].text is not None} - set(tally.images))
+    if lost and not any(count for name, count in tally.counts.items() if name not in COUNTS):
+        raise ValueError(
+            f"score forgets {len(lost)} images with an answer, the first is {lost[0]!r}; add the terms of every "
+            "answer, or count those that are left out"
+        )
+    return tally
+
+
+def limited(questions: Sequence[Question], images: int | None, seed: int = 0) -> list[Question]:
+    """The questions about ``images`` images, drawn whatever the order of the questions; all, if None."""
+    names = sorted({question.image for question in questions})
+    if images is None or images >= len(names):
+        return list(questions)
+    kept = set(random.Random(f"limit:{seed}").sample(names, images))
+    return [question for question in questions if question.image in kept]
+
+
+def _prompt(benchmark: Benchmark) -> str:
+    """What is told of the text of the questions."""
+    if hasattr(benchmark, "prompt"):
+        return str(benchmark.prompt)
+    suffix = getattr(benchmark, "suffix", "")
+    return f"as in the data, and {suffix!r} behind it" if suffix else "as in the data"
+
+
+def _pictures(name: str, questions: Sequence[Question], roots: Sequence[Path]) -> dict[str, Picture]:
+    """Where every image lies.
+
+    Raises:
+        DataError: some are missing; the message names the first and says how many.
+    """
+    places = {image: _find(image, roots) for image in dict.fromkeys(question.image for question in questions)}
+    lost = [image for image, path in places.items() if path is None]
+    if lost:
+        raise DataError(
+            f"suite {name}: {len(lost)} of {len(places)} images are missing, the first is {lost[0]!r}; looked in "
+            f"{' and '.join(map(str, roots))}; give --images DIR"
+        )
+    return {image: {"bytes": None, "path": path} for image, path in places.items()}
+
+
+def _find(image: str, roots: Sequence[Path]) -> str | None:
+    for root in roots:
+        folder = os.path.abspath(root)
+        path = os.path.normpath(os.path.join(folder, image))
+        if os.path.commonpath([folder, path]) != folder:
+            raise DataError(f"image {image!r} is not below {root}; give the benchmark's own files")
+        if os.path.isfile(path):
+            return path
+    return None
