@@ -113,7 +113,7 @@ def ours(
     model: Any, processor: Any, dataset: Path, folder: Path, steps: int, **changes: Any
 ) -> tuple[dict[str, Any], Ran]:
     """Some optimiser steps of the trainer's own parts; what they took."""
-    from training.config.load import make_config
+    from training.config import make_config
     from training.data.identity import Start
     from training.forward.model import positions, prepare_tuning, trainable
     from training.loop import inputs

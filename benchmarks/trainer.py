@@ -162,7 +162,7 @@ def _saved(rows: list[dict[str, Any]], folder: Path) -> Path:
 
 
 def _ours(job: dict[str, Any], **changes: Any) -> Any:
-    from training.config.load import make_config
+    from training.config import make_config
 
     values = {
         "model": job["model"],

@@ -82,10 +82,11 @@ def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
     from pipeline.recipe.load import load_recipe
     from pipeline.recipe.plan import Plan
     from training import job
+    from training.config.recipe import WholeRecipe
 
     named = bool(arguments) and "=" not in arguments[0]
     name, overrides = (arguments[0], arguments[1:]) if named else ("quickstart", arguments)
-    recipe = load_recipe(name, overrides)
+    recipe = load_recipe(name, overrides, WholeRecipe)
     plan = Plan(recipe, job.held(recipe))
     job.check(plan)
     shown = [word for word in overrides if not word.startswith("output_dir=")]

@@ -6,11 +6,7 @@ from pipeline.base.errors import UserError
 
 
 class TrainingError(UserError):
-    """Root of the tree."""
-
-
-class ConfigError(TrainingError):
-    """A key or a value of the configuration is wrong."""
+    """Root of what training adds to the tree of ``pipeline.base.errors``."""
 
 
 class ModelError(TrainingError):

@@ -142,7 +142,7 @@ def main(
     In OUTPUT are then results.json, results.md, results.png, and every answer as an Arrow table. --compare tells two
     of them apart, image by image, with p-values.
     """
-    from training.errors import ConfigError
+    from pipeline.base.errors import ConfigError
 
     if compare is not None:
         from training.evaluation.session.versus import versus
@@ -200,7 +200,7 @@ def _spec(model: str, asking: ModelOptions, max_tokens: int) -> Sample:
 
 
 def _judge(judging: JudgeOptions) -> Judge | None:
-    from training.errors import ConfigError
+    from pipeline.base.errors import ConfigError
     from training.evaluation.session.evaluation import Judge, identity
 
     name, file = judging.judge, judging.judgements

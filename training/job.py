@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from pipeline.base import model_names as models
-from pipeline.base import yaml_file as read
 from pipeline.base.ending import run_child
 from pipeline.base.errors import ConfigError, PipelineError
 from pipeline.base.files import absolute, is_local, write_text
@@ -28,33 +26,27 @@ from pipeline.running.store import Record, Run, Survey, changes, make_record
 from pipeline.sampling.stage import SampleStage
 from pipeline.sources.config import FileSource
 from pipeline.sources.readers import files as sources
-from training.config import TrainConfig
+from training.config import TrainConfig, make_config
 from training.config.evaluation import EvaluateConfig
-from training.config.load import make_config
-from training.errors import ConfigError as TrainConfigError
 from training.evaluation.scenes import build
 from training.evaluation.summarise import summarise
 
 
 def held(recipe: Recipe) -> Held | None:
-    """The evaluation that the recipe asks for.
-
-    Raises:
-        ConfigError: ``evaluate`` is wrong.
-    """
+    """The evaluation that the recipe asks for."""
     if recipe.evaluate is None:
         return None
-    config = _evaluate_config(recipe)
+    config = EvaluateConfig.model_validate(recipe.evaluate)
     # How answers are read changes no answer; it would only make the prompts look stale.
     asked = config.model_dump(mode="json", exclude={"parser", "max_tokens"})
     return Held(build, asked, config.max_tokens)
 
 
 def check(plan: Plan) -> None:
-    """A typo under ``train`` must show now, not after hours of sampling.
+    """What cannot be trained must show now, not after hours of sampling.
 
     Raises:
-        ConfigError: ``train`` is wrong, or the run lies where no trainer can write.
+        ConfigError: ``train`` does not go with the rest of the recipe, or the run lies where no trainer can write.
     """
     if plan.recipe.train is None:
         return
@@ -64,11 +56,7 @@ def check(plan: Plan) -> None:
             f"output_dir={plan.recipe.output_dir} is remote; training needs a local folder",
             "set train=null here, and give the dataset to python -m training.run where the GPUs are",
         )
-    try:
-        make_config(_train_config(plan, run))
-    except TrainConfigError as error:
-        lines = (f"  - {line}" for line in str(error).splitlines())
-        raise ConfigError("\n".join(["`train` in the recipe is wrong:", *lines])) from error
+    make_config(_train_config(plan, run))
 
 
 def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
@@ -121,7 +109,7 @@ def evaluate(plan: Plan, run: Run, trained: Path | None) -> dict[str, Any]:
     from pipeline.scenes.lexicon import scenes
     from pipeline.scenes.vocabulary import VOCABULARY
 
-    parser = _evaluate_config(plan.recipe).parser
+    parser = EvaluateConfig.model_validate(plan.recipe.evaluate).parser
     prompts = run.table("eval-source")
     stages = {"before": plan.answers("eval-before")}
     if trained is not None:
@@ -135,18 +123,6 @@ def _answered(run: Run, stage: SampleStage) -> bool:
     """Whether the answers are all there, and of the model that they should be of."""
     record = run.record(stage.name)
     return record is not None and record.finished and record.own == describe(run, stage, Survey(run)).own
-
-
-def _evaluate_config(recipe: Recipe) -> EvaluateConfig:
-    try:
-        return EvaluateConfig.model_validate(recipe.evaluate)
-    except ValidationError as error:
-        lines = [
-            f"  - evaluate.{'.'.join(map(str, e['loc']))}: {read.expected(e)} "
-            f"({read.shown(e['input'], str(e['loc'][-1]))})"
-            for e in error.errors()
-        ]
-        raise ConfigError("\n".join(["the recipe is wrong:", *lines])) from error
 
 
 def _train_config(plan: Plan, run: Run) -> dict[str, Any]:

@@ -56,8 +56,8 @@ def _corruption(text: str) -> Any:
     from pydantic import ValidationError
 
     from pipeline.base import yaml_file as read
+    from pipeline.base.errors import ConfigError
     from training.config import Corruption
-    from training.errors import ConfigError
 
     try:
         value = read.text(text)

@@ -26,7 +26,7 @@ def main(
     """
     # Heavy imports stand here: --help answers without torch.
     from pipeline.base import model_names as models
-    from training.config.load import load_config
+    from training.config import load_config
 
     loaded = load_config(config, overrides or [])
     loaded = loaded.model_copy(update={"model": models.resolve(loaded.model)})

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    ValidatorFunctionWrapHandler,
+)
+from pydantic_core import CoreSchema, core_schema
 
 
 def _no_truth(value: Any) -> Any:
@@ -50,6 +60,26 @@ class Frozen(BaseModel):
         options = self.model_dump(mode="json", exclude=set(self.neutral()))
         inner = {name: getattr(self, name) for name in options if name in type(self).model_fields}
         return options | {name: group.result_options() for name, group in inner.items() if isinstance(group, Frozen)}
+
+
+#: Mark of a list whose entries have keys of the group that holds it.
+SAME_KEYS = "entries have the keys of their group"
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """Mark of a mapping that is checked as a ``group`` and kept as it was written."""
+
+    group: type[BaseModel]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def kept(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+            check(value)
+            return value
+
+        plain = core_schema.plain_serializer_function_ser_schema(lambda value: value)
+        checked = handler.generate_schema(self.group | None)
+        return core_schema.no_info_wrap_validator_function(kept, checked, serialization=plain)
 
 
 def by_kind(default: str) -> Discriminator:

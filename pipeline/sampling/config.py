@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 
-from pipeline.base.config import NEUTRAL, Count, Frozen, NonNegative, NotNegative, Positive, by_kind
+from pipeline.base.config import NEUTRAL, SAME_KEYS, Count, Frozen, NonNegative, NotNegative, Positive, by_kind
 
 Temperature = NonNegative
 
@@ -167,7 +167,7 @@ class Sample(Frozen):
     max_image_pixels: Count | None = Field(None, description="pixels; larger images are scaled down for the model")
     engine: Engine = Field(VllmEngine(), description="through what the model is asked")
     noise: Noise | None = Field(None, description="noise over the images that the model sees")
-    models: tuple[dict[str, Any], ...] = Field(
+    models: Annotated[tuple[dict[str, Any], ...], SAME_KEYS] = Field(
         (), description="several models: each entry has the keys of sample in which it differs"
     )
     continuation: Continuation | None = Field(

@@ -245,7 +245,7 @@ def _plain(value: Any) -> Any:
 
 
 def _train(command: Any) -> int:
-    from training.config.load import load_config
+    from training.config import load_config
     from training.loop.launch import run
 
     run(load_config(Path(command[-1]), []))

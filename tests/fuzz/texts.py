@@ -30,7 +30,7 @@ from reward.scorers.detections import Detections
 from reward.text import yes_no
 from reward.text.sentences import split
 from reward.text.types import Finding, Problem
-from training.config.load import load_config
+from training.config import load_config
 from training.evaluation.benchmarks.object_halbench import listed
 
 NAMES = tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))

@@ -16,8 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from training import formats
-from training.config import TrainConfig
-from training.config.load import make_config
+from training.config import TrainConfig, make_config
 from training.data.dataset import prepare
 from training.data.pairs import PairDataset
 

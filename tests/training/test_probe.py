@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.export import save_for_vllm
 from training import formats
 from training.config import Corruption, TrainConfig
 from training.data.dataset import prepare
 from training.data.identity import Start
-from training.errors import ConfigError, DataError
+from training.errors import DataError
 from training.evaluation.probing import probing
 from training.evaluation.probing.condition_logps import compute
 from training.evaluation.probing.conditions import probed, shown

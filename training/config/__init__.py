@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.base import config_file
 from pipeline.base.config import (
     NEUTRAL,
     Count,
@@ -24,7 +25,18 @@ from training.config.draw import Draw
 from training.config.objective import Anchor, Corruption, LossType, Sft, Weights
 from training.config.tuning import Lora
 
-__all__ = ["TERMS", "Corruption", "Draw", "Lora", "Sft", "TrainConfig", "TrainOptions", "Weights"]
+__all__ = [
+    "TERMS",
+    "Corruption",
+    "Draw",
+    "Lora",
+    "Sft",
+    "TrainConfig",
+    "TrainOptions",
+    "Weights",
+    "load_config",
+    "make_config",
+]
 
 
 #: What each objective trains on, each term with its weight of ``weights``.
@@ -40,6 +52,11 @@ class TrainOptions(Frozen):
 
     The defaults are the published mDPO settings (arXiv 2406.11839, section 4 and the authors' configuration file).
     """
+
+    #: Keys of a run on any dataset that a recipe has elsewhere.
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("dataset", "output_dir"), "remove it: a recipe trains on its own pairs, in its own folder"
+    )
 
     # What
     model: Name | None = Field(
@@ -314,3 +331,23 @@ class TrainConfig(TrainOptions):
                 f"model={self.model} lies where the trained model goes; name another output_dir than {self.output_dir}"
             )
         return found
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file and apply ``key=value`` overrides; a dot reaches into a group (``lora.r=8``).
+
+    Values are read as YAML, so ``max_steps=null`` and ``corruption.keep_area=[0.01,0.1]`` work.
+
+    Raises:
+        ConfigError: listing every problem found.
+    """
+    return config_file.load(TrainConfig, Path(path), overrides)
+
+
+def make_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Check a plain mapping and freeze it.
+
+    Raises:
+        ConfigError: listing every problem found.
+    """
+    return config_file.make(TrainConfig, values)

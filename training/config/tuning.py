@@ -23,7 +23,9 @@ class Lora(Frozen):
     @classmethod
     def _no_dropout(cls, value: float) -> float:
         if value != 0:
-            raise ValueError("must be 0: the implicit reward compares policy and reference without dropout noise")
+            raise ValueError(
+                f"must be 0: the implicit reward compares policy and reference without dropout noise (value {value:g})"
+            )
         return value
 
     @field_validator("target_modules")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pipeline.base.errors import ConfigError
 from pipeline.scenes import grammar
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.prompts import facts
@@ -22,7 +23,6 @@ from reward.scorers.objects import ObjectVerdict, judge, truth_of
 from reward.text.types import VERSION
 from reward.text.vocabulary import Vocabulary
 from training.config.evaluation import EvaluateConfig
-from training.errors import ConfigError
 from training.evaluation import benchmarks
 from training.evaluation.benchmark import Benchmark, Opened
 from training.evaluation.benchmarks import amber, chair, pope, shr

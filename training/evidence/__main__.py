@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline.base.command import command
-from training.errors import ConfigError
+from pipeline.base.errors import ConfigError
 from training.evidence import before_after, figure, held_out, share, table
 from training.evidence.columns import Measured
 from training.evidence.experiments import EXPERIMENTS, Experiment

@@ -18,6 +18,7 @@ from pipeline.running.resume import describe
 from pipeline.running.store import Record, Run, Survey
 from pipeline.sources.stage import ASIDE
 from training import job
+from training.config.recipe import WholeRecipe
 
 #: What lies beside a published dataset and depends on it alone.
 _BESIDE = (publish.FOLDER, f"{publish.FOLDER}-reference")
@@ -29,7 +30,7 @@ def plan(recipe: str, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         ConfigError: it is wrong.
     """
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides, WholeRecipe)
     return Plan(loaded, job.held(loaded))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import files
+from pipeline.base.errors import ConfigError
 from training.config import TrainConfig
-from training.errors import ConfigError
 
 _SHOWN = ("loss", "loss/sft", "eval/loss", "rewards/margins", "rewards/accuracies", "rewards/image_margins")
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from training.config import TrainConfig
-from training.config.load import _group, load_config, make_config
-from training.errors import ConfigError
+from pipeline.base.config_file import groups
+from pipeline.base.errors import ConfigError
+from training.config import TrainConfig, load_config, make_config
 
 MINIMAL = {"model": "m", "dataset": "d", "output_dir": "o"}
 
@@ -152,8 +152,8 @@ def test_every_number_of_the_configuration_is_in_the_table() -> None:
     def numbers(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         for name, field in model.model_fields.items():
             schema = json.dumps(TypeAdapter(field.rebuild_annotation()).json_schema())
-            if (group := _group(field.annotation)) is not None:
-                yield from numbers(group, f"{prefix}{name}.")
+            if inner := groups(field):
+                yield from numbers(inner[""], f"{prefix}{name}.")
             elif '"number"' in schema or '"integer"' in schema:
                 yield f"{prefix}{name}"
 

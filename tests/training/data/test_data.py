@@ -11,7 +11,7 @@ import pytest
 from trl.data_utils import apply_chat_template, prepare_multimodal_messages
 
 from training import formats
-from training.config.load import make_config
+from training.config import make_config
 from training.data.dataset import prepare, prepare_chosen
 from training.data.pairs import PairDataset
 from training.data.render import render, structured

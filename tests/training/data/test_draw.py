@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.base.errors import ConfigError
 from training import formats
-from training.config import Draw, TrainConfig
-from training.config.load import make_config
+from training.config import Draw, TrainConfig, make_config
 from training.data import draw as module
 from training.data.dataset import prepare
 from training.data.draw import Drawable, describes, drawn
-from training.errors import ConfigError
 from training.loop.trainer import train
 
 DESCRIPTION, ANSWER = "There is a red sun.", "No"

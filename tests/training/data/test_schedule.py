@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.config import Corruption, TrainConfig
-from training.config.load import make_config
+from training.config import Corruption, TrainConfig, make_config
 from training.data.pairs import Pair, PairDataset
 from training.data.schedule import (
     mean_chosen_tokens,

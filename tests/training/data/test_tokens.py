@@ -13,7 +13,7 @@ from PIL import Image
 from tokenizers import processors
 
 from training import formats
-from training.config.load import make_config
+from training.config import make_config
 from training.data.dataset import prepare
 from training.data.identity import Start
 from training.data.pairs import PairDataset

@@ -12,7 +12,7 @@ from picture_kit import file, turned
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.base.errors import TooManyFailures
+from pipeline.base.errors import ConfigError, TooManyFailures
 from pipeline.base.progress import Progress
 from pipeline.engines.protocol import Response
 from pipeline.engines.scripted import ScriptedEngine
@@ -24,7 +24,7 @@ from pipeline.scenes import grammar
 from pipeline.sources.admission.admit import prompt_id
 from pipeline.sources.admission.verdicts import Verdicts, key
 from training.config.evaluation import EvaluateConfig
-from training.errors import ConfigError, DataError
+from training.errors import DataError
 from training.evaluate import app
 from training.evaluation import benchmarks, scenes
 from training.evaluation.question import Question

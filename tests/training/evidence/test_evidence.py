@@ -18,7 +18,7 @@ from pipeline.recipe.plan import Plan
 from pipeline.running.resume import describe
 from pipeline.running.stage import Source
 from pipeline.running.store import Run, Survey
-from training.config.load import make_config
+from training.config import make_config
 from training.evidence import __main__ as command
 from training.evidence import before_after, held_out, runs, share, table
 from training.evidence.columns import OBJECTS, PROBES, STYLE, TRAINED, Column, Measured

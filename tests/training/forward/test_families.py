@@ -19,8 +19,7 @@ from PIL import Image
 from tiny_models import FAMILIES, Family, idefics3, image, qwen2_vl, smolvlm_model
 
 from training import formats
-from training.config import TrainConfig
-from training.config.load import make_config
+from training.config import TrainConfig, make_config
 from training.data.dataset import prepare
 from training.data.pairs import PairDataset
 from training.data.render import render

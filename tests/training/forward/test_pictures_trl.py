@@ -23,7 +23,7 @@ from pipeline.base.images.pixels import decode, final
 from pipeline.engines.protocol import Request
 from pipeline.engines.vllm import OpenVllm, VllmEngine
 from training import formats
-from training.config.load import make_config
+from training.config import make_config
 from training.data.dataset import prepare
 from training.forward.batch import collate
 from training.forward.logps import Forward, token_logps

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from training.config import TrainConfig
-from training.config.load import make_config
+from training.config import TrainConfig, make_config
 from training.errors import CheckpointError, DataError
 from training.loop import trainer
 from training.loop.evaluate_loss import Best

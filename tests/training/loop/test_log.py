@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.progress import ProgressBar
 from training.config import TrainConfig
-from training.errors import ConfigError
 from training.loop.log import MetricsLog, shown
 from training.loop.resume import TRAINED
 from training.loop.trainer import train

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from training import formats
-from training.config import TrainConfig
-from training.config.load import make_config
+from training.config import TrainConfig, make_config
 from training.data.dataset import prepare
 from training.data.identity import Start, start_of
 from training.forward.model import prepare_tuning

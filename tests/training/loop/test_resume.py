@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from pipeline.base.lock import locked
-from training.config import TrainConfig
-from training.config.load import make_config
+from training.config import TrainConfig, make_config
 from training.data.identity import Identity, Rows, Start
 from training.errors import CheckpointError
 from training.loop import trainer

@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from training.config.load import make_config
-from training.errors import ConfigError, ModelError
+from pipeline.base.errors import ConfigError
+from training.config import make_config
+from training.errors import ModelError
 from training.loop.sharding import clip, is_sharded, like, shard, whole
 from training.loop.worker import Worker
 

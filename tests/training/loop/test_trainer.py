@@ -333,7 +333,7 @@ def test_each_part_of_the_model_moves_at_its_own_rate(configure: Configure, mode
 
 
 def test_parts_without_a_rate_of_their_own_have_the_common_one(make_model: Callable[..., Any]) -> None:
-    from training.config.load import make_config
+    from training.config import make_config
     from training.loop.optimise import make_optimizer
 
     config = make_config(

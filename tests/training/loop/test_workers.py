@@ -34,7 +34,7 @@ LIMIT = 180.0
 #: One process of a crew: trains every configuration that it is told, one JSON a line.
 _ONE = """
 import json, sys, torch
-from training.config.load import make_config
+from training.config import make_config
 from training.loop.trainer import train
 torch.set_num_threads(1)
 for line in sys.stdin:

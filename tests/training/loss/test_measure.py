@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.config.load import make_config
+from training.config import make_config
 from training.config.objective import LossType
 from training.loss.measure import Measured, measure, metric_names
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-from training.config.load import make_config
+from training.config import make_config
 from training.loss.measure import Measured, measure
 from training.loss.objectives import LOSSES
 

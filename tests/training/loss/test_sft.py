@@ -21,8 +21,7 @@ from pipeline.recipe.plan import Plan
 from pipeline.running.store import Run, make_record
 from pipeline.scenes.models_build import sft as scenes_sft
 from training import formats, job
-from training.config import TrainConfig
-from training.config.load import make_config
+from training.config import TrainConfig, make_config
 from training.data.pairs import PairDataset
 from training.errors import DataError
 from training.forward.batch import collate

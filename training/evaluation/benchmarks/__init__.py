@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.base import plugins
-from training.errors import ConfigError
+from pipeline.base.errors import ConfigError
 from training.evaluation.benchmark import Benchmark
 
 KIND = "benchmarks"

@@ -111,7 +111,7 @@ def _computed(
 
 
 def _config(request: Request, model: str) -> TrainConfig:
-    from training.config.load import make_config
+    from training.config import make_config
 
     return make_config(
         {

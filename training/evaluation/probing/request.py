@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import model_names as models
+from pipeline.base.errors import ConfigError
 from training.config import Corruption
-from training.errors import ConfigError
 from training.evaluation.probes import TRUE
 
 #: Raised whenever a value could come out differently for the same request.

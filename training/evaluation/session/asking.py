@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.base import yaml_file as read
+from pipeline.base.errors import ConfigError
 from pipeline.sampling.config import Sample
-from training.errors import ConfigError
 
 
 def sample_of(

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.files import write_text
 from pipeline.base.progress import Progress
 from pipeline.running.executor import Executor
 from pipeline.running.store import Run, libraries
 from pipeline.sampling.config import OpenAIEngine, Sample, VllmEngine
-from training.errors import ConfigError, DataError
+from training.errors import DataError
 from training.evaluation import benchmarks
 from training.evaluation.benchmarks import amber
 from training.evaluation.question import Answer

@@ -1,0 +1,187 @@
+"""A YAML file as a group of options: read, overridden from the command line, checked; every problem of it at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, Tag, ValidationError
+from pydantic.fields import FieldInfo
+
+from pipeline.base import yaml_file as read
+from pipeline.base.config import SAME_KEYS, ReadAs
+from pipeline.base.errors import ConfigError
+
+Group = TypeVar("Group", bound=BaseModel)
+
+
+def load(
+    group: type[Group],
+    path: Path,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    what: str = "the configuration",
+) -> Group:
+    """Read a file and apply overrides such as ``sample.n=4``; a dot reaches into a group, values are read as YAML.
+
+    ``defaults`` are values of keys that the file leaves out; ``what`` is what errors call the file.
+
+    Raises:
+        ConfigError: listing every problem found.
+    """
+    try:
+        values = read.file(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {what} {path}: {error.strerror}", "check the path") from error
+    except read.BadYaml as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}", "correct the line it names") from error
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path} holds a {type(values).__name__}", "write one `key: value` per line")
+    values = {**(defaults or {}), **(values or {})}
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            values = _overridden(group, values, override)
+        except ConfigError as error:
+            problems.append(error.message)
+    return make(group, values, problems, what)
+
+
+def make(
+    group: type[Group], values: Mapping[str, Any], problems: Sequence[str] = (), what: str = "the configuration"
+) -> Group:
+    """Check a plain mapping and freeze it; ``problems`` found earlier are reported along.
+
+    Raises:
+        ConfigError: listing every problem found.
+    """
+    found = [*problems, *_unknown_keys(group, values), *read.secrets(values)]
+    try:
+        made = group.model_validate(dict(values))
+    except ValidationError as error:
+        found += [_problem(group, item) for item in error.errors() if item["type"] != "extra_forbidden"]
+        raise _config_error(found, what) from error
+    if found:
+        raise _config_error(found, what)
+    return made
+
+
+def groups(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The groups that a field may hold, by their ``kind``; the only one of a field without kinds by ``""``."""
+    marked = [mark.group for mark in field.metadata if isinstance(mark, ReadAs)]
+    return {"": marked[0]} if marked else dict(_groups(field.annotation))
+
+
+def _groups(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield "", annotation
+        return
+    inner = get_args(annotation)
+    tags = [mark.tag for mark in inner if isinstance(mark, Tag)] if get_origin(annotation) is Annotated else []
+    if get_origin(annotation) not in (dict, list, tuple):
+        for part in inner:
+            yield from ((tags[0] if tags else tag, group) for tag, group in _groups(part))
+
+
+def _config_error(problems: Sequence[str], what: str) -> ConfigError:
+    lines = read.listed(list(dict.fromkeys(problems)))
+    if len(lines) == 1:
+        return ConfigError(lines[0])
+    return ConfigError("\n".join([f"{what} has {len(problems)} problems:", *(f"  - {line}" for line in lines)]))
+
+
+def _overridden(group: type[BaseModel], values: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {read.shown(override)} is not of the form KEY=VALUE, for instance seed=1")
+    try:
+        value = read.text(text)
+    except read.BadYaml as error:
+        said = read.shown(text, key.strip())
+        raise ConfigError(f"{read.name(key)}: the value {said} is not valid YAML ({error}); quote it") from error
+    return _replaced(group, values, parts, value, key)
+
+
+def _replaced(
+    group: type[BaseModel] | None, values: dict[str, Any], parts: Sequence[str], value: Any, key: str
+) -> dict[str, Any]:
+    if len(parts) == 1:
+        return {**values, parts[0]: value}
+    inner = values.get(parts[0])
+    if inner is not None and not isinstance(inner, dict):
+        at = read.name(parts[0])
+        said = read.shown(inner, parts[0])
+        raise ConfigError(f"{read.name(key)}: {at} is {said}, not a group; write {at}=... instead")
+    field = _fields(group).get(parts[0]) if group is not None else None
+    rest = _names(field, parts[1:]) if field is not None else parts[1:]
+    below = _member(groups(field), inner or {}) if field is not None else None
+    return {**values, parts[0]: _replaced(below, inner or {}, rest, value, key)}
+
+
+def _names(field: FieldInfo, parts: Sequence[str]) -> Sequence[str]:
+    """The rest of a key where names with dots stand: pair.weights.objects.recall=2, pair.vetoes.clip.cosine.below=0."""
+    if get_origin(field.annotation) is not dict or (of := get_args(field.annotation)[1]) is Any:
+        return parts
+    a_group = get_origin(of) is dict or (isinstance(of, type) and issubclass(of, BaseModel))
+    if not a_group:
+        return [".".join(parts)]
+    return parts if len(parts) < 2 else [".".join(parts[:-1]), parts[-1]]
+
+
+def _fields(group: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in group.model_fields.items()}
+
+
+def _member(members: Mapping[str, type[BaseModel]], values: Mapping[str, Any]) -> type[BaseModel] | None:
+    """Which of the groups of a field ``values`` is meant for; the first one where ``kind`` is left out."""
+    if len(members) > 1 and "kind" in values:
+        return members.get(str(values["kind"]))
+    return next(iter(members.values()), None)
+
+
+def _unknown_keys(group: type[BaseModel], values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    fields = _fields(group)
+    for key, value in values.items():
+        if key in fields:
+            if isinstance(value, Mapping) and (below := _member(groups(fields[key]), value)):
+                yield from _unknown_keys(below, value, f"{prefix}{key}.")
+            if SAME_KEYS in fields[key].metadata and isinstance(value, list | tuple):
+                for i, entry in enumerate(value):
+                    if isinstance(entry, Mapping):
+                        yield from _unknown_keys(group, entry, f"{prefix}{key}[{i}].")
+            continue
+        named = read.name(key)
+        elsewhere = getattr(group, "elsewhere", {}).get(key)
+        close = difflib.get_close_matches(named, fields, n=1)
+        remedy = elsewhere or (f"did you mean {prefix}{close[0]}?" if close else f"known keys: {', '.join(fields)}")
+        yield f"{prefix}{named}: unknown key (value {read.shown(value, named)}); {remedy}"
+
+
+def _problem(group: type[BaseModel], item: Any) -> str:
+    """One line for one of pydantic's errors: key, what is wrong, value."""
+    key = ".".join(_keys(group, item["loc"]))
+    if item["type"] == "missing":
+        return f"{key}: missing; add it to the file, or {key}=... to the command line"
+    if item["type"] == "union_tag_invalid":
+        kinds = item["ctx"]["expected_tags"].replace("'", "")
+        return f"{key}.kind: unknown (value {read.shown(item['ctx']['tag'])}); use one of {kinds}"
+    if item["type"] == "value_error":  # a rule between keys names them itself
+        message = item["msg"].removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+    return f"{key}: {read.expected(item)} (value {read.shown(item['input'], key)})"
+
+
+def _keys(group: type[BaseModel] | None, loc: Sequence[Any]) -> Iterator[str]:
+    """``loc`` as it is written in a file: without what pydantic calls the members of a union."""
+    members: Mapping[str, type[BaseModel]] = {}
+    for part in loc:
+        if part in members and (len(members) > 1 or part):
+            group, members = members[part], {}
+            continue
+        yield read.name(part)
+        field = _fields(group).get(part) if group is not None else None
+        members = groups(field) if field is not None else {}
+        group = next(iter(members.values()), None)
