@@ -31,13 +31,9 @@ class WorkerSpec:
     env: tuple[tuple[str, str], ...] = field(default=())
 
 
-class Stage(Protocol):
-    """``options`` holds everything that changes the result, model identities included, and nothing else.
-
-    ``process`` gets what ``worker.open`` returned (None without a worker) and one shard of each table in ``inputs``.
-    It returns one row per prompt of the shard; a row it cannot process is a failed row, never an exception. ``extras``
-    counts what progress should show beside rows, such as tokens.
-    """
+class Producer(Protocol):
+    """What makes a table of a run. ``options`` holds everything that changes the result, model identities included, and
+    nothing else. ``extras`` counts what progress should show beside rows, such as tokens."""
 
     @property
     def name(self) -> str: ...
@@ -51,14 +47,19 @@ class Stage(Protocol):
     @property
     def schema(self) -> pa.Schema: ...
 
+    def options(self) -> dict[str, Any]: ...
+
+    def extras(self, table: pa.Table) -> dict[str, int]: ...
+
+
+class Stage(Producer, Protocol):
+    """``process`` gets what ``worker.open`` returned (None without a worker) and one shard of each table in ``inputs``.
+    It returns one row per prompt of the shard; a row it cannot process is a failed row, never an exception."""
+
     @property
     def worker(self) -> WorkerSpec | None: ...
 
-    def options(self) -> dict[str, Any]: ...
-
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table: ...
-
-    def extras(self, table: pa.Table) -> dict[str, int]: ...
 
 
 @runtime_checkable
@@ -88,30 +89,14 @@ class Dispensable(Protocol):
 
 
 @runtime_checkable
-class Source(Protocol):
+class Source(Producer, Protocol):
     """A stage that knows by itself how its rows fall into shards, as one that begins a run does.
 
     Most read no table. One that does names them in ``inputs``, and reads whole tables, not one shard of each: all of it
     is made anew when the content of one has changed.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def inputs(self) -> tuple[str, ...]: ...
-
-    @property
-    def schema(self) -> pa.Schema: ...
-
-    def options(self) -> dict[str, Any]: ...
-
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]: ...
-
-    def extras(self, table: pa.Table) -> dict[str, int]: ...
 
 
 @runtime_checkable
