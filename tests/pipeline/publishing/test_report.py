@@ -131,7 +131,7 @@ def test_left_to_itself_it_shows_the_options_that_the_stages_recorded(tmp_path):
     record = Run(run_dir).record("pair")
     Run(run_dir).save(replace(record, stage="train", seconds=9.0))
     text = write(run_dir).read_text()
-    assert "The command stands in dataset/README.md." in text
+    assert "The command is in dataset/README.md." in text
     assert "engine.api_key: &#39;***&#39;" in text and "sk-very" not in text
     assert "<tr><td>train</td><td>" in text and "<td>59.0</td>" in text
     (run_dir / "recipe.yaml").write_text("name: mine\nseed: 3\n")
