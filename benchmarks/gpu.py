@@ -240,7 +240,7 @@ def back_to_base(policy: Any) -> Any:
 def noise(ran: Ran) -> dict[str, Any]:
     """Log-probs of the same sequences in passes of other sizes, in nats per response token."""
     from training.forward.batch import answer
-    from training.forward.policy import branches, pair_logps
+    from training.forward.policy import pair_logps
     from training.forward.rounding import expected, watched
 
     pairs, config = ran.data.train.pairs, ran.config
@@ -252,7 +252,7 @@ def noise(ran: Ran) -> dict[str, Any]:
                 pair_logps(ran.policy, ran.data.train, list(range(at, min(at + size, count))), config)
                 for at in range(0, count, size)
             ]
-            runs[size] = {branch: torch.cat([one[branch] for one in parts]) for branch in branches(config)}
+            runs[size] = {branch: torch.cat([one[branch] for one in parts]) for branch in config.branches}
     found: dict[str, Any] = {}
     for size in (2, count):
         off = [

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import help_kit
 import pytest
 import yaml
+from PIL import Image
+
+from pipeline.base.errors import ConfigError
+from training.config import make_config
 
 PAGE = (help_kit.ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 CODE = dict(re.findall(r"```python\n# (mylab/\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
-RECIPES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+SHOWN = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+RECIPES = [yaml.safe_load(text) for text in SHOWN if not text.startswith("# train.yaml")]
+#: Of ``python -m training.run``; together they are one configuration.
+TRAINING = [yaml.safe_load(text) for text in SHOWN if text.startswith("# train.yaml")]
 POINTS = "".join(re.findall(r"```toml\n\[project.entry-points.\"(.*?)\"\]\n(.*?)```", PAGE, re.DOTALL)[0][1])
+OFFERED = (
+    "corruptions]\nmosaic = mylab.mosaic:Mosaic",
+    "losses]\noffset = mylab.offset:Offset",
+    "objectives]\ngrounded = mylab.grounded:Grounded",
+    "schemas]\nrated = mylab.rated:Rated",
+)
 TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.", "No.", "a cup, a horse and a king"]
 BASE: dict[str, Any] = {
     "name": "run",
@@ -38,7 +53,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = folder / "mylab-0.1.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mylab\nVersion: 0.1\n")
-    (about / "entry_points.txt").write_text(f"[vlm_preference.scorers]\n{POINTS.replace(chr(34), '')}")
+    points = f"[vlm_preference.scorers]\n{POINTS.replace(chr(34), '')}"
+    (about / "entry_points.txt").write_text(points + "".join(f"[vlm_preference.{line}\n" for line in OFFERED))
     return folder
 
 
@@ -56,7 +72,7 @@ def merged(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_example_is_short() -> None:
-    assert len(CODE) == 2 and all(len(text.splitlines()) <= 40 for text in CODE.values())
+    assert len(CODE) == 6 and all(len(text.splitlines()) <= 40 for text in CODE.values())
 
 
 @pytest.mark.parametrize("number", range(len(RECIPES)))
@@ -106,3 +122,80 @@ def test_a_mistake_is_one_line(installed: Path, tmp_path: Path, recipe: dict[str
         recipe["score"]["scorers"] = ["objects", *(one for one in recipe["score"]["scorers"])]
     done = run(installed, tmp_path, recipe, "--plan")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def train(installed: Path, folder: Path, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    (folder / "train.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "training.run", str(folder / "train.yaml")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(help_kit.ROOT)])}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+
+
+def rated(folder: Path) -> Path:
+    """Four questions with three rated answers each."""
+    rows = []
+    for number, colour in enumerate(("red", "green", "blue", "white")):
+        Image.new("RGB", (32, 32), colour).save(folder / f"{number}.png")
+        ratings = {f"a {colour} sun": 5.0, "a cup": 1.0, "an anchor": 3.0}
+        answers = [{"text": text, "rating": rating} for text, rating in ratings.items()]
+        rows.append({"image": f"{number}.png", "question": "What is in the picture?", "answers": answers})
+    (folder / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "rated.jsonl"
+
+
+def test_the_examples_of_training_run_together_and_are_recorded(installed: Path, tmp_path: Path) -> None:
+    values = {key: value for shown in TRAINING for key, value in shown.items()}
+    sizes = {"model": "scenes-vlm", "max_steps": 1, "batch_size": 4, "logging_steps": 1, "lora": {"r": 4}}
+    values |= {**sizes, "dataset": str(rated(tmp_path)), "output_dir": str(tmp_path / "out")}
+    done = train(installed, tmp_path, values)
+    assert done.returncode == 0, done.stderr
+    logged = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert logged["loss/grounded"] == 0.5  # rewards are zero before the first update
+    assert logged["loss/response"] == pytest.approx(math.log(2) + 0.5 * math.log(1 + math.exp(0.25)))
+    options = json.loads((tmp_path / "out" / "trained.json").read_text())["options"]
+    assert {key: value for key, value in options.items() if key.startswith("plugins.")} == {
+        "plugins.corruption.kind": 'mylab.mosaic:Mosaic@1 {"across": 4}',
+        "plugins.objective": 'mylab.grounded:Grounded@1 {"gap": 0.5, "weight": 1.0}',
+        "plugins.loss_type.mylab.offset:Offset": 'mylab.offset:Offset@1 {"ahead": 0.25}',
+        "plugins.dataset_format": 'mylab.rated:Rated@1 {"apart": 2.0}',
+    }
+
+
+@pytest.fixture
+def importable(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package in this process, where nothing heavy is needed to read a configuration."""
+    monkeypatch.syspath_prepend(str(installed))
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "mylab"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"corruption": {"kind": "mylab.mosiac:Mosaic"}}, "no module mylab.mosiac; did you mean mylab.mosaic?"),
+        ({"corruption": {"kind": "mosiac"}}, "'mosiac' is none of the corruptions; did you mean mosaic?"),
+        ({"loss_type": ["mylab.offset:Offst"]}, "mylab.offset has no 'Offst'; did you mean Offset?"),
+        ({"loss_type": ["ofset"]}, "'ofset' is none of the losses; did you mean offset?"),
+        ({"objective": "groundet"}, "'groundet' is none of the objectives; did you mean grounded?"),
+        ({"objective": "grounded", "objective_options": {"gab": 1}}, "has no option 'gab'; did you mean gap?"),
+        ({"dataset_format": "ratet"}, "'ratet' is none of the schemas; did you mean rated?"),
+        ({"dataset_format": "rated", "dataset_format_options": {"apart": "far"}}, "option apart: Input should be a "),
+    ],
+)
+def test_a_mistake_in_a_training_is_one_line(importable: None, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config({"model": "m", "dataset": "d", "output_dir": "o", **values})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_name_that_a_package_offers_is_as_good_in_a_training(importable: None) -> None:
+    values = {"corruption": {"kind": "mosaic"}, "loss_type": ["offset"], "objective": "grounded"}
+    config = make_config({"model": "m", "dataset": "d", "output_dir": "o", "dataset_format": "rated", **values})
+    assert config.plugins == {
+        "corruption.kind": 'mosaic@1 {"across": 6}',
+        "objective": 'grounded@1 {"gap": 1.0, "weight": 1.0}',
+        "loss_type.offset": 'offset@1 {"ahead": 0.5}',
+        "dataset_format": 'rated@1 {"apart": 1.0}',
+    }
+    assert "torch" not in vars(sys.modules["mylab.offset"])

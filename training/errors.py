@@ -17,6 +17,10 @@ class DataError(TrainingError):
     """The dataset cannot be opened, lacks a column, or holds a row that cannot be trained on."""
 
 
+class PluginError(TrainingError):
+    """Other people's code has raised something, or has given what it may not."""
+
+
 class ReferenceCacheError(TrainingError):
     """The stored reference log-probs miss a row or hold a value that is not finite."""
 

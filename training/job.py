@@ -173,12 +173,14 @@ def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:
     published = publish.current(run)
     if published is None:
         raise PipelineError(f"{run.path} has no published dataset", "add publish to --stages")
-    from training.formats.content import identity  # with it comes datasets, which --plan need not load
+    # With these comes datasets, which --plan need not load.
+    from training.formats.content import identity
+    from training.formats.plugged import schema_of
 
     made = make_config(config)
     options = made.result_options()
     if "eval_dataset" in options and made.eval_dataset is not None:
-        kind, root = made.dataset_format, made.image_root
+        kind, root = schema_of(made), made.image_root
         options["eval_dataset"] = identity(made.eval_dataset, kind, made.eval_split, root)
     if made.sft is not None:
         options["sft"] |= {"dataset": identity(made.sft.dataset, rejected=False)}

@@ -16,6 +16,7 @@ import difflib
 import importlib
 import json
 import pkgutil
+import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -125,6 +126,13 @@ def identity(made: Any, name: str) -> str:
     told = {field.name for field in dataclasses.fields(made) if field.compare}
     options = {key: value for key, value in dataclasses.asdict(made).items() if key in told}
     return f"{name}@{version} {json.dumps(options, sort_keys=True, default=str)}"
+
+
+def raised(made: Any, error: Exception) -> str:
+    """What other people's code has raised, and where: ``ZeroDivisionError: division by zero (mylab.grey, line 12)``."""
+    home = type(made).__module__
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_globals.get("__name__") == home]
+    return f"{type(error).__name__}: {' '.join(str(error).split())}" + (f" ({home}, line {lines[-1]})" if lines else "")
 
 
 def _at(path: str) -> Any:

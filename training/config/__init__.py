@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,11 +22,25 @@ from pipeline.base.config import (
     Seed,
 )
 from training.config.draw import Draw
-from training.config.objective import Anchor, Corruption, LossType, Sft, Weights
+from training.config.objective import (
+    OBJECTIVES,
+    SIMILAR,
+    Addition,
+    Anchor,
+    Branch,
+    Corruption,
+    LossType,
+    Sft,
+    Weights,
+    loss_slot,
+    objective_slot,
+)
+from training.config.plugged import SCHEMAS, Slot, schema_slot
 from training.config.tuning import Lora
 
 __all__ = [
-    "TERMS",
+    "SCHEMAS",
+    "Branch",
     "Corruption",
     "Draw",
     "Lora",
@@ -38,13 +52,8 @@ __all__ = [
     "make_config",
 ]
 
-
-#: What each objective trains on, each term with its weight of ``weights``.
-TERMS: Mapping[str, tuple[str, ...]] = {
-    "dpo": ("response",),
-    "mdpo": ("response", "image", "anchor"),
-    "symmpo": ("response", "symmetric", "anchor", "margin"),
-}
+#: Options of code that is not ours, which ``TrainOptions.plugins`` says with their defaults.
+_OF_OTHERS = ("dataset_format_options", "objective_options", "loss_options")
 
 
 class TrainOptions(Frozen):
@@ -63,7 +72,10 @@ class TrainOptions(Frozen):
         None, description="folder, built-in name or hub id of where to start; default: the first that is sampled"
     )
     model_revision: str | None = Field(None, description="branch, tag or commit on the hub")
-    dataset_format: str | None = Field(None, description="a name of training.formats; default: by the columns")
+    dataset_format: str | None = Field(
+        None, description=f"{', '.join(SCHEMAS)}, or one that is not ours; default: by the columns"
+    )
+    dataset_format_options: dict[str, Any] = Field({}, description="those of a dataset_format that is not ours")
     dataset_split: str | None = Field(None, description="default: train")
     image_root: str | None = Field(
         None, description="what image paths are relative to and may not leave; default: the dataset's folder"
@@ -90,8 +102,14 @@ class TrainOptions(Frozen):
     )
 
     # Objective
-    objective: Literal["dpo", "mdpo", "symmpo"] = Field("mdpo", description="which terms are summed, see weights")
-    loss_type: tuple[LossType, ...] = Field(("sigmoid",), description="of the response term; several are summed")
+    objective: str = Field(
+        "mdpo", description=f"which terms are summed, see weights: {', '.join(OBJECTIVES)}, or one that is not ours"
+    )
+    objective_options: dict[str, Any] = Field({}, description="those of an objective that is not ours")
+    loss_type: tuple[str, ...] = Field(
+        ("sigmoid",), description=f"of the response term, several are summed: {', '.join(get_args(LossType))}, others"
+    )
+    loss_options: dict[str, dict[str, Any]] = Field({}, description="those of losses that are not ours, by name")
     loss_weights: tuple[NonNegative, ...] | None = Field(None, description="one per loss_type; default: 1 each")
     label_smoothing: Real = Field(0.0, ge=0, lt=0.5, description="share of flipped labels that `robust` assumes")
     beta: Positive = Field(0.1, description="scale of the implicit reward; larger stays closer to the reference")
@@ -223,10 +241,15 @@ class TrainOptions(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = tuple(self._problems())
+        problems = tuple(self._unknown()) or tuple(self._problems())
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _unknown(self) -> list[str]:
+        """What is wrong with code that is not ours."""
+        found = {key: slot.problem() for key, slot in self.slots().items()}
+        return [f"{key}: {problem}" for key, problem in found.items() if problem is not None]
 
     def _problems(self) -> list[str]:
         found = []
@@ -242,7 +265,7 @@ class TrainOptions(Frozen):
         if len(set(self.loss_type)) < len(self.loss_type):
             found.append("loss_type names one twice, which would count it twice; name each once, or use loss_weights")
         if not self._learns():
-            terms = [f"weights.{term}" for term in TERMS[self.objective]]
+            terms = [f"weights.{term}" for term in ("response", *self.added.terms)]
             found.append(
                 f"objective={self.objective} trains on nothing: every loss has weight 0; raise one of "
                 f"{', '.join(terms)}" + (" (the response's also by loss_weights)" if self.loss_weights else "")
@@ -276,8 +299,10 @@ class TrainOptions(Frozen):
                 "cache_image_features=true needs features that never change: set share_image_features=true, "
                 "freeze_vision=true and freeze_projector=true, or cache_image_features=false"
             )
-        if not self.use_images and self.objective != "dpo":
+        if not self.use_images and self.added.reads:
             found.append(f"use_images=false leaves {self.objective} nothing to compare; use objective=dpo")
+        if unused := sorted(set(self.loss_options) - set(self.loss_type)):
+            found.append(f"loss_options: {unused[0]} is not in loss_type; name one of {', '.join(self.loss_type)}")
         if self.probe_image and not self.use_images:
             found.append("probe_image=true needs images; set use_images=true, or probe_image=false")
         if "corrupted" in self.anchors and self.objective != "mdpo":
@@ -296,14 +321,61 @@ class TrainOptions(Frozen):
             return True
         given = {
             "response": any(self.loss_weights) if self.loss_weights is not None else True,
-            "anchor": bool(self.anchors),
+            "anchor": bool(self.anchors) or self.objective not in OBJECTIVES,
         }
-        return any(getattr(self.weights, term) > 0 and given.get(term, True) for term in TERMS[self.objective])
+        return any(weight > 0 and given.get(term, True) for term, weight in self.term_weights.items())
+
+    def slots(self) -> dict[str, Slot]:
+        """Where code that is not ours may be named."""
+        return {
+            "corruption.kind": self.corruption.slot,
+            "dataset_format": schema_slot(self.dataset_format, self.dataset_format_options),
+            "objective": objective_slot(self.objective, self.objective_options),
+            **{f"loss_type.{name}": loss_slot(name, self.loss_options.get(name, {})) for name in self.loss_type},
+        }
+
+    def plugged(self, key: str) -> Any:
+        """The object that is named there; None if it is one of ours."""
+        return self.slots()[key].made()
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Path, version and options of all code that is not ours, by where it is named."""
+        found = {key: slot.identity() for key, slot in self.slots().items()}
+        return {key: identity for key, identity in found.items() if identity is not None}
+
+    @property
+    def added(self) -> Addition:
+        """What the objective adds to the response term."""
+        made = self.plugged("objective")
+        return OBJECTIVES[self.objective] if made is None else Addition(made.reads, tuple(made.weights))
+
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """Every term that is trained on, in the order in which they are summed."""
+        made = self.plugged("objective")
+        weights = vars(self.weights) if made is None else made.weights
+        return {"response": self.weights.response, **{term: weights[term] for term in self.added.terms}}
+
+    @property
+    def probes(self) -> bool:
+        """Whether the corrupted image is only measured."""
+        return self.probe_image and not self.added.reads
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The sequences of a pair whose log-probs the objective reads, and last what is only measured."""
+        return ("chosen", "rejected", *self.added.reads, *(("corrupted",) if self.probes else ()))
 
     @property
     def needs_corrupted(self) -> bool:
         """Whether the chosen answer is also read next to the corrupted image."""
-        return self.objective == "mdpo" or (self.objective == "dpo" and self.probe_image)
+        return "corrupted" in self.branches
+
+    @property
+    def needs_similar(self) -> bool:
+        """Whether the similar image and its answer are read."""
+        return not set(SIMILAR).isdisjoint(self.branches)
 
     def result_options(self) -> dict[str, Any]:
         """The options that change the trained weights, as JSON values; a checkpoint of others is not resumed."""
@@ -311,7 +383,9 @@ class TrainOptions(Frozen):
         measured = () if self.patience is not None else ("eval_dataset", "eval_split", "eval_steps")
         # Runs from before there was a draw hold.
         unset = ("draw",) if self.draw is None else ()
-        return {key: value for key, value in super().result_options().items() if key not in (*measured, *unset)}
+        left_out = (*measured, *unset, *_OF_OTHERS)
+        options = {key: value for key, value in super().result_options().items() if key not in left_out}
+        return options | {f"plugins.{key}": identity for key, identity in self.plugins.items()}
 
 
 class TrainConfig(TrainOptions):

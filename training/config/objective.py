@@ -2,14 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from pipeline.base.config import Count, Fraction, Frozen, Name, NonNegative, Positive
+from pipeline.base.errors import ConfigError
+from training.config.plugged import Slot
 
 #: TRL's names; what each computes stands in ``training.loss.objectives``.
 LossType = Literal["sigmoid", "ipo", "hinge", "robust", "bco_pair", "apo_zero", "apo_down", "sft", "sigmoid_norm"]
+
+#: One of a pair's sequences. ``corrupted`` is the chosen answer next to the corrupted image. With y' the good answer of
+#: the similar image m': ``contrast`` is y' given the pair's own image, ``similar`` is y' given m', ``similar_swapped``
+#: the chosen answer given m'.
+Branch = Literal["chosen", "rejected", "corrupted", "contrast", "similar", "similar_swapped"]
+#: Those that read the similar image or its answer.
+SIMILAR: tuple[Branch, ...] = ("contrast", "similar", "similar_swapped")
+
+
+class Addition(NamedTuple):
+    """What an objective adds to the response term: its terms, and the sequences that they read beside chosen and
+    rejected."""
+
+    reads: tuple[Branch, ...] = ()
+    terms: tuple[str, ...] = ()
+
+
+OBJECTIVES: Mapping[str, Addition] = {
+    "dpo": Addition(),
+    "mdpo": Addition(("corrupted",), ("image", "anchor")),
+    "symmpo": Addition(SIMILAR, ("symmetric", "anchor", "margin")),
+}
+
+#: Terms that are summed and logged for every objective.
+_TAKEN = ("response", "sft")
+
+
+def loss_slot(name: str, options: Mapping[str, Any]) -> Slot:
+    """Where a loss is named."""
+    return Slot("losses", name, options, get_args(LossType), "loss(responses, beta, label_smoothing)")
+
+
+def objective_slot(name: str, options: Mapping[str, Any]) -> Slot:
+    """Where an objective is named."""
+    return Slot("objectives", name, options, tuple(OBJECTIVES), "terms(rewards, beta)", _check_objective)
+
+
+def _check_objective(objective: Any, name: str) -> None:
+    """``reads`` are sequences beside chosen and rejected, ``weights`` has a weight for each of its terms.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    reads, extra = getattr(objective, "reads", None), get_args(Branch)[2:]
+    if not isinstance(reads, tuple) or any(branch not in extra or reads.count(branch) > 1 for branch in reads):
+        raise ConfigError(f"{name}: reads is {reads!r}", f"give a tuple of some of {', '.join(extra)}")
+    weights = getattr(objective, "weights", None)
+    if not isinstance(weights, Mapping) or not all(_is_weight(term, value) for term, value in weights.items()):
+        raise ConfigError(
+            f"{name}: weights is {weights!r}",
+            "give a dict of names (a-z, 0-9 and _; neither response nor sft) and weights of at least 0",
+        )
+
+
+def _is_weight(term: Any, value: Any) -> bool:
+    named = isinstance(term, str) and re.fullmatch(r"[a-z][a-z0-9_]*", term) and term not in _TAKEN
+    return bool(named) and isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
 
 #: Which reward an anchor holds: the chosen one up, the others down.
 Anchor = Literal["chosen", "rejected", "corrupted"]
@@ -43,9 +106,12 @@ class Corruption(Frozen):
     - ``clip_mask``: of ``candidates`` random masks of a share ``strength`` of the area, the one whose picture is least
       like the chosen text for ``clip_model`` (PEA-DPO, arXiv 2608.19598: 30 masks of 9 %)
     - ``data``: the dataset's own column ``rejected_images``
+
+    Others are named by a dotted path or an entry point (docs/extending.md), and ``options`` are theirs.
     """
 
-    kind: CorruptionKind = Field("crop", description="how, as listed above")
+    kind: str = Field("crop", description="how, as listed above")
+    options: dict[str, Any] = Field({}, description="those of a kind that is not listed above")
     keep_area: tuple[Fraction, Fraction] = Field(
         default=(0.01, 0.2), description="crop only: lowest and highest share of the area that is kept"
     )
@@ -69,6 +135,26 @@ class Corruption(Frozen):
         if self.kind in ("block_mask", "clip_mask") and self.strength is not None and self.strength > 1:
             raise ValueError(f"strength={self.strength:g} is a share of the picture with kind={self.kind}; at most 1")
         return self
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Corruption:
+        if (problem := self.slot.problem()) is not None:
+            raise ValueError(f"kind: {problem}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_options(self, write: Any) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        return values if self.options else {key: value for key, value in values.items() if key != "options"}
+
+    def result_options(self) -> dict[str, Any]:
+        """Without ``options``: ``slot`` says what they are, with their defaults."""
+        return {key: value for key, value in super().result_options().items() if key != "options"}
+
+    @property
+    def slot(self) -> Slot:
+        """Where its kind is named."""
+        return Slot("corruptions", self.kind, self.options, get_args(CorruptionKind), "corrupt(image, rng, text)")
 
     @field_validator("keep_area")
     @classmethod

@@ -8,14 +8,16 @@ shows every kind.
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from PIL import Image
 
-from pipeline.base import noise
+from pipeline.base import noise, plugins
 from training.config.objective import Corruption
 from training.corruption import augment, clip, crop, mask
-from training.corruption.draw import crop_generator, generator, other_index
+from training.corruption.draw import Rng, generator, other_index
+from training.errors import DataError, PluginError
 
 __all__ = ["STRENGTH", "VERSION", "corrupt", "identity", "other_index"]
 
@@ -41,32 +43,51 @@ def corrupt(
 
     Raises:
         ValueError: ``config.kind`` is ``other`` or ``data``, or the image is not RGB.
+        PluginError: a kind that is not ours raised something, or gave no such image.
         DataError: ``clip_mask`` without a text.
         ModelError: ``clip_mask``, and the CLIP model cannot be loaded.
     """
+    name = f"pair {pair_id}, image {index}"
     if image.mode != "RGB":
-        raise ValueError(f"pair {pair_id}, image {index}: mode is {image.mode}; convert it to RGB first")
-    kind = config.kind
-    rng = generator(seed, pair_id, index, kind)
-    strength = config.strength if config.strength is not None else STRENGTH.get(kind, 0.0)
-    if kind == "crop":
-        return crop.crop(image, config.keep_area, crop_generator(seed, pair_id, index))
-    if kind == "black":
-        return mask.black(image)
-    if kind == "gaussian":
-        return noise.gaussian(image, strength, rng)
-    if kind == "diffusion":
-        return noise.diffusion(image, config.steps, rng)
-    if kind == "block_mask":
-        return mask.block_mask(image, strength, rng)
-    if kind == "augment":
-        return augment.augment(image, rng)
-    if kind == "clip_mask":
-        name = f"pair {pair_id}, image {index}"
-        return clip.clip_mask(image, strength, config.candidates, _clip_model(config), text, rng, name)
-    if kind == "other" or kind == "data":
-        raise ValueError(f"corruption.kind={kind} takes a picture of the dataset; the caller chooses it")
-    assert_never(kind)
+        raise ValueError(f"{name}: mode is {image.mode}; convert it to RGB first")
+    rng = generator(seed, pair_id, index, config.kind)
+    if (made := config.slot.made()) is not None:
+        return _plugged(made, config.kind, image, rng, text, name)
+    if config.kind not in _KINDS:
+        raise ValueError(f"corruption.kind={config.kind} takes a picture of the dataset; the caller chooses it")
+    try:
+        return _KINDS[config.kind](image, config, rng, text)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+#: What each kind does; ``other`` and ``data`` are not made from the image.
+_KINDS: Mapping[str, Callable[[Image.Image, Corruption, Rng, str], Image.Image]] = {
+    "crop": lambda image, config, rng, text: crop.crop(image, config.keep_area, rng),
+    "black": lambda image, config, rng, text: mask.black(image),
+    "gaussian": lambda image, config, rng, text: noise.gaussian(image, _strength(config), rng),
+    "diffusion": lambda image, config, rng, text: noise.diffusion(image, config.steps, rng),
+    "block_mask": lambda image, config, rng, text: mask.block_mask(image, _strength(config), rng),
+    "augment": lambda image, config, rng, text: augment.augment(image, rng),
+    "clip_mask": lambda image, config, rng, text: clip.clip_mask(
+        image, _strength(config), config.candidates, _clip_model(config), text, rng
+    ),
+}
+
+
+def _plugged(made: Any, kind: str, image: Image.Image, rng: Rng, text: str, name: str) -> Image.Image:
+    try:
+        picture = made.corrupt(image.copy(), rng, text)
+    except Exception as error:  # whatever other people's code raises
+        raise PluginError(f"{name}: {kind} raised {plugins.raised(made, error)}; correct it") from error
+    if not isinstance(picture, Image.Image):
+        raise PluginError(f"{name}: {kind} gives {picture!r:.80}; give an RGB image of {image.width} x {image.height}")
+    if (picture.mode, picture.size) != (image.mode, image.size):
+        raise PluginError(
+            f"{name}: {kind} gives an image of {picture.width} x {picture.height} and mode {picture.mode}; give one of "
+            f"{image.width} x {image.height} and mode {image.mode}, as the image is"
+        )
+    return picture
 
 
 def identity(config: Corruption) -> str:
@@ -74,7 +95,13 @@ def identity(config: Corruption) -> str:
 
     Reads the model's files once per process. For ``Corruption()``: ``"1"``. Raises ``ModelError`` without a model.
     """
+    if (plugged := config.slot.identity()) is not None:
+        return f"{VERSION}:{plugged}"
     return str(VERSION) if config.kind != "clip_mask" else f"{VERSION}:{clip.identity(_clip_model(config))}"
+
+
+def _strength(config: Corruption) -> float:
+    return config.strength if config.strength is not None else STRENGTH[config.kind]
 
 
 def _clip_model(config: Corruption) -> str:

@@ -25,19 +25,19 @@ COMPARED_SIDE = 512
 
 
 def clip_mask(
-    image: Image.Image, share: float, candidates: int, model: str, text: str, rng: np.random.Generator, name: str
+    image: Image.Image, share: float, candidates: int, model: str, text: str, rng: np.random.Generator
 ) -> Image.Image:
     """The image under the one of ``candidates`` masks with the lowest CLIP similarity to ``text``; of equals the first.
 
     A mask is a black rectangle with ``share`` of the area, sides 3:4 to 4:3, placed evenly. CLIP reads the beginning of
-    a long text only (77 tokens for most). ``name`` is what errors call the image.
+    a long text only (77 tokens for most).
 
     Raises:
         DataError: the text is empty.
         ModelError: see ``similarities``.
     """
     if not text.strip():
-        raise DataError(f"{name}: corruption.kind=clip_mask compares with the chosen response, and that has no text")
+        raise DataError("corruption.kind=clip_mask compares with the chosen response, and that has no text")
     boxes = masks(image.size, share, candidates, rng)
     small = image.copy()
     small.thumbnail((COMPARED_SIDE, COMPARED_SIDE))

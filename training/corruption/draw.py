@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from typing import Any
 
 import numpy as np
 
 from training.errors import DataError
 
+Rng = Any  # a numpy.random.Generator, and for the crop a random.Random
 
-def generator(seed: int, pair_id: str, index: int, kind: str) -> np.random.Generator:
-    """The one source of chance of a corrupted image. Another kind draws from another stream."""
+
+def generator(seed: int, pair_id: str, index: int, kind: str) -> Rng:
+    """The one source of chance of a corrupted image. Another kind draws from another stream.
+
+    The crop's own is kept from when it was the only kind: stored reference log-probs rest on it.
+    """
+    if kind == "crop":
+        return random.Random(_digest(f"{seed}|{pair_id}|{index}"))
     return np.random.default_rng(_digest(f"{seed}|{pair_id}|{index}|{kind}"))
-
-
-def crop_generator(seed: int, pair_id: str, index: int) -> random.Random:
-    """The crop's own, kept from when it was the only kind: stored reference log-probs rest on it."""
-    return random.Random(_digest(f"{seed}|{pair_id}|{index}"))
 
 
 def other_index(seed: int, pair_id: str, index: int, count: int, own: int, attempt: int = 0) -> int:

@@ -21,7 +21,7 @@ from training.data.draw import Drawable, drawn, few
 from training.data.pairs import Pair, PairDataset, Skipped, decode, rejected_image
 from training.data.render import render
 from training.data.tokens import Encoder, Prompt
-from training.errors import DataError
+from training.errors import DataError, PluginError
 
 #: Rows that are read and tokenised at a time.
 _ROWS = 64
@@ -46,11 +46,12 @@ def prepare(
 
     Raises:
         DataError: a row cannot be trained on, or none is left; names the row.
+        PluginError: a corruption that is not ours does not do what it must.
     """
     for column, wanted in (
         ("rejected_images", config.needs_corrupted and config.corruption.kind == "data"),
-        ("similar_images", config.objective == "symmpo"),
-        ("similar_chosen", config.objective == "symmpo"),
+        ("similar_images", config.needs_similar),
+        ("similar_chosen", config.needs_similar),
     ):
         if wanted and column not in dataset.column_names:
             raise DataError(
@@ -61,6 +62,8 @@ def prepare(
     if config.needs_corrupted:
         identity(config.corruption)  # a CLIP model that is not there shows now
     found = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"))
+    if config.needs_corrupted and config.corruption.slot.made() is not None:
+        _check_repeats(found)
     if config.limit is not None:
         kept = few([pair.id for pair in found.pairs], config.limit, config.seed)
         found = replace(found, pairs=tuple(found.pairs[index] for index in kept))
@@ -69,6 +72,16 @@ def prepare(
     # A prompt is its words next to its images, whatever the rows call it.
     able = [Drawable((pair.prompt.images, pair.prompt.ids), pair.id, pair.chosen_text) for pair in found.pairs]
     return replace(found, pairs=tuple(found.pairs[index] for index in drawn(able, config.draw, config.seed)))
+
+
+def _check_repeats(dataset: PairDataset) -> None:
+    """The first pair's corrupted image must be the same in every call: what is stored of the reference rests on it."""
+    pair = dataset.pairs[0]
+    if dataset.corrupted(pair, 0).tobytes() != dataset.corrupted(pair, 0).tobytes():
+        raise PluginError(
+            f"{pair.name}: {dataset.corruption.kind} gives other pixels in its second call; draw all chance from the "
+            "rng that it is given"
+        )
 
 
 def prepare_chosen(
@@ -80,7 +93,7 @@ def prepare_chosen(
 ) -> PairDataset:
     """As ``prepare``, for rows of good answers: ``rejected`` is not read and ``rejected_ids`` are empty, whatever the
     objective. No forward pass accepts an empty answer, so nothing can be learnt from it."""
-    plain = config.model_copy(update={"objective": "dpo", "probe_image": False})
+    plain = config.model_copy(update={"objective": "dpo", "objective_options": {}, "probe_image": False})
     return _prepare(dataset, processor, plain, positions, advance, ("chosen",))
 
 
@@ -183,7 +196,7 @@ class _Reader:
             return Skipped(name, _TIE)
         self._check_control(name, row)
         images = self._decoded(name, row.get("images"))
-        if not images and (config.objective != "dpo" or config.probe_image):
+        if not images and len(config.branches) > 2:
             _refuse_text_only(name, config)
         messages = _without_images(row["prompt"]) if not config.use_images else row["prompt"]
         tools = row.get("tools")
@@ -201,7 +214,7 @@ class _Reader:
         texts = dict(zip(self.sides, answers, strict=True))
         if config.needs_corrupted and images:
             pair = replace(pair, corrupted=self._corrupted(pair, text, len(images)))
-        if config.objective == "symmpo":
+        if config.needs_similar:
             similar = self._decoded(name, row["similar_images"])
             sides = {"similar_chosen": row["similar_chosen"], "chosen": row["chosen"]}
             text, texts["similar_chosen"], _ = self._rendered(name, messages, sides, len(similar), tools)
@@ -224,7 +237,7 @@ class _Reader:
                     f"{name}: the prompt holds {token}, which the model reads as one more image; take it out, or drop "
                     "the row"
                 )
-        sides = (*self.sides, *(("similar_chosen",) if self.config.objective == "symmpo" else ()))
+        sides = (*self.sides, *(("similar_chosen",) if self.config.needs_similar else ()))
         for side in sides:
             for message in row[side] or []:
                 if (token := self.control.first(_text(message))) is not None:
@@ -294,7 +307,7 @@ class _Reader:
 
 
 def _refuse_text_only(name: str, config: TrainConfig) -> None:
-    if config.objective != "dpo":
+    if not config.probes:
         raise DataError(
             f"{name}: has no image, and objective={config.objective} compares images; drop the row or use objective=dpo"
         )

@@ -47,7 +47,7 @@ _OTHER_IMAGES = ("rejected_images", "similar_images")
 
 def open(
     path: str,
-    name: str | None = None,
+    name: str | Schema | None = None,
     split: str | None = None,
     image_root: str | None = None,
     rejected: bool = True,
@@ -66,7 +66,7 @@ def open(
 
 def read(
     dataset: datasets.Dataset,
-    name: str | None = None,
+    name: str | Schema | None = None,
     path: str = "in memory",
     image_root: str | None = None,
     rejected: bool = True,
@@ -74,7 +74,7 @@ def read(
     """The rows of ``dataset`` in the columns above, in order.
 
     Args:
-        name: the schema, a key of ``FORMATS``; None to tell it by the columns.
+        name: the schema, or a key of ``FORMATS``; None to tell it by the columns.
         path: what errors call the dataset.
         image_root: folder or URL that image paths are relative to and may not leave; None if the caller vouches for
             them.
@@ -86,7 +86,9 @@ def read(
     return _read(dataset, name, path, Roots.of(() if image_root is None else (image_root,)), rejected)
 
 
-def _read(dataset: datasets.Dataset, name: str | None, path: str, roots: Roots, rejected: bool) -> datasets.Dataset:
+def _read(
+    dataset: datasets.Dataset, name: str | Schema | None, path: str, roots: Roots, rejected: bool
+) -> datasets.Dataset:
     if len(dataset) == 0:
         raise DataError(f"dataset {path}: has no rows; nothing to train on")
     filled = not rejected and "rejected" not in dataset.column_names and "chosen" in dataset.column_names
@@ -119,10 +121,13 @@ class _Names:
         return f"dataset {self._path}: row {index}" + (f" (id {found})" if found is not None else "")
 
 
-def _schema(columns: frozenset[str], name: str | None, path: str) -> Schema:
-    if name is not None and name not in FORMATS:
+def _schema(columns: frozenset[str], name: str | Schema | None, path: str) -> Schema:
+    if isinstance(name, str) and name not in FORMATS:
         raise DataError(f"dataset {path}: dataset_format={name} is unknown; known: {', '.join(FORMATS)}")
-    fitting = [FORMATS[name]] if name else [schema for schema in FORMATS.values() if schema.fits(columns)]
+    if name:
+        fitting = [FORMATS[name] if isinstance(name, str) else name]
+    else:
+        fitting = [schema for schema in FORMATS.values() if schema.fits(columns)]
     if len(fitting) > 1:
         names = [schema.name for schema in fitting]
         raise DataError(
@@ -148,7 +153,8 @@ def _pictures(
         result = {"images": images.none(len(dataset), "images")}
     else:
         result = {"images": images.renamed(images.read(*found, path, places), "images")}
-    others = (*schema.reads, *_OTHER_IMAGES, "similar_chosen", "tools")
+    # Images under a column that only other people's code reads would be lost without a word too.
+    others = (*(schema.reads if schema.ours else ()), *_OTHER_IMAGES, "similar_chosen", "tools")
     columns.check_strays(dataset, others, result["images"].counts, places.row)
     for column in _OTHER_IMAGES:
         if column in dataset.column_names:

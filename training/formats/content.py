@@ -11,6 +11,7 @@ import datasets
 from training import formats
 from training.errors import DataError
 from training.formats import files
+from training.formats.schema import Schema
 
 _IMAGES = ("images", "rejected_images", "similar_images")
 _ROWS = 256
@@ -18,7 +19,7 @@ _ROWS = 256
 
 def identity(
     path: str,
-    name: str | None = None,
+    name: str | Schema | None = None,
     split: str | None = None,
     image_root: str | None = None,
     rejected: bool = True,

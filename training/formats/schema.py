@@ -23,6 +23,7 @@ class Schema:
     One of ``signs`` is enough. ``reads`` are the columns that ``convert`` looks at. ``repeats`` says that rows
     repeat ``images`` as ``rejected_images`` where they mean no other image. ``convert`` gets a row with those columns
     that the dataset has, and the row's number of images; it raises ``DataError`` without the row's name.
+    ``ours`` is False for other people's (``training.formats.plugged``).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Schema:
     reads: tuple[str, ...]
     convert: Callable[[Mapping[str, Any], int], Preference]
     repeats: bool = False
+    ours: bool = True
 
     def fits(self, columns: frozenset[str]) -> bool:
         return any(sign.has <= columns and not sign.lacks & columns for sign in self.signs)

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from training.config import Branch
 from training.data.pairs import Pair, PairDataset
 from training.data.tokens import Prompt
 from training.forward.layout import Row
-
-#: One of a pair's sequences. ``corrupted`` is the chosen answer next to the corrupted image. With y' the good answer of
-#: the similar image m': ``contrast`` is y' given the pair's own image, ``similar`` is y' given m', ``similar_swapped``
-#: the chosen answer given m'.
-Branch = Literal["chosen", "rejected", "corrupted", "contrast", "similar", "similar_swapped"]
 
 #: Which prompt a branch reads; branches of the same prompt share it.
 _PROMPT: Mapping[Branch, str] = {

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.config import TrainConfig
+from training.config import Branch, TrainConfig
 from training.data.pairs import PairDataset
 from training.forward import sharing
-from training.forward.batch import Branch, answer, collate
+from training.forward.batch import answer, collate
 from training.forward.features import FeatureCache
 from training.forward.logps import Forward, sequence_logps
 from training.forward.model import DTYPES
@@ -33,13 +33,6 @@ class Policy:
     note: str = ""
 
 
-def branches(config: TrainConfig) -> tuple[Branch, ...]:
-    """The branches whose log-probs the objective reads, and last what is only measured."""
-    if config.objective == "symmpo":
-        return ("chosen", "rejected", "contrast", "similar", "similar_swapped")
-    return ("chosen", "rejected", "corrupted") if config.needs_corrupted else ("chosen", "rejected")
-
-
 def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dataset: PairDataset) -> Policy:
     """The policy as the configuration describes it, on ``device``."""
     model = model.to(device)
@@ -54,7 +47,7 @@ def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dat
         padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         cache=FeatureCache.half_of_free_memory(device) if config.cache_image_features else None,
     )
-    forward, note = sharing.decide(model, dataset, branches(config), forward)
+    forward, note = sharing.decide(model, dataset, config.branches, forward)
     return Policy(model, device, forward, note)
 
 
@@ -64,9 +57,8 @@ def pair_logps(policy: Policy, dataset: PairDataset, indices: Sequence[int], con
     All branches of the objective go through one forward pass. The corrupted one of ``probe_image`` is only measured, so
     it takes a pass of its own that keeps no graph.
     """
-    wanted = branches(config)
-    if config.objective != "dpo" or not config.probe_image:
-        return _logps(policy, dataset, indices, wanted)
+    if not config.probes:
+        return _logps(policy, dataset, indices, config.branches)
     with torch.no_grad():
         probed = _logps(policy, dataset, indices, ("corrupted",))
     return {**_logps(policy, dataset, indices, ("chosen", "rejected")), **probed}
@@ -76,7 +68,7 @@ def response_lengths(dataset: PairDataset, indices: Sequence[int], config: Train
     """Response tokens of the given pairs, int64 [B] per branch."""
     return {
         branch: torch.tensor([len(answer(dataset.pairs[index], branch)) for index in indices], device=device)
-        for branch in branches(config)
+        for branch in config.branches
     }
 
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from training.config import Branch
 from training.data.pairs import PairDataset
 from training.errors import ModelError
 from training.forward import attention
-from training.forward.batch import Branch, answer, collate
+from training.forward.batch import answer, collate
 from training.forward.logps import Forward, sequence_logps
 from training.forward.parts import Parts
 from training.forward.rounding import Difference, Judgement, judge, watched

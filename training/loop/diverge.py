@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from training.config import TrainConfig
-from training.data.schedule import passes, window_of
+from training.data.schedule import mean_chosen_tokens, passes, window_of
 from training.errors import DivergedError
-from training.forward.policy import Policy, pair_logps
+from training.forward.policy import Policy, pair_logps, response_lengths
 from training.loop.inputs import Inputs
 from training.loop.reference import Reference
 from training.loop.worker import Worker
 from training.loss import sft
+from training.loss.measure import measure
 
 #: Pairs that an error names, at most.
 _NAMED = 8
@@ -65,24 +66,41 @@ def check_weights(parameters: Mapping[str, nn.Parameter], done: int, config: Tra
 
 
 def _where(step: int, policy: Policy, data: Inputs, ref: Reference, config: TrainConfig, worker: Worker) -> str:
-    """Which pairs of the step it comes from, told by running them again; all of them if their log-probs are finite."""
+    """Which pairs of the step it comes from, told by running them again: those whose log-probs are not finite, or else
+    those whose loss is not; all of them if both are."""
     window = window_of(step, len(data.train.pairs), config)
+    mean_chosen = mean_chosen_tokens(data.train, window)
     broken: list[str] = []
+    unfit: list[str] = []
     with torch.no_grad():
         for indices, counts in passes(data.train, window, config, worker.rank, worker.world):
             logps, known = pair_logps(policy, data.train, indices, config), ref(indices)
+            lengths = response_lengths(data.train, indices, config, policy.device)
+            loss = measure(logps, known, lengths, mean_chosen, config).loss
             for place, index in enumerate(indices if counts else ()):
                 values = [one[branch][place].item() for one in (logps, known) for branch in logps]
                 if not all(map(math.isfinite, values)):
                     broken.append(data.train.pairs[index].name)
-    broken = worker.gather(broken)
-    if broken:
+                elif not math.isfinite(loss[place].item()):
+                    unfit.append(data.train.pairs[index].name)
+    if broken := worker.gather(broken):
         return f"Log-probs of {_some(broken)} are not finite. "
+    others = [config.plugins[key] for key in config.plugins if key.startswith(("loss_type.", "objective"))]
+    if unfit := worker.gather(unfit):
+        return f"Log-probs of {_some(unfit)} are finite and their loss is not. {_suspect(others, step)}"
     told = f"Its pairs are {_some([data.train.pairs[index].name for index in window])}"
     if data.sft is not None and config.sft is not None:
         rows = sft.rows_of(step, len(data.sft.pairs), config)
         told += f"; its SFT rows {_some([data.sft.pairs[row].name for row in rows])}"
-    return f"{told}. "
+    return f"{told}. {_suspect(others, step)}"
+
+
+def _suspect(others: Sequence[str], step: int) -> str:
+    """Code that is not ours is the first to look at."""
+    if not others:
+        return ""
+    at_zero = ", where all rewards are 0" if step == 0 else ""
+    return f"Look at {' and '.join(others)}: its value or its slope may be infinite there{at_zero}. "
 
 
 def _some(names: Sequence[str]) -> str:

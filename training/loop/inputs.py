@@ -18,6 +18,7 @@ from training import formats
 from training.config import TrainConfig
 from training.data.dataset import prepare
 from training.data.pairs import PairDataset
+from training.formats.plugged import schema_of
 from training.loss import sft
 
 _Prepare = Callable[..., PairDataset]
@@ -49,7 +50,7 @@ def read(config: TrainConfig, processor: Any, positions: int | None, visible: bo
         with ProgressBar(title, len(rows), unit="row", visible=visible) as bar:
             return how(rows, processor, config, positions, bar.advance)
 
-    kind, root = config.dataset_format, config.image_root
+    kind, root = schema_of(config), config.image_root
     opened = partial(formats.open, allowed_roots=config.allowed_roots, allow_http=config.allow_http)
     train = tokenised("tokenise", opened(config.dataset, kind, config.dataset_split, root), prepare)
     held_out = stream = None

@@ -23,14 +23,13 @@ from torch import Tensor, nn
 
 from pipeline.base import files
 from pipeline.base.sweep import sweep_shared
-from training.config import TrainConfig
+from training.config import Branch, TrainConfig
 from training.corruption import identity
 from training.data.identity import Start, rows_of
 from training.data.pairs import PairDataset
 from training.data.schedule import passes
 from training.errors import ReferenceCacheError
-from training.forward.batch import Branch
-from training.forward.policy import Logps, Policy, branches, pair_logps
+from training.forward.policy import Logps, Policy, pair_logps
 from training.loop.worker import Worker
 
 #: Looks up the reference log-probs of pairs by their indices.
@@ -43,7 +42,7 @@ LAYOUT_VERSION = 3
 def schema(config: TrainConfig) -> pa.Schema:
     """``place`` among the dataset's pairs, the id of the ``pair`` there (two places may hold the same), and one column
     per branch: log-probs in nats, summed over the response's tokens."""
-    columns = ((branch, pa.float64()) for branch in branches(config))
+    columns = ((branch, pa.float64()) for branch in config.branches)
     return pa.schema([("place", pa.int64()), ("pair", pa.string()), *columns])
 
 
@@ -53,7 +52,7 @@ def fingerprint(dataset: PairDataset, start: Start, config: TrainConfig, share_p
     parts: dict[str, Any] = {
         "layout": (LAYOUT_VERSION, "packed" if share_prefix else "padded"),
         "pairs": rows_of(dataset).ordered,
-        "branches": branches(config),
+        "branches": config.branches,
         "start": asdict(start),
         "quantization": config.quantization,
         "corruption": (
@@ -182,7 +181,7 @@ def _align(
     one."""
     known = {(row["place"], row["pair"]): row for row in rows}
     values: dict[Branch, Tensor] = {}
-    for branch in branches(config):
+    for branch in config.branches:
         found = [known.get((place, pair.id), {}).get(branch) for place, pair in enumerate(dataset.pairs)]
         for pair, value in zip(dataset.pairs, found, strict=True):
             if value is None or not math.isfinite(value):

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.config import TERMS, TrainConfig
-from training.forward.batch import Branch
-from training.forward.policy import Logps, branches
+from training.config import Branch, TrainConfig
+from training.config.objective import OBJECTIVES, SIMILAR
+from training.forward.policy import Logps
+from training.loss import plugged
 from training.loss.objectives import (
     Responses,
     anchor_term,
@@ -36,18 +37,17 @@ _IMAGE = (
     "rewards/image_margins",
     "rewards/image_accuracies",
     "logps/chosen_corrupted",
-    "loss/response",
-    "loss/image",
-    "loss/anchor",
 )
-_SYMMETRIC = ("loss/response", "loss/symmetric", "loss/anchor", "loss/margin", "rewards/symmetric_accuracies")
 
 
 def metric_names(config: TrainConfig) -> tuple[str, ...]:
     """The metrics that ``measure`` returns with this configuration, in order."""
-    image = _IMAGE if "corrupted" in branches(config) else ()
-    symmetric = _SYMMETRIC if config.objective == "symmpo" else ()
-    return tuple(dict.fromkeys((*_ALWAYS, *image, *symmetric)))
+    image = _IMAGE if config.needs_corrupted else ()
+    # What probe_image measures is what mDPO trains on.
+    terms = dict.fromkeys((*config.added.terms, *(OBJECTIVES["mdpo"].terms if config.probes else ())))
+    losses = ("loss/response", *(f"loss/{name}" for name in terms)) if terms else ()
+    symmetric = ("rewards/symmetric_accuracies",) if _compares_images(config) else ()
+    return (*_ALWAYS, *image, *losses, *symmetric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def measure(
 ) -> Measured:
     """Loss and metrics per pair, on the device of the log-probs.
 
-    ``policy`` and ``ref`` hold log-probs [B] of ``training.forward.policy.branches(config)``; others are not read, a
+    ``policy`` and ``ref`` hold log-probs [B] of ``config.branches``; others are not read, a
     missing one is a ``KeyError``. ``tokens`` holds the response tokens [B] of chosen and rejected,
     ``mean_chosen_tokens`` is those of chosen averaged over the pairs of the whole step.
 
@@ -81,10 +81,13 @@ def measure(
         rejected_tokens=tokens["rejected"],
         mean_chosen_tokens=mean_chosen_tokens,
     )
-    rewards = {branch: reward(policy[branch], ref[branch], config.beta) for branch in branches(config)}
+    rewards = {branch: reward(policy[branch], ref[branch], config.beta) for branch in config.branches}
     chosen, rejected = rewards["chosen"], rewards["rejected"]
+    losses = plugged.losses(config)
     terms = {
-        "response": preference(responses, config.loss_type, config.loss_weights, config.beta, config.label_smoothing)
+        "response": preference(
+            responses, config.loss_type, config.loss_weights, config.beta, config.label_smoothing, losses
+        )
     }
     metrics = {
         "rewards/chosen": chosen,
@@ -103,7 +106,7 @@ def measure(
             "rewards/image_accuracies": (chosen > corrupted).float(),
             "logps/chosen_corrupted": policy["corrupted"],
         }
-    if config.objective == "symmpo":
+    if _compares_images(config):
         margin, similar_margin = chosen - rewards["contrast"], rewards["similar"] - rewards["similar_swapped"]
         terms |= {
             "symmetric": symmetric_term(margin, similar_margin),
@@ -111,18 +114,20 @@ def measure(
             "margin": margin_term(margin, similar_margin, config.beta),
         }
         metrics["rewards/symmetric_accuracies"] = ((margin > 0).float() + (similar_margin > 0).float()) / 2
+    terms |= plugged.terms(rewards, config)
 
-    loss = sum(
-        (getattr(config.weights, name) * terms[name] for name in TERMS[config.objective]),
-        start=torch.zeros_like(chosen),
-    )
+    loss = sum((weight * terms[name] for name, weight in config.term_weights.items()), start=torch.zeros_like(chosen))
     metrics |= {"loss": loss} | {f"loss/{name}": term for name, term in terms.items()}
     return Measured(loss, {name: metrics[name].detach() for name in metric_names(config)})
 
 
+def _compares_images(config: TrainConfig) -> bool:
+    return set(SIMILAR) <= set(config.branches)
+
+
 def _anchors(rewards: Logps, config: TrainConfig) -> Tensor:
     """The sum over ``config.anchors``. SymMPO holds the good answers of both images, so ``similar`` with ``chosen``."""
-    good: tuple[Branch, ...] = ("chosen", "similar") if config.objective == "symmpo" else ("chosen",)
+    good: tuple[Branch, ...] = ("chosen", "similar") if "similar" in rewards else ("chosen",)
     total = torch.zeros_like(rewards["chosen"])
     for anchor in config.anchors:
         if anchor == "chosen":

@@ -179,7 +179,10 @@ def sigmoid_norm(responses: Responses, beta: float, label_smoothing: float) -> T
     return -logsigmoid(beta * responses.margin_per_token())
 
 
-LOSSES: Mapping[str, Callable[[Responses, float, float], Tensor]] = {
+#: (responses, beta, label_smoothing) -> [B]
+Loss = Callable[[Responses, float, float], Tensor]
+
+LOSSES: Mapping[str, Loss] = {
     "sigmoid": sigmoid,
     "ipo": ipo,
     "hinge": hinge,
@@ -198,8 +201,9 @@ def preference(
     loss_weights: Sequence[float] | None,
     beta: float,
     label_smoothing: float = 0.0,
+    losses: Mapping[str, Loss] = LOSSES,
 ) -> Tensor:
-    """The weighted sum of ``LOSSES``; ``None`` weighs all 1. Raises ``ValueError`` unless there is a weight for each.
+    """The weighted sum of ``losses``; ``None`` weighs all 1. Raises ``ValueError`` unless there is a weight for each.
 
     MPO, Wang et al. 2024, arXiv 2411.10442, is sigmoid, bco_pair and sft with 0.8, 0.2 and 1:
 
@@ -208,7 +212,7 @@ def preference(
     """
     weights = loss_weights if loss_weights is not None else [1.0] * len(loss_type)
     terms = [
-        weight * LOSSES[name](responses, beta, label_smoothing) for name, weight in zip(loss_type, weights, strict=True)
+        weight * losses[name](responses, beta, label_smoothing) for name, weight in zip(loss_type, weights, strict=True)
     ]
     return sum(terms[1:], start=terms[0])
 

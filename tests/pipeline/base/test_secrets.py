@@ -106,6 +106,7 @@ def test_masking_takes_no_more_than_the_length(unit: str) -> None:
         "unknown keys: temprature; did you mean temperature?",
         "s3://bucket/data-?.jsonl matches nothing",
         "the variable OPENAI_API_KEY is not set",
+        'objective was mylab.grounded:Grounded@1 {"gap": 0.5} and is mylab.grounded:Grounded@2 {}',
         "api_key_env: unknown key; known keys: kind, base_url",
     ],
 )

@@ -57,7 +57,7 @@ def test_overrides_are_yaml_and_reach_into_groups(file: Path) -> None:
         ("zzz=1", r"zzz: unknown key \(value 1\); known keys: model,"),
         ("beta=-1", r"beta: input should be greater than 0 \(value -1\)"),
         ("epochs=many", r"epochs: input should be a valid integer.*\(value 'many'\)"),
-        ("objective=ppo", r"objective: input should be 'dpo', 'mdpo' or 'symmpo' \(value 'ppo'\)"),
+        ("objective=ppo", r"^objective: 'ppo' is none of the objectives; did you mean dpo\?$"),
         ("corruption.keep_area=[0.2, 0.1]", r"corruption\.keep_area: needs 0 < low <= high <= 1, for instance"),
         ("lora.dropout=0.05", r"lora\.dropout: must be 0: .*\(value 0\.05\)"),
         ("micro_batch_size=64", r"micro_batch_size=64 is larger than batch_size=32; lower it"),

@@ -19,13 +19,13 @@ from PIL import Image
 from tiny_models import FAMILIES, Family, idefics3, image, qwen2_vl, smolvlm_model
 
 from training import formats
-from training.config import TrainConfig, make_config
+from training.config import Branch, TrainConfig, make_config
 from training.data.dataset import prepare
 from training.data.pairs import PairDataset
 from training.data.render import render
 from training.data.tokens import begin_of_text
 from training.errors import DataError
-from training.forward.batch import Branch, PairBatch, answer, collate
+from training.forward.batch import PairBatch, answer, collate
 from training.forward.check_features import check_features
 from training.forward.features import SHARES_FEATURES, FeatureCache, can_share, tower_features
 from training.forward.layout import Packed

@@ -15,8 +15,9 @@ from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
+from training.config import Branch
 from training.data.pairs import PairDataset
-from training.forward.batch import Branch, PairBatch, collate, stack_images
+from training.forward.batch import PairBatch, collate, stack_images
 from training.forward.features import FeatureCache, can_share
 from training.forward.layout import Padded, pad
 from training.forward.logps import Forward, sequence_logps, token_logps

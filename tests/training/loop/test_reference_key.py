@@ -20,7 +20,7 @@ from training.config import TrainConfig, make_config
 from training.data.dataset import prepare
 from training.data.identity import Start, start_of
 from training.forward.model import prepare_tuning
-from training.forward.policy import branches, make_policy, pair_logps
+from training.forward.policy import make_policy, pair_logps
 from training.loop import reference
 
 CPU = torch.device("cpu")
@@ -110,7 +110,7 @@ class Case:
         policy, pairs = self.prepared()
         with torch.no_grad():
             found = pair_logps(policy, pairs, range(len(pairs.pairs)), self.config)
-        return torch.stack([found[branch] for branch in branches(self.config)])
+        return torch.stack([found[branch] for branch in self.config.branches])
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_every_row_finds_its_own_values_however_alike_rows_are(
         look_up = reference.load_or_compute(policy, pairs, case.config, Start("w", "c", "p"), folder)
         found = look_up(range(len(values)))
         torch.testing.assert_close(
-            torch.stack([found[branch] for branch in branches(case.config)]), case.logps(), atol=1e-4, rtol=0
+            torch.stack([found[branch] for branch in case.config.branches]), case.logps(), atol=1e-4, rtol=0
         )
 
 
