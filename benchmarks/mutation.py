@@ -41,8 +41,8 @@ PAIRS = (
 #: Of whether an answer is right, and what is the same answer.
 ANSWERS = (
     "reward/scorers/test_correctness.py",
-    "reward/answers/test_answered.py",
-    "reward/text/test_identity.py",
+    "reward/answers/test_match_answer.py",
+    "reward/text/test_same_text.py",
 )
 #: Module -> the tests that specify it, in tests/.
 TESTS: dict[str, tuple[str, ...]] = {
@@ -53,11 +53,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "reward/gates.py": ("reward/test_gates.py",),
     "reward/scorers/objects.py": ("reward/scorers/test_objects.py",),
     "reward/scorers/correctness.py": ANSWERS,
-    "reward/answers/read.py": ANSWERS,
+    "reward/answers/match_answer.py": ANSWERS,
     "reward/answers/bare.py": ANSWERS,
     "reward/answers/quantity.py": ANSWERS,
-    "reward/text/identity.py": ANSWERS,
-    "reward/answers/words.py": ANSWERS,
+    "reward/text/same_text.py": ANSWERS,
+    "reward/answers/answer_words.py": ANSWERS,
     "reward/asking/judge.py": ("reward/asking/test_judge.py",),
     "training/loss/objectives.py": ("training/loss/test_objectives.py",),
     "training/data/schedule.py": ("training/data/test_schedule.py",),

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from reward.text import language
-from reward.text.identity import UNSEEN, blank
-from reward.text.language import NOTHING, Asked
+from reward.text.language import NOTHING, AnswerLanguage
 from reward.text.refusals import refuses
+from reward.text.same_text import UNSEEN, blank
 
 #: In the order in which they are looked at.
 GATES = (
@@ -40,7 +40,7 @@ LONG_WORD = 16
 def stopped(
     text: str | None,
     finish_reason: str | None = None,
-    asked: Asked = NOTHING,
+    asked: AnswerLanguage = NOTHING,
     *,
     min_words: int = 1,
     max_repeated: int = 2,
@@ -82,7 +82,7 @@ def stopped(
 
 def normalised(text: str) -> str:
     """The words of a text, to be counted: case folded, without punctuation and what cannot be seen. Texts equal in this
-    way may still be different answers (``reward.text.identity``).
+    way may still be different answers (``reward.text.same_text``).
 
     >>> normalised(" A sun,  and a BOAT. ")
     'a sun and a boat'

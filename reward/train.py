@@ -21,13 +21,13 @@ import typer
 from pipeline.base.command import command
 from pipeline.base.progress import ProgressBar
 from reward.models.bradley_terry import Comparison, comparisons, loss
-from reward.models.pairs import Pair, read_pairs
+from reward.models.preference_pairs import Pair, read_pairs
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from reward.models.inputs import Reader
+    from reward.models.conversation_reader import Reader
     from reward.models.network import RewardNetwork
 
 #: Steps between two lines of progress.

@@ -12,8 +12,8 @@ from typing import Any
 
 from pipeline.base.errors import EngineError
 from pipeline.engines.vllm import runs_on_cpu
-from reward.models.checkpoint import Checkpoint
 from reward.models.conversation import Conversation
+from reward.models.reward_checkpoint import Checkpoint
 
 
 def supports(checkpoint: Checkpoint) -> bool:
@@ -67,7 +67,7 @@ class VllmRewards:
     def __init__(self, llm: Any, spec: OpenVllmRewards) -> None:
         from transformers import AutoTokenizer
 
-        from reward.models.inputs import Reader
+        from reward.models.conversation_reader import Reader
 
         self._llm = llm
         self._most: int = llm.llm_engine.model_config.max_model_len

@@ -34,7 +34,7 @@ class Able(NamedTuple):
     """A text that may be a side of a pair.
 
     ``place`` is its number among the candidates, ``total`` what it is worth, None where nothing is weighed; ``normal``
-    equals that of every text that is the same answer (``reward.text.identity``); ``words`` is how many the text has.
+    equals that of every text that is the same answer (``reward.text.same_text``); ``words`` is how many the text has.
     """
 
     place: int

@@ -19,8 +19,8 @@ from pipeline.pairing.config import Pair
 from pipeline.pairing.policies import Able, Draw, choose, standardised
 from reward.gates import normalised, stopped
 from reward.scorers.protocol import gives
-from reward.text.identity import identity
-from reward.text.language import NOTHING, Asked, asked
+from reward.text.language import NOTHING, AnswerLanguage, answer_language
+from reward.text.same_text import identity
 
 Row = Mapping[str, Any]
 Worth = list[float | None]
@@ -139,13 +139,13 @@ def valid(candidate: Row, policy: Pair, prompt: str = "") -> bool:
 
 def stops(text: str | None, finish_reason: str | None, policy: Pair, prompt: str = "") -> str | None:
     """The gate that keeps a text from being a side of a pair, one of ``reward.gates.GATES``; None if none does."""
-    wanted = asked(prompt) if policy.gates.read_prompts else NOTHING
+    wanted = answer_language(prompt) if policy.gates.read_prompts else NOTHING
     return _gate(text, finish_reason == "length", wanted, policy.min_words, policy.max_repeated, policy.gates.skip)
 
 
 @cache(maxsize=_KEPT)
 def _gate(
-    text: str | None, cut: bool, asked: Asked, min_words: int, max_repeated: int, skip: frozenset[str]
+    text: str | None, cut: bool, asked: AnswerLanguage, min_words: int, max_repeated: int, skip: frozenset[str]
 ) -> str | None:
     """``reward.gates.stopped``, once for texts that are given again and again."""
     reason = "length" if cut else None

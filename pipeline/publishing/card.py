@@ -26,7 +26,7 @@ from pipeline.publishing.style import Style
 from pipeline.publishing.tally import Tally
 from pipeline.running.joined import Example
 from pipeline.running.store import Record, Run, opened
-from reward.answers.read import right
+from reward.answers.match_answer import right
 
 TEMPLATE = Path(__file__).parents[2] / "data_cards" / "template.md"
 

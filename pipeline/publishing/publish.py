@@ -35,7 +35,7 @@ from pipeline.publishing.final_images import FinalImages
 from pipeline.running.store import Record, Run, fingerprint, make_record
 
 if TYPE_CHECKING:
-    from reward.text.vocabulary import Vocabulary
+    from reward.text.object_vocabulary import Vocabulary
 
 TABLES = ("source", "sample", "score", "pair")
 #: Changes whenever the same tables may be published as other rows.

@@ -30,9 +30,9 @@ from pipeline.publishing.gallery import data_uri, gallery
 from pipeline.running.joined import Example, pictures
 from pipeline.running.store import Record, Run, opened
 from pipeline.scoring.vocabularies import BUILT_IN, built_in
-from reward.answers.read import right
+from reward.answers.match_answer import right
 from reward.scorers.objects import judge, truth_of
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: Steps whose shards are those of the texts.

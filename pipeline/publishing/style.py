@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]

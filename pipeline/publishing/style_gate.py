@@ -29,7 +29,7 @@ from pipeline.publishing.style import VERSION, Pair, Style, measure
 from pipeline.running import joined
 from pipeline.running.joined import Joined
 from pipeline.running.store import Record, Run
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 DESCRIPTIONS, ANSWERS = "descriptions", "answers"
 KINDS = (DESCRIPTIONS, ANSWERS)

@@ -19,7 +19,7 @@ from pipeline.base.errors import InputError
 from pipeline.recipe.recipe import Recipe
 from pipeline.running.store import Run
 from pipeline.scoring.vocabularies import BUILT_IN, built_in, vocabulary
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 #: Sources whose facts are written in the words of ``scenes``.
 _OUR_OWN = ("scenes", "imagine")

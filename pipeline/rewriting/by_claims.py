@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from reward.asking.claims import SPLITTING, phrases, statements
 from reward.asking.protocol import Verdict
-from reward.text.findings import NO_VERDICT, whole
+from reward.text.fact_findings import NO_VERDICT, whole
 from reward.text.lexicon import Lexicon
 from reward.text.sentences import split
 from reward.text.types import Finding, Problem, Says, Sentence

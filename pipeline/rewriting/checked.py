@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from reward.text.findings import by_facts, hallucinations, of_sentences, unread
+from reward.text.fact_findings import by_facts, hallucinations, of_sentences, unread
 from reward.text.lexicon import Lexicon
 from reward.text.types import Facts, Finding, Problem, Says
 

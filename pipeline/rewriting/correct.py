@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from reward.text.findings import by_facts, hallucinations
+from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.known import Known, Thing, opposite, place_of
 from reward.text.lexicon import Lexicon
 from reward.text.lists import Change, Listing, agrees, drop, end_of, listings, plural, tail, without
+from reward.text.noun_phrases import Attribute, Phrase, read
 from reward.text.nouns import changed, phrase_of
-from reward.text.phrases import Attribute, Phrase, read
 from reward.text.sentences import split
 from reward.text.types import Facts, Finding, Kind, Problem, Rewrite
 

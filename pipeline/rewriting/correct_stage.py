@@ -17,7 +17,7 @@ from pipeline.rewriting.lineage import DETECT, Made, Row, Wish, answers, counted
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import identified, worker
-from reward.text.findings import hallucinations
+from reward.text.fact_findings import hallucinations
 from reward.text.types import VERSION, Problem
 
 NAME = "sample-corrected"

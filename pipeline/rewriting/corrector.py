@@ -11,7 +11,7 @@ from pipeline.rewriting.judge import facts_text
 from reward.answers import json_answers
 from reward.asking.judge import harmless, quoted
 from reward.asking.protocol import Answer, Question
-from reward.text.findings import hallucinations
+from reward.text.fact_findings import hallucinations
 from reward.text.lists import drop
 from reward.text.sentences import split
 from reward.text.types import Facts, Finding, Problem, Rewrite, Sentence

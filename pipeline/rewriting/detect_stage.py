@@ -30,7 +30,7 @@ from pipeline.scoring.ask import AskStage, read_verdicts
 from pipeline.scoring.vocabularies import vocabulary
 from reward.asking.claims import ClaimScorer
 from reward.asking.protocol import Asker, Verdict
-from reward.text import findings as detect
+from reward.text import fact_findings
 from reward.text.lexicon import Lexicon
 from reward.text.types import VERSION, Finding, Problem
 
@@ -131,7 +131,7 @@ class DetectStage:
         found = {name: verdicts[name] for name in sorted(verdicts)}
         checked = tally(_texts(table["checked"])) if self.asked is not None else {}
         own = columns.items(table["findings"], "reason").drop_null()
-        open_ones = pc.sum(pc.starts_with(own, detect.NO_VERDICT)).as_py() or 0
+        open_ones = pc.sum(pc.starts_with(own, fact_findings.NO_VERDICT)).as_py() or 0
         said = {"unread": open_ones} if self.asked is not None and self.spec.by == "claims" else {}
         return {**found, **said, "refused": len(columns.items(table["refused"])), **checked}
 
@@ -159,7 +159,7 @@ class DetectStage:
         self, row: Row, place: int, text: str, known: Lexicon, verdicts: Sequence[Verdict]
     ) -> tuple[Finding, ...] | Problem:
         if self.spec.by == "facts":
-            return detect.by_facts(text, row.facts, known, self.spec.complete)
+            return fact_findings.by_facts(text, row.facts, known, self.spec.complete)
         if self.spec.by == "claims":
             own = lexicon(self.spec.vocabulary) if self.spec.vocabulary is not None else None
             return by_claims(text, place, verdicts, own, self.spec.low, self.spec.high)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from reward.text.cooccurrence import Cooccurrence
-from reward.text.findings import by_facts, hallucinations
+from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.known import Known, opposite
 from reward.text.lexicon import Lexicon
 from reward.text.lists import Change, Listing, listings, plural, without
+from reward.text.noun_phrases import Phrase, read
 from reward.text.nouns import changed, phrase_of
-from reward.text.phrases import Phrase, read
 from reward.text.sentences import split
 from reward.text.types import KINDS, Facts, Finding, Kind, Problem, Rewrite
 

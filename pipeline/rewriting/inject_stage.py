@@ -21,7 +21,7 @@ from pipeline.rewriting.config import Inject
 from pipeline.rewriting.lineage import DETECT, Made, Row, counted, lexicon, read, shown
 from pipeline.running.store import Run
 from reward.text.cooccurrence import Cooccurrence
-from reward.text.findings import hallucinations, unread
+from reward.text.fact_findings import hallucinations, unread
 from reward.text.lexicon import Lexicon
 from reward.text.types import VERSION, Problem
 

@@ -18,7 +18,7 @@ from reward.answers import json_answers
 from reward.asking.judge import harmless, quoted
 from reward.asking.protocol import Answer, Question, Verdict, outcomes
 from reward.scorers.protocol import Row
-from reward.text.findings import of_sentences
+from reward.text.fact_findings import of_sentences
 from reward.text.sentences import split
 from reward.text.types import Facts, Finding, Kind, Problem, Says, Sentence
 

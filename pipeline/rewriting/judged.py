@@ -29,7 +29,7 @@ from pipeline.rewriting.detect_stage import stages
 from pipeline.rewriting.measure import Described, descriptions
 from pipeline.rewriting.verify import moved, pairs
 from pipeline.scenes.lexicon import scenes
-from reward.text.findings import by_facts, hallucinations
+from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.sentences import split
 from reward.text.types import Edit, Facts, Finding, Lineage, Says
 

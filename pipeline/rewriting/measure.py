@@ -18,7 +18,7 @@ import typer
 from pipeline.base.command import command
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.oracle import faults
-from reward.text.findings import by_facts, hallucinations
+from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.sentences import split
 from reward.text.types import KINDS, Sentence
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from reward.text.cooccurrence import Cooccurrence
 from reward.text.known import Known, Thing
 from reward.text.lexicon import Lexicon, article
+from reward.text.noun_phrases import Phrase, read
 from reward.text.nouns import phrase_of
-from reward.text.phrases import Phrase, read
-from reward.text.types import Asked, Facts, Finding, Why
+from reward.text.types import Facts, Finding, ImageQuestion, Why
 
 #: A description and what was found in it.
 Described = tuple[str, Sequence[Finding]]
@@ -29,7 +29,7 @@ def ask(
     per_image: int,
     short: bool = False,
     complete: bool = True,
-) -> tuple[Asked, ...]:
+) -> tuple[ImageQuestion, ...]:
     """Up to ``per_image`` different questions about an image, as many with yes as with no, or one more of either.
 
     No, in this order: about objects that a description made up; about attributes and numbers that it got wrong; about
@@ -47,7 +47,7 @@ def ask(
     told = [(text, findings, read(text, lexicon)) for text, findings in described]
     wrong = _distinct(_wrong(told, known, lexicon, cooccurrence))
     right = _distinct(_right(told, known, lexicon))
-    brief: list[Asked] = []
+    brief: list[ImageQuestion] = []
     if short:
         wrong, right = ([one for one in own if one.question_type == "existence"] for own in (wrong, right))
         brief = _distinct(_short(told, known, lexicon))[: per_image // 2]
@@ -98,7 +98,7 @@ def count_of(name: str, count: int, lexicon: Lexicon) -> str | None:
 Told = tuple[str, Sequence[Finding], Sequence[Phrase]]
 
 
-def _wrong(told: Sequence[Told], known: Known, lexicon: Lexicon, cooccurrence: Cooccurrence) -> Iterator[Asked]:
+def _wrong(told: Sequence[Told], known: Known, lexicon: Lexicon, cooccurrence: Cooccurrence) -> Iterator[ImageQuestion]:
     """Whose answer is no."""
     for phrase, _ in _faulty(told, "object"):
         if phrase.name not in known.things:
@@ -113,7 +113,7 @@ def _wrong(told: Sequence[Told], known: Known, lexicon: Lexicon, cooccurrence: C
         yield from _yes_no(existence(name, lexicon), "existence", False, name, "cooccurring")
 
 
-def _right(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[Asked]:
+def _right(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[ImageQuestion]:
     """Whose answer is yes."""
     for phrase, _, words in _values(told, known, lexicon):
         yield from _yes_no(attribute(phrase.name, words[1], lexicon), "attribute", True, phrase.name, "true")
@@ -124,19 +124,19 @@ def _right(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[Ask
         yield from _yes_no(existence(name, lexicon), "existence", True, name, "true")
 
 
-def _short(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[Asked]:
+def _short(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[ImageQuestion]:
     for phrase, kind, words in _values(told, known, lexicon):
         if kind == "colour":
             several = (known.things[phrase.name].count or 1) > 1
             noun = lexicon.noun(phrase.name, several)
             if noun is not None:
                 text = f"What colour {'are' if several else 'is'} the {noun}?"
-                yield Asked(text, "attribute", words[1], words[0], phrase.name, "hallucinated")
+                yield ImageQuestion(text, "attribute", words[1], words[0], phrase.name, "hallucinated")
     for phrase, thing in _numbers(told, known):
         noun = lexicon.noun(thing.name, True)
         if noun is not None:
             right, wrong = lexicon.number(thing.count or 0), lexicon.number(phrase.count or 0)
-            yield Asked(f"How many {noun} are in the image?", "count", right, wrong, thing.name, "hallucinated")
+            yield ImageQuestion(f"How many {noun} are in the image?", "count", right, wrong, thing.name, "hallucinated")
 
 
 def _values(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[tuple[Phrase, str, tuple[str, str]]]:
@@ -170,13 +170,13 @@ def _faulty(told: Sequence[Told], kind: str) -> Iterator[tuple[Phrase, Finding]]
                     yield phrase, one
 
 
-def _yes_no(text: str | None, question_type: str, yes: bool, about: str, why: Why) -> Iterator[Asked]:
+def _yes_no(text: str | None, question_type: str, yes: bool, about: str, why: Why) -> Iterator[ImageQuestion]:
     if text is not None:
-        yield Asked(text, question_type, "Yes" if yes else "No", "No" if yes else "Yes", about, why)
+        yield ImageQuestion(text, question_type, "Yes" if yes else "No", "No" if yes else "Yes", about, why)
 
 
-def _distinct(asked: Iterable[Asked]) -> list[Asked]:
-    found: dict[str, Asked] = {}
+def _distinct(asked: Iterable[ImageQuestion]) -> list[ImageQuestion]:
+    found: dict[str, ImageQuestion] = {}
     for one in asked:
         found.setdefault(one.text, one)
     return list(found.values())

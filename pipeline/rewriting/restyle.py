@@ -12,7 +12,7 @@ from pipeline.scenes.lexicon import scenes
 from reward.asking.judge import quoted
 from reward.asking.protocol import Answer, Question
 from reward.text.lexicon import Lexicon
-from reward.text.phrases import Told, told
+from reward.text.noun_phrases import Told, told
 from reward.text.sentences import split
 from reward.text.types import Problem
 

@@ -1,4 +1,4 @@
-"""Exact faults of descriptions of the built-in world, found in another way than ``reward.text.findings`` does.
+"""Exact faults of descriptions of the built-in world, found in another way than ``reward.text.fact_findings`` does.
 
 A second opinion to measure the first by: it shares no code with it. Words are read one by one from left to right by a
 small machine; sentences end at full stops; positions come from splitting the text, not from regular expressions.

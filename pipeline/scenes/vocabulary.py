@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 #: Objects of a theme go along with each other; this co-occurrence is the prior the models hallucinate by.
 THEMES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(

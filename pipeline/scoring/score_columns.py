@@ -20,7 +20,7 @@ from pipeline.base.images import image_files
 from pipeline.base.tables import OK, SCORES, UNKNOWN, failed
 from pipeline.scoring.ask import read_verdicts
 from reward.asking.protocol import Asker
-from reward.scorers.batch import Batch, ColumnScorer
+from reward.scorers.column_scorer import Batch, ColumnScorer
 from reward.scorers.protocol import FLAGS, Flagging, Scorer
 
 _READ = ("images", "prompt", "facts")

@@ -8,7 +8,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.images.image_files import read_text
 from pipeline.base.model_names import digest
 from reward.text import vocabulary_file
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 #: In the order in which they are offered.
 BUILT_IN = ("scenes", "coco")
@@ -20,7 +20,7 @@ def built_in(name: str) -> Vocabulary:
         from pipeline.scenes.vocabulary import VOCABULARY
 
         return VOCABULARY
-    from reward.text.coco import VOCABULARY as COCO
+    from reward.text.coco_vocabulary import VOCABULARY as COCO
 
     return COCO
 

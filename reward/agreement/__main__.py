@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from pipeline.base.command import command
-from reward.agreement.control import rescored
-from reward.agreement.read import read
-from reward.agreement.table import lines, markdown, records
-from reward.agreement.truth import comparisons, known_attributes
+from reward.agreement.agreement_table import lines, markdown, records
+from reward.agreement.image_control import rescored
+from reward.agreement.read_prompts import read
+from reward.agreement.truth import known_attributes, preferences
 from reward.scorers.protocol import Scorer
-from reward.text import coco, vocabulary_file
-from reward.text.vocabulary import Vocabulary
+from reward.text import coco_vocabulary, vocabulary_file
+from reward.text.object_vocabulary import Vocabulary
 
 
 def main(
@@ -47,7 +47,7 @@ def main(
     for title, scorer in _scorers(clip or [], reward_model or [], base):
         prompts = rescored(prompts, scorer, title, control=True)
     attributes = known_attributes(prompts)
-    compared = [comparisons(prompt, words, attributes) for prompt in prompts]
+    compared = [preferences(prompt, words, attributes) for prompt in prompts]
     if not any(compared):
         raise ValueError(
             f"{dataset}: nothing says which text is better; let the run score with objects or correctness, or "
@@ -63,7 +63,7 @@ def main(
 
 def _scorers(clips: list[str], models: list[str], base: str | None) -> Iterator[tuple[str, Scorer]]:
     """Scorers, with a title that tells several of a kind apart."""
-    from reward.models.checkpoint import ADAPTER_CONFIG, find
+    from reward.models.reward_checkpoint import ADAPTER_CONFIG, find
     from reward.scorers.clip import ClipScorer
     from reward.scorers.reward_model import RewardModelScorer
 
@@ -76,7 +76,7 @@ def _scorers(clips: list[str], models: list[str], base: str | None) -> Iterator[
 
 def _vocabulary(name: str) -> Vocabulary:
     if name == "coco":
-        return coco.VOCABULARY
+        return coco_vocabulary.VOCABULARY
     if ":" in name and not Path(name).exists():
         module, _, attribute = name.partition(":")
         try:
@@ -84,7 +84,7 @@ def _vocabulary(name: str) -> Vocabulary:
         except (ImportError, AttributeError) as error:
             raise ValueError(f"vocabulary {name}: cannot be imported ({error})") from error
         if not isinstance(found, Vocabulary):
-            raise ValueError(f"vocabulary {name}: is no reward.text.vocabulary.Vocabulary")
+            raise ValueError(f"vocabulary {name}: is no reward.text.object_vocabulary.Vocabulary")
         return found
     return vocabulary_file.read(Path(name), "1")
 

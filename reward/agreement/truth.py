@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward.scorers.objects import judge, truth_of
-from reward.text.vocabulary import Vocabulary
+from reward.text.numbers import number_words
+from reward.text.object_vocabulary import Vocabulary
 
 #: The parts of ``quality`` in the order in which they decide.
 KINDS = ("object", "missing", "attribute", "count")
-_NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
+_NUMBERS = {"a": 1, "an": 1} | number_words(1, 8)
 _WORD = re.compile(r"[a-z]+")
 
-Scores = Mapping[str, Sequence[float | None]]
+TextScores = Mapping[str, Sequence[float | None]]
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class Prompt:
     images: tuple[bytes, ...] | None
     messages: tuple[tuple[str, str], ...]
     texts: tuple[str, ...]
-    scores: Scores
+    scores: TextScores
     facts: Mapping[str, Any] | None = None
     label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Preference:
     """Indices into the texts of a prompt, and the kind of error that decides."""
 
     better: int
@@ -42,7 +43,7 @@ class Comparison:
     kind: str
 
 
-def comparisons(prompt: Prompt, vocabulary: Vocabulary | None, attributes: frozenset[str]) -> list[Comparison]:
+def preferences(prompt: Prompt, vocabulary: Vocabulary | None, attributes: frozenset[str]) -> list[Preference]:
     """All pairs of texts of which one is better, each once.
 
     Of an answered question the right answer is; the kind is the question's. Of a description the one with fewer
@@ -50,7 +51,7 @@ def comparisons(prompt: Prompt, vocabulary: Vocabulary | None, attributes: froze
     attributes, then with fewer wrong counts; the kind is the first of these in which they differ.
     """
     if prompt.label is not None:
-        return [Comparison(0, 1, prompt.label)]
+        return [Preference(0, 1, prompt.label)]
     right = prompt.scores.get("correctness") or ()
     kinds: tuple[str, ...] = KINDS
     bad: list[tuple[float, ...] | None]
@@ -65,7 +66,7 @@ def comparisons(prompt: Prompt, vocabulary: Vocabulary | None, attributes: froze
         decides = next((i for i, (x, y) in enumerate(zip(first, second, strict=True)) if x != y), None)
         if decides is not None:
             better, worse = (a, b) if first[decides] < second[decides] else (b, a)
-            found.append(Comparison(better, worse, kinds[decides]))
+            found.append(Preference(better, worse, kinds[decides]))
     return found
 
 

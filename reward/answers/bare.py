@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reward.text.identity import spelt, undressed
+from reward.text.same_text import spelt, undressed
 
 _ANSWER = (
     r"(?:(?:so|thus|therefore|hence),? )?(?:the )?(?:(?:correct|right|final|short|best) )?"

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from reward.answers.words import UNSURE, words
+from reward.answers.answer_words import UNSURE, words
+from reward.text.numbers import TENS, number_words
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SMALL = {word: i for i, word in enumerate(_ONES.split())} | {word: 10 * i for i, word in enumerate(_TENS.split(), 2)}
+_SMALL = number_words(0, 19) | {word: 10 * i for i, word in enumerate(TENS, 2)}
 _LARGE = {"hundred": 100, "thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
 _WORDS = "|".join([*_SMALL, *_LARGE])
 #: One number in words: "three", "twenty-one", "two hundred and five".
@@ -112,7 +108,7 @@ def same(one: Quantity, other: Quantity) -> bool | None:
 
 @lru_cache(4096)
 def quantity(text: str) -> Quantity | None:
-    """The number that a text consists of, with its unit; None for any other text. ``text`` is as ``identity.spelt``.
+    """The number that a text consists of, with its unit; None for any other text. ``text`` is as ``same_text.spelt``.
 
     >>> quantity("-5"), quantity("twenty-one dogs")
     (Quantity(value=Fraction(-5, 1), unit='', spelling='', sure=True, marked=False), Quantity(value=Fraction(21, 1), \

@@ -28,7 +28,8 @@ from typing import Literal
 from reward.asking.judge import harmless, quoted
 from reward.asking.protocol import Answer, Question, Verdict, outcomes
 from reward.scorers.protocol import Row
-from reward.text.vocabulary import Mention, Vocabulary
+from reward.text.numbers import number_words
+from reward.text.object_vocabulary import Mention, Vocabulary
 
 #: Asked about a statement.
 TRUE_OF = "Is it true of the image that: {claim}? Answer yes or no."
@@ -59,8 +60,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_DIGITS = {str(i): word for i, word in enumerate(_NUMBERS, start=2)}
+_NUMBERS = number_words(2, 10)
+_DIGITS = {str(number): word for word, number in _NUMBERS.items()}
 _ONE = frozenset({"a", "an", "one", "1", "another", "each", "every", "this", "that", "single"})
 _SOME = frozenset({"some", "several", "many", "few", "both", "these", "those", "multiple", "various"})
 _KNOWN = frozenset({"the", "his", "her", "its", "their", "my", "our", "your"})

@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reward.answers.read import right
+from reward.answers.match_answer import right
 from reward.asking.protocol import Answer, Question, Verdict, outcomes
 from reward.scorers.protocol import Row
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reward.models.checkpoint import Checkpoint
 from reward.models.conversation import BadConversation, Conversation
-from reward.models.inputs import Reader
+from reward.models.conversation_reader import Reader
 from reward.models.network import open_network
+from reward.models.reward_checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reward.models.conversation import Conversation
-from reward.models.pairs import Pair
+from reward.models.preference_pairs import Pair
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reward.models.checkpoint import Checkpoint, find
-from reward.models.inputs import Reader
+from reward.models.conversation_reader import Reader
+from reward.models.reward_checkpoint import Checkpoint, find
 
 
 class LinearHead(nn.Linear):
@@ -65,7 +65,7 @@ class RewardNetwork(nn.Module):
         self.whole, self.head = whole, head
 
     def forward(self, tensors: dict[str, Tensor], last: Tensor, answer: Tensor) -> Tensor:
-        """Rewards, float32 [B]; arguments as in ``reward.models.inputs.Inputs``."""
+        """Rewards, float32 [B]; arguments as in ``reward.models.conversation_reader.Inputs``."""
         hidden = backbone(self.whole)(**tensors).last_hidden_state
         rows = torch.arange(len(last), device=hidden.device)
         rewards: Tensor = self.head(hidden[rows, last], hidden[rows, answer])

@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from reward.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
-from reward.models.inputs import Reader
+from reward.models.conversation_reader import Reader
 from reward.models.network import LinearHead, RewardNetwork, open_backbone, width
+from reward.models.reward_checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
 
 #: Parts of module names that belong to the eyes, in the families of docs/models.md.
 _EYES = frozenset({"vision_tower", "visual", "vision_model", "multi_modal_projector", "connector", "merger"})

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward.answers.read import agrees, asks_yes_or_no, is_yes, right
-from reward.scorers.batch import Batch
+from reward.answers.match_answer import agrees, asks_yes_or_no, is_yes, right
+from reward.scorers.column_scorer import Batch
 from reward.scorers.protocol import Row, Scores
 from reward.text.yes_no import PARSERS
 
@@ -23,9 +23,10 @@ class CorrectnessScorer:
     correctness.unparseable    1.0 if no answer can be read in the text, else 0.0; null without ``facts.answer``
     =========================  =====================================================================================
 
-    What a text says is read by ``reward.answers.read.agrees``. With a ``parser``, answers to questions whose truth is
-    "yes" or "no" are read as that harness reads them. None of them is the default: POPE's own reads every refusal as
-    "yes", and "There are no cats, but a dog" is no "no" to a question about dogs. What is misread must not become data.
+    What a text says is read by ``reward.answers.match_answer.agrees``. With a ``parser``, answers to questions whose
+    truth is "yes" or "no" are read as that harness reads them. None of them is the default: POPE's own reads every
+    refusal as "yes", and "There are no cats, but a dog" is no "no" to a question about dogs. What is misread must not
+    become data.
 
     Raises:
         ValueError: ``parser`` is not one of ``reward.text.yes_no.PARSERS``.

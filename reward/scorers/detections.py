@@ -33,7 +33,7 @@ from pipeline.base.images.image_files import read_regular
 from pipeline.base.json_keys import once
 from reward.scorers.objects import ObjectScorer, judge, truth_of, values_of
 from reward.scorers.protocol import Row, Scores
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]*://")

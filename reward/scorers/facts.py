@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from reward.scorers.protocol import Row, Scores
-from reward.text.findings import by_facts
+from reward.text.fact_findings import by_facts
 from reward.text.lexicon import Lexicon
 from reward.text.types import VERSION
 
 
 class FactScorer:
-    """Claims of a text by what the facts say of them (``reward.text.findings.by_facts``).
+    """Claims of a text by what the facts say of them (``reward.text.fact_findings.by_facts``).
 
     ==============  ==================================================
     facts.wrong     claims that are hallucinations

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward.scorers.batch import Batch
+from reward.scorers.column_scorer import Batch
 from reward.scorers.protocol import Row, Scores
-from reward.text.vocabulary import Mention, Vocabulary
+from reward.text.object_vocabulary import Mention, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from reward.models.checkpoint import Checkpoint, read_checkpoint
 from reward.models.conversation import BadConversation, Conversation, RewardBackend
+from reward.models.reward_checkpoint import Checkpoint, read_checkpoint
 from reward.scorers.protocol import Row, Scores
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")

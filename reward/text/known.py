@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward.text.lexicon import Area, Lexicon
-from reward.text.phrases import OPPOSITE, read
+from reward.text.noun_phrases import OPPOSITE, read
 from reward.text.types import Facts
 
 #: ``[x0, y0, x1, y1]``, fractions of the image's width or height.

@@ -69,7 +69,7 @@ _QUOTED = re.compile(
 )
 
 
-class Asked(NamedTuple):
+class AnswerLanguage(NamedTuple):
     """What a prompt says about the language of its answers. ``scripts`` is empty, and ``language`` None, where nothing
     can be told; so are both where the prompt leaves the language free."""
 
@@ -77,24 +77,25 @@ class Asked(NamedTuple):
     language: str | None
 
 
-NOTHING = Asked(frozenset(), None)
+NOTHING = AnswerLanguage(frozenset(), None)
 
 
 @functools.lru_cache(maxsize=4096)
-def asked(prompt: str) -> Asked:
+def answer_language(prompt: str) -> AnswerLanguage:
     """
-    >>> asked("Is there a dog in the picture?")
-    Asked(scripts=frozenset({'LATIN'}), language='en')
-    >>> asked("Describe the image in French."), asked("2 + 2?")
-    (Asked(scripts=frozenset(), language=None), Asked(scripts=frozenset(), language=None))
+    >>> answer_language("Is there a dog in the picture?")
+    AnswerLanguage(scripts=frozenset({'LATIN'}), language='en')
+    >>> answer_language("Describe the image in French."), answer_language("2 + 2?")
+    (AnswerLanguage(scripts=frozenset(), language=None), AnswerLanguage(scripts=frozenset(), language=None))
     """
     if _FREE.search(prompt):
         return NOTHING
-    found = scripts(prompt)
-    total = found.total()
+    letters = scripts(prompt)
+    total = letters.total()
     if total < LEAST_LETTERS:
         return NOTHING
-    return Asked(frozenset(name for name, number in found.items() if number >= _OF_PROMPT * total), language(prompt))
+    common = frozenset(script for script, number in letters.items() if number >= _OF_PROMPT * total)
+    return AnswerLanguage(common, language(prompt))
 
 
 def scripts(text: str) -> Counter[str]:
@@ -132,7 +133,7 @@ def language(text: str) -> str | None:
     return hits[0][1] if hits[0][0] >= LEAST_HITS and hits[0][0] >= AHEAD * hits[1][0] else None
 
 
-def foreign_script(text: str, of: Asked, least: int = 20, most: float = 0.3, most_latin: float = 0.8) -> bool:
+def foreign_script(text: str, of: AnswerLanguage, least: int = 20, most: float = 0.3, most_latin: float = 0.8) -> bool:
     """Whether too large a share of the letters belongs to no script of the prompt.
 
     Quotations and code are left out. Texts of fewer than ``least`` letters are never foreign: a name may be in any
@@ -149,7 +150,7 @@ def foreign_script(text: str, of: Asked, least: int = 20, most: float = 0.3, mos
     return outside > most * total or latin > most_latin * total
 
 
-def foreign_language(text: str, of: Asked, least: int = 20) -> bool:
+def foreign_language(text: str, of: AnswerLanguage, least: int = 20) -> bool:
     """Whether a text of at least ``least`` words is full of the frequent words of another language than the prompt's:
     a fifth of its words, and more than three times as many as of the prompt's."""
     if of.language is None or len(text) < 2 * least:

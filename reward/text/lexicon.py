@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
-from reward.text.vocabulary import Vocabulary
+from reward.text.numbers import SMALL
+from reward.text.object_vocabulary import Vocabulary
 
 #: A part of an image, ``[x0, y0, x1, y1]``: fractions of its width or height, origin at the top left.
 Area = tuple[float, float, float, float]
 
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+#: The largest number that is written as a word.
+MOST = 12
 
 _IRREGULAR = MappingProxyType(
     {
@@ -49,7 +51,7 @@ class Lexicon:
     places: Mapping[str, tuple[str, Area]]
     margin: float
     articles_count: bool
-    most: int = len(NUMBERS)
+    most: int = MOST
 
     @property
     def version(self) -> str:
@@ -129,7 +131,7 @@ class Lexicon:
         >>> scenes().number(2), general(scenes().vocabulary).number(13)
         ('two', '13')
         """
-        return NUMBERS[count - 1] if 1 <= count <= len(NUMBERS) else str(count)
+        return SMALL[count] if 1 <= count <= MOST else str(count)
 
     @cached_property
     def place_pattern(self) -> str:

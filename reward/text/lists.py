@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reward.text.lexicon import Lexicon
-from reward.text.phrases import JOINS, Phrase, Span
+from reward.text.noun_phrases import JOINS, Phrase, Span
 from reward.text.types import Sentence
 
 #: ``text[start:end]`` becomes ``new``.

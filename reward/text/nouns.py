@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reward.text.lexicon import Lexicon, article
-from reward.text.phrases import Attribute, Phrase
+from reward.text.noun_phrases import Attribute, Phrase
 
 
 def phrase_of(name: str, count: int | None, words: tuple[str, ...], lexicon: Lexicon) -> str | None:

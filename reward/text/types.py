@@ -83,7 +83,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ImageQuestion:
     """A question about an image. ``answer`` is right and ``wrong`` is not: Yes and No, or short answers.
 
     ``question_type`` is existence, attribute, count or relation. ``about`` is the object. ``why`` is what the question

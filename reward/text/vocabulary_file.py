@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.images.image_files import read_regular
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 SHAPE = 'a JSON file of {"surface form": "object"}, such as {"dog": "dog", "dogs": "dog", "puppy": "dog"}'
 

@@ -13,7 +13,7 @@ from pipeline.scenes.grammar import Item
 from pipeline.scenes.models_build.reward import FAULTS
 from pipeline.scenes.world import Scene, scene
 from reward.text.lexicon import general
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 #: A small world of photographs.
 NAMES = ("sun", "dog", "cat", "cup", "boat", "man", "horse", "umbrella", "table", "bird", "tree")

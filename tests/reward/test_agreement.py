@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tiny_models import image
 from typer.testing import CliRunner
 
-from reward.agreement.control import SWAPPED, rescored, swapped
-from reward.agreement.read import read
+from reward.agreement.agreement_table import lines, markdown, records
+from reward.agreement.image_control import SWAPPED, rescored, swapped
+from reward.agreement.read_prompts import read
 from reward.agreement.statistics import agreement, outcome
-from reward.agreement.table import lines, markdown, records
-from reward.agreement.truth import Comparison, Prompt, comparisons, known_attributes
-from reward.text.vocabulary import Vocabulary
+from reward.agreement.truth import Preference, Prompt, known_attributes, preferences
+from reward.text.object_vocabulary import Vocabulary
 
 WORDS = Vocabulary("demo", "1", {"sun": "sun", "suns": "sun", "boat": "boat", "boats": "boat", "cup": "cup"})
 FACTS = {
@@ -100,25 +100,25 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     ],
 )
 def test_facts_decide_and_say_what_kind_of_error_it_is(better, worse, kind):
-    wanted = [] if kind is None else [Comparison(0, 1, kind)]
-    assert comparisons(prompt(better, worse), WORDS, COLOURS) == wanted
-    assert comparisons(prompt(worse, better), WORDS, COLOURS) == [Comparison(1, 0, one.kind) for one in wanted]
+    wanted = [] if kind is None else [Preference(0, 1, kind)]
+    assert preferences(prompt(better, worse), WORDS, COLOURS) == wanted
+    assert preferences(prompt(worse, better), WORDS, COLOURS) == [Preference(1, 0, one.kind) for one in wanted]
 
 
 def test_without_a_vocabulary_the_stored_counts_decide():
     scores = {"objects.hallucinated": (0.0, 1.0, 0.0), "objects.covered": (1.0, 2.0, 2.0)}
-    found = comparisons(prompt("a", "b", "c", scores=scores), None, COLOURS)
-    assert found == [Comparison(0, 1, "object"), Comparison(2, 0, "missing"), Comparison(2, 1, "object")]
+    found = preferences(prompt("a", "b", "c", scores=scores), None, COLOURS)
+    assert found == [Preference(0, 1, "object"), Preference(2, 0, "missing"), Preference(2, 1, "object")]
     asked_nothing = {**scores, "correctness": (None, None, None)}
-    assert comparisons(prompt("a", "b", "c", scores=asked_nothing), None, COLOURS) == found
-    assert comparisons(prompt("a", "b"), None, COLOURS) == []
+    assert preferences(prompt("a", "b", "c", scores=asked_nothing), None, COLOURS) == found
+    assert preferences(prompt("a", "b"), None, COLOURS) == []
 
 
 def test_of_a_question_the_right_answer_is_better_and_the_kind_is_its_own():
     asked = {**FACTS, "question_type": "relation", "answer": "yes"}
     scores = {"correctness": (1.0, 0.0, None)}
-    found = comparisons(prompt("Yes", "No", "hm", facts=asked, scores=scores), WORDS, COLOURS)
-    assert found == [Comparison(0, 1, "relation")]
+    found = preferences(prompt("Yes", "No", "hm", facts=asked, scores=scores), WORDS, COLOURS)
+    assert found == [Preference(0, 1, "relation")]
 
 
 def test_attributes_are_those_of_all_facts():
@@ -127,7 +127,7 @@ def test_attributes_are_those_of_all_facts():
 
 @given(st.lists(st.sampled_from(["A red sun.", "A cup.", "Two blue boats.", "A blue sun and a boat."]), max_size=5))
 def test_no_text_is_better_than_itself_and_better_is_never_both_ways(texts):
-    found = comparisons(prompt(*texts), WORDS, COLOURS)
+    found = preferences(prompt(*texts), WORDS, COLOURS)
     assert all(texts[one.better] != texts[one.worse] for one in found)
     assert len({frozenset((one.better, one.worse)) for one in found}) == len(found)
 
@@ -145,7 +145,7 @@ def scored(values, label="label", **more):
 def test_a_line_has_accuracy_ties_and_the_control():
     prompts = scored([(2.0, 1.0), (1.0, 1.0), (None, 1.0)])
     prompts[0].scores["s" + SWAPPED] = (0.0, 1.0)
-    (line,) = lines(prompts, [comparisons(one, None, COLOURS) for one in prompts])
+    (line,) = lines(prompts, [preferences(one, None, COLOURS) for one in prompts])
     assert (line.score, line.kind, line.own.pairs, line.own.accuracy, line.own.ties) == ("s", "all", 2, 0.75, 0.5)
     assert line.swapped.accuracy == 0.0
     assert "| s | all | 2 | 0.750 (" in markdown([line])
@@ -154,16 +154,16 @@ def test_a_line_has_accuracy_ties_and_the_control():
 
 def test_less_is_better_for_counts_of_errors_and_facts_do_not_judge_themselves():
     prompts = scored([(1.0, 1.0)], **{"objects.hallucinated": (0.0, 2.0), "objects.mentions": (1.0, 2.0)})
-    found = {line.score: line.own.accuracy for line in lines(prompts, [[Comparison(0, 1, "object")]])}
+    found = {line.score: line.own.accuracy for line in lines(prompts, [[Preference(0, 1, "object")]])}
     assert found == {"s": 0.5, "objects.hallucinated": 1.0}
     unlabelled = [Prompt("p", None, (), ("a", "b"), prompts[0].scores)]
-    assert {line.score for line in lines(unlabelled, [[Comparison(0, 1, "object")]])} == {"s"}
+    assert {line.score for line in lines(unlabelled, [[Preference(0, 1, "object")]])} == {"s"}
 
 
 def test_kinds_have_lines_of_their_own():
     prompts = scored([(1.0, 0.0), (0.0, 1.0)])
     found = {
-        line.kind: line.own.accuracy for line in lines(prompts, [[Comparison(0, 1, "a")], [Comparison(0, 1, "b")]])
+        line.kind: line.own.accuracy for line in lines(prompts, [[Preference(0, 1, "a")], [Preference(0, 1, "b")]])
     }
     assert found == {"all": 0.5, "a": 1.0, "b": 0.0}
 
@@ -213,7 +213,7 @@ def test_a_scorer_that_looks_falls_in_the_control_and_a_blind_one_does_not():
 
     for scorer in (Looks(), Blind()):
         prompts = rescored(prompts, scorer, scorer.name, control=True)
-    found = {line.score: line for line in lines(prompts, [[Comparison(0, 1, "label")]] * 6)}
+    found = {line.score: line for line in lines(prompts, [[Preference(0, 1, "label")]] * 6)}
     assert (found["looks"].own.accuracy, found["looks"].swapped.accuracy) == (1.0, 0.5)
     assert found["blind"].own == found["blind"].swapped
 
@@ -273,7 +273,7 @@ def test_the_command_prints_the_table_and_writes_the_numbers(run, tmp_path):
     assert "| clip.cosine | object | 2 | 1.000 (1.000 to 1.000) | 0.000 | - |" in done.output
     assert {one["kind"] for one in json.loads(numbers.read_text())} == {"all", "object"}
     assert CliRunner().invoke(app, [str(run)]).output == done.output  # the stored counts say the same
-    wrong = CliRunner().invoke(app, [str(run), "--vocabulary", "reward.text.vocabulary:NOTHING"])
+    wrong = CliRunner().invoke(app, [str(run), "--vocabulary", "reward.text.object_vocabulary:NOTHING"])
     assert wrong.exit_code == 2 and "cannot be imported" in wrong.output
 
 
@@ -300,5 +300,5 @@ def test_labelled_pairs_carry_their_label(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     first, second = read(str(path))
-    assert comparisons(first, None, COLOURS) == [Comparison(0, 1, "count")]
-    assert comparisons(second, None, COLOURS) == [Comparison(0, 1, "label")]
+    assert preferences(first, None, COLOURS) == [Preference(0, 1, "count")]
+    assert preferences(second, None, COLOURS) == [Preference(0, 1, "label")]

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from reward import gates
 from reward.gates import GATES, repeats, stopped
 from reward.text import language, refusals
-from reward.text.identity import blank
-from reward.text.language import asked
+from reward.text.language import answer_language
+from reward.text.same_text import blank
 
 
 def of(text: str, prompt: str = DESCRIBE, finish_reason: str = "stop", **options: object) -> str | None:
-    return stopped(text, finish_reason, asked(prompt), **options)  # type: ignore[arg-type]
+    return stopped(text, finish_reason, answer_language(prompt), **options)  # type: ignore[arg-type]
 
 
 def test_the_lists_are_as_long_as_promised_and_no_text_stands_there_twice() -> None:

@@ -15,8 +15,8 @@ from tiny_models import image, llava
 from typer.testing import CliRunner
 
 from reward.models.bradley_terry import comparisons, loss
-from reward.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
-from reward.models.pairs import Pair, read_pairs
+from reward.models.preference_pairs import Pair, read_pairs
+from reward.models.reward_checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
 from reward.scorers.reward_model import RewardModelScorer
 from reward.train import Options, app, order, split, train
 

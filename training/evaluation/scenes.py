@@ -20,8 +20,8 @@ from pipeline.scenes.prompts import facts
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY, article
 from pipeline.scenes.world import Scene, scene
 from reward.scorers.objects import ObjectVerdict, judge, truth_of
+from reward.text.object_vocabulary import Vocabulary
 from reward.text.types import VERSION
-from reward.text.vocabulary import Vocabulary
 from training.config.evaluation import EvaluateConfig
 from training.evaluation import benchmarks
 from training.evaluation.benchmark import Benchmark, Opened

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from reward.text.lexicon import Lexicon
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 from reward.text.yes_no import PARSERS
 from training.evaluation.benchmarks import chair, pope, shr
 from training.evaluation.question import Answer, Question, pairs

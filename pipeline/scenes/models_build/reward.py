@@ -31,7 +31,7 @@ from pipeline.scenes.grammar import Item
 from pipeline.scenes.models_build.curriculum import TRAIN_SEED
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import CELL, GRID, Scene, Thing, scene
-from reward.models.pairs import Pair
+from reward.models.preference_pairs import Pair
 
 BACKBONE = "vlm-strong"
 #: Shares of pairs about an edited scene, and of answers to questions; the rest are descriptions.

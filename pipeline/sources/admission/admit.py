@@ -18,7 +18,7 @@ from pipeline.sources.admission.spool import Blobs
 from pipeline.sources.admission.verdicts import Verdict, Verdicts, key
 from pipeline.sources.readers.protocol import Entry
 from pipeline.sources.readers.record import WRONG_FACTS
-from reward.text.identity import unseen
+from reward.text.same_text import unseen
 
 #: An image on its way through the source: ``digest`` is the front half of the file's, ``hash`` is null unless somebody
 #: wants it, and ``offset`` and ``size`` say where embedded bytes lie among the blobs (-1 for a file).

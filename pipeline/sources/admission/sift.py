@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.base.images.image_files import public
 from pipeline.sources.admission.filter import DUPLICATE, Candidate, Filter
 from pipeline.sources.admission.spool import Spool
-from reward.answers.read import right
+from reward.answers.match_answer import right
 
 Array = npt.NDArray[Any]
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from reward.text.identity import unseen
+from reward.text.same_text import unseen
 
 #: Keys under which an answer stands in a row, in the order in which they are looked at; the last two are VQAv2's.
 COLUMNS = ("answer", "multiple_choice_answer", "answers")

@@ -12,7 +12,7 @@ from pipeline.base.tables import FACTS, OBJECT, REGION
 from pipeline.sources.readers.answer import COLUMNS as ANSWERS
 from pipeline.sources.readers.answer import NoAnswer, answers
 from pipeline.sources.readers.boxes import BadBox, corners
-from reward.text.identity import identity
+from reward.text.same_text import identity
 
 _FACTS, _OBJECT, _REGION = ([field.name for field in part] for part in (FACTS, OBJECT, REGION))
 _MOST = 2**31 - 1

@@ -12,8 +12,8 @@ from tiny_models import gemma3, llava, random, text_sizes, tokenizer
 
 from pipeline.engines.vllm_rewards import OpenVllmRewards, supports
 from reward.models.backend import TransformersRewards
-from reward.models.checkpoint import HEAD_FILE, read_checkpoint
 from reward.models.conversation import Conversation
+from reward.models.reward_checkpoint import HEAD_FILE, read_checkpoint
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"

@@ -15,7 +15,7 @@ from pipeline.publishing.collect import collect
 from pipeline.publishing.report import METRICS, Comparison, comparison, headline, write
 from pipeline.running import joined
 from pipeline.running.store import Run, make_record
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 
 class Page(HTMLParser):

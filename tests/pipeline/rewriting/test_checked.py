@@ -14,7 +14,7 @@ from pipeline.rewriting.by_claims import by_claims
 from pipeline.rewriting.checked import Checked, check, exact, interval, rates, tally
 from pipeline.scenes.lexicon import scenes
 from reward.asking.protocol import Verdict
-from reward.text.findings import by_facts
+from reward.text.fact_findings import by_facts
 from reward.text.sentences import split
 from reward.text.types import Problem
 

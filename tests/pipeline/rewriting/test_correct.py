@@ -16,9 +16,9 @@ from pipeline.scenes import grammar, prompts
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.parse import parse
 from pipeline.scenes.world import scene
-from reward.text.findings import by_facts, hallucinations
+from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.lexicon import Lexicon
-from reward.text.phrases import read
+from reward.text.noun_phrases import read
 from reward.text.sentences import split
 from reward.text.types import KINDS, Finding, Problem, Rewrite, apply
 

@@ -19,8 +19,8 @@ from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.vocabulary import THEMES
 from pipeline.scenes.world import scene
 from reward.text.cooccurrence import Cooccurrence
-from reward.text.findings import by_facts, hallucinations
-from reward.text.phrases import read, told
+from reward.text.fact_findings import by_facts, hallucinations
+from reward.text.noun_phrases import read, told
 from reward.text.sentences import split
 from reward.text.types import KINDS, Kind, Problem, Rewrite, apply
 

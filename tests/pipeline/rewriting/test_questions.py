@@ -15,15 +15,15 @@ from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
 from pipeline.scenes.world import scene
 from reward.text.cooccurrence import Cooccurrence
-from reward.text.findings import by_facts
+from reward.text.fact_findings import by_facts
 from reward.text.lexicon import Lexicon
-from reward.text.types import Asked, Finding
+from reward.text.types import Finding, ImageQuestion
 
 SEEN = Cooccurrence.of((prompts.facts(scene(0, index)) for index in range(100)), scenes())
 KNOWN = facts(thing("dog", 2, "brown"), thing("cup", 1, "red"))
 
 
-def asked(text: str, known: Any, per_image: int, lexicon: Lexicon = ENGLISH, **keys: Any) -> tuple[Asked, ...]:
+def asked(text: str, known: Any, per_image: int, lexicon: Lexicon = ENGLISH, **keys: Any) -> tuple[ImageQuestion, ...]:
     found, seen, seed = by_facts(text, known, lexicon), keys.pop("seen", Cooccurrence()), keys.pop("seed", 0)
     return ask(known, [(text, found)], lexicon, seen, seed, per_image, **keys)
 

@@ -15,8 +15,8 @@ from pipeline.scenes import grammar
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import scene
 from reward.asking.protocol import Answer
-from reward.text.findings import by_facts, hallucinations
-from reward.text.phrases import told
+from reward.text.fact_findings import by_facts, hallucinations
+from reward.text.noun_phrases import told
 from reward.text.types import Problem, Rewrite
 
 

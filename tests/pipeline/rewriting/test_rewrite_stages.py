@@ -43,7 +43,7 @@ from pipeline.running.executor import Executor
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
 from pipeline.sources.stack import StackStage
-from reward.text import findings as rules
+from reward.text import fact_findings
 
 ASKED = Sample.model_validate(
     {"model": "m", "revision": "r", "n": 1, "temperature": 0.5, "engine": {"kind": "scripted"}}
@@ -102,14 +102,14 @@ def test_a_failed_row_stays_failed_and_says_why() -> None:
 
 
 def test_a_text_on_which_a_rule_breaks_fails_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = rules.by_facts
+    whole = fact_findings.by_facts
 
     def breaking(text: str, *rest: Any) -> Any:
         if text == TRUE:
             raise ZeroDivisionError("so odd a text")
         return whole(text, *rest)
 
-    monkeypatch.setattr(rules, "by_facts", breaking)
+    monkeypatch.setattr(fact_findings, "by_facts", breaking)
     broken, fine = rows(detected(said(TRUE), said(FALSE)), "detect")
     assert (broken["error_type"], broken["error"]) == ("ZeroDivisionError", "so odd a text")
     assert fine["status"] == "ok" and fine["findings"]

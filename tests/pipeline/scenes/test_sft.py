@@ -12,8 +12,8 @@ from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.models_build import sft
 from pipeline.scenes.models_build.curriculum import TRAIN_SEED
 from pipeline.scenes.world import scene
-from reward.text.findings import by_facts, hallucinations
-from reward.text.phrases import read
+from reward.text.fact_findings import by_facts, hallucinations
+from reward.text.noun_phrases import read
 from training.config.evaluation import EvaluateConfig
 
 

@@ -23,7 +23,7 @@ from pipeline.scoring.ask import AskStage, read_verdicts
 from reward.asking.claims import ClaimScorer
 from reward.asking.judge import JudgeScorer
 from reward.asking.protocol import Answer, Asker, Question, Verdict
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 SPEC = Sample.model_validate({"model": "m", "n": 1, "temperature": 0.0, "engine": {"kind": "scripted"}})
 GRADES = JudgeScorer(criteria=(("x", "Fine?"),))

@@ -24,7 +24,7 @@ from pipeline.publishing.config import Publish
 from pipeline.publishing.publish import publish
 from pipeline.running.store import Run
 from pipeline.sources.admission.phash import phash
-from reward.models import inputs
+from reward.models import conversation_reader
 from reward.scorers import clip
 
 PHOTO = turned(6, "JPEG", Image.fromarray(noise(80, 120)))
@@ -50,7 +50,7 @@ def test_servers_the_report_and_scorers_see_what_decode_gives(data: bytes) -> No
     assert np.array_equal(naive(url(data_url(data))), shown)
     assert np.array_equal(naive(url(gallery.data_uri(data)[0])), shown)
     assert np.array_equal(np.asarray(clip._decode(data, [[data]])), shown)
-    assert np.array_equal(np.asarray(inputs._decode(0, 0, data)), shown)
+    assert np.array_equal(np.asarray(conversation_reader._decode(0, 0, data)), shown)
 
 
 def test_what_is_final_is_sent_and_shown_byte_for_byte() -> None:

@@ -14,7 +14,7 @@ from pipeline.scenes import grammar
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, VOCABULARY
 from reward.asking.claims import MIN_MASS, SPLITTING, Claim, ClaimScorer, p_yes, phrases, read_claims, statements
 from reward.asking.protocol import Answer, Verdict
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 THINGS = Vocabulary("demo", "1", {w: w.rstrip("s") for w in ("sun", "boat", "boats", "kite", "dog", "dogs", "owl")})
 IN_SCENES = {"vocabulary": THINGS, "template": "Is there {claim} in the image?"}

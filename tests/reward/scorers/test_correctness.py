@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.scorers.batch import Batch
+from reward.scorers.column_scorer import Batch
 from reward.scorers.correctness import CorrectnessScorer
 
 

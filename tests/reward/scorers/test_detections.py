@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.scorers.batch import ColumnScorer
+from reward.scorers.column_scorer import ColumnScorer
 from reward.scorers.detections import DetectedObjectScorer, Detections
 from reward.scorers.objects import ObjectScorer, judge
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(
     "demo", "1", {"dog": "dog", "dogs": "dog", "puppy": "dog", "cat": "cat", "hot dog": "hot dog", "kite": "kite"}

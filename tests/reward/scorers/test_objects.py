@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.scorers.batch import Batch
+from reward.scorers.column_scorer import Batch
 from reward.scorers.objects import ObjectScorer, judge
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 OBJECTS = ("sun", "boat", "cup", "star")
 VOCABULARY = Vocabulary("demo", "3", {form: name for name in OBJECTS for form in (name, name + "s")} | {"ship": "boat"})

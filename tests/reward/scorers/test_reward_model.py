@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import gemma3, idefics3, image, llava, qwen2_5_vl, random, text_sizes, tokenizer
 
 from reward.models.backend import TransformersRewards
-from reward.models.checkpoint import HEAD_FILE, VALUE_HEAD_FILE, read_checkpoint
 from reward.models.conversation import BadConversation, Conversation
 from reward.models.network import GatingHead
+from reward.models.reward_checkpoint import HEAD_FILE, VALUE_HEAD_FILE, read_checkpoint
 from reward.scorers.reward_model import RewardModelScorer
 
 TEXT_TEMPLATE = (

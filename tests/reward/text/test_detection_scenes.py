@@ -13,7 +13,7 @@ from pipeline.scenes import prompts
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.oracle import faults
 from pipeline.scenes.world import CELL_NAMES
-from reward.text.findings import by_facts, hallucinations
+from reward.text.fact_findings import by_facts, hallucinations
 
 TEXTS = [described(index)[:2] for index in range(300)]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.scenes.lexicon import scenes
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 from training.evaluation.benchmarks import shr
 
 VOCABULARY = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat", "boats": "boat"})

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward.scorers.objects import judge
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 from training.evaluation.benchmarks.chair import METRICS, terms
 from training.evaluation.ratio import pooled
 

@@ -431,7 +431,7 @@ def test_descriptions_without_a_usable_judgement_are_counted():
 
 
 def test_facts_can_be_the_judge():
-    from reward.text.vocabulary import Vocabulary
+    from reward.text.object_vocabulary import Vocabulary
 
     vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat"})
     answers = {"0": Answer("A sun. A boat. How calm.")}

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from reward.answers import json_answers
 from reward.asking.judge import quoted
 from reward.scorers.objects import ObjectVerdict
-from reward.text.vocabulary import Mention
+from reward.text.object_vocabulary import Mention
 from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation import coco_annotations as coco

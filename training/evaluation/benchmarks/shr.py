@@ -18,11 +18,10 @@ from typing import Any, ClassVar, Literal, get_args
 from pipeline.base.errors import InputError
 from pipeline.sources.readers.elements import array
 from reward.asking.judge import harmless
-from reward.text import findings as detect
-from reward.text import phrases as claims
+from reward.text import fact_findings, noun_phrases
 from reward.text.lexicon import Lexicon, general
+from reward.text.object_vocabulary import Vocabulary
 from reward.text.types import Facts
-from reward.text.vocabulary import Vocabulary
 from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation.benchmark import Benchmark
@@ -212,7 +211,7 @@ def by_facts(text: str, truth: frozenset[str], vocabulary: Vocabulary) -> list[V
     there = {vocabulary.canonical(name) for name in truth}
     found: list[Verdict | None] = []
     for sentence in sentences(text):
-        named = {phrase.name for phrase in claims.read(sentence, lexicon)}
+        named = {phrase.name for phrase in noun_phrases.read(sentence, lexicon)}
         found.append("hallucination" if named - there else "correct" if named else "cannot judge")
     return found
 
@@ -228,7 +227,7 @@ def by_every_fact(text: str, facts: Facts, lexicon: Lexicon) -> list[Verdict | N
     """
     found: list[Verdict | None] = []
     for sentence in sentences(text):
-        said = {one.verdict for one in detect.by_facts(sentence, facts, lexicon)}
+        said = {one.verdict for one in fact_findings.by_facts(sentence, facts, lexicon)}
         found.append("hallucination" if "hallucination" in said else "correct" if "correct" in said else "cannot judge")
     return found
 

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Literal
 
 from reward.scorers.objects import ObjectVerdict
-from reward.text.coco import ANIMALS, NAMES, plural
-from reward.text.vocabulary import Mention
+from reward.text.coco_vocabulary import ANIMALS, NAMES, plural
+from reward.text.object_vocabulary import Mention
 from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation.words.lemmas import nltk_tokens, wordnet_by_part_of_speech, wordnet_nouns

@@ -1,4 +1,4 @@
-"""Whether two short answers that are no numbers are the same: names, signs, names with signs. As ``bare_answer.bare``
+"""Whether two short answers that are no numbers are the same: names, signs, names with signs. As ``answers.bare``
 leaves them."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from reward.answers.words import GENERIC, NO, UNSURE, YES, named_alike
+from reward.answers.answer_words import GENERIC, NO, UNSURE, YES, named_alike
 
 #: With more words a text is an explanation, and is read by nobody here.
 MOST_WORDS = 3

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reward.text import words
+from reward.text import word_arrays
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 #: Runs of letters, digits and underscores, in lower case: what ``\b`` sees in ASCII text.
-_WORD = words.table(lambda one: one.lower() if one.isalnum() or one == "_" else "", above=False)
+_WORD = word_arrays.table(lambda one: one.lower() if one.isalnum() or one == "_" else "", above=False)
 _BLANK = np.array([chr(code).isspace() for code in range(128)] + [False] * 128)
 #: Regular expressions that ignore case take these for s and i, so that a form with them fits an ASCII text.
 _LIKE_ASCII = frozenset("\u017f\u0131")
@@ -116,7 +116,7 @@ class Vocabulary:
         if self._index.other is not None:
             found = pc.match_substring_regex(texts, self._index.other, ignore_case=True)
             one_by_one |= found.to_numpy(zero_copy_only=False)
-        text, thing = self._index.look_up(words.split(texts, _WORD))
+        text, thing = self._index.look_up(word_arrays.split(texts, _WORD))
         at_once = ~one_by_one[text]
         slow = [
             (i, self._index.place[mention.name])
@@ -189,7 +189,7 @@ class _Index:
         longest = max((len(form.split()) for form in plain), default=1)
         return cls(place, pa.array(list(number), pa.string()), steps, things, longest, "|".join(sorted(odd)) or None)
 
-    def look_up(self, found: words.Words) -> tuple[Ints, Ints]:
+    def look_up(self, found: word_arrays.Words) -> tuple[Ints, Ints]:
         """(text, object) of every mention, leftmost first, then the longest form, without overlaps."""
         word = pc.fill_null(pc.index_in(found.values, value_set=self.words), -1).to_numpy(zero_copy_only=False)
         known = np.flatnonzero(word >= 0)
@@ -204,13 +204,13 @@ class _Index:
         said = np.flatnonzero(thing >= 0)
         return found.text[said], thing[said]
 
-    def _phrases(self, found: words.Words, word: Ints) -> Iterator[tuple[int, int, int]]:
+    def _phrases(self, found: word_arrays.Words, word: Ints) -> Iterator[tuple[int, int, int]]:
         """(first word, number of words, object) of the longest form of several words at every word that begins one."""
         if not self.steps:
             return
         first = np.zeros(len(self.words), bool)
         first[[at for at, _ in self.steps if at < len(first)]] = True
-        signs = np.cumsum(~_BLANK[found.source] & (_WORD[found.source] == words.BETWEEN))
+        signs = np.cumsum(~_BLANK[found.source] & (_WORD[found.source] == word_arrays.BETWEEN))
         # Whether only white space lies between a word and the next one, and both are of one text.
         joined = (found.text[1:] == found.text[:-1]) & (signs[found.starts[1:] - 1] == signs[found.ends[:-1] - 1])
         begins = np.flatnonzero((word[:-1] >= 0) & (word[1:] >= 0) & joined)

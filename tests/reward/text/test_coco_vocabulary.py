@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.text.coco import NAMES, VOCABULARY, plural
+from reward.text.coco_vocabulary import NAMES, VOCABULARY, plural
 
 
 def named(text: str) -> list[str]:

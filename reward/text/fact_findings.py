@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from reward.text.known import Known, Thing, lies
 from reward.text.lexicon import Lexicon
-from reward.text.phrases import Phrase, read
+from reward.text.noun_phrases import Phrase, read
 from reward.text.sentences import split
 from reward.text.types import By, Facts, Finding, Kind, Says, Sentence
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from reward.text.vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pipeline.base.dataset_files import check
 from pipeline.base.images.image_files import Refused, Roots
 from pipeline.base.images.pixels import BadImage
 from reward.agreement.truth import Prompt
-from reward.models.pairs import OPTIONS, encoded, read_pairs, roots_of
+from reward.models.preference_pairs import OPTIONS, encoded, read_pairs, roots_of
 
 
 def read(

@@ -81,7 +81,7 @@ def named_alike(one: str, other: str) -> bool:
     >>> named_alike("sofa", "couch"), named_alike("gray", "grey"), named_alike("red", "blue")
     (True, True, False)
     """
-    from reward.text.coco import VOCABULARY  # its table is made when it is first needed
+    from reward.text.coco_vocabulary import VOCABULARY  # its table is made when it is first needed
 
     thing = VOCABULARY.canonical(one)
     if thing is not None and thing == VOCABULARY.canonical(other):

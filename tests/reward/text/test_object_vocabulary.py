@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reward.text.vocabulary import Mention, Vocabulary
+from reward.text.object_vocabulary import Mention, Vocabulary
 
 KITCHEN = Vocabulary(
     "kitchen",

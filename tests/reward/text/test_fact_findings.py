@@ -12,7 +12,7 @@ from pipeline.rewriting.by_claims import by_claims
 from pipeline.scenes.lexicon import scenes
 from reward.asking.claims import SPLITTING
 from reward.asking.protocol import Verdict
-from reward.text.findings import by_facts, hallucinations, of_sentences, unread
+from reward.text.fact_findings import by_facts, hallucinations, of_sentences, unread
 from reward.text.sentences import split
 from reward.text.types import Finding, Problem
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reward.answers.match_answer import agrees, yes_or_no
 from reward.answers.quantity import quantity
-from reward.answers.read import agrees, yes_or_no
-from reward.text.identity import identity
+from reward.text.same_text import identity
 
 NUMBERS = ["-5", "5", "0", "2", "12", "1.2", "1/2", "50%", "$5", "1,000", "three", "twenty-one", "100"]
 NAMES = [

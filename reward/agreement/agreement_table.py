@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reward.agreement.control import SWAPPED
+from reward.agreement.image_control import SWAPPED
 from reward.agreement.statistics import Agreement, agreement, outcome
-from reward.agreement.truth import Comparison, Prompt
+from reward.agreement.truth import Preference, Prompt
 
 #: Where less is better.
 LOWER = frozenset({"objects.hallucinated", "objects.chair_i", "objects.repeated"})
@@ -29,7 +29,7 @@ class Line:
     swapped: Agreement | None
 
 
-def lines(prompts: Sequence[Prompt], compared: Sequence[Sequence[Comparison]], samples: int = 1000) -> list[Line]:
+def lines(prompts: Sequence[Prompt], compared: Sequence[Sequence[Preference]], samples: int = 1000) -> list[Line]:
     """One line for each score and kind of error, and one for all kinds."""
     labelled = any(prompt.label is not None for prompt in prompts)
     names = dict.fromkeys(name for prompt in prompts for name in prompt.scores)
@@ -61,7 +61,7 @@ def records(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _agreement(
-    prompts: Sequence[Prompt], compared: Sequence[Sequence[Comparison]], name: str, kind: str, samples: int
+    prompts: Sequence[Prompt], compared: Sequence[Sequence[Preference]], name: str, kind: str, samples: int
 ) -> Agreement | None:
     sign = -1.0 if name in LOWER else 1.0
     outcomes, places = [], []

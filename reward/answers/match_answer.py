@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from reward.answers.answer_words import NO, YES
 from reward.answers.bare import bare, sentences
-from reward.answers.phrases import differ_in_a_sign, same_phrase, same_signs
+from reward.answers.compare_phrases import differ_in_a_sign, same_phrase, same_signs
 from reward.answers.quantity import quantity, same
-from reward.answers.words import NO, YES
-from reward.text.identity import blank, identity, spelt, undressed
 from reward.text.refusals import refuses
+from reward.text.same_text import blank, identity, spelt, undressed
 
 _MOST_LETTERS = 200
 #: Behind "no" these make something else of it.

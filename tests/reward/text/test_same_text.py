@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward.gates import normalised, stopped
-from reward.text.identity import UNSEEN, blank, identity, spelt
+from reward.text.same_text import UNSEEN, blank, identity, spelt
 
 #: Of each group no two are the same answer.
 DIFFERENT = [

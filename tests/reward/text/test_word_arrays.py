@@ -4,7 +4,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.text.words import split, table
+from reward.text.word_arrays import split, table
 
 #: Spaces separate words; everything else is part of one.
 AT_SPACES = table(lambda one: "" if one == " " else one.lower(), above=True)

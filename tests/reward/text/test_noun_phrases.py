@@ -13,8 +13,8 @@ from pipeline.scenes import grammar
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import CELL_NAMES, scene
 from reward.text.lexicon import Lexicon, article, general
-from reward.text.phrases import read, told
-from reward.text.vocabulary import Vocabulary
+from reward.text.noun_phrases import read, told
+from reward.text.object_vocabulary import Vocabulary
 
 
 def said(text: str, lexicon: Lexicon = ENGLISH) -> list[str]:

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reward.text.lexicon import NUMBERS, Lexicon
+from reward.text.lexicon import MOST, Lexicon
+from reward.text.numbers import number_words
+from reward.text.object_vocabulary import Mention
 from reward.text.sentences import split
 from reward.text.types import Sentence
-from reward.text.vocabulary import Mention
 
 #: Of two objects, where the first is; and the words for it, without "the".
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
@@ -93,7 +94,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_NUMBERS = {word: number for number, word in enumerate(NUMBERS, start=1)}
+_NUMBERS = number_words(1, MOST)
 _ARTICLES = frozenset({"a", "an"})
 _VAGUE = frozenset({"some", "several", "many", "few", "multiple", "various", "another", "numerous", "any"})
 _KNOWN = _words("the this that these those his her its their my our your each every both all other whose")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 #: ``classifier``: transformers' ``...ForSequenceClassification``. ``gating``: ArmoRM. ``head``: a language or
 #: vision-language model with a scalar head in a file beside it. ``adapter``: the same as a LoRA adapter.
-Kind = Literal["classifier", "gating", "head", "adapter"]
+CheckpointKind = Literal["classifier", "gating", "head", "adapter"]
 
 HEAD_FILE = "reward_head.safetensors"
 #: The name that Skywork-VL-Reward gives to TRL's value head.
@@ -29,7 +29,7 @@ class Checkpoint:
 
     model: str
     revision: str | None
-    kind: Kind
+    kind: CheckpointKind
     backbone: str
     head: Path | None
     sees: bool
@@ -63,7 +63,7 @@ def read_checkpoint(model: str, revision: str | None = None, base: str | None = 
         raise ValueError(f"base={base!r} has no meaning for {model!r}, which is no adapter; remove it")
     config = _config(model, revision)
     architecture = (config.get("architectures") or [""])[0]
-    kind: Kind
+    kind: CheckpointKind
     if head is not None:
         kind = "head"
     elif architecture.endswith("ForSequenceClassification"):
