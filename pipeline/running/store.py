@@ -30,27 +30,6 @@ from pipeline.base.config import flatten
 from pipeline.base.errors import InputError, StoreError
 from pipeline.base.tables import SCHEMA_VERSION
 
-#: Options that change how a stage runs and not what it computes. Matched against the last part of a dotted key.
-EXCLUDED = frozenset(
-    {
-        "api_key_env",
-        "base_url",
-        "batch_size",
-        "concurrency",
-        "gpu_memory_utilization",
-        "late_decode",
-        "max_failure_rate",
-        "max_num_seqs",
-        "output_dir",
-        "overlap",
-        "retries",
-        "seconds_per_request",
-        "shard_retries",
-        "tensor_parallel_size",
-        "timeout_s",
-        "workers",
-    }
-)
 #: Recorded with every stage; not part of the fingerprint, or an upgrade would throw away days of sampling.
 LIBRARIES = (
     "vlm-preference",
@@ -73,7 +52,7 @@ _ASIDE = "earlier"
 
 @dataclass(frozen=True)
 class Record:
-    """The content of ``stage.json``. ``options`` is flat and without excluded keys.
+    """The content of ``stage.json``. ``options`` is flat.
 
     ``made`` is the fingerprint that its shards carry. ``unsigned``: those that carry none are of it as well, as in runs
     from before shards did; a stage that starts anew has none such (``pipeline.running.resume``).
@@ -104,19 +83,18 @@ class Record:
 
 
 def make_record(stage: str, version: int, options: Mapping[str, Any], upstream: Mapping[str, str]) -> Record:
-    flat = relevant(options)
+    flat = flat_options(options)
     made, whole = (fingerprint(stage, version, flat, of) for of in ({}, upstream))
     return Record(stage, version, whole, flat, dict(upstream), libraries(), made=made)
 
 
-def relevant(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The flat options that decide about the result, as JSON values.
+def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage says of itself, by dotted keys, as JSON values.
 
-    >>> relevant({"engine": {"workers": 2, "dtype": "auto"}})
-    {'engine.dtype': 'auto'}
+    >>> flat_options({"engine": {"dtype": "auto"}, "parts": ("a",)})
+    {'engine.dtype': 'auto', 'parts': ['a']}
     """
-    flat = {key: value for key, value in flatten(options).items() if key.rpartition(".")[2] not in EXCLUDED}
-    values: dict[str, Any] = json.loads(json.dumps(flat, default=str))
+    values: dict[str, Any] = json.loads(json.dumps(flatten(options), default=str))
     return values
 
 

@@ -59,17 +59,17 @@ class SampleStage:
 
     def options(self) -> dict[str, Any]:
         # Runs from before there was noise hold.
-        without = {"models", "chat_template", "continuation", *(() if self.spec.noise else ("noise",))}
-        own = self.spec.model_dump(mode="json", exclude=without)
+        without = {"models", "chat_template", "continue", *(() if self.spec.noise else ("noise",))}
+        own = {key: value for key, value in self.spec.result_options().items() if key not in without}
         template = {"chat_template": models.digest(text)} if (text := template_text(self.spec)) else {}
         return {"seed": self.seed, "on_policy": self.on_policy, **own, **template, "model_identity": self._identity()}
 
     def salvages(self, options: Mapping[str, Any]) -> bool:
         """With a higher ``max_tokens``, only the answers that were cut off are asked for again. Which model is to be
         trained says nothing about an answer but ``on_policy``."""
-        from pipeline.running.store import relevant
+        from pipeline.running.store import flat_options
 
-        now = relevant(self.options())
+        now = flat_options(self.options())
         rest = {key for key in {*now, *options} if now.get(key) != options.get(key)} - {"max_tokens", "on_policy"}
         return not rest and now["max_tokens"] >= options["max_tokens"]
 

@@ -96,7 +96,7 @@ class Double:
     worker = None
 
     def options(self) -> dict[str, Any]:
-        return {"factor": self.factor, "engine": {"workers": self.workers}}
+        return {"factor": self.factor}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         bad = {"status": "failed", "error_type": "unlucky", "error": "on the list"}

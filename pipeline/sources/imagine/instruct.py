@@ -54,7 +54,7 @@ class InstructStage:
         return worker(self.spec.ask()) if isinstance(self.spec, Written) else None
 
     def options(self) -> dict[str, Any]:
-        own = self.spec.model_dump(mode="json")
+        own = self.spec.result_options()
         if not isinstance(self.spec, Written):
             return {"seed": self.seed, **own}
         identity = identified(self.spec.ask(), self.seed)["model_identity"]

@@ -128,7 +128,7 @@ class ImagineStage:
     def options(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
-            "generator": self.spec.generator.model_dump(mode="json"),
+            "generator": self.spec.generator.result_options(),
             "model_identity": _identity(self.spec.generator),
             "images_per_prompt": self.spec.images_per_prompt,
             "guidance_scales": list(self.spec.guidance_scales),

@@ -43,7 +43,7 @@ def test_finished_shards_are_reused_and_missing_ones_made(run: Run) -> None:
         first = executor.run(Double())
         run.remove("double", 1)
         second = executor.run(Double())
-        third = executor.run(Double(workers=7))  # an excluded option
+        third = executor.run(Double(workers=7))  # no option of its result
     assert [r.reused for r in (first, second, third)] == [0, 2, 3]
     assert run.table("double").num_rows == 6
     assert third.seconds >= second.seconds >= first.seconds > 0
