@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -60,6 +61,11 @@ class Frozen(BaseModel):
         options = self.model_dump(mode="json", exclude=set(self.neutral()))
         inner = {name: getattr(self, name) for name in options if name in type(self).model_fields}
         return options | {name: group.result_options() for name, group in inner.items() if isinstance(group, Frozen)}
+
+
+def named(ours: Sequence[str]) -> WithJsonSchema:
+    """Mark of a name of ours, or of a path to code that is not (``pipeline.base.plugins``)."""
+    return WithJsonSchema({"anyOf": [{"enum": list(ours)}, {"type": "string", "pattern": ":"}]})
 
 
 #: Mark of a list whose entries have keys of the group that holds it.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen
+from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, named
 from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenEngine, OpenAIEngine, Sample, Temperature, VllmEngine
 from pipeline.scoring.plugged import Plugged, plugged
@@ -225,11 +225,10 @@ def _check_template(key: str, text: str, known: set[str]) -> None:
 class Score(Frozen):
     """What a candidate is worth. Scores are stored raw."""
 
-    scorers: tuple[str, ...] = Field(
+    scorers: tuple[Annotated[str, named(BUILT_IN)], ...] = Field(
         ("objects", "correctness"),
         description="scorers that are used, in the order of their scores; others than ours by a dotted path or an "
         "entry point (docs/extending.md)",
-        examples=list(BUILT_IN),
     )
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options of scorers that are not ours, by their names in scorers"

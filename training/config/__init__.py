@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,6 +20,7 @@ from pipeline.base.config import (
     Positive,
     Real,
     Seed,
+    named,
 )
 from training.config.draw import Draw
 from training.config.objective import (
@@ -72,9 +73,7 @@ class TrainOptions(Frozen):
         None, description="folder, built-in name or hub id of where to start; default: the first that is sampled"
     )
     model_revision: str | None = Field(None, description="branch, tag or commit on the hub")
-    dataset_format: str | None = Field(
-        None, description=f"{', '.join(SCHEMAS)}, or one that is not ours; default: by the columns"
-    )
+    dataset_format: Annotated[str, named(SCHEMAS)] | None = Field(None, description="default: by the columns")
     dataset_format_options: dict[str, Any] = Field({}, description="those of a dataset_format that is not ours")
     dataset_split: str | None = Field(None, description="default: train")
     image_root: str | None = Field(
@@ -102,12 +101,12 @@ class TrainOptions(Frozen):
     )
 
     # Objective
-    objective: str = Field(
-        "mdpo", description=f"which terms are summed, see weights: {', '.join(OBJECTIVES)}, or one that is not ours"
+    objective: Annotated[str, named(tuple(OBJECTIVES))] = Field(
+        "mdpo", description="which terms are summed, see weights"
     )
     objective_options: dict[str, Any] = Field({}, description="those of an objective that is not ours")
-    loss_type: tuple[str, ...] = Field(
-        ("sigmoid",), description=f"of the response term, several are summed: {', '.join(get_args(LossType))}, others"
+    loss_type: tuple[Annotated[str, named(get_args(LossType))], ...] = Field(
+        ("sigmoid",), description="of the response term; several are summed"
     )
     loss_options: dict[str, dict[str, Any]] = Field({}, description="those of losses that are not ours, by name")
     loss_weights: tuple[NonNegative, ...] | None = Field(None, description="one per loss_type; default: 1 each")

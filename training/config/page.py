@@ -18,7 +18,7 @@ is read as YAML, and the last one counts. Misspelt keys, values of another type 
 at once, before anything runs.
 
 An editor that knows JSON Schema completes and checks a recipe with this line at its top (a path to the file in this
-repository):
+repository); names that installed packages offer are unknown to it:
 
 ```yaml
 # yaml-language-server: $schema=../vlm-preference/pipeline/recipe.schema.json
@@ -148,12 +148,11 @@ def _value(node: Node, links: Mapping[tuple[str, ...], str]) -> str:
         return " or ".join(_value(member, links) for member in node["anyOf"])
     if "enum" in node or "const" in node:
         return ", ".join(f"`{json.dumps(value)}`".replace('"', "") for value in node.get("enum", [node.get("const")]))
-    known = f", such as {', '.join(f'`{name}`' for name in node['examples'])}" if "examples" in node else ""
     match node.get("type"):
         case "array":
             inner = node.get("prefixItems")
             items = [_value(item, links) for item in inner] if inner else [_value(node.get("items", {}), links)]
-            return f"[{', '.join(items)}]" if inner else f"list of {items[0]}{known}"
+            return f"[{', '.join(items)}]" if inner else f"list of {items[0]}"
         case "object":
             of = node.get("additionalProperties")
             if names := tuple(_references(of)):
@@ -166,7 +165,9 @@ def _value(node: Node, links: Mapping[tuple[str, ...], str]) -> str:
         case "null":
             return "null"
         case _:
-            return f"{'path' if node.get('format') == 'path' else 'text'}{known}"
+            if node.get("pattern") == ":":
+                return "a path such as [`mylab.module:Name`](extending.md)"
+            return "path" if node.get("format") == "path" else "text"
 
 
 def _bounds(node: Node) -> str:

@@ -98,6 +98,9 @@ def test_every_recipe_of_ours_is_valid(name: str) -> None:
         {"pair": {"weights": {"correctness": "much"}}},
         {"pair": {"vetoes": {"clip.cosine": {"abov": 1}}}},
         {"train": {"epochs": 0}},
+        {"train": {"objective": "pdo"}},
+        {"train": {"loss_type": ["sigmoid", "ippo"]}},
+        {"score": {"scorers": ["objects", "clips"]}},
         {"train": {"corruption": {"kind": "krop"}}},
         {"train": {"corruption": {"steps": 1001}}},
         {"train": {"output_dir": "x"}},
@@ -111,6 +114,16 @@ def test_what_the_loader_refuses_is_not_valid_either(change: dict[str, Any]) -> 
     assert not VALIDATOR.is_valid(values)
     with pytest.raises(ConfigError):
         make(WholeRecipe, values)
+
+
+def test_a_path_to_code_that_is_not_ours_is_valid_where_a_name_of_ours_is() -> None:
+    path = "mylab.module:Name"
+    change = {
+        "score": {"scorers": ["objects", path], "options": {path: {"most": 3}}},
+        "train": {"objective": path, "loss_type": [path], "corruption": {"kind": path}, "dataset_format": path},
+        "pair": {"policy": path, "weights": {"objects.hallucinated": -1}},
+    }
+    assert VALIDATOR.is_valid({**QUICKSTART, **change})
 
 
 def test_a_recipe_is_checked_whole_at_once() -> None:
