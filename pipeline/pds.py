@@ -18,10 +18,10 @@ from typing import IO, Annotated, Any
 import typer
 
 from pipeline.base.command import command
+from pipeline.base.conversations import SIDES, SPEAKERS
 
 FOLDER = "images"
 _COLUMNS = ("id", "images", "prompt", "chosen", "rejected")
-_FROM = {"user": "human", "assistant": "gpt", "system": "system"}
 #: How the files that ``pipeline.base.images.pixels.final`` gives begin.
 _SUFFIXES = (
     (b"\x89PNG", ".png"),
@@ -104,8 +104,7 @@ def _item(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {
         "id": row["id"],
         **image,
-        "conversations": [*prompt, *_answer(row, "chosen")],
-        "rejected_conversations": [*prompt, *_answer(row, "rejected")],
+        **{side: [*prompt, *_answer(row, of)] for side, of in zip(SIDES, ("chosen", "rejected"), strict=True)},
     }
 
 
@@ -122,10 +121,12 @@ def _turn(message: Mapping[str, str], one: str) -> dict[str, str]:
     from pipeline.base.images.tags import TAG
 
     role, text = message["role"], message["content"]
-    if role not in _FROM or TAG in text:
-        what = f"a message of role {role!r}" if role not in _FROM else f"{TAG} in a text, which would become an image"
+    if role not in SPEAKERS or TAG in text:
+        what = (
+            f"a message of role {role!r}" if role not in SPEAKERS else f"{TAG} in a text, which would become an image"
+        )
         raise InputError(f"id {one!r}: {what}; this format cannot say that", "remove the row")
-    return {"from": _FROM[role], "value": text}
+    return {"from": SPEAKERS[role], "value": text}
 
 
 def _images(row: Mapping[str, Any]) -> Iterator[bytes]:

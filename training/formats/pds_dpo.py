@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.base.conversations import SIDES
 from training.formats.row import Preference, split, tagged, turns, untagged_answer
 from training.formats.schema import Schema, Sign
 
 
 def convert(row: Mapping[str, Any], images: int) -> Preference:
-    names = ("conversations", "rejected_conversations")
-    prompt, chosen, rejected = split(*(turns(row[name], name) for name in names))
-    return Preference(tagged(prompt, images), untagged_answer(chosen, names[0]), untagged_answer(rejected, names[1]))
+    prompt, chosen, rejected = split(*(turns(row[name], name) for name in SIDES))
+    return Preference(tagged(prompt, images), untagged_answer(chosen, SIDES[0]), untagged_answer(rejected, SIDES[1]))
 
 
 SCHEMA = Schema(
     name="pds_dpo",
-    signs=(Sign(frozenset({"conversations", "rejected_conversations"})),),
-    reads=("conversations", "rejected_conversations"),
+    signs=(Sign(frozenset(SIDES)),),
+    reads=SIDES,
     convert=convert,
 )

@@ -11,12 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.base.conversations import ROLES
 from pipeline.base.images.tags import TAG, Misplaced, check_others
 from training.errors import DataError
 
 Message = dict[str, Any]
 
-_ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system", "tool")}
+_ROLES = {**ROLES, "tool": "tool"}
 _IMAGE = {"type": "image", "text": None}
 
 

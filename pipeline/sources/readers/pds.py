@@ -1,7 +1,4 @@
-"""Preference pairs in the layout of PDS-DPO: LLaVA's conversations twice, once with each answer.
-
-``[{"id", "image", "conversations": [{"from": "human", "value": "<image>\\nQ"}, {"from": "gpt", "value": "chosen"}],
-"rejected_conversations": [... the same up to the last turn ..., {"from": "gpt", "value": "rejected"}]}]``
+"""Preference pairs in the layout of PDS-DPO (``pipeline.base.conversations``), the same up to the last turn.
 
 As a source it gives the prompts: what both conversations begin with. The answers are for ``pipeline.sources.given``.
 Answers are taken as they are, the empty ones too: what is wrong with them is for the gates to say.
@@ -13,15 +10,13 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.base.conversations import ROLES, SIDES, messages
 from pipeline.base.errors import InputError
 from pipeline.base.images import tags
 from pipeline.sources.config import PdsSource
 from pipeline.sources.readers import files, llava, record
 from pipeline.sources.readers.protocol import Entry
 from pipeline.sources.readers.roots import Root, root_of
-
-SIDES = ("conversations", "rejected_conversations")
-ROLES = {"human": "user", "gpt": "assistant", **{role: role for role in ("user", "assistant", "system")}}
 
 
 class Item(NamedTuple):
@@ -105,12 +100,12 @@ def _turns(item: Mapping[str, Any], side: str, place: record.Place) -> list[dict
     if side not in item:
         raise record.missing(side, item, place)
     try:
-        turns = [(ROLES[turn["from"]], turn["value"]) for turn in item[side]]
-    except (KeyError, TypeError) as error:
+        turns = messages(item[side])
+    except ValueError as error:
         raise _malformed(side, place) from error
-    if not turns or turns[-1][0] != "assistant" or not all(isinstance(text, str) for _, text in turns):
+    if not turns or turns[-1]["role"] != "assistant":
         raise _malformed(side, place)
-    return [{"role": role, "content": text} for role, text in turns]
+    return turns
 
 
 def _malformed(side: str, place: record.Place) -> record.BadRow:
