@@ -8,7 +8,7 @@ an answer is read; what they are is told with every number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -39,8 +39,8 @@ class Benchmark:
         files: patterns of the files that questions and truths are made from; their digest goes with every number.
         source: where the files come from.
         judged: whether answers need the judgement of a model (``Answer.judgement``).
-        headline: the metrics that tables and plots show, in order; all, if left out.
-        units: of metrics that are no share of anything.
+        headline: of ours, the metrics that tables and plots show, in order; of others, these are all.
+        units: of ours, those of metrics that are no share of anything.
     """
 
     name: ClassVar[str]
@@ -53,7 +53,7 @@ class Benchmark:
     headline: ClassVar[tuple[str, ...]] = ()
     units: ClassVar[Mapping[str, str]] = {}
 
-    def questions(self, data: Path) -> Sequence[Question]:
+    def questions(self, data: Path) -> Iterable[Question]:
         """What is asked, from the files in the folder ``data``.
 
         Raises:
@@ -79,4 +79,4 @@ class Benchmark:
         Raises:
             DataError: a file or a package is missing, or a file is malformed.
         """
-        return Opened(self.questions(data), self.score)
+        return Opened(list(self.questions(data)), self.score)

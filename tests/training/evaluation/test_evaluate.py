@@ -2,7 +2,10 @@
 
 import io
 import json
+import re
 from collections import Counter
+from dataclasses import fields
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import help_kit
 import pytest
@@ -25,7 +28,7 @@ from pipeline.sources.admission.admit import prompt_id
 from pipeline.sources.admission.verdicts import Verdicts, key
 from training.config.evaluation import EvaluateConfig
 from training.errors import DataError
-from training.evaluate import app
+from training.evaluate import SuiteOptions, app
 from training.evaluation import benchmarks, scenes
 from training.evaluation.question import Question
 from training.evaluation.result import Provenance
@@ -553,6 +556,49 @@ def test_every_error_says_what_to_do(data, arguments, message, monkeypatch, tmp_
     done = invoke(*(str(data) if one == "DATA" else one for one in arguments), *scripted)
     assert done.exit_code == 2, done.output
     assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
+def test_a_flag_stands_for_an_option_of_suites_and_lists_its_values():
+    text, _ = help_kit.told("training.evaluate")
+    said = set(re.findall(r"\w+", text))
+    hints = [get_type_hints(benchmarks.find(name)) for name in benchmarks.BENCHMARKS]
+    for flag in {field.name for field in fields(SuiteOptions)} - {"option", "scenes"}:
+        kinds = [kind[flag] for kind in hints if flag in kind]
+        assert kinds, flag
+        assert {value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)} <= said, flag
+
+
+@pytest.fixture
+def suites_of(data, tmp_path, monkeypatch):
+    """The suites that a command line would ask, by name, and what it says."""
+
+    def ask(*arguments):
+        asked = []
+        monkeypatch.setattr(session, "evaluate", lambda suites, *_: asked.extend(suites))
+        done = invoke("canned", "--data", data, "--output", tmp_path / "out", *SCRIPTED, *arguments)
+        assert done.exit_code == 0, done.output
+        return {suite.name: suite for suite in asked}, done.stderr
+
+    return ask
+
+
+def test_an_option_of_one_suite_is_what_its_flag_gives_to_all(suites_of):
+    flags = ("--suite", "pope,chair", "--limit", "2", "--variant", "coco80", "--suffix", " Well?", "--prompt", "Say.")
+    options = ("chair.variant=coco80", 'pope.suffix=" Well?"', "chair.prompt=Say.", "chair.limit=2")
+    by_flag, said = suites_of(*flags)
+    by_option, _ = suites_of("--suite", "pope,chair", *(word for one in options for word in ("--option", one)))
+    for name in ("pope", "chair"):
+        assert by_flag[name].questions == by_option[name].questions
+        assert by_flag[name].prompt == by_option[name].prompt
+        assert by_flag[name].versions == by_option[name].versions
+    assert by_flag["pope"].prompt == "as in the data, and ' Well?' behind it" and by_flag["chair"].prompt == "Say."
+    assert "note" not in said
+
+
+def test_a_flag_that_no_asked_suite_has_changes_nothing_and_says_so(suites_of):
+    (plain, _), (given, said) = suites_of("--suite", "pope"), suites_of("--suite", "pope", "--variant", "coco80")
+    assert plain["pope"].questions == given["pope"].questions
+    assert "note: --variant changes nothing: no suite that is asked has it" in said
 
 
 def test_a_file_that_names_an_image_elsewhere_is_refused(data):

@@ -26,11 +26,9 @@ def comparison(found: Mapping[str, Any], file: Path) -> None:
 
 def _bars(suite: str, metrics: Mapping[str, Any], key: str) -> dict[str, Bar]:
     shown = [name for name in headline(suite, metrics) if name not in units(suite)]
-    return {
-        name: (metrics[name][key], metrics[name]["interval"])
-        for name in shown
-        if metrics[name][key] is not None and metrics[name]["interval"] is not None
-    }
+    bars = {name: (metrics[name][key], metrics[name]["interval"]) for name in shown}
+    # Of other people's benchmarks nobody has said which metrics are shares.
+    return {name: bar for name, bar in bars.items() if None not in bar and abs(bar[0]) <= 1}
 
 
 def _draw(panels: Mapping[str, Mapping[str, Bar]], file: Path, label: str, zero: bool = False) -> None:
