@@ -63,7 +63,7 @@ class Frozen(BaseModel):
         return options | {name: group.result_options() for name, group in inner.items() if isinstance(group, Frozen)}
 
 
-def named(ours: Sequence[str]) -> WithJsonSchema:
+def name_or_path(ours: Sequence[str]) -> WithJsonSchema:
     """Mark of a name of ours, or of a path to code that is not (``pipeline.base.plugins``)."""
     return WithJsonSchema({"anyOf": [{"enum": list(ours)}, {"type": "string", "pattern": ":"}]})
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
@@ -38,12 +39,13 @@ def load(
     except read.BadYaml as error:
         raise ConfigError(f"{path} is not valid YAML: {error}", "correct the line it names") from error
     if not isinstance(values, dict | None):
-        raise ConfigError(f"{path} holds a {type(values).__name__}", "write one `key: value` per line")
+        what_it_is = "text" if isinstance(values, str) else type(values).__name__
+        raise ConfigError(f"{path} holds a {what_it_is}", "write one `key: value` per line")
     values = {**(defaults or {}), **(values or {})}
     problems: list[str] = []
     for override in overrides:
         try:
-            values = _overridden(group, values, override)
+            values = _override(group, values, override)
         except ConfigError as error:
             problems.append(error.message)
     return make(group, values, problems, what)
@@ -61,7 +63,7 @@ def make(
     try:
         made = group.model_validate(dict(values))
     except ValidationError as error:
-        found += [_problem(group, item) for item in error.errors() if item["type"] != "extra_forbidden"]
+        found += _problems(group, [item for item in error.errors() if item["type"] != "extra_forbidden"])
         raise _config_error(found, what) from error
     if found:
         raise _config_error(found, what)
@@ -92,7 +94,7 @@ def _config_error(problems: Sequence[str], what: str) -> ConfigError:
     return ConfigError("\n".join([f"{what} has {len(problems)} problems:", *(f"  - {line}" for line in lines)]))
 
 
-def _overridden(group: type[BaseModel], values: dict[str, Any], override: str) -> dict[str, Any]:
+def _override(group: type[BaseModel], values: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -102,23 +104,23 @@ def _overridden(group: type[BaseModel], values: dict[str, Any], override: str) -
     except read.BadYaml as error:
         said = read.shown(text, key.strip())
         raise ConfigError(f"{read.name(key)}: the value {said} is not valid YAML ({error}); quote it") from error
-    return _replaced(group, values, parts, value, key)
+    return _replace(group, values, parts, value, key)
 
 
-def _replaced(
+def _replace(
     group: type[BaseModel] | None, values: dict[str, Any], parts: Sequence[str], value: Any, key: str
 ) -> dict[str, Any]:
     if len(parts) == 1:
         return {**values, parts[0]: value}
     inner = values.get(parts[0])
     if inner is not None and not isinstance(inner, dict):
-        at = read.name(parts[0])
+        at = read.name(key.strip().removesuffix(f".{'.'.join(parts[1:])}"))
         said = read.shown(inner, parts[0])
         raise ConfigError(f"{read.name(key)}: {at} is {said}, not a group; write {at}=... instead")
     field = _fields(group).get(parts[0]) if group is not None else None
     rest = _names(field, parts[1:]) if field is not None else parts[1:]
     below = _member(groups(field), inner or {}) if field is not None else None
-    return {**values, parts[0]: _replaced(below, inner or {}, rest, value, key)}
+    return {**values, parts[0]: _replace(below, inner or {}, rest, value, key)}
 
 
 def _names(field: FieldInfo, parts: Sequence[str]) -> Sequence[str]:
@@ -160,9 +162,25 @@ def _unknown_keys(group: type[BaseModel], values: Mapping[str, Any], prefix: str
         yield f"{prefix}{named}: unknown key (value {read.shown(value, named)}); {remedy}"
 
 
-def _problem(group: type[BaseModel], item: Any) -> str:
-    """One line for one of pydantic's errors: key, what is wrong, value."""
-    key = ".".join(_keys(group, item["loc"]))
+def _problems(group: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:
+    """A line for each of pydantic's errors, and one for all that a value of several types could be and is not."""
+    tried: dict[str, list[tuple[int, str]]] = {}
+    for item in items:
+        keys, alternative = _keys(group, item["loc"])
+        line = _problem(".".join(keys), item)
+        if alternative is None:
+            yield line
+        else:
+            tried.setdefault(alternative, []).append((len(keys), line))
+    for found in tried.values():
+        # The type that the value nearly has is the one with an error inside of it.
+        depth = max(depth for depth, _ in found)
+        first, *others = [line for at, line in found if at == depth]
+        yield "; or ".join([first, *(line.partition(": ")[2] for line in others)])
+
+
+def _problem(key: str, item: Any) -> str:
+    """Key, what is wrong, value."""
     if item["type"] == "missing":
         return f"{key}: missing; add it to the file, or {key}=... to the command line"
     if item["type"] == "union_tag_invalid":
@@ -174,14 +192,27 @@ def _problem(group: type[BaseModel], item: Any) -> str:
     return f"{key}: {read.expected(item)} (value {read.shown(item['input'], key)})"
 
 
-def _keys(group: type[BaseModel] | None, loc: Sequence[Any]) -> Iterator[str]:
-    """``loc`` as it is written in a file: without what pydantic calls the members of a union."""
+def _keys(group: type[BaseModel] | None, loc: Sequence[Any]) -> tuple[list[str], str | None]:
+    """``loc`` as it is written in a file, without what pydantic calls the members of a union; and the key whose value
+    may be of several types, if it leads through one."""
+    keys: list[str] = []
     members: Mapping[str, type[BaseModel]] = {}
+    several, alternative = False, None
     for part in loc:
         if part in members and (len(members) > 1 or part):
             group, members = members[part], {}
             continue
-        yield read.name(part)
+        if several and isinstance(part, str):
+            several, alternative = False, ".".join(keys)
+            continue
+        keys.append(read.name(part))
         field = _fields(group).get(part) if group is not None else None
         members = groups(field) if field is not None else {}
+        several = field is not None and not members and _alternatives(field.annotation) > 1
         group = next(iter(members.values()), None)
+    return keys, alternative
+
+
+def _alternatives(annotation: Any) -> int:
+    union = get_origin(annotation) in (Union, types.UnionType)
+    return sum(part is not types.NoneType for part in get_args(annotation)) if union else 1

@@ -124,6 +124,11 @@ def expected(problem: Mapping[str, object]) -> str:
     return f"should be {kind}" if kind else f"{message[:1].lower()}{message[1:]}"
 
 
+#: What the library says of common slips, in other words.
+_PLAINER = {
+    r"found character '\t'": "a tab where spaces belong",
+    "expected <block end>": "indented neither like the lines before nor as a part of them",
+}
 _LIST, _GROUP = "a list, such as [1, 2]", "a group of keys, such as {name: 1}"
 _IN_YAML = {
     **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type"), _LIST),
@@ -210,5 +215,6 @@ def _reason(error: yaml.YAMLError) -> str:
     at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     if isinstance(error, yaml.reader.ReaderError):
         return f"position {error.position}: the character {error.character!r:.20} is not allowed"
-    what = getattr(error, "problem", None) or getattr(error, "context", None) or "not readable"
+    what = str(getattr(error, "problem", None) or getattr(error, "context", None) or "not readable")
+    what = next((said for sign, said in _PLAINER.items() if sign in what), what)
     return f"{at}{mask.message(' '.join(str(what).split())[:200])}"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.base import plugins
-from pipeline.base.config import Count, Fraction, Frozen, Positive, Real, named
+from pipeline.base.config import Count, Fraction, Frozen, Positive, Real, name_or_path
 from pipeline.base.errors import PipelineError
 
 #: Our policies; what each does is in ``pipeline.pairing.policies``.
@@ -84,7 +84,7 @@ class Veto(Frozen):
 class Pair(Frozen):
     """Which candidates may be compared, how they are ranked, and which of them become pairs."""
 
-    policy: Annotated[str, named(BUILT_IN)] = Field(
+    policy: Annotated[str, name_or_path(BUILT_IN)] = Field(
         "best_vs_worst",
         description="which texts meet (docs/pairing.md); others than ours by a dotted path or an entry point "
         "(docs/extending.md)",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, named
+from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, name_or_path
 from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenEngine, OpenAIEngine, Sample, Temperature, VllmEngine
 from pipeline.scoring.plugged import Plugged, plugged
@@ -225,7 +225,7 @@ def _check_template(key: str, text: str, known: set[str]) -> None:
 class Score(Frozen):
     """What a candidate is worth. Scores are stored raw."""
 
-    scorers: tuple[Annotated[str, named(BUILT_IN)], ...] = Field(
+    scorers: tuple[Annotated[str, name_or_path(BUILT_IN)], ...] = Field(
         ("objects", "correctness"),
         description="scorers that are used, in the order of their scores; others than ours by a dotted path or an "
         "entry point (docs/extending.md)",

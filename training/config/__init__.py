@@ -20,7 +20,7 @@ from pipeline.base.config import (
     Positive,
     Real,
     Seed,
-    named,
+    name_or_path,
 )
 from training.config.draw import Draw
 from training.config.objective import (
@@ -73,7 +73,7 @@ class TrainOptions(Frozen):
         None, description="folder, built-in name or hub id of where to start; default: the first that is sampled"
     )
     model_revision: str | None = Field(None, description="branch, tag or commit on the hub")
-    dataset_format: Annotated[str, named(SCHEMAS)] | None = Field(None, description="default: by the columns")
+    dataset_format: Annotated[str, name_or_path(SCHEMAS)] | None = Field(None, description="default: by the columns")
     dataset_format_options: dict[str, Any] = Field({}, description="those of a dataset_format that is not ours")
     dataset_split: str | None = Field(None, description="default: train")
     image_root: str | None = Field(
@@ -101,11 +101,11 @@ class TrainOptions(Frozen):
     )
 
     # Objective
-    objective: Annotated[str, named(tuple(OBJECTIVES))] = Field(
+    objective: Annotated[str, name_or_path(tuple(OBJECTIVES))] = Field(
         "mdpo", description="which terms are summed, see weights"
     )
     objective_options: dict[str, Any] = Field({}, description="those of an objective that is not ours")
-    loss_type: tuple[Annotated[str, named(get_args(LossType))], ...] = Field(
+    loss_type: tuple[Annotated[str, name_or_path(get_args(LossType))], ...] = Field(
         ("sigmoid",), description="of the response term; several are summed"
     )
     loss_options: dict[str, dict[str, Any]] = Field({}, description="those of losses that are not ours, by name")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from pipeline.base.config import Count, Fraction, Frozen, Name, NonNegative, Positive, named
+from pipeline.base.config import Count, Fraction, Frozen, Name, NonNegative, Positive, name_or_path
 from pipeline.base.errors import ConfigError
 from training.config.plugged import Slot
 
@@ -110,7 +110,7 @@ class Corruption(Frozen):
     Others are named by a dotted path or an entry point (docs/extending.md), and ``options`` are theirs.
     """
 
-    kind: Annotated[str, named(get_args(CorruptionKind))] = Field("crop", description="how, as listed above")
+    kind: Annotated[str, name_or_path(get_args(CorruptionKind))] = Field("crop", description="how, as listed above")
     options: dict[str, Any] = Field({}, description="those of a kind that is not listed above")
     keep_area: tuple[Fraction, Fraction] = Field(
         default=(0.01, 0.2), description="crop only: lowest and highest share of the area that is kept"

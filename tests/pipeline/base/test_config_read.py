@@ -29,7 +29,7 @@ BOMB = "name: x\na: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n" + "".join(
         ("a:\n" + "".join(f"{' ' * i}b:\n" for i in range(1, 99)), "line 33, column 33: nested more than 32 levels"),
         ("a: 2020-13-45", "line 1, column 4: '2020-13-45' cannot be read (month must be in 1..12); quote it"),
         ("a: 1\nb: 2\na: 3\n", "line 3, column 1: the key a comes twice; remove one"),
-        ("a:\n\tb: 1\n", "line 2, column 1: found character '\\t' that cannot start any token"),
+        ("a:\n\tb: 1\n", "line 2, column 1: a tab where spaces belong"),
         ("a: 1".encode("utf-16"), "byte 0 is not UTF-8; save the file as UTF-8"),
         (b"a: caf\xe9", "byte 6 is not UTF-8"),
         ('a: "\\0"', "line 1, column 4: a text with a NUL or half of a surrogate pair"),

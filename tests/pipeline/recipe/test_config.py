@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.base import config_file
 from pipeline.base.command import message
 from pipeline.base.config import flatten
 from pipeline.base.errors import ConfigError
 from pipeline.recipe.load import built_in, load_recipe, make_recipe
+from pipeline.recipe.recipe import Recipe
 
 MINIMAL = {"name": "x", "source": {"scenes": 3}, "sample": {"model": "m"}, "pair": {"weights": {"correctness": 1}}}
 
@@ -30,6 +32,18 @@ def test_overrides_are_yaml_values_and_reach_into_groups() -> None:
 def test_a_weight_keeps_the_dots_of_its_score() -> None:
     recipe = load_recipe("quickstart", ["pair.weights.clip.cosine=2"])
     assert recipe.pair.weights["clip.cosine"] == 2
+
+
+def test_options_are_reached_by_the_names_of_others_with_dots() -> None:
+    path = "mylab.brevity:Brevity"
+    values = {"pair": {"vetoes": {"clip.cosine": {"above": 1}}}}
+    changes = [f"score.options.{path}.most_words=20", "pair.vetoes.clip.cosine.below=0", "pair.options.a.b=1"]
+    for change in changes:
+        values = config_file._override(Recipe, values, change)
+    assert values == {
+        "score": {"options": {path: {"most_words": 20}}},
+        "pair": {"vetoes": {"clip.cosine": {"above": 1, "below": 0}}, "options": {"a": {"b": 1}}},
+    }
 
 
 def test_all_errors_at_once_each_with_key_value_and_remedy() -> None:
@@ -107,6 +121,20 @@ def test_a_recipe_survives_dumping_and_loading() -> None:
         ("sample.models={a: 1}", "sample.models: should be a list, such as [1, 2] (value {'a': 1})"),
         ("sample.models=[5]", "sample.models.0: should be a group of keys, such as {name: 1} (value 5)"),
         ("pair.weights=[1]", "pair.weights: should be a group of keys, such as {name: 1} (value [1])"),
+        (
+            "sample.temperature=hot",
+            "sample.temperature: input should be a valid number, unable to parse string as a number (value 'hot'); or "
+            "should be a list, such as [1, 2] (value 'hot')",
+        ),
+        (
+            "sample.temperature=[1, hot]",
+            "sample.temperature.1: input should be a valid number, unable to parse string as a number (value 'hot')",
+        ),
+        (
+            "sample.model.x=1",
+            "sample.model.x: sample.model is 'scenes-vlm', not a group; write sample.model=... instead",
+        ),
+        ("sample.n=yes", "sample.n: true is no number; write one"),
         ("sample.n", "override 'sample.n' is not of the form KEY=VALUE, for instance seed=1"),
     ],
 )
