@@ -40,7 +40,7 @@ LONG_WORD = 16
 def stopped(
     text: str | None,
     finish_reason: str | None = None,
-    asked: AnswerLanguage = NOTHING,
+    wanted: AnswerLanguage = NOTHING,
     *,
     min_words: int = 1,
     max_repeated: int = 2,
@@ -58,24 +58,24 @@ def stopped(
     >>> stopped("A dog."), stopped("..."), stopped("A dog, a dog, a dog"), stopped("A dog.</s>")
     (None, 'empty', 'repetition', 'leaked_template')
     """
-    said = text or ""
-    normal = normalised(said)
+    answer = text or ""
+    normal = normalised(answer)
     words = normal.split()
-    if not words or blank(said):
+    if not words or blank(answer):
         return "empty" if "empty" not in skip else None
     if len(words) < min_words and "too_short" not in skip:
         return "too_short"
-    if "leaked_template" not in skip and leaks(said):
+    if "leaked_template" not in skip and leaks(answer):
         return "leaked_template"
-    if "repetition" not in skip and (repeats(said) > max_repeated or loops(said, max_repeated)):
+    if "repetition" not in skip and (repeats(answer) > max_repeated or loops(answer, max_repeated)):
         return "repetition"
-    if "refusal" not in skip and refuses(said):
+    if "refusal" not in skip and refuses(answer):
         return "refusal"
-    if "wrong_script" not in skip and language.foreign_script(said, asked):
+    if "wrong_script" not in skip and language.foreign_script(answer, wanted):
         return "wrong_script"
-    if "wrong_language" not in skip and language.foreign_language(said, asked):
+    if "wrong_language" not in skip and language.foreign_language(answer, wanted):
         return "wrong_language"
-    if "cut_off" not in skip and (finish_reason == "length" or breaks_off(said)):
+    if "cut_off" not in skip and (finish_reason == "length" or breaks_off(answer)):
         return "cut_off"
     return None
 
@@ -165,13 +165,13 @@ def _longest_run(units: Sequence[str], size: int) -> int:
 def _distances(units: Sequence[str], size: int) -> set[int]:
     """How far apart equal phrases of ``size`` units stand, each from its last occurrence."""
     last: dict[tuple[str, ...], int] = {}
-    found = set()
+    apart = set()
     for i in range(len(units) - size + 1):
         phrase = tuple(units[i : i + size])
         if phrase in last:
-            found.add(i - last[phrase])
+            apart.add(i - last[phrase])
         last[phrase] = i
-    return found
+    return apart
 
 
 def _copies(text: str, most: int) -> bool:
@@ -214,9 +214,9 @@ def leaks(text: str) -> bool:
     if _TOKENS.search(text) or _TURNS.search(text):
         return True
     open_tags = 0
-    for found in _END.finditer(text):
-        open_tags += 1 if found.group() == "<s>" else -1
-        if open_tags < 0 or (found.group() == "<s>" and not text[: found.start()].strip()):
+    for tag in _END.finditer(text):
+        open_tags += 1 if tag.group() == "<s>" else -1
+        if open_tags < 0 or (tag.group() == "<s>" and not text[: tag.start()].strip()):
             return True
     return open_tags > 0
 

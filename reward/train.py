@@ -108,7 +108,7 @@ def train(
             total, right = 0.0, 0
             for part in _parts(todo, options.micro_batch_size):
                 better, worse = _rewards(prepared, reader, part, accelerator.device)
-                margin = torch.tensor([one.margin for one in part], device=better.device)
+                margin = torch.tensor([comparison.margin for comparison in part], device=better.device)
                 summed = loss(better, worse, margin, options.center).sum()
                 accelerator.backward(summed / len(todo))
                 total, right = total + summed.item(), right + int((better > worse).sum())
@@ -176,19 +176,19 @@ def _rewards(network: Any, reader: Reader, part: Sequence[Comparison], device: t
     from reward.models.backend import batches, run
     from reward.models.conversation import BadConversation
 
-    asked = [side for one in part for side in (one.better, one.worse)]
-    found: dict[int, Tensor] = {}
+    conversations = [side for comparison in part for side in (comparison.better, comparison.worse)]
+    by_place: dict[int, Tensor] = {}
     try:
-        for batch in batches(asked, len(asked)):
-            found |= run(network, reader, asked, batch, device)
+        for batch in batches(conversations, len(conversations)):
+            by_place |= run(network, reader, conversations, batch, device)
     except BadConversation as error:
         raise ValueError(f"row {part[error.index // 2].pair}: {error.reason}; correct or drop the row") from error
-    for i in range(len(asked)):
-        if i not in found:
+    for i in range(len(conversations)):
+        if i not in by_place:
             raise ValueError(
                 f"row {part[i // 2].pair}: has more tokens than the model's {reader.positions} positions; drop the row"
             )
-    rewards = torch.stack([found[i] for i in range(len(asked))])
+    rewards = torch.stack([by_place[i] for i in range(len(conversations))])
     return rewards[0::2], rewards[1::2]
 
 

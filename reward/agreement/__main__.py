@@ -53,12 +53,12 @@ def main(
             f"{dataset}: nothing says which text is better; let the run score with objects or correctness, or "
             "give a vocabulary"
         )
-    found = lines(prompts, compared, samples)
-    if not found:
+    table = lines(prompts, compared, samples)
+    if not table:
         raise ValueError(f"{dataset}: holds no score to compare; name a scorer with --clip or --reward-model")
-    typer.echo(markdown(found), nl=False)
+    typer.echo(markdown(table), nl=False)
     if json_file is not None:
-        json_file.write_text(json.dumps(records(found), indent=2) + "\n")
+        json_file.write_text(json.dumps(records(table), indent=2) + "\n")
 
 
 def _scorers(clips: list[str], models: list[str], base: str | None) -> Iterator[tuple[str, Scorer]]:
@@ -80,12 +80,12 @@ def _vocabulary(name: str) -> Vocabulary:
     if ":" in name and not Path(name).exists():
         module, _, attribute = name.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            vocabulary = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"vocabulary {name}: cannot be imported ({error})") from error
-        if not isinstance(found, Vocabulary):
+        if not isinstance(vocabulary, Vocabulary):
             raise ValueError(f"vocabulary {name}: is no reward.text.object_vocabulary.Vocabulary")
-        return found
+        return vocabulary
     return vocabulary_file.read(Path(name), "1")
 
 

@@ -33,16 +33,16 @@ def lines(prompts: Sequence[Prompt], compared: Sequence[Sequence[Preference]], s
     """One line for each score and kind of error, and one for all kinds."""
     labelled = any(prompt.label is not None for prompt in prompts)
     names = dict.fromkeys(name for prompt in prompts for name in prompt.scores)
-    found = []
+    table = []
     for name in names:
         if name.endswith(SWAPPED) or name in NO_WORTH or (not labelled and name.startswith(_FACTS)):
             continue
-        kinds = sorted({one.kind for of_prompt in compared for one in of_prompt})
+        kinds = sorted({preference.kind for of_prompt in compared for preference in of_prompt})
         for kind in ["all", *kinds] if kinds != ["label"] else ["all"]:
-            own = _agreement(prompts, compared, name, kind, samples)
-            if own is not None:
-                found.append(Line(name, kind, own, _agreement(prompts, compared, name + SWAPPED, kind, samples)))
-    return found
+            accuracy = _agreement(prompts, compared, name, kind, samples)
+            if accuracy is not None:
+                table.append(Line(name, kind, accuracy, _agreement(prompts, compared, name + SWAPPED, kind, samples)))
+    return table
 
 
 def markdown(lines: Sequence[Line]) -> str:
@@ -69,10 +69,10 @@ def _agreement(
         values = prompt.scores.get(name)
         if values is None:
             continue
-        for one in of_prompt:
-            better, worse = values[one.better], values[one.worse]
+        for preference in of_prompt:
+            better, worse = values[preference.better], values[preference.worse]
             # What is not known, or no number, agrees with nothing and disagrees with nothing.
-            if kind not in ("all", one.kind) or better is None or worse is None:
+            if kind not in ("all", preference.kind) or better is None or worse is None:
                 continue
             if math.isfinite(better - worse):
                 outcomes.append(outcome(sign * better, sign * worse))
@@ -80,5 +80,5 @@ def _agreement(
     return agreement(outcomes, places, samples)
 
 
-def _interval(one: Agreement) -> str:
-    return f"{one.accuracy:.3f} ({one.low:.3f} to {one.high:.3f})"
+def _interval(result: Agreement) -> str:
+    return f"{result.accuracy:.3f} ({result.low:.3f} to {result.high:.3f})"

@@ -20,7 +20,7 @@ def swapped(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
     for prompt in prompts:
         if prompt.images:
             by_count.setdefault(len(prompt.images), {})[prompt.images] = None
-    found = []
+    exchanged = []
     for prompt in prompts:
         pool = list(by_count.get(len(prompt.images or ()), ()))
         if len(pool) < 2:
@@ -28,16 +28,16 @@ def swapped(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
         at = pool.index(prompt.images or ())
         # Any place but its own.
         step = random.Random(f"swap:{seed}:{prompt.id}").randrange(1, len(pool))
-        found.append(replace(prompt, images=pool[(at + step) % len(pool)]))
-    return found
+        exchanged.append(replace(prompt, images=pool[(at + step) % len(pool)]))
+    return exchanged
 
 
 def rescored(prompts: Sequence[Prompt], scorer: Scorer, title: str, control: bool) -> list[Prompt]:
     """The prompts whose images are known, with the scorer's scores under ``title.NAME`` added to theirs, and if
     ``control`` also those with swapped images."""
-    known = [prompt for prompt in prompts if prompt.images is not None]
-    result = {prompt.id: prompt for prompt in known}
-    passes = [("", known), (SWAPPED, swapped(known))] if control else [("", known)]
+    with_images = [prompt for prompt in prompts if prompt.images is not None]
+    result = {prompt.id: prompt for prompt in with_images}
+    passes = [("", with_images), (SWAPPED, swapped(with_images))] if control else [("", with_images)]
     for suffix, shown in passes:
         rows = [
             {

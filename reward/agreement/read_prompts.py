@@ -38,12 +38,12 @@ def _run(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
     for path in sorted((folder / "score").glob("data-*.arrow")):
         source, sample = (_by_id(folder / stage / path.name) for stage in ("source", "sample"))
         for row in _rows(path):
-            asked, answered = source.get(row["id"]), sample.get(row["id"])
-            if row["status"] != "ok" or asked is None or answered is None:
+            prompt, answers = source.get(row["id"]), sample.get(row["id"])
+            if row["status"] != "ok" or prompt is None or answers is None:
                 continue
-            texts = tuple(one["text"] for one in answered["candidates"])
-            scores = {one["name"]: tuple(one["values"]) for one in row["scores"]}
-            yield Prompt(row["id"], _images(asked["images"], roots), _messages(asked), texts, scores, asked["facts"])
+            texts = tuple(candidate["text"] for candidate in answers["candidates"])
+            scores = {score["name"]: tuple(score["values"]) for score in row["scores"]}
+            yield Prompt(row["id"], _images(prompt["images"], roots), _messages(prompt), texts, scores, prompt["facts"])
 
 
 def _published(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
@@ -62,8 +62,8 @@ def _published(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
     for row in candidates:
         if row["error_type"] is not None:
             continue
-        names = dict.fromkeys(one["name"] for text in row["candidates"] for one in text["scores"])
-        values = [{one["name"]: one["value"] for one in text["scores"]} for text in row["candidates"]]
+        names = dict.fromkeys(score["name"] for candidate in row["candidates"] for score in candidate["scores"])
+        values = [{score["name"]: score["value"] for score in candidate["scores"]} for candidate in row["candidates"]]
         images = row.get("images") or in_pairs.get(row["id"])
         texts = tuple(text["text"] for text in row["candidates"])
         scores = {name: tuple(of_text.get(name) for of_text in values) for name in names}

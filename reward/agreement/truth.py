@@ -59,15 +59,15 @@ def preferences(prompt: Prompt, vocabulary: Vocabulary | None, attributes: froze
         kinds, bad = (_asked(prompt),), [None if value is None else (-value,) for value in right]
     else:
         bad = [quality(prompt, index, vocabulary, attributes) for index in range(len(prompt.texts))]
-    found = []
+    pairs = []
     for (a, first), (b, second) in itertools.combinations(enumerate(bad), 2):
         if first is None or second is None:
             continue
         decides = next((i for i, (x, y) in enumerate(zip(first, second, strict=True)) if x != y), None)
         if decides is not None:
             better, worse = (a, b) if first[decides] < second[decides] else (b, a)
-            found.append(Preference(better, worse, kinds[decides]))
-    return found
+            pairs.append(Preference(better, worse, kinds[decides]))
+    return pairs
 
 
 def quality(
@@ -82,8 +82,8 @@ def quality(
         verdict = judge(prompt.texts[index], true, vocabulary)
         wrong = wrong_details(prompt.texts[index], prompt.facts, vocabulary, attributes)
         return (len(verdict.hallucinated), -len(verdict.covered), *wrong)
-    known = [prompt.scores.get(f"objects.{name}") for name in ("hallucinated", "covered")]
-    hallucinated, covered = (values[index] if values is not None else None for values in known)
+    counted = [prompt.scores.get(f"objects.{name}") for name in ("hallucinated", "covered")]
+    hallucinated, covered = (values[index] if values is not None else None for values in counted)
     return None if hallucinated is None or covered is None else (hallucinated, -covered)
 
 
@@ -107,10 +107,10 @@ def wrong_details(
         if thing is None:
             continue
         before = _WORD.findall(text[: mention.start].lower())[-3:]
-        told = next((word for word in reversed(before) if word in attributes), None)
+        attribute = next((word for word in reversed(before) if word in attributes), None)
         number = next((_NUMBERS[word] for word in reversed(before) if word in _NUMBERS), None)
-        own = thing.get("attributes") or ()
-        colours += told is not None and bool(own) and told not in own
+        true_attributes = thing.get("attributes") or ()
+        colours += attribute is not None and bool(true_attributes) and attribute not in true_attributes
         counts += number is not None and thing.get("count") is not None and number != thing["count"]
     return colours, counts
 

@@ -75,7 +75,7 @@ store shop
 """
 
 
-def named_alike(one: str, other: str) -> bool:
+def named_alike(word: str, other: str) -> bool:
     """Whether two words may be names of one thing.
 
     >>> named_alike("sofa", "couch"), named_alike("gray", "grey"), named_alike("red", "blue")
@@ -83,11 +83,11 @@ def named_alike(one: str, other: str) -> bool:
     """
     from reward.text.coco_vocabulary import VOCABULARY  # its table is made when it is first needed
 
-    thing = VOCABULARY.canonical(one)
+    thing = VOCABULARY.canonical(word)
     if thing is not None and thing == VOCABULARY.canonical(other):
         return True
     lines = _lines()
-    return bool(lines.get(one, frozenset()) & lines.get(other, frozenset()))
+    return bool(lines.get(word, frozenset()) & lines.get(other, frozenset()))
 
 
 @lru_cache(1)

@@ -33,8 +33,8 @@ _MOST_SENTENCES = 3
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text of at most three of them; of a longer one none."""
-    found = [one for one in _SENTENCE.split(text.strip()) if one.strip()]
-    return found if len(found) <= _MOST_SENTENCES else []
+    parts = [part for part in _SENTENCE.split(text.strip()) if part.strip()]
+    return parts if len(parts) <= _MOST_SENTENCES else []
 
 
 def bare(sentence: str) -> str:

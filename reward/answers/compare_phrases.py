@@ -21,7 +21,7 @@ _NEAR = 0.75
 _MOST_INITIALS = 6
 
 
-def same_phrase(said: str, right: str) -> bool | None:
+def same_phrase(answer: str, right: str) -> bool | None:
     """False for a short name of something else: one with no word of the right answer in it, nor another name for it.
 
     >>> same_phrase("dog", "cat"), same_phrase("blue", "dark blue"), same_phrase("sofa", "couch")
@@ -29,48 +29,48 @@ def same_phrase(said: str, right: str) -> bool | None:
     >>> same_phrase("c++", "c"), same_phrase("ac dc", "ac/dc"), same_phrase("not a cat", "dog")
     (False, None, None)
     """
-    if differ_in_a_sign(said, right):
+    if differ_in_a_sign(answer, right):
         return False
-    one, other = (re.findall(r"[^\W_]+(?:'[^\W_]+)?", side) for side in (said, right))
-    if not one or not other or len(one) > MOST_WORDS or len(other) > _MOST_RIGHT or UNSURE & {*one, *other}:
+    given, wanted = (re.findall(r"[^\W_]+(?:'[^\W_]+)?", side) for side in (answer, right))
+    if not given or not wanted or len(given) > MOST_WORDS or len(wanted) > _MOST_RIGHT or UNSURE & {*given, *wanted}:
         return None
-    if not all(sign.isalpha() or sign in " '-" for sign in said + right):
+    if not all(sign.isalpha() or sign in " '-" for sign in answer + right):
         return None
-    if min(len(said), len(right)) < 2 and (said + right).isascii():
+    if min(len(answer), len(right)) < 2 and (answer + right).isascii():
         return None  # the letter of an option
-    if _scripts(said) != _scripts(right) or {said, right} & (YES | NO) or GENERIC & {one[-1], other[-1]}:
+    if _scripts(answer) != _scripts(right) or {answer, right} & (YES | NO) or GENERIC & {given[-1], wanted[-1]}:
         return None
-    return None if _related(one, other) else False
+    return None if _related(given, wanted) else False
 
 
-def differ_in_a_sign(one: str, other: str) -> bool:
+def differ_in_a_sign(answer: str, other: str) -> bool:
     """Whether two differ in nothing but signs, of which one always means something.
 
     >>> differ_in_a_sign("c", "c++"), differ_in_a_sign("well-known", "well known"), differ_in_a_sign("<5", "5")
     (True, False, True)
     """
-    one, other = (re.sub(r"^<(.*)>$|^= ?(.*)$", r"\1\2", side, flags=re.DOTALL) for side in (one, other))
-    if _letters(one) != _letters(other):
+    answer, other = (re.sub(r"^<(.*)>$|^= ?(.*)$", r"\1\2", side, flags=re.DOTALL) for side in (answer, other))
+    if _letters(answer) != _letters(other):
         return False
-    return [sign for sign in one if sign in _HARD] != [sign for sign in other if sign in _HARD]
+    return [sign for sign in answer if sign in _HARD] != [sign for sign in other if sign in _HARD]
 
 
-def same_signs(said: str, right: str) -> bool | None:
+def same_signs(answer: str, right: str) -> bool | None:
     """Of digits and signs without a letter.
 
     >>> same_signs("2 - 3", "2-3"), same_signs("2*3", "2-3"), same_signs("10.15", "10:15")
     (True, False, None)
     """
-    if re.sub(r"\s+", "", said) == re.sub(r"\s+", "", right):
+    if re.sub(r"\s+", "", answer) == re.sub(r"\s+", "", right):
         return True
-    digits, signs = ([re.findall(pattern, side) for side in (said, right)] for pattern in (r"\d+", r"[^\d\s]"))
+    digits, signs = ([re.findall(pattern, side) for side in (answer, right)] for pattern in (r"\d+", r"[^\d\s]"))
     same = digits[0] == digits[1] != []
     return False if same and not all(_SOFT.issuperset(side) for side in signs) else None
 
 
-def _related(one: Sequence[str], other: Sequence[str]) -> bool:
+def _related(words: Sequence[str], other: Sequence[str]) -> bool:
     """Whether two phrases may mean the same: a word or its beginning in common, initials, another name."""
-    plain = [[_unaccented(word) for word in side] for side in (one, other)]
+    plain = [[_unaccented(word) for word in side] for side in (words, other)]
     joined = ["".join(side) for side in plain]
     if not "".join(joined).isascii():
         return bool(set(joined[0]) & set(joined[1]))
@@ -85,9 +85,9 @@ def _related(one: Sequence[str], other: Sequence[str]) -> bool:
     return named_alike(" ".join(plain[0]), " ".join(plain[1])) or named_alike(plain[0][-1], plain[1][-1])
 
 
-def _kin(one: str, other: str) -> bool:
-    short, long = sorted((one, other), key=len)
-    return one == other or (len(short) >= 3 and (short in long or short[:4] == long[:4]))
+def _kin(word: str, other: str) -> bool:
+    short, long = sorted((word, other), key=len)
+    return word == other or (len(short) >= 3 and (short in long or short[:4] == long[:4]))
 
 
 def _letters(text: str) -> str:

@@ -51,11 +51,11 @@ def objects(answer: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: as ``values``, or a value is no object.
     """
-    found = [one for value in values(answer) for one in (value if isinstance(value, list) else [value])]
-    for one in found:
-        if not isinstance(one, dict):
-            raise ValueError(f"no object: {json.dumps(one)[:80]}")
-    return found
+    items = [item for value in values(answer) for item in (value if isinstance(value, list) else [value])]
+    for item in items:
+        if not isinstance(item, dict):
+            raise ValueError(f"no object: {json.dumps(item)[:80]}")
+    return items
 
 
 def _read(text: str) -> Iterator[Any]:
@@ -80,8 +80,8 @@ def _check_depth(value: Any, left: int) -> None:
 
 
 def _end(text: str, at: int) -> int:
-    found = _BETWEEN.match(text, at)
-    return found.end() if found else at
+    space = _BETWEEN.match(text, at)
+    return space.end() if space else at
 
 
 def _no_number(text: str) -> Any:

@@ -42,10 +42,10 @@ def agrees(text: str, answers: Sequence[str]) -> bool | None:
     >>> agrees("5", ["-5"]), agrees("C", ["C++"]), agrees("1.2", ["1/2"]), agrees("two", ["2", "3"])
     (False, False, False, True)
     """
-    said = [_one(text, answer) for answer in answers if not blank(answer)]
-    if True in said:
+    verdicts = [_agrees(text, answer) for answer in answers if not blank(answer)]
+    if True in verdicts:
         return True
-    return None if None in said or not said else False
+    return None if None in verdicts or not verdicts else False
 
 
 def right(facts: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -82,56 +82,56 @@ def yes_or_no(text: str) -> bool | None:
         return None
     lead = re.sub(r"^(?:the )?(?:correct )?answer(?: is|:) ?:? ?", "", shown)
     for pattern in (_FIRST, _YES_THERE, _LAST):
-        if found := pattern.match(lead) or pattern.match(shown):
-            return found["said"] in YES
+        if match := pattern.match(lead) or pattern.match(shown):
+            return match["said"] in YES
     if _NONE.fullmatch(shown.rstrip(" .!")) and not words & {"but", "except", "only", "just", "other"}:
         return False
     return None
 
 
 @lru_cache(1 << 16)
-def _one(text: str, truth: str) -> bool | None:
+def _agrees(text: str, truth: str) -> bool | None:
     if blank(text):
         return None
     if identity(text) == identity(truth):
         return True
     if asks_yes_or_no(truth):
-        said = yes_or_no(text)
-        return None if said is None else said == is_yes(truth)
+        yes = yes_or_no(text)
+        return None if yes is None else yes == is_yes(truth)
     if len(text) > _MOST_LETTERS or refuses(text):
         return None
-    if (letter := _LETTER.fullmatch(_shown(truth))) and (found := _option(text)) is not None:
-        return found == letter[1]
+    if (letter := _LETTER.fullmatch(_shown(truth))) and (option := _option(text)) is not None:
+        return option == letter[1]
     read = {_sentence(sentence, truth) for sentence in sentences(text)}
     return read.pop() if len(read) == 1 else None
 
 
 def _option(text: str) -> str | None:
     """The letter that a text chooses: "B", "(B) a dog", "The answer is B."."""
-    said = bare(text)
-    if whole := _LETTER.fullmatch(said):
+    answer = bare(text)
+    if whole := _LETTER.fullmatch(answer):
         return whole[1]
-    first = _CHOSEN.match(said)
-    chosen = {one or other for one, other in _CHOSEN.findall(said)}
-    return first[1] or first[2] if first and len(chosen) == 1 else None
+    first = _CHOSEN.match(answer)
+    letters = {bracketed or pointed for bracketed, pointed in _CHOSEN.findall(answer)}
+    return first[1] or first[2] if first and len(letters) == 1 else None
 
 
 def _sentence(text: str, truth: str) -> bool | None:
-    said, wanted = bare(text), bare(truth)
-    if not said or not wanted:
+    answer, wanted = bare(text), bare(truth)
+    if not answer or not wanted:
         return None
-    if identity(said) == identity(wanted):
+    if identity(answer) == identity(wanted):
         return True
-    number, other = quantity(said), quantity(wanted)
+    number, other = quantity(answer), quantity(wanted)
     if number is not None and other is not None:
         return same(number, other)
-    if other is not None and _ZERO.fullmatch(said):
-        return other.value == 0 if not other.unit or other.unit in said else None
+    if other is not None and _ZERO.fullmatch(answer):
+        return other.value == 0 if not other.unit or other.unit in answer else None
     if number is not None or other is not None:
-        return False if differ_in_a_sign(said, wanted) else None
-    if not any(sign.isalpha() for sign in said + wanted):
-        return same_signs(said, wanted)
-    return same_phrase(said, wanted)
+        return False if differ_in_a_sign(answer, wanted) else None
+    if not any(sign.isalpha() for sign in answer + wanted):
+        return same_signs(answer, wanted)
+    return same_phrase(answer, wanted)
 
 
 def _shown(text: str) -> str:

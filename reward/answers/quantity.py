@@ -86,22 +86,22 @@ class Quantity:
     marked: bool = False
 
 
-def same(one: Quantity, other: Quantity) -> bool | None:
+def same(first: Quantity, second: Quantity) -> bool | None:
     """Whether two quantities are the same; None if that cannot be told.
 
     A sign makes another number (-5), and so do those of money, shares and powers ($5, 5%, 5²). Other units may be left
     out, and are converted by nobody here.
     """
-    equal = one.value == other.value
-    plain = one.sure and other.sure and not (equal and one.spelling != other.spelling)
-    if one.unit == other.unit:
+    equal = first.value == second.value
+    plain = first.sure and second.sure and not (equal and first.spelling != second.spelling)
+    if first.unit == second.unit:
         return equal if plain else None
-    units = [side for side in (one, other) if side.unit]
+    units = [side for side in (first, second) if side.unit]
     if len(units) == 2:  # 5°C and 5°F
         return False if equal and all(side.marked and side.unit in _CHANGING for side in units) else None
     (unit,) = units
     if unit.marked and unit.unit in _APART:
-        return None if 100 * one.value == other.value or one.value == 100 * other.value else False
+        return None if 100 * first.value == second.value or first.value == 100 * second.value else False
     counts = not unit.marked and unit.unit not in UNITS.values()  # "two dogs" where a number was asked for
     return equal if counts and plain else None
 
@@ -116,20 +116,20 @@ unit='dogs', spelling='', sure=True, marked=False))
     >>> quantity("2-3"), quantity("a dog"), quantity("3 dogs and a cat")
     (None, None, None)
     """
-    found = _NUMBER.match(text)
-    if found is None or (found["sign"] and found["minus"]):
+    match = _NUMBER.match(text)
+    if match is None or (match["sign"] and match["minus"]):
         return None
-    number = _value(found)
-    rest = text[found.end() :]
-    if number is None or (rest and not (rest[0].isspace() or (rest[0].isalpha() and found["digits"]))):
+    number = _value(match)
+    rest = text[match.end() :]
+    if number is None or (rest and not (rest[0].isspace() or (rest[0].isalpha() and match["digits"]))):
         return None
     value, spelling, sure = number
-    negative = "-" in (found["sign"], found["minus"])
-    spelling += "+" if found["sign"] == "+" else ""
+    negative = "-" in (match["sign"], match["minus"])
+    spelling += "+" if match["sign"] == "+" else ""
     value = -value if negative else value
     unit = " ".join(rest.split())
-    mark = (found["currency"] or "") + "".join((found["mark"] or "").split())
-    if found["currency"] and found["mark"]:
+    mark = (match["currency"] or "") + "".join((match["mark"] or "").split())
+    if match["currency"] and match["mark"]:
         return None
     if not unit:
         return Quantity(value, mark, spelling, sure, bool(mark))
@@ -142,16 +142,16 @@ unit='dogs', spelling='', sure=True, marked=False))
     return Quantity(value, unit, spelling, sure)
 
 
-def _value(found: re.Match[str]) -> tuple[Fraction, str, bool] | None:
+def _value(match: re.Match[str]) -> tuple[Fraction, str, bool] | None:
     """Value, spelling, and whether it can be read in one way only."""
-    if found["spoken"] is not None:
-        value = _spoken(re.split(r"[ -]", found["spoken"]))
+    if match["spoken"] is not None:
+        value = _spoken(re.split(r"[ -]", match["spoken"]))
         return None if value is None else (Fraction(value), "", True)
-    if (vulgar := found["vulgar"]) is not None:
+    if (vulgar := match["vulgar"]) is not None:
         whole = vulgar[:-1]
         part = Fraction(unicodedata.numeric(vulgar[-1])).limit_denominator(100)
         return int(whole or 0) + part, "fraction", True
-    digits = "".join(str(unicodedata.digit(one)) if one.isdigit() else one for one in found["digits"])
+    digits = "".join(str(unicodedata.digit(digit)) if digit.isdigit() else digit for digit in match["digits"])
     if len(digits) > _MOST_DIGITS:
         return None
     if "/" in digits:

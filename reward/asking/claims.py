@@ -22,7 +22,7 @@ import json
 import math
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from reward.asking.judge import harmless, quoted
@@ -83,7 +83,7 @@ _BEFORE = re.compile(rf"(?:[\w'-]+[^\S\n]+){{1,{_REACH}}}$")
 _DETERMINER = rf"(?:an?|one|another|the|some|several|many|no|{'|'.join(_NUMBERS)}|\d+)"
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", "etc", "e.g", "i.e")
 _SENTENCE_END = re.compile(
-    "".join(rf"(?<!\b{re.escape(one)}\.)" for one in _ABBREVIATIONS) + r"(?<=[.!?])[\"')\]]*\s+(?=\S)|;\s+|\n+"
+    "".join(rf"(?<!\b{re.escape(short)}\.)" for short in _ABBREVIATIONS) + r"(?<=[.!?])[\"')\]]*\s+(?=\S)|;\s+|\n+"
 )
 #: Signs and blanks, and the letter that stands for a blank in the vocabularies of byte-level tokenizers.
 _AROUND = re.compile(r"^[\W_\u0120]+|[\W_]+$")
@@ -119,14 +119,14 @@ def phrases(text: str, vocabulary: Vocabulary) -> list[Claim]:
     >>> [claim.text for claim in phrases("There is a red sun and 2 blue boats. The kite is up, no boats.", vocabulary)]
     ['a red sun', 'two blue boats', 'a kite']
     """
-    found: list[Claim] = []
+    claims: list[Claim] = []
     end = 0
     for mention in vocabulary.mentions(text):
         claim = _phrase(text[end : mention.start], mention)
         end = mention.end
         if claim is not None:
-            found.append(claim)
-    return _distinct(found)
+            claims.append(claim)
+    return _distinct(claims)
 
 
 def statements(text: str) -> list[Claim]:
@@ -137,13 +137,13 @@ def statements(text: str) -> list[Claim]:
     >>> [claim.text for claim in statements("There is a sun and two boats. The sky is blue, and it rains.")]
     ['there is a sun', 'there are two boats', 'The sky is blue', 'it rains']
     """
-    found: list[Claim] = []
+    claims: list[Claim] = []
     for part in _SENTENCE_END.split(text):
         sentence = _BULLET.sub("", part).strip()
         if sentence.endswith("?") or not re.search(r"[^\W\d_]", sentence):
             continue
-        found += [Claim(claim) for claim in _listed(sentence.rstrip(".! "))]
-    return _distinct(found)
+        claims += [Claim(claim) for claim in _listed(sentence.rstrip(".! "))]
+    return _distinct(claims)
 
 
 def read_claims(answer: str) -> list[Claim] | None:
@@ -183,11 +183,11 @@ def p_yes(first: Iterable[tuple[str, float]], min_mass: float = MIN_MASS) -> flo
     >>> p_yes([("The", math.log(0.999)), ("No", math.log(0.001))]) is None
     True
     """
-    found = masses(first)
-    if found is None:
+    both = masses(first)
+    if both is None:
         return None
-    total = sum(found)
-    return found[0] / total if total > 0 and total >= min_mass else None
+    total = sum(both)
+    return both[0] / total if total > 0 and total >= min_mass else None
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,8 @@ class ClaimScorer:
     def version(self) -> str:
         """A digest of every option and of the words that the model reads; says nothing of which model it is."""
         words = f"{self.vocabulary.name}@{self.vocabulary.version}" if self.vocabulary else None
-        own = [self.splitter, words, self.template, self.template_many, self.min_mass]
-        text = json.dumps([*own, *([self.max_tokens, SPLIT] if self.splitter == "model" else [])])
+        options = [self.splitter, words, self.template, self.template_many, self.min_mass]
+        text = json.dumps([*options, *([self.max_tokens, SPLIT] if self.splitter == "model" else [])])
         return f"2:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
@@ -236,19 +236,17 @@ class ClaimScorer:
             return []
         texts = list(dict.fromkeys(candidate["text"] for candidate in row["candidates"]))
         claims, errors = yield from self._split(texts)
-        asked = list(dict.fromkeys(claim for text in texts for claim in claims.get(text, ())))
-        answers = yield [Question(self.question(claim), 1, yes_or_no=True) for claim in asked]
-        said = {claim: _judged(claim, answer, self.min_mass) for claim, answer in zip(asked, answers, strict=True)}
-        found: list[Verdict] = []
+        distinct = list(dict.fromkeys(claim for text in texts for claim in claims.get(text, ())))
+        answers = yield [Question(self.question(claim), 1, yes_or_no=True) for claim in distinct]
+        judged = {claim: _judged(claim, answer, self.min_mass) for claim, answer in zip(distinct, answers, strict=True)}
+        verdicts: list[Verdict] = []
         for index, candidate in enumerate(row["candidates"]):
             text = candidate["text"]
             if text in errors:
                 answer, error = errors[text]
-                found.append(Verdict(index, SPLITTING, answer, error=error))
-            for claim in claims.get(text, ()):
-                one = said[claim]
-                found.append(Verdict(index, one.question, one.answer, p_yes=one.p_yes, error=one.error))
-        return found
+                verdicts.append(Verdict(index, SPLITTING, answer, error=error))
+            verdicts += [replace(judged[claim], candidate=index) for claim in claims.get(text, ())]
+        return verdicts
 
     def question(self, claim: Claim) -> str:
         """
@@ -265,13 +263,13 @@ class ClaimScorer:
     def counts(self, verdicts: Sequence[Verdict]) -> dict[str, int]:
         return outcomes(verdicts)
 
-    def _values(self, row: Row, own: Sequence[Verdict]) -> tuple[float | None, float | None, float | None]:
-        if _is_question(row) or any(verdict.question == SPLITTING for verdict in own):
+    def _values(self, row: Row, verdicts: Sequence[Verdict]) -> tuple[float | None, float | None, float | None]:
+        if _is_question(row) or any(verdict.question == SPLITTING for verdict in verdicts):
             return None, None, None
-        known = [one.p_yes for one in own if one.p_yes is not None and math.isfinite(one.p_yes)]
-        if not own or len(known) < len(own):
-            return None, None, float(len(own))
-        return math.fsum(known) / len(known), min(known), float(len(own))
+        values = [verdict.p_yes for verdict in verdicts if verdict.p_yes is not None and math.isfinite(verdict.p_yes)]
+        if not verdicts or len(values) < len(verdicts):
+            return None, None, float(len(verdicts))
+        return math.fsum(values) / len(values), min(values), float(len(verdicts))
 
     def _split(
         self, texts: Sequence[str]
@@ -286,15 +284,15 @@ class ClaimScorer:
         errors: dict[str, tuple[str | None, str]] = {}
         for text, answer in zip(written, answers, strict=True):
             error = answer.error
-            found = read_claims(answer.text or "")
+            listed = read_claims(answer.text or "")
             if error is None and not answer.complete:
                 error = f"cut_off: the list of claims was cut off at max_tokens={self.max_tokens}"
-            elif error is None and found is None:
+            elif error is None and listed is None:
                 error = "unreadable: the answer is no list of claims"
-            if error is not None or found is None:
+            if error is not None or listed is None:
                 errors[text] = (answer.text, error or "")
             else:
-                claims[text] = found
+                claims[text] = listed
         return claims, errors
 
 
@@ -306,10 +304,10 @@ def _judged(claim: Claim, answer: Answer, min_mass: float) -> Verdict:
     elif error is None and answer.first is not None:
         value = p_yes(answer.first, min_mass)
         if value is None:
-            found = masses(answer.first)
+            both = masses(answer.first)
             likely = ", ".join(repr(token[:20]) for token, _ in answer.first[:3])
             least = f"less than min_mass={min_mass:g}" if min_mass else "nothing"
-            what = "a log-prob is no number" if found is None else f"P(yes) + P(no) = {sum(found):.2g}, {least}"
+            what = "a log-prob is no number" if both is None else f"P(yes) + P(no) = {sum(both):.2g}, {least}"
             error = f"unreadable: {what}; the likeliest first tokens are {likely}"
     return Verdict(0, claim.text, answer.text, p_yes=value, error=error)
 
@@ -321,8 +319,8 @@ def _is_question(row: Row) -> bool:
 
 def _phrase(before: str, mention: Mention) -> Claim | None:
     """``before`` is the text between the mention before and this one."""
-    found = _BEFORE.search(before)
-    words = found[0].lower().split() if found else []
+    near = _BEFORE.search(before)
+    words = near[0].lower().split() if near else []
     adjectives: list[str] = []
     determiner = stop = ""
     while words and not determiner and not stop:
@@ -351,19 +349,19 @@ def _phrase(before: str, mention: Mention) -> Claim | None:
 
 
 def _listed(sentence: str) -> Iterator[str]:
-    found = _LISTS.fullmatch(sentence)
-    items = _ITEMS.split(found["rest"]) if found else []
-    if found and all(re.match(rf"{_DETERMINER}\b", item, re.IGNORECASE) for item in items):
-        place = (found["place"] or "").replace(",", "").lower()
+    listing = _LISTS.fullmatch(sentence)
+    items = _ITEMS.split(listing["rest"]) if listing else []
+    if listing and all(re.match(rf"{_DETERMINER}\b", item, re.IGNORECASE) for item in items):
+        place = (listing["place"] or "").replace(",", "").lower()
         for item in items:
-            one = item.split()[0].lower() in {"a", "an", "one", "1", "another", "the", "no"}
-            yield f"{place}there {'is' if one else 'are'} {item}"
+            single = item.split()[0].lower() in {"a", "an", "one", "1", "another", "the", "no"}
+            yield f"{place}there {'is' if single else 'are'} {item}"
         return
     yield from _CLAUSES.split(sentence)
 
 
 def _distinct(claims: Iterable[Claim]) -> list[Claim]:
-    found: dict[str, Claim] = {}
+    by_text: dict[str, Claim] = {}
     for claim in claims:
-        found.setdefault(claim.text.casefold(), claim)
-    return list(found.values())
+        by_text.setdefault(claim.text.casefold(), claim)
+    return list(by_text.values())

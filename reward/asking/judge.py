@@ -107,8 +107,8 @@ def read_score(answer: str) -> int | None:
     >>> read_score("Good, but one cup is made up.\\n**Score: 7**"), read_score("Score: 7, I think"), read_score("7")
     (7, None, None)
     """
-    found = _SCORE.fullmatch(_last_line(answer))
-    grade = int(found[1]) if found else 0
+    score = _SCORE.fullmatch(_last_line(answer))
+    grade = int(score[1]) if score else 0
     return grade if 1 <= grade <= BEST else None
 
 
@@ -118,11 +118,11 @@ def read_verdict(answer: str) -> Side | None:
     >>> read_verdict("Both are fine.\\nVerdict: Tie"), read_verdict("Verdict: A or B")
     ('tie', None)
     """
-    found = _VERDICT.fullmatch(_last_line(answer))
-    if not found:
+    verdict = _VERDICT.fullmatch(_last_line(answer))
+    if not verdict:
         return None
-    said = found[1].upper()
-    return "A" if said == "A" else "B" if said == "B" else "tie"
+    side = verdict[1].upper()
+    return "A" if side == "A" else "B" if side == "B" else "tie"
 
 
 def facts_text(facts: Mapping[str, Any] | None) -> str:
@@ -160,8 +160,8 @@ def matches(players: Sequence[int], wanted: int | None, key: str) -> list[tuple[
     met: dict[tuple[int, int], None] = {}
     for apart in range(1, count // 2 + 1):
         for seat in (*range(0, count, 2), *range(1, count, 2)):
-            one, two = seats[seat], seats[(seat + apart) % count]
-            met.setdefault((min(one, two), max(one, two)))
+            first, second = seats[seat], seats[(seat + apart) % count]
+            met.setdefault((min(first, second), max(first, second)))
     return sorted(list(met)[:wanted])
 
 
@@ -205,25 +205,25 @@ class JudgeScorer:
     @property
     def version(self) -> str:
         """A digest of every option and of the words that the judge reads; says nothing of which judge it is."""
-        own = [self.mode, self.criteria, self.pairs_per_prompt, self.blind, self.facts, self.max_tokens]
-        text = json.dumps([own, GRADE if self.mode == "pointwise" else COMPARE])
+        options = [self.mode, self.criteria, self.pairs_per_prompt, self.blind, self.facts, self.max_tokens]
+        text = json.dumps([options, GRADE if self.mode == "pointwise" else COMPARE])
         return f"2:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
-        asked = list(self._grades(row) if self.mode == "pointwise" else self._comparisons(row))
-        answers = yield [Question(text, self.max_tokens, images=not self.blind) for _, text in asked]
-        return [self._verdict(about, answer) for (about, _), answer in zip(asked, answers, strict=True)]
+        prompts = list(self._grades(row) if self.mode == "pointwise" else self._comparisons(row))
+        answers = yield [Question(text, self.max_tokens, images=not self.blind) for _, text in prompts]
+        return [self._verdict(about, answer) for (about, _), answer in zip(prompts, answers, strict=True)]
 
     def scores(self, row: Row, verdicts: Sequence[Verdict]) -> dict[str, list[float | None]]:
         if self.mode == "pairwise":
             return {"judge.wins": _wins([candidate["text"] for candidate in row["candidates"]], verdicts)}
-        found: dict[str, list[float | None]] = {
+        grades: dict[str, list[float | None]] = {
             f"judge.{name}": [None] * len(row["candidates"]) for name, _ in self.criteria
         }
         for verdict in verdicts:
             if verdict.error is None and verdict.answer is not None:
-                found[f"judge.{verdict.question}"][verdict.candidate] = read_score(verdict.answer)
-        return found
+                grades[f"judge.{verdict.question}"][verdict.candidate] = read_score(verdict.answer)
+        return grades
 
     def counts(self, verdicts: Sequence[Verdict]) -> dict[str, int]:
         return counts([verdicts])
@@ -254,11 +254,11 @@ class JudgeScorer:
 
     def _common(self, row: Row) -> dict[str, str]:
         pictures = 0 if self.blind else len(row["images"])
-        known = facts_text(row["facts"]) if self.facts else ""
+        facts = facts_text(row["facts"]) if self.facts else ""
         return {
             "about": "" if not pictures else " about the image" if pictures == 1 else f" about the {pictures} images",
             "request": quoted(_request(row["prompt"])),
-            "facts": f"What is known of the image:\n{quoted(known)}\n\n" if known else "",
+            "facts": f"What is known of the image:\n{quoted(facts)}\n\n" if facts else "",
         }
 
     def _verdict(self, about: Verdict, answer: Answer) -> Verdict:
@@ -308,26 +308,26 @@ Result = Literal["first", "second", "tie", "flip"]
 
 def _results(verdicts: Iterable[Verdict]) -> dict[tuple[int, int], Result]:
     """What came of each pair (lower index first) that has a verdict in both orders."""
-    said: dict[tuple[int, int], Side] = {}
+    sides: dict[tuple[int, int], Side] = {}
     for verdict in verdicts:
         side = read_verdict(verdict.answer or "") if verdict.error is None else None
         if verdict.other is not None and side is not None:
-            said[verdict.candidate, verdict.other] = side
+            sides[verdict.candidate, verdict.other] = side
     turned: Mapping[Side, Side] = {"A": "B", "B": "A", "tie": "tie"}
     named: Mapping[Side, Result] = {"A": "first", "B": "second", "tie": "tie"}
     return {
-        (one, two): named[side] if turned[said[two, one]] == side else "flip"
-        for (one, two), side in said.items()
-        if one < two and (two, one) in said
+        (first, second): named[side] if turned[sides[second, first]] == side else "flip"
+        for (first, second), side in sides.items()
+        if first < second and (second, first) in sides
     }
 
 
 def _wins(texts: Sequence[str], verdicts: Iterable[Verdict]) -> list[float | None]:
     points: dict[int, list[float]] = {}
-    for (one, two), result in _results(verdicts).items():
+    for (first, second), result in _results(verdicts).items():
         point = {"first": 1.0, "second": 0.0}.get(result, 0.5)
-        points.setdefault(one, []).append(point)
-        points.setdefault(two, []).append(1 - point)
+        points.setdefault(first, []).append(point)
+        points.setdefault(second, []).append(1 - point)
     shares = {player: sum(values) / len(values) for player, values in points.items()}
     return [shares.get(_player(texts, index)) for index in range(len(texts))]
 

@@ -33,12 +33,12 @@ class TransformersRewards:
 
     @torch.inference_mode()
     def rewards(self, conversations: Sequence[Conversation]) -> list[float | None]:
-        found: list[float | None] = [None] * len(conversations)
+        by_place: list[float | None] = [None] * len(conversations)
         for batch in batches(conversations, self.batch_size):
             values = run(self.network, self.reader, conversations, batch, self.device)
             for i, value in values.items():
-                found[i] = float(value)
-        return found
+                by_place[i] = float(value)
+        return by_place
 
 
 def batches(conversations: Sequence[Conversation], size: int) -> Iterator[list[int]]:

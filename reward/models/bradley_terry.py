@@ -54,7 +54,7 @@ def comparisons(
         if not pair.images or len(pair.chosen.split()) < mix_words or rng.random() >= mix_images:
             continue
         drawn = (pairs[rng.choice(places)].images for _ in range(20))
-        other = next((one for one in drawn if len(one) == len(pair.images) and one != pair.images), None)
+        other = next((images for images in drawn if len(images) == len(pair.images) and images != pair.images), None)
         if other is not None:
             made.append(Comparison(good, pair.conversation(pair.chosen, other), 0.0, place))
     return made

@@ -117,8 +117,8 @@ class OpenClipModel:
             # A text that was cut ends otherwise, or goes on, where there is room for one token more.
             longer = tokenize([*batch, ""], context_length=length + 1)
             differs = (longer[:, :length] != read).any(1) | (longer[:, length:] != longer[-1, -1]).any(1)
-            found: list[bool] = differs[:-1].tolist()
-            return found
+            flags: list[bool] = differs[:-1].tolist()
+            return flags
 
         return Encoders(model, images, texts, cut)
 
@@ -135,11 +135,11 @@ class TransformersModel:
 
     def identity(self) -> str:
         folder = Path(self.name)
-        own = digest(_contents(folder)) if folder.is_dir() else f"{self.name}@{self.revision}"
+        weights = digest(_contents(folder)) if folder.is_dir() else f"{self.name}@{self.revision}"
         if self.processor is None:
-            return own
+            return weights
         other = Path(self.processor)
-        return f"{own}+{digest(_contents(other)) if other.is_dir() else self.processor}"
+        return f"{weights}+{digest(_contents(other)) if other.is_dir() else self.processor}"
 
     def open(self, device: str) -> Encoders:
         """
@@ -176,8 +176,8 @@ class TransformersModel:
             tokens = processor.tokenizer(
                 list(batch), padding=True, truncation=True, max_length=longest, return_tensors="pt"
             ).to(device)
-            found = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-            return _unit(found.pooler_output)
+            features = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+            return _unit(features.pooler_output)
 
         def cut(batch: Sequence[str]) -> list[bool]:
             return [len(tokens) > longest for tokens in processor.tokenizer(list(batch), verbose=False)["input_ids"]]
@@ -195,12 +195,12 @@ def find(model: str, pretrained: str | None, processor: str | None = None) -> Op
         ValueError: an architecture without ``pretrained`` (its weights would be random), a folder that lacks the files
             of both kinds, or an argument that has no meaning for this kind.
     """
-    found = _find(model, pretrained, processor)
-    if pretrained is not None and (isinstance(found, TransformersModel) or found.is_folder):
+    kind = _find(model, pretrained, processor)
+    if pretrained is not None and (isinstance(kind, TransformersModel) or kind.is_folder):
         raise ValueError(f"pretrained={pretrained!r} has no meaning for the {_kind(model)} {model!r}; remove it")
-    if processor is not None and isinstance(found, OpenClipModel):
+    if processor is not None and isinstance(kind, OpenClipModel):
         raise ValueError(f"processor={processor!r} has no meaning for the open_clip model {model!r}; remove it")
-    return found
+    return kind
 
 
 def _find(model: str, pretrained: str | None, processor: str | None) -> OpenClipModel | TransformersModel:

@@ -42,8 +42,8 @@ class GatingHead(nn.Module):
         self.layers = sum(name.startswith("gating.layers.") and name.endswith(".weight") for name in weights)
 
     def _tensor(self, name: str) -> Tensor:
-        found: Tensor = getattr(self, name.replace(".", "__"))
-        return found
+        tensor: Tensor = getattr(self, name.replace(".", "__"))
+        return tensor
 
     def forward(self, last: Tensor, answer: Tensor) -> Tensor:
         gate = answer.float()
@@ -148,11 +148,11 @@ def _open_classifier(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Mod
     name = checkpoint.backbone
 
     def load() -> tuple[Any, Any]:
-        found = AutoModelForSequenceClassification.from_pretrained(
+        opened = AutoModelForSequenceClassification.from_pretrained(
             name, dtype=dtype, use_safetensors=True, output_loading_info=True, **checkpoint.hub
         )
         reader = AutoProcessor if checkpoint.sees else AutoTokenizer
-        return found, reader.from_pretrained(name, **checkpoint.hub)
+        return opened, reader.from_pretrained(name, **checkpoint.hub)
 
     (model, report), processor = _loaded(name, load)
     if report["missing_keys"]:
@@ -179,8 +179,8 @@ def _loaded(name: str, load: Any) -> tuple[Any, Any]:
 
 def _positions(model: Any, processor: Any) -> int | None:
     tokenizer = getattr(processor, "tokenizer", processor)
-    known = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
-    return min((int(limit) for limit in known if limit is not None), default=None)
+    limits = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
+    return min((int(limit) for limit in limits if limit is not None), default=None)
 
 
 def _linear_head(checkpoint: Checkpoint, size: int) -> LinearHead:

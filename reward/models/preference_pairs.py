@@ -113,8 +113,8 @@ def _open(dataset: str, split: str | None) -> Any:
 
 def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
     # Other images than the pair's are read from their own column.
-    found = references.find({name: value for name, value in row.items() if name != "rejected_images"})
-    images = [] if found is None else found if isinstance(found, list) else [found]
+    column = references.find({name: value for name, value in row.items() if name != "rejected_images"})
+    images = [] if column is None else column if isinstance(column, list) else [column]
     prompt = row["prompt"]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not messages:
@@ -157,8 +157,8 @@ def _text(content: Any) -> str:
 def roots_of(dataset: str, image_root: str | None, allow_http: bool) -> Roots:
     """Where the images of a dataset may lie: below ``image_root``, or its folder."""
     place = Path(dataset)
-    own = str(place if place.is_dir() else place.parent) if image_root is None else image_root
-    return Roots.of((own,), allow_http, OPTIONS)
+    root = str(place if place.is_dir() else place.parent) if image_root is None else image_root
+    return Roots.of((root,), allow_http, OPTIONS)
 
 
 def encoded(image: Any, roots: Roots) -> bytes:
@@ -173,6 +173,6 @@ def encoded(image: Any, roots: Roots) -> bytes:
         image = {"bytes": image, "path": None} if isinstance(image, bytes) else {"bytes": None, "path": image}
     data = image.get("bytes")
     path = roots.resolve(image["path"]) if data is None else None
-    found = load({"bytes": data, "path": path}, MAX_BYTES)
-    check_image(found)
-    return found
+    content = load({"bytes": data, "path": path}, MAX_BYTES)
+    check_image(content)
+    return content

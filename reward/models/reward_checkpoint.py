@@ -37,8 +37,8 @@ class Checkpoint:
 
     @property
     def identity(self) -> str:
-        own = _identity(self.model, self.revision)
-        return own if self.backbone == self.model else f"{own}+{_identity(self.backbone, None)}"
+        digest = _identity(self.model, self.revision)
+        return digest if self.backbone == self.model else f"{digest}+{_identity(self.backbone, None)}"
 
     @property
     def hub(self) -> dict[str, str]:
@@ -90,11 +90,11 @@ def find(model: str, name: str, revision: str | None = None) -> Path | None:
     from transformers.utils.hub import cached_file
 
     try:
-        found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        cached = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"model={model!r} is no folder, and no hub model that can be read ({reason})") from error
-    return Path(found) if found else None
+    return Path(cached) if cached else None
 
 
 def _adapter(model: str, revision: str | None, base: str | None, head: Path | None) -> Checkpoint:

@@ -72,23 +72,23 @@ class ClipScorer:
             for row in rows
             for candidate in row["candidates"]
         ]
-        found = self._cosines(wanted, [row["images"] for row in rows])
-        means = iter([None if of is None else float(of.mean()) for of in found])
+        cosines = self._cosines(wanted, [row["images"] for row in rows])
+        means = iter([None if of is None else float(of.mean()) for of in cosines])
         return {"clip.cosine": [[next(means) for _ in row["candidates"]] for row in rows]}
 
     def flags(self, rows: Sequence[Row]) -> Scores:
         """``clip.cut``: 1.0 for a text of which only the beginning was compared, 0.0 for one that was read to its end;
         null where there is no score."""
-        texts = [[one["text"] if row["images"] else "" for one in row["candidates"]] for row in rows]
+        texts = [[candidate["text"] if row["images"] else "" for candidate in row["candidates"]] for row in rows]
         cut = self.cut([text for of_row in texts for text in of_row])
-        found = iter(cut)
-        return {"clip.cut": [[None if (one := next(found)) is None else float(one) for _ in row] for row in texts]}
+        cuts = iter(cut)
+        return {"clip.cut": [[None if (flag := next(cuts)) is None else float(flag) for _ in row] for row in texts]}
 
     def cut(self, texts: Sequence[str]) -> list[bool | None]:
         """Which texts are longer than the model's context; null for empty ones."""
         place = _places(text for text in texts if text.strip())
-        found = [one for batch in _batches(list(place), self.batch_size) for one in self._clip.cut(batch)]
-        return [found[place[text]] if text in place else None for text in texts]
+        flags = [flag for batch in _batches(list(place), self.batch_size) for flag in self._clip.cut(batch)]
+        return [flags[place[text]] if text in place else None for text in texts]
 
     def score_images(self, rows: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[float]]:
         """For every (text, encoded images) the cosine of the text with each image, to rank images of one text.
@@ -99,8 +99,8 @@ class ClipScorer:
         for number, (text, _) in enumerate(rows):
             if not text.strip():
                 raise ValueError(f"row {number}: the text is empty; images can only be ranked by a text")
-        found = self._cosines([(images, text) for text, images in rows], [images for _, images in rows])
-        return [[] if of is None else of.tolist() for of in found]
+        cosines = self._cosines([(images, text) for text, images in rows], [images for _, images in rows])
+        return [[] if of is None else of.tolist() for of in cosines]
 
     def _cosines(
         self, pairs: Sequence[tuple[Sequence[bytes], str | None]], rows: Sequence[Sequence[bytes]]
@@ -110,9 +110,11 @@ class ClipScorer:
         text_at = _places(text for images, text in pairs if text is not None and images)
         if not image_at:
             return [None] * len(pairs)
-        seen, said = self._encode_images(list(image_at), rows), self._encode_texts(list(text_at))
+        image_vectors, text_vectors = self._encode_images(list(image_at), rows), self._encode_texts(list(text_at))
         return [
-            seen[[image_at[image] for image in images]] @ said[text_at[text]] if text is not None and images else None
+            image_vectors[[image_at[image] for image in images]] @ text_vectors[text_at[text]]
+            if text is not None and images
+            else None
             for images, text in pairs
         ]
 

@@ -49,37 +49,37 @@ class CorrectnessScorer:
 
     def score_columns(self, batch: Batch) -> dict[str, Any]:
         """Every distinct text under every distinct answer is read once: most answers to questions are alike."""
-        known = _known(batch.facts)
-        numbers = {answers: i for i, answers in enumerate(dict.fromkeys(known))}
-        number = np.array([numbers[answers] if answers else -1 for answers in known], np.int64)[batch.prompt]
-        asked = np.flatnonzero(number >= 0)
-        texts = batch.texts.take(pa.array(asked)).dictionary_encode()
+        answers_of = _known(batch.facts)
+        numbers = {answers: i for i, answers in enumerate(dict.fromkeys(answers_of))}
+        number = np.array([numbers[answers] if answers else -1 for answers in answers_of], np.int64)[batch.prompt]
+        questions = np.flatnonzero(number >= 0)
+        texts = batch.texts.take(pa.array(questions)).dictionary_encode()
         size = max(len(numbers), 1)
-        codes = texts.indices.to_numpy(zero_copy_only=False).astype(np.int64) * size + number[asked]
+        codes = texts.indices.to_numpy(zero_copy_only=False).astype(np.int64) * size + number[questions]
         distinct, place = np.unique(codes, return_inverse=True)
-        said, every = texts.dictionary.to_pylist(), list(numbers)
-        values = [self._values(said[code // size], every[code % size]) for code in distinct.tolist()]
+        distinct_texts, every = texts.dictionary.to_pylist(), list(numbers)
+        values = [self._values(distinct_texts[code // size], every[code % size]) for code in distinct.tolist()]
         everywhere = np.full(len(batch.texts), -1)
-        everywhere[asked] = place
+        everywhere[questions] = place
         index = pa.array(everywhere, mask=everywhere < 0)
         return {name: pa.array([v[i] for v in values], pa.float64()).take(index) for i, name in enumerate(self.names)}
 
     def _values(self, text: str, answers: tuple[str, ...]) -> tuple[float | None, float | None]:
         if not answers:
             return None, None
-        found = self._agrees(text, answers)
-        return (None, 1.0) if found is None else (float(found), 0.0)
+        verdict = self._agrees(text, answers)
+        return (None, 1.0) if verdict is None else (float(verdict), 0.0)
 
     def _agrees(self, text: str, answers: tuple[str, ...]) -> bool | None:
         if self.parser is None or not all(map(asks_yes_or_no, answers)):
             return agrees(text, answers)
-        said = PARSERS[self.parser](text)
-        return None if said is None else any(is_yes(answer) == (said == "yes") for answer in answers)
+        word = PARSERS[self.parser](text)
+        return None if word is None else any(is_yes(answer) == (word == "yes") for answer in answers)
 
 
 def _known(facts: Any) -> list[tuple[str, ...]]:
     first = pc.struct_field(facts, "answer").to_pylist()
     if facts.type.get_field_index("answers") < 0:
-        return [() if one is None else (one,) for one in first]
+        return [() if answer is None else (answer,) for answer in first]
     others = pc.struct_field(facts, "answers").to_pylist()
-    return [right({"answer": one, "answers": more}) for one, more in zip(first, others, strict=True)]
+    return [right({"answer": answer, "answers": more}) for answer, more in zip(first, others, strict=True)]

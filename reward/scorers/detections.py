@@ -76,17 +76,17 @@ class Detections:
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"cannot read the detections {path} ({error}); give a JSON file") from error
         try:
-            found, told = _coco(content) if _is_coco(content) else (_listed(content), None)
-            labels, seen = _labels(found, threshold)
+            listed, categories = _coco(content) if _is_coco(content) else (_listed(content), None)
+            labels, seen = _labels(listed, threshold)
         except _Malformed as error:
             raise ValueError(shortened(f"{path}: {error}")) from error
-        known = frozenset(classes) if classes is not None else seen if told is None else told
-        if unknown := sorted(seen - known):
+        detectable = frozenset(classes) if classes is not None else seen if categories is None else categories
+        if unknown := sorted(seen - detectable):
             raise ValueError(
                 shortened(f"{path}: label {unknown[0]!r} is none of the detector's classes; add it to classes")
             )
-        digest = hashlib.sha256(data + json.dumps([threshold, sorted(known)]).encode()).hexdigest()
-        return cls(labels, known, digest[:16])
+        digest = hashlib.sha256(data + json.dumps([threshold, sorted(detectable)]).encode()).hexdigest()
+        return cls(labels, detectable, digest[:16])
 
     def found(self, image: bytes, path: str | None = None) -> frozenset[str] | None:
         """The labels found in an image, None if the file does not know it (or names it in two ways that fit equally).
@@ -106,10 +106,12 @@ class Detections:
         parts = _parts(path)
         agree: dict[int, list[str]] = defaultdict(list)
         for key in self._names.get(parts[-1], ()):
-            own = _parts(key)
-            same = next((i for i, two in enumerate(zip(parts[::-1], own[::-1], strict=False)) if two[0] != two[1]), 0)
-            same = same or min(len(parts), len(own))
-            if same == min(len(parts), len(own)) or _ABSOLUTE.match(key):
+            key_parts = _parts(key)
+            same = next(
+                (i for i, two in enumerate(zip(parts[::-1], key_parts[::-1], strict=False)) if two[0] != two[1]), 0
+            )
+            same = same or min(len(parts), len(key_parts))
+            if same == min(len(parts), len(key_parts)) or _ABSOLUTE.match(key):
                 agree[same].append(key)
         best = agree[max(agree)] if agree else []
         return best[0] if len(best) == 1 else None
@@ -167,9 +169,9 @@ class DetectedObjectScorer:
 
     def _row(self, row: Row) -> Iterator[tuple[float | None, ...]]:
         texts = [candidate["text"] for candidate in row["candidates"]]
-        own = truth_of(row, self.vocabulary)
-        if own is not None and not self.always:
-            yield from ((*values_of(judge(text, own, self.vocabulary)), None) for text in texts)
+        annotated = truth_of(row, self.vocabulary)
+        if annotated is not None and not self.always:
+            yield from ((*values_of(judge(text, annotated, self.vocabulary)), None) for text in texts)
         elif (row["facts"] or {}).get("answer") is not None or not row["images"]:
             yield from [(None,) * len(self.names)] * len(texts)
         elif (truth := self._found(row)) is None:
@@ -180,32 +182,32 @@ class DetectedObjectScorer:
 
     def _found(self, row: Row) -> frozenset[str] | None:
         paths = row.get("paths") or [None] * len(row["images"])
-        found = [self.detections.found(image, path) for image, path in zip(row["images"], paths, strict=True)]
-        known = [labels for labels in found if labels is not None]
-        if len(known) < len(found):
+        of_images = [self.detections.found(image, path) for image, path in zip(row["images"], paths, strict=True)]
+        matched = [labels for labels in of_images if labels is not None]
+        if len(matched) < len(of_images):
             return None
-        said = (row["facts"] or {}).get("captions") or ()
-        named = (one.name for caption in said for one in self.vocabulary.mentions(caption or ""))
-        return frozenset().union(*known, named)
+        captions = (row["facts"] or {}).get("captions") or ()
+        named = (mention.name for caption in captions for mention in self.vocabulary.mentions(caption or ""))
+        return frozenset().union(*matched, named)
 
 
 class _Malformed(ValueError):
     pass
 
 
-def _labels(found: Iterable[_Detection], threshold: float) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
+def _labels(detections: Iterable[_Detection], threshold: float) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
     """What is in each image, and every label there is."""
     labels: dict[str, set[str]] = {}
     seen = set()
-    for one in found:
-        of_image = labels.setdefault(one.image, set())
-        if one.label is None:
+    for detection in detections:
+        of_image = labels.setdefault(detection.image, set())
+        if detection.label is None:
             continue
-        if not 0 <= one.score <= 1:  # not a number fails too
-            raise _Malformed(f"{one.place}: score={one.score} is not between 0 and 1; write probabilities")
-        seen.add(one.label)
-        if one.score >= threshold:
-            of_image.add(one.label)
+        if not 0 <= detection.score <= 1:  # not a number fails too
+            raise _Malformed(f"{detection.place}: score={detection.score} is not between 0 and 1; write probabilities")
+        seen.add(detection.label)
+        if detection.score >= threshold:
+            of_image.add(detection.label)
     return {image: frozenset(names) for image, names in labels.items()}, frozenset(seen)
 
 
@@ -216,9 +218,9 @@ def _listed(content: Any) -> Iterator[_Detection]:
                 f"{place}: detections is {str(detections)[:80]!r}; give a list, empty if nothing was found"
             )
         yield _Detection(image, None, math.nan, place)
-        for number, one in enumerate(detections):
+        for number, detection in enumerate(detections):
             at = f"{place}, detection {number}"
-            yield _Detection(image, _get(one, "label", str, at), _get(one, "score", (int, float), at), at)
+            yield _Detection(image, _get(detection, "label", str, at), _get(detection, "score", (int, float), at), at)
 
 
 def _entries(content: Any) -> Iterator[tuple[str, str, Any]]:
@@ -245,27 +247,27 @@ def _is_coco(content: Any) -> bool:
 
 def _coco(content: Mapping[str, Any]) -> tuple[list[_Detection], frozenset[str]]:
     names, classes = _numbered(content, "images", "file_name"), _numbered(content, "categories", "name")
-    found = [_Detection(name, None, math.nan, "images") for name in names.values()]
-    for number, one in enumerate(_get(content, "annotations", list, "the file")):
+    result = [_Detection(name, None, math.nan, "images") for name in names.values()]
+    for number, annotation in enumerate(_get(content, "annotations", list, "the file")):
         at = f"annotations, entry {number}"
-        image, category = _get(one, "image_id", (int, str), at), _get(one, "category_id", (int, str), at)
-        for key, value, known in (("image_id", image, names), ("category_id", category, classes)):
-            if value not in known:
+        image, category = _get(annotation, "image_id", (int, str), at), _get(annotation, "category_id", (int, str), at)
+        for key, value, numbered in (("image_id", image, names), ("category_id", category, classes)):
+            if value not in numbered:
                 raise _Malformed(f"{at}: {key}={value!r} is not in the file's own list; add it, or remove the entry")
-        score = _get(one, "score", (int, float), at) if "score" in one else 1.0
-        label = None if _flat(one.get("bbox")) else classes[category]  # without an area it shows nothing
-        found.append(_Detection(names[image], label, score, at))
-    return found, frozenset(classes.values())
+        score = _get(annotation, "score", (int, float), at) if "score" in annotation else 1.0
+        label = None if _flat(annotation.get("bbox")) else classes[category]  # without an area it shows nothing
+        result.append(_Detection(names[image], label, score, at))
+    return result, frozenset(classes.values())
 
 
 def _numbered(content: Mapping[str, Any], part: str, name: str) -> dict[Any, str]:
-    entries = ((one, f"{part}, entry {number}") for number, one in enumerate(_get(content, part, list, "the file")))
-    found: dict[Any, str] = {}
-    for one, at in entries:
-        key, value = _get(one, "id", (int, str), at), _get(one, name, str, at)
-        if found.setdefault(key, value) != value:
-            raise _Malformed(f"{at}: id {key!r} is {found[key]!r} and {value!r}; give every one an id of its own")
-    return found
+    entries = ((entry, f"{part}, entry {number}") for number, entry in enumerate(_get(content, part, list, "the file")))
+    by_id: dict[Any, str] = {}
+    for entry, at in entries:
+        key, value = _get(entry, "id", (int, str), at), _get(entry, name, str, at)
+        if by_id.setdefault(key, value) != value:
+            raise _Malformed(f"{at}: id {key!r} is {by_id[key]!r} and {value!r}; give every one an id of its own")
+    return by_id
 
 
 def _flat(box: Any) -> bool:
@@ -281,7 +283,7 @@ def _get(entry: Any, key: str, kind: type | tuple[type, ...], place: str) -> Any
         raise _Malformed(f"{place}: lacks {key}; it has {', '.join(map(str, entry)) or 'nothing'}")
     value = entry[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        kinds = " or ".join(option.__name__ for option in (kind if isinstance(kind, tuple) else (kind,)))
         raise _Malformed(f"{place}: {key} is {str(value)[:80]!r}; give a {kinds}")
     return value
 

@@ -31,12 +31,12 @@ class FactScorer:
         self.version = f"1:{VERSION}:{lexicon.version}:{complete}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
-        table = [[self._values(one["text"], row) for one in row["candidates"]] for row in rows]
+        table = [[self._values(candidate["text"], row) for candidate in row["candidates"]] for row in rows]
         return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
 
     def _values(self, text: str, row: Row) -> tuple[float | None, ...]:
         facts = row["facts"] or {}
         if facts.get("answer") is not None or not (facts.get("objects") or facts.get("regions")):
             return (None,) * len(self.names)
-        found = Counter(one.verdict for one in by_facts(text, facts, self.lexicon, self.complete))
-        return tuple(float(found[verdict]) for verdict in ("hallucination", "correct", "unclear"))
+        counts = Counter(finding.verdict for finding in by_facts(text, facts, self.lexicon, self.complete))
+        return tuple(float(counts[verdict]) for verdict in ("hallucination", "correct", "unclear"))

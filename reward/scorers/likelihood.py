@@ -74,23 +74,23 @@ class LikelihoodScorer:
         Raises:
             ValueError: a row cannot be scored; the message names row and candidate.
         """
-        asked = [[_conversation(row, candidate["text"]) for candidate in row["candidates"]] for row in rows]
+        conversations = [[_conversation(row, candidate["text"]) for candidate in row["candidates"]] for row in rows]
         first: dict[Conversation, tuple[int, int]] = {}
-        for r, of_row in enumerate(asked):
-            for c, one in enumerate(of_row):
-                first.setdefault(one, (r, c))
+        for r, of_row in enumerate(conversations):
+            for c, conversation in enumerate(of_row):
+                first.setdefault(conversation, (r, c))
         distinct = list(first)
         try:
             values = self._means(distinct) if distinct else []
         except BadConversation as error:
             r, c = first[distinct[error.index]]
             raise ValueError(f"row {r}, candidate {c}: {error.reason}") from error
-        found = dict(zip(distinct, values, strict=True))
-        for one, value in found.items():
+        means = dict(zip(distinct, values, strict=True))
+        for conversation, value in means.items():
             if value is not None and not math.isfinite(value):
-                r, c = first[one]
+                r, c = first[conversation]
                 raise ValueError(f"row {r}, candidate {c}: the log-prob is {value}; try dtype=float32")
-        return {self.name: [[found[one] for one in of_row] for of_row in asked]}
+        return {self.name: [[means[conversation] for conversation in of_row] for of_row in conversations]}
 
     @cached_property
     def _opened(self) -> tuple[Any, Any]:
@@ -113,12 +113,12 @@ class LikelihoodScorer:
 
         from reward.models.backend import batches
 
-        found: list[float | None] = [None] * len(conversations)
+        means: list[float | None] = [None] * len(conversations)
         with torch.inference_mode():
             for batch in batches(conversations, self.batch_size):
                 for i, value in self._batch(conversations, batch).items():
-                    found[i] = value
-        return found
+                    means[i] = value
+        return means
 
     def _batch(self, conversations: Sequence[Conversation], batch: Sequence[int]) -> dict[int, float]:
         """The means by place; of those that do not fit, and of texts without a token, none."""
@@ -128,12 +128,12 @@ class LikelihoodScorer:
         model, reader = self._opened
         try:
             inputs = reader.read([conversations[i] for i in batch])
-            own = {at: _answer_tokens(reader, conversations[batch[at]], at) for at in inputs.kept}
+            lengths = {at: _answer_tokens(reader, conversations[batch[at]], at) for at in inputs.kept}
         except BadConversation as error:
             raise BadConversation(batch[error.index], error.reason) from error
         ends = [int(last) + 1 for last in inputs.last]
         # (row, place of the first token of the text, and of what stands behind its last)
-        spans = [(row, end - own[at], end) for row, (at, end) in enumerate(zip(inputs.kept, ends, strict=True))]
+        spans = [(row, end - lengths[at], end) for row, (at, end) in enumerate(zip(inputs.kept, ends, strict=True))]
         spans = [span for span in spans if span[1] < span[2]]
         if not spans:
             return {}
@@ -149,8 +149,8 @@ class LikelihoodScorer:
             logits = logits[:, low:high]
         means = {}
         for row, first, end in spans:
-            said, truth = logits[row, first - 1 - low : end - 1 - low], tensors["input_ids"][row, first:end]
-            means[batch[inputs.kept[row]]] = -float(cross_entropy(said.float(), truth))
+            predicted, truth = logits[row, first - 1 - low : end - 1 - low], tensors["input_ids"][row, first:end]
+            means[batch[inputs.kept[row]]] = -float(cross_entropy(predicted.float(), truth))
         return means
 
 
@@ -163,16 +163,16 @@ def _answer_tokens(reader: Any, conversation: Conversation, index: int) -> int:
     """
     prompt = Conversation(conversation.images, conversation.messages[:-1])
     texts = []
-    for one, answers in ((prompt, True), (conversation, False)):
+    for part, answers in ((prompt, True), (conversation, False)):
         try:
             texts.append(
-                reader.processor.apply_chat_template(structured(one), tokenize=False, add_generation_prompt=answers)
+                reader.processor.apply_chat_template(structured(part), tokenize=False, add_generation_prompt=answers)
             )
         except Exception as error:  # a template may raise what it likes, for instance at a system message
             raise BadConversation(index, f"chat template: {type(error).__name__}: {error}") from error
-    asked, whole = (reader.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    start, whole = (reader.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
     # Not the length of the prompt: its last token may be another one where a text goes on.
-    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(start, whole, strict=False)))
     return len(whole) - common
 
 

@@ -59,16 +59,16 @@ def judge(
     >>> [m.surface for m in verdict.hallucinated], verdict.covered, verdict.repeated
     (['sun'], frozenset({'boat'}), 1)
     """
-    known = frozenset(name for name in map(vocabulary.canonical, truth) if name is not None)
-    known = known if classes is None else known & classes
+    there = frozenset(name for name in map(vocabulary.canonical, truth) if name is not None)
+    there = there if classes is None else there & classes
     # Left out after they are found, not before: without "hot dog", the text would be found to name a dog.
-    mentions = tuple(one for one in vocabulary.mentions(text) if classes is None or one.name in classes)
+    mentions = tuple(mention for mention in vocabulary.mentions(text) if classes is None or mention.name in classes)
     named = frozenset(mention.name for mention in mentions)
     return ObjectVerdict(
         mentions=mentions,
-        hallucinated=tuple(mention for mention in mentions if mention.name not in known),
-        covered=named & known,
-        truth=known,
+        hallucinated=tuple(mention for mention in mentions if mention.name not in there),
+        covered=named & there,
+        truth=there,
         repeated=len(mentions) - len(named),
     )
 
@@ -102,7 +102,7 @@ class ObjectScorer:
     def score(self, rows: Sequence[Row]) -> Scores:
         true = [truth_of(row, self.vocabulary) for row in rows]
         table = [
-            [self._values(one["text"], truth) for one in row["candidates"]]
+            [self._values(candidate["text"], truth) for candidate in row["candidates"]]
             for row, truth in zip(rows, true, strict=True)
         ]
         return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
@@ -144,11 +144,11 @@ class ObjectScorer:
         prompt = np.repeat(np.arange(len(facts)), sizes)
         coded = names.dictionary_encode()
         place = {name: i for i, name in enumerate(sorted(self.vocabulary.objects))}
-        known = [place.get(self.vocabulary.canonical(name) or "", -1) for name in coded.dictionary.to_pylist()]
-        thing = np.array(known, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
-        said_of, said = self._captioned(facts)
+        places = [place.get(self.vocabulary.canonical(name) or "", -1) for name in coded.dictionary.to_pylist()]
+        thing = np.array(places, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
+        captioned_at, captioned = self._captioned(facts)
         annotated = prompt[thing >= 0] * things + thing[thing >= 0]
-        return np.unique(np.concatenate([annotated, said_of * things + said]))
+        return np.unique(np.concatenate([annotated, captioned_at * things + captioned]))
 
     def _captioned(self, facts: Any) -> tuple[Any, Any]:
         """(prompt, object) of everything that a caption names."""
@@ -196,5 +196,5 @@ def truth_of(row: Row, vocabulary: Vocabulary) -> frozenset[str] | None:
     facts = row["facts"]
     if not facts or facts.get("answer") is not None or not facts.get("objects"):
         return None
-    said = (one.name for caption in facts.get("captions") or () for one in vocabulary.mentions(caption or ""))
-    return frozenset([*(thing["name"] for thing in facts["objects"]), *said])
+    named = (mention.name for caption in facts.get("captions") or () for mention in vocabulary.mentions(caption or ""))
+    return frozenset([*(thing["name"] for thing in facts["objects"]), *named])

@@ -70,24 +70,26 @@ class RewardModelScorer:
             ValueError: a row cannot be scored; the message names row and candidate.
         """
         sees = self.checkpoint.sees
-        asked = [[_conversation(row, candidate["text"], sees) for candidate in row["candidates"]] for row in rows]
+        by_row = [[_conversation(row, candidate["text"], sees) for candidate in row["candidates"]] for row in rows]
         first = {
-            one: (r, c) for r, of_row in reversed([*enumerate(asked)]) for c, one in reversed([*enumerate(of_row)])
+            conversation: (r, c)
+            for r, of_row in reversed([*enumerate(by_row)])
+            for c, conversation in reversed([*enumerate(of_row)])
         }
         if not first:
             return {self.name: [[] for _ in rows]}
-        distinct = sorted(first, key=lambda one: first[one])
+        distinct = sorted(first, key=first.__getitem__)
         try:
             values = self._backend.rewards(distinct)
         except BadConversation as error:
             r, c = first[distinct[error.index]]
             raise ValueError(f"row {r}, candidate {c}: {error.reason}") from error
-        found = dict(zip(distinct, values, strict=True))
-        for one, value in found.items():
+        rewards = dict(zip(distinct, values, strict=True))
+        for conversation, value in rewards.items():
             if value is not None and not math.isfinite(value):
-                r, c = first[one]
+                r, c = first[conversation]
                 raise ValueError(f"row {r}, candidate {c}: the reward is {value}; try dtype=float32")
-        return {self.name: [[found[one] for one in of_row] for of_row in asked]}
+        return {self.name: [[rewards[conversation] for conversation in of_row] for of_row in by_row]}
 
     @cached_property
     def _backend(self) -> RewardBackend:

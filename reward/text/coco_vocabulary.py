@@ -96,10 +96,10 @@ def _synonyms() -> dict[str, str]:
     young = {f"{age} {name}": name for name in ANIMALS if name in NAMES for age in ("baby", "adult")}
     vehicles = {"passenger train": "train", "passenger jet": "airplane", "fire truck": "truck"}
     every = {**{name: name for name in NAMES}, **others, **young, **vehicles}
-    found = {form: name for one, name in every.items() for form in (one, plural(one))} | _FORMS
+    synonyms = {form: name for word, name in every.items() for form in (word, plural(word))} | _FORMS
     # The colour is said of other things far more often than the fruit is seen.
-    coloured = {f"orange {form}": name for form, name in found.items() if name != "orange"}
-    return {**found, **coloured}
+    coloured = {f"orange {form}": name for form, name in synonyms.items() if name != "orange"}
+    return {**synonyms, **coloured}
 
 
-VOCABULARY = Vocabulary("coco", "1", _synonyms(), frozenset(form for one in _NOTHING for form in (one, plural(one))))
+VOCABULARY = Vocabulary("coco", "1", _synonyms(), frozenset(form for term in _NOTHING for form in (term, plural(term))))

@@ -35,12 +35,12 @@ class Cooccurrence:
         pairs: Counter[tuple[str, str]] = Counter()
         values: Counter[tuple[str, str, str]] = Counter()
         kinds = {kind for kind, _ in lexicon.attributes.values()}
-        for one in facts:
-            things = Known.of(one, lexicon).things
+        for of_image in facts:
+            things = Known.of(of_image, lexicon).things
             images.update(things.keys())
             pairs.update(combinations(sorted(things), 2))
-            known = [(name, kind) for name in things for kind in kinds]
-            values.update((name, kind, value) for name, kind in known for value in things[name].values(kind))
+            asked_for = [(name, kind) for name in things for kind in kinds]
+            values.update((name, kind, value) for name, kind in asked_for for value in things[name].values(kind))
         return cls(dict(images), dict(pairs), dict(values))
 
     def __add__(self, other: Cooccurrence) -> Cooccurrence:
@@ -50,9 +50,9 @@ class Cooccurrence:
             dict(Counter(self.values) + Counter(other.values)),
         )
 
-    def together(self, one: str, other: str) -> int:
+    def together(self, name: str, other: str) -> int:
         """In how many images both are."""
-        return self.pairs.get((one, other) if one <= other else (other, one), 0)
+        return self.pairs.get((name, other) if name <= other else (other, name), 0)
 
     def likely(self, name: str, there: Iterable[str]) -> float:
         """How much the objects that are there suggest this one: the sum over them of the share of their images that
@@ -61,7 +61,7 @@ class Cooccurrence:
         >>> Cooccurrence({"sun": 4, "moon": 2}, {("moon", "sun"): 1}).likely("moon", ["sun"])
         0.25
         """
-        return sum(self.together(name, one) / self.images[one] for one in there if self.images.get(one))
+        return sum(self.together(name, other) / self.images[other] for other in there if self.images.get(other))
 
     def as_json(self) -> str:
         """The same for equal counts."""
@@ -79,7 +79,7 @@ class Cooccurrence:
             images, pairs, values = json.loads(text)
             return cls(
                 dict(images),
-                {(one, other): count for (one, other), count in pairs},
+                {(first, second): count for (first, second), count in pairs},
                 {(name, kind, value): count for (name, kind, value), count in values},
             )
         except (TypeError, ValueError) as error:

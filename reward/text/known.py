@@ -48,9 +48,9 @@ class Thing:
     def counts(self, values: Iterable[str] = ()) -> frozenset[int]:
         """Every number that may rightly be said of those that have all these attribute values; empty if unknown."""
         wanted = frozenset(values)
-        own = [one for one in self.entries if wanted <= frozenset().union(*one.values.values())]
+        matching = [entry for entry in self.entries if wanted <= frozenset().union(*entry.values.values())]
         return frozenset(
-            number for entries in (self.entries, own) if entries and (number := self._sum(entries)) is not None
+            number for entries in (self.entries, matching) if entries and (number := self._sum(entries)) is not None
         )
 
     def values(self, kind: str) -> frozenset[str]:
@@ -91,17 +91,17 @@ class Known:
         A name that the vocabulary does not know is left out: no text can be found to name it.
         """
         facts = facts or {}
-        regions = [one for one in facts.get("regions") or () if one.get("phrase")]
-        phrases = [(read(one["phrase"], lexicon), one["phrase"], one.get("box")) for one in regions]
+        regions = [region for region in facts.get("regions") or () if region.get("phrase")]
+        phrases = [(read(region["phrase"], lexicon), region["phrase"], region.get("box")) for region in regions]
         things = _of_objects(facts.get("objects") or (), lexicon) or _of_regions(phrases, lexicon)
         closed = bool(facts.get("objects")) or (bool(things) and complete)
-        others = [phrase.name for found, _, _ in phrases for phrase in found]
+        others = [phrase.name for of_region, _, _ in phrases for phrase in of_region]
         others += [phrase.name for text in facts.get("captions") or () for phrase in read(text, lexicon)]
         return cls({**{name: Thing(name) for name in others}, **things}, closed)
 
 
-def lies(one: Thing, direction: str, other: Thing) -> bool | None:
-    """Whether ``one`` is left of (right of, above, below) ``other``: all of the one of all of the other, with some
+def lies(thing: Thing, direction: str, other: Thing) -> bool | None:
+    """Whether ``thing`` is left of (right of, above, below) ``other``: all of the one of all of the other, with some
     room between them. None if neither that nor the opposite is so.
 
     >>> sun, boat = Thing("sun", boxes=([0, 0, 0.2, 0.2],)), Thing("boat", boxes=([0.5, 0, 0.7, 0.2],))
@@ -109,9 +109,9 @@ def lies(one: Thing, direction: str, other: Thing) -> bool | None:
     (True, False, None)
     """
     axis = 0 if direction in ("left", "right") else 1
-    if not one.boxes or not other.boxes:
+    if not thing.boxes or not other.boxes:
         return None
-    first, second = ([_centre(box)[axis] for box in thing.boxes] for thing in (one, other))
+    first, second = ([_centre(box)[axis] for box in side.boxes] for side in (thing, other))
     before = max(first) + CLEAR <= min(second)
     behind = max(second) + CLEAR <= min(first)
     if not before and not behind:
@@ -123,24 +123,24 @@ def place_of(thing: Thing, lexicon: Lexicon, like: str) -> str | None:
     """The smallest place in which all of the thing lies, with the preposition of the place ``like``, and of those that
     are the same the one that is called most like it; None if there is none."""
     preposition = lexicon.places[like][0]
-    own = set(re.split(r"[ -]", like))
+    words_like = set(re.split(r"[ -]", like))
 
-    def first(found: tuple[str, Area]) -> tuple[float, bool, int, int, str]:
-        words = re.split(r"[ -]", found[0])
+    def first(place: tuple[str, Area]) -> tuple[float, bool, int, int, str]:
+        words = re.split(r"[ -]", place[0])
         return (
-            _size(found[1]),
-            ("-" in found[0]) != ("-" in like),
-            -len(own.intersection(words)),
-            abs(len(words) - len(own)),
-            found[0],
+            _size(place[1]),
+            ("-" in place[0]) != ("-" in like),
+            -len(words_like.intersection(words)),
+            abs(len(words) - len(words_like)),
+            place[0],
         )
 
-    found = [
+    places = [
         (name, area)
         for name, (before, area) in lexicon.places.items()
         if before == preposition and thing.boxes and thing.inside(area, lexicon.margin)[0] == len(thing.boxes)
     ]
-    return min(found, key=first)[0] if found else None
+    return min(places, key=first)[0] if places else None
 
 
 def opposite(direction: str) -> str:
@@ -152,37 +152,37 @@ def opposite(direction: str) -> str:
 
 
 def _of_objects(objects: Iterable[Mapping[str, Any]], lexicon: Lexicon) -> dict[str, Thing]:
-    found: dict[str, Thing] = {}
-    for one in objects:
-        name = lexicon.vocabulary.canonical(one["name"])
+    things: dict[str, Thing] = {}
+    for annotation in objects:
+        name = lexicon.vocabulary.canonical(annotation["name"])
         if name is None:
             continue
-        before = found.get(name, Thing(name))
-        boxes = tuple(one.get("boxes") or ())
-        count = one.get("count") if one.get("count") is not None else len(boxes) or None
-        entry = Entry(count, lexicon.attributes_in(one.get("attributes") or ()))
-        found[name] = Thing(name, (*before.entries, entry), (*before.boxes, *boxes))
-    return found
+        before = things.get(name, Thing(name))
+        boxes = tuple(annotation.get("boxes") or ())
+        count = annotation.get("count") if annotation.get("count") is not None else len(boxes) or None
+        entry = Entry(count, lexicon.attributes_in(annotation.get("attributes") or ()))
+        things[name] = Thing(name, (*before.entries, entry), (*before.boxes, *boxes))
+    return things
 
 
 def _of_regions(phrases: Iterable[tuple[Any, str, Box | None]], lexicon: Lexicon) -> dict[str, Thing]:
     """The box of a region shows what its phrase names first."""
     boxes: dict[str, list[tuple[Box, Mapping[str, frozenset[str]], int | None]]] = {}
-    for found, text, box in phrases:
-        if found and box is not None:
-            first = found[0]
+    for of_region, text, box in phrases:
+        if of_region and box is not None:
+            first = of_region[0]
             many = lexicon.plural(first.surface) is not False and first.count != 1
-            said = lexicon.attributes_in([text[one.start : one.end] for one in first.attributes])
-            boxes.setdefault(first.name, []).append((box, said, None if many else 1))
-    return {name: _thing(name, own) for name, own in boxes.items()}
+            values = lexicon.attributes_in([text[attribute.start : attribute.end] for attribute in first.attributes])
+            boxes.setdefault(first.name, []).append((box, values, None if many else 1))
+    return {name: _thing(name, regions) for name, regions in boxes.items()}
 
 
 def _thing(name: str, regions: Sequence[tuple[Box, Mapping[str, frozenset[str]], int | None]]) -> Thing:
     groups: list[list[tuple[Box, Mapping[str, frozenset[str]], int | None]]] = []
     for region in regions:
         near = [group for group in groups if any(_overlap(region[0], other[0]) for other in group)]
-        groups = [group for group in groups if not any(group is one for one in near)]
-        groups.append([region, *(one for group in near for one in group)])
+        groups = [group for group in groups if not any(group is other for other in near)]
+        groups.append([region, *(member for group in near for member in group)])
     entries = []
     for group in groups:
         kinds = {kind for _, values, _ in group for kind in values}
@@ -193,10 +193,10 @@ def _thing(name: str, regions: Sequence[tuple[Box, Mapping[str, frozenset[str]],
     return Thing(name, tuple(entries), largest, len(groups), None if several else len(regions))
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return width > 0 and height > 0 and width * height >= _SHARED * min(_size(one), _size(other))
+def _overlap(first: Box, second: Box) -> bool:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return width > 0 and height > 0 and width * height >= _SHARED * min(_size(first), _size(second))
 
 
 def _size(box: Box) -> float:

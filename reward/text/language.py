@@ -104,14 +104,14 @@ def scripts(text: str) -> Counter[str]:
     >>> sorted(scripts("Sun 太陽, \u03a91").items())
     [('CJK', 6), ('GREEK', 1), ('LATIN', 3)]
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     if text.isascii():
-        return Counter(LATIN=letters) if (letters := sum(map(str.isalpha, text))) else found
+        return Counter(LATIN=letters) if (letters := sum(map(str.isalpha, text))) else counts
     for character, number in Counter(unicodedata.normalize("NFKC", text)).items():
         name = _script(character)
         if name:
-            found[name] += number * _WEIGHTS.get(name, 1)
-    return found
+            counts[name] += number * _WEIGHTS.get(name, 1)
+    return counts
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -141,12 +141,12 @@ def foreign_script(text: str, of: AnswerLanguage, least: int = 20, most: float =
     """
     if not of.scripts or (text.isascii() and "LATIN" in of.scripts):
         return False
-    found = scripts(own_words(text))
-    total = found.total()
+    letters = scripts(own_words(text))
+    total = letters.total()
     if total < least:
         return False
-    outside = sum(number for name, number in found.items() if name not in of.scripts and name != "LATIN")
-    latin = 0 if "LATIN" in of.scripts else found["LATIN"]
+    outside = sum(number for name, number in letters.items() if name not in of.scripts and name != "LATIN")
+    latin = 0 if "LATIN" in of.scripts else letters["LATIN"]
     return outside > most * total or latin > most_latin * total
 
 
@@ -156,9 +156,9 @@ def foreign_language(text: str, of: AnswerLanguage, least: int = 20) -> bool:
     if of.language is None or len(text) < 2 * least:
         return False
     hits, words = _hits(own_words(text))
-    own = hits.pop(of.language)
+    expected = hits.pop(of.language)
     other = max(hits.values())
-    return words >= least and other >= words / 5 and other > 3 * own
+    return words >= least and other >= words / 5 and other > 3 * expected
 
 
 def frequent(language: str) -> frozenset[str]:

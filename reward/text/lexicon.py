@@ -66,11 +66,11 @@ class Lexicon:
         >>> scenes().values("colour")[:2]
         ('red', 'orange')
         """
-        found: dict[str, str] = {}
-        for word, (own, value) in self.attributes.items():
-            if own == kind:
-                found.setdefault(value, word)
-        return tuple(found.values())
+        words: dict[str, str] = {}
+        for word, (of_kind, value) in self.attributes.items():
+            if of_kind == kind:
+                words.setdefault(value, word)
+        return tuple(words.values())
 
     def attributes_in(self, texts: Sequence[str]) -> dict[str, frozenset[str]]:
         """The values that the texts name, by their kind.
@@ -80,13 +80,13 @@ class Lexicon:
         >>> general(scenes().vocabulary).attributes_in(["light grey", "wooden"])
         {'colour': frozenset({'gray'}), 'material': frozenset({'wooden'})}
         """
-        found: dict[str, set[str]] = {}
+        by_kind: dict[str, set[str]] = {}
         for text in texts:
             for word in re.findall(r"[a-z]+", text.lower()):
                 if word in self.attributes:
                     kind, value = self.attributes[word]
-                    found.setdefault(kind, set()).add(value)
-        return {kind: frozenset(values) for kind, values in found.items()}
+                    by_kind.setdefault(kind, set()).add(value)
+        return {kind: frozenset(values) for kind, values in by_kind.items()}
 
     def plural(self, form: str) -> bool | None:
         """Whether a form of an object stands for several; None for one such as "scissors", which does not tell.
@@ -117,12 +117,12 @@ class Lexicon:
             return key
         if many:
             return self._many.get(key)
-        return next((one for one, several in self._many.items() if several == key), None)
+        return next((single for single, several in self._many.items() if several == key), None)
 
     def noun(self, name: str, many: bool) -> str | None:
         """How the object ``name`` is called."""
         return self.form(name, many) or next(
-            (found for form in self._forms.get(name, ()) if (found := self.form(form, many)) is not None), None
+            (noun_form for form in self._forms.get(name, ()) if (noun_form := self.form(form, many)) is not None), None
         )
 
     def number(self, count: int) -> str:
@@ -144,17 +144,17 @@ class Lexicon:
         forms: dict[str, list[str]] = {}
         for surface, name in self.vocabulary.synonyms.items():
             forms.setdefault(name, []).append(surface.lower())
-        return {name: tuple(own) for name, own in forms.items()}
+        return {name: tuple(surfaces) for name, surfaces in forms.items()}
 
     @cached_property
     def _many(self) -> Mapping[str, str]:
         """Singular form -> plural form, where the vocabulary has both."""
-        known = {surface.lower(): name for surface, name in self.vocabulary.synonyms.items()}
+        names = {surface.lower(): name for surface, name in self.vocabulary.synonyms.items()}
         return {
             form: several
-            for form, name in known.items()
+            for form, name in names.items()
             for several in _plurals(form)
-            if known.get(several) == name and (several != form or form in _IRREGULAR)
+            if names.get(several) == name and (several != form or form in _IRREGULAR)
         }
 
 

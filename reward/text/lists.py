@@ -87,9 +87,9 @@ def without(
     left = [place for place in range(len(items)) if place not in gone]
     if left[0]:
         yield items[0][0], items[left[0]][0], ""
-    for one, other in itertools.pairwise(left):
-        separator = _separator(text, items, one, other, left)
-        yield items[one][1], items[other][0], separator
+    for earlier, later in itertools.pairwise(left):
+        separator = _separator(text, items, earlier, later, left)
+        yield items[earlier][1], items[later][0], separator
     if left[-1] < len(items) - 1:
         yield items[left[-1]][1], items[-1][1], ""
     first = listing.members[left[0]][0]
@@ -118,8 +118,8 @@ def _agreeing(text: str, verb: Span, several: bool) -> Iterator[Change]:
 def tail(text: str, start: int, end: int, limit: int) -> Span | None:
     """All to be cut so that the noun phrase ``text[start:end]`` goes with its preposition, if it is the last before
     ``limit``: of "a man with a hat", " with a hat"."""
-    found = _PREPOSITION.search(text[:start])
-    return (found.start(), end) if found is not None and end == limit else None
+    preposition = _PREPOSITION.search(text[:start])
+    return (preposition.start(), end) if preposition is not None and end == limit else None
 
 
 def end_of(text: str, sentence: Sentence) -> int:
@@ -130,9 +130,9 @@ def end_of(text: str, sentence: Sentence) -> int:
 def drop(text: str, sentences: Sequence[Sentence], gone: Collection[int]) -> Iterator[Change]:
     """The changes that leave these sentences out, with the white space or the line that goes with them."""
     lines: dict[int, list[int]] = {}
-    for number, one in enumerate(sentences):
-        lines.setdefault(text.rfind("\n", 0, one.start) + 1, []).append(number)
-    spans = [span for start, own in lines.items() for span in _dropped(text, start, own, sentences, gone)]
+    for number, sentence in enumerate(sentences):
+        lines.setdefault(text.rfind("\n", 0, sentence.start) + 1, []).append(number)
+    spans = [span for start, numbers in lines.items() for span in _dropped(text, start, numbers, sentences, gone)]
     at = 0
     for start, end in sorted(spans):
         if end > at:
@@ -141,20 +141,20 @@ def drop(text: str, sentences: Sequence[Sentence], gone: Collection[int]) -> Ite
 
 
 def _dropped(
-    text: str, start: int, own: Sequence[int], sentences: Sequence[Sentence], gone: Collection[int]
+    text: str, start: int, numbers: Sequence[int], sentences: Sequence[Sentence], gone: Collection[int]
 ) -> Iterator[Span]:
     """Of one line, which begins at ``start``."""
-    left = [number for number in own if number not in gone]
+    left = [number for number in numbers if number not in gone]
     if not left:
-        end = sentences[own[-1]].end
+        end = sentences[numbers[-1]].end
         following = _LINES.match(text, end)
         # The last line goes with the break before it.
         yield (start, following.end()) if following else (len(text[:start].rstrip()), end)
-    for number in own if left else ():
+    for number in numbers if left else ():
         if number in gone and number < left[-1]:
             yield sentences[number].start, sentences[number + 1].start
-    if left and left[-1] < own[-1]:
-        yield sentences[left[-1]].end, sentences[own[-1]].end
+    if left and left[-1] < numbers[-1]:
+        yield sentences[left[-1]].end, sentences[numbers[-1]].end
 
 
 def plural(phrase: Phrase, lexicon: Lexicon) -> bool:
@@ -168,13 +168,13 @@ def _items(
     text: str, phrases: Sequence[tuple[int, Phrase]], end: int
 ) -> tuple[tuple[Span, ...], tuple[tuple[int, ...], ...]]:
     starts, ends, members = [phrases[0][1].start], [], [[phrases[0][0]]]
-    for (_, one), (number, other) in itertools.pairwise(phrases):
-        separator = _SEPARATOR.search(text[one.end : other.start])
+    for (_, previous), (number, following) in itertools.pairwise(phrases):
+        separator = _SEPARATOR.search(text[previous.end : following.start])
         if separator is None:
             members[-1].append(number)
             continue
-        ends.append(one.end + separator.start())
-        starts.append(other.start)
+        ends.append(previous.end + separator.start())
+        starts.append(following.start)
         members.append([number])
     return tuple(zip(starts, [*ends, end], strict=True)), tuple(map(tuple, members))
 
@@ -190,12 +190,12 @@ def _run(text: str, sentence: Sentence, run: Sequence[int], phrases: Mapping[int
     )
 
 
-def _separator(text: str, items: Sequence[Span], one: int, other: int, left: Sequence[int]) -> str:
+def _separator(text: str, items: Sequence[Span], first: int, second: int, left: Sequence[int]) -> str:
     """Between two items that now follow each other."""
-    own = text[items[one][1] : items[other][0]] if other == one + 1 else ", "
+    between = text[items[first][1] : items[second][0]] if second == first + 1 else ", "
     final = text[items[-2][1] : items[-1][0]]
     if len(left) == len(items) or final.strip() == ",":
-        return own
-    if other != left[-1]:
-        return ", " if own == final else own
+        return between
+    if second != left[-1]:
+        return ", " if between == final else between
     return re.sub(r"^\s*,", "", final) if len(left) == 2 else final

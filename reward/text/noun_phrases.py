@@ -142,11 +142,11 @@ def read(text: str, lexicon: Lexicon) -> tuple[Phrase, ...]:
     """
     sentences = split(text)
     mentions = _mentions(text, lexicon)
-    found: list[Phrase] = []
+    result: list[Phrase] = []
     for number, sentence in enumerate(sentences):
-        own = [one for one in mentions if sentence.start <= one.start < sentence.end]
-        found += _placed(text, sentence, list(_phrases(text, number, sentence, own, lexicon)), lexicon)
-    return tuple(found)
+        of_sentence = [mention for mention in mentions if sentence.start <= mention.start < sentence.end]
+        result += _placed(text, sentence, list(_phrases(text, number, sentence, of_sentence, lexicon)), lexicon)
+    return tuple(result)
 
 
 def told(text: str, lexicon: Lexicon) -> frozenset[Told]:
@@ -157,15 +157,15 @@ def told(text: str, lexicon: Lexicon) -> frozenset[Told]:
     >>> sorted(told("There are two red mice.", scenes()))
     [('attribute', 'mouse', 'colour', 'red'), ('count', 'mouse', '2', 'red'), ('object', 'mouse')]
     """
-    return frozenset(one for phrase in read(text, lexicon) for one in _told(phrase))
+    return frozenset(fact for phrase in read(text, lexicon) for fact in _told(phrase))
 
 
 def _told(phrase: Phrase) -> Iterator[Told]:
     yield ("object", phrase.name)
-    for one in phrase.attributes:
-        yield ("attribute", phrase.name, one.kind, one.value)
+    for attribute in phrase.attributes:
+        yield ("attribute", phrase.name, attribute.kind, attribute.value)
     if phrase.count is not None:
-        yield ("count", phrase.name, str(phrase.count), *sorted(one.value for one in phrase.attributes))
+        yield ("count", phrase.name, str(phrase.count), *sorted(attribute.value for attribute in phrase.attributes))
     if phrase.place is not None:
         yield ("place", phrase.name, phrase.place.name)
     if phrase.beside is not None:
@@ -174,12 +174,12 @@ def _told(phrase: Phrase) -> Iterator[Told]:
 
 def _mentions(text: str, lexicon: Lexicon) -> list[Mention]:
     """Without those that are an attribute of the next one: "an orange cup" names no orange."""
-    found = lexicon.vocabulary.mentions(text)
-    following = [*(one.start for one in found[1:]), -1][: len(found)]
+    mentions = lexicon.vocabulary.mentions(text)
+    following = [*(mention.start for mention in mentions[1:]), -1][: len(mentions)]
     return [
-        one
-        for one, then in zip(found, following, strict=True)
-        if one.surface.lower() not in lexicon.attributes or then < 0 or text[one.end : then].strip()
+        mention
+        for mention, then in zip(mentions, following, strict=True)
+        if mention.surface.lower() not in lexicon.attributes or then < 0 or text[mention.end : then].strip()
     ]
 
 
@@ -202,8 +202,8 @@ def _phrase(text: str, number: int, floor: int, mention: Mention, lexicon: Lexic
     near = _BEFORE.search(text[floor : mention.start])
     begin = floor + near.start() if near else mention.start
     words = [
-        (begin + one.start(1), begin + one.end(1), one[1].lower().replace("\u2019", "'"), bool(one[2]))
-        for one in _WORD.finditer(text[begin : mention.start])
+        (begin + match.start(1), begin + match.end(1), match[1].lower().replace("\u2019", "'"), bool(match[2]))
+        for match in _WORD.finditer(text[begin : mention.start])
     ]
     between: list[tuple[int, int, str]] = []  # the words between the determiner and the noun, the nearest first
     determiner: tuple[int, int, str] | None = None
@@ -235,7 +235,7 @@ def _phrase(text: str, number: int, floor: int, mention: Mention, lexicon: Lexic
         start, count = floor + group.start(), 2 if group["what"].lower() in ("pair", "couple") else None
         determiner = (start, floor + group.start() + len(group[0].rstrip()), "some")
     else:  # what stands there may be a verb: only what surely describes the noun belongs to it
-        belongs = list(itertools.takewhile(lambda one: _describes(one[2], lexicon), between))
+        belongs = list(itertools.takewhile(lambda piece: _describes(piece[2], lexicon), between))
         between, start = belongs, belongs[-1][0] if belongs else mention.start
     if determiner is not None:
         determiner = (start, determiner[1], determiner[2])
@@ -267,16 +267,16 @@ def _placed(text: str, sentence: Sentence, phrases: list[Phrase], lexicon: Lexic
     """The phrases of a sentence with what is said of them outside of them."""
     fronts = list(_fronts(text, sentence, phrases, lexicon))
     taken = {span for _, place in fronts for span in range(*place.whole)}
-    found = []
+    placed = []
     for at, phrase in enumerate(phrases):
         following = phrases[at + 1] if at + 1 < len(phrases) else None
         until = following.start if following else sentence.end
-        front = next((one for first, one in fronts if at in first), None)
+        front = next((place_before for first, place_before in fronts if at in first), None)
         place = front or _behind(text, phrase, until, taken, lexicon)
         beside = _beside(text, phrase, following)
-        said = _predicates(text, phrase, until, lexicon)
-        found.append(replace(phrase, attributes=(*phrase.attributes, *said), place=place, beside=beside))
-    return found
+        predicates = _predicates(text, phrase, until, lexicon)
+        placed.append(replace(phrase, attributes=(*phrase.attributes, *predicates), place=place, beside=beside))
+    return placed
 
 
 def _fronts(
@@ -301,16 +301,16 @@ def _behind(text: str, phrase: Phrase, until: int, taken: set[int], lexicon: Lex
     pattern = re.compile(
         rf"(?:\s+{_POSTURE})*(,?\s+{_PREPOSITION}\s+({lexicon.place_pattern})\b{_OF_IMAGE})(?!\s+of\b)", re.IGNORECASE
     )
-    found = pattern.match(text[phrase.end : until])
-    if found is None or phrase.end + found.start(2) in taken:
+    match = pattern.match(text[phrase.end : until])
+    if match is None or phrase.end + match.start(2) in taken:
         return None
-    return _place(text, phrase.end, found)
+    return _place(text, phrase.end, match)
 
 
-def _place(text: str, since: int, found: re.Match[str]) -> Place:
+def _place(text: str, since: int, match: re.Match[str]) -> Place:
     """Of a match in ``text[since:]``: group 1 is all of it, group 2 the place."""
-    start, end = since + found.start(2), since + found.end(2)
-    return Place(start, end, " ".join(text[start:end].lower().split()), (since + found.start(1), since + found.end(1)))
+    start, end = since + match.start(2), since + match.end(2)
+    return Place(start, end, " ".join(text[start:end].lower().split()), (since + match.start(1), since + match.end(1)))
 
 
 def _beside(text: str, phrase: Phrase, following: Phrase | None) -> Beside | None:
@@ -318,19 +318,19 @@ def _beside(text: str, phrase: Phrase, following: Phrase | None) -> Beside | Non
         return None
     between = text[phrase.end : following.start]
     for direction, words in _DIRECTIONS.items():
-        found = re.fullmatch(rf"(?:\s+(?:{_POSTURE}|just|directly|right))*\s+({words})\s+", between, re.IGNORECASE)
-        if found is not None:
-            return Beside(phrase.end + found.start(1), phrase.end + found.end(1), direction, following.name)
+        match = re.fullmatch(rf"(?:\s+(?:{_POSTURE}|just|directly|right))*\s+({words})\s+", between, re.IGNORECASE)
+        if match is not None:
+            return Beside(phrase.end + match.start(1), phrase.end + match.end(1), direction, following.name)
     return None
 
 
 def _predicates(text: str, phrase: Phrase, until: int, lexicon: Lexicon) -> Iterator[Attribute]:
     """What is said of the noun behind it: "is red", "are black and white"."""
     words = "|".join(sorted(map(re.escape, lexicon.attributes), key=len, reverse=True))
-    found = re.compile(rf"{_LOOKS}({words})\b(?:\s*(?:,|,?\s+and)\s+({words})\b)?", re.IGNORECASE).match(
+    match = re.compile(rf"{_LOOKS}({words})\b(?:\s*(?:,|,?\s+and)\s+({words})\b)?", re.IGNORECASE).match(
         text[phrase.end : until]
     )
-    if found is not None:
-        for first, last in (found.span(group) for group in (1, 2) if found[group]):
-            word = found.string[first:last].lower()
+    if match is not None:
+        for first, last in (match.span(group) for group in (1, 2) if match[group]):
+            word = match.string[first:last].lower()
             yield Attribute(phrase.end + first, phrase.end + last, *lexicon.attributes[word])

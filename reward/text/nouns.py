@@ -46,7 +46,7 @@ def changed(
         noun = lexicon.form(phrase.surface, many)
     if noun is None:
         return None
-    pieces = [(one.start, one.end, word) for one, word in (words or {}).items() if one.end <= phrase.end]
+    pieces = [(part.start, part.end, word) for part, word in (words or {}).items() if part.end <= phrase.end]
     begin = phrase.determiner[1] if phrase.determiner else phrase.start
     rest, at = "", begin
     for start, end, word in sorted([*pieces, (*phrase.noun, noun)], key=lambda piece: piece[0]):

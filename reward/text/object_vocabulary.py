@@ -18,7 +18,7 @@ from reward.text import word_arrays
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 #: Runs of letters, digits and underscores, in lower case: what ``\b`` sees in ASCII text.
-_WORD = word_arrays.table(lambda one: one.lower() if one.isalnum() or one == "_" else "", above=False)
+_WORD = word_arrays.table(lambda sign: sign.lower() if sign.isalnum() or sign == "_" else "", above=False)
 _BLANK = np.array([chr(code).isspace() for code in range(128)] + [False] * 128)
 #: Regular expressions that ignore case take these for s and i, so that a form with them fits an ASCII text.
 _LIKE_ASCII = frozenset("\u017f\u0131")
@@ -114,8 +114,8 @@ class Vocabulary:
         """
         one_by_one = ~pc.string_is_ascii(texts).to_numpy(zero_copy_only=False)
         if self._index.other is not None:
-            found = pc.match_substring_regex(texts, self._index.other, ignore_case=True)
-            one_by_one |= found.to_numpy(zero_copy_only=False)
+            odd = pc.match_substring_regex(texts, self._index.other, ignore_case=True)
+            one_by_one |= odd.to_numpy(zero_copy_only=False)
         text, thing = self._index.look_up(word_arrays.split(texts, _WORD))
         at_once = ~one_by_one[text]
         slow = [
@@ -189,30 +189,30 @@ class _Index:
         longest = max((len(form.split()) for form in plain), default=1)
         return cls(place, pa.array(list(number), pa.string()), steps, things, longest, "|".join(sorted(odd)) or None)
 
-    def look_up(self, found: word_arrays.Words) -> tuple[Ints, Ints]:
+    def look_up(self, split: word_arrays.Words) -> tuple[Ints, Ints]:
         """(text, object) of every mention, leftmost first, then the longest form, without overlaps."""
-        word = pc.fill_null(pc.index_in(found.values, value_set=self.words), -1).to_numpy(zero_copy_only=False)
-        known = np.flatnonzero(word >= 0)
+        word = pc.fill_null(pc.index_in(split.values, value_set=self.words), -1).to_numpy(zero_copy_only=False)
+        indexed = np.flatnonzero(word >= 0)
         thing = np.full(len(word), -1, np.int64)
-        thing[known] = self.things[word[known]]
+        thing[indexed] = self.things[word[indexed]]
         taken = -1  # the last word of the last form of several words
-        for start, size, of in self._phrases(found, word):
+        for start, size, of in self._phrases(split, word):
             if start > taken:
                 taken = start + size - 1
                 thing[start : taken + 1] = -1
                 thing[start] = of
-        said = np.flatnonzero(thing >= 0)
-        return found.text[said], thing[said]
+        named = np.flatnonzero(thing >= 0)
+        return split.text[named], thing[named]
 
-    def _phrases(self, found: word_arrays.Words, word: Ints) -> Iterator[tuple[int, int, int]]:
+    def _phrases(self, split: word_arrays.Words, word: Ints) -> Iterator[tuple[int, int, int]]:
         """(first word, number of words, object) of the longest form of several words at every word that begins one."""
         if not self.steps:
             return
         first = np.zeros(len(self.words), bool)
         first[[at for at, _ in self.steps if at < len(first)]] = True
-        signs = np.cumsum(~_BLANK[found.source] & (_WORD[found.source] == word_arrays.BETWEEN))
+        signs = np.cumsum(~_BLANK[split.source] & (_WORD[split.source] == word_arrays.BETWEEN))
         # Whether only white space lies between a word and the next one, and both are of one text.
-        joined = (found.text[1:] == found.text[:-1]) & (signs[found.starts[1:] - 1] == signs[found.ends[:-1] - 1])
+        joined = (split.text[1:] == split.text[:-1]) & (signs[split.starts[1:] - 1] == signs[split.ends[:-1] - 1])
         begins = np.flatnonzero((word[:-1] >= 0) & (word[1:] >= 0) & joined)
         for start in begins[first[word[begins]]].tolist():
             at, best = int(word[start]), None

@@ -50,7 +50,7 @@ def _sentences(text: str) -> Iterator[Sentence]:
 
 
 def _ends(text: str, start: int, end: int) -> Iterator[int]:
-    quoted = [found.span() for found in _QUOTED.finditer(text, start, end)]
+    quoted = [match.span() for match in _QUOTED.finditer(text, start, end)]
     for stop in _STOP.finditer(text, start, end):
         following = text[stop.end() : end].lstrip()
         if not following or any(first < stop.start() and stop.end() < last for first, last in quoted):

@@ -32,8 +32,8 @@ def read(path: Path, version: str) -> Vocabulary:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON allows a key twice, and readers take the last one."""
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for key, value in pairs:
-        if found.setdefault(key, value) != value:
-            raise ValueError(f"{key!r} names both {found[key]!r} and {value!r}; keep one")
-    return found
+        if content.setdefault(key, value) != value:
+            raise ValueError(f"{key!r} names both {content[key]!r} and {value!r}; keep one")
+    return content
