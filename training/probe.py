@@ -53,20 +53,16 @@ def _corruption(text: str) -> Any:
     Raises:
         ConfigError: it is none.
     """
-    from pydantic import ValidationError
-
+    from pipeline.base import config_file
     from pipeline.base import yaml_file as read
     from pipeline.base.errors import ConfigError
     from training.config import Corruption
 
     try:
         value = read.text(text)
-        return Corruption.model_validate(value if isinstance(value, Mapping) else {"kind": value})
-    except ValidationError as error:
-        what = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"--corruption {read.shown(text)} is none: {what}; see docs/corruption.md") from error
-    except read.BadYaml as error:
-        raise ConfigError(f"--corruption {read.shown(text)} is none: {error}; see docs/corruption.md") from error
+        return config_file.make(Corruption, value if isinstance(value, Mapping) else {"kind": value})
+    except (ConfigError, read.BadYaml) as error:
+        raise ConfigError(f"--corruption {read.shown(text)} is none: {error}", "see docs/corruption.md") from error
 
 
 def table(found: Mapping[str, Any]) -> str:

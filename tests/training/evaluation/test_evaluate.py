@@ -542,7 +542,7 @@ def test_other_weights_at_the_same_path_are_asked_anew(here, data, tmp_path):
         (("canned", "--data", "DATA", "--suite", "chair", "--variant", "coco80"), "images=500, but only 2"),
         (("canned", "--data", "DATA", "--suite", "chair"), "variant standalone wants synonyms=FILE"),
         (("canned", "--data", "DATA", "--suite", "pope", "--engine", "kindscripted"), "write KEY=VALUE"),
-        (("canned", "--data", "DATA", "--suite", "pope", "--engine", "tensor=2"), "engine.scripted.tensor"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--engine", "tensor=2"), "engine.tensor: unknown key"),
         (("canned", "--data", "DATA", "--suite", "pope", "--base-url", "ftp://x"), "base_url must be like http://host"),
         (("./no/model", "--data", "scenes"), "no model folder './no/model'"),
         (("canned", "--data", "scenes", "--suffix", "x"), "scenes have their own"),

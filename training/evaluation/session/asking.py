@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
+from pipeline.base import config_file
 from pipeline.base import yaml_file as read
 from pipeline.base.errors import ConfigError
 from pipeline.sampling.config import Sample
@@ -34,15 +33,7 @@ def sample_of(
     options: dict[str, Any] = {} if base_url is None else {"kind": "openai", "base_url": base_url}
     options |= key_values("--engine", engine, "tensor_parallel_size=2")
     values = {"model": model, "revision": revision, "n": 1, "temperature": temperature, "max_tokens": max_tokens}
-    try:
-        return Sample.model_validate({**values, "engine": options})
-    except ValidationError as error:
-        lines = [
-            f"  - {'.'.join(map(str, each['loc']))}: {read.expected(each)} "
-            f"({read.shown(each['input'], str(each['loc'][-1]))})"
-            for each in error.errors()
-        ]
-        raise ConfigError("\n".join([f"{model} cannot be asked so:", *lines])) from error
+    return config_file.make(Sample, {**values, "engine": options}, what=f"how {model} is asked")
 
 
 def by_suite(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
