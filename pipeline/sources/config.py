@@ -94,7 +94,7 @@ class TableSource(_Files):
     ``facts`` and ``answer`` are optional; a CSV cell holds facts, and several images, as JSON. ``path`` may be a glob.
     """
 
-    kind: Literal["jsonl", "csv", "parquet"] = Field(description="format of the file")
+    kind: Literal["jsonl", "csv", "parquet"] = Field(description="a file with one prompt a row")
 
 
 class FolderSource(_Files):

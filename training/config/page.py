@@ -24,8 +24,9 @@ repository); names that installed packages offer are unknown to it:
 # yaml-language-server: $schema=../vlm-preference/pipeline/recipe.schema.json
 ```
 
-An option with † changes how a step runs and not what comes out of it: with another value, what is finished stays
-finished. All others are part of the fingerprint of their stage, or of the trained model's.
+The default of a group is what the defaults of its keys make. An option with † changes how a step runs and not what
+comes out of it: with another value, what is finished stays finished. All others are part of the fingerprint of their
+stage, or of the trained model's.
 """
 _TRAINER = """
 ## A file for `python -m training.run`
@@ -43,7 +44,11 @@ def page() -> str:
     schema = recipe_schema()
     groups: Mapping[str, Node] = schema["$defs"]
     places: Places = {}
-    _find(schema, groups, "", places)
+    order: list[str] = []
+    _find(schema, groups, "", places, order)
+    # A group of several places is at the one that is the least deep.
+    places = {names: sorted(there, key=lambda place: place.count(".")) for names, there in places.items()}
+    places = dict(sorted(places.items(), key=lambda item: order.index(item[1][0])))
     links = {names: anchor(_title(there[0])) for names, there in places.items()}
     parts = [_BEFORE, "\n## The recipe\n\n", _table(schema, links)]
     for names, there in places.items():
@@ -69,18 +74,19 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def _find(group: Node, groups: Mapping[str, Node], prefix: str, places: Places) -> None:
-    """Where in a recipe groups lie: those of one key, by their names -> the keys."""
+def _find(group: Node, groups: Mapping[str, Node], prefix: str, places: Places, order: list[str]) -> None:
+    """Where in a recipe groups lie: those of one key, by their names -> the keys; and all keys in ``order``."""
     for key, node in group["properties"].items():
         of_names = "additionalProperties" in node
         place = f"{prefix}{key}.NAME" if of_names else f"{prefix}{key}"
+        order.append(place)
         names = tuple(_references(node["additionalProperties"] if of_names else node))
         if names in places:
             places[names] += [place] if place not in places[names] else []
         elif names:
             places[names] = [place]
             for name in names:
-                _find(groups[name], groups, f"{place}.", places)
+                _find(groups[name], groups, f"{place}.", places, order)
 
 
 def _references(node: object) -> Iterator[str]:
