@@ -16,7 +16,7 @@ from pipeline.base.command import command
 
 if TYPE_CHECKING:
     from pipeline.sampling.config import Sample
-    from training.evaluation.session.evaluation import Judge
+    from training.evaluation.session.session import Judge
 
 # Every other import stands in the function that needs it: --help answers without Arrow, Ray or torch.
 #: Tokens of an answer, and of a judge's.
@@ -157,7 +157,7 @@ def main(
     from pipeline.sampling.stage import slug
     from training.evaluation import benchmarks
     from training.evaluation import scenes as world
-    from training.evaluation.session import evaluation
+    from training.evaluation.session import session
     from training.evaluation.session.asking import by_suite
     from training.evaluation.suite import load
 
@@ -169,39 +169,31 @@ def main(
     names = benchmarks.names(suite or ",".join(world.SUITES))
     spec = _spec(model, asking, asking.max_tokens or (LONGEST_IN_SCENES if in_scenes else LONGEST))
     judge = _judge(judging)
-    evaluation.identity(spec)  # a model that is not there shows before anything is read
+    session.identity(spec)  # a model that is not there shows before anything is read
     flags, own = options.flags(), by_suite(options.option or ())
-    for key in flags.keys() - (
-        world.OPTIONS if in_scenes else {one for name in names for one in benchmarks.options_of(benchmarks.find(name))}
-    ):
+    used = {key for name in names for key in benchmarks.options_of(benchmarks.find(name))}
+    for key in sorted(flags.keys() - (world.OPTIONS if in_scenes else used)):
         typer.echo(f"note: --{key} changes nothing: no suite that is asked has it", err=True)
     if in_scenes:
         suites = world.load(names, world.config(limit, seed, flags), own, flags)
     else:
-        evaluation.require_judge(names, judge)
+        session.require_judge(names, judge)
         suites = load(names, Path(data), images, limit, seed, own, flags)
     place = output or Path("runs", "evaluate", slug(spec))
     with locked(place, "python -m training.evaluate"):
-        typer.echo(evaluation.evaluate(suites, spec, place, judge, seed, max_failure_rate))
+        typer.echo(session.evaluate(suites, spec, place, judge, seed, max_failure_rate))
     typer.echo(f"\n{place}", err=True)
 
 
 def _spec(model: str, asking: ModelOptions, max_tokens: int) -> Sample:
     from training.evaluation.session.asking import sample_of
 
-    return sample_of(
-        model,
-        max_tokens=max_tokens,
-        temperature=asking.temperature,
-        revision=asking.revision,
-        base_url=asking.base_url,
-        engine=asking.engine or (),
-    )
+    return sample_of(model, **{**asdict(asking), "max_tokens": max_tokens})
 
 
 def _judge(judging: JudgeOptions) -> Judge | None:
     from pipeline.base.errors import ConfigError
-    from training.evaluation.session.evaluation import Judge, identity
+    from training.evaluation.session.session import Judge, identity
 
     name, file = judging.judge, judging.judgements
     if name is None:

@@ -17,7 +17,7 @@ _EQUAL = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class MetricDifference:
     """``difference`` is b - a, ``interval`` its confidence interval; None where a metric is undefined.
 
     ``p_value`` is two-sided: how often a difference at least as large comes about if, image by image, it is left to
@@ -31,7 +31,9 @@ class Difference:
     p_value: float | None
 
 
-def compare(a: Tally, b: Tally, samples: int = 10_000, seed: int = 0, level: float = 0.95) -> dict[str, Difference]:
+def compare(
+    a: Tally, b: Tally, samples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> dict[str, MetricDifference]:
     """Every metric of two models over the same images.
 
     The interval is a paired percentile bootstrap: a sample holds the same images for both. The p-value is a paired
@@ -63,7 +65,7 @@ def compare(a: Tally, b: Tally, samples: int = 10_000, seed: int = 0, level: flo
             seen = observed[name]
             as_large[name] += 0 if seen is None else int(np.sum(np.abs(known) >= abs(seen) - _EQUAL))
     return {
-        name: Difference(
+        name: MetricDifference(
             first[name],
             second[name],
             observed[name],
@@ -107,9 +109,9 @@ def _same(what: str, a: tuple[str, ...], b: tuple[str, ...], remedy: str) -> Non
         raise ValueError(f"{what} {odd[0]!r} is missing from the {which} of the two ({len(odd)} differ); {remedy}")
 
 
-def as_json(differences: Mapping[str, Difference]) -> dict[str, dict[str, object]]:
+def as_json(differences: Mapping[str, MetricDifference]) -> dict[str, dict[str, object]]:
     """
-    >>> as_json({"f1": Difference(0.5, 0.75, 0.25, [0.1, 0.4], 0.01)})["f1"]["p_value"]
+    >>> as_json({"f1": MetricDifference(0.5, 0.75, 0.25, [0.1, 0.4], 0.01)})["f1"]["p_value"]
     0.01
     """
     return {name: asdict(difference) for name, difference in differences.items()}

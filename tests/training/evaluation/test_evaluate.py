@@ -32,8 +32,7 @@ from training.evaluate import SuiteOptions, app
 from training.evaluation import benchmarks, scenes
 from training.evaluation.question import Question
 from training.evaluation.result import Provenance
-from training.evaluation.session import evaluation as session
-from training.evaluation.session import generate, stored
+from training.evaluation.session import generate, session, stored
 from training.evaluation.session.preprocessing import preprocessing, settings
 from training.evaluation.suite import limited, load
 from training.evaluation.tally import Tally, mean_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pipeline.base import plugins
@@ -76,27 +76,21 @@ def make(
         ConfigError: there is no such benchmark, two are called the same, an option is unknown, of another type, or of a
             benchmark that is not among them, or there is no version.
     """
-    classes = {name: find(name) for name in names}
     left = dict(options or {})
     made: list[Benchmark] = []
-    for name, found in classes.items():
-        own = getattr(found, "name", None)
-        if not isinstance(own, str) or not own.isidentifier() or (name not in BENCHMARKS and own in BENCHMARKS):
-            raise ConfigError(
-                f'{name} cannot be called {own!r}; give the class name: ClassVar[str] = "...", which none of ours has'
-            )
-        given = {**left.pop(own, {}), **left.pop(name, {})}
+    for name in names:
+        found = find(name)
+        own = _name(found, name)
+        if own in [benchmark.name for benchmark in made]:
+            raise ConfigError(f"two suites are called {own}; ask them in two calls")
         known = options_of(found)
-        both = {**{key: value for key, value in (shared or {}).items() if key in known}, **given}
-        made.append(plugins.make(found, both, name))
+        given = {key: value for key, value in (shared or {}).items() if key in known}
+        made.append(plugins.make(found, {**given, **left.pop(own, {}), **left.pop(name, {})}, name))
         plugins.identity(made[-1], name)  # it has a version
-    _distinct([benchmark.name for benchmark in made])
     for name in left:
         parts = " and ".join(TOGETHER[name].parts) if name in TOGETHER else ""
-        remedy = (
-            f"it stands for {parts}; name the one that is meant" if parts else "it is not asked; name it in --suite"
-        )
-        raise ConfigError(f"options of {name}: {remedy}")
+        what = f"it stands for {parts}; name the one that is meant" if parts else "it is not asked; name it in --suite"
+        raise ConfigError(f"options of {name}: {what}")
     return made
 
 
@@ -113,7 +107,11 @@ def identity(benchmark: Benchmark) -> str | None:
     return None if path in BENCHMARKS.values() else plugins.identity(benchmark, path)
 
 
-def _distinct(made: Sequence[str]) -> None:
-    twice = next((name for name in made if made.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"two suites are called {twice}; ask them in two calls")
+def _name(found: type[Benchmark], reference: str) -> str:
+    name = getattr(found, "name", None)
+    ours = reference in BENCHMARKS
+    if not isinstance(name, str) or not name.isidentifier() or (not ours and (name in BENCHMARKS or name in TOGETHER)):
+        raise ConfigError(
+            f'{reference} cannot be called {name!r}; give the class name: ClassVar[str] = "...", which none of ours has'
+        )
+    return name

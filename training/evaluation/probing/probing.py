@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.base import files
 from pipeline.base import model_names as models
 from training.evaluation.probes import TRUE, PairLogps, conditional, drift
-from training.evaluation.probing.request import VERSION, Identity, Request, logps_key, result_key
+from training.evaluation.probing.request import VERSION, ProbeIdentity, Request, logps_key, result_key
 from training.evaluation.result import Provenance, result
 from training.evaluation.tally import Tally
 
@@ -36,7 +36,7 @@ def probe(request: Request, visible: bool = True) -> dict[str, Any]:
         EngineError: there is no such model.
         ValueError: a log-prob is not finite, or the models split the answers into other tokens.
     """
-    known = Identity.of(request)
+    known = ProbeIdentity.of(request)
     path, key = request.output / RESULT, result_key(request, known)
     if (old := _stored_result(path)) is not None and old.get("key") == key:
         return old
@@ -154,7 +154,7 @@ def _preprocessing(processor: Any) -> str:
 
 
 def _summed(
-    request: Request, known: Identity, policy: Mapping[str, Stored], reference: Mapping[str, Stored] | None = None
+    request: Request, known: ProbeIdentity, policy: Mapping[str, Stored], reference: Mapping[str, Stored] | None = None
 ) -> dict[str, Any]:
     """What of ``probe.json`` follows from the log-probs. Only pairs that could be read under every condition count."""
     sides = [side for side in (policy, reference) if side is not None]
@@ -181,7 +181,7 @@ def _summed(
     }
 
 
-def _provenance(request: Request, known: Identity, suite: str, preprocessing: str, own: bool) -> Provenance:
+def _provenance(request: Request, known: ProbeIdentity, suite: str, preprocessing: str, own: bool) -> Provenance:
     """``own``: of the model, else of the reference alone."""
     asked = {"conditions": list(request.conditions), "limit": request.limit, "seed": request.seed}
     versions = {

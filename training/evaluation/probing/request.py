@@ -70,7 +70,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ProbeIdentity:
     """The content behind a request's names: both models' (None without a reference), and that of the pairs."""
 
     model: str
@@ -83,7 +83,7 @@ class Identity:
         return (self.model,) if self.reference is None else (self.model, self.reference)
 
     @classmethod
-    def of(cls, request: Request) -> Identity:
+    def of(cls, request: Request) -> ProbeIdentity:
         from training.formats.content import identity  # with it comes datasets
 
         reference = models.identity(request.reference) if request.reference is not None else None
@@ -100,7 +100,7 @@ def logps_key(request: Request, model: str, data: str, condition: str) -> str:
     return _digest(parts)
 
 
-def result_key(request: Request, known: Identity) -> str:
+def result_key(request: Request, known: ProbeIdentity) -> str:
     """What the result depends on."""
     return _digest([logps_key(request, one, known.data, shown) for one in known.models for shown in request.shown])
 

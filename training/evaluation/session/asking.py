@@ -18,7 +18,7 @@ def sample_of(
     temperature: float = 0.0,
     revision: str | None = None,
     base_url: str | None = None,
-    engine: Sequence[str] = (),
+    engine: Sequence[str] | None = None,
 ) -> Sample:
     """One answer per prompt.
 
@@ -31,7 +31,7 @@ def sample_of(
         ConfigError: an option is unknown, or has a value that is not possible.
     """
     options: dict[str, Any] = {} if base_url is None else {"kind": "openai", "base_url": base_url}
-    options |= key_values("--engine", engine, "tensor_parallel_size=2")
+    options |= key_values("--engine", engine or (), "tensor_parallel_size=2")
     values = {"model": model, "revision": revision, "n": 1, "temperature": temperature, "max_tokens": max_tokens}
     return config_file.make(Sample, {**values, "engine": options}, what=f"how {model} is asked")
 
