@@ -54,7 +54,7 @@ class SuiteOptions:
 
     def flags(self) -> dict[str, Any]:
         """What was given, ``option`` aside."""
-        return {key: value for key, value in asdict(self).items() if key != "option" and value is not None}
+        return {key: value for key, value in asdict(self).items() if key != "option" and value not in (None, "")}
 
 
 @dataclass(frozen=True)
