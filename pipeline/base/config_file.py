@@ -88,10 +88,11 @@ def _groups(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def _config_error(problems: Sequence[str], what: str) -> ConfigError:
-    lines = read.listed(list(dict.fromkeys(problems)))
+    different = list(dict.fromkeys(problems))
+    lines = read.listed(different)
     if len(lines) == 1:
         return ConfigError(lines[0])
-    return ConfigError("\n".join([f"{what} has {len(problems)} problems:", *(f"  - {line}" for line in lines)]))
+    return ConfigError("\n".join([f"{what} has {len(different)} problems:", *(f"  - {line}" for line in lines)]))
 
 
 def _override(group: type[BaseModel], values: dict[str, Any], override: str) -> dict[str, Any]:
