@@ -139,6 +139,7 @@ def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) ->
     recipe, run = plan.recipe, Run(plan.recipe.run_dir, plan.names())
     sweep(run.path, swapped=(FOLDER,), apart=("train", f"{FOLDER}-reference"))
     sweep_shared(run.path / f"{FOLDER}-reference")
+    job.sweep_training(run.path / "train")
     # Interrupted here, an old summary would describe data that no longer exists.
     remove(run.path / "summary.json")
     # For the card and the report; training changes nothing of it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -16,7 +17,8 @@ from pipeline.base.ending import run_child
 from pipeline.base.errors import ConfigError, PipelineError
 from pipeline.base.files import absolute, is_local, write_text
 from pipeline.base.images.image_files import local
-from pipeline.base.lock import locked
+from pipeline.base.lock import InUse, locked
+from pipeline.base.sweep import sweep_output
 from pipeline.publishing import publish
 from pipeline.publishing.publish import FOLDER, rows
 from pipeline.recipe.plan import Held, Plan
@@ -91,6 +93,14 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
             f"training stopped with status {code}", "its own message stands above; the same command continues it"
         )
     return model
+
+
+def sweep_training(folder: Path) -> None:
+    """Remove what a killed training has left: of one that is found finished, the trainer does not come by again. One
+    that is running holds its folder."""
+    if is_local(folder) and folder.is_dir():
+        with contextlib.suppress(InUse), locked(folder, "python -m pipeline.run"):
+            sweep_output(folder)
 
 
 def trained_model(plan: Plan, run: Run) -> Path | None:

@@ -37,6 +37,11 @@ def sweep(folder: Path, swapped: Collection[str] = (), apart: Collection[str] = 
             _remove(old) if target.exists() else files.move(old, target)
 
 
+def sweep_output(folder: Path) -> None:
+    """``sweep`` of what ``training.run`` writes."""
+    sweep(folder, swapped=("model", "adapter"), apart=("tensorboard", "wandb"))
+
+
 def sweep_shared(folder: Path) -> None:
     """The same in a folder that others may be writing into: of processes of this machine that are no more."""
     for name in files.names(folder):

@@ -50,7 +50,7 @@ class Change:
 @dataclass
 class Watch:
     """Counts the changes below ``root``, and stops the process before number ``stop``. ``power``: with the power, so
-    that of files that have not been synced only half is there.
+    that of what has been written to a file since it was synced only half is there.
 
     ``keep`` is a folder for what a stop before each change would leave, which is what is there at that moment: of every
     (point, power) in ``wanted``, or of all. ``left`` says which folder in ``keep`` that is; what is the same is kept
@@ -63,7 +63,8 @@ class Watch:
     wanted: frozenset[tuple[int, bool]] | None = None
     left: dict[tuple[int, bool], str] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    unsynced: set[str] = field(default_factory=set)
+    #: How many bytes of a file are safe.
+    unsynced: dict[str, int] = field(default_factory=dict)
     _quiet: bool = False
 
     def start(self) -> None:
@@ -75,13 +76,13 @@ class Watch:
             path = os.readlink(f"/proc/self/fd/{handle}")
             self.happens("fsync", path)
             sync(handle)
-            self.unsynced.discard(path)
+            self.unsynced.pop(path, None)
 
         os.fsync = fsync  # type: ignore[assignment]
         self._wrap_writers()
 
-    def happens(self, what: str, *paths: str) -> None:
-        """Called before the change."""
+    def happens(self, what: str, *paths: str, safe: int = 0) -> None:
+        """Called before the change. Of a file that is written to, ``safe`` bytes stay whatever comes."""
         paths = tuple(os.path.abspath(path) for path in paths)
         # TensorBoard writes in a thread of its own, and nothing reads what it wrote.
         if not any(path.startswith(self.root) for path in paths) or any("/tensorboard" in path for path in paths):
@@ -94,13 +95,14 @@ class Watch:
             os._exit(STOPPED)
         self.changes.append(Change(what, paths, frozenset(self.unsynced)))
         if what == "write":
-            self.unsynced.add(paths[0])
+            self.unsynced[paths[0]] = min(safe, self.unsynced.get(paths[0], safe))
         elif what == "os.remove":
-            self.unsynced.discard(paths[0])
+            self.unsynced.pop(paths[0], None)
         elif what == "os.rename":
             old, new = paths
-            moved = {path: new + path[len(old) :] for path in self.unsynced if (path + "/").startswith(old + "/")}
-            self.unsynced = (self.unsynced - moved.keys() - {new}) | set(moved.values())
+            moved = {path: safe for path, safe in self.unsynced.items() if _below(path, old)}
+            stay = {path: safe for path, safe in self.unsynced.items() if path not in moved and path != new}
+            self.unsynced = stay | {new + path[len(old) :]: safe for path, safe in moved.items()}
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
         if self._quiet:
@@ -108,7 +110,9 @@ class Watch:
         if event == "open":
             path, _, flags = args
             if isinstance(path, str | bytes | os.PathLike) and flags & _WRITES:
-                self.happens("write", os.fsdecode(path))
+                path = os.fsdecode(path)
+                appends = flags & os.O_APPEND and not flags & os.O_TRUNC and os.path.isfile(path)
+                self.happens("write", path, safe=os.path.getsize(path) if appends else 0)
         elif event in _EVENTS:
             places = (_place(args[path], args[base] if base is not None else -1) for path, base in _EVENTS[event])
             self.happens(event, *places)
@@ -152,8 +156,8 @@ class Watch:
             if contents is None:
                 folders = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir())
                 contents = {str(path.relative_to(root)): path.read_bytes() for path in files(root)}
-            lost = {os.path.relpath(path, root) for path in self.unsynced} if power else set()
-            found = {name: data[: len(data) // 2] if name in lost else data for name, data in contents.items()}
+            lost = {os.path.relpath(path, root): safe for path, safe in self.unsynced.items()} if power else {}
+            found = {name: data[: _halved(len(data), lost.get(name, len(data)))] for name, data in contents.items()}
             self.left[point] = name = digest(folders, found)
             if not (into / name).exists():
                 for folder in (".", *folders):
@@ -165,9 +169,14 @@ class Watch:
 
     def _lose(self) -> None:
         self._quiet = True
-        for path in self.unsynced:
+        for path, safe in self.unsynced.items():
             with contextlib.suppress(OSError):
-                os.truncate(path, os.path.getsize(path) // 2)
+                os.truncate(path, _halved(os.path.getsize(path), safe))
+
+
+def _halved(size: int, safe: int) -> int:
+    """What a power cut leaves of a file of which ``safe`` bytes are synced."""
+    return safe + max(size - safe, 0) // 2
 
 
 def _place(path: Any, base: int) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import json
 import os
 import pickle
 import random
@@ -300,6 +299,14 @@ def test_what_is_stopped_is_told(tmp_path: Path) -> None:
         os.replace(tmp_path / "run" / "a.tmp", tmp_path / "run" / "a")
         (tmp_path / "run" / "a").unlink()
 
+    def append(stop: int) -> None:
+        Watch(str(tmp_path / "run"), stop, power=True).start()
+        for data in (b"12345678", b"90ab"):
+            with (tmp_path / "run" / "log").open("ab") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+
     left = []
     for stop, power in ((0, False), (1, False), (2, False), (2, True), (9, True)):
         code = child(lambda stop=stop, power=power: work(stop, power), tmp_path / "log")
@@ -315,4 +322,9 @@ def test_what_is_stopped_is_told(tmp_path: Path) -> None:
         (STOPPED, {"a": whole[:4]}),
         (0, {}),
     ]
-    assert json.dumps([code for code, _ in left])
+    kept = []
+    for stop in (1, 3):
+        assert child(lambda stop=stop: append(stop), tmp_path / "log") == STOPPED
+        kept.append((tmp_path / "run" / "log").read_bytes())
+        (tmp_path / "run" / "log").unlink()
+    assert kept == [b"1234", b"1234567890"], "what was synced before stays"

@@ -38,7 +38,7 @@ def options(runs: Runs) -> dict[str, Any]:
         "model": str(runs.folder / "model"),
         "tuning": "lora",
         "objective": "dpo",
-        "epochs": 2,
+        "epochs": 1,
         "batch_size": 2,
         "micro_batch_size": 2,
         "save_steps": 1,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.base.files import write_text
+from pipeline.base.lock import locked
 from pipeline.publishing.config import Publish
 from pipeline.recipe.load import make_recipe
 from pipeline.running.store import Run, make_record
@@ -97,3 +98,18 @@ def test_the_trainer_may_read_the_images_that_published_rows_name(tmp_path: Path
     assert roots("embed", **where) is None and roots(kind="scenes") is None
     # What a training may read changes nothing about what it learns.
     assert "allowed_roots" in TrainConfig.neutral()
+
+
+def test_what_a_killed_training_left_is_removed_and_a_running_one_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    folder.mkdir()
+    (folder / ".lock").write_text("")
+    (folder / ".metrics.jsonl.1.tmp").write_text("half")
+    with locked(folder, "python -m training.run"):
+        job.sweep_training(folder)
+        assert {path.name for path in folder.iterdir()} == {".lock", ".metrics.jsonl.1.tmp"}
+    (folder / ".lock").write_text("")
+    job.sweep_training(folder)
+    assert list(folder.iterdir()) == []
+    job.sweep_training(tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.base.errors import PipelineError
 from pipeline.base.files import TEMPORARY
 from pipeline.base.lock import locked
-from pipeline.base.sweep import sweep
+from pipeline.base.sweep import sweep_output
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.loop.trainer import TrainResult, finished, train
@@ -36,7 +36,7 @@ def run(config: TrainConfig) -> TrainResult:
     first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
     with locked(config.output_dir, "python -m training.run") if first else contextlib.nullcontext():
         if first:
-            sweep(config.output_dir, swapped=("model", "adapter"), apart=("tensorboard", "wandb"))
+            sweep_output(config.output_dir)
         return _run(config)
 
 
