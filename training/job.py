@@ -26,7 +26,7 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.running.resume import describe
 from pipeline.running.store import Record, Run, Survey, changes, make_record
 from pipeline.sampling.stage import SampleStage
-from pipeline.sources.config import FileSource
+from pipeline.sources.config import FileSource, PluggedSource
 from pipeline.sources.readers import files as sources
 from training.config import TrainConfig, make_config
 from training.config.evaluation import EvaluateConfig
@@ -158,10 +158,10 @@ def _told_today(record: Record | None) -> Record | None:
 def _roots(recipe: Recipe) -> list[str]:
     """Where the images lie that published rows name by their paths."""
     source = recipe.source
-    if recipe.publish.images == "embed" or not isinstance(source, FileSource):
+    if recipe.publish.images == "embed" or not isinstance(source, FileSource | PluggedSource):
         return []
-    if source.root is not None:
-        return [_place(source.root)]
+    if isinstance(source, PluggedSource) or source.root is not None:
+        return [_place(source.root or ".")]
     if source.kind == "huggingface":
         return [_place(source.path) if os.path.isdir(source.path) else f"hf://datasets/{source.path}"]
     return sorted(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -15,8 +15,15 @@ from pydantic import (
     GetCoreSchemaHandler,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
+
+from pipeline.base import plugins
+from pipeline.base.errors import ConfigError
+
+#: The tag of a ``PlugIn`` in a union.
+PLUGGED = "plugged"
 
 
 def _no_truth(value: Any) -> Any:
@@ -88,11 +95,51 @@ class ReadAs:
         return core_schema.no_info_wrap_validator_function(kept, checked, serialization=plain)
 
 
-def by_kind(default: str) -> Discriminator:
-    """Tell apart the members of a union by ``kind``, which may be left out."""
+class PlugIn(Frozen):
+    """The member of a union for other people's code: ``kind`` is its path or the name of an entry point
+    (docs/extending.md), and what is no field here is one of its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    #: What ``pipeline.base.plugins`` calls its like, and the method that it must have.
+    group: ClassVar[str]
+    method: ClassVar[str]
+
+    kind: str = Field(description="path or entry point of other people's code; its options stand beside it")
+
+    @property
+    def made(self) -> Any:
+        return plugins.plug(self.group, self.kind, self.options, self.method, taken=type(self).model_fields)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+    @property
+    def identity(self) -> str:
+        """What a fingerprint says of it."""
+        return plugins.identity(self.made, self.kind)
+
+    def result_options(self) -> dict[str, Any]:
+        """Without its own, which ``identity`` has."""
+        return {key: value for key, value in super().result_options().items() if key not in self.options}
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> PlugIn:
+        try:
+            _ = self.made
+        except ConfigError as error:
+            raise ValueError(f"{error.message}; {error.remedy}") from error
+        return self
+
+
+def by_kind(default: str, group: str = "", built_in: Collection[str] = ()) -> Discriminator:
+    """Tell apart the members of a union by ``kind``, which may be left out. With ``group``, which is that of a
+    ``PlugIn``, it may also name other people's code; a name that is ``built_in`` stays ours."""
 
     def read(value: Any) -> str:
-        return str(value.get("kind", default) if isinstance(value, Mapping) else getattr(value, "kind", default))
+        kind = str(value.get("kind", default) if isinstance(value, Mapping) else getattr(value, "kind", default))
+        return PLUGGED if group and plugins.names_one(group, kind, built_in) else kind
 
     return Discriminator(read)
 

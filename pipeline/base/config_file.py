@@ -11,8 +11,9 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
+from pipeline.base import plugins
 from pipeline.base import yaml_file as read
-from pipeline.base.config import SAME_KEYS, ReadAs
+from pipeline.base.config import PLUGGED, SAME_KEYS, ReadAs
 from pipeline.base.errors import ConfigError
 
 Group = TypeVar("Group", bound=BaseModel)
@@ -185,8 +186,12 @@ def _problem(key: str, item: Any) -> str:
     if item["type"] == "missing":
         return f"{key}: missing; add it to the file, or {key}=... to the command line"
     if item["type"] == "union_tag_invalid":
-        kinds = item["ctx"]["expected_tags"].replace("'", "")
-        return f"{key}.kind: unknown (value {read.shown(item['ctx']['tag'])}); use one of {kinds}"
+        kind, kinds = item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        remedy = f"use one of {', '.join(kinds)}"
+        if PLUGGED in kinds:  # entry points are called as the key is: sources, engines
+            offered = plugins.offered(f"{key.rpartition('.')[2]}s")
+            remedy = plugins.remedy(kind, [*(one for one in kinds if one != PLUGGED), *offered])
+        return f"{key}.kind: unknown (value {read.shown(kind)}); {remedy}"
     if item["type"] == "value_error":  # a rule between keys names them itself
         message = item["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message

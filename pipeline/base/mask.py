@@ -20,8 +20,11 @@ _MAYBE = tuple(
     re.compile(name + r"(?![\w.\-]+:\s)" + _VALUE)  # of "a: b: c" it is b that has a value
     for name in (_NAME + r"(:[ \t]+)", r"(?<![\w.\-])(--[\w.\-]+)([ \t]+)", r"""(["'][\w.\-]+["'])(:[ \t]*)""")
 )
-# `mylab.module:Name@1 {}` is what a fingerprint says of a plug-in, no user with a password.
-_USER = re.compile(r"""(?<!\w)(\w+://)[^/\s'"]+@|(?<![\w/.+\-])[\w.+\-]+:[^\s/@'":]+@(?=[\w\-])(?![\w.\-]+ \{[}"])""")
+# Without a scheme, `user:password@host`, but not `mylab.module:Name@1 {}`, which is a plug-in, nor `scenes:x@1`, a version.
+_USER = re.compile(
+    r"""(?<!\w)(\w+://)[^/\s'"]+@"""
+    r"""|(?<![\w/.+\-])[\w.+\-]+:[^\s/@'":]+@(?=[\w\-])(?![\w.\-]+ \{[}"])(?!v?\d+(?:\.\d+){0,2}(?![\w.\-]))"""
+)
 _QUERY = re.compile(r"""(?<!\w)(https?://[^\s?'"]*\?)[^\s'"#]+|(?<!\w)(\w+://[^\s?'"]*\?)[^\s'"#]*=[^\s'"#]*""")
 _PREFIXES = (
     r"(?<![A-Za-z0-9])(?:(?:hf_|sk_|gsk_|gh[pos]_|npm_|AKIA|ASIA|AIza)(?=[A-Za-z]{0,80}[0-9])[A-Za-z0-9]{%d,}"

@@ -77,9 +77,19 @@ def find(kind: str, name: str, built_in: Collection[str] = ()) -> Any:
     points = offered(kind)
     if name in points:
         return _at(points[name].value)
-    known = sorted({*built_in, *points})
-    remedy = f"use one of {', '.join(known)}, or a path such as mylab.module:Name"
-    raise ConfigError(f"{name!r} is none of the {kind}", _meant(name, known) or remedy)
+    raise ConfigError(f"{name!r} is none of the {kind}", remedy(name, sorted({*built_in, *points})))
+
+
+def remedy(name: str, known: Collection[str]) -> str:
+    """What to write where ``name`` is none of the ``known`` ones and no path.
+
+    >>> remedy("jsnol", ["jsonl"]), remedy("mylab.archive.Archive", ["jsonl"])
+    ('did you mean jsonl?', 'did you mean mylab.archive:Archive?')
+    """
+    module, _, attribute = name.rpartition(".")
+    path = f"{module}:{attribute}" if module and attribute else ""
+    others = f"use one of {', '.join(known)}, or a path such as mylab.module:Name"
+    return _meant(name, known) or (f"did you mean {path}?" if path else others)
 
 
 def make(found: Any, options: Mapping[str, Any], name: str, taken: Collection[str] = ()) -> Any:
@@ -95,8 +105,8 @@ def make(found: Any, options: Mapping[str, Any], name: str, taken: Collection[st
         raise ConfigError(f"{name} has an option {clash[0]}, which stands for something else here", "call it otherwise")
     for key in options:
         if key not in fields:
-            remedy = _meant(key, [*fields, *taken]) or (f"it has {', '.join(fields)}" if fields else "it has none")
-            raise ConfigError(f"{name} has no option {key!r}", remedy)
+            there = f"it has {', '.join(fields)}" if fields else "it has none"
+            raise ConfigError(f"{name} has no option {key!r}", _meant(key, [*fields, *taken]) or there)
     try:
         made = TypeAdapter(found).validate_python(dict(options))
     except ValidationError as error:

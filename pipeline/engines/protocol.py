@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.base.errors import EngineError
 from pipeline.base.images.tags import TAG
 
 #: Errors that may be gone next time: a later session asks again for the rows that failed with one of them.
@@ -98,10 +99,24 @@ def unservable(request: Request, tokens: Collection[str] = ()) -> Response | Non
 
 
 def ask(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
-    """The responses of ``engine``. One with an answer that no table can hold (half of a surrogate pair in its text, a
-    count beyond 32 bits), or with more answers or fewer than were asked for, is an error as any other."""
+    """The responses of ``engine``, one to each request. One with an answer that no table can hold (half of a surrogate
+    pair in its text, a count beyond 32 bits), or with more answers or fewer than were asked for, is an error as any
+    other; so is none at all.
+
+    Raises:
+        EngineError: something is no response, or the second one to a request, or one that nobody made.
+    """
+    waiting = {request.id: None for request in requests}
     for response in engine.generate(requests, sampling):
+        if not isinstance(response, Response):
+            raise EngineError(f"the engine gave {response!r:.80} where a Response is wanted", "correct the engine")
+        if response.id not in waiting:
+            why = "twice" if any(request.id == response.id for request in requests) else "and was not asked"
+            raise EngineError(f"the engine answered request {response.id!r:.80} {why}", "correct the engine")
+        del waiting[response.id]
         yield _checked(response, sampling.n)
+    for name in waiting:
+        yield Response(name, error_type="no_answer", error="the engine has left it out")
 
 
 def _checked(response: Response, n: int) -> Response:
@@ -117,6 +132,12 @@ def _checked(response: Response, n: int) -> Response:
 
 
 def _fault(completion: Completion) -> str | None:
+    if not isinstance(completion, Completion) or not isinstance(completion.text, str):
+        return f"is {completion!r:.80}, which is no Completion with a text"
+    kinds = {"finish_reason": str | None, "n_tokens": int | None, "logprob": float | int | None}
+    for name, kind in kinds.items():
+        if not isinstance(found := getattr(completion, name), kind):
+            return f"has {found!r:.40} as its {name}"
     try:
         completion.text.encode()
     except UnicodeEncodeError as error:

@@ -284,7 +284,8 @@ def _stage_row(record: Record) -> dict[str, Any]:
         "identities": [
             f"{key}: {value}"
             for key, value in options.items()
-            if isinstance(value, str) and any(word in key.lower() for word in words)
+            if isinstance(value, str)
+            and (any(word in key.lower() for word in words) or (key == "policy" and "@" in value))
         ],
     }
 

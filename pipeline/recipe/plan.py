@@ -25,7 +25,7 @@ from pipeline.running.resume import Resume, described, explain
 from pipeline.running.stage import Source, Stage
 from pipeline.running.store import Run, Survey
 from pipeline.sampling import continuation as continue_
-from pipeline.sampling.config import GivenEngine, OpenAIEngine, Sample, VllmEngine
+from pipeline.sampling.config import GivenEngine, OpenAIEngine, PluggedEngine, Sample, VllmEngine
 from pipeline.sampling.continuation import ContinueStage
 from pipeline.sampling.stage import SampleStage, slug
 from pipeline.scoring import stage as score
@@ -123,7 +123,8 @@ class Plan:
         base = self.base()
         update: dict[str, Any] = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": self.held.max_tokens}
         if model is not None:
-            engine = VllmEngine() if isinstance(base.engine, OpenAIEngine) else base.engine
+            elsewhere = isinstance(base.engine, PluggedEngine) and not base.engine.gpus
+            engine = VllmEngine() if elsewhere or isinstance(base.engine, OpenAIEngine) else base.engine
             update |= {"model": str(model), "revision": None, "engine": engine}
         return SampleStage(base.model_copy(update=update), self.recipe.seed, name=name, reads="eval-source")
 

@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.base.config import Count, Fraction, Frozen
+from pipeline.base import plugins
+from pipeline.base.config import Count, Fraction, Frozen, named
+from pipeline.base.errors import PipelineError
+from pipeline.rewriting.by_detector import PluggedDetector
 from pipeline.sampling.config import Temperature
 from pipeline.scoring.config import Asked, Claims
 from reward.text.types import KINDS, Kind
 
+#: Ours.
+DETECTORS = ("facts", "judge", "claims")
 
-def _check(group: Asked, by: str, *without: str, asking: Iterable[str]) -> None:
-    """Keys that are ``asking`` say nothing where ``by`` is one of ``without``; ``model`` is needed where they do."""
-    asking = tuple(asking)
-    if by in without:
-        fields = type(group).model_fields
-        # By value: a recipe that was written down names every key.
-        own = [name for name in asking if getattr(group, name) != fields[name].default]
-        if own:
-            raise ValueError(f"by={by} does not read {', '.join(own)}; remove it, or change by")
-    elif "model" in asking and not group.model:
+
+def _check(group: Asked, by: str, reads: Iterable[str]) -> None:
+    """Keys that are not among those that ``by`` ``reads`` would say nothing; it needs ``model`` where it reads that."""
+    reads = {*reads, "by"}
+    # By value: a recipe that was written down names every key.
+    fields = {name: field for name, field in type(group).model_fields.items() if name not in reads}
+    own = [
+        name for name, field in fields.items() if getattr(group, name) != field.get_default(call_default_factory=True)
+    ]
+    if own:
+        raise ValueError(f"by={by} does not read {', '.join(own)}; remove it, or change by")
+    if "model" in reads and not group.model:
         raise ValueError(f"by={by} asks a model; name it: {{by: {by}, model: ...}}")
 
 
 class Detect(Claims):
     """Which sentences are wrong."""
 
-    by: Literal["facts", "judge", "claims"] = Field(
+    by: Annotated[str, named(DETECTORS)] = Field(
         "facts",
-        description="facts of the prompts; a judge that reads sentence by sentence; or claims, as score.claims makes "
-        "them, each of which a model answers with yes or no",
+        description="facts of the prompts; a judge that reads sentence by sentence; claims, as score.claims makes "
+        "them, each of which a model answers with yes or no; or a path or entry point of another detector",
     )
+    options: dict[str, Any] = Field(default_factory=dict, description="those of another detector than ours")
     model: str = Field("", description="folder, built-in name or hub id; needed with judge and claims")
     complete: bool = Field(
         True, description="by facts that have regions and no objects: what no region names is not there"
@@ -45,16 +53,28 @@ class Detect(Claims):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Detect:
-        of_claims = set(Claims.model_fields) - set(Asked.model_fields) | {"low", "high"}
-        _check(self, self.by, "facts", asking=Asked.model_fields)
-        _check(self, self.by, "facts", "judge", asking=of_claims)
-        _check(self, self.by, "facts", "claims", asking=("blind", "facts"))
-        _check(self, self.by, "judge", "claims", asking=("complete",))
+        try:
+            plugged = self.plugged()
+        except PipelineError as error:
+            raise ValueError(f"by: {error.message}; {error.remedy}") from error
+        reads = {
+            "facts": {"complete"},
+            "judge": {*Asked.model_fields, "blind", "facts"},
+            "claims": {*Claims.model_fields, "low", "high"},
+        }
+        _check(self, self.by, reads[self.by] if plugged is None else {"options"})
         if self.blind and not self.facts:
             raise ValueError("a judge with blind=true and facts=false can only guess; change one of the two")
         if self.low > self.high:
             raise ValueError(f"low={self.low:g} is above high={self.high:g}; what lies between them is unclear")
         return self
+
+    def plugged(self) -> PluggedDetector | None:
+        """The detector, if it is not one of ours."""
+        if self.by in DETECTORS:
+            return None
+        plugin = plugins.plug("detectors", self.by, self.options, "find(text, row)", DETECTORS)
+        return PluggedDetector(self.by, plugin)
 
 
 class Correct(Asked):
@@ -74,8 +94,7 @@ class Correct(Asked):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Correct:
-        _check(self, self.by, "rules", asking=(*Asked.model_fields, "blind"))
-        _check(self, self.by, "model", asking=("absent",))
+        _check(self, self.by, {"absent"} if self.by == "rules" else {*Asked.model_fields, "blind"})
         return self
 
 
@@ -103,7 +122,7 @@ class Restyle(Asked):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Restyle:
-        _check(self, self.by, "grammar", asking=Asked.model_fields)
+        _check(self, self.by, {"paraphrases", *(Asked.model_fields if self.by == "model" else ())})
         if self.temperature == 0 and self.paraphrases > 1:
             raise ValueError(
                 f"paraphrases={self.paraphrases} greedy answers are all the same; set temperature above 0, or 1"

@@ -1,6 +1,7 @@
-"""What is wrong in every sampled text, sentence by sentence: by the facts, a judge's verdicts, or answered claims.
+"""What is wrong in every sampled text, sentence by sentence: by the facts, a judge's verdicts, answered claims, or a
+plug-in.
 
-Where a model decides and exact facts are there too, what it says of each sentence is held against them
+Where one of the last three decides and exact facts are there too, what it says of each sentence is held against them
 (``pipeline.rewriting.checked``). That changes no finding; it tells how far to trust them.
 """
 
@@ -19,6 +20,7 @@ from pipeline.base import columns
 from pipeline.base.tables import DETECTED, OK, VERDICTS, failed, stored
 from pipeline.engines.protocol import Engine
 from pipeline.rewriting.by_claims import by_claims
+from pipeline.rewriting.by_detector import OpenDetector, PluggedDetector
 from pipeline.rewriting.checked import Checked, check, tally
 from pipeline.rewriting.config import Detect
 from pipeline.rewriting.judge import JudgeDetector
@@ -26,7 +28,7 @@ from pipeline.rewriting.lineage import DETECT, Row, lexicon, read, refused
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.sampling.requests import Failure
-from pipeline.scoring.ask import AskStage, read_verdicts
+from pipeline.scoring.ask import AskStage, candidate_rows, read_verdicts
 from pipeline.scoring.vocabularies import vocabulary
 from reward.asking.claims import ClaimScorer
 from reward.asking.protocol import Asker, Verdict
@@ -40,7 +42,7 @@ Found = Mapping[int, tuple[Finding, ...] | Problem]
 ASKED = "detect-asked"
 #: What a model ``says`` of a sentence, null where its answer could not be read, and what is ``true`` by exact facts.
 CHECKED = pa.struct([("candidate", pa.int32()), ("sentence", pa.int32()), ("says", pa.string()), ("true", pa.string())])
-#: By a model: as ``DETECTED``, with every sentence that facts could be asked about.
+#: Unless facts decide: as ``DETECTED``, with every sentence that facts could be asked about.
 JUDGED = pa.schema([*DETECTED, ("checked", pa.list_(CHECKED))])
 
 
@@ -76,9 +78,9 @@ class AskDetector:
 
 @dataclass(frozen=True)
 class DetectStage:
-    """``asked`` is the stage that asked a model, None where facts decide. Looked through are whole descriptions, not
-    answers to questions. A row fails if none of its texts could be looked through; sentences that are checked are
-    kept in any case."""
+    """``asked`` is the stage that asked a model, None where facts or a plug-in decide. Looked through are whole
+    descriptions, not answers to questions. A row fails if none of its texts could be looked through; sentences that are
+    checked are kept in any case."""
 
     spec: Detect
     words: str
@@ -87,17 +89,21 @@ class DetectStage:
     asked: AskDetector | None = None
 
     name = DETECT
-    worker = None
+
+    @property
+    def worker(self) -> WorkerSpec | None:
+        own = self.spec.plugged()
+        return WorkerSpec(f"detector:{own.name}", OpenDetector(own), gpus=1.0) if own and own.in_worker else None
 
     @property
     def version(self) -> int:
         # Since 2, what a model says is checked; since 3, a claim without a verdict leaves its sentence open. What facts
         # say is what it was.
-        return 1 if self.asked is None else 3 if self.spec.by == "claims" else 2
+        return 1 if self.spec.by == "facts" else 3 if self.spec.by == "claims" else 2
 
     @property
     def schema(self) -> pa.Schema:
-        return DETECTED if self.asked is None else JUDGED
+        return DETECTED if self.spec.by == "facts" else JUDGED
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -105,6 +111,8 @@ class DetectStage:
 
     def options(self) -> dict[str, Any]:
         own: dict[str, Any] = {"by": self.spec.by, "rules": VERSION, "lexicon": lexicon(self.words).version}
+        if (plugged := self.spec.plugged()) is not None:
+            return {**own, "identity": plugged.identity}
         if self.asked is None:
             return {**own, "complete": self.spec.complete}
         limits = {"low": self.spec.low, "high": self.spec.high} if self.spec.by == "claims" else {}
@@ -113,26 +121,35 @@ class DetectStage:
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         rows, made = read(tables, self.prompts, (self.described,), detected=False)
         known = lexicon(self.words)
+        plugged = model if isinstance(model, PluggedDetector) else self.spec.plugged()
+        if plugged is not None:
+            shown, problems = candidate_rows(tables[self.prompts], tables[self.described])
+            made.failures.update(problems)
         said = self._said(tables, made.failures)
         done: dict[str, dict[str, Any]] = {}
         for row in rows:
             with made.guard(row):
                 failure = made.failures.get(row.id)
-                found = self._found(row, known, said.get(row.id, ())) if failure is None else _silent(row, failure)
+                if failure is not None:
+                    found: Found = _silent(row, failure)
+                elif plugged is not None:
+                    found = {place: plugged.findings(one["text"], shown[row.id]) for place, one in row.originals()}
+                else:
+                    found = self._found(row, known, said.get(row.id, ()))
                 done[row.id] = {**_columns_of(found, failure), "checked": list(self._checked(row, found, known))}
         table = [{"id": one, **(done[one] if one in done else failed(*made.failures[one]))} for one in made.ids]
         return stored(table, self.schema)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """Findings by verdict, claims without one (``unread``), texts that could not be looked through, and how right a
-        model is: a ``tally`` of the
-        sentences that were checked (``pipeline.rewriting.checked.rates`` makes shares of it)."""
+        model or a plug-in is: a ``tally`` of the sentences that were checked (``pipeline.rewriting.checked.rates``
+        makes shares of it)."""
         verdicts = Counter(columns.items(table["findings"], "verdict").to_pylist())
         found = {name: verdicts[name] for name in sorted(verdicts)}
-        checked = tally(_texts(table["checked"])) if self.asked is not None else {}
+        checked = tally(_texts(table["checked"])) if self.spec.by != "facts" else {}
         own = columns.items(table["findings"], "reason").drop_null()
         open_ones = pc.sum(pc.starts_with(own, fact_findings.NO_VERDICT)).as_py() or 0
-        said = {"unread": open_ones} if self.asked is not None and self.spec.by == "claims" else {}
+        said = {"unread": open_ones} if self.spec.by == "claims" else {}
         return {**found, **said, "refused": len(columns.items(table["refused"])), **checked}
 
     def _said(self, tables: Mapping[str, pa.Table], failures: dict[str, tuple[str, str]]) -> dict[str, list[Verdict]]:
@@ -151,7 +168,7 @@ class DetectStage:
         return {place: self._findings(row, place, one["text"], known, verdicts) for place, one in row.originals()}
 
     def _checked(self, row: Row, found: Found, known: Lexicon) -> Iterator[dict[str, Any]]:
-        for place, own in found.items() if self.asked is not None else ():
+        for place, own in found.items() if self.spec.by != "facts" else ():
             for one in check(row.texts[place]["text"], own, row.facts, known):
                 yield {"candidate": place, **one._asdict()}
 
@@ -175,7 +192,7 @@ def stages(
     Raises:
         ConfigError: a vocabulary cannot be used.
     """
-    if spec.by == "facts":
+    if spec.by == "facts" or spec.plugged() is not None:
         return [DetectStage(spec, words, prompts, described)]
     asked = AskDetector(AskStage(spec.spec(sampled), _asker(spec), seed), prompts, described)
     return [asked, DetectStage(spec, words, prompts, described, asked)]

@@ -60,6 +60,8 @@ def start_ray() -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray runs its workers at niceness 15: beside any other busy process an engine would then hardly move.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # A shard that was in flight beside one that failed is tried again; nobody asks for its own error.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # What a killed worker has started, such as vLLM's core, ends with it and gives its GPU back.
     os.environ.setdefault("RAY_process_group_cleanup_enabled", "1")
     import ray

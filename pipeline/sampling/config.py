@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
 
-from pipeline.base.config import NEUTRAL, SAME_KEYS, Count, Frozen, NonNegative, NotNegative, Positive, by_kind
+from pipeline.base.config import (
+    NEUTRAL,
+    PLUGGED,
+    SAME_KEYS,
+    Count,
+    Frozen,
+    NonNegative,
+    NotNegative,
+    PlugIn,
+    Positive,
+    by_kind,
+)
 
 Temperature = NonNegative
 
@@ -96,12 +108,34 @@ class GivenEngine(Frozen):
     kind: Literal["given"] = Field(description="the answers that come with the prompts")
 
 
+class PluggedEngine(PlugIn):
+    """Other people's code, with its options beside ``kind``. A worker has as many GPUs as it says, one if it says
+    nothing, where there are any."""
+
+    group: ClassVar[str] = "engines"
+    method: ClassVar[str] = "open(model)"
+
+    workers: Count = Field(1, description="processes that open it", json_schema_extra=NEUTRAL)
+
+    @property
+    def gpus(self) -> float:
+        return float(getattr(self.made, "gpus", 1))
+
+    @model_validator(mode="after")
+    def _gpus_are_a_number(self) -> PluggedEngine:
+        found = getattr(self.made, "gpus", 1)
+        if not isinstance(found, int | float) or not 0 <= found < math.inf:
+            raise ValueError(f"{self.kind}: gpus is {found!r}; it is how many GPUs a worker needs, such as 1 or 0")
+        return self
+
+
 Engine = Annotated[
     Annotated[VllmEngine, Tag("vllm")]
     | Annotated[OpenAIEngine, Tag("openai")]
     | Annotated[ScriptedEngine, Tag("scripted")]
-    | Annotated[GivenEngine, Tag("given")],
-    by_kind("vllm"),
+    | Annotated[GivenEngine, Tag("given")]
+    | Annotated[PluggedEngine, Tag(PLUGGED)],
+    by_kind("vllm", PluggedEngine.group, ("vllm", "openai", "scripted", "given")),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.base.images import image_files
 from pipeline.base.tables import CANDIDATES
 from pipeline.engines.protocol import Completion, Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
-from pipeline.sampling.config import GivenEngine, OpenAIEngine, Sample, ScriptedEngine
+from pipeline.sampling.config import GivenEngine, OpenAIEngine, PluggedEngine, Sample, ScriptedEngine
 from pipeline.sampling.noised import noised
 from pipeline.sampling.requests import UNREADABLE, Failure, Requests, failure, pictures, unreadable
 
@@ -216,6 +217,9 @@ class SampleStage:
             return f"scripted:{self.spec.model}"
         if isinstance(self.spec.engine, OpenAIEngine):
             return f"served:{self.spec.model}@{self.spec.revision or 'unknown'}"
+        if isinstance(self.spec.engine, PluggedEngine):
+            served = f"{self.spec.model}@{self.spec.revision or 'unknown'}"
+            return f"{self.spec.engine.identity} {models.identity(self.spec.model) if _is_here(self.spec) else served}"
         return models.identity(self.spec.model, self.spec.revision)
 
 
@@ -276,6 +280,12 @@ def template_text(spec: Sample) -> str | None:
         ) from error
 
 
+def _is_here(spec: Sample) -> bool:
+    """Whether a plug-in's model is a folder; whatever else its name says is for the plug-in to say."""
+    own = isinstance(spec.engine, PluggedEngine) and spec.engine.gpus > 0
+    return own and (spec.model in models.BUILT_IN or Path(spec.model).expanduser().is_dir())
+
+
 def worker(spec: Sample) -> WorkerSpec:
     """The processes that hold ``spec``'s model."""
     engine = spec.engine
@@ -304,6 +314,13 @@ def worker(spec: Sample) -> WorkerSpec:
             cpus=0.1,  # it waits for the network
             count=engine.workers,
         )
+    if isinstance(engine, PluggedEngine):
+        from pipeline.engines.plugged_engine import Model, OpenPlugged
+
+        name = models.resolve(spec.model) if _is_here(spec) else spec.model
+        model = Model(name, spec.revision, template_text(spec), spec.max_image_pixels)
+        opened = OpenPlugged(engine.kind, engine.made, model)
+        return WorkerSpec(f"{engine.kind}:{spec.model}", opened, gpus=engine.gpus, count=engine.workers)
     if isinstance(engine, GivenEngine):
         raise TypeError("given answers are nobody's to ask; GivenStage has them")
     from pipeline.engines.vllm import OpenVllm

@@ -60,7 +60,7 @@ class AskStage:
 
     def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
         ids = tables["sample"]["id"].to_pylist()
-        rows, problems = _rows(tables["source"], tables["sample"])
+        rows, problems = candidate_rows(tables["source"], tables["sample"])
         talks = {one: _Talk(self.asker.ask(row)) for one, row in rows.items()}
         while waiting := {one: talk.questions for one, talk in talks.items() if talk.questions is not None}:
             answers = self._answers(model, rows, waiting, {one: talks[one].asked for one in waiting})
@@ -138,7 +138,7 @@ def read_verdicts(column: Iterable[Mapping[str, Any]] | None) -> list[Verdict]:
     return [Verdict(**verdict) for verdict in column or ()]
 
 
-def _rows(source: pa.Table, sample: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, Failure]]:
+def candidate_rows(source: pa.Table, sample: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, Failure]]:
     """The rows that can be asked about, as ``reward.scorers.protocol.Row``, and what is wrong with the others."""
     prompts = columns.aligned(source.select(_SOURCE), columns.whole(sample["id"])).to_pylist()
     rows: dict[str, dict[str, Any]] = {}

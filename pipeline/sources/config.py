@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.base.config import Count, Frozen, NotNegative, Whole
+from pipeline.base.config import Count, Frozen, NotNegative, PlugIn, Whole
 
 DESCRIBE = ("Describe the image in detail.",)
 
@@ -162,6 +162,19 @@ class WebDatasetSource(_Files):
     kind: Literal["webdataset"] = Field(description="tars as WebDataset's")
 
 
+class PluggedSource(Common, PlugIn):
+    """Rows of other people's code, with the options of that code beside ``kind``."""
+
+    group: ClassVar[str] = "sources"
+    method: ClassVar[str] = "read()"
+
+    root: Location = Field(
+        ".", description="what image paths are relative to and may not leave; default: where the command runs"
+    )
+    prompts: tuple[str, ...] = Field((), description="asked about every image without a prompt of its own")
+    allow_http: bool = Field(False, description="follow http(s) addresses in rows, to wherever they lead")
+
+
 FileSource = (
     TableSource
     | FolderSource
@@ -172,3 +185,5 @@ FileSource = (
     | PdsSource
     | WebDatasetSource
 )
+#: What a reader reads.
+ReadSource = FileSource | PluggedSource

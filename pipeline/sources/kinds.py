@@ -6,19 +6,21 @@ from typing import Annotated
 
 from pydantic import Tag
 
-from pipeline.base.config import by_kind
+from pipeline.base.config import PLUGGED, by_kind
 from pipeline.sources.config import (
     CocoSource,
     FolderSource,
     HuggingFaceSource,
     LlavaSource,
     PdsSource,
+    PluggedSource,
     ScenesSource,
     TableSource,
     VisualGenomeSource,
     WebDatasetSource,
 )
 from pipeline.sources.imagine.config import ImagineSource
+from pipeline.sources.readers.protocol import READERS
 
 Source = Annotated[
     Annotated[ScenesSource, Tag("scenes")]
@@ -32,6 +34,7 @@ Source = Annotated[
     | Annotated[LlavaSource, Tag("llava")]
     | Annotated[PdsSource, Tag("pds")]
     | Annotated[WebDatasetSource, Tag("webdataset")]
-    | Annotated[ImagineSource, Tag("imagine")],
-    by_kind("scenes"),
+    | Annotated[ImagineSource, Tag("imagine")]
+    | Annotated[PluggedSource, Tag(PLUGGED)],
+    by_kind("scenes", PluggedSource.group, ("scenes", *READERS, "imagine")),
 ]

@@ -30,7 +30,7 @@ from pipeline.sources.admission.layout import cut
 from pipeline.sources.admission.sift import Array, names, sift
 from pipeline.sources.admission.spool import MEMORY, Spool
 from pipeline.sources.admission.verdicts import Verdicts
-from pipeline.sources.config import FileSource, ScenesSource
+from pipeline.sources.config import ReadSource, ScenesSource
 from pipeline.sources.imagine import imagined
 from pipeline.sources.imagine.config import ImagineSource
 from pipeline.sources.readers import protocol as sources
@@ -47,7 +47,7 @@ _ROWS_ASIDE = 10_000
 class SourceStage:
     """The prompts of a recipe. Those about imagined images come from the tables of the stages before."""
 
-    spec: ScenesSource | FileSource | ImagineSource
+    spec: ScenesSource | ReadSource | ImagineSource
     seed: int
     shard_size: int
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from reward.text.known import Known, Thing, lies
 from reward.text.lexicon import Lexicon
 from reward.text.noun_phrases import Phrase, read
 from reward.text.sentences import split
-from reward.text.types import By, Facts, Finding, Kind, Says, Sentence
+from reward.text.types import KINDS, Facts, Finding, Kind, Says, Sentence
 
 #: How the reason of a finding begins that is ``unclear`` because nobody could say: there is no verdict on a claim.
 NO_VERDICT = "no verdict: "
@@ -70,7 +71,28 @@ def of_sentences(findings: Iterable[Finding]) -> dict[int, Says]:
     return {number: "unclear" if says == "correct" and number in open_ones else says for number, says in found.items()}
 
 
-def whole(number: int, sentence: Sentence, reason: str, by: By) -> Finding:
+def at(
+    text: str, start: int, end: int, verdict: Says, reason: str = "", kind: Kind | None = None, by: str = ""
+) -> Finding:
+    """What is thought of characters ``[start, end)`` of a text, which lie in one of its sentences.
+
+    >>> found = at("A red sun. A cup.", 13, 16, "hallucination", "no cup is there", "object")
+    >>> found.sentence, found.words
+    (1, 'cup')
+
+    Raises:
+        ValueError: they do not, or there is no such verdict or kind.
+    """
+    if verdict not in get_args(Says) or kind not in (None, *KINDS):
+        known = f"{', '.join(get_args(Says))}, of the kind None or {', '.join(KINDS)}"
+        raise ValueError(f"a finding is {known}; not {verdict!r} of the kind {kind!r}")
+    for number, sentence in enumerate(split(text)):
+        if sentence.start <= start < end <= sentence.end:
+            return Finding(number, start, end, verdict, kind, text[start:end], str(reason), by)
+    raise ValueError(f"characters {start} to {end} do not lie in a sentence of the text")
+
+
+def whole(number: int, sentence: Sentence, reason: str, by: str) -> Finding:
     """A sentence in which nothing was judged."""
     return Finding(number, sentence.start, sentence.end, "unclear", None, sentence.text, reason, by)
 

@@ -26,7 +26,6 @@ VERSION = 1
 Says = Literal["hallucination", "correct", "unclear"]
 Kind = Literal["object", "attribute", "count", "relation"]
 Why = Literal["hallucinated", "true", "cooccurring"]
-By = Literal["facts", "judge", "claims"]
 #: In the order in which corrections and injections consider them.
 KINDS: tuple[Kind, ...] = ("object", "attribute", "count", "relation")
 #: The columns of ``pipeline.base.tables.FACTS``; None and missing keys both mean that nothing is known.
@@ -68,8 +67,8 @@ class Finding:
     """What is thought of characters ``[start, end)`` of a text, which are ``words``, in its sentence ``sentence``.
 
     ``kind`` is the kind of claim, None for a verdict on a sentence as a whole. ``reason`` is for readers. ``by`` is who
-    said so: facts, judge or claims. Every sentence has at least one finding; by facts, one for every claim in it, or a
-    single one of the kind None if it makes none.
+    said so: facts, judge, claims, or the name of a plug-in. Every sentence has at least one finding; by facts, one for
+    every claim in it, or a single one of the kind None if it makes none.
     """
 
     sentence: int
@@ -79,7 +78,7 @@ class Finding:
     kind: Kind | None
     words: str
     reason: str
-    by: By = "facts"
+    by: str = "facts"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from importlib import import_module
 from itertools import islice
 from typing import Any, NamedTuple
 
-from pipeline.sources.config import FileSource, ScenesSource
+from pipeline.sources.config import PluggedSource, ReadSource, ScenesSource
 from pipeline.sources.readers.roots import Root
 
 Message = Mapping[str, str]
@@ -34,48 +34,40 @@ class Entry(NamedTuple):
     error: tuple[str, str] | None = None
 
 
-#: Kind -> module with ``read(spec) -> Iterator[Entry]`` and ``stamp(spec) -> JSON value`` (what the input says).
-READERS = {
-    "jsonl": "jsonl",
-    "csv": "csv",
-    "parquet": "parquet",
-    "folder": "folder",
-    "huggingface": "huggingface",
-    "coco": "coco",
-    "visual_genome": "visual_genome",
-    "llava": "llava",
-    "pds": "pds",
-    "webdataset": "webdataset",
-}
+#: Kinds with a module of that name that has ``read(spec) -> Iterator[Entry]`` and ``stamp(spec) -> JSON value`` (what
+#: the input says).
+READERS = ("jsonl", "csv", "parquet", "folder", "huggingface", "coco", "visual_genome", "llava", "pds", "webdataset")
 #: Where an input lies is no part of what it says.
 _PLACES = {"path", "root", "captions", "image_data", "decontaminate"}
 
 
-def entries(spec: ScenesSource | FileSource, seed: int = 0) -> Iterator[Entry]:
+def entries(spec: ScenesSource | ReadSource, seed: int = 0) -> Iterator[Entry]:
     """All prompts of a source, in the order of its files, up to ``limit``. ``seed`` is the run's. A malformed row is an
     entry with an ``error``.
 
     Raises:
         InputError: a file cannot be read, or is damaged as a whole.
     """
-    found = _scenes(spec, seed) if isinstance(spec, ScenesSource) else _reader(spec.kind).read(spec)
+    found = _scenes(spec, seed) if isinstance(spec, ScenesSource) else _reader(spec).read(spec)
     return islice(found, spec.limit)
 
 
-def identity(spec: ScenesSource | FileSource, seed: int = 0) -> dict[str, Any]:
+def identity(spec: ScenesSource | ReadSource, seed: int = 0) -> dict[str, Any]:
     """Everything the entries of ``spec`` depend on: options, and what the files say."""
-    options = spec.model_dump(mode="json", exclude=_PLACES)
+    # Those of a plug-in are part of what its reader stamps.
+    options = spec.model_dump(mode="json", exclude=_PLACES | set(spec.model_extra or ()))
     if isinstance(spec, ScenesSource):
         return {**options, "seed": seed + spec.seed}
-    return {**options, "content": _reader(spec.kind).stamp(spec)}
+    return {**options, "content": _reader(spec).stamp(spec)}
 
 
 def said(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def _reader(kind: str) -> Any:
-    return import_module(f"pipeline.sources.readers.{READERS[kind]}")
+def _reader(spec: ReadSource) -> Any:
+    name = "plugged_source" if isinstance(spec, PluggedSource) else spec.kind
+    return import_module(f"pipeline.sources.readers.{name}")
 
 
 def _scenes(spec: ScenesSource, seed: int) -> Iterator[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -157,8 +158,8 @@ def _images(value: Mapping[str, Any], place: object) -> list[dict[str, Any]]:
 
 
 def _image(item: Any, place: object) -> dict[str, Any]:
-    if type(item) is str:
-        return {"bytes": None, "path": item}
+    if type(item) is str or isinstance(item, os.PathLike):
+        return {"bytes": None, "path": os.fspath(item)}
     if isinstance(item, bytes):
         return {"bytes": item, "path": None}
     if isinstance(item, Mapping) and isinstance(item.get("bytes"), bytes | None):

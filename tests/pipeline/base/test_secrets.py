@@ -108,6 +108,7 @@ def test_masking_takes_no_more_than_the_length(unit: str) -> None:
         "the variable OPENAI_API_KEY is not set",
         'objective was mylab.grounded:Grounded@1 {"gap": 0.5} and is mylab.grounded:Grounded@2 {}',
         "api_key_env: unknown key; known keys: kind, base_url",
+        "scorers.objects: 2:scenes@1; scorers.brevity: mylab.brevity:Brevity@1.2 {}",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

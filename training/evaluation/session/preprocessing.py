@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import model_names as models
-from pipeline.sampling.config import OpenAIEngine, Sample, VllmEngine
+from pipeline.sampling.config import OpenAIEngine, PluggedEngine, Sample, VllmEngine
 
 #: Files of a processor, the newer one first: there, the images' part stands under a key of its own.
 _FILES = ("processor_config.json", "preprocessor_config.json")
@@ -20,6 +20,8 @@ def preprocessing(spec: Sample) -> str:
     before = "" if spec.max_image_pixels is None else f"at most {spec.max_image_pixels} pixels, then "
     if isinstance(spec.engine, OpenAIEngine):
         return f"{before}the server's own"
+    if isinstance(spec.engine, PluggedEngine):
+        return f"{before}that of {spec.engine.kind}"
     if not isinstance(spec.engine, VllmEngine):
         return f"{before}none"
     found = settings(spec.model, spec.revision)

@@ -12,7 +12,7 @@ from pipeline.base.files import write_text
 from pipeline.base.progress import Progress
 from pipeline.running.executor import Executor
 from pipeline.running.store import Run, libraries
-from pipeline.sampling.config import OpenAIEngine, Sample, VllmEngine
+from pipeline.sampling.config import OpenAIEngine, PluggedEngine, Sample, VllmEngine
 from training.errors import DataError
 from training.evaluation import benchmarks
 from training.evaluation.benchmarks import amber
@@ -110,6 +110,8 @@ def identity(spec: Sample) -> str:
         return build(spec.model, spec.revision)
     if isinstance(spec.engine, OpenAIEngine):
         return spec.revision or "as served, build unknown"
+    if isinstance(spec.engine, PluggedEngine):
+        return spec.engine.identity
     return spec.engine.kind
 
 
