@@ -111,8 +111,8 @@ def ask(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> Iter
         if not isinstance(response, Response):
             raise EngineError(f"the engine gave {response!r:.80} where a Response is wanted", "correct the engine")
         if response.id not in waiting:
-            why = "twice" if any(request.id == response.id for request in requests) else "and was not asked"
-            raise EngineError(f"the engine answered request {response.id!r:.80} {why}", "correct the engine")
+            why = " twice" if any(request.id == response.id for request in requests) else ", which it was not asked"
+            raise EngineError(f"the engine answered request {response.id!r:.80}{why}", "correct the engine")
         del waiting[response.id]
         yield _checked(response, sampling.n)
     for name in waiting:
