@@ -178,9 +178,8 @@ def test_an_engine_with_too_few_answers_fails_its_rows(installed: Path, server: 
 
 
 def test_an_engine_that_raises_fails_its_rows_in_a_line(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "breaks.py").write_text(
-        CODE["mylab/server.py"].replace("        images = [", "        raise KeyError\n")
-    )
+    code = CODE["mylab/server.py"].replace("        images = ", "        raise KeyError(request.id)\n        images = ")
+    (tmp_path / "breaks.py").write_text(code)
     recipe = {"shard_retries": 0, "sample": {"model": "m", "engine": {"kind": "breaks:Server", "url": "-"}}}
     done = run(installed, tmp_path, recipe, "--stages", "source,sample")
     assert done.returncode == 3 and "KeyError" in done.stderr and "Traceback" not in done.stderr
@@ -191,13 +190,10 @@ def test_an_engine_that_raises_fails_its_rows_in_a_line(installed: Path, tmp_pat
     [
         ({"source": {"kind": "mylab.archve:Archive"}}, "no module mylab.archve; did you mean mylab.archive?"),
         ({"source": {"kind": "archve"}}, "source.kind: unknown (value 'archve'); did you mean archive?"),
-        ({"source": {"kind": "mylab.archive:Archive"}}, "option path: Field required"),
         ({"source": {"kind": "scenes", "path": "photos.zip"}}, "source.path: unknown key"),
-        ({"sample": {"model": "m", "engine": {"kind": "mylab.server:Servr"}}}, "did you mean Server?"),
         ({"sample": {"model": "m", "engine": {"kind": "house", "ulr": "-"}}}, "did you mean url?"),
         ({"sample": {"model": "m", "engine": {"kind": "scripted", "url": "-"}}}, "sample.engine.url: unknown key"),
         ({"rewrite": {"detect": {"by": "mylab.finder:Findr"}}}, "did you mean Finder?"),
-        ({"rewrite": {"detect": {"by": "finder", "options": {"word": 1}}}}, "did you mean words?"),
         ({"score": {"scorers": ["mylab.brevty:Brevity"]}}, "no module mylab.brevty; did you mean mylab.brevity?"),
         ({"score": {"scorers": ["mylab.brevity:Brevty"]}}, "mylab.brevity has no 'Brevty'; did you mean Brevity?"),
         ({"score": {"scorers": ["brevty"]}}, "'brevty' is none of the scorers; did you mean brevity?"),
