@@ -105,7 +105,9 @@ class PlugIn(Frozen):
     group: ClassVar[str]
     method: ClassVar[str]
 
-    kind: str = Field(description="path or entry point of other people's code; its options stand beside it")
+    kind: Annotated[str, WithJsonSchema({"type": "string", "pattern": ":", "examples": ["mylab.module:Name"]})] = Field(
+        description="path or entry point of other people's code; its options stand beside it"
+    )
 
     @property
     def made(self) -> Any:

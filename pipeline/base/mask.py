@@ -20,7 +20,7 @@ _MAYBE = tuple(
     re.compile(name + r"(?![\w.\-]+:\s)" + _VALUE)  # of "a: b: c" it is b that has a value
     for name in (_NAME + r"(:[ \t]+)", r"(?<![\w.\-])(--[\w.\-]+)([ \t]+)", r"""(["'][\w.\-]+["'])(:[ \t]*)""")
 )
-# Without a scheme, `user:password@host`, but not `mylab.module:Name@1 {}`, which is a plug-in, nor `scenes:x@1`, a version.
+# Without a scheme, `user:password@host`, but neither `mylab.module:Name@1 {}`, a plug-in, nor `2:scenes@1`, a version.
 _USER = re.compile(
     r"""(?<!\w)(\w+://)[^/\s'"]+@"""
     r"""|(?<![\w/.+\-])[\w.+\-]+:[^\s/@'":]+@(?=[\w\-])(?![\w.\-]+ \{[}"])(?!v?\d+(?:\.\d+){0,2}(?![\w.\-]))"""

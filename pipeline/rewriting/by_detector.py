@@ -48,9 +48,8 @@ class PluggedDetector:
         try:
             read = [at(text, one.start, one.end, one.verdict, one.reason, one.kind, self.name) for one in found]
         except (AttributeError, TypeError, ValueError) as error:
-            return Problem(
-                "malformed_finding", f"{self.name}: {error}; make findings with reward.text.fact_findings.at"
-            )
+            told = f"{self.name}: {error}; make findings with reward.text.fact_findings.at"
+            return Problem("malformed_finding", told)
         silent = dict(enumerate(split(text)))
         for one in read:
             silent.pop(one.sentence, None)

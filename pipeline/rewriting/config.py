@@ -38,10 +38,10 @@ class Detect(Claims):
 
     by: Annotated[str, named(DETECTORS)] = Field(
         "facts",
-        description="facts of the prompts; a judge that reads sentence by sentence; claims, as score.claims makes "
-        "them, each of which a model answers with yes or no; or a path or entry point of another detector",
+        description="facts of the prompts; a judge that reads sentence by sentence; or claims, as score.claims makes "
+        "them, each of which a model answers with yes or no",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="those of another detector than ours")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of a detector that is not ours")
     model: str = Field("", description="folder, built-in name or hub id; needed with judge and claims")
     complete: bool = Field(
         True, description="by facts that have regions and no objects: what no region names is not there"

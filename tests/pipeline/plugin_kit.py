@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from reward.text.findings import at
 from stage_kit import png
 
 from pipeline.engines.protocol import Completion, Request, Response, Sampling
 from pipeline.sources.readers.protocol import Entry
+from reward.text.fact_findings import at
 
 GOOD = {"images": [png()], "prompt": "Is there a sun?", "answer": "Yes"}
 #: Rows that are none, with their error types.

@@ -125,7 +125,7 @@ def _kinds(place: str, kinds: Sequence[Node], level: str, links: Mapping[tuple[s
 
 
 def _kind(node: Node) -> str:
-    return ", ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
+    return ", ".join(f"`{value}`" for value in node.get("enum") or node.get("examples") or [node["const"]])
 
 
 def _table(group: Node, links: Mapping[tuple[str, ...], str], without: Collection[str] = ()) -> str:

@@ -12,7 +12,7 @@ from source_kit import source
 
 from pipeline.base.errors import ConfigError, InputError
 from pipeline.running.executor import Executor
-from pipeline.running.store import Run, relevant
+from pipeline.running.store import Run, flat_options
 from pipeline.sources.readers.protocol import entries
 from pipeline.sources.stage import SourceStage
 
@@ -30,7 +30,7 @@ def written(folder: Path, **keys: Any) -> list[dict[str, Any]]:
 
 
 def options(**keys: Any) -> dict[str, Any]:
-    return relevant(SourceStage(plugged(**keys), 0, 8).options())
+    return flat_options(SourceStage(plugged(**keys), 0, 8).options())
 
 
 def test_rows_become_prompts_with_what_is_known_of_them(tmp_path: Path) -> None:
