@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.base import plugins
 from pipeline.base.errors import InputError, PipelineError
 from pipeline.sources.config import PluggedSource
 from pipeline.sources.readers import files, record
@@ -60,5 +61,5 @@ def _blamed(spec: PluggedSource, what: str, when: Callable[[], str] = str) -> It
     except PipelineError:
         raise
     except Exception as error:
-        told = f"{spec.kind}: {what} failed{when()}: {type(error).__name__}: {error}"
+        told = f"{spec.kind}: {what} failed{when()}: {plugins.raised(spec.made, error)}"
         raise InputError(told, "correct it, or what it reads") from error
