@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.base import plugins
-from pipeline.base.config import Count, Fraction, Frozen, named
+from pipeline.base.config import Count, Fraction, Frozen, name_or_path
 from pipeline.base.errors import PipelineError
 from pipeline.rewriting.by_detector import PluggedDetector
 from pipeline.sampling.config import Temperature
@@ -36,7 +36,7 @@ def _check(group: Asked, by: str, reads: Iterable[str]) -> None:
 class Detect(Claims):
     """Which sentences are wrong."""
 
-    by: Annotated[str, named(DETECTORS)] = Field(
+    by: Annotated[str, name_or_path(DETECTORS)] = Field(
         "facts",
         description="facts of the prompts; a judge that reads sentence by sentence; or claims, as score.claims makes "
         "them, each of which a model answers with yes or no",
