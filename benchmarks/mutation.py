@@ -54,7 +54,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "reward/scorers/objects.py": ("reward/scorers/test_objects.py",),
     "reward/scorers/correctness.py": ANSWERS,
     "reward/answers/match_answer.py": ANSWERS,
-    "reward/answers/bare.py": ANSWERS,
+    "reward/answers/short_answer.py": ANSWERS,
     "reward/answers/quantity.py": ANSWERS,
     "reward/text/same_text.py": ANSWERS,
     "reward/answers/answer_words.py": ANSWERS,

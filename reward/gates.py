@@ -37,7 +37,7 @@ _LEAST_RUN = 12
 LONG_WORD = 16
 
 
-def stopped(
+def stopping_gate(
     text: str | None,
     finish_reason: str | None = None,
     wanted: AnswerLanguage = NOTHING,
@@ -55,11 +55,11 @@ def stopped(
     - ``wrong_script``, ``wrong_language``: not those of the prompt (``reward.text.language``).
     - ``cut_off``: the model had to stop (``finish_reason`` "length"), or a long text ends in the middle of a clause.
 
-    >>> stopped("A dog."), stopped("..."), stopped("A dog, a dog, a dog"), stopped("A dog.</s>")
+    >>> stopping_gate("A dog."), stopping_gate("..."), stopping_gate("A dog, a dog, a dog"), stopping_gate("A dog.</s>")
     (None, 'empty', 'repetition', 'leaked_template')
     """
     answer = text or ""
-    normal = normalised(answer)
+    normal = normal_text(answer)
     words = normal.split()
     if not words or blank(answer):
         return "empty" if "empty" not in skip else None
@@ -80,11 +80,11 @@ def stopped(
     return None
 
 
-def normalised(text: str) -> str:
+def normal_text(text: str) -> str:
     """The words of a text, to be counted: case folded, without punctuation and what cannot be seen. Texts equal in this
     way may still be different answers (``reward.text.same_text``).
 
-    >>> normalised(" A sun,  and a BOAT. ")
+    >>> normal_text(" A sun,  and a BOAT. ")
     'a sun and a boat'
     """
     return " ".join(unicodedata.normalize("NFKC", text).translate(_PUNCTUATION).casefold().split())
@@ -114,7 +114,7 @@ def repeats(text: str) -> int:
     >>> repeats("a sun a sun a sun"), repeats("very very red"), repeats("a sun and a sun")
     (3, 2, 1)
     """
-    words = [word for word in normalised(text).split() if is_word(word)]
+    words = [word for word in normal_text(text).split() if is_word(word)]
     if not words:
         return 0
     return max(_longest_run(words, size) // size + 1 for size in range(1, LONGEST_PHRASE + 1))
@@ -134,7 +134,7 @@ def loops(text: str, most: int) -> bool:
     >>> loops("There is a dog on the mat. " * 3, 2), loops("It is red. It is big. It is red. It is round.", 2)
     (True, False)
     """
-    normal = normalised(text)
+    normal = normal_text(text)
     if _SYLLABLES.search(normal):
         return True
     units = [unit for unit in language.units(normal) if is_word(unit)]
@@ -175,7 +175,7 @@ def _distances(units: Sequence[str], size: int) -> set[int]:
 
 
 def _copies(text: str, most: int) -> bool:
-    parts = (tuple(filter(is_word, language.units(normalised(part)))) for part in _SENTENCE_END.split(text))
+    parts = (tuple(filter(is_word, language.units(normal_text(part)))) for part in _SENTENCE_END.split(text))
     sentences = Counter(part for part in parts if len(part) > LONGEST_PHRASE)
     copies = sentences.total() - len(sentences)
     return bool(sentences) and max(sentences.values()) > most and copies > sentences.total() / 2
@@ -238,4 +238,4 @@ def breaks_off(text: str) -> bool:
     """
     if not (_OPEN_WORD.search(text) or _OPEN_MARK.search(text)):
         return False
-    return len(language.units(normalised(text))) >= LEAST_CUT
+    return len(language.units(normal_text(text))) >= LEAST_CUT

@@ -17,7 +17,7 @@ from pipeline.base.tables import OK, failed
 from pipeline.pairing.balance import gap, surplus
 from pipeline.pairing.config import Pair
 from pipeline.pairing.policies import Able, Draw, choose, standardised
-from reward.gates import normalised, stopped
+from reward.gates import normal_text, stopping_gate
 from reward.scorers.protocol import gives
 from reward.text.language import NOTHING, AnswerLanguage, answer_language
 from reward.text.same_text import identity
@@ -147,15 +147,15 @@ def stops(text: str | None, finish_reason: str | None, policy: Pair, prompt: str
 def _gate(
     text: str | None, cut: bool, asked: AnswerLanguage, min_words: int, max_repeated: int, skip: frozenset[str]
 ) -> str | None:
-    """``reward.gates.stopped``, once for texts that are given again and again."""
+    """``reward.gates.stopping_gate``, once for texts that are given again and again."""
     reason = "length" if cut else None
-    return stopped(text, reason, asked, min_words=min_words, max_repeated=max_repeated, skip=skip)
+    return stopping_gate(text, reason, asked, min_words=min_words, max_repeated=max_repeated, skip=skip)
 
 
 @cache(maxsize=_KEPT)
 def _identity(text: str) -> tuple[str, int]:
     """With the number of words."""
-    return identity(text), len(normalised(text).split())
+    return identity(text), len(normal_text(text).split())
 
 
 def _rows(row: Row, scores: Row | None, policy: Pair, prompt: str, seed: int) -> list[dict[str, Any]]:

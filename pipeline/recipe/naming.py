@@ -47,7 +47,7 @@ def check(run: Run, table: str, recipe: Recipe) -> None:
         names.update(pc.struct_field(pc.list_flatten(pc.struct_field(facts, "objects")), "name").to_pylist())
         phrases = _phrases(facts)
         said = said or (phrases[0].as_py() if len(phrases) else None)
-        understood = understood or len(ours.named(phrases)[0]) > 0
+        understood = understood or len(ours.named_objects(phrases)[0]) > 0
     for key, name in wanted.items():
         known = vocabulary(name, key)
         if unknown := [one for one, _ in names.most_common() if one is not None and known.canonical(one) is None]:

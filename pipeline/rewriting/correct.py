@@ -11,7 +11,7 @@ from reward.text.known import Known, Thing, opposite, place_of
 from reward.text.lexicon import Lexicon
 from reward.text.lists import Change, Listing, agrees, drop, end_of, listings, plural, tail, without
 from reward.text.noun_phrases import Attribute, Phrase, read
-from reward.text.nouns import changed, phrase_of
+from reward.text.nouns import change_phrase, phrase_of
 from reward.text.sentences import split
 from reward.text.types import Facts, Finding, Kind, Problem, Rewrite
 
@@ -136,7 +136,7 @@ class _Plan:
             said = [words.get(one, self.text[one.start : one.end].lower()) for one in phrase.attributes]
             right = thing.counts(self.lexicon.attributes[word][1] for word in said if word is not None)
             count = min(right, key=lambda one: (abs(one - (phrase.count or 0)), one), default=None)
-        made = changed(self.text, phrase, self.lexicon, words, count)
+        made = change_phrase(self.text, phrase, self.lexicon, words, count)
         if made is None or behind is None:
             return False
         self.gone.remove(number)

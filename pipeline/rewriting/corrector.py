@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.rewriting.judge import facts_text
 from reward.answers import json_answers
-from reward.asking.judge import harmless, quoted
+from reward.asking.judge import defuse, quote
 from reward.asking.protocol import Answer, Question
 from reward.text.fact_findings import hallucinations
 from reward.text.lists import drop
@@ -44,7 +44,7 @@ def question(
     sentences = split(text)
     faults = [_fault(one, sentences[one.sentence]) for one in bad]
     prompt = CORRECT.format(
-        facts=f"What is known of the image:\n{quoted(known)}\n\n" if known else "",
+        facts=f"What is known of the image:\n{quote(known)}\n\n" if known else "",
         sentences="\n".join(f"> {number}: {_flat(one.text)}" for number, one in enumerate(sentences, start=1)),
         faults="\n".join(dict.fromkeys(faults)),
     )
@@ -159,4 +159,4 @@ def _correction(said: dict[str, Any], sentences: Sequence[Sentence]) -> tuple[in
 
 
 def _flat(text: str) -> str:
-    return harmless(" ".join(text.split()))
+    return defuse(" ".join(text.split()))

@@ -17,7 +17,7 @@ from reward.text.known import Known, opposite
 from reward.text.lexicon import Lexicon
 from reward.text.lists import Change, Listing, listings, plural, without
 from reward.text.noun_phrases import Phrase, read
-from reward.text.nouns import changed, phrase_of
+from reward.text.nouns import change_phrase, phrase_of
 from reward.text.sentences import split
 from reward.text.types import KINDS, Facts, Finding, Kind, Problem, Rewrite
 
@@ -128,7 +128,7 @@ class _Task:
         for _, phrase in rng.sample(list(phrases), len(phrases)):
             behind = [one for one in phrase.attributes if one.start >= phrase.end]
             if phrase.new and phrase.beside is None and not behind:
-                made = changed(self.text, phrase, self.lexicon, name=name)
+                made = change_phrase(self.text, phrase, self.lexicon, name=name)
                 if made is not None:
                     yield [(phrase.start, phrase.end, made)]
 
@@ -181,7 +181,7 @@ class _Task:
             for word in self._values(phrase.name, one.kind, thing.values(one.kind), rng):
                 if one.start >= phrase.end:
                     yield [(one.start, one.end, word)]
-                elif (made := changed(self.text, phrase, self.lexicon, {one: word})) is not None:
+                elif (made := change_phrase(self.text, phrase, self.lexicon, {one: word})) is not None:
                     yield [(phrase.start, phrase.end, made)]
 
     def _count(self, number: int, phrase: Phrase, rng: random.Random) -> Iterator[list[Change]]:
@@ -190,7 +190,7 @@ class _Task:
             return
         weights = {count: 1.0 / abs(count - said) ** 2 for count in range(1, self.lexicon.most + 1) if count != said}
         for count in _drawn(weights, rng):
-            made = changed(self.text, phrase, self.lexicon, count=count)
+            made = change_phrase(self.text, phrase, self.lexicon, count=count)
             if made is not None:
                 yield [(phrase.start, phrase.end, made), *self._verbs(number, phrase, count)]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from reward.answers import json_answers
-from reward.asking.judge import harmless, quoted
+from reward.asking.judge import defuse, quote
 from reward.asking.protocol import Answer, Question, Verdict, outcomes
 from reward.scorers.protocol import Row
 from reward.text.fact_findings import of_sentences
@@ -126,7 +126,7 @@ class JudgeDetector:
         numbered = [f"> {number}: {_flat(one.text)}" for number, one in enumerate(split(text), start=1)]
         return DETECT.format(
             against=", against what is known of it" if known else "",
-            facts=f"{boxes}What is known of the image:\n{quoted(known)}\n\n" if known else "",
+            facts=f"{boxes}What is known of the image:\n{quote(known)}\n\n" if known else "",
             sentences="\n".join(numbered),
         )
 
@@ -237,4 +237,4 @@ def _at(words: str, sentence: Sentence, before: int) -> tuple[int, int]:
 
 def _flat(text: str) -> str:
     """In one line, without control tokens."""
-    return harmless(" ".join(text.split()))
+    return defuse(" ".join(text.split()))

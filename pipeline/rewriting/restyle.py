@@ -9,10 +9,10 @@ import random
 import re
 
 from pipeline.scenes.lexicon import scenes
-from reward.asking.judge import quoted
+from reward.asking.judge import quote
 from reward.asking.protocol import Answer, Question
 from reward.text.lexicon import Lexicon
-from reward.text.noun_phrases import Told, told
+from reward.text.noun_phrases import Assertion, assertions
 from reward.text.sentences import split
 from reward.text.types import Problem
 
@@ -33,14 +33,14 @@ _QUOTES = re.compile(r"^[\"\u201c](.*)[\"\u201d]$", re.DOTALL)
 
 
 def same_facts(one: str, other: str, lexicon: Lexicon) -> str | None:
-    """None if both texts say the same (``claims.told``), otherwise what only one of them says.
+    """None if both texts say the same (``noun_phrases.assertions``), otherwise what only one of them says.
 
     >>> same_facts("There is a red sun.", "You can also see a red sun.", scenes()) is None
     True
     >>> same_facts("There is a red sun.", "There is a blue sun.", scenes())
     'attribute of sun: colour red is not in the second text'
     """
-    first, second = told(one, lexicon), told(other, lexicon)
+    first, second = assertions(one, lexicon), assertions(other, lexicon)
     for left, text in ((first - second, "second"), (second - first, "first")):
         if left:
             return f"{_words(min(left))} is not in the {text} text"
@@ -66,12 +66,12 @@ def by_grammar(text: str, seed: int, paraphrases: int) -> list[str | Problem]:
     lexicon, rng = scenes(), random.Random(seed)
     # Where nothing else can begin, the order is what it was.
     items = sorted(items, key=lambda item: item.cell is not None) if items[0].cell is not None else items
-    wanted, found = told(text, lexicon), dict.fromkeys([text])
+    wanted, found = assertions(text, lexicon), dict.fromkeys([text])
     for _ in range(_TRIES * paraphrases):
         if len(found) > paraphrases:
             break
         made = describe(items, rng)
-        if made not in found and told(made, lexicon) == wanted:
+        if made not in found and assertions(made, lexicon) == wanted:
             found[made] = None
     made_of = [one for one in found if one != text]
     missing = paraphrases - len(made_of)
@@ -80,7 +80,7 @@ def by_grammar(text: str, seed: int, paraphrases: int) -> list[str | Problem]:
 
 def question(text: str, max_tokens: int = 512) -> Question:
     """What a model is asked for a paraphrase. It does not see the image, so that it cannot put anything right."""
-    return Question(RESTYLE.format(text=quoted(text)), max_tokens, images=False)
+    return Question(RESTYLE.format(text=quote(text)), max_tokens, images=False)
 
 
 def read(answer: Answer, text: str, lexicon: Lexicon) -> str | Problem:
@@ -99,6 +99,6 @@ def read(answer: Answer, text: str, lexicon: Lexicon) -> str | Problem:
     return made if differs is None else Problem("other_facts", differs)
 
 
-def _words(one: Told) -> str:
+def _words(one: Assertion) -> str:
     kind, name, *rest = one
     return f"{kind} of {name}: {' '.join(rest)}" if rest else f"{kind} {name}"

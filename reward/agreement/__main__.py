@@ -12,7 +12,7 @@ import typer
 
 from pipeline.base.command import command
 from reward.agreement.agreement_table import lines, markdown, records
-from reward.agreement.image_control import rescored
+from reward.agreement.image_control import rescore
 from reward.agreement.read_prompts import read
 from reward.agreement.truth import known_attributes, preferences
 from reward.scorers.protocol import Scorer
@@ -45,7 +45,7 @@ def main(
     prompts = read(dataset, split, image_root, allow_http, bool(clip or reward_model))[:limit]
     words = _vocabulary(vocabulary) if vocabulary else None
     for title, scorer in _scorers(clip or [], reward_model or [], base):
-        prompts = rescored(prompts, scorer, title, control=True)
+        prompts = rescore(prompts, scorer, title, control=True)
     attributes = known_attributes(prompts)
     compared = [preferences(prompt, words, attributes) for prompt in prompts]
     if not any(compared):

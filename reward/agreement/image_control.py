@@ -13,7 +13,7 @@ from reward.scorers.protocol import Scorer
 SWAPPED = " (image swapped)"
 
 
-def swapped(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
+def swap_images(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
     """Every prompt with the images of another one, drawn among those that have as many and other images; prompts for
     which there are none are left out."""
     by_count: dict[int, dict[tuple[bytes, ...], None]] = {}
@@ -32,12 +32,12 @@ def swapped(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
     return exchanged
 
 
-def rescored(prompts: Sequence[Prompt], scorer: Scorer, title: str, control: bool) -> list[Prompt]:
+def rescore(prompts: Sequence[Prompt], scorer: Scorer, title: str, control: bool) -> list[Prompt]:
     """The prompts whose images are known, with the scorer's scores under ``title.NAME`` added to theirs, and if
     ``control`` also those with swapped images."""
     with_images = [prompt for prompt in prompts if prompt.images is not None]
     result = {prompt.id: prompt for prompt in with_images}
-    passes = [("", with_images), (SWAPPED, swapped(with_images))] if control else [("", with_images)]
+    passes = [("", with_images), (SWAPPED, swap_images(with_images))] if control else [("", with_images)]
     for suffix, shown in passes:
         rows = [
             {

@@ -10,7 +10,7 @@ from pipeline.base.dataset_files import check
 from pipeline.base.images.image_files import Refused, Roots
 from pipeline.base.images.pixels import BadImage
 from reward.agreement.truth import Prompt
-from reward.models.preference_pairs import OPTIONS, encoded, read_pairs, roots_of
+from reward.models.preference_pairs import OPTIONS, image_content, read_pairs, roots_of
 
 
 def read(
@@ -28,13 +28,13 @@ def read(
     """
     place = Path(dataset)
     if all((place / stage).is_dir() for stage in ("source", "sample", "score")):
-        return list(_run(place, Roots.of((), allow_http, OPTIONS) if with_images else None))
+        return list(_run_prompts(place, Roots.of((), allow_http, OPTIONS) if with_images else None))
     if (place / "candidates").is_dir():
-        return list(_published(place, roots_of(dataset, image_root, allow_http) if with_images else None))
-    return list(_labelled(dataset, split, image_root, allow_http))
+        return list(_published_prompts(place, roots_of(dataset, image_root, allow_http) if with_images else None))
+    return list(_labelled_prompts(dataset, split, image_root, allow_http))
 
 
-def _run(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
+def _run_prompts(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
     for path in sorted((folder / "score").glob("data-*.arrow")):
         source, sample = (_by_id(folder / stage / path.name) for stage in ("source", "sample"))
         for row in _rows(path):
@@ -46,7 +46,7 @@ def _run(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
             yield Prompt(row["id"], _images(prompt["images"], roots), _messages(prompt), texts, scores, prompt["facts"])
 
 
-def _published(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
+def _published_prompts(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
     import datasets
 
     try:
@@ -71,7 +71,7 @@ def _published(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
         yield Prompt(row["id"], shown, _messages(row), texts, scores)
 
 
-def _labelled(dataset: str, split: str | None, image_root: str | None, allow_http: bool) -> Iterator[Prompt]:
+def _labelled_prompts(dataset: str, split: str | None, image_root: str | None, allow_http: bool) -> Iterator[Prompt]:
     pairs = read_pairs(dataset, split, image_root=image_root, allow_http=allow_http)
     for number, pair in enumerate(pairs):
         texts = (pair.chosen, pair.rejected)
@@ -109,7 +109,7 @@ def _images(images: Any, roots: Roots | None) -> tuple[bytes, ...] | None:
     if roots is None:
         return None
     try:
-        return tuple(encoded(image, roots) for image in images)
+        return tuple(image_content(image, roots) for image in images)
     except (OSError, BadImage):
         return None
     except Refused as error:

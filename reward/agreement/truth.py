@@ -56,7 +56,7 @@ def preferences(prompt: Prompt, vocabulary: Vocabulary | None, attributes: froze
     kinds: tuple[str, ...] = KINDS
     bad: list[tuple[float, ...] | None]
     if any(value is not None for value in right):
-        kinds, bad = (_asked(prompt),), [None if value is None else (-value,) for value in right]
+        kinds, bad = (_question_kind(prompt),), [None if value is None else (-value,) for value in right]
     else:
         bad = [quality(prompt, index, vocabulary, attributes) for index in range(len(prompt.texts))]
     pairs = []
@@ -125,6 +125,6 @@ def known_attributes(prompts: Sequence[Prompt]) -> frozenset[str]:
     )
 
 
-def _asked(prompt: Prompt) -> str:
+def _question_kind(prompt: Prompt) -> str:
     kind: str = (prompt.facts or {}).get("question_type") or "question"
     return "object" if kind == "existence" else kind

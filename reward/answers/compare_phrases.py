@@ -1,4 +1,4 @@
-"""Whether two short answers that are no numbers are the same: names, signs, names with signs. As ``answers.bare``
+"""Whether two short answers that are no numbers are the same: names, signs, names with signs. As ``short_answer``
 leaves them."""
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def same_signs(answer: str, right: str) -> bool | None:
 
 def _related(words: Sequence[str], other: Sequence[str]) -> bool:
     """Whether two phrases may mean the same: a word or its beginning in common, initials, another name."""
-    plain = [[_unaccented(word) for word in side] for side in (words, other)]
+    plain = [[_strip_accents(word) for word in side] for side in (words, other)]
     joined = ["".join(side) for side in plain]
     if not "".join(joined).isascii():
         return bool(set(joined[0]) & set(joined[1]))
@@ -106,7 +106,7 @@ def _short_for(words: Sequence[str], short: str) -> bool:
     return initials.startswith(short) or short.startswith(initials)
 
 
-def _unaccented(word: str) -> str:
+def _strip_accents(word: str) -> str:
     return "".join(sign for sign in unicodedata.normalize("NFD", word) if not unicodedata.combining(sign))
 
 

@@ -13,11 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 from reward.answers.answer_words import NO, YES
-from reward.answers.bare import bare, sentences
 from reward.answers.compare_phrases import differ_in_a_sign, same_phrase, same_signs
 from reward.answers.quantity import quantity, same
+from reward.answers.short_answer import sentences, short_answer
 from reward.text.refusals import refuses
-from reward.text.same_text import blank, identity, spelt, undressed
+from reward.text.same_text import blank, identity, spelling, without_markup
 
 _MOST_LETTERS = 200
 #: Behind "no" these make something else of it.
@@ -76,7 +76,7 @@ def yes_or_no(text: str) -> bool | None:
     >>> yes_or_no("There is no doubt."), yes_or_no("Yes and no"), yes_or_no("There are no cats, but a dog.")
     (None, None, None)
     """
-    shown = _shown(text[:_MOST_LETTERS])
+    shown = _plain(text[:_MOST_LETTERS])
     words = frozenset(re.findall(r"[a-z]+", shown))
     if bool(words & YES) == bool(words & NO):
         return None
@@ -100,7 +100,7 @@ def _agrees(text: str, truth: str) -> bool | None:
         return None if yes is None else yes == is_yes(truth)
     if len(text) > _MOST_LETTERS or refuses(text):
         return None
-    if (letter := _LETTER.fullmatch(_shown(truth))) and (option := _option(text)) is not None:
+    if (letter := _LETTER.fullmatch(_plain(truth))) and (option := _option(text)) is not None:
         return option == letter[1]
     read = {_sentence(sentence, truth) for sentence in sentences(text)}
     return read.pop() if len(read) == 1 else None
@@ -108,7 +108,7 @@ def _agrees(text: str, truth: str) -> bool | None:
 
 def _option(text: str) -> str | None:
     """The letter that a text chooses: "B", "(B) a dog", "The answer is B."."""
-    answer = bare(text)
+    answer = short_answer(text)
     if whole := _LETTER.fullmatch(answer):
         return whole[1]
     first = _CHOSEN.match(answer)
@@ -117,7 +117,7 @@ def _option(text: str) -> str | None:
 
 
 def _sentence(text: str, truth: str) -> bool | None:
-    answer, wanted = bare(text), bare(truth)
+    answer, wanted = short_answer(text), short_answer(truth)
     if not answer or not wanted:
         return None
     if identity(answer) == identity(wanted):
@@ -134,5 +134,5 @@ def _sentence(text: str, truth: str) -> bool | None:
     return same_phrase(answer, wanted)
 
 
-def _shown(text: str) -> str:
-    return " ".join(undressed(spelt(text).replace("\u2019", "'")).split())
+def _plain(text: str) -> str:
+    return " ".join(without_markup(spelling(text).replace("\u2019", "'")).split())

@@ -108,7 +108,7 @@ def same(first: Quantity, second: Quantity) -> bool | None:
 
 @lru_cache(4096)
 def quantity(text: str) -> Quantity | None:
-    """The number that a text consists of, with its unit; None for any other text. ``text`` is as ``same_text.spelt``.
+    """The number that a text consists of, with its unit; None for any other text. ``text`` is as ``spelling`` gives it.
 
     >>> quantity("-5"), quantity("twenty-one dogs")
     (Quantity(value=Fraction(-5, 1), unit='', spelling='', sure=True, marked=False), Quantity(value=Fraction(21, 1), \

@@ -25,7 +25,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from reward.asking.judge import harmless, quoted
+from reward.asking.judge import defuse, quote
 from reward.asking.protocol import Answer, Question, Verdict, outcomes
 from reward.scorers.protocol import Row
 from reward.text.numbers import number_words
@@ -142,7 +142,7 @@ def statements(text: str) -> list[Claim]:
         sentence = _BULLET.sub("", part).strip()
         if sentence.endswith("?") or not re.search(r"[^\W\d_]", sentence):
             continue
-        claims += [Claim(claim) for claim in _listed(sentence.rstrip(".! "))]
+        claims += [Claim(claim) for claim in _claims_in(sentence.rstrip(".! "))]
     return _distinct(claims)
 
 
@@ -238,7 +238,9 @@ class ClaimScorer:
         claims, errors = yield from self._split(texts)
         distinct = list(dict.fromkeys(claim for text in texts for claim in claims.get(text, ())))
         answers = yield [Question(self.question(claim), 1, yes_or_no=True) for claim in distinct]
-        judged = {claim: _judged(claim, answer, self.min_mass) for claim, answer in zip(distinct, answers, strict=True)}
+        judged = {
+            claim: _verdict(claim, answer, self.min_mass) for claim, answer in zip(distinct, answers, strict=True)
+        }
         verdicts: list[Verdict] = []
         for index, candidate in enumerate(row["candidates"]):
             text = candidate["text"]
@@ -254,7 +256,7 @@ class ClaimScorer:
         'Is there a red sun in the image?'
         """
         template = self.template_many if claim.number and self.template_many else self.template
-        return template.format(claim=harmless(claim.text), number=claim.number, noun=claim.noun)
+        return template.format(claim=defuse(claim.text), number=claim.number, noun=claim.noun)
 
     def scores(self, row: Row, verdicts: Sequence[Verdict]) -> dict[str, list[float | None]]:
         values = [self._values(row, [v for v in verdicts if v.candidate == i]) for i in range(len(row["candidates"]))]
@@ -279,7 +281,7 @@ class ClaimScorer:
             vocabulary = self.vocabulary
             return {text: phrases(text, vocabulary) if vocabulary else statements(text) for text in texts}, {}
         written = [text for text in texts if text.strip()]
-        answers = yield [Question(SPLIT.format(answer=quoted(text)), self.max_tokens, images=False) for text in written]
+        answers = yield [Question(SPLIT.format(answer=quote(text)), self.max_tokens, images=False) for text in written]
         claims: dict[str, list[Claim]] = {text: [] for text in texts}
         errors: dict[str, tuple[str | None, str]] = {}
         for text, answer in zip(written, answers, strict=True):
@@ -296,7 +298,7 @@ class ClaimScorer:
         return claims, errors
 
 
-def _judged(claim: Claim, answer: Answer, min_mass: float) -> Verdict:
+def _verdict(claim: Claim, answer: Answer, min_mass: float) -> Verdict:
     """``candidate`` is still to be set."""
     error, value = answer.error, None
     if error is None and answer.first is None:
@@ -348,7 +350,7 @@ def _phrase(before: str, mention: Mention) -> Claim | None:
     return Claim(" ".join(phrase))
 
 
-def _listed(sentence: str) -> Iterator[str]:
+def _claims_in(sentence: str) -> Iterator[str]:
     listing = _LISTS.fullmatch(sentence)
     items = _ITEMS.split(listing["rest"]) if listing else []
     if listing and all(re.match(rf"{_DETERMINER}\b", item, re.IGNORECASE) for item in items):

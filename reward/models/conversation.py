@@ -35,10 +35,10 @@ class RewardBackend(Protocol):
     def rewards(self, conversations: Sequence[Conversation]) -> list[float | None]: ...
 
 
-def structured(conversation: Conversation) -> list[dict[str, Any]]:
+def processor_messages(conversation: Conversation) -> list[dict[str, Any]]:
     """Messages as a processor's chat template reads them; images stand before the first text of the user, as in TRL.
 
-    >>> structured(Conversation((b"",), (("user", "what?"), ("assistant", "a sun"))))[0]["content"]
+    >>> processor_messages(Conversation((b"",), (("user", "what?"), ("assistant", "a sun"))))[0]["content"]
     [{'type': 'image'}, {'type': 'text', 'text': 'what?'}]
     """
     messages: list[dict[str, Any]] = []
@@ -51,6 +51,6 @@ def structured(conversation: Conversation) -> list[dict[str, Any]]:
     return messages
 
 
-def plain(conversation: Conversation) -> list[dict[str, str]]:
+def tokenizer_messages(conversation: Conversation) -> list[dict[str, str]]:
     """Messages as a tokenizer's chat template reads them."""
     return [{"role": role, "content": text} for role, text in conversation.messages]

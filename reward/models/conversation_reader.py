@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base.images.pixels import BadImage, decode
-from reward.models.conversation import BadConversation, Conversation, plain, structured
+from reward.models.conversation import BadConversation, Conversation, processor_messages, tokenizer_messages
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Reader:
     def _render(self, index: int, conversation: Conversation) -> str:
         if not self.sees and conversation.images:
             conversation = Conversation((), conversation.messages)
-        messages = structured(conversation) if self._structured else plain(conversation)
+        messages = processor_messages(conversation) if self._structured else tokenizer_messages(conversation)
         try:
             text: str = self.processor.apply_chat_template(messages, tokenize=False)
         except Exception as error:  # a template may raise what it likes, for instance at a system message

@@ -131,7 +131,7 @@ def open_backbone(name: str, sees: bool, dtype: torch.dtype, hub: dict[str, str]
         model = cls.from_pretrained(name, dtype=dtype, use_safetensors=True, **hub)
         return model, AutoTokenizer.from_pretrained(name, **hub)
 
-    model, processor = _loaded(name, load)
+    model, processor = _load(name, load)
     return model, Reader(processor, sees, _positions(model, processor))
 
 
@@ -154,7 +154,7 @@ def _open_classifier(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Mod
         reader = AutoProcessor if checkpoint.sees else AutoTokenizer
         return opened, reader.from_pretrained(name, **checkpoint.hub)
 
-    (model, report), processor = _loaded(name, load)
+    (model, report), processor = _load(name, load)
     if report["missing_keys"]:
         lost = ", ".join(sorted(report["missing_keys"])[:3])
         raise ValueError(f"model={name!r} has no weights for {lost}; they would be random, give a trained reward model")
@@ -169,7 +169,7 @@ def _open_classifier(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Mod
     )
 
 
-def _loaded(name: str, load: Any) -> tuple[Any, Any]:
+def _load(name: str, load: Any) -> tuple[Any, Any]:
     try:
         model, processor = load()
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, ... for the same causes

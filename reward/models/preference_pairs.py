@@ -122,13 +122,13 @@ def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
     texts = [{"role": message["role"], "content": _text(message["content"])} for message in messages]
     others = row.get("rejected_images")
     pair = Pair(
-        images=tuple(encoded(image, roots) for image in images),
+        images=tuple(image_content(image, roots) for image in images),
         prompt=tuple((message["role"], message["content"]) for message in in_front(texts, len(images))),
         chosen=_response(row["chosen"], "chosen"),
         rejected=_response(row["rejected"], "rejected"),
         margin=None if margin is None else float(row[margin]),
         kind=row.get("kind"),
-        rejected_images=None if others is None else tuple(encoded(image, roots) for image in others),
+        rejected_images=None if others is None else tuple(image_content(image, roots) for image in others),
     )
     if pair.chosen == pair.rejected and pair.rejected_images in (None, pair.images):
         raise ValueError("chosen and rejected are the same text about the same images")
@@ -161,7 +161,7 @@ def roots_of(dataset: str, image_root: str | None, allow_http: bool) -> Roots:
     return Roots.of((root,), allow_http, OPTIONS)
 
 
-def encoded(image: Any, roots: Roots) -> bytes:
+def image_content(image: Any, roots: Roots) -> bytes:
     """The file of an image, whose size and format are those that sources take.
 
     Raises:

@@ -49,7 +49,7 @@ class CorrectnessScorer:
 
     def score_columns(self, batch: Batch) -> dict[str, Any]:
         """Every distinct text under every distinct answer is read once: most answers to questions are alike."""
-        answers_of = _known(batch.facts)
+        answers_of = _right_answers(batch.facts)
         numbers = {answers: i for i, answers in enumerate(dict.fromkeys(answers_of))}
         number = np.array([numbers[answers] if answers else -1 for answers in answers_of], np.int64)[batch.prompt]
         questions = np.flatnonzero(number >= 0)
@@ -77,7 +77,7 @@ class CorrectnessScorer:
         return None if word is None else any(is_yes(answer) == (word == "yes") for answer in answers)
 
 
-def _known(facts: Any) -> list[tuple[str, ...]]:
+def _right_answers(facts: Any) -> list[tuple[str, ...]]:
     first = pc.struct_field(facts, "answer").to_pylist()
     if facts.type.get_field_index("answers") < 0:
         return [() if answer is None else (answer,) for answer in first]

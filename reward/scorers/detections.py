@@ -76,7 +76,7 @@ class Detections:
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"cannot read the detections {path} ({error}); give a JSON file") from error
         try:
-            listed, categories = _coco(content) if _is_coco(content) else (_listed(content), None)
+            listed, categories = _read_coco(content) if _is_coco(content) else (_read_list(content), None)
             labels, seen = _labels(listed, threshold)
         except _Malformed as error:
             raise ValueError(shortened(f"{path}: {error}")) from error
@@ -88,7 +88,7 @@ class Detections:
         digest = hashlib.sha256(data + json.dumps([threshold, sorted(detectable)]).encode()).hexdigest()
         return cls(labels, detectable, digest[:16])
 
-    def found(self, image: bytes, path: str | None = None) -> frozenset[str] | None:
+    def labels_of(self, image: bytes, path: str | None = None) -> frozenset[str] | None:
         """The labels found in an image, None if the file does not know it (or names it in two ways that fit equally).
 
         By content, if the file goes by that; else by ``path``: a relative name in the file must be the end of the path,
@@ -99,10 +99,10 @@ class Detections:
             key = self._hashes.get(hashlib.sha256(image).hexdigest())
             if key is not None:
                 return self.labels[key]
-        key = self._named(path) if path else None
+        key = self._key(path) if path else None
         return None if key is None else self.labels[key]
 
-    def _named(self, path: str) -> str | None:
+    def _key(self, path: str) -> str | None:
         parts = _parts(path)
         agree: dict[int, list[str]] = defaultdict(list)
         for key in self._names.get(parts[-1], ()):
@@ -174,15 +174,15 @@ class DetectedObjectScorer:
             yield from ((*values_of(judge(text, annotated, self.vocabulary)), None) for text in texts)
         elif (row["facts"] or {}).get("answer") is not None or not row["images"]:
             yield from [(None,) * len(self.names)] * len(texts)
-        elif (truth := self._found(row)) is None:
+        elif (truth := self._truth(row)) is None:
             yield from [(*(None,) * len(ObjectScorer.names), 1.0)] * len(texts)
         else:
             for text in texts:
                 yield (*values_of(judge(text, truth, self.vocabulary, self.classes)), 0.0)
 
-    def _found(self, row: Row) -> frozenset[str] | None:
+    def _truth(self, row: Row) -> frozenset[str] | None:
         paths = row.get("paths") or [None] * len(row["images"])
-        of_images = [self.detections.found(image, path) for image, path in zip(row["images"], paths, strict=True)]
+        of_images = [self.detections.labels_of(image, path) for image, path in zip(row["images"], paths, strict=True)]
         matched = [labels for labels in of_images if labels is not None]
         if len(matched) < len(of_images):
             return None
@@ -211,7 +211,7 @@ def _labels(detections: Iterable[_Detection], threshold: float) -> tuple[dict[st
     return {image: frozenset(names) for image, names in labels.items()}, frozenset(seen)
 
 
-def _listed(content: Any) -> Iterator[_Detection]:
+def _read_list(content: Any) -> Iterator[_Detection]:
     for place, image, detections in _entries(content):
         if not isinstance(detections, list):
             raise _Malformed(
@@ -245,8 +245,8 @@ def _is_coco(content: Any) -> bool:
     return isinstance(content, Mapping) and content.keys() >= _COCO and isinstance(content["categories"], list)
 
 
-def _coco(content: Mapping[str, Any]) -> tuple[list[_Detection], frozenset[str]]:
-    names, classes = _numbered(content, "images", "file_name"), _numbered(content, "categories", "name")
+def _read_coco(content: Mapping[str, Any]) -> tuple[list[_Detection], frozenset[str]]:
+    names, classes = _by_id(content, "images", "file_name"), _by_id(content, "categories", "name")
     result = [_Detection(name, None, math.nan, "images") for name in names.values()]
     for number, annotation in enumerate(_get(content, "annotations", list, "the file")):
         at = f"annotations, entry {number}"
@@ -260,7 +260,7 @@ def _coco(content: Mapping[str, Any]) -> tuple[list[_Detection], frozenset[str]]
     return result, frozenset(classes.values())
 
 
-def _numbered(content: Mapping[str, Any], part: str, name: str) -> dict[Any, str]:
+def _by_id(content: Mapping[str, Any], part: str, name: str) -> dict[Any, str]:
     entries = ((entry, f"{part}, entry {number}") for number, entry in enumerate(_get(content, part, list, "the file")))
     by_id: dict[Any, str] = {}
     for entry, at in entries:

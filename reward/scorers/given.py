@@ -19,12 +19,12 @@ class GivenScorer:
     version = "1"
 
     def score(self, rows: Sequence[Row]) -> Scores:
-        return {"given": [preferred([candidate.get("origin") for candidate in row["candidates"]]) for row in rows]}
+        return {"given": [preferences([candidate.get("origin") for candidate in row["candidates"]]) for row in rows]}
 
 
-def preferred(origins: Sequence[str | None]) -> list[float | None]:
+def preferences(origins: Sequence[str | None]) -> list[float | None]:
     """
-    >>> preferred(["sampled", "given", "given"])
+    >>> preferences(["sampled", "given", "given"])
     [None, 1.0, 0.0]
     """
     first = next((i for i, origin in enumerate(origins) if origin == "given"), None)

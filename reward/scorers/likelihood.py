@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reward.models.clip_models import digest
-from reward.models.conversation import BadConversation, Conversation, structured
+from reward.models.conversation import BadConversation, Conversation, processor_messages
 from reward.scorers.protocol import Row, Scores
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -166,7 +166,9 @@ def _answer_tokens(reader: Any, conversation: Conversation, index: int) -> int:
     for part, answers in ((prompt, True), (conversation, False)):
         try:
             texts.append(
-                reader.processor.apply_chat_template(structured(part), tokenize=False, add_generation_prompt=answers)
+                reader.processor.apply_chat_template(
+                    processor_messages(part), tokenize=False, add_generation_prompt=answers
+                )
             )
         except Exception as error:  # a template may raise what it likes, for instance at a system message
             raise BadConversation(index, f"chat template: {type(error).__name__}: {error}") from error

@@ -113,9 +113,9 @@ class ObjectScorer:
             ValueError: an object of the facts has no name.
         """
         prompts, texts, things = len(batch.facts), len(batch.texts), len(self.vocabulary.objects)
-        judged = _judged(batch.facts)
+        judged = _has_truth(batch.facts)
         truth = self._truth(batch.facts, things)  # prompt * things + thing, sorted, each once
-        text, thing = self.vocabulary.named(batch.texts)
+        text, thing = self.vocabulary.named_objects(batch.texts)
         wrong = ~np.isin(batch.prompt[text] * things + thing, truth)
         distinct, first = np.unique(text * things + thing, return_index=True)
         mentions = np.bincount(text, minlength=texts).astype(float)
@@ -146,17 +146,17 @@ class ObjectScorer:
         place = {name: i for i, name in enumerate(sorted(self.vocabulary.objects))}
         places = [place.get(self.vocabulary.canonical(name) or "", -1) for name in coded.dictionary.to_pylist()]
         thing = np.array(places, np.int64)[coded.indices.to_numpy(zero_copy_only=False)]
-        captioned_at, captioned = self._captioned(facts)
+        captioned_at, captioned = self._caption_objects(facts)
         annotated = prompt[thing >= 0] * things + thing[thing >= 0]
         return np.unique(np.concatenate([annotated, captioned_at * things + captioned]))
 
-    def _captioned(self, facts: Any) -> tuple[Any, Any]:
+    def _caption_objects(self, facts: Any) -> tuple[Any, Any]:
         """(prompt, object) of everything that a caption names."""
         if facts.type.get_field_index("captions") < 0:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         captions = pc.struct_field(facts, "captions")
         sizes = pc.fill_null(pc.list_value_length(captions), 0).to_numpy(zero_copy_only=False)
-        text, thing = self.vocabulary.named(pc.fill_null(pc.list_flatten(captions), ""))
+        text, thing = self.vocabulary.named_objects(pc.fill_null(pc.list_flatten(captions), ""))
         return np.repeat(np.arange(len(facts)), sizes)[text], thing
 
     def _values(self, text: str, truth: frozenset[str] | None) -> tuple[float | None, ...]:
@@ -175,7 +175,7 @@ def values_of(verdict: ObjectVerdict) -> tuple[float | None, ...]:
     )
 
 
-def _judged(facts: Any) -> Any:
+def _has_truth(facts: Any) -> Any:
     """For each prompt whether ``truth_of`` is not None."""
     some = pc.greater(pc.list_value_length(pc.struct_field(facts, "objects")), 0)
     open_prompt = pc.is_null(pc.struct_field(facts, "answer"))

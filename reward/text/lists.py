@@ -132,7 +132,7 @@ def drop(text: str, sentences: Sequence[Sentence], gone: Collection[int]) -> Ite
     lines: dict[int, list[int]] = {}
     for number, sentence in enumerate(sentences):
         lines.setdefault(text.rfind("\n", 0, sentence.start) + 1, []).append(number)
-    spans = [span for start, numbers in lines.items() for span in _dropped(text, start, numbers, sentences, gone)]
+    spans = [span for start, numbers in lines.items() for span in _line_spans(text, start, numbers, sentences, gone)]
     at = 0
     for start, end in sorted(spans):
         if end > at:
@@ -140,7 +140,7 @@ def drop(text: str, sentences: Sequence[Sentence], gone: Collection[int]) -> Ite
             at = end
 
 
-def _dropped(
+def _line_spans(
     text: str, start: int, numbers: Sequence[int], sentences: Sequence[Sentence], gone: Collection[int]
 ) -> Iterator[Span]:
     """Of one line, which begins at ``start``."""

@@ -28,8 +28,8 @@ _DIRECTIONS = {
 }
 
 Span = tuple[int, int]
-#: (what kind of statement, object, ...): see ``told``.
-Told = tuple[str, ...]
+#: (what kind of statement, object, ...): see ``assertions``.
+Assertion = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +145,22 @@ def read(text: str, lexicon: Lexicon) -> tuple[Phrase, ...]:
     result: list[Phrase] = []
     for number, sentence in enumerate(sentences):
         of_sentence = [mention for mention in mentions if sentence.start <= mention.start < sentence.end]
-        result += _placed(text, sentence, list(_phrases(text, number, sentence, of_sentence, lexicon)), lexicon)
+        result += _with_places(text, sentence, list(_phrases(text, number, sentence, of_sentence, lexicon)), lexicon)
     return tuple(result)
 
 
-def told(text: str, lexicon: Lexicon) -> frozenset[Told]:
+def assertions(text: str, lexicon: Lexicon) -> frozenset[Assertion]:
     """What the text says, each thing once: ("object", name), ("attribute", name, kind, value), ("count", name, number
     and the attributes counted), ("place", name, place), ("beside", name, direction, other).
 
     >>> from pipeline.scenes.lexicon import scenes
-    >>> sorted(told("There are two red mice.", scenes()))
+    >>> sorted(assertions("There are two red mice.", scenes()))
     [('attribute', 'mouse', 'colour', 'red'), ('count', 'mouse', '2', 'red'), ('object', 'mouse')]
     """
-    return frozenset(fact for phrase in read(text, lexicon) for fact in _told(phrase))
+    return frozenset(fact for phrase in read(text, lexicon) for fact in _assertions(phrase))
 
 
-def _told(phrase: Phrase) -> Iterator[Told]:
+def _assertions(phrase: Phrase) -> Iterator[Assertion]:
     yield ("object", phrase.name)
     for attribute in phrase.attributes:
         yield ("attribute", phrase.name, attribute.kind, attribute.value)
@@ -263,7 +263,7 @@ def _describes(word: str, lexicon: Lexicon) -> bool:
     return word in lexicon.attributes or word in _ADJECTIVES
 
 
-def _placed(text: str, sentence: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> list[Phrase]:
+def _with_places(text: str, sentence: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> list[Phrase]:
     """The phrases of a sentence with what is said of them outside of them."""
     fronts = list(_fronts(text, sentence, phrases, lexicon))
     taken = {span for _, place in fronts for span in range(*place.whole)}

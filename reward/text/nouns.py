@@ -25,7 +25,7 @@ def phrase_of(name: str, count: int | None, words: tuple[str, ...], lexicon: Lex
     return f"{lexicon.number(count)} {rest}"
 
 
-def changed(
+def change_phrase(
     text: str,
     phrase: Phrase,
     lexicon: Lexicon,

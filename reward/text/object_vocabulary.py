@@ -105,7 +105,7 @@ class Vocabulary:
             if match.lastindex is not None and (name := self._forms[match.lastindex - 1][1])
         ]
 
-    def named(self, texts: Any) -> tuple[Ints, Ints]:
+    def named_objects(self, texts: Any) -> tuple[Ints, Ints]:
         """The mentions in a string array, in no particular order: for each the index of its text, and that of its
         object in ``sorted(self.objects)``.
 

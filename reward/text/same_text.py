@@ -41,33 +41,33 @@ def identity(text: str) -> str:
     >>> identity(".NET."), identity("...and a dog. ")
     ('.net', 'and a dog')
     """
-    shown = _UNITS.sub("", _RANGES.sub("-", undressed(spelt(text))))
+    shown = _UNITS.sub("", _RANGES.sub("-", without_markup(spelling(text))))
 
-    def kept(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         sign = match.group()
         return sign if not _is_mark(sign) or _means(shown, match.start(), sign) else " "
 
-    return " ".join(_NO_LETTER.sub(kept, shown).split())
+    return " ".join(_NO_LETTER.sub(replacement, shown).split())
 
 
-def undressed(text: str) -> str:
+def without_markup(text: str) -> str:
     """Without bullets, headings, emphasis and quotes.
 
-    >>> undressed("- **dark** 'blue'").split()
+    >>> without_markup("- **dark** 'blue'").split()
     ['dark', 'blue']
     """
     return _QUOTED.sub(r" \2 ", _EMPHASIS.sub(r" \2 ", _BULLET.sub("", text)))
 
 
-def spelt(text: str) -> str:
+def spelling(text: str) -> str:
     """Case folded, every character in one spelling and shape, the invisible ones left out.
 
-    >>> spelt("\\uff15 Cafe\\u0301\\u200b"), spelt("x\\u00b2"), spelt("STRASSE") == spelt("Stra\\u00dfe")
+    >>> spelling("\\uff15 Cafe\\u0301\\u200b"), spelling("x\\u00b2"), spelling("STRASSE") == spelling("Stra\\u00dfe")
     ('5 café', 'x²', True)
     """
     if text.isascii():
         return _CONTROL.sub(" ", text.casefold())
-    seen = "".join(_shaped(sign) for sign in text if sign not in UNSEEN)
+    seen = "".join(_shape(sign) for sign in text if sign not in UNSEEN)
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", seen).casefold()).casefold()
     return _CONTROL.sub(" ", unicodedata.normalize("NFC", folded).translate(_HYPHENS))
 
@@ -101,7 +101,7 @@ def _seen(sign: str) -> bool:
     return kind[0] in "LNS" or kind in ("Cn", "Co")
 
 
-def _shaped(sign: str) -> str:
+def _shape(sign: str) -> str:
     if sign < "\u00a0":
         return sign
     return unicodedata.normalize("NFKC", sign) if _SHAPES.match(unicodedata.decomposition(sign)) else sign

@@ -39,7 +39,7 @@ class Words:
         """Words per text."""
         return np.bincount(self.text, minlength=self.texts)
 
-    def joined(self) -> pa.StringArray:
+    def join(self) -> pa.StringArray:
         """Every text with one space between its words."""
         sizes = self.ends - self.starts
         again = self.text[1:] == self.text[:-1] if len(self.text) else np.zeros(0, bool)

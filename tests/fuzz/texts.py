@@ -84,7 +84,7 @@ def detections(rng: random.Random, folder: Path) -> str:
     path.write_bytes(mutate.written(mutate.structure(rng.choice((own, keyed, coco)), rng), rng))
     try:
         found = Detections.read(path)
-        found.found(b"x", "a.jpg")
+        found.labels_of(b"x", "a.jpg")
     except ValueError as error:
         return _named(error, path)
     return "accepted"

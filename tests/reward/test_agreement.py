@@ -11,7 +11,7 @@ from tiny_models import image
 from typer.testing import CliRunner
 
 from reward.agreement.agreement_table import lines, markdown, records
-from reward.agreement.image_control import SWAPPED, rescored, swapped
+from reward.agreement.image_control import SWAPPED, rescore, swap_images
 from reward.agreement.read_prompts import read
 from reward.agreement.statistics import agreement, outcome
 from reward.agreement.truth import Preference, Prompt, known_attributes, preferences
@@ -188,15 +188,15 @@ class Looks:
 @given(st.integers(0, 50))
 def test_every_prompt_is_shown_the_image_of_another(seed):
     prompts = scored([(1.0, 0.0)] * 6)
-    shown = swapped(prompts, seed)
-    assert len(shown) == 6 and shown == swapped(prompts, seed)
+    shown = swap_images(prompts, seed)
+    assert len(shown) == 6 and shown == swap_images(prompts, seed)
     originals = {prompt.images for prompt in prompts}
     assert all(a.images != b.images and b.images in originals for a, b in zip(prompts, shown, strict=True))
 
 
 def test_prompts_without_an_image_to_swap_with_are_left_out():
     one = scored([(1.0, 0.0)])
-    assert swapped(one) == swapped([Prompt("a", None, (), (), {}), Prompt("b", (), (), (), {})]) == []
+    assert swap_images(one) == swap_images([Prompt("a", None, (), (), {}), Prompt("b", (), (), (), {})]) == []
 
 
 def test_a_scorer_that_looks_falls_in_the_control_and_a_blind_one_does_not():
@@ -212,7 +212,7 @@ def test_a_scorer_that_looks_falls_in_the_control_and_a_blind_one_does_not():
             return {"blind": [[-float(len(one["text"])) for one in row["candidates"]] for row in rows]}
 
     for scorer in (Looks(), Blind()):
-        prompts = rescored(prompts, scorer, scorer.name, control=True)
+        prompts = rescore(prompts, scorer, scorer.name, control=True)
     found = {line.score: line for line in lines(prompts, [[Preference(0, 1, "label")]] * 6)}
     assert (found["looks"].own.accuracy, found["looks"].swapped.accuracy) == (1.0, 0.5)
     assert found["blind"].own == found["blind"].swapped

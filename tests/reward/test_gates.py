@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward import gates
-from reward.gates import GATES, repeats, stopped
+from reward.gates import GATES, repeats, stopping_gate
 from reward.text import language, refusals
 from reward.text.language import answer_language
 from reward.text.same_text import blank
 
 
 def of(text: str, prompt: str = DESCRIBE, finish_reason: str = "stop", **options: object) -> str | None:
-    return stopped(text, finish_reason, answer_language(prompt), **options)  # type: ignore[arg-type]
+    return stopping_gate(text, finish_reason, answer_language(prompt), **options)  # type: ignore[arg-type]
 
 
 def test_the_lists_are_as_long_as_promised_and_no_text_stands_there_twice() -> None:
@@ -69,7 +69,7 @@ def test_a_short_phrase_is_counted_where_words_have_spaces_and_a_loop_where_they
 def test_only_a_text_of_eight_words_or_more_can_break_off(end: str) -> None:
     words = ["There", "is", "a", "dog", "here", "and", "there", "too"]
     long = " ".join([*words[: 8 - len(end.replace("(", "").split())], end])
-    assert len(gates.normalised(long).split()) == 8
+    assert len(gates.normal_text(long).split()) == 8
     assert of(long) == "cut_off" and of(long.removeprefix("There ")) is None
 
 

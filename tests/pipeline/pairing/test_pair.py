@@ -13,7 +13,7 @@ from pipeline.pairing.config import Pair
 from pipeline.pairing.policies import REASONS
 from pipeline.pairing.rule import combined, make_pairs, valid
 from pipeline.pairing.stage import PairStage, pairs_of
-from reward.gates import normalised, repeats
+from reward.gates import normal_text, repeats
 
 POLICY = Pair(weights={"good": 1.0, "bad": -1.0}, margin=0.5, max_length_ratio=2.0, min_words=1, max_repeated=2)
 WORDS = st.sampled_from(["sun", "Sun", "boat", "a", "...", "", "anchor,", "the"])
@@ -53,13 +53,13 @@ def test_what_holds_for_every_pair(row: list[Any], margin: float) -> None:
         return
     assert pair.get("reason") is None
     chosen, rejected = (row[pair[side]][0] for side in ("chosen", "rejected"))
-    assert normalised(chosen["text"]) != normalised(rejected["text"])
+    assert normal_text(chosen["text"]) != normal_text(rejected["text"])
     assert pair["chosen_score"] >= pair["rejected_score"] + margin > pair["rejected_score"]
     totals = combined({"good": [r[1] for r in row], "bad": [r[2] for r in row]}, policy.weights, len(row))
     assert (totals[pair["chosen"]], totals[pair["rejected"]]) == (pair["chosen_score"], pair["rejected_score"])
     for one in (chosen, rejected):
         assert one["text"].strip() and one["finish_reason"] != "length" and repeats(one["text"]) <= 2
-    lengths = [len(normalised(one["text"]).split()) for one in (chosen, rejected)]
+    lengths = [len(normal_text(one["text"]).split()) for one in (chosen, rejected)]
     assert max(lengths) / min(lengths) <= policy.max_length_ratio
 
 

@@ -21,7 +21,7 @@ from pipeline.pairing.config import BY_ORIGIN, Gates, Pair, Veto
 from pipeline.pairing.policies import POLICIES, REASONS, standardised
 from pipeline.pairing.rule import make_pairs, totals, valid
 from pipeline.pairing.stage import PairStage, pairs_of
-from reward.gates import normalised
+from reward.gates import normal_text
 
 WEIGHTS = {"a": 1.0, "b": -0.5}
 SYMMETRIC = ("best_vs_worst", "all_above_margin", "top_k", "correctness")
@@ -155,7 +155,7 @@ def test_every_pair_of_every_policy_is_one(name: str, data: Any, row: Row) -> No
         for text in (chosen, rejected):
             assert valid(text, policy, PROMPT)
             assert text["on_policy"] or not policy.on_policy_only
-        words = [normalised(text["text"]).split() for text in (chosen, rejected)]
+        words = [normal_text(text["text"]).split() for text in (chosen, rejected)]
         assert words[0] != words[1]
         assert max(map(len, words)) / min(map(len, words)) <= policy.max_length_ratio
         assert frozenset(map(tuple, words)) not in seen, "the same two texts again, or the other way round"
@@ -190,7 +190,7 @@ def equally_wide(row: Row) -> bool:
     only one of the two is made, and which one is up to the order of texts."""
     for weight in (0, 0.5):
         margins = [
-            (frozenset((normalised(one["text"]), normalised(other["text"]))), (a - weight * b) - (c - weight * d))
+            (frozenset((normal_text(one["text"]), normal_text(other["text"]))), (a - weight * b) - (c - weight * d))
             for (one, a, b), (other, c, d) in itertools.permutations(row, 2)
             if a is not None and b is not None and c is not None and d is not None
         ]
@@ -343,7 +343,7 @@ def test_every_right_answer_against_every_wrong_one_and_not_more_than_asked_for(
     policy = Pair(policy="correctness", weights={"correctness": 1.0}, max_length_ratio=9.0)
     texts = (("Yes", 1.0), ("Yes, it is", 1.0), ("yes.", 1.0), ("No", 0.0), ("Never", 0.0))
     found = pairs(policy, *texts)
-    assert {(normalised(c), normalised(r)) for c, r in found} == {
+    assert {(normal_text(c), normal_text(r)) for c, r in found} == {
         (c, r) for c in ("yes", "yes it is") for r in ("no", "never")
     }
     assert len(pairs(policy.model_copy(update={"max_pairs": 3}), *texts)) == 3

@@ -20,7 +20,7 @@ from pipeline.scenes.vocabulary import THEMES
 from pipeline.scenes.world import scene
 from reward.text.cooccurrence import Cooccurrence
 from reward.text.fact_findings import by_facts, hallucinations
-from reward.text.noun_phrases import read, told
+from reward.text.noun_phrases import assertions, read
 from reward.text.sentences import split
 from reward.text.types import KINDS, Kind, Problem, Rewrite, apply
 
@@ -87,7 +87,7 @@ def test_all_kinds_and_both_ways_of_wrong_objects_come_up() -> None:
         assert isinstance(made, Rewrite)
         (bad,) = hallucinations(by_facts(made.text, known, scenes()))
         found[bad.kind] = found.get(bad.kind, 0) + 1
-        longer += len(told(made.text, scenes())) > len(told(text, scenes()))
+        longer += len(assertions(made.text, scenes())) > len(assertions(text, scenes()))
     assert set(found) == set(KINDS) and min(found[kind] for kind in ("object", "attribute", "count")) > 30
     assert 0.2 * found["object"] < longer < 0.8 * found["object"] + found["count"]
 

@@ -16,7 +16,7 @@ from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import scene
 from reward.asking.protocol import Answer
 from reward.text.fact_findings import by_facts, hallucinations
-from reward.text.noun_phrases import told
+from reward.text.noun_phrases import assertions
 from reward.text.types import Problem, Rewrite
 
 
@@ -28,7 +28,7 @@ def test_a_paraphrase_says_the_same_in_other_words(index: int, seed: int, wanted
     texts = [one for one in made if not isinstance(one, Problem)]
     assert len(made) == wanted and len({text, *texts}) == len(texts) + 1
     for one in texts:
-        assert told(one, scenes()) == told(text, scenes()) and same_facts(one, text, scenes()) is None
+        assert assertions(one, scenes()) == assertions(text, scenes()) and same_facts(one, text, scenes()) is None
         bad, other = (hallucinations(by_facts(each, known, scenes())) for each in (text, one))
         assert {each.kind for each in bad} == {each.kind for each in other}  # said twice, it may be said once
     assert made == by_grammar(text, seed, wanted)
@@ -81,9 +81,9 @@ def test_of_whatever_a_model_answers_only_what_says_the_same_is_taken(index: int
     made = read(Answer(answer), text, scenes())
     if isinstance(made, Problem):
         assert made.kind == ("unchanged" if answer == text else "other_facts")
-        assert answer == text or told(answer, scenes()) != told(text, scenes())
+        assert answer == text or assertions(answer, scenes()) != assertions(text, scenes())
     else:
-        assert made == answer and told(made, scenes()) == told(text, scenes())
+        assert made == answer and assertions(made, scenes()) == assertions(text, scenes())
 
 
 def test_the_difference_is_named() -> None:

@@ -113,7 +113,7 @@ def test_degenerate_answers_do_not_become_pairs_and_each_has_a_name(tmp_path: Pa
     made = {number for number, row in by_source(run, "pair").items() if row["chosen"] is not None}
     assert made == {"1"} and by_source(run, "pair")["5"]["reason"] == "identical"
     texts = [[c["text"] for c in row["candidates"]] for _, row in sorted(by_source(run, "sample").items())]
-    stopped = [[gates.stopped(text, None, answer_language(QUESTION), min_words=3) for text in of] for of in texts]
+    stopped = [[gates.stopping_gate(text, None, answer_language(QUESTION), min_words=3) for text in of] for of in texts]
     assert [of[0] for of in stopped] == [None] * 6
     assert [of[1] for of in stopped] == [None, "empty", "too_short", "repetition", None, "wrong_script"]
 

@@ -57,14 +57,14 @@ def values(scores, of_row=0, candidate=0):
 @pytest.mark.parametrize("content", [LISTED, KEYED, COCO], ids=["list", "keyed", "coco"])
 def test_every_layout_says_the_same(content, read):
     found = read(content)
-    assert (found.found(b"", "a.jpg"), found.found(b"", "b.jpg"), found.found(b"", "c.jpg")) == ({"dog"}, set(), None)
+    assert [found.labels_of(b"", f"{name}.jpg") for name in "abc"] == [{"dog"}, set(), None]
     assert found.classes == {"dog", "cat"}
-    assert read(content, threshold=0.4).found(b"", "a.jpg") == {"dog", "cat"}
+    assert read(content, threshold=0.4).labels_of(b"", "a.jpg") == {"dog", "cat"}
 
 
 def test_annotations_without_a_score_are_the_truth(read):
     bare = {**COCO, "annotations": [{"image_id": 7, "category_id": 2}]}
-    assert read(bare, threshold=1.0).found(b"", "a.jpg") == {"cat"}
+    assert read(bare, threshold=1.0).labels_of(b"", "a.jpg") == {"cat"}
 
 
 def test_coco_classes_count_though_nothing_of_them_was_found(read):
@@ -112,8 +112,8 @@ def test_an_image_is_known_by_its_content_whatever_it_is_called(read):
     digest = hashlib.sha256(b"pixels").hexdigest()
     for key in (digest, digest.upper(), f"sha256:{digest}"):
         found = read({key: [DOG], "a.jpg": []})
-        assert found.found(b"pixels", "elsewhere/q.png") == found.found(b"pixels", "a.jpg") == {"dog"}
-        assert found.found(b"others", "a.jpg") == set() and found.found(b"others") is None
+        assert found.labels_of(b"pixels", "elsewhere/q.png") == found.labels_of(b"pixels", "a.jpg") == {"dog"}
+        assert found.labels_of(b"others", "a.jpg") == set() and found.labels_of(b"others") is None
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_an_image_is_known_by_its_content_whatever_it_is_called(read):
     ],
 )
 def test_which_names_mean_the_same_image(key, path, fits, read):
-    assert (read({key: [DOG]}).found(b"", path) is not None) == fits
+    assert (read({key: [DOG]}).labels_of(b"", path) is not None) == fits
 
 
 def test_of_several_names_the_one_that_agrees_furthest_is_meant(read):
     found = read({"a.jpg": [], "train/a.jpg": [DOG], "/m/val/a.jpg": [CAT | {"score": 1}], "/n/old/a.jpg": []})
-    assert found.found(b"", "/data/train/a.jpg") == {"dog"}
-    assert found.found(b"", "/data/val/a.jpg") == {"cat"}
+    assert found.labels_of(b"", "/data/train/a.jpg") == {"dog"}
+    assert found.labels_of(b"", "/data/val/a.jpg") == {"cat"}
     # Nothing says which of the two is meant, so neither is.
-    assert read({"/m/val/a.jpg": [DOG], "/n/old/a.jpg": []}).found(b"", "/data/a.jpg") is None
+    assert read({"/m/val/a.jpg": [DOG], "/n/old/a.jpg": []}).labels_of(b"", "/data/a.jpg") is None
 
 
 # ------------------------------------------------------------------------------------------------------------- scores
@@ -249,7 +249,7 @@ def test_what_a_caption_names_is_there_though_the_detector_missed_it(read):
 def test_a_box_without_an_area_found_nothing_and_two_images_have_two_ids(read):
     flat = {**COCO["annotations"][0], "bbox": [0, 0, 0, 9]}
     found = read({**COCO, "annotations": [flat]}, threshold=0.0)
-    assert found.found(b"", "a.jpg") == set() and found.classes == {"dog", "cat"}
+    assert found.labels_of(b"", "a.jpg") == set() and found.classes == {"dog", "cat"}
     twice = [*COCO["images"], {"id": 7, "file_name": "c.jpg"}]
     with pytest.raises(ValueError, match=r"images, entry 2: id 7 is 'a.jpg' and 'c.jpg'"):
         read({**COCO, "images": twice})

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.scorers.given import GivenScorer, preferred
+from reward.scorers.given import GivenScorer, preferences
 
 origins = st.lists(st.sampled_from(["given", "sampled", "corrected", None]), max_size=8)
 
@@ -18,6 +18,6 @@ def test_the_first_given_answer_is_the_preferred_one_wherever_it_stands():
 
 @given(origins)
 def test_exactly_one_given_answer_is_preferred_and_nothing_else_is_judged(found):
-    values = preferred(found)
+    values = preferences(found)
     assert [value is not None for value in values] == [origin == "given" for origin in found]
     assert values.count(1.0) == min(found.count("given"), 1)

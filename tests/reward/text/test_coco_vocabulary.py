@@ -39,6 +39,6 @@ def test_texts(text: str, names: list[str]) -> None:
 @given(st.lists(st.sampled_from([*VOCABULARY.synonyms, *VOCABULARY.ignored, "the", "red", "\u00e9"]), max_size=8))
 def test_texts_at_once_name_what_they_name_one_by_one(words: list[str]) -> None:
     text = " ".join(words)
-    _, things = VOCABULARY.named(pa.array([text]))
+    _, things = VOCABULARY.named_objects(pa.array([text]))
     names = sorted(VOCABULARY.objects)
     assert sorted(names[thing] for thing in things) == sorted(named(text))

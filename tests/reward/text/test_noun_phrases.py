@@ -13,7 +13,7 @@ from pipeline.scenes import grammar
 from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.world import CELL_NAMES, scene
 from reward.text.lexicon import Lexicon, article, general
-from reward.text.noun_phrases import read, told
+from reward.text.noun_phrases import assertions, read
 from reward.text.object_vocabulary import Vocabulary
 
 
@@ -96,9 +96,9 @@ def test_spans_hold_what_they_say_whatever_the_text(text: str) -> None:
 
 def test_what_is_told_keeps_number_and_attribute_together() -> None:
     one, other = "A red sun and two blue suns.", "A blue sun and two red suns."
-    assert told(one, scenes()) != told(other, scenes())
-    assert told(one, scenes()) == told("There are two blue suns. You can also see a red sun.", scenes())
-    assert told("A sun. A sun.", scenes()) == told("A sun.", scenes())
+    assert assertions(one, scenes()) != assertions(other, scenes())
+    assert assertions(one, scenes()) == assertions("There are two blue suns. You can also see a red sun.", scenes())
+    assert assertions("A sun. A sun.", scenes()) == assertions("A sun.", scenes())
 
 
 def test_nouns_are_written_in_the_forms_that_the_vocabulary_has() -> None:

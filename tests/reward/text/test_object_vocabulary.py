@@ -93,7 +93,7 @@ def test_mentions_are_ordered_disjoint_and_say_what_stands_there(words):
 def counts(vocabulary, texts):
     """Per text the mentions of each object, as ``named`` finds them."""
     found = [dict.fromkeys(sorted(vocabulary.objects), 0) for _ in texts]
-    for text, thing in zip(*vocabulary.named(pa.array(texts, pa.string())), strict=True):
+    for text, thing in zip(*vocabulary.named_objects(pa.array(texts, pa.string())), strict=True):
         found[text][sorted(vocabulary.objects)[thing]] += 1
     return found
 
@@ -140,8 +140,8 @@ def test_named_finds_the_very_mentions(vocabulary, texts):
 
 def test_named_sees_a_slice_as_what_it_is():
     texts = pa.array(["a dog", "a rook", None, "two dogs, a table"])
-    assert [len(part) for part in KITCHEN.named(texts.slice(1, 1))] == [1, 1]
-    assert KITCHEN.named(texts.slice(3))[0].tolist() == [0]
+    assert [len(part) for part in KITCHEN.named_objects(texts.slice(1, 1))] == [1, 1]
+    assert KITCHEN.named_objects(texts.slice(3))[0].tolist() == [0]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward.gates import normalised, stopped
-from reward.text.same_text import UNSEEN, blank, identity, spelt
+from reward.gates import normal_text, stopping_gate
+from reward.text.same_text import UNSEEN, blank, identity, spelling
 
 #: Of each group no two are the same answer.
 DIFFERENT = [
@@ -97,7 +97,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.lists
 def test_an_identity_is_the_same_in_both_unicode_forms_and_with_space_around(text: str) -> None:
     assert identity(unicodedata.normalize("NFD", text)) == identity(unicodedata.normalize("NFC", text))
     assert identity(f" {text}\n") == identity(text)
-    assert "".join(spelt(text).split()) == "".join(spelt(spelt(text)).split())
+    assert "".join(spelling(text).split()) == "".join(spelling(spelling(text)).split())
 
 
 @given(TEXT)
@@ -105,22 +105,22 @@ def test_letters_and_digits_are_never_lost(text: str) -> None:
     def kept(one: str) -> list[str]:
         return [sign for sign in one if sign.isalnum()]
 
-    assert kept(identity(text)) == kept(spelt(text))
+    assert kept(identity(text)) == kept(spelling(text))
 
 
 @given(st.text(st.sampled_from([*sorted(UNSEEN), *" \n\u00a0\u200d\u200c\x00.\u3002"])))
 def test_what_cannot_be_seen_is_no_answer(text: str) -> None:
-    assert blank(text) and stopped(text) == "empty" and stopped(text, skip=("empty",)) is None
+    assert blank(text) and stopping_gate(text) == "empty" and stopping_gate(text, skip=("empty",)) is None
 
 
 @pytest.mark.parametrize(
     "sign", ["\u200b", "\ufeff", "\u00ad", "\u2060", "\u3164", "\u2800", "\u0301", "\x00", "\u200d"]
 )
 def test_an_invisible_character_alone_is_empty_and_within_a_text_is_nothing(sign: str) -> None:
-    assert stopped(sign) == stopped(sign * 3 + ".") == "empty"
-    assert stopped(f"A dog{sign}.") is None
+    assert stopping_gate(sign) == stopping_gate(sign * 3 + ".") == "empty"
+    assert stopping_gate(f"A dog{sign}.") is None
     if sign in UNSEEN:
-        assert identity(f"do{sign}g") == "dog" and normalised(f"do{sign}g") == "dog"
+        assert identity(f"do{sign}g") == "dog" and normal_text(f"do{sign}g") == "dog"
 
 
 def test_what_unicode_keeps_for_signs_that_are_never_shown_is_no_answer_and_any_other_unknown_sign_is() -> None:

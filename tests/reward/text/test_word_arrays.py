@@ -18,7 +18,7 @@ def test_words_are_those_of_every_text_on_its_own(texts: list[str]) -> None:
     expected = [(i, word) for i, words in enumerate(alone) for word in words if word]
     assert list(zip(found.text.tolist(), found.values.to_pylist(), strict=True)) == expected
     assert found.counts.tolist() == [sum(bool(word) for word in words) for words in alone]
-    assert found.joined().to_pylist() == [" ".join(word for word in words if word) for words in alone]
+    assert found.join().to_pylist() == [" ".join(word for word in words if word) for words in alone]
     source = bytes(found.source)
     said = [source[a:b].decode() for a, b in zip(found.starts, found.ends, strict=True)]
     assert [word.replace("B", "b") for word in said] == [word for _, word in expected]
@@ -28,6 +28,6 @@ def test_words_are_those_of_every_text_on_its_own(texts: list[str]) -> None:
 def test_a_slice_counts_as_what_it_is(texts: list[str], start: int) -> None:
     part = split(pa.array(["b a", *texts, None], pa.string()).slice(start), AT_SPACES)
     assert (
-        part.joined().to_pylist()
-        == split(pa.array(["b a", *texts, ""][start:], pa.string()), AT_SPACES).joined().to_pylist()
+        part.join().to_pylist()
+        == split(pa.array(["b a", *texts, ""][start:], pa.string()), AT_SPACES).join().to_pylist()
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from reward.asking.judge import quoted
+from reward.asking.judge import quote
 from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation.benchmark import Benchmark
@@ -109,7 +109,7 @@ class Mmhal(Benchmark):
 
 def prompt(content: Sequence[str], question: str, right: str, text: str) -> str:
     """What a judge is asked about ``text``; ``content`` is what is in the image."""
-    parts = {"content": ", ".join(content), "question": question, "right": right, "answer": quoted(text)}
+    parts = {"content": ", ".join(content), "question": question, "right": right, "answer": quote(text)}
     # In one pass, so that braces in what was said are nothing but braces.
     return re.sub(r"\{(content|question|right|answer)\}", lambda match: parts[match[1]], _PROMPT)
 

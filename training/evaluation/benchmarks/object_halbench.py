@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from reward.answers import json_answers
-from reward.asking.judge import quoted
+from reward.asking.judge import quote
 from reward.scorers.objects import ObjectVerdict
 from reward.text.object_vocabulary import Mention
 from training.errors import DataError
@@ -190,7 +190,7 @@ def score(
 
 def prompt(text: str) -> str:
     """What a judge is asked about an answer."""
-    return _PROMPT.replace("{answer}", quoted(text))
+    return _PROMPT.replace("{answer}", quote(text))
 
 
 def listed(judgement: str) -> list[str] | None:

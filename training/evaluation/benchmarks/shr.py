@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pipeline.base.errors import InputError
 from pipeline.sources.readers.elements import array
-from reward.asking.judge import harmless
+from reward.asking.judge import defuse
 from reward.text import fact_findings, noun_phrases
 from reward.text.lexicon import Lexicon, general
 from reward.text.object_vocabulary import Vocabulary
@@ -176,7 +176,7 @@ def prompt(regions: Iterable[tuple[Sequence[float], str]], facts: Iterable[str],
     numbered = (f"{number}. {sentence}" for number, sentence in enumerate(sentences(text), 1))
     # Replaced in one pass, so that braces in what was said are nothing but braces.
     parts = {"regions": "\n".join(seen) or "(nothing)", "facts": "\n".join(facts) or "(nothing)",
-             "sentences": harmless("\n".join(numbered))}  # fmt: skip
+             "sentences": defuse("\n".join(numbered))}  # fmt: skip
     return re.sub(r"\{(regions|facts|sentences)\}", lambda match: parts[match[1]], _PROMPT)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reward.text.same_text import spelt, undressed
+from reward.text.same_text import spelling, without_markup
 
 _ANSWER = (
     r"(?:(?:so|thus|therefore|hence),? )?(?:the )?(?:(?:correct|right|final|short|best) )?"
@@ -37,13 +37,13 @@ def sentences(text: str) -> list[str]:
     return parts if len(parts) <= _MOST_SENTENCES else []
 
 
-def bare(sentence: str) -> str:
+def short_answer(sentence: str) -> str:
     """What is left without the words that lead to an answer, its article, and where in the image it is. Case folded.
 
-    >>> [bare(one) for one in ("There are three dogs.", "It's a cat", "The answer is: **B**.", "A cat in the image.")]
+    >>> list(map(short_answer, ("There are three dogs.", "It's a cat", "The answer is: **B**.", "A cat in the image.")))
     ['three dogs', 'cat', 'b', 'cat']
     """
-    text = " ".join(undressed(spelt(sentence).replace("\u2019", "'")).split())
+    text = " ".join(without_markup(spelling(sentence).replace("\u2019", "'")).split())
     for pattern in (_LEAD, _END, _ARTICLE, _PLACE):
         text = pattern.sub("", text).strip()
     return text
