@@ -34,8 +34,8 @@ def counts(lists: Any) -> Ints:
 
 def items(lists: Any, *fields: str) -> Any:
     """The items of all rows, or a field of them if they are structs."""
-    found = pc.list_flatten(whole(lists))
-    return pc.struct_field(found, list(fields)) if fields else found
+    flat = pc.list_flatten(whole(lists))
+    return pc.struct_field(flat, list(fields)) if fields else flat
 
 
 def starts(sizes: Ints) -> Ints:
@@ -84,20 +84,20 @@ def joined(parts: Sequence[Any]) -> Any:
 
 
 def ints(array: Any, null: int) -> Ints:
-    found: Ints = pc.fill_null(whole(array), null).to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-    return found
+    numbers: Ints = pc.fill_null(whole(array), null).to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    return numbers
 
 
 def floats(array: Any) -> Floats:
     """With nan for null."""
-    found: Floats = pc.fill_null(whole(array), np.nan).to_numpy(zero_copy_only=False)
-    return found
+    numbers: Floats = pc.fill_null(whole(array), np.nan).to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def bools(array: Any) -> Bools:
     """With False for null."""
-    found: Bools = pc.fill_null(whole(array), False).to_numpy(zero_copy_only=False)
-    return found
+    flags: Bools = pc.fill_null(whole(array), False).to_numpy(zero_copy_only=False)
+    return flags
 
 
 def ok(table: pa.Table) -> Bools:
@@ -107,8 +107,8 @@ def ok(table: pa.Table) -> Bools:
 
 def aligned(table: pa.Table, ids: Any) -> pa.Table:
     """The rows of ``table`` that have these ids, in their order; a row of nulls for an id it does not have."""
-    own = whole(table["id"])
-    return table if own.equals(ids) else table.take(pc.index_in(ids, value_set=own))
+    present = whole(table["id"])
+    return table if present.equals(ids) else table.take(pc.index_in(ids, value_set=present))
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ def check(path: str | Path) -> None:
     if not place.is_dir():
         check_regular(place, place.stat())
         return
-    for found in _below(place):
-        if found.name == "state.json":
-            for name in _data_files(found):
-                _check_whole(found.parent / name)
+    for file in _below(place):
+        if file.name == "state.json":
+            for name in _data_files(file):
+                _check_whole(file.parent / name)
 
 
 def _below(folder: Path) -> Iterator[Path]:

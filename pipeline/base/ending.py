@@ -36,21 +36,21 @@ def ended_by_signals() -> Iterator[None]:
     """Within it, SIGTERM and SIGHUP raise ``Ended`` in the main thread; a second one ends the process at once. A signal
     that is ignored (``nohup``) or handled by somebody stays so."""
     with_parent()
-    own = [one for one in _SIGNALS if signal.getsignal(one) is signal.SIG_DFL]
+    signals = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     told: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        for one in own:
-            if signal.getsignal(one) is end:
-                signal.signal(one, signal.SIG_DFL)
+        for caught in signals:
+            if signal.getsignal(caught) is end:
+                signal.signal(caught, signal.SIG_DFL)
         told.append(number)
         raise Ended(number)
 
     try:
-        for one in own:
-            signal.signal(one, end)
+        for number in signals:
+            signal.signal(number, end)
     except ValueError:  # not the main thread, which is nobody's to end
-        own = []
+        signals = []
     try:
         yield
     except KeyboardInterrupt as error:
@@ -59,21 +59,21 @@ def ended_by_signals() -> Iterator[None]:
             raise Ended(told[0]) from error
         raise
     finally:
-        for one in own:
-            signal.signal(one, signal.SIG_DFL)
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def handlers_kept() -> Iterator[None]:
     """What happens on a signal is afterwards what it was before: some libraries set handlers of their own."""
-    before = {one: signal.getsignal(one) for one in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            for one, handler in before.items():
+            for number, handler in before.items():
                 if handler is not None:
-                    signal.signal(one, handler)
+                    signal.signal(number, handler)
 
 
 def run_child(command: Sequence[str]) -> int:

@@ -30,8 +30,8 @@ def vllm_key(key: str) -> str:
     >>> vllm_key("vision_tower.pre_layrnorm.bias")
     'vision_tower.vision_model.pre_layrnorm.bias'
     """
-    prefix, found, rest = key.partition(_TOWER)
-    renames = found and prefix in ("", "model.") and not key.startswith(prefix + _WRAPPED)
+    prefix, tower, rest = key.partition(_TOWER)
+    renames = tower and prefix in ("", "model.") and not key.startswith(prefix + _WRAPPED)
     return prefix + _WRAPPED + rest if renames else key
 
 

@@ -127,22 +127,22 @@ def _take(path: Path, me: Holder) -> int | Path:
 
 def _take_by_name(path: Path, me: Holder) -> Path:
     """Whoever finds its own name alone holds the lock: of two that come at once, at least one sees the other."""
-    own = path.with_name(f"{NAME}.{me.host}.{me.pid}.{me.started}")
+    mine = path.with_name(f"{NAME}.{me.host}.{me.pid}.{me.started}")
     path.unlink(missing_ok=True)  # made by the try to lock it
     for _ in range(_TRIES):
-        if own.exists():
-            raise _in_use(own, _BY_HAND.format(own))
-        own.with_suffix(".new").write_bytes(_text(me))
-        own.with_suffix(".new").rename(own)
-        others = [one for one in path.parent.glob(f"{NAME}.*") if one != own and one.suffix != ".new"]
-        dead = [one for one in others if (holder := _read(one)) is not None and holder.dead]
+        if mine.exists():
+            raise _in_use(mine, _BY_HAND.format(mine))
+        mine.with_suffix(".new").write_bytes(_text(me))
+        mine.with_suffix(".new").rename(mine)
+        others = [other for other in path.parent.glob(f"{NAME}.*") if other != mine and other.suffix != ".new"]
+        dead = [other for other in others if (holder := _read(other)) is not None and holder.dead]
         if len(dead) == len(others):
-            for one in dead:
-                one.unlink(missing_ok=True)
-            return own
-        own.unlink()
+            for other in dead:
+                other.unlink(missing_ok=True)
+            return mine
+        mine.unlink()
         time.sleep(random.uniform(0, 0.05))  # the other one may have given way, too
-    lives = next(one for one in others if one not in dead)
+    lives = next(other for other in others if other not in dead)
     raise _in_use(lives, _BY_HAND.format(lives))
 
 

@@ -83,8 +83,8 @@ def message(value: str) -> str:
     value = _by_look(value)
     value = _SURE.sub(_masked_assignment, value)
     for assignment in _MAYBE:
-        value = assignment.sub(lambda found: _masked_assignment(found) if _is_no_word(found[3]) else found[0], value)
-    return _LONG.sub(lambda found: MASK if _is_drawn(found[0]) else found[0], value)
+        value = assignment.sub(lambda match: _masked_assignment(match) if _is_no_word(match[3]) else match[0], value)
+    return _LONG.sub(lambda word: MASK if _is_drawn(word[0]) else word[0], value)
 
 
 def holds(value: Any) -> bool:
@@ -103,8 +103,8 @@ def holds(value: Any) -> bool:
 
 def _by_look(value: str) -> str:
     value = _BEARER.sub(rf"\g<1>{MASK}", value)
-    value = _USER.sub(lambda found: f"{found[1] or ''}{MASK}@", value)
-    value = _QUERY.sub(lambda found: f"{found[1] or found[2]}{MASK}", value)
+    value = _USER.sub(lambda match: f"{match[1] or ''}{MASK}@", value)
+    value = _QUERY.sub(lambda parameter: f"{parameter[1] or parameter[2]}{MASK}", value)
     return _BY_LOOK.sub(MASK, value)
 
 

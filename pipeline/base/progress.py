@@ -130,8 +130,8 @@ class ProgressBar:
             self._bar.console.print(f"{self._unit} {self.done}  {text}", highlight=False)
         elif self._visible:
             left = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
-            said = f"{self._title} {self._unit} {self.done}/{self.total}  {text}  {self.rate:.2f} {self._unit}/s"
-            print(f"{said}  {left:.0f} s left", file=sys.stderr, flush=True)
+            line = f"{self._title} {self._unit} {self.done}/{self.total}  {text}  {self.rate:.2f} {self._unit}/s"
+            print(f"{line}  {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 def _rich(stream: TextIO) -> RichProgress:

@@ -81,10 +81,10 @@ def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
     """
     if len(able) < 2:
         return "no_valid_candidate"
-    if len({one.normal for one in able}) == 1:
+    if len({candidate.normal for candidate in able}) == 1:
         return "identical"
     chosen, rejected = heads(able), tails(able)
-    if not chosen or not rejected or len({one.normal for one in (*chosen, *rejected)}) == 1:
+    if not chosen or not rejected or len({candidate.normal for candidate in (*chosen, *rejected)}) == 1:
         return "vetoed"
     weighed = chosen[0].total is not None
     if weighed and _high(chosen) == _low(rejected):
@@ -110,10 +110,10 @@ def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
 
 
 def _rule(policy: Pair) -> Policy:
-    own = policy.plugged()
-    if own is None:
+    plugin = policy.plugged()
+    if plugin is None:
         return POLICIES[policy.policy]
-    return Policy(lambda able, _: own.propose(able), _widest, getattr(own, "most", None))
+    return Policy(lambda able, _: plugin.propose(able), _widest, getattr(plugin, "most", None))
 
 
 def standardised(values: Sequence[float]) -> list[float]:
@@ -134,19 +134,19 @@ def standardised(values: Sequence[float]) -> list[float]:
 
 
 def heads(able: Sequence[Able]) -> list[Able]:
-    return [one for one in able if one.may_be_chosen]
+    return [candidate for candidate in able if candidate.may_be_chosen]
 
 
 def tails(able: Sequence[Able]) -> list[Able]:
-    return [one for one in able if one.may_be_rejected]
+    return [candidate for candidate in able if candidate.may_be_rejected]
 
 
 def _ends(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     """The best ones and the worst ones."""
     chosen, rejected = heads(able), tails(able)
     high, low = _high(chosen), _low(rejected)
-    worst = [one for one in rejected if one.total == low]
-    return ((best, one) for best in chosen if best.total == high for one in worst)
+    worst = [candidate for candidate in rejected if candidate.total == low]
+    return ((best, loser) for best in chosen if best.total == high for loser in worst)
 
 
 def _all(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
@@ -157,13 +157,17 @@ def _all(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
 def _best_and_any(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     chosen = heads(able)
     high = _high(chosen)
-    return itertools.product([one for one in chosen if one.total == high], tails(able))
+    return itertools.product([candidate for candidate in chosen if candidate.total == high], tails(able))
 
 
 def _top_k(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     """Of several texts that are the same answer the better one counts among the best, the worse among the worst."""
-    best = _apart(sorted(heads(able), key=lambda one: (-_worth(one), one.text, one.place)), policy.k)
-    worst = _apart(sorted(tails(able), key=lambda one: (_worth(one), one.text, one.place)), policy.k)
+    best = _apart(
+        sorted(heads(able), key=lambda candidate: (-_worth(candidate), candidate.text, candidate.place)), policy.k
+    )
+    worst = _apart(
+        sorted(tails(able), key=lambda candidate: (_worth(candidate), candidate.text, candidate.place)), policy.k
+    )
     return itertools.product(best, worst)
 
 
@@ -172,14 +176,16 @@ def _noised(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     for rejected in tails(able):
         if rejected.origin == "noised":
             for chosen in heads(able):
-                own = chosen.model == rejected.model if rejected.parent is None else chosen.place == rejected.parent
-                if chosen.origin == "sampled" and own:
+                same_writer = (
+                    chosen.model == rejected.model if rejected.parent is None else chosen.place == rejected.parent
+                )
+                if chosen.origin == "sampled" and same_writer:
                     yield chosen, rejected
 
 
 def _continued(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     """An answer against what became of its beginning without the image."""
-    sampled = {one.place: one for one in heads(able) if one.origin == "sampled"}
+    sampled = {candidate.place: candidate for candidate in heads(able) if candidate.origin == "sampled"}
     for rejected in tails(able):
         if rejected.origin == "continued" and rejected.parent in sampled:
             yield sampled[rejected.parent], rejected
@@ -187,12 +193,12 @@ def _continued(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
 
 def _rewritten(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     """A text against one that was made from it, or both from a third, such that one should be the better one."""
-    at = {one.place: index for index, one in enumerate(able)}
-    parents = [at.get(one.parent, -1) if one.parent is not None else -1 for one in able]
+    at = {candidate.place: index for index, candidate in enumerate(able)}
+    parents = [at.get(candidate.parent, -1) if candidate.parent is not None else -1 for candidate in able]
     # A text whose parent is out of the question is related to those that were made from it alone.
     lineages = [
-        Lineage(one.origin or "", parent) if parent >= 0 else Lineage("")
-        for one, parent in zip(able, parents, strict=True)
+        Lineage(candidate.origin or "", parent) if parent >= 0 else Lineage("")
+        for candidate, parent in zip(able, parents, strict=True)
     ]
     for better, worse in verify.pairs(lineages):
         if able[better].may_be_chosen and able[worse].may_be_rejected:
@@ -232,8 +238,8 @@ POLICIES: dict[str, Policy] = {
 }
 
 
-def _worth(one: Able) -> float:
-    return one.total or 0.0
+def _worth(candidate: Able) -> float:
+    return candidate.total or 0.0
 
 
 def _wins(chosen: Able, rejected: Able, margin: float) -> bool:
@@ -248,13 +254,13 @@ def _alike(chosen: Able, rejected: Able, ratio: float) -> bool:
 
 def _once(able: Sequence[Able]) -> list[Able]:
     """Of texts that are the same answer and worth the same, the first by text: the others would only be in the way."""
-    found: dict[Any, Able] = {}
-    for one in able:
-        key = (one.normal, one.total, one.may_be_chosen, one.may_be_rejected)
-        other = found.get(key)
-        if other is None or (one.text, one.place) < (other.text, other.place):
-            found[key] = one
-    return list(found.values())
+    kept: dict[Any, Able] = {}
+    for candidate in able:
+        key = (candidate.normal, candidate.total, candidate.may_be_chosen, candidate.may_be_rejected)
+        other = kept.get(key)
+        if other is None or (candidate.text, candidate.place) < (other.text, other.place):
+            kept[key] = candidate
+    return list(kept.values())
 
 
 def _high(able: Iterable[Able]) -> float:
@@ -267,10 +273,10 @@ def _low(able: Iterable[Able]) -> float:
 
 def _apart(able: Iterable[Able], most: int) -> list[Able]:
     """The first ones that are different answers."""
-    found: dict[Hashable, Able] = {}
-    for one in able:
-        found.setdefault(one.normal, one)
-    return list(itertools.islice(found.values(), most))
+    kept: dict[Hashable, Able] = {}
+    for candidate in able:
+        kept.setdefault(candidate.normal, candidate)
+    return list(itertools.islice(kept.values(), most))
 
 
 def _different(pairs: Iterable[Two]) -> Iterator[Two]:

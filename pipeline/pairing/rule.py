@@ -51,7 +51,7 @@ def make_pairs(
     rows: list[dict[str, Any]] = []
     for row in candidates:
         rows += _rows(row, scored.get(row["id"]), policy, (prompts or {}).get(row["id"], ""), seed)
-    texts = {row["id"]: [one["text"] for one in row["candidates"] or ()] for row in candidates}
+    texts = {row["id"]: [candidate["text"] for candidate in row["candidates"] or ()] for row in candidates}
     made = [i for i, row in enumerate(rows) if row.get("chosen") is not None]
     gaps = [gap(*(texts[rows[i]["id"]][rows[i][side]] for side in ("chosen", "rejected"))) for i in made]
     for place in surplus(gaps, policy):
@@ -113,12 +113,12 @@ def totals(
     if not policy.standardise:
         return plain
     among = [i for i in able if plain[i] is not None]
-    found: list[float | None] = [None] * count
+    sums: list[float | None] = [None] * count
     terms = applying(values, policy.weights, count, unknown) if among else []
     columns = [(weight, standardised([column[i] or 0.0 for i in among])) for weight, column in terms]
     for place, i in enumerate(among):
-        found[i] = _sum([(weight, column[place]) for weight, column in columns])
-    return found
+        sums[i] = _sum([(weight, column[place]) for weight, column in columns])
+    return sums
 
 
 def _sum(terms: Sequence[tuple[float, float | None]]) -> float | None:
@@ -170,10 +170,10 @@ def _rows(row: Row, scores: Row | None, policy: Pair, prompt: str, seed: int) ->
         return [{**base, "reason": "failed", **broken}]
     values = {s["name"]: s["values"] for s in scores["scores"]}
     unknown = {note["scorer"] for note in notes}
-    found = choose(able(row["candidates"], values, policy, prompt, unknown), policy, Draw(seed, row["id"]))
-    if isinstance(found, str):
-        return [{**base, "reason": found, **OK}]
-    return [{**base, **_columns(chosen, rejected), **OK} for chosen, rejected in found]
+    pairs = choose(able(row["candidates"], values, policy, prompt, unknown), policy, Draw(seed, row["id"]))
+    if isinstance(pairs, str):
+        return [{**base, "reason": pairs, **OK}]
+    return [{**base, **_columns(chosen, rejected), **OK} for chosen, rejected in pairs]
 
 
 def _columns(chosen: Able, rejected: Able) -> dict[str, Any]:
@@ -203,28 +203,28 @@ def able(
     unknown: Collection[str] = (),
 ) -> list[Able]:
     """The candidates that may be a side of a pair, with what they are worth."""
-    passing = [i for i, one in enumerate(candidates) if valid(one, policy, prompt)]
+    passing = [i for i, candidate in enumerate(candidates) if valid(candidate, policy, prompt)]
     weighed = any(policy.weights.values())
     worth = totals(values, policy, passing, len(candidates), unknown) if weighed else [None] * len(candidates)
-    found = []
+    entries = []
     for i in passing:
         if weighed and worth[i] is None:
             continue
-        one = candidates[i]
-        found.append(
+        candidate = candidates[i]
+        entries.append(
             Able(
                 i,
                 worth[i],
-                one["text"],
-                *_identity(one["text"]),
+                candidate["text"],
+                *_identity(candidate["text"]),
                 may_be_chosen=not barred("chosen", i, values, policy, unknown),
                 may_be_rejected=not barred("rejected", i, values, policy, unknown),
-                origin=one.get("origin"),
-                parent=one.get("parent"),
-                model=one.get("model"),
+                origin=candidate.get("origin"),
+                parent=candidate.get("parent"),
+                model=candidate.get("model"),
             )
         )
-    return found
+    return entries
 
 
 def barred(

@@ -39,8 +39,8 @@ class PairStage:
     def options(self) -> dict[str, Any]:
         drawn = {"seed": self.seed} if self.spec.policy == "best_vs_random" else {}
         options = self.spec.model_dump(mode="json", exclude={"options"})
-        if (own := self.spec.plugged()) is not None:
-            options["policy"] = plugins.identity(own, self.spec.policy)
+        if (plugin := self.spec.plugged()) is not None:
+            options["policy"] = plugins.identity(plugin, self.spec.policy)
         return {**options, **drawn}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
@@ -96,19 +96,21 @@ def _scores(score: pa.Table) -> Iterator[Row]:
     numbers, ends = columns.items(values).to_pylist(), columns.starts(columns.counts(values)).tolist()
     names = columns.items(score["scores"], "name").to_pylist()
     first = columns.starts(columns.counts(score["scores"])).tolist()
-    known = [name for name in ("id", *OK, "unknown") if name in score.column_names]  # earlier tables have no `unknown`
-    for row, (begin, end) in zip(score.select(known).to_pylist(), pairwise(first), strict=True):
-        own = [{"name": names[i], "values": numbers[ends[i] : ends[i + 1]]} for i in range(begin, end)]
-        yield {**row, "scores": own}
+    present = [
+        name for name in ("id", *OK, "unknown") if name in score.column_names
+    ]  # earlier tables have no `unknown`
+    for row, (begin, end) in zip(score.select(present).to_pylist(), pairwise(first), strict=True):
+        scores = [{"name": names[i], "values": numbers[ends[i] : ends[i + 1]]} for i in range(begin, end)]
+        yield {**row, "scores": scores}
 
 
 def _check_sizes(candidates: list[Row], scores: list[Row]) -> None:
     sizes = {row["id"]: len(row["candidates"]) for row in candidates if row["status"] == "ok"}
     for row in scores:
-        for one in row["scores"] if row["status"] == "ok" and row["id"] in sizes else ():
-            if len(one["values"]) != sizes[row["id"]]:
+        for score in row["scores"] if row["status"] == "ok" and row["id"] in sizes else ():
+            if len(score["values"]) != sizes[row["id"]]:
                 raise InputError(
-                    f"score: id {row['id']!r} has {len(one['values'])} values of {one['name']} "
+                    f"score: id {row['id']!r} has {len(score['values'])} values of {score['name']} "
                     f"for {sizes[row['id']]} candidates",
                     "delete the score directory and run the stage again",
                 )

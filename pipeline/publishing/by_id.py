@@ -41,7 +41,7 @@ def merged(
         rows: those of a shard at the given places among ``ids``.
     """
     of_shard = [ids(shard) for shard in group]
-    sizes = [len(one) for one in of_shard]
+    sizes = [len(rows) for rows in of_shard]
     home = np.repeat(np.arange(len(group)), sizes)
     place = np.concatenate([np.arange(size) for size in sizes])
     order = pc.sort_indices(pa.table({"id": pa.concat_arrays(of_shard), "home": home, "place": place}), _ORDER)

@@ -97,16 +97,16 @@ def ranking(pair: Mapping[str, Any]) -> list[str]:
     """
     weights = {name: weight for name, weight in (pair.get("weights") or {}).items() if weight}
     terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} × `{name}`" for name, weight in weights.items()]
-    said = []
+    sentences = []
     if terms:
         each = ", each standardised among the able candidates of its prompt" if pair.get("standardise") else ""
-        said.append(f"Candidates are ranked by {' '.join(terms).removeprefix('+ ')}{each}.")
+        sentences.append(f"Candidates are ranked by {' '.join(terms).removeprefix('+ ')}{each}.")
     never = {"chosen": "never chosen", "rejected": "never rejected", "both": "in no pair"}
     for name, veto in (pair.get("vetoes") or {}).items():
         bounds = [f"{key} {veto[key]:g}" for key in ("above", "below") if veto.get(key) is not None]
         bars = never[veto.get("bars", "chosen")]
-        said.append(f"A candidate with `{name}` {' or '.join(bounds)} is {bars}.")
-    return said
+        sentences.append(f"A candidate with `{name}` {' or '.join(bounds)} is {bars}.")
+    return sentences
 
 
 def outcome_rows(findings: Findings) -> list[tuple[str, int]]:
@@ -152,12 +152,12 @@ def _model(findings: Findings, model: str, revision: str) -> Model:
         temperatures[kind.temperature] += number
         finish_reasons[kind.finish_reason] += number
         on_policy[kind.on_policy] += number
-    known = on_policy[True] + on_policy[False] > 0
+    recorded = on_policy[True] + on_policy[False] > 0
     return Model(
         model,
         revision,
         candidates=sum(texts.values()),
-        on_policy=on_policy[True] / on_policy.total() if known else None,
+        on_policy=on_policy[True] / on_policy.total() if recorded else None,
         chosen=sides[0],
         rejected=sides[1],
         temperatures=dict(sorted(temperatures.items(), key=lambda item: (item[0] is None, item[0] or 0.0))),
@@ -169,11 +169,11 @@ def _on_policy_pairs(paired: Mapping[tuple[Kind, Kind], int]) -> dict[str, int] 
     """How many pairs have on-policy texts on which side; None if no text says whether it is."""
     if all(kind.on_policy is None for pair in paired for kind in pair):
         return None
-    found = {"both": 0, "chosen": 0, "rejected": 0, "neither": 0}
+    counts = {"both": 0, "chosen": 0, "rejected": 0, "neither": 0}
     for (chosen, rejected), number in paired.items():
         names = {(True, True): "both", (True, False): "chosen", (False, True): "rejected", (False, False): "neither"}
-        found[names[bool(chosen.on_policy), bool(rejected.on_policy)]] += number
-    return found
+        counts[names[bool(chosen.on_policy), bool(rejected.on_policy)]] += number
+    return counts
 
 
 def trusted(options: Mapping[str, Any], model: str = "a model") -> Iterator[str]:
@@ -307,24 +307,27 @@ def style_rows(styles: Mapping[str, Style]) -> list[tuple[str, list[str]]]:
     """What is measured of style, and its value for each kind of prompt, in the order of ``styles``; what none of these
     has is left out."""
     rows: list[tuple[str, Callable[[Style], str]]] = [
-        ("pairs (measured)", lambda one: f"{one.pairs} ({one.measured})"),
-        ("AUC of chosen against rejected", lambda one: f"– ({one.no_auc})" if one.auc is None else f"{one.auc:.3f}"),
-        ("AUC, 95 % interval", lambda one: _range(one.auc_ci)),
-        ("log-prob gap per token, nats", lambda one: _number(one.logp_gap)),
-        ("log-prob gap, quartiles", lambda one: _range(one.logp_gap_quartiles)),
-        ("likelier wins", lambda one: _percent(one.likelier_wins)),
-        ("length gap, words", lambda one: _number(one.length_gap)),
-        ("longer wins", lambda one: _percent(one.longer_wins)),
-        ("edit distance", lambda one: _number(one.edit_distance)),
-        ("edit distance, quartiles", lambda one: _range(one.edit_distance_quartiles)),
+        ("pairs (measured)", lambda style: f"{style.pairs} ({style.measured})"),
+        (
+            "AUC of chosen against rejected",
+            lambda style: f"– ({style.no_auc})" if style.auc is None else f"{style.auc:.3f}",
+        ),
+        ("AUC, 95 % interval", lambda style: _range(style.auc_ci)),
+        ("log-prob gap per token, nats", lambda style: _number(style.logp_gap)),
+        ("log-prob gap, quartiles", lambda style: _range(style.logp_gap_quartiles)),
+        ("likelier wins", lambda style: _percent(style.likelier_wins)),
+        ("length gap, words", lambda style: _number(style.length_gap)),
+        ("longer wins", lambda style: _percent(style.longer_wins)),
+        ("edit distance", lambda style: _number(style.edit_distance)),
+        ("edit distance, quartiles", lambda style: _range(style.edit_distance_quartiles)),
     ]
-    found = [(name, [show(one) for one in styles.values()]) for name, show in rows]
-    return [(name, cells) for name, cells in found if set(cells) - {_NONE}]
+    table = [(name, [show(style) for style in styles.values()]) for name, show in rows]
+    return [(name, cells) for name, cells in table if set(cells) - {_NONE}]
 
 
 def style_masked(styles: Mapping[str, Style]) -> str | None:
     """The vocabulary that the classifier did not see."""
-    return next((one.masked for one in styles.values()), None)
+    return next((style.masked for style in styles.values()), None)
 
 
 def _range(values: Sequence[float] | None) -> str:

@@ -171,11 +171,11 @@ class _Totals:
         prompts = questions(of.source["prompt"]) if self._gating.gates.read_prompts else [""] * len(of.source)
         texts = of.texts
         fields = (pc.struct_field(texts, name).to_pylist() for name in ("text", "finish_reason"))
-        found = Counter(
+        stopped = Counter(
             stops(text, ended, self._gating, prompts[row])
             for row, text, ended in zip(columns.rows(of.sizes).tolist(), *fields, strict=True)
         )
-        self.gates += Counter({name: found[name] for name in GATES})  # in their order, which the card keeps
+        self.gates += Counter({name: stopped[name] for name in GATES})  # in their order, which the card keeps
         self.unbalanced += int(columns.bools(pc.equal(of.pairs["reason"], "length_balance")).sum())
 
     def _count_scores(self, of: Joined) -> None:
@@ -185,9 +185,9 @@ class _Totals:
             if name not in self.scores:
                 self.scores[name] = Spread(scored.version[at[0]].as_py() or "-")
             values = numbers[columns.ranges(scored.begins[at], of.sizes[scored.row[at]])]
-            known = values[np.isfinite(values)]
-            self.scores[name].every.add(known)
-            self.scores[name].nulls += len(values) - len(known)
+            finite = values[np.isfinite(values)]
+            self.scores[name].every.add(finite)
+            self.scores[name].nulls += len(values) - len(finite)
 
     def _count_pairs(self, of: Joined) -> None:
         pairs, prompt = of.made()
@@ -208,8 +208,8 @@ class _Totals:
             begins[of.scored.row[at]] = of.scored.begins[at]
             has = begins[prompt] >= 0
             for tally, side in ((spread.chosen, chosen), (spread.rejected, rejected)):
-                found = numbers[begins[prompt][has] + side[has]]
-                tally.add(found[np.isfinite(found)])
+                scored = numbers[begins[prompt][has] + side[has]]
+                tally.add(scored[np.isfinite(scored)])
         for kind, gaps in consistency.logp_gaps(of).items():
             self.logp_gaps[kind].add(gaps)
         self._draw(of, pairs, prompt)
@@ -218,22 +218,22 @@ class _Totals:
         # The line or row of a file at the end tells every prompt from every other one.
         named = pc.replace_substring_regex(pc.fill_null(columns.whole(sources), "-"), r":\d+$", "")
         for source, number in _grouped(pa.table({"source": named})):
-            known = source[0] in self.sources or len(self.sources) < MOST_SOURCES
-            self.sources[source[0] or "-" if known else OTHER_SOURCES] += number
+            listed = source[0] in self.sources or len(self.sources) < MOST_SOURCES
+            self.sources[source[0] or "-" if listed else OTHER_SOURCES] += number
 
     def _draw(self, of: Joined, pairs: pa.Table, prompt: Ints) -> None:
         """Keep the pairs with the smallest hashes, of questions and of open prompts apart."""
-        asked = columns.bools(pc.struct_field(columns.whole(of.source["facts"]), "answer").is_valid())
+        is_question = columns.bools(pc.struct_field(columns.whole(of.source["facts"]), "answer").is_valid())
         ids = pairs["id"].to_pylist()
         of_prompt: Counter[str] = Counter()
-        for i, (one, row) in enumerate(zip(ids, prompt.tolist(), strict=True)):
+        for i, (row_id, row) in enumerate(zip(ids, prompt.tolist(), strict=True)):
             # Every pair of a prompt has a draw of its own.
-            name = f"{one}:{of_prompt[one]}" if of_prompt[one] else one
-            of_prompt[one] += 1
+            name = f"{row_id}:{of_prompt[row_id]}" if of_prompt[row_id] else row_id
+            of_prompt[row_id] += 1
             # A heap of the smallest hashes: negated, because the largest of those kept has to go first.
             draw = -int.from_bytes(hashlib.sha256(f"example:{name}".encode()).digest()[:8])
             entry = (draw, -next(self._ticket))
-            kept = self._kept[bool(asked[row])]
+            kept = self._kept[bool(is_question[row])]
             if len(kept) < EXAMPLES:
                 heapq.heappush(kept, (*entry, of.example(pairs.slice(i, 1), row)))
             elif entry > kept[0][:2]:

@@ -76,7 +76,7 @@ class FinalImages:
         except (OSError, pixels.BadImage):  # it is gone, and its path is all there is
             return True
 
-    def _shown(self, key: tuple[str, bytes | None], one: str) -> bytes | None:
+    def _shown(self, key: tuple[str, bytes | None], row_id: str) -> bytes | None:
         """The bytes to publish; None for a file that stays where it is."""
         path, data = key
         copied = self._embed or (data is None and path.startswith("tar://"))
@@ -89,7 +89,7 @@ class FinalImages:
                 return data
             reason = getattr(error, "strerror", None) or error
             raise InputError(
-                f"id {one!r}: the image {image_files.public(path)} cannot be read any more ({reason})",
+                f"id {row_id!r}: the image {image_files.public(path)} cannot be read any more ({reason})",
                 "put it back, or set publish.images=reference" if self._embed else "put it back",
             ) from error
 

@@ -156,11 +156,11 @@ class Findings:
         return taken + questions[: number - len(taken)]
 
     def _by(self, *names: str) -> Counter[Any]:
-        found: Counter[Any] = Counter()
+        counts: Counter[Any] = Counter()
         for kind, number in self.texts.items():
             values = tuple(getattr(kind, name) for name in names)
-            found[values if len(names) > 1 else values[0]] += number
-        return found
+            counts[values if len(names) > 1 else values[0]] += number
+        return counts
 
 
 def steps(run: Run) -> dict[str, Record]:
@@ -169,7 +169,10 @@ def steps(run: Run) -> dict[str, Record]:
     order = [
         name
         for step in STEPS
-        for name in (*(one for prefix in PARTS.get(step, ()) for one in folders if one.startswith(prefix)), step)
+        for name in (
+            *(folder for prefix in PARTS.get(step, ()) for folder in folders if folder.startswith(prefix)),
+            step,
+        )
     ]
     records = {step: run.record(step) for step in order}
     return {step: record for step, record in records.items() if record is not None}

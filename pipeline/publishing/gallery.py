@@ -58,8 +58,8 @@ def gallery(run: Run) -> Gallery | None:
         for row in run.read("rank", shard)["reasons"].to_pylist():
             reasons.update(reason or "kept" for reason in row or ())
     rows = tuple(itertools.islice(_rows(run, shards), SHOWN))
-    asked = run.record("instruct")
-    extras = asked.extras if asked is not None else {}
+    instructed = run.record("instruct")
+    extras = instructed.extras if instructed is not None else {}
     return Gallery(rows, reasons, gain(record.extras), extras.get("questions", 0), extras.get("leading", 0))
 
 

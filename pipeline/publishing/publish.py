@@ -64,7 +64,7 @@ class Published:
 def record(run: Run, spec: Publish, about: str = "") -> Record:
     """What the published folder depends on: the content of the tables, and how it is written; its ``fingerprint`` also
     covers what only the card tells, ``about``."""
-    upstream = {name: found.fingerprint for name in TABLES if (found := run.record(name)) is not None}
+    upstream = {name: stage.fingerprint for name in TABLES if (stage := run.record(name)) is not None}
     upstream |= {"card": about} if about else {}
     words = masked(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
@@ -74,19 +74,21 @@ def record(run: Run, spec: Publish, about: str = "") -> Record:
 
 def current(run: Run) -> Record | None:
     """What is published, if it is there."""
-    found = run.record("publish")
+    published = run.record("publish")
     return (
-        found if found is not None and found.finished and _says(run.path / FOLDER).get("made") == found.made else None
+        published
+        if published is not None and published.finished and _says(run.path / FOLDER).get("made") == published.made
+        else None
     )
 
 
 def _says(folder: Path) -> dict[str, Any]:
     """What a published folder says of itself: ``rows`` identifies its rows, ``made`` all of it."""
     try:
-        found: dict[str, Any] = json.loads(files.read_text(folder / _WHOLE) or "{}")
+        content: dict[str, Any] = json.loads(files.read_text(folder / _WHOLE) or "{}")
     except ValueError:
         return {}
-    return found
+    return content
 
 
 def rows(published: Record) -> str:
@@ -280,8 +282,8 @@ def _texts(ids: Any, candidates: Any, scores: Any) -> pa.Array:
     score = columns.ranges(columns.starts(of_row)[row], of_row[row])  # for every text the scores of its row
     index = columns.ranges(np.zeros(len(sizes), np.int64), sizes)  # of a text among those of its row
     value = scored.values.take(pa.array(scored.begins[score] + np.repeat(index, of_row[row])))
-    own = pa.StructArray.from_arrays([scored.name.take(pa.array(score)), value], names=["name", "value"])
-    arrays = [*(columns.items(candidates, name) for name in _CANDIDATE), columns.lists(of_row[row], own)]
+    named = pa.StructArray.from_arrays([scored.name.take(pa.array(score)), value], names=["name", "value"])
+    arrays = [*(columns.items(candidates, name) for name in _CANDIDATE), columns.lists(of_row[row], named)]
     return columns.lists(sizes, pa.StructArray.from_arrays(arrays, names=[*_CANDIDATE, "scores"]))
 
 

@@ -132,8 +132,8 @@ def write(
 def key(run: Run, recipe: Mapping[str, Any] | None, command: str | None) -> str:
     """What a report says that it was made from: the summary (with the seconds of every stage: if they are the same,
     nothing was done since), the recipe and the command."""
-    said = [files.read_text(run.path / "summary.json"), recipe, command]
-    return models.digest(json.dumps(said, default=str, sort_keys=True))
+    content = [files.read_text(run.path / "summary.json"), recipe, command]
+    return models.digest(json.dumps(content, default=str, sort_keys=True))
 
 
 def holds(run: Run, recipe: Mapping[str, Any], command: str) -> bool:
@@ -209,13 +209,13 @@ def headline(rows: Sequence[Comparison], findings: Findings) -> str:
             f"{findings.pairs:,} preference pairs from {findings.prompts:,} prompts and {findings.candidates:,} texts."
         )
     verb = "fall" if chair.delta < 0 else "rise" if chair.delta > 0 else "stay"
-    said = f"Hallucinated mentions {verb} from {_percent(chair.before)} to {_percent(chair.after)}."
+    sentence = f"Hallucinated mentions {verb} from {_percent(chair.before)} to {_percent(chair.after)}."
     if cover is not None and cover.delta is not None:
-        said += f" Cover goes from {_percent(cover.before)} to {_percent(cover.after)}"
+        sentence += f" Cover goes from {_percent(cover.before)} to {_percent(cover.after)}"
         # Where there are intervals they decide whether Cover fell at all, else two points do.
         fell = cover.apart if cover.before_ci and cover.after_ci else abs(cover.delta) > 0.02
-        said += ": part of the gain is saying less." if fell and cover.delta < 0 and chair.delta < 0 else "."
-    return said
+        sentence += ": part of the gain is saying less." if fell and cover.delta < 0 and chair.delta < 0 else "."
+    return sentence
 
 
 def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str], run: Run) -> dict[str, Markup]:
@@ -269,8 +269,8 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
         f"{thing['name']} × {thing['count']}" if (thing["count"] or 0) > 1 else thing["name"]
         for thing in facts.get("objects") or ()
     ]
-    known = truth_of({"facts": example.facts}, vocabulary) if vocabulary is not None else None
-    judged = vocabulary if known is not None else None
+    truth = truth_of({"facts": example.facts}, vocabulary) if vocabulary is not None else None
+    judged = vocabulary if truth is not None else None
     alt = f"In the picture: {', '.join(names)}." if names else f"Picture for the prompt: {example.prompt}"
     return {
         "id": example.id,
@@ -284,7 +284,7 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
         "sides": [
             {
                 "kind": kind,
-                "parts": _marked(candidate["text"], known or frozenset(), judged),
+                "parts": _marked(candidate["text"], truth or frozenset(), judged),
                 "model": candidate["model"],
                 "seed": candidate["seed"],
                 "temperature": candidate["temperature"],
@@ -333,10 +333,10 @@ def _evaluations(run_dir: Path) -> tuple[list[str], list[Mapping[str, Any]]]:
     if isinstance(summary.get("evaluation"), dict):
         summary = summary["evaluation"]
     keys = {metric.key for metric in METRICS}
-    found = {name: value for name, value in summary.items() if isinstance(value, dict) and keys & value.keys()}
-    if not found and keys & summary.keys():
-        found = {"model": summary}
-    return list(found), list(found.values())
+    evaluations = {name: value for name, value in summary.items() if isinstance(value, dict) and keys & value.keys()}
+    if not evaluations and keys & summary.keys():
+        evaluations = {"model": summary}
+    return list(evaluations), list(evaluations.values())
 
 
 def _evaluation_counts(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
@@ -347,9 +347,9 @@ def _evaluation_counts(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[s
 def _vocabulary(findings: Findings) -> Vocabulary | None:
     """The built-in vocabulary that the objects were found with; None where it was a file."""
     named = [spread.version for name, spread in findings.scores.items() if name.startswith("objects.")]
-    for known in map(built_in, BUILT_IN):
-        if any(version.endswith(f":{known.name}@{known.version}") for version in named):
-            return known
+    for vocabulary in map(built_in, BUILT_IN):
+        if any(version.endswith(f":{vocabulary.name}@{vocabulary.version}") for version in named):
+            return vocabulary
     return None
 
 

@@ -85,7 +85,7 @@ def measure(pairs: Sequence[Pair], vocabulary: Vocabulary | None = None, total: 
     pairs = sorted(pairs, key=lambda pair: (pair.group, pair.chosen, pair.rejected))
     groups = [pair.group for pair in pairs]
     why = None if len(set(groups)) >= LEAST_GROUPS else f"{len(set(groups))} images; {LEAST_GROUPS} are needed"
-    found, interval = (None, None) if why is not None else _separability(pairs, vocabulary)
+    separability, interval = (None, None) if why is not None else _separability(pairs, vocabulary)
     words = np.array([len(pair.chosen.split()) - len(pair.rejected.split()) for pair in pairs], np.float64)
     edits = np.array([edit_distance(pair.chosen, pair.rejected) for pair in pairs], np.float64)
     gaps = np.array([pair.logp_gap for pair in pairs if pair.logp_gap is not None], np.float64)
@@ -93,7 +93,7 @@ def measure(pairs: Sequence[Pair], vocabulary: Vocabulary | None = None, total: 
         pairs=len(pairs) if total is None else total,
         measured=len(pairs),
         groups=len(set(groups)),
-        auc=found,
+        auc=separability,
         auc_ci=interval,
         no_auc=why,
         masked=f"{vocabulary.name}@{vocabulary.version}" if vocabulary is not None else None,
@@ -142,13 +142,13 @@ def decisions(features: Any, fold: Ints, model: Callable[[], Any] | None = None)
     """
     labels = np.repeat([1, 0], len(fold))
     each = np.concatenate([fold, fold])
-    found = np.zeros(len(each))
+    scores = np.zeros(len(each))
     for held in np.unique(fold):
         out = each == held
         trained = (model or _regression)().fit(features[np.flatnonzero(~out)], labels[~out])
-        found[out] = trained.decision_function(features[np.flatnonzero(out)])
+        scores[out] = trained.decision_function(features[np.flatnonzero(out)])
     # What differs in the last digits alone is a tie.
-    return np.round(found, 9)
+    return np.round(scores, 9)
 
 
 def auc(chosen: Floats, rejected: Floats, weights: Floats | None = None) -> float:
@@ -201,9 +201,9 @@ def ngrams(texts: Sequence[str]) -> Any:
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
     words = CountVectorizer(analyzer=lambda text: text.lower().split() or [""])
-    said = words.fit_transform(texts)
+    counts = words.fit_transform(texts)
     within = CountVectorizer(analyzer="char_wb", ngram_range=(1, 4)).fit_transform(words.get_feature_names_out())
-    return TfidfTransformer().fit_transform((said @ within).tocsr())
+    return TfidfTransformer().fit_transform((counts @ within).tocsr())
 
 
 def _separability(pairs: Sequence[Pair], vocabulary: Vocabulary | None) -> tuple[float, tuple[float, float]]:
@@ -211,8 +211,8 @@ def _separability(pairs: Sequence[Pair], vocabulary: Vocabulary | None) -> tuple
     groups = [pair.group for pair in pairs]
     sides = ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
     features = ngrams([masked(text, vocabulary) for side in sides for text in side])
-    found = decisions(features, folds(groups))
-    ranked = _Ranked.of(found[: len(pairs)], found[len(pairs) :])
+    scores = decisions(features, folds(groups))
+    ranked = _Ranked.of(scores[: len(pairs)], scores[len(pairs) :])
     names, place = np.unique(groups, return_inverse=True)
     chance = np.random.default_rng(0)
     even = np.full(len(names), 1 / len(names))

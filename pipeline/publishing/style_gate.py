@@ -64,19 +64,19 @@ def of_run(run: Run, vocabulary: Vocabulary | None) -> dict[str, Style]:
     kept: dict[str, list[tuple[_Key, Pair]]] = {kind: [] for kind in KINDS}
     for shard in joined.shards(run):
         for kind in KINDS:
-            known, found = kept[kind], _OfKind(shard, kind)
-            totals[kind] += found.total
+            nearest, part = kept[kind], _OfKind(shard, kind)
+            totals[kind] += part.total
             # Of a million pairs, late shards add a handful: to sort anew for them would take longer than all the rest.
-            for one in found.before(known[-1][0] if len(known) == MOST else None):
-                insort(known, one, key=lambda own: own[0])
-            del known[MOST:]
+            for entry in part.before(nearest[-1][0] if len(nearest) == MOST else None):
+                insort(nearest, entry, key=lambda item: item[0])
+            del nearest[MOST:]
     return {kind: measure([pair for _, pair in kept[kind]], vocabulary, totals[kind]) for kind in KINDS if totals[kind]}
 
 
 def write(run: Run, styles: Mapping[str, Style], of: Record) -> None:
     """Keep what was measured in the run, with what it was measured of; ``of`` is what is published with it."""
-    found = {kind: asdict(one) for kind, one in styles.items()}
-    about = {"version": VERSION, "content": content(run), "made": of.own, "style": found}
+    rows = {kind: asdict(style) for kind, style in styles.items()}
+    about = {"version": VERSION, "content": content(run), "made": of.own, "style": rows}
     files.write_text(run.path.joinpath(*_FILE), json.dumps(about, indent=2) + "\n")
 
 
@@ -93,13 +93,13 @@ def read(run: Run) -> dict[str, Style]:
 
 def summary(run: Run) -> dict[str, dict[str, Any]]:
     """What was measured, as JSON values."""
-    return {kind: asdict(one) for kind, one in read(run).items()}
+    return {kind: asdict(style) for kind, style in read(run).items()}
 
 
 def logp_gaps(shard: Joined) -> dict[str, Floats]:
     """By kind, the log-prob per token of the chosen text less that of the rejected one, of the pairs that have both."""
-    found = {kind: _OfKind(shard, kind).logp_gaps for kind in KINDS}
-    return {kind: gaps[np.isfinite(gaps)] for kind, gaps in found.items()}
+    gaps_of = {kind: _OfKind(shard, kind).logp_gaps for kind in KINDS}
+    return {kind: gaps[np.isfinite(gaps)] for kind, gaps in gaps_of.items()}
 
 
 def check(styles: Mapping[str, Style], gates: StyleGates) -> None:
@@ -107,29 +107,29 @@ def check(styles: Mapping[str, Style], gates: StyleGates) -> None:
     Raises:
         StyleGate: a measure of the descriptions is beyond its bound. One that is not known stops nothing.
     """
-    found = styles.get(DESCRIPTIONS)
-    stopped = list(_exceeded(found, gates)) if found is not None else []
+    style = styles.get(DESCRIPTIONS)
+    stopped = list(_exceeded(style, gates)) if style is not None else []
     if stopped:
         raise StyleGate(
-            "chosen and rejected descriptions differ in style:\n" + "\n".join(f"  - {said}" for said, _ in stopped),
+            "chosen and rejected descriptions differ in style:\n" + "\n".join(f"  - {line}" for line, _ in stopped),
             "; ".join(remedy for _, remedy in stopped) + "; or move the bound in publish.style",
         )
 
 
-def _exceeded(found: Style, gates: StyleGates) -> Iterator[tuple[str, str]]:
+def _exceeded(style: Style, gates: StyleGates) -> Iterator[tuple[str, str]]:
     """(what is wrong, what helps) of each gate that stops."""
     bounds = (
-        ("max_auc", "the classifier's AUC", found.auc, "word both sides anew by one writer (rewrite.restyle)"),
-        ("max_length_gap", "the length gap in words", found.length_gap, "set pair.balance_length=true"),
-        ("max_logp_gap", "the log-prob gap per token", found.logp_gap, "set pair.on_policy_only=true"),
-        ("max_edit_distance", "the edit distance", found.edit_distance, "make one text from the other (rewrite)"),
+        ("max_auc", "the classifier's AUC", style.auc, "word both sides anew by one writer (rewrite.restyle)"),
+        ("max_length_gap", "the length gap in words", style.length_gap, "set pair.balance_length=true"),
+        ("max_logp_gap", "the log-prob gap per token", style.logp_gap, "set pair.on_policy_only=true"),
+        ("max_edit_distance", "the edit distance", style.edit_distance, "make one text from the other (rewrite)"),
     )
     for key, name, value, remedy in bounds:
         bound: float | None = getattr(gates, key)
         # Of a gap it does not matter which side has more.
         if value is not None and bound is not None and abs(value) > bound:
             yield f"{name} is {value:g}, beyond publish.style.{key}={bound:g}", remedy
-    value, least = found.edit_distance, gates.min_edit_distance
+    value, least = style.edit_distance, gates.min_edit_distance
     if value is not None and least is not None and value < least:
         yield (
             f"the edit distance is {value:g}, below publish.style.min_edit_distance={least:g}",
@@ -142,10 +142,10 @@ class _OfKind:
 
     def __init__(self, of: Joined, kind: str) -> None:
         pairs, prompt = of.made()
-        asked = columns.bools(pc.struct_field(columns.whole(of.source["facts"]), "answer").is_valid())
-        own = np.flatnonzero(asked[prompt] == (kind == ANSWERS))
-        self._of, self._prompt = of, prompt[own]
-        self._chosen, self._rejected = (columns.ints(pairs[side], -1)[own] for side in ("chosen", "rejected"))
+        questions = columns.bools(pc.struct_field(columns.whole(of.source["facts"]), "answer").is_valid())
+        of_kind = np.flatnonzero(questions[prompt] == (kind == ANSWERS))
+        self._of, self._prompt = of, prompt[of_kind]
+        self._chosen, self._rejected = (columns.ints(pairs[side], -1)[of_kind] for side in ("chosen", "rejected"))
 
     @property
     def total(self) -> int:
@@ -158,10 +158,10 @@ class _OfKind:
         at = np.flatnonzero(columns.bools(pc.equal(scored.name, LIKELIHOOD)))
         begins = np.full(len(self._of.sizes), -1)
         begins[scored.row[at]] = scored.begins[at]
-        own = begins[self._prompt]
-        has = own >= 0
+        starts = begins[self._prompt]
+        has = starts >= 0
         gaps = np.full(self.total, np.nan)
-        gaps[has] = values[own[has] + self._chosen[has]] - values[own[has] + self._rejected[has]]
+        gaps[has] = values[starts[has] + self._chosen[has]] - values[starts[has] + self._rejected[has]]
         return gaps
 
     def before(self, most: _Key | None) -> Iterator[tuple[_Key, Pair]]:
@@ -182,17 +182,19 @@ class _OfKind:
             yield key, Pair(groups[row], better, worse, gap if math.isfinite(gap) else None)
 
 
-def _group(of: Joined, row: int, one: str) -> str:
+def _group(of: Joined, row: int, row_id: str) -> str:
     """What pairs about the same images have in common; a prompt without images is by itself."""
     named = [
         hashlib.blake2b(image["bytes"], digest_size=16).hexdigest() if image["bytes"] is not None else image["path"]
         for image in of.source["images"][row].as_py() or ()
     ]
-    return " ".join(named) if named else f"prompt:{one}"
+    return " ".join(named) if named else f"prompt:{row_id}"
 
 
 def _style(values: Mapping[str, Any]) -> Style:
     """From JSON, which has no tuples."""
-    own = {field.name: values[field.name] for field in fields(Style)}
-    read: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in own.items()}
+    columns_of = {field.name: values[field.name] for field in fields(Style)}
+    read: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in columns_of.items()
+    }
     return Style(**read)

@@ -48,14 +48,16 @@ def exact(text: str, facts: Facts | None, lexicon: Lexicon) -> dict[int, Says]:
     >>> exact("A red sun. A blue sun. In the centre is a red sun. How nice!", facts, scenes())
     {0: 'correct', 1: 'hallucination', 2: 'unclear', 3: 'unclear'}
     """
-    found: dict[int, Says] = {}
-    for one in by_facts(text, facts, lexicon):
-        before = found.get(one.sentence, "correct")
-        found[one.sentence] = min(before, one.verdict, key=("hallucination", "unclear", "correct").index)
-    return found
+    verdicts: dict[int, Says] = {}
+    for finding in by_facts(text, facts, lexicon):
+        before = verdicts.get(finding.sentence, "correct")
+        verdicts[finding.sentence] = min(before, finding.verdict, key=("hallucination", "unclear", "correct").index)
+    return verdicts
 
 
-def check(text: str, found: Iterable[Finding] | Problem, facts: Facts | None, lexicon: Lexicon) -> tuple[Checked, ...]:
+def check(
+    text: str, findings: Iterable[Finding] | Problem, facts: Facts | None, lexicon: Lexicon
+) -> tuple[Checked, ...]:
     """Every sentence of a text that a detector was given, by its findings or by why there are none.
 
     Nothing where nothing exact is known: without ``facts.objects``, and where an engine failed.
@@ -65,13 +67,13 @@ def check(text: str, found: Iterable[Finding] | Problem, facts: Facts | None, le
     >>> check("A red sun. A cup.", Problem("unreadable", "no verdict"), facts, scenes())[1]
     Checked(sentence=1, says=None, true='hallucination')
     """
-    if not (facts or {}).get("objects") or (isinstance(found, Problem) and found.kind not in UNREADABLE):
+    if not (facts or {}).get("objects") or (isinstance(findings, Problem) and findings.kind not in UNREADABLE):
         return ()
     says: Mapping[int, Says] = {}
-    if not isinstance(found, Problem):
-        own = tuple(found)
-        silent = {one.sentence for one in unread(own)} - {one.sentence for one in hallucinations(own)}
-        says = {number: said for number, said in of_sentences(own).items() if number not in silent}
+    if not isinstance(findings, Problem):
+        read = tuple(findings)
+        silent = {finding.sentence for finding in unread(read)} - {finding.sentence for finding in hallucinations(read)}
+        says = {number: verdict for number, verdict in of_sentences(read).items() if number not in silent}
     return tuple(Checked(number, says.get(number), true) for number, true in exact(text, facts, lexicon).items())
 
 
@@ -93,10 +95,10 @@ def tally(texts: Iterable[Sequence[Checked]]) -> Counter[str]:
     for text in texts:
         if not text:
             continue
-        read = any(one.says is not None for one in text)
+        read = any(sentence.says is not None for sentence in text)
         counts["checked_texts" if read else "unreadable_texts"] += 1
-        for one in text if read else ():
-            counts[_cell(one)] += 1
+        for sentence in text if read else ():
+            counts[_cell(sentence)] += 1
     return counts
 
 
@@ -138,14 +140,14 @@ def interval(share: float, of: int, z: float = 1.96) -> tuple[float, float]:
     return (low if share > 0 else 0.0), (high if share < 1 else 1.0)
 
 
-def _cell(one: Checked) -> str:
-    if one.says is None:
+def _cell(sentence: Checked) -> str:
+    if sentence.says is None:
         return "unreadable_sentences"
-    if one.true == "unclear":
+    if sentence.true == "unclear":
         return "undecided_sentences"
-    if one.says == "hallucination":
-        return "true_positives" if one.true == "hallucination" else "false_positives"
-    return "false_negatives" if one.true == "hallucination" else "true_negatives"
+    if sentence.says == "hallucination":
+        return "true_positives" if sentence.true == "hallucination" else "false_positives"
+    return "false_negatives" if sentence.true == "hallucination" else "true_negatives"
 
 
 def _share(part: int, whole: int) -> float | None:

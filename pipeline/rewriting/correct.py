@@ -55,18 +55,18 @@ def by_rules(
     bad = hallucinations(findings)
     if not bad:
         return Problem("nothing_wrong", "no finding is a hallucination")
-    known = Known.of(facts, lexicon, complete)
-    if not known.anything and not known.closed:
+    truth = Known.of(facts, lexicon, complete)
+    if not truth.anything and not truth.closed:
         return Problem("no_facts", "nothing is known of the image; give facts, or let a model correct")
-    plan = _Plan(text, known, lexicon)
+    plan = _Plan(text, truth, lexicon)
     plan.take(bad, hallucinations(by_facts(text, facts, lexicon, complete)))
     plan.decide(replace=absent == "replace")
     made = plan.write()
     if made is None:
         return Problem("nothing_left", "without what is wrong, the text says nothing")
-    new = {one.name for one in read(made.text, lexicon)} - {one.name for one in plan.phrases}
-    before, after = (len(hallucinations(by_facts(one, facts, lexicon, complete))) for one in (text, made.text))
-    if not new <= set(known.things) or after > (0 if all(one.by == "facts" for one in bad) else before):
+    new = {phrase.name for phrase in read(made.text, lexicon)} - {phrase.name for phrase in plan.phrases}
+    before, after = (len(hallucinations(by_facts(version, facts, lexicon, complete))) for version in (text, made.text))
+    if not new <= set(truth.things) or after > (0 if all(fault.by == "facts" for fault in bad) else before):
         return Problem("cannot_correct", f"what rules make of it is still not true: {made.text!r}")
     return made
 
@@ -74,27 +74,29 @@ def by_rules(
 class _Plan:
     """What becomes of every phrase and sentence of a text. Phrases and sentences go by their numbers."""
 
-    def __init__(self, text: str, known: Known, lexicon: Lexicon) -> None:
-        self.text, self.known, self.lexicon = text, known, lexicon
+    def __init__(self, text: str, truth: Known, lexicon: Lexicon) -> None:
+        self.text, self.known, self.lexicon = text, truth, lexicon
         self.sentences = split(text)
         self.phrases = read(text, lexicon)
         self.faults: dict[int, set[Fault]] = {}
         self.lost: set[int] = set()  # sentences
         self.gone: set[int] = set()  # phrases
         self.written: dict[int, str] = {}  # what stands in the place of a phrase
-        self.before = {number: plural(one, lexicon) for number, one in enumerate(self.phrases)}
+        self.before = {number: plural(phrase, lexicon) for number, phrase in enumerate(self.phrases)}
         self.many = dict(self.before)
         self.exchanged: set[int] = set()  # phrases in whose place another object stands
         self.loose: dict[int, list[Change]] = {}  # changes outside of phrases, by sentence
 
     def take(self, bad: Sequence[Finding], sure: Sequence[Finding]) -> None:
         """``sure``: what the facts find, for findings that do not tell what is wrong."""
-        for one in bad:
-            inside = [other for other in sure if other.sentence == one.sentence and _touch(one, other.start, other.end)]
-            for finding in [one] if one.kind is not None else inside:
+        for fault in bad:
+            inside = [
+                other for other in sure if other.sentence == fault.sentence and _touch(fault, other.start, other.end)
+            ]
+            for finding in [fault] if fault.kind is not None else inside:
                 self._take(finding)
-            if one.kind is None and not inside:
-                self.lost.add(one.sentence)
+            if fault.kind is None and not inside:
+                self.lost.add(fault.sentence)
 
     def _take(self, finding: Finding) -> None:
         hit = False
@@ -111,11 +113,11 @@ class _Plan:
             phrase = self.phrases[number]
             if phrase.name not in self.known.things or "object" in faults:
                 self.gone.add(number)
-            elif faults & {"count"} or any(isinstance(one, Attribute) for one in faults):
+            elif faults & {"count"} or any(isinstance(fault, Attribute) for fault in faults):
                 self._repair(number, phrase, faults)
-        self.gone |= {number for number, one in enumerate(self.phrases) if one.sentence in self.lost}
+        self.gone |= {number for number, phrase in enumerate(self.phrases) if phrase.sentence in self.lost}
         # Those in a place first: few objects fit there.
-        for number in sorted(self.faults, key=lambda one: (self.phrases[one].place is None, one)) if replace else ():
+        for number in sorted(self.faults, key=lambda at: (self.phrases[at].place is None, at)) if replace else ():
             if number in self.gone and self.phrases[number].sentence not in self.lost and self._exchange(number):
                 self.gone.remove(number)
         for number, faults in sorted(self.faults.items()):
@@ -125,17 +127,22 @@ class _Plan:
     def _repair(self, number: int, phrase: Phrase, faults: Collection[Fault], once: bool = True) -> bool:
         """Another attribute or number; with ``once``, the phrase goes if another one says as much of the object."""
         thing = self.known.things[phrase.name]
-        others = [(at, one) for at, one in enumerate(self.phrases) if at != number and one.name == phrase.name]
+        others = [(at, other) for at, other in enumerate(self.phrases) if at != number and other.name == phrase.name]
         self.gone.add(number)
-        if once and phrase.new and any(one.new and self._settled(at) for at, one in others):
+        if once and phrase.new and any(other.new and self._settled(at) for at, other in others):
             return False
-        words = self._right_words(phrase, thing, faults, {one.value for _, other in others for one in other.attributes})
-        behind = _predicate([one for one in phrase.attributes if one.start >= phrase.end], words)
+        words = self._right_words(
+            phrase, thing, faults, {attribute.value for _, other in others for attribute in other.attributes}
+        )
+        behind = _predicate([attribute for attribute in phrase.attributes if attribute.start >= phrase.end], words)
         count: int | None = 0
         if "count" in faults:
-            said = [words.get(one, self.text[one.start : one.end].lower()) for one in phrase.attributes]
-            right = thing.counts(self.lexicon.attributes[word][1] for word in said if word is not None)
-            count = min(right, key=lambda one: (abs(one - (phrase.count or 0)), one), default=None)
+            kept = [
+                words.get(attribute, self.text[attribute.start : attribute.end].lower())
+                for attribute in phrase.attributes
+            ]
+            right = thing.counts(self.lexicon.attributes[word][1] for word in kept if word is not None)
+            count = min(right, key=lambda number: (abs(number - (phrase.count or 0)), number), default=None)
         made = change_phrase(self.text, phrase, self.lexicon, words, count)
         if made is None or behind is None:
             return False
@@ -150,46 +157,46 @@ class _Plan:
         self, phrase: Phrase, thing: Thing, faults: Collection[Fault], taken: Collection[str]
     ) -> dict[Attribute, str | None]:
         """For each wrong attribute the right word; None if none is known, or all are said already."""
-        said = {one.value for one in phrase.attributes if one not in faults}
+        values = {attribute.value for attribute in phrase.attributes if attribute not in faults}
         words: dict[Attribute, str | None] = {}
-        for one in phrase.attributes:
-            if one in faults:
-                words[one] = word = self._word(one, thing, taken, said)
-                said |= {self.lexicon.attributes[word][1]} if word is not None else set()
+        for attribute in phrase.attributes:
+            if attribute in faults:
+                words[attribute] = word = self._word(attribute, thing, taken, values)
+                values |= {self.lexicon.attributes[word][1]} if word is not None else set()
         return words
 
     def _settled(self, number: int) -> bool:
         """The phrase is right, or has been made so."""
         faults = self.faults.get(number, set())
         return self.phrases[number].sentence not in self.lost and (
-            number in self.written or all(one in ("place", "beside") for one in faults)
+            number in self.written or all(fault in ("place", "beside") for fault in faults)
         )
 
     def _word(
-        self, said: Attribute, thing: Thing, late: Collection[str] = (), never: Collection[str] = ()
+        self, attribute: Attribute, thing: Thing, late: Collection[str] = (), never: Collection[str] = ()
     ) -> str | None:
         """A right word of the same kind; none of ``never``, and one of ``late`` only if there is no other."""
-        right = sorted(thing.values(said.kind) - set(never), key=lambda value: (value in late, value))
-        return next((word for value in right for word in self._words(said.kind, value)), None)
+        right = sorted(thing.values(attribute.kind) - set(never), key=lambda value: (value in late, value))
+        return next((word for value in right for word in self._words(attribute.kind, value)), None)
 
     def _words(self, kind: str, value: str) -> Iterator[str]:
-        return (word for word, own in self.lexicon.attributes.items() if own == (kind, value))
+        return (word for word, meaning in self.lexicon.attributes.items() if meaning == (kind, value))
 
     def _exchange(self, number: int) -> bool:
         """A true object that the text does not name in the place of this one, which must be a whole item of a sentence
         that only lists: anywhere else, more is said of it."""
         phrase = self.phrases[number]
         end = phrase.place.whole[1] if phrase.place and phrase.place.start >= phrase.end else phrase.end
-        own = {at: one for at, one in enumerate(self.phrases) if one.sentence == phrase.sentence}
-        lists = [one for one in listings(self.text, self.sentences[phrase.sentence], own) if one.whole]
-        if not phrase.new or not any((phrase.start, end) in one.items for one in lists):
+        phrases = {at: other for at, other in enumerate(self.phrases) if other.sentence == phrase.sentence}
+        lists = [listing for listing in listings(self.text, self.sentences[phrase.sentence], phrases) if listing.whole]
+        if not phrase.new or not any((phrase.start, end) in listing.items for listing in lists):
             return False
-        named = {one.name for at, one in enumerate(self.phrases) if at not in self.gone}
-        named |= {one.name for text in self.written.values() for one in self.lexicon.vocabulary.mentions(text)}
-        things = [one for name, one in self.known.things.items() if name not in named]
-        for thing in sorted(things, key=lambda one: not self._fits(phrase, one)):
-            said = {one.kind: one for one in phrase.attributes if one.end <= phrase.end}
-            words = (self._word(one, thing) for one in said.values())
+        named = {other.name for at, other in enumerate(self.phrases) if at not in self.gone}
+        named |= {mention.name for text in self.written.values() for mention in self.lexicon.vocabulary.mentions(text)}
+        things = [thing for name, thing in self.known.things.items() if name not in named]
+        for thing in sorted(things, key=lambda candidate: not self._fits(phrase, candidate)):
+            attributes = {attribute.kind: attribute for attribute in phrase.attributes if attribute.end <= phrase.end}
+            words = (self._word(attribute, thing) for attribute in attributes.values())
             made = phrase_of(thing.name, thing.count, tuple(word for word in words if word), self.lexicon)
             if made is None:
                 continue
@@ -226,7 +233,7 @@ class _Plan:
         """Where the thing is, if that has a name and nothing else is said to be there; otherwise no place."""
         place = phrase.place
         assert place is not None
-        sharing = [one for at, one in enumerate(self.phrases) if one.place == place and at not in self.gone]
+        sharing = [other for at, other in enumerate(self.phrases) if other.place == place and at not in self.gone]
         right = place_of(thing, self.lexicon, place.name) if len(sharing) <= 1 else None
         changes = self.loose.setdefault(phrase.sentence, [])
         if right is not None:
@@ -280,10 +287,10 @@ class _Plan:
     def _changes(self, number: int) -> list[Change] | None:
         """Of one sentence; None if nothing is left of it, or it cannot be told what would be."""
         sentence = self.sentences[number]
-        own = {at: one for at, one in enumerate(self.phrases) if one.sentence == number}
+        phrases = {at: phrase for at, phrase in enumerate(self.phrases) if phrase.sentence == number}
         changes: list[Change] = list(self.loose.get(number, ()))
         away: list[tuple[int, int]] = []
-        for listing in listings(self.text, sentence, own):
+        for listing in listings(self.text, sentence, phrases):
             gone, cut = self._off(listing)
             away += cut
             if len(gone) == len(listing.items):
@@ -298,8 +305,10 @@ class _Plan:
             else:
                 away += [listing.items[place] for place in gone]
                 changes += without(self.text, listing, gone, self.many, self.before)
-        changes += [(own[at].start, own[at].end, new) for at, new in self.written.items() if at in own]
-        kept = [one for one in changes if not any(first <= one[0] and one[1] <= last for first, last in away)]
+        changes += [(phrases[at].start, phrases[at].end, new) for at, new in self.written.items() if at in phrases]
+        kept = [
+            change for change in changes if not any(first <= change[0] and change[1] <= last for first, last in away)
+        ]
         return [*kept, *((first, last, "") for first, last in _outer(away, kept))]
 
     def _off(self, listing: Listing) -> tuple[set[int], list[tuple[int, int]]]:
@@ -307,7 +316,7 @@ class _Plan:
         gone: set[int] = set()
         cut: list[tuple[int, int]] = []
         for place, members in enumerate(listing.members):
-            for at in (one for one in members if one in self.gone):
+            for at in (member for member in members if member in self.gone):
                 phrase = self.phrases[at]
                 span = tail(self.text, phrase.start, phrase.end, listing.items[place][1]) if at != members[0] else None
                 if span is None:
@@ -326,29 +335,31 @@ class _Plan:
 
 def _predicate(behind: Sequence[Attribute], words: Mapping[Attribute, str | None]) -> list[Change] | None:
     """The changes of what is said behind a noun, of one or two attributes; None if nothing would be said."""
-    left = [one for one in behind if words.get(one, "") is not None]
+    left = [attribute for attribute in behind if words.get(attribute, "") is not None]
     if behind and not left:
         return None
-    found: list[Change] = [(one.start, one.end, word) for one in left if (word := words.get(one))]
+    changes: list[Change] = [
+        (attribute.start, attribute.end, word) for attribute in left if (word := words.get(attribute))
+    ]
     if len(left) < len(behind):
         first, last = behind[0], behind[-1]
-        found.append((first.start, last.start, "") if last in left else (first.end, last.end, ""))
-    return found
+        changes.append((first.start, last.start, "") if last in left else (first.end, last.end, ""))
+    return changes
 
 
 def _outer(away: Sequence[tuple[int, int]], kept: Sequence[Change]) -> Iterator[tuple[int, int]]:
     """Parts that go and that no other change takes along."""
     for first, last in sorted(set(away)):
         inside = any(start <= first and last <= end for start, end, _ in kept)
-        if not inside and not any(one != (first, last) and one[0] <= first and last <= one[1] for one in away):
+        if not inside and not any(span != (first, last) and span[0] <= first and last <= span[1] for span in away):
             yield first, last
 
 
 def _places(phrase: Phrase) -> Iterator[tuple[Fault, Kind, int, int]]:
     """What may be wrong with a phrase, the kind of finding that says so, and the words that would be wrong."""
     yield "object", "object", phrase.start, phrase.end
-    for one in phrase.attributes:
-        yield one, "attribute", one.start, one.end
+    for attribute in phrase.attributes:
+        yield attribute, "attribute", attribute.start, attribute.end
     if phrase.counted is not None:
         yield "count", "count", *phrase.counted
     if phrase.place is not None:

@@ -56,12 +56,16 @@ class CorrectStage:
         return worker(self.asked) if self.asked is not None else None
 
     def options(self) -> dict[str, Any]:
-        own: dict[str, Any]
+        identity: dict[str, Any]
         if self.asked is None:
-            own = {"absent": self.spec.absent, "lexicon": lexicon(self.words).version, "complete": self.complete}
+            identity = {"absent": self.spec.absent, "lexicon": lexicon(self.words).version, "complete": self.complete}
         else:
-            own = {"blind": self.spec.blind, "max_tokens": self.spec.max_tokens, **identified(self.asked, self.seed)}
-        return {"by": self.spec.by, "rules": VERSION, **own}
+            identity = {
+                "blind": self.spec.blind,
+                "max_tokens": self.spec.max_tokens,
+                **identified(self.asked, self.seed),
+            }
+        return {"by": self.spec.by, "rules": VERSION, **identity}
 
     def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:
         rows, made = read(tables, self.prompts, (self.described,), pictures=self.asked is not None)
@@ -79,14 +83,14 @@ class CorrectStage:
         return counted(table)
 
     def _by_rules(self, wrong: list[tuple[Row, int]], made: Made) -> None:
-        known = lexicon(self.words)
+        words = lexicon(self.words)
         for row, place in wrong:
             text, findings = row.texts[place]["text"], row.findings[place]
             with made.guard(row):
-                found = correct.by_rules(text, findings, row.facts, known, self.spec.absent, complete=self.complete)
-                made.add(row, place, "corrected", found)
+                rewrite = correct.by_rules(text, findings, row.facts, words, self.spec.absent, complete=self.complete)
+                made.add(row, place, "corrected", rewrite)
 
-    def _by_model(self, model: Engine, asked: Sample, wrong: list[tuple[Row, int]], made: Made) -> None:
+    def _by_model(self, model: Engine, sample: Sample, wrong: list[tuple[Row, int]], made: Made) -> None:
         wishes = []
         for row, place in wrong:
             text, findings = row.texts[place]["text"], row.findings[place]
@@ -94,10 +98,10 @@ class CorrectStage:
             if isinstance(wanted, Problem):
                 made.refuse(row, place, wanted)
             else:
-                seed = seeds.derive(self.seed, f"{row.id}#corrected", asked.model, place)
+                seed = seeds.derive(self.seed, f"{row.id}#corrected", sample.model, place)
                 wishes.append(Wish(row, place, wanted, seed))
-        for wish, (answer,) in answers(model, asked, wishes, made):
+        for wish, (answer,) in answers(model, sample, wishes, made):
             row, place = wish.row, wish.place
             with made.guard(row):
-                found = corrector.read(answer, row.texts[place]["text"], row.findings[place])
-                made.add(row, place, "corrected", found, answer.text, **wish.columns(asked))
+                rewrite = corrector.read(answer, row.texts[place]["text"], row.findings[place])
+                made.add(row, place, "corrected", rewrite, answer.text, **wish.columns(sample))

@@ -40,12 +40,14 @@ def question(
     bad = hallucinations(findings)
     if not bad:
         return Problem("nothing_wrong", "no finding is a hallucination")
-    known = facts_text(facts)
+    truth = facts_text(facts)
     sentences = split(text)
-    faults = [_fault(one, sentences[one.sentence]) for one in bad]
+    faults = [_fault(finding, sentences[finding.sentence]) for finding in bad]
     prompt = CORRECT.format(
-        facts=f"What is known of the image:\n{quote(known)}\n\n" if known else "",
-        sentences="\n".join(f"> {number}: {_flat(one.text)}" for number, one in enumerate(sentences, start=1)),
+        facts=f"What is known of the image:\n{quote(truth)}\n\n" if truth else "",
+        sentences="\n".join(
+            f"> {number}: {_flat(sentence.text)}" for number, sentence in enumerate(sentences, start=1)
+        ),
         faults="\n".join(dict.fromkeys(faults)),
     )
     return Question(prompt, max_tokens, images)
@@ -62,7 +64,7 @@ def read(answer: Answer, text: str, findings: Iterable[Finding]) -> Rewrite | Pr
         return Problem(kind, message)
     if not answer.complete:
         return Problem("cut_off", "the correction was cut off; raise max_tokens")
-    sentences, flagged = split(text), {one.sentence for one in hallucinations(findings)}
+    sentences, flagged = split(text), {finding.sentence for finding in hallucinations(findings)}
     new: dict[int, str | None] = {}
     try:
         lines = json_answers.objects(answer.text or "")
@@ -70,13 +72,15 @@ def read(answer: Answer, text: str, findings: Iterable[Finding]) -> Rewrite | Pr
         return Problem("unreadable", f"no correction: {error}")
     for line in lines:
         try:
-            number, said = _correction(line, sentences)
+            number, correction = _correction(line, sentences)
         except (ValueError, KeyError, TypeError) as error:
             what = f"{json.dumps(line)[:80]!r} ({type(error).__name__}: {error})"
             return Problem("unreadable", f"no correction: {what}")
-        if number not in flagged and said != sentences[number].text:
-            return Problem("touched_the_rest", f"sentence {number + 1} was not flagged and is rewritten: {said!r}")
-        if new.setdefault(number, said) != said:
+        if number not in flagged and correction != sentences[number].text:
+            return Problem(
+                "touched_the_rest", f"sentence {number + 1} was not flagged and is rewritten: {correction!r}"
+            )
+        if new.setdefault(number, correction) != correction:
             return Problem("unreadable", f"sentence {number + 1} has two corrections")
     if missing := sorted(flagged - set(new)):
         return Problem("unreadable", f"sentence {missing[0] + 1} has no correction")
@@ -84,9 +88,9 @@ def read(answer: Answer, text: str, findings: Iterable[Finding]) -> Rewrite | Pr
     if len(gone) == len(sentences):
         return Problem("nothing_left", "the model takes every sentence out")
     changes = [
-        (one.start, one.end, said)
-        for number, one in enumerate(sentences)
-        if number in flagged and (said := new[number]) is not None
+        (sentence.start, sentence.end, correction)
+        for number, sentence in enumerate(sentences)
+        if number in flagged and (correction := new[number]) is not None
     ]
     made = Rewrite.of(text, [*changes, *drop(text, sentences, gone)])
     return verify(text, findings, made.text)
@@ -106,7 +110,7 @@ def verify(text: str, findings: Iterable[Finding], proposed: str) -> Rewrite | P
     >>> verify("A cat. A dog. A cow.", bad, "A cat. A fox. Two cows.").kind
     'touched_the_rest'
     """
-    flagged = {one.sentence for one in hallucinations(findings)}
+    flagged = {finding.sentence for finding in hallucinations(findings)}
     if not flagged:
         return Problem("nothing_wrong", "no finding is a hallucination")
     if proposed == text:
@@ -118,28 +122,28 @@ def verify(text: str, findings: Iterable[Finding], proposed: str) -> Rewrite | P
     for start, end, _ in stretches:
         pattern += re.escape(text[at:start]) + "(.*?)"
         at = end
-    found = re.fullmatch(pattern + re.escape(text[at:]), proposed, re.DOTALL)
-    if found is None:
+    match = re.fullmatch(pattern + re.escape(text[at:]), proposed, re.DOTALL)
+    if match is None:
         return Problem("touched_the_rest", f"a sentence that was not flagged is not as it was: {proposed!r}")
-    for (start, end, most), new in zip(stretches, found.groups(), strict=True):
+    for (start, end, most), new in zip(stretches, match.groups(), strict=True):
         apart = (start == 0 or new[:1].isspace()) and (end == len(text) or new[-1:].isspace())
         if len(split(new)) > most or (new.strip() and not apart) or (not apart and start > 0 and end < len(text)):
             return Problem("touched_the_rest", f"in the place of {most} flagged sentences stands {new.strip()!r}")
-    return Rewrite.of(text, [(start, end, new) for (start, end, _), new in zip(stretches, found.groups(), strict=True)])
+    return Rewrite.of(text, [(start, end, new) for (start, end, _), new in zip(stretches, match.groups(), strict=True)])
 
 
 def _stretches(text: str, sentences: Sequence[Sentence], flagged: set[int]) -> list[tuple[int, int, int]]:
     """From one unflagged sentence to the next, where there are flagged ones between: start, end, how many."""
-    found = []
+    spans = []
     at, many = 0, 0
-    for number, one in enumerate(sentences):
+    for number, sentence in enumerate(sentences):
         if number in flagged:
             many += 1
             continue
         if many:
-            found.append((at, one.start, many))
-        at, many = one.end, 0
-    return [*found, (at, len(text), many)] if many else found
+            spans.append((at, sentence.start, many))
+        at, many = sentence.end, 0
+    return [*spans, (at, len(text), many)] if many else spans
 
 
 def _fault(finding: Finding, sentence: Sentence) -> str:
@@ -149,8 +153,8 @@ def _fault(finding: Finding, sentence: Sentence) -> str:
     return f"> sentence {finding.sentence + 1}{words}{kind}{reason}"
 
 
-def _correction(said: dict[str, Any], sentences: Sequence[Sentence]) -> tuple[int, str | None]:
-    number, text = said["sentence"], said["text"]
+def _correction(line: dict[str, Any], sentences: Sequence[Sentence]) -> tuple[int, str | None]:
+    number, text = line["sentence"], line["text"]
     if type(number) is not int or not 1 <= number <= len(sentences):
         raise ValueError(f"there is no sentence {number!r}")
     if text is not None and not isinstance(text, str):

@@ -52,14 +52,16 @@ def by_rules(
     Only phrases of which nothing is wrong are made wrong, and none twice. ``complete`` as for ``detect.by_facts``: of
     regions that may leave something out, nobody knows what is not there. Refuses with no_facts or nothing_to_change.
     """
-    known = Known.of(facts, lexicon, complete)
-    if not known.anything or not known.closed:
+    truth = Known.of(facts, lexicon, complete)
+    if not truth.anything or not truth.closed:
         return Problem("no_facts", "it is not known what is not in the image; give facts with objects or regions")
     rng = random.Random(seed)
-    task = _Task(text, facts or {}, known, lexicon, cooccurrence, complete)
+    task = _Task(text, facts or {}, truth, lexicon, cooccurrence, complete)
     changes: list[Change] = []
     for _ in range(faults):
-        fault = next((one for kind in rng.sample(kinds, len(kinds)) if (one := task.fault(kind, changes, rng))), None)
+        fault = next(
+            (proposal for kind in rng.sample(kinds, len(kinds)) if (proposal := task.fault(kind, changes, rng))), None
+        )
         if fault is None:
             break
         changes += fault
@@ -84,7 +86,7 @@ class _Task:
             if not _apart(made, changes):
                 continue
             after = self._wrong([*changes, *made])
-            more = [sum(one.kind == kind for one in found) for found in (before, after)]
+            more = [sum(finding.kind == kind for finding in findings) for findings in (before, after)]
             if len(after) == len(before) + 1 and more[1] == more[0] + 1:
                 return made
         return None
@@ -98,11 +100,12 @@ class _Task:
     def _right(self, changes: Sequence[Change]) -> list[tuple[int, Phrase]]:
         """The phrases of which nothing is wrong and that are still as they were."""
         bad = hallucinations(self._found(self.text))
-        spans = [(one.start, one.end) for one in bad] + [(start, end) for start, end, _ in changes]
+        spans = [(finding.start, finding.end) for finding in bad] + [(start, end) for start, end, _ in changes]
         return [
-            (number, one)
-            for number, one in enumerate(read(self.text, self.lexicon))
-            if one.name in self.known.things and not any(start < one.end and one.start < end for start, end in spans)
+            (number, phrase)
+            for number, phrase in enumerate(read(self.text, self.lexicon))
+            if phrase.name in self.known.things
+            and not any(start < phrase.end and phrase.start < end for start, end in spans)
         ]
 
     def _tries(self, kind: Kind, phrases: Sequence[tuple[int, Phrase]], rng: random.Random) -> Iterator[list[Change]]:
@@ -114,7 +117,7 @@ class _Task:
             yield from make(number, phrase, rng)
 
     def _objects(self, phrases: Sequence[tuple[int, Phrase]], rng: random.Random) -> Iterator[list[Change]]:
-        named = {one.name for one in read(self.text, self.lexicon)}
+        named = {phrase.name for phrase in read(self.text, self.lexicon)}
         there = sorted(self.known.things)
         absent = sorted(self.lexicon.vocabulary.objects - set(there) - named)
         weights = {name: self.cooccurrence.likely(name, there) + _UNSEEN for name in absent}
@@ -126,7 +129,7 @@ class _Task:
 
     def _swapped(self, name: str, phrases: Sequence[tuple[int, Phrase]], rng: random.Random) -> Iterator[list[Change]]:
         for _, phrase in rng.sample(list(phrases), len(phrases)):
-            behind = [one for one in phrase.attributes if one.start >= phrase.end]
+            behind = [attribute for attribute in phrase.attributes if attribute.start >= phrase.end]
             if phrase.new and phrase.beside is None and not behind:
                 made = change_phrase(self.text, phrase, self.lexicon, name=name)
                 if made is not None:
@@ -142,9 +145,9 @@ class _Task:
         places = []
         sentences = split(self.text)
         for number, sentence in enumerate(sentences):
-            own = {at: one for at, one in phrases.items() if one.sentence == number}
-            if not any(one.place for one in own.values()):
-                places += [one for one in listings(self.text, sentence, own) if one.whole]
+            here = {at: phrase for at, phrase in phrases.items() if phrase.sentence == number}
+            if not any(phrase.place for phrase in here.values()):
+                places += [listing for listing in listings(self.text, sentence, here) if listing.whole]
         for listing in rng.sample(places, len(places)):
             yield list(self._appended(listing, made))
         if sentences:
@@ -163,9 +166,9 @@ class _Task:
 
     def _words(self, name: str, phrases: Iterable[Phrase], rng: random.Random) -> Iterator[str]:
         """An attribute of each kind that most phrases of the text have."""
-        said = list(phrases)
-        for kind in sorted({one.kind for phrase in said for one in phrase.attributes}):
-            if sum(any(one.kind == kind for one in phrase.attributes) for phrase in said) * 2 > len(said):
+        named = list(phrases)
+        for kind in sorted({attribute.kind for phrase in named for attribute in phrase.attributes}):
+            if sum(any(attribute.kind == kind for attribute in phrase.attributes) for phrase in named) * 2 > len(named):
                 yield self._values(name, kind, (), rng)[0]
 
     def _values(self, name: str, kind: str, without: Iterable[str], rng: random.Random) -> list[str]:
@@ -177,30 +180,34 @@ class _Task:
 
     def _attribute(self, number: int, phrase: Phrase, rng: random.Random) -> Iterator[list[Change]]:
         thing = self.known.things[phrase.name]
-        for one in rng.sample(phrase.attributes, len(phrase.attributes)):
-            for word in self._values(phrase.name, one.kind, thing.values(one.kind), rng):
-                if one.start >= phrase.end:
-                    yield [(one.start, one.end, word)]
-                elif (made := change_phrase(self.text, phrase, self.lexicon, {one: word})) is not None:
+        for attribute in rng.sample(phrase.attributes, len(phrase.attributes)):
+            for word in self._values(phrase.name, attribute.kind, thing.values(attribute.kind), rng):
+                if attribute.start >= phrase.end:
+                    yield [(attribute.start, attribute.end, word)]
+                elif (made := change_phrase(self.text, phrase, self.lexicon, {attribute: word})) is not None:
                     yield [(phrase.start, phrase.end, made)]
 
     def _count(self, number: int, phrase: Phrase, rng: random.Random) -> Iterator[list[Change]]:
-        said = phrase.count
-        if said is None:
+        stated = phrase.count
+        if stated is None:
             return
-        weights = {count: 1.0 / abs(count - said) ** 2 for count in range(1, self.lexicon.most + 1) if count != said}
+        weights = {
+            count: 1.0 / abs(count - stated) ** 2 for count in range(1, self.lexicon.most + 1) if count != stated
+        }
         for count in _drawn(weights, rng):
             made = change_phrase(self.text, phrase, self.lexicon, count=count)
             if made is not None:
                 yield [(phrase.start, phrase.end, made), *self._verbs(number, phrase, count)]
 
     def _verbs(self, number: int, phrase: Phrase, count: int) -> Iterator[Change]:
-        phrases = {at: one for at, one in enumerate(read(self.text, self.lexicon)) if one.sentence == phrase.sentence}
-        before = {at: plural(one, self.lexicon) for at, one in phrases.items()}
+        phrases = {
+            at: other for at, other in enumerate(read(self.text, self.lexicon)) if other.sentence == phrase.sentence
+        }
+        before = {at: plural(other, self.lexicon) for at, other in phrases.items()}
         for listing in listings(self.text, split(self.text)[phrase.sentence], phrases):
             if any(number in members for members in listing.members):
                 made = without(self.text, listing, (), {**before, number: count != 1}, before)
-                yield from (one for one in made if self.text[one[0] : one[1]] != one[2])
+                yield from (change for change in made if self.text[change[0] : change[1]] != change[2])
 
     def _relation(self, number: int, phrase: Phrase, rng: random.Random) -> Iterator[list[Change]]:
         if phrase.beside is not None:
@@ -212,8 +219,8 @@ class _Task:
             preposition, area = self.lexicon.places[phrase.place.name]
             names = [
                 name
-                for name, (own, other) in self.lexicon.places.items()
-                if own == preposition and other != area and ("-" in name) == ("-" in phrase.place.name)
+                for name, (needed, other) in self.lexicon.places.items()
+                if needed == preposition and other != area and ("-" in name) == ("-" in phrase.place.name)
             ]
             for name in rng.sample(names, len(names)):
                 yield [(phrase.place.start, phrase.place.end, name)]
@@ -223,11 +230,11 @@ def _drawn(weights: Mapping[T, float], rng: random.Random) -> Iterator[T]:
     """All of them in a random order, one after the other by weight."""
     left = dict(weights)
     while left:
-        one = rng.choices(list(left), list(left.values()))[0]
-        del left[one]
-        yield one
+        key = rng.choices(list(left), list(left.values()))[0]
+        del left[key]
+        yield key
 
 
-def _apart(one: Iterable[Change], other: Sequence[Change]) -> bool:
+def _apart(changes: Iterable[Change], other: Sequence[Change]) -> bool:
     """Whether no change touches one of the others."""
-    return all(end < first or last < start for start, end, _ in one for first, last, _ in other)
+    return all(end < first or last < start for start, end, _ in changes for first, last, _ in other)

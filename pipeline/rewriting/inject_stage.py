@@ -72,9 +72,9 @@ class CooccurrenceStage:
 def _facts(prompts: pa.Table, seen: set[bytes]) -> Iterator[Mapping[str, Any] | None]:
     """The facts of images that were not ``seen``, which grows."""
     for row in prompts.select(["images", "facts", "status"]).to_pylist():
-        one = shown(row["images"])
-        if row["status"] == "ok" and one not in seen:
-            seen.add(one)
+        identity = shown(row["images"])
+        if row["status"] == "ok" and identity not in seen:
+            seen.add(identity)
             yield row["facts"]
 
 
@@ -106,32 +106,34 @@ class InjectStage:
         return (self.prompts, *self._parts, DETECT, TOGETHER)
 
     def options(self) -> dict[str, Any]:
-        own = self.spec.model_dump(mode="json")
-        known = {"lexicon": lexicon(self.words).version, "complete": self.complete}
-        return {"seed": self.seed, **own, "rules": VERSION, **known}
+        chosen = self.spec.model_dump(mode="json")
+        rules = {"lexicon": lexicon(self.words).version, "complete": self.complete}
+        return {"seed": self.seed, **chosen, "rules": VERSION, **rules}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         rows, made = read(tables, self.prompts, self._parts)
-        known, common = lexicon(self.words), together(tables[TOGETHER])
+        words, common = lexicon(self.words), together(tables[TOGETHER])
         for row in rows:
             with made.guard(row):
                 for place in _right(row, made):
-                    self._inject(row, place, known, common, made)
+                    self._inject(row, place, words, common, made)
         return made.table()
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return counted(table)
 
-    def _inject(self, row: Row, place: int, known: Lexicon, common: Cooccurrence, made: Made) -> None:
+    def _inject(self, row: Row, place: int, words: Lexicon, common: Cooccurrence, made: Made) -> None:
         seen = set()
         for number in range(self.spec.per_text):
             seed = seeds.derive(self.seed, f"{row.id}#injected", str(place), number)
-            text, own = row.texts[place]["text"], self.spec
-            found = inject.by_rules(text, row.facts, known, common, seed, own.kinds, own.faults, complete=self.complete)
-            said = found.kind if isinstance(found, Problem) else found.text
-            if said not in seen:
-                made.add(row, place, "injected", found)
-            seen.add(said)
+            text, spec = row.texts[place]["text"], self.spec
+            rewrite = inject.by_rules(
+                text, row.facts, words, common, seed, spec.kinds, spec.faults, complete=self.complete
+            )
+            outcome = rewrite.kind if isinstance(rewrite, Problem) else rewrite.text
+            if outcome not in seen:
+                made.add(row, place, "injected", rewrite)
+            seen.add(outcome)
 
     @property
     def _parts(self) -> tuple[str, ...]:
@@ -147,6 +149,6 @@ def _right(row: Row, made: Made) -> Iterator[int]:
                 made.refuse(row, place, Problem("unreadable", f"{open_ones[0].words!r}: {open_ones[0].reason}"))
             else:
                 yield place
-    for place, one in enumerate(row.texts):
-        if one["origin"] == "corrected":
+    for place, candidate in enumerate(row.texts):
+        if candidate["origin"] == "corrected":
             yield place

@@ -91,42 +91,42 @@ class JudgeDetector:
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
         if (row["facts"] or {}).get("answer") is not None:
             return []
-        texts = list(dict.fromkeys(one["text"] for one in row["candidates"] if split(one["text"])))
+        texts = list(dict.fromkeys(candidate["text"] for candidate in row["candidates"] if split(candidate["text"])))
         answers = yield [Question(self.prompt(text, row["facts"]), self.max_tokens, self.images) for text in texts]
-        said = dict(zip(texts, answers, strict=True))
+        answer_of = dict(zip(texts, answers, strict=True))
         return [
-            self._verdict(index, one["text"], said[one["text"]])
-            for index, one in enumerate(row["candidates"])
-            if one["text"] in said
+            self._verdict(index, candidate["text"], answer_of[candidate["text"]])
+            for index, candidate in enumerate(row["candidates"])
+            if candidate["text"] in answer_of
         ]
 
     def findings(self, text: str, candidate: int, verdicts: Iterable[Verdict]) -> tuple[Finding, ...] | Problem:
         """What came of the text; no findings for a blank one."""
         sentences = split(text)
-        own = next((one for one in verdicts if one.candidate == candidate), None)
+        verdict = next((verdict for verdict in verdicts if verdict.candidate == candidate), None)
         if not sentences:
             return ()
-        if own is None:
+        if verdict is None:
             return Problem("unreadable", f"candidate {candidate} was not judged; ask about it again")
-        if own.error is not None:
-            kind, _, message = own.error.partition(": ")
+        if verdict.error is not None:
+            kind, _, message = verdict.error.partition(": ")
             return Problem(kind, message)
-        return read(own.answer or "", sentences)
+        return read(verdict.answer or "", sentences)
 
     def scores(self, row: Row, verdicts: Sequence[Verdict]) -> dict[str, list[float | None]]:
-        texts = [one["text"] for one in row["candidates"]]
+        texts = [candidate["text"] for candidate in row["candidates"]]
         return {"detect.hallucinated": [self._score(index, text, verdicts) for index, text in enumerate(texts)]}
 
     def counts(self, verdicts: Sequence[Verdict]) -> dict[str, int]:
         return outcomes(verdicts)
 
     def prompt(self, text: str, facts: Facts | None) -> str:
-        known = facts_text(facts) if self.facts else ""
-        boxes = _BOXES if self.facts and any(one.get("box") for one in (facts or {}).get("regions") or ()) else ""
-        numbered = [f"> {number}: {_flat(one.text)}" for number, one in enumerate(split(text), start=1)]
+        truth = facts_text(facts) if self.facts else ""
+        boxes = _BOXES if self.facts and any(region.get("box") for region in (facts or {}).get("regions") or ()) else ""
+        numbered = [f"> {number}: {_flat(sentence.text)}" for number, sentence in enumerate(split(text), start=1)]
         return DETECT.format(
-            against=", against what is known of it" if known else "",
-            facts=f"{boxes}What is known of the image:\n{quote(known)}\n\n" if known else "",
+            against=", against what is known of it" if truth else "",
+            facts=f"{boxes}What is known of the image:\n{quote(truth)}\n\n" if truth else "",
             sentences="\n".join(numbered),
         )
 
@@ -134,17 +134,17 @@ class JudgeDetector:
         error = answer.error
         if error is None and not answer.complete:
             error = f"cut_off: the answer was cut off at max_tokens={self.max_tokens}"
-        elif error is None and isinstance(found := read(answer.text or "", split(text)), Problem):
-            error = f"{found.kind}: {found.message}"
+        elif error is None and isinstance(findings := read(answer.text or "", split(text)), Problem):
+            error = f"{findings.kind}: {findings.message}"
         return Verdict(index, SENTENCES, answer.text, error=error)
 
     def _score(self, candidate: int, text: str, verdicts: Iterable[Verdict]) -> float | None:
-        if not any(one.candidate == candidate for one in verdicts):
+        if not any(verdict.candidate == candidate for verdict in verdicts):
             return None
-        found = self.findings(text, candidate, verdicts)
-        if isinstance(found, Problem) or not found:
+        findings = self.findings(text, candidate, verdicts)
+        if isinstance(findings, Problem) or not findings:
             return None
-        says = list(of_sentences(found).values())
+        says = list(of_sentences(findings).values())
         return says.count("hallucination") / len(says)
 
 
@@ -158,12 +158,12 @@ def facts_text(facts: Facts | None) -> str:
     """
     facts = facts or {}
     lines = []
-    for one in facts.get("objects") or ():
-        number = [f"number {one['count']}"] if one.get("count") is not None else []
-        lines.append("object: " + ", ".join([one["name"], *number, *(one.get("attributes") or ())]))
-    for one in facts.get("regions") or ():
-        box = " [" + ", ".join(f"{value:.2f}" for value in one["box"]) + "]" if one.get("box") else ""
-        lines.append(f"region{box}: {_flat(one.get('phrase') or '')}")
+    for entry in facts.get("objects") or ():
+        number = [f"number {entry['count']}"] if entry.get("count") is not None else []
+        lines.append("object: " + ", ".join([entry["name"], *number, *(entry.get("attributes") or ())]))
+    for entry in facts.get("regions") or ():
+        box = " [" + ", ".join(f"{value:.2f}" for value in entry["box"]) + "]" if entry.get("box") else ""
+        lines.append(f"region{box}: {_flat(entry.get('phrase') or '')}")
     lines += [f"caption: {_flat(text)}" for text in facts.get("captions") or ()]
     return "\n".join(lines)
 
@@ -178,48 +178,48 @@ def read(answer: str, sentences: Sequence[Sentence]) -> tuple[Finding, ...] | Pr
     Refuses (``unreadable``): something is no such object, a sentence has no verdict, or one that is a hallucination is
     called something else as well.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     said_before: Counter[tuple[str, ...]] = Counter()
     try:
         lines = json_answers.objects(answer)
     except ValueError as error:
         return Problem("unreadable", f"no verdict on a sentence: {error}")
-    for said in lines:
+    for line in lines:
         try:
-            same = (str(said["sentence"]), str(said.get("kind")), str(said.get("words")))
-            found.append(_finding(said, sentences, said_before[same]))
+            same = (str(line["sentence"]), str(line.get("kind")), str(line.get("words")))
+            findings.append(_finding(line, sentences, said_before[same]))
             said_before[same] += 1
         except (ValueError, KeyError, TypeError) as error:
-            what = f"{json.dumps(said)[:80]!r} ({type(error).__name__}: {error})"
+            what = f"{json.dumps(line)[:80]!r} ({type(error).__name__}: {error})"
             return Problem("unreadable", f"no verdict on a sentence: {what}")
     for number in range(len(sentences)):
-        says = {one.verdict for one in found if one.sentence == number}
+        says = {finding.verdict for finding in findings if finding.sentence == number}
         if len(says) != 1:
             what = "is called " + " and ".join(sorted(says)) if says else "has no verdict"
             return Problem("unreadable", f"sentence {number + 1} of {len(sentences)} {what}")
-    return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.end)))
+    return tuple(sorted(findings, key=lambda place: (place.sentence, place.start, place.end)))
 
 
-def _finding(said: Mapping[str, Any], sentences: Sequence[Sentence], before: int) -> Finding:
+def _finding(line: Mapping[str, Any], sentences: Sequence[Sentence], before: int) -> Finding:
     """What a line says; ``before`` is how many lines have said the same of the same words."""
-    number = said["sentence"]
+    number = line["sentence"]
     if type(number) is not int or not 1 <= number <= len(sentences):
         raise ValueError(f"there is no sentence {number!r}")
-    if said["verdict"] not in get_args(Says):
-        raise ValueError(f"verdict is {said['verdict']!r}, none of {', '.join(get_args(Says))}")
-    verdict: Says = said["verdict"]
-    kind: Kind | None = said.get("kind") if said.get("kind") in get_args(Kind) else None
-    one = sentences[number - 1]
-    words = said.get("words") if verdict == "hallucination" else None
-    start, end = _at(words if isinstance(words, str) else "", one, before)
-    reason = said.get("reason")
+    if line["verdict"] not in get_args(Says):
+        raise ValueError(f"verdict is {line['verdict']!r}, none of {', '.join(get_args(Says))}")
+    verdict: Says = line["verdict"]
+    kind: Kind | None = line.get("kind") if line.get("kind") in get_args(Kind) else None
+    sentence = sentences[number - 1]
+    words = line.get("words") if verdict == "hallucination" else None
+    start, end = _at(words if isinstance(words, str) else "", sentence, before)
+    reason = line.get("reason")
     return Finding(
         sentence=number - 1,
         start=start,
         end=end,
         verdict=verdict,
-        kind=kind if verdict == "hallucination" and (start, end) != (one.start, one.end) else None,
-        words=one.text[start - one.start : end - one.start],
+        kind=kind if verdict == "hallucination" and (start, end) != (sentence.start, sentence.end) else None,
+        words=sentence.text[start - sentence.start : end - sentence.start],
         reason=reason if isinstance(reason, str) else "",
         by="judge",
     )
@@ -231,8 +231,8 @@ def _at(words: str, sentence: Sentence, before: int) -> tuple[int, int]:
     places = list(re.finditer(pattern, sentence.text, re.IGNORECASE)) if parts else []
     if not places:
         return sentence.start, sentence.end
-    found = places[min(before, len(places) - 1)]
-    return sentence.start + found.start(), sentence.start + found.end()
+    match = places[min(before, len(places) - 1)]
+    return sentence.start + match.start(), sentence.start + match.end()
 
 
 def _flat(text: str) -> str:

@@ -59,11 +59,11 @@ class ScriptedJudge:
         if self._happens(row, self.unreadable):
             return _MUMBLED
         text, facts = self.described[row]
-        found = by_facts(text, facts, scenes())
+        findings = by_facts(text, facts, scenes())
         lines: list[dict[str, Any]] = []
         for number, true in exact(text, facts, scenes()).items():
             errs = true != "unclear" and self._happens(f"{row}:{number}", self.error)
-            lines += _lines(number, true, errs, [one for one in found if one.sentence == number])
+            lines += _lines(number, true, errs, [finding for finding in findings if finding.sentence == number])
         return "\n".join(map(json.dumps, lines))
 
     def _happens(self, what: str, share: float) -> bool:
@@ -96,44 +96,44 @@ def judged(described: Iterable[Described], error: float, unreadable: float = 0.0
     Raises:
         ValueError: there is no text.
     """
-    known = {f"text-{number:06d}": one for number, one in enumerate(described)}
-    if not known:
+    texts = {f"text-{number:06d}": text for number, text in enumerate(described)}
+    if not texts:
         raise ValueError("there is no description to judge; give some")
-    engine = ScriptedEngine(answer=ScriptedJudge(known, error, unreadable, seed).answer)
+    engine = ScriptedEngine(answer=ScriptedJudge(texts, error, unreadable, seed).answer)
     spec = Detect.model_validate(
         {"by": "judge", "model": "scripted", "blind": True, "max_tokens": 10_000, "engine": {"kind": "scripted"}}
     )
-    tables = _tables(known)
+    tables = _tables(texts)
     for stage in stages(spec, "scenes", *_TABLES, sampled=(), seed=seed):
         tables[stage.name] = stage.process(engine, {name: tables[name] for name in stage.inputs})
     extras = stage.extras(tables[stage.name])
-    found = rates(extras)
-    assert found is not None
+    measured = rates(extras)
+    assert measured is not None
     fix = CorrectStage(Correct(), "scenes", seed, *_TABLES)
     made = fix.process(None, {name: tables[name] for name in fix.inputs}).to_pylist()
-    fixed = {row["id"]: one for row in made for one in row["candidates"] or ()}
-    sound, changed = zip(*(_words(*known[one], fixed.get(one)) for one in known), strict=True)
+    fixed = {row["id"]: candidate for row in made for candidate in row["candidates"] or ()}
+    sound, changed = zip(*(_words(*texts[row], fixed.get(row)) for row in texts), strict=True)
     return Judged(
         detected=extras,
-        found=found,
+        found=measured,
         corrected=len(fixed),
-        wrong=sum(_wrong(one["text"], known[row][1]) > 0 for row, one in fixed.items()),
+        wrong=sum(_wrong(candidate["text"], texts[row][1]) > 0 for row, candidate in fixed.items()),
         sound=sum(sound),
         changed=sum(changed),
         paired=len(fixed),
-        refused=sum(not _better(*known[row], one) for row, one in fixed.items()),
+        refused=sum(not _better(*texts[row], candidate) for row, candidate in fixed.items()),
     )
 
 
-def expected(found: Judged, error: float) -> tuple[float | None, float]:
+def expected(outcome: Judged, error: float) -> tuple[float | None, float]:
     """Precision and recall of a judge that errs on this share of the sentences, whatever is true of them.
 
     A share 1 - error of the wrong sentences is flagged, and a share error of the right ones.
     """
-    counts = found.detected
+    counts = outcome.detected
     wrong, right = (
-        counts.get(one, 0) + counts.get(other, 0)
-        for one, other in (("true_positives", "false_negatives"), ("false_positives", "true_negatives"))
+        counts.get(right, 0) + counts.get(other, 0)
+        for right, other in (("true_positives", "false_negatives"), ("false_positives", "true_negatives"))
     )
     flagged = wrong * (1 - error) + right * error
     return (wrong * (1 - error) / flagged if flagged else None), 1 - error
@@ -146,18 +146,20 @@ def table(measured: Mapping[float, Judged]) -> str:
         *("corrected, still wrong", "sound words changed", "pairs refused"),
     )
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for error, one in measured.items():
-        precision, recall = expected(one, error)
-        low, high = interval(one.found.error or 0.0, one.found.sentences) if one.found.sentences else (0.0, 1.0)
+    for error, outcome in measured.items():
+        precision, recall = expected(outcome, error)
+        low, high = (
+            interval(outcome.found.error or 0.0, outcome.found.sentences) if outcome.found.sentences else (0.0, 1.0)
+        )
         cells = (
             _percent(error),
-            f"{_percent(one.found.error)} ({_percent(low)} to {_percent(high)})",
-            f"{_percent(one.found.precision)} ({_percent(precision)})",
-            f"{_percent(one.found.recall)} ({_percent(recall)})",
-            _percent(one.found.unreadable),
-            _of(one.wrong, one.corrected),
-            _of(one.changed, one.sound),
-            _of(one.refused, one.paired),
+            f"{_percent(outcome.found.error)} ({_percent(low)} to {_percent(high)})",
+            f"{_percent(outcome.found.precision)} ({_percent(precision)})",
+            f"{_percent(outcome.found.recall)} ({_percent(recall)})",
+            _percent(outcome.found.unreadable),
+            _of(outcome.wrong, outcome.corrected),
+            _of(outcome.changed, outcome.sound),
+            _of(outcome.refused, outcome.paired),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -175,31 +177,33 @@ def main(
     print(table({error: judged(described, error, unreadable, seed) for error in ERRORS}))
 
 
-def _lines(number: int, true: Says, errs: bool, found: Sequence[Finding]) -> Iterator[dict[str, Any]]:
+def _lines(number: int, true: Says, errs: bool, findings: Sequence[Finding]) -> Iterator[dict[str, Any]]:
     """What is said of a sentence."""
     if true == "unclear" or (true == "hallucination") == errs:
         yield _line(number, "unclear" if true == "unclear" else "correct")
     elif errs:
-        one = next(one for one in found if one.kind == "object")
-        yield _line(number, "hallucination", "object", one.words)
-    for one in hallucinations(found) if true == "hallucination" and not errs else ():
+        finding = next(finding for finding in findings if finding.kind == "object")
+        yield _line(number, "hallucination", "object", finding.words)
+    for finding in hallucinations(findings) if true == "hallucination" and not errs else ():
         # An article that is a wrong number stands at many places: the words are those of the whole phrase.
-        phrase = next((o for o in found if o.kind == "object" and o.start <= one.start and one.end <= o.end), one)
-        yield _line(number, "hallucination", one.kind, phrase.words)
+        phrase = next(
+            (o for o in findings if o.kind == "object" and o.start <= finding.start and finding.end <= o.end), finding
+        )
+        yield _line(number, "hallucination", finding.kind, phrase.words)
 
 
 def _line(number: int, verdict: Says, kind: str | None = None, words: str | None = None) -> dict[str, Any]:
     return {"sentence": number + 1, "verdict": verdict, "kind": kind, "words": words, "reason": "scripted"}
 
 
-def _tables(known: Mapping[str, Described]) -> dict[str, pa.Table]:
-    asked = [{"role": "user", "content": "Describe the image."}]
+def _tables(described: Mapping[str, Described]) -> dict[str, pa.Table]:
+    prompt = [{"role": "user", "content": "Describe the image."}]
     prompts = [
-        {"id": row, "images": [], "prompt": asked, "facts": facts, "source": "judged", **OK}
-        for row, (_, facts) in known.items()
+        {"id": row, "images": [], "prompt": prompt, "facts": facts, "source": "judged", **OK}
+        for row, (_, facts) in described.items()
     ]
-    own = {"origin": "sampled", "finish_reason": "stop"}
-    texts = [{"id": row, "candidates": [{"text": text, **own}], **OK} for row, (text, _) in known.items()]
+    sampled = {"origin": "sampled", "finish_reason": "stop"}
+    texts = [{"id": row, "candidates": [{"text": text, **sampled}], **OK} for row, (text, _) in described.items()]
     made = (pa.Table.from_pylist(prompts, schema=PROMPTS), pa.Table.from_pylist(texts, schema=CANDIDATES))
     return dict(zip(_TABLES, made, strict=True))
 
@@ -207,19 +211,21 @@ def _tables(known: Mapping[str, Described]) -> dict[str, pa.Table]:
 def _words(text: str, facts: Facts, fixed: Mapping[str, Any] | None) -> tuple[int, int]:
     """Words in sentences in which nothing is wrong, and how many of them were changed."""
     true = exact(text, facts, scenes())
-    sound = [one for number, one in enumerate(split(text)) if true[number] == "correct"]
-    edits = [Edit(**one) for one in (fixed["edits"] or ())] if fixed is not None else []
+    sound = [sentence for number, sentence in enumerate(split(text)) if true[number] == "correct"]
+    edits = [Edit(**edit) for edit in (fixed["edits"] or ())] if fixed is not None else []
     changed = (
-        len(text[max(one.start, edit.start) : min(one.end, edit.end)].split()) for one in sound for edit in edits
+        len(text[max(sentence.start, edit.start) : min(sentence.end, edit.end)].split())
+        for sentence in sound
+        for edit in edits
     )
-    return sum(len(one.text.split()) for one in sound), sum(changed)
+    return sum(len(sentence.text.split()) for sentence in sound), sum(changed)
 
 
 def _better(text: str, facts: Facts, fixed: Mapping[str, Any]) -> bool:
     """Whether the pair that exists by lineage has scores that agree, fewer wrong claims being better."""
     texts = (text, fixed["text"])
     ((better, worse),) = pairs([Lineage("sampled"), Lineage("corrected", 0)])
-    return moved(*(-float(_wrong(texts[one], facts)) for one in (better, worse)))
+    return moved(*(-float(_wrong(texts[text], facts)) for text in (better, worse)))
 
 
 def _wrong(text: str, facts: Facts) -> int:

@@ -56,9 +56,9 @@ class Row:
     def originals(self) -> Iterator[tuple[int, Candidate]]:
         """The texts that may be rewritten: whole descriptions. An answer to a question means nothing without it."""
         if (self.facts or {}).get("answer") is None:
-            for place, one in enumerate(self.texts):
-                if one["origin"] in ORIGINALS and one["finish_reason"] != "length":
-                    yield place, one
+            for place, candidate in enumerate(self.texts):
+                if candidate["origin"] in ORIGINALS and candidate["finish_reason"] != "length":
+                    yield place, candidate
 
 
 @dataclass
@@ -72,16 +72,16 @@ class Made:
     refused: dict[str, list[Refused]] = field(default_factory=dict)
 
     def add(
-        self, row: Row, place: int, origin: str, found: Rewrite | Problem, proposed: str | None = None, **own: Any
+        self, row: Row, place: int, origin: str, rewrite: Rewrite | Problem, proposed: str | None = None, **extras: Any
     ) -> None:
-        """A rewrite of the candidate at ``place``, or why there is none, with what a model ``proposed``; ``own`` are
+        """A rewrite of the candidate at ``place``, or why there is none, with what a model ``proposed``; ``extras`` are
         further columns."""
-        if isinstance(found, Problem):
-            self.refuse(row, place, found, proposed)
+        if isinstance(rewrite, Problem):
+            self.refuse(row, place, rewrite, proposed)
             return
-        edits = [{"start": e.start, "end": e.end, "old": e.old, "new": e.new} for e in found.edits]
-        one = {"text": found.text, "origin": origin, "parent": place, "edits": edits or None, **own}
-        self.candidates.setdefault(row.id, []).append(one)
+        edits = [{"start": e.start, "end": e.end, "old": e.old, "new": e.new} for e in rewrite.edits]
+        candidate = {"text": rewrite.text, "origin": origin, "parent": place, "edits": edits or None, **extras}
+        self.candidates.setdefault(row.id, []).append(candidate)
 
     def refuse(self, row: Row, place: int, why: Problem, text: str | None = None) -> None:
         self.refused.setdefault(row.id, []).append(refused(place, why, text))
@@ -101,10 +101,15 @@ class Made:
 
     def table(self) -> pa.Table:
         rows = [
-            {"id": one, **failed(*self.failures[one])}
-            if one in self.failures
-            else {"id": one, "candidates": self.candidates.get(one, []), "refused": self.refused.get(one, []), **OK}
-            for one in self.ids
+            {"id": row_id, **failed(*self.failures[row_id])}
+            if row_id in self.failures
+            else {
+                "id": row_id,
+                "candidates": self.candidates.get(row_id, []),
+                "refused": self.refused.get(row_id, []),
+                **OK,
+            }
+            for row_id in self.ids
         ]
         return stored(rows, REWRITTEN)
 
@@ -127,16 +132,16 @@ def read(
     ids = [row["id"] for row in sampled]
     wanted = pa.array(ids, pa.string())
     names = ["id", "facts", *(["images"] if pictures else [])]
-    asked = columns.aligned(tables[prompts].select(names), wanted).to_pylist()
+    prompted = columns.aligned(tables[prompts].select(names), wanted).to_pylist()
     looked = columns.aligned(tables[DETECT], wanted).to_pylist() if detected else [None] * len(ids)
     rows: list[Row] = []
     failures: dict[str, Failure] = {}
-    for row, prompt, found in zip(sampled, asked, looked, strict=True):
-        bad = next((one for one in (row, found) if one is not None and one["status"] != "ok"), None)
+    for row, prompt, detected_row in zip(sampled, prompted, looked, strict=True):
+        bad = next((part for part in (row, detected_row) if part is not None and part["status"] != "ok"), None)
         if bad is not None:
             failures[row["id"]] = (bad["error_type"], bad["error"])
             continue
-        findings = _findings(found["findings"]) if found is not None else {}
+        findings = _findings(detected_row["findings"]) if detected_row is not None else {}
         rows.append(Row(row["id"], prompt.get("images") or (), prompt["facts"], row["candidates"], findings))
     return rows, Made(ids, failures)
 
@@ -183,8 +188,8 @@ class Wish:
     def columns(self, spec: Sample, number: int = 0) -> dict[str, Any]:
         """Who made the ``number``-th answer, and how."""
         (temperature,) = spec.temperatures
-        own = {"model": spec.model, "revision": spec.revision, "temperature": temperature}
-        return {**own, "seed": self.seed + number}
+        writer = {"model": spec.model, "revision": spec.revision, "temperature": temperature}
+        return {**writer, "seed": self.seed + number}
 
 
 def answers(
@@ -193,7 +198,7 @@ def answers(
     """``n`` answers to every wish of a row that does not fail; a row fails with the first error of the engine, or if an
     image of it is gone."""
     requests: Requests[Wish] = Requests()
-    known: list[Wish] = []
+    sendable: list[Wish] = []
     (temperature,) = spec.temperatures
     system = (("system", spec.system_prompt),) if spec.system_prompt is not None else ()
     for wish in wishes:
@@ -202,7 +207,7 @@ def answers(
         except UNREADABLE as error:
             made.fail(wish.row, unreadable(error))
             continue
-        known.append(wish)
+        sendable.append(wish)
         request = Request(wish.id, images, (*system, ("user", wish.question.text)), wish.seed)
         requests.add(wish, request, Sampling(n, temperature, spec.top_p, wish.question.max_tokens))
     responses: dict[str, Response] = {}
@@ -210,15 +215,15 @@ def answers(
         responses[wish.id] = response
         if (why := failure(response)) is not None:
             made.fail(wish.row, why)
-    for wish in known:  # in their own order, whatever that of the answers
+    for wish in sendable:  # in their own order, whatever that of the answers
         if wish.row.id not in made.failures:
             completions = responses[wish.id].completions
             yield wish, [Answer(answer.text, answer.finish_reason == "stop") for answer in completions]
 
 
 def _findings(column: Iterable[Mapping[str, Any]]) -> dict[int, tuple[Finding, ...]]:
-    found: dict[int, list[Finding]] = {}
-    for one in column:
-        own = {name: value for name, value in one.items() if name != "candidate"}
-        found.setdefault(one["candidate"], []).append(Finding(**own))
-    return {place: tuple(own) for place, own in found.items()}
+    findings: dict[int, list[Finding]] = {}
+    for row in column:
+        fields = {name: value for name, value in row.items() if name != "candidate"}
+        findings.setdefault(row["candidate"], []).append(Finding(**fields))
+    return {place: tuple(group) for place, group in findings.items()}

@@ -34,26 +34,26 @@ def measure(described: Iterable[Described]) -> dict[str, Any]:
     {"precision", "recall"}, "missed": [...], "made_up": [...]}``, the last two with a few examples.
     """
     right: Counter[str] = Counter()
-    found: Counter[str] = Counter()
+    detected: Counter[str] = Counter()
     true: Counter[str] = Counter()
     texts = sentences = 0
     missed: list[str] = []
     made_up: list[str] = []
     for text, facts in described:
-        own = {(one.kind or "", one.start) for one in hallucinations(by_facts(text, facts, scenes()))}
-        exact = {(one.kind, one.start) for one in faults(text, facts)}
+        reported = {(finding.kind or "", finding.start) for finding in hallucinations(by_facts(text, facts, scenes()))}
+        exact = {(fault.kind, fault.start) for fault in faults(text, facts)}
         spans = split(text)
         texts, sentences = texts + 1, sentences + len(spans)
-        for counter, some in ((found, own), (true, exact), (right, own & exact)):
+        for counter, some in ((detected, reported), (true, exact), (right, reported & exact)):
             counter.update(kind for kind, _ in some)
             counter["all"] += len(some)
-        flagged, wrong = (_sentences(spans, [at for _, at in some]) for some in (own, exact))
-        for counter, numbers in ((found, flagged), (true, wrong), (right, flagged & wrong)):
+        flagged, wrong = (_sentences(spans, [at for _, at in some]) for some in (reported, exact))
+        for counter, numbers in ((detected, flagged), (true, wrong), (right, flagged & wrong)):
             counter["sentence"] += len(numbers)
-        missed += [f"{kind} at {start}: {text}" for kind, start in sorted(exact - own)]
-        made_up += [f"{kind} at {start}: {text}" for kind, start in sorted(own - exact)]
+        missed += [f"{kind} at {start}: {text}" for kind, start in sorted(exact - reported)]
+        made_up += [f"{kind} at {start}: {text}" for kind, start in sorted(reported - exact)]
     rates = {
-        name: {"precision": _share(right[name], found[name]), "recall": _share(right[name], true[name])}
+        name: {"precision": _share(right[name], detected[name]), "recall": _share(right[name], true[name])}
         for name in ("all", *KINDS, "sentence")
     }
     return {
@@ -83,12 +83,12 @@ def descriptions(path: Path, stage: str) -> Iterator[Described]:
         source = run.read("source", shard).select(["id", "facts"]).to_pylist()
         facts = {row["id"]: row["facts"] or {} for row in source}
         for row in run.read(stage, shard).to_pylist():
-            known = facts.get(row["id"]) or {}
-            if row["status"] != "ok" or known.get("answer") is not None or not known.get("objects"):
+            truth = facts.get(row["id"]) or {}
+            if row["status"] != "ok" or truth.get("answer") is not None or not truth.get("objects"):
                 continue
-            for one in row["candidates"]:
-                if one["origin"] == "sampled" and one["text"].strip():
-                    yield one["text"], known
+            for candidate in row["candidates"]:
+                if candidate["origin"] == "sampled" and candidate["text"].strip():
+                    yield candidate["text"], truth
 
 
 def main(
@@ -102,7 +102,7 @@ def main(
 
 def _sentences(spans: Sequence[Sentence], places: Iterable[int]) -> set[int]:
     """The sentences in which one of the characters is."""
-    return {number for at in places for number, one in enumerate(spans) if one.start <= at < one.end}
+    return {number for at in places for number, span in enumerate(spans) if span.start <= at < span.end}
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -41,21 +41,24 @@ def ask(
 
     Nothing is asked of an image of which it is not known what is not there (``complete`` as for ``detect.by_facts``).
     """
-    known = Known.of(facts, lexicon, complete)
-    if not known.closed:
+    truth = Known.of(facts, lexicon, complete)
+    if not truth.closed:
         return ()
     told = [(text, findings, read(text, lexicon)) for text, findings in described]
-    wrong = _distinct(_wrong(told, known, lexicon, cooccurrence))
-    right = _distinct(_right(told, known, lexicon))
+    wrong = _distinct(_wrong(told, truth, lexicon, cooccurrence))
+    right = _distinct(_right(told, truth, lexicon))
     brief: list[ImageQuestion] = []
     if short:
-        wrong, right = ([one for one in own if one.question_type == "existence"] for own in (wrong, right))
-        brief = _distinct(_short(told, known, lexicon))[: per_image // 2]
+        wrong, right = (
+            [question for question in questions if question.question_type == "existence"]
+            for questions in (wrong, right)
+        )
+        brief = _distinct(_short(told, truth, lexicon))[: per_image // 2]
     left = per_image - len(brief)
     odd = left % 2 and _number(f"{seed}:odd") % 2
     no, yes = min(left // 2 + odd, len(wrong)), min(left - left // 2 - odd, len(right))
     no, yes = min(no, yes + 1), min(yes, no + 1)
-    return tuple(sorted([*wrong[:no], *right[:yes], *brief], key=lambda one: _number(f"{seed}:{one.text}")))
+    return tuple(sorted([*wrong[:no], *right[:yes], *brief], key=lambda entry: _number(f"{seed}:{entry.text}")))
 
 
 def existence(name: str, lexicon: Lexicon) -> str | None:
@@ -98,64 +101,66 @@ def count_of(name: str, count: int, lexicon: Lexicon) -> str | None:
 Told = tuple[str, Sequence[Finding], Sequence[Phrase]]
 
 
-def _wrong(told: Sequence[Told], known: Known, lexicon: Lexicon, cooccurrence: Cooccurrence) -> Iterator[ImageQuestion]:
+def _wrong(told: Sequence[Told], truth: Known, lexicon: Lexicon, cooccurrence: Cooccurrence) -> Iterator[ImageQuestion]:
     """Whose answer is no."""
     for phrase, _ in _faulty(told, "object"):
-        if phrase.name not in known.things:
+        if phrase.name not in truth.things:
             yield from _yes_no(existence(phrase.name, lexicon), "existence", False, phrase.name, "hallucinated")
-    for phrase, _, words in _values(told, known, lexicon):
+    for phrase, _, words in _values(told, truth, lexicon):
         yield from _yes_no(attribute(phrase.name, words[0], lexicon), "attribute", False, phrase.name, "hallucinated")
-    for phrase, thing in _numbers(told, known):
-        asked = count_of(phrase.name, phrase.count or 0, lexicon)
-        yield from _yes_no(asked, "count", False, thing.name, "hallucinated")
-    absent = sorted(lexicon.vocabulary.objects - set(known.things))
-    for name in sorted(absent, key=lambda name: -cooccurrence.likely(name, sorted(known.things))):
+    for phrase, thing in _numbers(told, truth):
+        text = count_of(phrase.name, phrase.count or 0, lexicon)
+        yield from _yes_no(text, "count", False, thing.name, "hallucinated")
+    absent = sorted(lexicon.vocabulary.objects - set(truth.things))
+    for name in sorted(absent, key=lambda name: -cooccurrence.likely(name, sorted(truth.things))):
         yield from _yes_no(existence(name, lexicon), "existence", False, name, "cooccurring")
 
 
-def _right(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[ImageQuestion]:
+def _right(told: Sequence[Told], truth: Known, lexicon: Lexicon) -> Iterator[ImageQuestion]:
     """Whose answer is yes."""
-    for phrase, _, words in _values(told, known, lexicon):
+    for phrase, _, words in _values(told, truth, lexicon):
         yield from _yes_no(attribute(phrase.name, words[1], lexicon), "attribute", True, phrase.name, "true")
-    for _, thing in _numbers(told, known):
+    for _, thing in _numbers(told, truth):
         yield from _yes_no(count_of(thing.name, thing.count or 0, lexicon), "count", True, thing.name, "true")
-    named = [phrase.name for _, _, phrases in told for phrase in phrases if phrase.name in known.things]
-    for name in dict.fromkeys([*named, *known.things]):
+    named = [phrase.name for _, _, phrases in told for phrase in phrases if phrase.name in truth.things]
+    for name in dict.fromkeys([*named, *truth.things]):
         yield from _yes_no(existence(name, lexicon), "existence", True, name, "true")
 
 
-def _short(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[ImageQuestion]:
-    for phrase, kind, words in _values(told, known, lexicon):
+def _short(told: Sequence[Told], truth: Known, lexicon: Lexicon) -> Iterator[ImageQuestion]:
+    for phrase, kind, words in _values(told, truth, lexicon):
         if kind == "colour":
-            several = (known.things[phrase.name].count or 1) > 1
+            several = (truth.things[phrase.name].count or 1) > 1
             noun = lexicon.noun(phrase.name, several)
             if noun is not None:
                 text = f"What colour {'are' if several else 'is'} the {noun}?"
                 yield ImageQuestion(text, "attribute", words[1], words[0], phrase.name, "hallucinated")
-    for phrase, thing in _numbers(told, known):
+    for phrase, thing in _numbers(told, truth):
         noun = lexicon.noun(thing.name, True)
         if noun is not None:
             right, wrong = lexicon.number(thing.count or 0), lexicon.number(phrase.count or 0)
             yield ImageQuestion(f"How many {noun} are in the image?", "count", right, wrong, thing.name, "hallucinated")
 
 
-def _values(told: Sequence[Told], known: Known, lexicon: Lexicon) -> Iterator[tuple[Phrase, str, tuple[str, str]]]:
+def _values(told: Sequence[Told], truth: Known, lexicon: Lexicon) -> Iterator[tuple[Phrase, str, tuple[str, str]]]:
     """Attributes that a description got wrong: the phrase, the kind, and the wrong and the right word. Those of which
     the facts do not know what is right are left out."""
     for phrase, finding in _faulty(told, "attribute"):
-        thing = known.things.get(phrase.name)
-        for one in phrase.attributes:
-            right = sorted(thing.values(one.kind)) if thing and thing.tells(one.kind) else []
-            if right and one.value not in right and finding.start < one.end and one.start < finding.end:
-                words = [next(w for w, own in lexicon.attributes.items() if own == (one.kind, v)) for v in right]
-                wrong = next(w for w, own in lexicon.attributes.items() if own == (one.kind, one.value))
-                yield phrase, one.kind, (wrong, words[0])
+        thing = truth.things.get(phrase.name)
+        for said in phrase.attributes:
+            right = sorted(thing.values(said.kind)) if thing and thing.tells(said.kind) else []
+            if right and said.value not in right and finding.start < said.end and said.start < finding.end:
+                words = [
+                    next(w for w, meaning in lexicon.attributes.items() if meaning == (said.kind, v)) for v in right
+                ]
+                wrong = next(w for w, meaning in lexicon.attributes.items() if meaning == (said.kind, said.value))
+                yield phrase, said.kind, (wrong, words[0])
 
 
-def _numbers(told: Sequence[Told], known: Known) -> Iterator[tuple[Phrase, Thing]]:
+def _numbers(told: Sequence[Told], truth: Known) -> Iterator[tuple[Phrase, Thing]]:
     """Numbers that a description got wrong, where the right one is known."""
     for phrase, _ in _faulty(told, "count"):
-        thing = known.things.get(phrase.name)
+        thing = truth.things.get(phrase.name)
         if thing is not None and thing.count is not None and phrase.count not in (None, thing.count):
             yield phrase, thing
 
@@ -163,11 +168,11 @@ def _numbers(told: Sequence[Told], known: Known) -> Iterator[tuple[Phrase, Thing
 def _faulty(told: Sequence[Told], kind: str) -> Iterator[tuple[Phrase, Finding]]:
     """The phrases in which there is a hallucination of a kind, or of no kind."""
     for _, findings, phrases in told:
-        for one in findings:
-            for phrase in phrases if one.verdict == "hallucination" and one.kind in (kind, None) else ():
-                end = max([phrase.end, *(own.end for own in phrase.attributes)])
-                if one.start < end and phrase.start < one.end:
-                    yield phrase, one
+        for finding in findings:
+            for phrase in phrases if finding.verdict == "hallucination" and finding.kind in (kind, None) else ():
+                end = max([phrase.end, *(word.end for word in phrase.attributes)])
+                if finding.start < end and phrase.start < finding.end:
+                    yield phrase, finding
 
 
 def _yes_no(text: str | None, question_type: str, yes: bool, about: str, why: Why) -> Iterator[ImageQuestion]:
@@ -175,11 +180,11 @@ def _yes_no(text: str | None, question_type: str, yes: bool, about: str, why: Wh
         yield ImageQuestion(text, question_type, "Yes" if yes else "No", "No" if yes else "Yes", about, why)
 
 
-def _distinct(asked: Iterable[ImageQuestion]) -> list[ImageQuestion]:
-    found: dict[str, ImageQuestion] = {}
-    for one in asked:
-        found.setdefault(one.text, one)
-    return list(found.values())
+def _distinct(questions: Iterable[ImageQuestion]) -> list[ImageQuestion]:
+    distinct: dict[str, ImageQuestion] = {}
+    for question in questions:
+        distinct.setdefault(question.text, question)
+    return list(distinct.values())
 
 
 def _number(text: str) -> int:

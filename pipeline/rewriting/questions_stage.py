@@ -83,25 +83,31 @@ class QuestionSource:
         return {}
 
     def _entries(self, run: Run) -> Iterator[Entry]:
-        known = lexicon(self.words)
+        words = lexicon(self.words)
         numbers = self._numbers(run)
-        asked = {shown(row["images"], _text(row)) for n in numbers for row in run.read(self.prompts, n).to_pylist()}
+        present = {shown(row["images"], _text(row)) for n in numbers for row in run.read(self.prompts, n).to_pylist()}
         for number in numbers:
             tables = {name: run.read(name, number) for name in self.inputs}
             common = together(tables[TOGETHER])
             rows, _ = read(tables, self.prompts, (self.described,), pictures=True)
             for row in rows:
-                told = [(one["text"], row.findings[at]) for at, one in row.originals() if at in row.findings]
+                told = [
+                    (candidate["text"], row.findings[at]) for at, candidate in row.originals() if at in row.findings
+                ]
                 if not told or len(row.images) != 1:
                     continue
                 seed = seeds.derive(self.seed, f"{row.id}#questions", "rules")
-                own = self.spec
-                for one in questions.ask(
-                    row.facts, told, known, common, seed, own.per_image, own.short, complete=self.complete
+                spec = self.spec
+                for question in questions.ask(
+                    row.facts, told, words, common, seed, spec.per_image, spec.short, complete=self.complete
                 ):
-                    if shown(row.images, one.text) not in asked:
-                        facts = {**(row.facts or {}), "question_type": one.question_type, "answer": one.answer}
-                        yield Entry(row.images, said(one.text), facts, f"{SOURCE}:{one.why}")
+                    if shown(row.images, question.text) not in present:
+                        facts = {
+                            **(row.facts or {}),
+                            "question_type": question.question_type,
+                            "answer": question.answer,
+                        }
+                        yield Entry(row.images, said(question.text), facts, f"{SOURCE}:{question.why}")
 
     def _numbers(self, run: Run) -> list[int]:
         numbers = run.shards(self.prompts)
@@ -136,11 +142,11 @@ class AnswerStage:
         return {"seed": self.seed, "keep_right": self.spec.keep_right, "scorer": CorrectnessScorer().version}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
-        asked = tables[ASKED].to_pylist()
+        sampled = tables[ASKED].to_pylist()
         prompts = columns.aligned(tables[NAME].select(["id", "facts"]), columns.whole(tables[ASKED]["id"])).to_pylist()
-        failures = {row["id"]: (row["error_type"], row["error"]) for row in asked if row["status"] != "ok"}
-        made = Made([row["id"] for row in asked], failures)
-        for row, prompt in zip(asked, prompts, strict=True):
+        failures = {row["id"]: (row["error_type"], row["error"]) for row in sampled if row["status"] != "ok"}
+        made = Made([row["id"] for row in sampled], failures)
+        for row, prompt in zip(sampled, prompts, strict=True):
             if row["status"] == "ok":
                 self._answer(Row(row["id"], [], prompt["facts"], row["candidates"]), made)
         return made.table()
@@ -149,7 +155,7 @@ class AnswerStage:
         return counted(table)
 
     def _answer(self, row: Row, made: Made) -> None:
-        made.candidates[row.id] = [dict(one) for one in row.texts]
+        made.candidates[row.id] = [dict(candidate) for candidate in row.texts]
         right = str((row.facts or {})["answer"])
         wrong = opposite(right)
         (values,) = CorrectnessScorer().score([{"facts": row.facts, "candidates": row.texts}])["correctness"]
@@ -167,10 +173,10 @@ class AnswerStage:
                 made.refuse(row, place, Problem("answered_right", "the model knows the answer"))
 
     def _add(self, row: Row, parent: int, origin: str, text: str, made: Made) -> int:
-        own: list[Candidate] = made.candidates[row.id]
-        old = own[parent]["text"]
+        candidates: list[Candidate] = made.candidates[row.id]
+        old = candidates[parent]["text"]
         made.add(row, parent, origin, Rewrite.of(old, [(0, len(old), text)]))
-        return len(own) - 1
+        return len(candidates) - 1
 
     def _keeps(self, row: Row) -> bool:
         drawn = hashlib.blake2b(f"{self.seed}:{row.id}:keep_right".encode(), digest_size=6).digest()

@@ -32,15 +32,15 @@ _TRIES = 400
 _QUOTES = re.compile(r"^[\"\u201c](.*)[\"\u201d]$", re.DOTALL)
 
 
-def same_facts(one: str, other: str, lexicon: Lexicon) -> str | None:
-    """None if both texts say the same (``noun_phrases.assertions``), otherwise what only one of them says.
+def same_facts(before: str, after: str, lexicon: Lexicon) -> str | None:
+    """None if both texts say the same (``claims.told``), otherwise what only one of them says.
 
     >>> same_facts("There is a red sun.", "You can also see a red sun.", scenes()) is None
     True
     >>> same_facts("There is a red sun.", "There is a blue sun.", scenes())
     'attribute of sun: colour red is not in the second text'
     """
-    first, second = assertions(one, lexicon), assertions(other, lexicon)
+    first, second = assertions(before, lexicon), assertions(after, lexicon)
     for left, text in ((first - second, "second"), (second - first, "first")):
         if left:
             return f"{_words(min(left))} is not in the {text} text"
@@ -66,14 +66,14 @@ def by_grammar(text: str, seed: int, paraphrases: int) -> list[str | Problem]:
     lexicon, rng = scenes(), random.Random(seed)
     # Where nothing else can begin, the order is what it was.
     items = sorted(items, key=lambda item: item.cell is not None) if items[0].cell is not None else items
-    wanted, found = assertions(text, lexicon), dict.fromkeys([text])
+    wanted, texts = assertions(text, lexicon), dict.fromkeys([text])
     for _ in range(_TRIES * paraphrases):
-        if len(found) > paraphrases:
+        if len(texts) > paraphrases:
             break
         made = describe(items, rng)
-        if made not in found and assertions(made, lexicon) == wanted:
-            found[made] = None
-    made_of = [one for one in found if one != text]
+        if made not in texts and assertions(made, lexicon) == wanted:
+            texts[made] = None
+    made_of = [version for version in texts if version != text]
     missing = paraphrases - len(made_of)
     return [*made_of, *[Problem("unchanged", f"the grammar has {len(made_of)} other wordings of this text")] * missing]
 
@@ -99,6 +99,6 @@ def read(answer: Answer, text: str, lexicon: Lexicon) -> str | Problem:
     return made if differs is None else Problem("other_facts", differs)
 
 
-def _words(one: Assertion) -> str:
-    kind, name, *rest = one
+def _words(fact: Assertion) -> str:
+    kind, name, *rest = fact
     return f"{kind} of {name}: {' '.join(rest)}" if rest else f"{kind} {name}"

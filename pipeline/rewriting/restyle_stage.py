@@ -59,11 +59,11 @@ class RestyleStage:
         return worker(self.asked) if self.asked is not None else None
 
     def options(self) -> dict[str, Any]:
-        own = {"by": self.spec.by, "paraphrases": self.spec.paraphrases, "rules": VERSION, "parts": list(self.parts)}
+        rules = {"by": self.spec.by, "paraphrases": self.spec.paraphrases, "rules": VERSION, "parts": list(self.parts)}
         if self.asked is None:
-            return {**own, "seed": self.seed}
-        asked = {"max_tokens": self.spec.max_tokens, **identified(self.asked, self.seed)}
-        return {**own, **asked, "lexicon": lexicon(self.words).version}
+            return {**rules, "seed": self.seed}
+        writer = {"max_tokens": self.spec.max_tokens, **identified(self.asked, self.seed)}
+        return {**rules, **writer, "lexicon": lexicon(self.words).version}
 
     def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:
         rows, made = read(tables, self.prompts, self.parts, detected=False)
@@ -83,43 +83,43 @@ class RestyleStage:
             seed = seeds.derive(self.seed, f"{row.id}#restyled", "grammar")
             with made.guard(row):
                 for place in _sides(row):
-                    found = restyle.by_grammar(row.texts[place]["text"], seed, self.spec.paraphrases)
-                    _add(made, row, place, [(one, None, {}) for one in found])
+                    texts = restyle.by_grammar(row.texts[place]["text"], seed, self.spec.paraphrases)
+                    _add(made, row, place, [(text, None, {}) for text in texts])
 
-    def _by_model(self, model: Engine, asked: Sample, rows: list[Row], made: Made) -> None:
-        known = lexicon(self.words)
+    def _by_model(self, model: Engine, sample: Sample, rows: list[Row], made: Made) -> None:
+        words = lexicon(self.words)
         wishes = [
             Wish(
                 row,
                 place,
                 restyle.question(row.texts[place]["text"], self.spec.max_tokens),
-                seeds.derive(self.seed, f"{row.id}#restyled", asked.model, place),
+                seeds.derive(self.seed, f"{row.id}#restyled", sample.model, place),
             )
             for row in rows
             for place in _sides(row)
         ]
-        for wish, found in answers(model, asked, wishes, made, self.spec.paraphrases):
+        for wish, replies in answers(model, sample, wishes, made, self.spec.paraphrases):
             text = wish.row.texts[wish.place]["text"]
             with made.guard(wish.row):
                 made_of = [
-                    (restyle.read(answer, text, known), answer.text, wish.columns(asked, number))
-                    for number, answer in enumerate(found)
+                    (restyle.read(answer, text, words), answer.text, wish.columns(sample, number))
+                    for number, answer in enumerate(replies)
                 ]
                 _add(made, wish.row, wish.place, made_of)
 
 
 def _sides(row: Row) -> Iterator[int]:
     """The places of texts that are made from another one, and of those others."""
-    made = {place: one["parent"] for place, one in enumerate(row.texts) if one["origin"] in _SIDES}
+    made = {place: candidate["parent"] for place, candidate in enumerate(row.texts) if candidate["origin"] in _SIDES}
     yield from sorted({*made, *made.values()})
 
 
-def _add(made: Made, row: Row, place: int, found: list[tuple[str | Problem, str | None, dict[str, Any]]]) -> None:
-    """``found``: each paraphrase or why there is none, what the model said, and further columns."""
+def _add(made: Made, row: Row, place: int, proposals: list[tuple[str | Problem, str | None, dict[str, Any]]]) -> None:
+    """``proposals``: each paraphrase or why there is none, what the model said, and further columns."""
     seen = {row.texts[place]["text"]}
-    for said, proposed, own in found:
-        if isinstance(said, Problem):
-            made.refuse(row, place, said, proposed)
-        elif said not in seen:
-            seen.add(said)
-            made.add(row, place, "restyled", Rewrite(said, ()), **own)
+    for proposal, proposed, columns in proposals:
+        if isinstance(proposal, Problem):
+            made.refuse(row, place, proposal, proposed)
+        elif proposal not in seen:
+            seen.add(proposal)
+            made.add(row, place, "restyled", Rewrite(proposal, ()), **columns)

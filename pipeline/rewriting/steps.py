@@ -81,27 +81,27 @@ class Rewriting:
             ConfigError: a vocabulary cannot be used.
         """
         spec, seed, words = self.spec, self.seed, self.words
-        found: list[Source | Stage] = []
+        steps: list[Source | Stage] = []
         complete = spec.detect.complete
-        found += detect.stages(spec.detect, words, self.prompts, DESCRIBED, self.sampled, seed)
+        steps += detect.stages(spec.detect, words, self.prompts, DESCRIBED, self.sampled, seed)
         if spec.inject is not None or spec.questions is not None:
-            found.append(CooccurrenceStage(words, self.prompts))
+            steps.append(CooccurrenceStage(words, self.prompts))
         parts = [DESCRIBED]
         if spec.correct is not None:
-            asked = spec.correct.spec(self.sampled) if spec.correct.by == "model" else None
-            found.append(CorrectStage(spec.correct, words, seed, self.prompts, DESCRIBED, asked, complete))
+            sample = spec.correct.spec(self.sampled) if spec.correct.by == "model" else None
+            steps.append(CorrectStage(spec.correct, words, seed, self.prompts, DESCRIBED, sample, complete))
             parts.append(correct.NAME)
         if spec.inject is not None:
             corrected = spec.correct is not None
-            found.append(InjectStage(spec.inject, words, seed, self.prompts, DESCRIBED, corrected, complete))
+            steps.append(InjectStage(spec.inject, words, seed, self.prompts, DESCRIBED, corrected, complete))
             parts.append(inject.NAME)
         if spec.restyle is not None:
-            asked = spec.restyle.spec(self.sampled) if spec.restyle.by == "model" else None
-            found.append(RestyleStage(spec.restyle, words, seed, self.prompts, tuple(parts), asked))
+            sample = spec.restyle.spec(self.sampled) if spec.restyle.by == "model" else None
+            steps.append(RestyleStage(spec.restyle, words, seed, self.prompts, tuple(parts), sample))
             parts.append(restyle.NAME)
         if spec.questions is None:
-            return [*found, Gathered(tuple(parts))]
-        return [*found, Gathered(tuple(parts), REWRITTEN), *self._questions()]
+            return [*steps, Gathered(tuple(parts))]
+        return [*steps, Gathered(tuple(parts), REWRITTEN), *self._questions()]
 
     def names(self) -> frozenset[str]:
         """Of the stages that ``--stages rewrite`` means."""
@@ -112,12 +112,12 @@ class Rewriting:
         assert spec is not None
         limits = (self.source.max_image_bytes, self.source.max_image_pixels)
         words, complete = self.words, self.spec.detect.complete
-        found = QuestionSource(spec, words, seed, self.shard_size, self.prompts, DESCRIBED, *limits, complete)
+        source = QuestionSource(spec, words, seed, self.shard_size, self.prompts, DESCRIBED, *limits, complete)
         update: dict[str, Any] = {"n": 1, "temperature": spec.temperature, "max_tokens": spec.max_tokens, "top_p": 1.0}
-        asked = self.base.model_copy(update=update)
+        sample = self.base.model_copy(update=update)
         return [
-            found,
-            SampleStage(asked, seed, questions.ASKED, questions.NAME, on_policy=True),
+            source,
+            SampleStage(sample, seed, questions.ASKED, questions.NAME, on_policy=True),
             AnswerStage(spec, seed),
             StackStage("source", self.prompts, questions.NAME, PROMPTS),
             StackStage("sample", REWRITTEN, questions.ANSWERED, CANDIDATES),

@@ -31,8 +31,8 @@ def pairs(lineages: Sequence[Lineage]) -> list[tuple[int, int]]:
         if number in worse[number]:
             raise ValueError(f"candidate {number} descends from itself; correct its parent")
     return [
-        (one, other)
-        for one, (root, styled) in enumerate(roots)
+        (first, other)
+        for first, (root, styled) in enumerate(roots)
         for other, (below, also) in enumerate(roots)
         if styled == also and below in worse[root]
     ]
@@ -59,20 +59,20 @@ def _unstyled(number: int, lineages: Sequence[Lineage]) -> tuple[int, int]:
 
 def _worse(number: int, lineages: Sequence[Lineage]) -> set[int]:
     """All that are worse than this text, from step to step."""
-    found: set[int] = set()
+    worse: set[int] = set()
     waiting = [number]
     while waiting:
-        one = waiting.pop()
+        better = waiting.pop()
         below = {
             other
             for other, lineage in enumerate(lineages)
-            if BETTER_THAN_PARENT.get(lineage.origin) is False and _parent(other, lineages) == one
+            if BETTER_THAN_PARENT.get(lineage.origin) is False and _parent(other, lineages) == better
         }
-        if BETTER_THAN_PARENT.get(lineages[one].origin):
-            below.add(_parent(one, lineages))
-        waiting += below - found
-        found |= below
-    return found
+        if BETTER_THAN_PARENT.get(lineages[better].origin):
+            below.add(_parent(better, lineages))
+        waiting += below - worse
+        worse |= below
+    return worse
 
 
 def _parent(number: int, lineages: Sequence[Lineage]) -> int:

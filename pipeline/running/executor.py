@@ -93,24 +93,24 @@ class Executor:
             raise InputError(f"stage {stage.name!r} reads {stage.inputs[0]!r}, which has no shards", "run that first")
         spare = isinstance(stage, Dispensable) and stage.dispensable
         self._survey = Survey(self._store)
-        found = prepare(self._store, stage, resume, self._survey)
-        for stray in found.done - set(shards):
+        prepared = prepare(self._store, stage, resume, self._survey)
+        for stray in prepared.done - set(shards):
             self._store.remove(stage.name, stray)
-        done = found.done & set(shards)
+        done = prepared.done & set(shards)
         todo = [shard for shard in shards if shard not in done]
-        if not todo and found.record.finished:
-            return self._finish(found.record, shards, len(done), spare)
-        clock = _Clock(self._store, found.record)
+        if not todo and prepared.record.finished:
+            return self._finish(prepared.record, shards, len(done), spare)
+        clock = _Clock(self._store, prepared.record)
         total = self._rows(stage.inputs[0], shards)
         work = self._work(
-            stage, found.record, todo
+            stage, prepared.record, todo
         )  # starts the workers, which may take a minute that should not count as slowness
         with self._progress.stage(stage.name, total, self._rows(stage.inputs[0], done)) as bar:
             for event in work:
                 if isinstance(event, Live):
                     bar.live(event.stats)
                     continue
-                about = event.about if isinstance(event, Done) else self._give_up(stage, found.record, event)
+                about = event.about if isinstance(event, Done) else self._give_up(stage, prepared.record, event)
                 self._survey.note(stage.name, event.shard, about)
                 bar.advance(about.rows, about.failed, about.extras)
                 clock.tick()
@@ -120,15 +120,15 @@ class Executor:
     def write(self, source: Source, resume: Resume = "if-possible") -> StageResult:
         """Write the shards that ``source`` makes; it is not asked if they still hold."""
         self._survey = Survey(self._store)
-        found = prepare(self._store, source, resume, self._survey)
-        if found.record.finished:
-            return self._finish(found.record, found.done, len(found.done))
-        clock = _Clock(self._store, found.record)
+        prepared = prepare(self._store, source, resume, self._survey)
+        if prepared.record.finished:
+            return self._finish(prepared.record, prepared.done, len(prepared.done))
+        clock = _Clock(self._store, prepared.record)
         made = set()
         with self._progress.stage(source.name, None) as bar:
             for shard, table in source.shards(self._store):
                 cast, extras = table.cast(source.schema), source.extras(table)
-                about = self._store.write(source.name, shard, cast, extras=extras, by=found.record)
+                about = self._store.write(source.name, shard, cast, extras=extras, by=prepared.record)
                 self._survey.note(source.name, shard, about)
                 made.add(shard)
                 bar.advance(about.rows, about.failed, about.extras)
@@ -171,7 +171,7 @@ class Executor:
     def _give_up(self, stage: Stage, record: Record, lost: Lost) -> Shard:
         """Every row of the shard becomes a failed row; a later run tries the shard again."""
         ids = list(dict.fromkeys(self._store.read(stage.inputs[0], lost.shard)["id"].to_pylist()))
-        rows = [{"id": one, **failed(lost.error_type, lost.error)} for one in ids]
+        rows = [{"id": row_id, **failed(lost.error_type, lost.error)} for row_id in ids]
         table = pa.Table.from_pylist(rows, schema=stage.schema)
         inputs = self._store.input_digests(stage.inputs, lost.shard)
         return self._store.write(stage.name, lost.shard, table, inputs, retry=True, by=record)
@@ -211,17 +211,17 @@ def _merged(shards: Iterable[Shard]) -> dict[str, tuple[int, str, str]]:
     """Error type -> (how many, the id of one, its message)."""
     merged: dict[str, tuple[int, str, str]] = {}
     for about in shards:
-        for kind, (count, one, message) in about.failures.items():
-            before = merged.get(kind, (0, one, message))
+        for kind, (count, row_id, message) in about.failures.items():
+            before = merged.get(kind, (0, row_id, message))
             merged[kind] = (before[0] + count, *before[1:])
     return merged
 
 
 def _too_many(record: Record, failures: Mapping[str, tuple[int, str, str]], allowed: float) -> TooManyFailures:
-    kind, (count, one, message) = max(failures.items(), key=lambda item: item[1][0])
+    kind, (count, row_id, message) = max(failures.items(), key=lambda item: item[1][0])
     return TooManyFailures(
         f"stage {record.stage!r}: {record.failed} of {record.rows} rows failed, more than "
-        f"max_failure_rate={allowed:g}; most often {kind} ({count}), for instance row {one}: {message}",
+        f"max_failure_rate={allowed:g}; most often {kind} ({count}), for instance row {row_id}: {message}",
         "correct the cause and run again (what is finished is kept), or raise max_failure_rate",
     )
 

@@ -160,12 +160,12 @@ def pictures(run: Run, examples: Iterable[Example]) -> dict[str, tuple[bytes, ..
     wanted: dict[int, list[str]] = {}
     for example in examples:
         wanted.setdefault(example.shard, []).append(example.id)
-    found = {}
+    encoded = {}
     for shard, ids in wanted.items():
         table = run.read("source", shard).select(["id", "images"])
         for row in table.filter(pc.is_in(table["id"], value_set=pa.array(ids))).to_pylist():
-            found[row["id"]] = tuple(_encoded(row["images"]))
-    return found
+            encoded[row["id"]] = tuple(_encoded(row["images"]))
+    return encoded
 
 
 def _encoded(of_row: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:

@@ -146,14 +146,14 @@ def run_together(function: Callable[[Any], None], argument: Any, workers: int, f
 def _first_failure(error: Any) -> BaseException:
     """What went wrong first: what ``function`` raised, if it did, rather than that a worker lost its neighbour."""
     whole = getattr(error, "cause", error)  # what comes out of an actor wraps what was raised in it
-    found = list(getattr(whole, "worker_failures", {}).values())
-    raised = [failure for failure in found if not type(failure).__module__.startswith("ray.")]
+    failures = list(getattr(whole, "worker_failures", {}).values())
+    raised = [failure for failure in failures if not type(failure).__module__.startswith("ray.")]
     # A worker whose neighbour is gone fails with torch's RuntimeError.
-    raised.sort(key=lambda one: isinstance(one, RuntimeError))
+    raised.sort(key=lambda each: isinstance(each, RuntimeError))
     if raised:
         return raised[0]
     return EngineError(
-        f"a training worker died: {_line(str(found[0] if found else whole))}",
+        f"a training worker died: {_line(str(failures[0] if failures else whole))}",
         "it may be out of memory; the same command continues the run",
     )
 
@@ -272,12 +272,12 @@ class Pool:
                     hurt, slot.own = slot.own, []
                     flying = {key: value for key, value in flying.items() if value[0] is not slot}
                     self._start(slot)
-                    for one in hurt:
-                        one.deaths += 1
-                        if one.deaths <= retries:
-                            suspects.append(one)
+                    for victim in hurt:
+                        victim.deaths += 1
+                        if victim.deaths <= retries:
+                            suspects.append(victim)
                         else:
-                            yield Lost(one.shard, *_reason(error))
+                            yield Lost(victim.shard, *_reason(error))
                 else:
                     slot.own.remove(task)
                     self._pass_on(heard)
@@ -359,8 +359,8 @@ class Pool:
 
 def _check_resources(kind: str, count: int, each: Mapping[str, float], cluster: Mapping[str, float]) -> None:
     """Ray would wait for ever for a machine that never comes."""
-    for name, one in each.items():
-        wanted = one * count
+    for name, needed in each.items():
+        wanted = needed * count
         if wanted > cluster.get(name, 0):
             raise EngineError(
                 f"{count} workers of {kind} need {wanted:g} {name}s, the cluster has {cluster.get(name, 0):g}",
@@ -368,11 +368,11 @@ def _check_resources(kind: str, count: int, each: Mapping[str, float], cluster: 
             )
 
 
-def _next(fresh: collections.deque[_Task], suspects: collections.deque[_Task], own: list[_Task]) -> _Task | None:
-    """The next shard for a worker that has ``own`` in flight, or None if it should get no more."""
-    if suspects and not own:
+def _next(fresh: collections.deque[_Task], suspects: collections.deque[_Task], running: list[_Task]) -> _Task | None:
+    """The next shard for a worker that has ``running`` in flight, or None if it should get no more."""
+    if suspects and not running:
         return suspects.popleft()
-    if fresh and len(own) < IN_FLIGHT and not any(task.deaths for task in own):
+    if fresh and len(running) < IN_FLIGHT and not any(task.deaths for task in running):
         return fresh.popleft()
     return None
 

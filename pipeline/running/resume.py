@@ -122,6 +122,6 @@ def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Itera
 
 def _content(run: Run, stage: str, survey: Survey) -> str:
     """A digest of the shards of a stage that are there now."""
-    found = ((shard, survey.about(stage, shard)) for shard in run.shards(stage))
-    text = " ".join(f"{shard}:{about.digest}" for shard, about in found if about is not None)
+    surveyed = ((shard, survey.about(stage, shard)) for shard in run.shards(stage))
+    text = " ".join(f"{shard}:{about.digest}" for shard, about in surveyed if about is not None)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -110,12 +110,12 @@ def changes(old: Record, new: Record) -> list[str]:
     >>> changes(old, make_record("sample", 1, {"n": 8}, {}))
     ['n: 4 -> 8']
     """
-    found = [] if old.version == new.version else [f"stage version: {old.version} -> {new.version}"]
+    lines = [] if old.version == new.version else [f"stage version: {old.version} -> {new.version}"]
     for key in sorted({*old.options, *new.options}):
         before, after = old.options.get(key, "(unset)"), new.options.get(key, "(unset)")
         if before != after:
-            found.append(f"{key}: {before} -> {after}")
-    return found
+            lines.append(f"{key}: {before} -> {after}")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ class Run:
 
     def shards(self, stage: str) -> list[int]:
         """The finished shards, in order."""
-        found = (_SHARD.fullmatch(name) for name in files.names(self.folder(stage)))
-        return sorted(int(name[1]) for name in found if name)
+        matches = (_SHARD.fullmatch(name) for name in files.names(self.folder(stage)))
+        return sorted(int(name[1]) for name in matches if name)
 
     def read(self, stage: str, shard: int) -> pa.Table:
         """
@@ -206,10 +206,10 @@ class Run:
 
     def table(self, stage: str) -> pa.Table:
         """All shards of a stage as one table; for stages that are known to be small, such as an evaluation's."""
-        found = list(self.tables(stage))
-        if not found:
+        tables = list(self.tables(stage))
+        if not tables:
             raise InputError(f"stage {stage!r} of {self.path} has no shards", "run it first")
-        return pa.concat_tables(found)
+        return pa.concat_tables(tables)
 
     def write(
         self,
@@ -252,12 +252,12 @@ class Run:
     def digests(self, stage: str) -> list[str]:
         """``digest`` of all shards of a stage, in order."""
         record = self.record(stage)
-        found = []
+        contents = []
         for shard in self.shards(stage):
             about = self.about(stage, shard)
             self._check(stage, shard, about, record)
-            found.append(self._known(stage, shard, about).digest)
-        return found
+            contents.append(self._known(stage, shard, about).digest)
+        return contents
 
     def input_digests(self, inputs: Iterable[str], shard: int) -> dict[str, str]:
         return {name: self.digest(name, shard) for name in inputs}
@@ -269,8 +269,8 @@ class Run:
         if not path.exists():
             return None
         table = files.read_table(path)
-        if found := options_of(table):
-            return table, found
+        if options := options_of(table):
+            return table, options
         record = self.record(f"{stage}/{_ASIDE}")  # from when shards did not say it themselves
         return table, record.options if record is not None else None
 
@@ -347,22 +347,22 @@ class Survey:
         about = self.about(of.stage, shard)
         if about is None or about.retry or not of.believes(about):
             return False
-        there = {name: found.digest for name in inputs if (found := self.about(name, shard)) is not None}
+        there = {name: input_shard.digest for name in inputs if (input_shard := self.about(name, shard)) is not None}
         return dict(about.inputs) == there and len(there) == len(tuple(inputs))
 
 
 def options_of(shard: pa.Table) -> dict[str, Any]:
     """The options that a shard, as it was read, was made with; empty if it does not say so."""
-    found: dict[str, Any] = json.loads((shard.schema.metadata or {}).get(_OPTIONS, b"{}"))
-    return found
+    options: dict[str, Any] = json.loads((shard.schema.metadata or {}).get(_OPTIONS, b"{}"))
+    return options
 
 
 def _about(schema: pa.Schema) -> Shard | None:
     try:
-        said = json.loads(schema.metadata[_ABOUT])
-        said["failures"] = {kind: tuple(first) for kind, first in said["failures"].items()}
-        said["span"] = tuple(said["span"]) if said.get("span") else None
-        return Shard(**said)
+        about = json.loads(schema.metadata[_ABOUT])
+        about["failures"] = {kind: tuple(first) for kind, first in about["failures"].items()}
+        about["span"] = tuple(about["span"]) if about.get("span") else None
+        return Shard(**about)
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -396,13 +396,13 @@ def _failures(table: pa.Table) -> dict[str, tuple[int, str, str]]:
 @cache
 def libraries() -> Mapping[str, str]:
     """Versions of what is installed, read from metadata (importing them takes a minute)."""
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _digest(table: pa.Table) -> str:

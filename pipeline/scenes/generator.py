@@ -75,25 +75,27 @@ def arrange(items: Sequence[Item], rng: random.Random) -> Scene:
     for at, item in enumerate(items):
         if item.cell is not None and [item.cell] not in cells.values():
             cells[at] = [item.cell]
-    taken = {cell for own in cells.values() for cell in own}
+    taken = {cell for places in cells.values() for cell in places}
     free = [cell for cell in rng.sample(range(_CELLS), _CELLS) if cell not in taken]
     things = []
     for at, item in enumerate(items):
-        own = cells.get(at)
-        if own is None:
-            own, free = sorted(free[: item.count]), free[item.count :]
-        things.append(Thing(item.name, item.colour, tuple(place(cell, rng) for cell in own)))
+        placed = cells.get(at)
+        if placed is None:
+            placed, free = sorted(free[: item.count]), free[item.count :]
+        things.append(Thing(item.name, item.colour, tuple(place(cell, rng) for cell in placed)))
     things.sort(key=lambda thing: thing.cells[0])
     return Scene(_theme([item.name for item in items]), tuple(things), rng.choice(BACKGROUNDS))
 
 
 def _theme(names: Sequence[str]) -> str:
     """The theme most of the objects belong to."""
-    counts = Counter(theme for theme, own in THEMES.items() for name in names if name in own)
+    counts = Counter(theme for theme, members in THEMES.items() for name in names if name in members)
     return counts.most_common(1)[0][0]
 
 
 def _another(names: Sequence[str], rng: random.Random) -> str:
     """An object that is not among ``names``, mostly one that goes along with them."""
-    own = [name for name in THEMES[_theme(names)] if name not in names]
-    return rng.choice(own if own and rng.random() < _TYPICAL else [name for name in OBJECTS if name not in names])
+    same_theme = [name for name in THEMES[_theme(names)] if name not in names]
+    return rng.choice(
+        same_theme if same_theme and rng.random() < _TYPICAL else [name for name in OBJECTS if name not in names]
+    )

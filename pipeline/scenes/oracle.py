@@ -42,8 +42,8 @@ def faults(text: str, facts: Mapping[str, Any]) -> frozenset[Fault]:
     >>> sorted(fault.kind for fault in faults("There is a blue sun. In the centre is a cup.", facts))
     ['attribute', 'object']
     """
-    things = {one["name"]: one for one in facts["objects"]}
-    return frozenset(fault for said in mentions(text) for fault in _faults(said, things.get(said.name)))
+    things = {thing["name"]: thing for thing in facts["objects"]}
+    return frozenset(fault for mention in mentions(text) for fault in _faults(mention, things.get(mention.name)))
 
 
 def mentions(text: str) -> Iterator[Said]:
@@ -75,19 +75,19 @@ def mentions(text: str) -> Iterator[Said]:
             cell = place = first = colour = count = None
 
 
-def _faults(said: Said, thing: Mapping[str, Any] | None) -> Iterator[Fault]:
+def _faults(mention: Said, thing: Mapping[str, Any] | None) -> Iterator[Fault]:
     if thing is None:
-        yield Fault(said.begin, "object", said.name)
+        yield Fault(mention.begin, "object", mention.name)
         return
-    if said.colour and said.colour[1] != thing["attributes"][0]:
-        yield Fault(said.colour[0], "attribute", said.name)
-    number = said.count[1] if said.count else 1
-    here = [box for box in thing["boxes"] if said.cell and _cell_of(box) == said.cell[1]]
-    if said.cell and len(here) < number:
-        yield Fault(said.cell[0], "relation", said.name)
-    in_place = said.cell is not None and len(here) >= number and number == len(here)
-    if said.count and number != thing["count"] and not in_place:
-        yield Fault(said.count[0], "count", said.name)
+    if mention.colour and mention.colour[1] != thing["attributes"][0]:
+        yield Fault(mention.colour[0], "attribute", mention.name)
+    number = mention.count[1] if mention.count else 1
+    here = [box for box in thing["boxes"] if mention.cell and _cell_of(box) == mention.cell[1]]
+    if mention.cell and len(here) < number:
+        yield Fault(mention.cell[0], "relation", mention.name)
+    in_place = mention.cell is not None and len(here) >= number and number == len(here)
+    if mention.count and number != thing["count"] and not in_place:
+        yield Fault(mention.count[0], "count", mention.name)
 
 
 def _words(text: str) -> Iterator[tuple[int, str, bool]]:
@@ -102,16 +102,16 @@ def _words(text: str) -> Iterator[tuple[int, str, bool]]:
 
 def _cell(words: list[tuple[int, str]]) -> tuple[int, tuple[int, int]] | None:
     """Of "top left corner", "right middle", "centre" and so on; None for any other words."""
-    said = [word for _, word in words]
-    if said == ["centre"]:
+    names = [word for _, word in words]
+    if names == ["centre"]:
         return words[0][0], (1, 1)
-    if len(said) < 2 or said[2:] not in ([], ["corner"]):
+    if len(names) < 2 or names[2:] not in ([], ["corner"]):
         return None
-    one, other = said[:2]
-    if one in ("left", "right") and other == "middle":
-        return words[0][0], (_COLUMNS.index(one), 1)
-    if one in ("top", "bottom") and other in _COLUMNS:
-        return words[0][0], (_COLUMNS.index(other), _ROWS.index(one))
+    first, other = names[:2]
+    if first in ("left", "right") and other == "middle":
+        return words[0][0], (_COLUMNS.index(first), 1)
+    if first in ("top", "bottom") and other in _COLUMNS:
+        return words[0][0], (_COLUMNS.index(other), _ROWS.index(first))
     return None
 
 

@@ -32,10 +32,10 @@ def parse(text: str) -> list[Item]:
     """
     items: list[Item] = []
     for sentence in re.findall(r"[^.]*\.|[^.]+$", text.strip()):
-        found = _SENTENCE.fullmatch(sentence.strip())
-        if found is None:
+        match = _SENTENCE.fullmatch(sentence.strip())
+        if match is None:
             raise ValueError(f"not a sentence of the scenes' grammar: {sentence.strip()!r}")
-        items += _items(found["many"] or found["one"], CELL_NAMES.index(found["cell"]) if found["cell"] else None)
+        items += _items(match["many"] or match["one"], CELL_NAMES.index(match["cell"]) if match["cell"] else None)
     if not items:
         raise ValueError("the text names no object")
     twice = sorted({item.name for item in items if sum(item.name == other.name for other in items) > 1})
@@ -46,12 +46,12 @@ def parse(text: str) -> list[Item]:
 
 def _items(phrases: str, cell: int | None) -> list[Item]:
     items = []
-    for found in _PARTS.finditer(phrases):
-        number, colour, form = found.groups()
+    for match in _PARTS.finditer(phrases):
+        number, colour, form = match.groups()
         name, many = _NAMES[form]
         count = _NUMBERS[number]
         if many != (count > 1) or (count == 1 and number != article(colour)):
-            raise ValueError(f"{found[0]!r} is not how the scenes' grammar counts")
+            raise ValueError(f"{match[0]!r} is not how the scenes' grammar counts")
         items.append(Item(name, colour, count, cell))
     if cell is not None and (len(items) > 1 or items[0].count > 1):
         raise ValueError(f"one place cannot hold {phrases!r}")

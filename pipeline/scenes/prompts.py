@@ -48,20 +48,20 @@ def build(
     """
     texts = tuple(prompts) if prompts else grammar.DESCRIBE
     for index in range(scenes):
-        one = scene(seed, index)
+        shown = scene(seed, index)
         rng = random.Random(f"prompts:{seed}:{index}")
-        picture = [{"bytes": draw.png(one), "path": f"scene-{seed}-{index}.png"}]
-        known = facts(one)
-        yield _row(picture, rng.choice(texts), known, f"scenes:{seed}:describe")
-        asked: set[str] = set()
+        picture = [{"bytes": draw.png(shown), "path": f"scene-{seed}-{index}.png"}]
+        truth = facts(shown)
+        yield _row(picture, rng.choice(texts), truth, f"scenes:{seed}:describe")
+        questions: set[str] = set()
         for _ in range(questions_per_scene):
-            question = grammar.question(one, rng.choice(KINDS), rng)
-            if question.text in asked:
+            question = grammar.question(shown, rng.choice(KINDS), rng)
+            if question.text in questions:
                 continue
-            asked.add(question.text)
-            answered = {**known, "question_type": question.kind, "answer": question.answer}
+            questions.add(question.text)
+            answered = {**truth, "question_type": question.kind, "answer": question.answer}
             yield _row(picture, question.text, answered, f"scenes:{seed}:{question.kind}")
 
 
-def _row(images: list[dict[str, Any]], text: str, known: dict[str, Any], source: str) -> dict[str, Any]:
-    return {"images": images, "prompt": [{"role": "user", "content": text}], "facts": known, "source": source}
+def _row(images: list[dict[str, Any]], text: str, truth: dict[str, Any], source: str) -> dict[str, Any]:
+    return {"images": images, "prompt": [{"role": "user", "content": text}], "facts": truth, "source": source}

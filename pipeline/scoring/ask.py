@@ -61,12 +61,12 @@ class AskStage:
     def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
         ids = tables["sample"]["id"].to_pylist()
         rows, problems = candidate_rows(tables["source"], tables["sample"])
-        talks = {one: _Talk(self.asker.ask(row)) for one, row in rows.items()}
-        while waiting := {one: talk.questions for one, talk in talks.items() if talk.questions is not None}:
-            answers = self._answers(model, rows, waiting, {one: talks[one].asked for one in waiting})
-            for one, questions in waiting.items():
-                talks[one].hear([answers[one, question] for question in questions])
-        made = [_row(one, talks.get(one), problems.get(one)) for one in ids]
+        talks = {row_id: _Talk(self.asker.ask(row)) for row_id, row in rows.items()}
+        while waiting := {row_id: talk.questions for row_id, talk in talks.items() if talk.questions is not None}:
+            answers = self._answers(model, rows, waiting, {row_id: talks[row_id].asked for row_id in waiting})
+            for row_id, questions in waiting.items():
+                talks[row_id].hear([answers[row_id, question] for question in questions])
+        made = [_row(row_id, talks.get(row_id), problems.get(row_id)) for row_id in ids]
         return stored(made, VERDICTS)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
@@ -84,13 +84,15 @@ class AskStage:
         model: Engine,
         rows: Mapping[str, Mapping[str, Any]],
         waiting: Mapping[str, Sequence[Question]],
-        asked: Mapping[str, int],
+        starts: Mapping[str, int],
     ) -> dict[tuple[str, Question], Answer]:
-        """``asked``: how many questions each row had before."""
+        """``starts``: how many questions each row had before."""
         requests: Requests[tuple[str, Question]] = Requests()
-        for one, questions in waiting.items():
-            for number, question in enumerate(dict.fromkeys(questions), start=asked[one]):
-                requests.add((one, question), self._request(rows[one], question, number), self._sampling(question))
+        for row_id, questions in waiting.items():
+            for number, question in enumerate(dict.fromkeys(questions), start=starts[row_id]):
+                requests.add(
+                    (row_id, question), self._request(rows[row_id], question, number), self._sampling(question)
+                )
         return {subject: _answer(response) for subject, _, _, response in requests.responses(model)}
 
     def _request(self, row: Mapping[str, Any], question: Question, number: int) -> Request:
@@ -144,30 +146,30 @@ def candidate_rows(source: pa.Table, sample: pa.Table) -> tuple[dict[str, dict[s
     rows: dict[str, dict[str, Any]] = {}
     problems: dict[str, Failure] = {}
     for prompt, sampled in zip(prompts, sample.to_pylist(), strict=True):
-        one = sampled["id"]
+        row_id = sampled["id"]
         if sampled["status"] != "ok":
-            problems[one] = (sampled["error_type"], sampled["error"])
+            problems[row_id] = (sampled["error_type"], sampled["error"])
             continue
         try:
             images = list(pictures(prompt["images"]))
         except UNREADABLE as error:
-            problems[one] = unreadable(error)
+            problems[row_id] = unreadable(error)
         else:
-            rows[one] = {**prompt, "images": images, "candidates": sampled["candidates"]}
+            rows[row_id] = {**prompt, "images": images, "candidates": sampled["candidates"]}
     return rows, problems
 
 
 def _answer(response: Response) -> Answer:
     if (why := failure(response)) is not None:
         return Answer(error=": ".join(why))
-    (one,) = response.completions
-    return Answer(one.text, one.finish_reason == "stop", one.first)
+    (completion,) = response.completions
+    return Answer(completion.text, completion.finish_reason == "stop", completion.first)
 
 
-def _row(one: str, talk: _Talk | None, problem: Failure | None) -> dict[str, Any]:
+def _row(row_id: str, talk: _Talk | None, problem: Failure | None) -> dict[str, Any]:
     problem = problem or (talk.problem if talk is not None else None)
     if talk is None or problem is not None:
-        return {"id": one, **failed(*(problem or ("unknown", "")))}
+        return {"id": row_id, **failed(*(problem or ("unknown", "")))}
     errors = [verdict.error for verdict in talk.verdicts if verdict.error is not None]
     status: dict[str, Any] = {"status": "ok"}
     if errors and len(errors) == len(talk.verdicts):
@@ -177,4 +179,4 @@ def _row(one: str, talk: _Talk | None, problem: Failure | None) -> dict[str, Any
         {name: getattr(verdict, name) for name in ("candidate", "other", "question", "answer", "p_yes", "error")}
         for verdict in talk.verdicts
     ]
-    return {"id": one, "verdicts": verdicts, **status}
+    return {"id": row_id, "verdicts": verdicts, **status}

@@ -29,14 +29,14 @@ class Plugged:
         Raises:
             ValueError: a score has another name than its scorer, or not one value for each candidate.
         """
-        found = self.inner.score(rows)
-        for name, values in found.items():
+        scores = self.inner.score(rows)
+        for name, values in scores.items():
             if not gives(self.name, name):
                 raise ValueError(f"score {name!r} is none of {self.name}: call it {self.name} or {self.name}.{name}")
             wrong = [len(row) for row, of in zip(values, rows, strict=True) if len(row) != len(of["candidates"])]
             if wrong:
                 raise ValueError(f"{name}: {wrong[0]} values for a row with another number of candidates")
-        return found
+        return scores
 
 
 def plugged(reference: str, options: Mapping[str, Any], built_in: Sequence[str]) -> Plugged:

@@ -73,8 +73,8 @@ def process(
     for name in further:
         # Beside the prompts' own columns: what is done to their rows is then done to these.
         table = columns.aligned(tables[name], ids).filter(good)
-        own = [columns.whole(table.column(1)), pa.array(_problems(table), _PROBLEM), _unknown(table)]
-        for column, values in zip(_beside(name), own, strict=True):
+        beside = [columns.whole(table.column(1)), pa.array(_problems(table), _PROBLEM), _unknown(table)]
+        for column, values in zip(_beside(name), beside, strict=True):
             prompts = prompts.append_column(column, values)
     scored = _score(parts, prompts, sample["candidates"].filter(good), alone)
     if fine.all():
@@ -129,19 +129,19 @@ def _score(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArray
 
 def _one_by_one(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArray) -> tuple[Any, Notes]:
     """Of a row that breaks a scorer: what the others say of it."""
-    found: list[Any] = []
+    batches: list[Any] = []
     notes: list[Note] = []
     for part in parts:
         try:
-            scores, own = _columns([part], prompts, candidates)
+            scores, batch_notes = _columns([part], prompts, candidates)
         except PipelineError:
             raise
         except Exception as error:
             notes.append(_note(part, type(error).__name__, str(error), fails=True))
         else:
-            found.append(scores)
-            notes += own.get(0, [])
-    return columns.joined(found) if found else _transposed([], columns.counts(candidates)), {0: notes}
+            batches.append(scores)
+            notes += batch_notes.get(0, [])
+    return columns.joined(batches) if batches else _transposed([], columns.counts(candidates)), {0: notes}
 
 
 def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArray) -> tuple[Any, Notes]:
@@ -163,18 +163,18 @@ def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArr
             _add(notes, _of_table(part, prompts))
             continue
         if isinstance(part, ColumnScorer):
-            found = part.score_columns(batch)
+            values_of = part.score_columns(batch)
         elif isinstance(part, Answered):
-            found, said = _answered(part, prompts, candidates)
-            _add(notes, said)
+            values_of, part_notes = _answered(part, prompts, candidates)
+            _add(notes, part_notes)
         else:
             rows = rows if rows is not None else _rows(prompts, candidates)
             with _TURN:
-                found = _flat({**part.score(rows), **(part.flags(rows) if isinstance(part, Flagging) else {})})
-        for name, values in found.items():
-            finite, own = _finite(part, name, values, batch)
+                values_of = _flat({**part.score(rows), **(part.flags(rows) if isinstance(part, Flagging) else {})})
+        for name, values in values_of.items():
+            finite, dropped = _finite(part, name, values, batch)
             named.append((name, part.version, finite))
-            _add(notes, own)
+            _add(notes, dropped)
     done += [_transposed(named, sizes)] if named or not done else []
     return (done[0] if len(done) == 1 else columns.joined(done)), notes
 
@@ -183,11 +183,11 @@ def _of_table(part: Stored | Answered, prompts: pa.Table) -> Notes:
     """Why rows failed in the part's table, and what it does not know of others."""
     _, problems, unknown = (prompts[name].to_pylist() for name in _beside(part.table))
     notes: Notes = {}
-    for row, (problem, own) in enumerate(zip(problems, unknown, strict=True)):
+    for row, (problem, flags) in enumerate(zip(problems, unknown, strict=True)):
         if problem is not None:
             notes[row] = [_note(part, problem["error_type"], problem["error"], fails=True)]
-        elif own:
-            notes[row] = own
+        elif flags:
+            notes[row] = flags
     return notes
 
 
@@ -195,18 +195,18 @@ def _answered(part: Answered, prompts: pa.Table, candidates: pa.ChunkedArray) ->
     verdicts = prompts[part.table].to_pylist()
     plain = prompts.select(["id", "prompt", "facts"]).to_pylist()
     notes = _of_table(part, prompts)
-    found: dict[str, list[list[float | None]]] = {}
-    for number, (row, texts, said) in enumerate(zip(plain, candidates.to_pylist(), verdicts, strict=True)):
-        own = read_verdicts(said)
-        scores = part.asker.scores({**row, "images": [], "candidates": texts}, own)
-        errors = [one.error for one in own if one.error is not None]
+    scores_of: dict[str, list[list[float | None]]] = {}
+    for number, (row, texts, row_verdicts) in enumerate(zip(plain, candidates.to_pylist(), verdicts, strict=True)):
+        answers = read_verdicts(row_verdicts)
+        scores = part.asker.scores({**row, "images": [], "candidates": texts}, answers)
+        errors = [answer.error for answer in answers if answer.error is not None]
         if number not in notes and errors:
             kind, _, message = errors[0].partition(": ")
-            notes[number] = [_note(part, kind, f"{len(errors)} of {len(own)} verdicts, the first one: {message}")]
+            notes[number] = [_note(part, kind, f"{len(errors)} of {len(answers)} verdicts, the first one: {message}")]
         for name, values in scores.items():
-            known = number not in notes or not notes[number][0]["failed"]
-            found.setdefault(name, []).append(values if known else [None] * len(values))
-    return _flat(found), notes
+            usable = number not in notes or not notes[number][0]["failed"]
+            scores_of.setdefault(name, []).append(values if usable else [None] * len(values))
+    return _flat(scores_of), notes
 
 
 def _finite(part: Scorer | Answered, name: str, values: pa.Array, batch: Batch) -> tuple[pa.Array, Notes]:
@@ -231,8 +231,8 @@ def _note(part: Part, error_type: str, error: str, fails: bool = False) -> Note:
 
 
 def _add(notes: Notes, more: Notes) -> None:
-    for row, own in more.items():
-        notes.setdefault(row, []).extend(own)
+    for row, notes_of in more.items():
+        notes.setdefault(row, []).extend(notes_of)
 
 
 def _flat(scores: Mapping[str, Sequence[Sequence[float | None]]]) -> dict[str, pa.Array]:
@@ -250,7 +250,7 @@ def _transposed(named: Sequence[tuple[str, str, pa.Array]], sizes: columns.Ints)
     every = pa.concat_arrays([columns.whole(values) for _, _, values in named])
     values = columns.lists(each, every.take(pa.array(columns.ranges(first.ravel(), each))))
     which = pa.array(np.tile(np.arange(scores), prompts))
-    names, versions = (pa.array([one[i] for one in named], pa.string()).take(which) for i in (0, 1))
+    names, versions = (pa.array([column[i] for column in named], pa.string()).take(which) for i in (0, 1))
     fields = list(SCORES.field("scores").type.value_type)
     return columns.lists(
         np.full(prompts, scores, np.int64), pa.StructArray.from_arrays([names, versions, values], fields=fields)
@@ -259,7 +259,7 @@ def _transposed(named: Sequence[tuple[str, str, pa.Array]], sizes: columns.Ints)
 
 def _rows(prompts: pa.Table, candidates: pa.ChunkedArray) -> list[dict[str, Any]]:
     """What a scorer reads that looks at one row after the other (``reward.scorers.protocol.Row``)."""
-    own = prompts.select(["id", *_READ]).to_pylist()
+    rows = prompts.select(["id", *_READ]).to_pylist()
     return [
         {
             **row,
@@ -267,7 +267,7 @@ def _rows(prompts: pa.Table, candidates: pa.ChunkedArray) -> list[dict[str, Any]
             "paths": [image["path"] for image in row["images"]],
             "candidates": texts,
         }
-        for row, texts in zip(own, candidates.to_pylist(), strict=True)
+        for row, texts in zip(rows, candidates.to_pylist(), strict=True)
     ]
 
 

@@ -58,16 +58,16 @@ def _open(name: str, spec: Score) -> Scorer:
 
 
 def _objects(spec: Score) -> Scorer:
-    own = spec.objects
-    known = vocabulary(own.vocabulary)
-    if own.detections is None:
+    options = spec.objects
+    words = vocabulary(options.vocabulary)
+    if options.detections is None:
         from reward.scorers.objects import ObjectScorer
 
-        return ObjectScorer(known)
+        return ObjectScorer(words)
     from reward.scorers.detections import DetectedObjectScorer, Detections
 
-    found = Detections.read(own.detections, own.threshold, own.classes)
-    return DetectedObjectScorer(known, found, own.always)
+    detections = Detections.read(options.detections, options.threshold, options.classes)
+    return DetectedObjectScorer(words, detections, options.always)
 
 
 def _facts(spec: Score) -> Scorer:
@@ -99,34 +99,36 @@ def _clip(spec: Score) -> Scorer:
 def _reward_model(spec: Score) -> Scorer:
     from reward.scorers.reward_model import RewardModelScorer
 
-    own = spec.reward_model
-    assert own is not None  # or the recipe would not have been accepted
-    folder = models.resolve(own.model)
-    base = models.resolve(own.base) if own.base is not None else _built_in_base(Path(folder))
+    options = spec.reward_model
+    assert options is not None  # or the recipe would not have been accepted
+    folder = models.resolve(options.model)
+    base = models.resolve(options.base) if options.base is not None else _built_in_base(Path(folder))
 
     def scorer(backend: RewardBackend | None) -> RewardModelScorer:
-        return RewardModelScorer(folder, own.revision, own.batch_size, own.dtype, backend=backend, base=base)
+        return RewardModelScorer(
+            folder, options.revision, options.batch_size, options.dtype, backend=backend, base=base
+        )
 
     plain = scorer(None)
     checkpoint = plain.checkpoint  # also of a hub model, so that what is wrong with it is found out before the run
-    if own.backend == "transformers":
+    if options.backend == "transformers":
         return plain
     from pipeline.engines.vllm_rewards import supports
 
     if supports(checkpoint):
-        return scorer(_VllmRewards(plain, only=own.backend == "vllm"))
-    if own.backend == "vllm":
-        raise ValueError(f"backend=vllm does not support {own.model!r}; use backend: transformers")
+        return scorer(_VllmRewards(plain, only=options.backend == "vllm"))
+    if options.backend == "vllm":
+        raise ValueError(f"backend=vllm does not support {options.model!r}; use backend: transformers")
     return plain
 
 
 def _likelihood(spec: Score) -> Scorer:
     from reward.scorers.likelihood import LikelihoodScorer
 
-    own = spec.likelihood
-    if own.model is None:
+    options = spec.likelihood
+    if options.model is None:
         raise ValueError("model is missing; name the model that is to be trained")
-    return LikelihoodScorer(models.resolve(own.model), own.revision, own.batch_size, own.dtype)
+    return LikelihoodScorer(models.resolve(options.model), options.revision, options.batch_size, options.dtype)
 
 
 def _built_in_base(adapter: Path) -> str | None:
@@ -163,14 +165,14 @@ class _VllmRewards:
     def _open(self) -> RewardBackend:
         import torch
 
-        own = self._plain
+        plain = self._plain
         if self._only or torch.cuda.is_available():
             from pipeline.engines.vllm_rewards import OpenVllmRewards
 
-            return OpenVllmRewards(own.model, own.revision, own.dtype)()
+            return OpenVllmRewards(plain.model, plain.revision, plain.dtype)()
         from reward.models.backend import TransformersRewards
 
-        return TransformersRewards.open(own.checkpoint, own.batch_size, own.dtype, own.device)
+        return TransformersRewards.open(plain.checkpoint, plain.batch_size, plain.dtype, plain.device)
 
 
 def open_asker(name: str, spec: Score) -> Asker:
@@ -181,18 +183,22 @@ def open_asker(name: str, spec: Score) -> Asker:
 def _judge(spec: Score) -> Asker:
     from reward.asking.judge import JudgeScorer
 
-    own = spec.judge
-    assert own is not None
-    return JudgeScorer(own.mode, own.questions, own.pairs_per_prompt, own.blind, own.facts, own.max_tokens)
+    options = spec.judge
+    assert options is not None
+    return JudgeScorer(
+        options.mode, options.questions, options.pairs_per_prompt, options.blind, options.facts, options.max_tokens
+    )
 
 
 def _claims(spec: Score) -> Asker:
     from reward.asking.claims import ClaimScorer
 
-    own = spec.claims
-    assert own is not None
-    words = vocabulary(own.vocabulary, "score.claims.vocabulary") if own.vocabulary is not None else None
-    return ClaimScorer(own.splitter, words, own.template, own.template_many, own.max_tokens, own.min_mass)
+    options = spec.claims
+    assert options is not None
+    words = vocabulary(options.vocabulary, "score.claims.vocabulary") if options.vocabulary is not None else None
+    return ClaimScorer(
+        options.splitter, words, options.template, options.template_many, options.max_tokens, options.min_mass
+    )
 
 
 def lexicon(name: str | None, key: str) -> Lexicon:

@@ -48,21 +48,21 @@ class ScoreStage:
 
     def options(self) -> dict[str, Any]:
         versions = {scorer.name: scorer.version for scorer in open_scorers(_without(self.spec, ASKED))}
-        asked = {stage.asker.name: stage.scored_as for stage in self.asked}
-        return {"scorers": {name: {**versions, **asked}[name] for name in self.spec.names}}
+        askers = {stage.asker.name: stage.scored_as for stage in self.asked}
+        return {"scorers": {name: {**versions, **askers}[name] for name in self.spec.names}}
 
     def process(self, model: Sequence[Part] | None, tables: Mapping[str, pa.Table]) -> pa.Table:
         return process(model if model is not None else self._parts(), tables, self.inputs[2:])
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """For how many rows a scorer does not know a value, by scorer and error type."""
-        return dict(Counter(f"{one['scorer']}.{one['error_type']}" for one in noted(table)))
+        return dict(Counter(f"{note['scorer']}.{note['error_type']}" for note in noted(table)))
 
     def _parts(self) -> list[Part]:
         elsewhere = [name for name in self.spec.scorers if name in ASKED or in_worker(name, self.spec)]
         formulas = {scorer.name: scorer for scorer in open_scorers(_without(self.spec, elsewhere))}
-        asked = {stage.asker.name: Answered(stage.name, stage.asker, stage.scored_as) for stage in self.asked}
-        parts: Mapping[str, Part] = {**formulas, **asked}
+        answered = {stage.asker.name: Answered(stage.name, stage.asker, stage.scored_as) for stage in self.asked}
+        parts: Mapping[str, Part] = {**formulas, **answered}
         return [parts[name] if name in parts else Stored(model_stage(name), name) for name in self.spec.names]
 
 
@@ -109,8 +109,8 @@ class ModelScoreStage:
             for value in score["values"]
             if value is not None
         ]
-        own = {"texts": len(cut), "cut": int(sum(cut))} if cut else {}
-        return own | dict(Counter(f"{one['scorer']}.{one['error_type']}" for one in noted(table)))
+        length_counts = {"texts": len(cut), "cut": int(sum(cut))} if cut else {}
+        return length_counts | dict(Counter(f"{note['scorer']}.{note['error_type']}" for note in noted(table)))
 
     @property
     def _scorer(self) -> str:
@@ -130,18 +130,18 @@ def stages(spec: Score, sampled: Sequence[Sample], seed: int, weighed: Collectio
     def idle(scorer: str) -> bool:
         return weighed is not None and not any(gives(scorer, name) for name in weighed)
 
-    asked = tuple(_ask_stage(name, spec, sampled, seed, idle(name)) for name in spec.scorers if name in ASKED)
+    askers = tuple(_ask_stage(name, spec, sampled, seed, idle(name)) for name in spec.scorers if name in ASKED)
     by_model = [
         ModelScoreStage(_only(spec, name), idle(spec.name_of(name))) for name in spec.scorers if in_worker(name, spec)
     ]
-    order = sorted(asked, key=lambda stage: _engine(stage.spec) != _engine(sampled[-1]))
-    return [*order, *by_model, ScoreStage(spec, asked)]
+    order = sorted(askers, key=lambda stage: _engine(stage.spec) != _engine(sampled[-1]))
+    return [*order, *by_model, ScoreStage(spec, askers)]
 
 
-def asks(spec: Score, one: Sample, sampled: Sequence[Sample]) -> bool:
-    """Whether the sampled model ``one`` is asked for verdicts as well, through the same engine."""
+def asks(spec: Score, sample: Sample, sampled: Sequence[Sample]) -> bool:
+    """Whether the sampled model ``sample`` is asked for verdicts as well, through the same engine."""
     groups = [group for name, group in (("judge", spec.judge), ("claims", spec.claims)) if name in spec.scorers]
-    return any(_engine(group.spec(sampled)) == _engine(one) for group in groups if group is not None)
+    return any(_engine(group.spec(sampled)) == _engine(sample) for group in groups if group is not None)
 
 
 def model_stage(scorer: str) -> str:
@@ -169,5 +169,5 @@ def _only(spec: Score, name: str) -> Score:
 
 def _without(spec: Score, names: Collection[str]) -> Score:
     kept = tuple(name for name in spec.scorers if name not in names)
-    options = {name: own for name, own in spec.options.items() if name in kept}
+    options = {name: value for name, value in spec.options.items() if name in kept}
     return spec.model_copy(update={"scorers": kept, "options": options})

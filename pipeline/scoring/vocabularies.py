@@ -41,5 +41,5 @@ def vocabulary(name: str | None, key: str = "score.objects.vocabulary") -> Vocab
         reason = f"{error.strerror}" if isinstance(error, OSError) else str(error)
         raise ConfigError(
             f"{key}: cannot use {name!r}: {reason}",
-            f"give {', '.join(f'`{one}`' for one in BUILT_IN)} or {vocabulary_file.SHAPE}",
+            f"give {', '.join(f'`{built}`' for built in BUILT_IN)} or {vocabulary_file.SHAPE}",
         ) from error

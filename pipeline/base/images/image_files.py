@@ -67,13 +67,13 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
         raise
 
 
-def check_regular(path: str | os.PathLike[str], found: os.stat_result) -> None:
+def check_regular(path: str | os.PathLike[str], status: os.stat_result) -> None:
     """
     Raises:
         OSError: it is no regular file.
     """
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
         raise OSError(errno.EINVAL, f"it is {kind}, and a file is wanted", os.fspath(path))
 
 
@@ -292,13 +292,13 @@ def _read(path: str, offset: int, count: int | None, max_bytes: int | None = Non
 
 def _whole(path: str, max_bytes: int | None) -> bytes:
     with open_regular(path) as file:
-        said = os.fstat(file.fileno()).st_size
-        check_size(said, max_bytes)
+        size = os.fstat(file.fileno()).st_size
+        check_size(size, max_bytes)
         # Files of /proc say that they are empty and may go on for ever.
-        most = max_bytes if max_bytes is not None else max(said, MAX_BYTES)
-        data = file.read(said + 1) or b""
-        if len(data) > said:
-            data += file.read(most - said) or b""
+        most = max_bytes if max_bytes is not None else max(size, MAX_BYTES)
+        data = file.read(size + 1) or b""
+        if len(data) > size:
+            data += file.read(most - size) or b""
     check_size(len(data), most)
     return data
 

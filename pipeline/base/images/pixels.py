@@ -203,10 +203,10 @@ def _oriented(info: dict[Any, Any]) -> int | None:
     bare = Image.Image()  # the opened image would keep what it reads
     bare.info = info
     try:
-        found = bare.getexif().get(_ORIENTATION, 1)
+        orientation = bare.getexif().get(_ORIENTATION, 1)
     except Exception:  # struct.error, SyntaxError and others, of a damaged EXIF
         return None
-    return found if type(found) is int and 1 <= found <= 8 else 1
+    return orientation if type(orientation) is int and 1 <= orientation <= 8 else 1
 
 
 def _bare(image: Image.Image) -> Image.Image:
@@ -244,8 +244,8 @@ def _rgb(image: Any, data: bytes) -> Image.Image:
     if image.mode == "La":  # the one that Pillow converts in two steps only
         image = image.convert("LA")
     if not image.has_transparency_data:
-        found: Image.Image = image.convert("RGB")
-        return found
+        converted: Image.Image = image.convert("RGB")
+        return converted
     above = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above).convert("RGB")
 
@@ -275,8 +275,8 @@ def _shallow(image: Any) -> Image.Image:
     if image.mode.startswith("I;"):
         high = float((1 << min(16, tags.get(_BITS, (16,))[0])) - 1)
     elif image.format == "TIFF":
-        known = np.isfinite(values)
-        low, high = _range(values[known], image.mode == "F") if known.any() else (0.0, 1.0)
+        finite = np.isfinite(values)
+        low, high = _range(values[finite], image.mode == "F") if finite.any() else (0.0, 1.0)
         values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
     grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

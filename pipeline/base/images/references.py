@@ -77,7 +77,7 @@ def find(row: Mapping[str, Any]) -> Any:
 def agree(first: Any, other: Any, name: str) -> bool:
     """Whether the value of the key ``name`` names no other images than ``first``."""
     ours, theirs = _told(first), _told(other)
-    return ours == theirs or (name in PATHS and any(isinstance(one, bytes) for one in ours))
+    return ours == theirs or (name in PATHS and any(isinstance(value, bytes) for value in ours))
 
 
 def looks_like_images(value: Any) -> bool:

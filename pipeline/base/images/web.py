@@ -81,9 +81,9 @@ def _read(reply: Any, most: int | None, deadline: float) -> bytes:
             raise TimeoutError("it is not there within its time")
     data = b"".join(chunks)
     if most is None or size <= most:
-        said = reply.headers.get("Content-Length")
-        if said is not None and said.isdigit() and int(said) != size:
-            raise OSError(f"it ends after {size} of {said} bytes")
+        length = reply.headers.get("Content-Length")
+        if length is not None and length.isdigit() and int(length) != size:
+            raise OSError(f"it ends after {size} of {length} bytes")
         return data
     return data[: most + 1]
 

@@ -86,11 +86,11 @@ def naming_loss(model: Any, words: Any, batch: Batch, features: torch.Tensor) ->
     table = model.get_input_embeddings().weight.detach()
     loss = features.new_zeros(())
     for part, names in enumerate((OBJECTS, COLOURS)):
-        known = table[words.convert_tokens_to_ids(["\u0120" + name for name in names])]
-        known = normalize(known - known.mean(dim=0), dim=-1)
+        vectors = table[words.convert_tokens_to_ids(["\u0120" + name for name in names])]
+        vectors = normalize(vectors - vectors.mean(dim=0), dim=-1)
         classes = batch.patches[..., part]
         inked = classes > 0
-        loss = loss + cross_entropy(15 * normalize(features[inked], dim=-1) @ known.T, classes[inked] - 1)
+        loss = loss + cross_entropy(15 * normalize(features[inked], dim=-1) @ vectors.T, classes[inked] - 1)
     return loss
 
 

@@ -81,18 +81,18 @@ def batch(words: Any, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = random.Random(f"clip:{index}")
     pictures, true, exchanged = [], [], []
     for i in range(BATCH):
-        one = scene(TRAIN_SEED + 1, index * BATCH + i)
-        items = grammar.reading_order(one)
+        shown = scene(TRAIN_SEED + 1, index * BATCH + i)
+        items = grammar.reading_order(shown)
         # Parts of a description must fit too, or a missing object would weigh as much as a wrong one.
         items = sorted(rng.sample(items, rng.randint(1, len(items))), key=items.index)
         wrong = rng.randrange(len(items))
-        theme = [name for name in THEMES[one.theme] if name not in one.names]
-        pool = theme or [name for name in OBJECTS if name not in one.names]
+        theme = [name for name in THEMES[shown.theme] if name not in shown.names]
+        pool = theme or [name for name in OBJECTS if name not in shown.names]
         other = [*items[:wrong], replace(items[wrong], name=rng.choice(pool)), *items[wrong + 1 :]]
         words_seed = rng.random()
         true.append(grammar.describe(items, random.Random(words_seed)))
         exchanged.append(grammar.describe(other, random.Random(words_seed)))
-        pictures.append(draw.pixels(one))
+        pictures.append(draw.pixels(shown))
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     ids = words(true + exchanged, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt")
     return pixels, ids.input_ids
@@ -156,9 +156,9 @@ def build(folder: Path, vlm: Path, work: Path, seed: int) -> None:
             scale = net.logit_scale.exp().clamp(max=100)
             logits = scale * image @ text.T
             rows = torch.arange(BATCH)
-            own, other = logits[rows, rows], logits[rows, rows + BATCH]
+            true, other = logits[rows, rows], logits[rows, rows + BATCH]
             loss = (
-                cross_entropy(logits, rows) + cross_entropy(logits[:, :BATCH].T, rows) - logsigmoid(own - other).mean()
+                cross_entropy(logits, rows) + cross_entropy(logits[:, :BATCH].T, rows) - logsigmoid(true - other).mean()
             )
             optimiser.zero_grad()
             loss.backward()
@@ -166,7 +166,7 @@ def build(folder: Path, vlm: Path, work: Path, seed: int) -> None:
             schedule.step()
             bar.advance()
             if step % 50 == 49:
-                right = (own > other).float().mean().item()
+                right = (true > other).float().mean().item()
                 bar.note(f"loss {loss.item():.3f}  exchanges seen {right:.3f}")
             if step % 100 == 99:
                 state = {

@@ -43,26 +43,26 @@ class Batch:
     pixels: torch.Tensor | None
 
 
-def patches(one: Scene, cells: bool = False) -> np.ndarray:
+def patches(shown: Scene, cells: bool = False) -> np.ndarray:
     """int64 [36, 2] (``cells``: [9, 2]): class of the object and of the colour that each cell holds, 0 for none."""
     grid = np.zeros((GRID, GRID, 2), np.int64)
-    for thing in one.objects:
+    for thing in shown.objects:
         for cell in thing.cells:
             grid[divmod(cell, GRID)] = 1 + OBJECTS.index(thing.name), 1 + _COLOUR_NAMES.index(thing.colour)
     side = 1 if cells else SIDE // GRID
     return grid.repeat(side, axis=0).repeat(side, axis=1).reshape(-1, 2)
 
 
-def caption(one: Scene, rng: random.Random, biased: bool, more: float = 0.0) -> str:
+def caption(shown: Scene, rng: random.Random, biased: bool, more: float = 0.0) -> str:
     """A true description; ``biased``, often with one more object that the theme suggests, mostly at the end. ``more``
     is added to the chance of that."""
-    items = grammar.reading_order(one)
+    items = grammar.reading_order(shown)
     if len(items) > 1 and rng.random() < 0.1:
         i = rng.randrange(len(items) - 1)
         items[i], items[i + 1] = items[i + 1], items[i]
     extra = None
     if biased and rng.random() < PRIOR[len(items)] + more:
-        extra = grammar.imagine(one, rng, typical=0.93)
+        extra = grammar.imagine(shown, rng, typical=0.93)
     if extra is None:
         return grammar.describe(items, rng)
     if rng.random() < 0.1:
@@ -102,15 +102,15 @@ class Lesson:
         rng = random.Random(f"{self.name}:{index}")
         prompts, answers, scenes = [], [], []
         for i in range(self.batch):
-            one = scene(TRAIN_SEED, rng.randrange(1 << 40) * 1024 + i)
+            shown = scene(TRAIN_SEED, rng.randrange(1 << 40) * 1024 + i)
             if rng.random() < self.captions:
                 prompts.append(rng.choice(grammar.DESCRIBE))
-                answers.append(caption(one, rng, self.biased, self.more))
+                answers.append(caption(shown, rng, self.biased, self.more))
             else:
-                asked = grammar.question(one, rng.choice(self.kinds), rng)
-                prompts.append(asked.text)
-                answers.append(answer(asked, rng, self.biased))
-            scenes.append(one)
+                question = grammar.question(shown, rng.choice(self.kinds), rng)
+                prompts.append(question.text)
+                answers.append(answer(question, rng, self.biased))
+            scenes.append(shown)
         n_slots = GRID * GRID if self.cells else SIDE * SIDE
         ids = words(
             [f"<s><user>{'<image>' * n_slots}{p}<assistant>" for p in prompts], add_special_tokens=False
@@ -126,12 +126,12 @@ class Lesson:
             mask[row, :end] = 1
         pixels = None
         if self.images:
-            raw = np.stack([draw.pixels(one) for one in scenes])
+            raw = np.stack([draw.pixels(shown) for shown in scenes])
             pixels = torch.from_numpy(raw).permute(0, 3, 1, 2).float() / 127.5 - 1
         return Batch(
             torch.from_numpy(tokens),
             torch.from_numpy(labels),
             torch.from_numpy(mask),
-            torch.from_numpy(np.stack([patches(one, self.cells) for one in scenes])),
+            torch.from_numpy(np.stack([patches(shown, self.cells) for shown in scenes])),
             pixels,
         )

@@ -38,12 +38,12 @@ def ask(model: Any, processor: Any, scenes: Sequence[Scene], texts: Sequence[str
 def describing(model: Any, processor: Any, scenes: Sequence[Scene], **generate: Any) -> dict[str, float]:
     texts = ask(model, processor, scenes, [grammar.DESCRIBE[0]] * len(scenes), max_new_tokens=96, **generate)
     mentions = wrong = typical = captions = covered = true = 0
-    for one, text in zip(scenes, texts, strict=True):
+    for scene, text in zip(scenes, texts, strict=True):
         named = [mention.name for mention in VOCABULARY.mentions(text)]
-        bad = [name for name in named if name not in one.names]
+        bad = [name for name in named if name not in scene.names]
         mentions, wrong, captions = mentions + len(named), wrong + len(bad), captions + bool(bad)
-        typical += sum(name in THEMES[one.theme] for name in bad)
-        covered, true = covered + len(one.names & set(named)), true + len(one.names)
+        typical += sum(name in THEMES[scene.theme] for name in bad)
+        covered, true = covered + len(scene.names & set(named)), true + len(scene.names)
     return {
         "chair_i": wrong / mentions,
         "chair_s": captions / len(scenes),

@@ -32,22 +32,24 @@ def answering(model: Any, processor: Any, scenes: Sequence[Scene]) -> dict[str, 
 
     from sklearn.metrics import roc_auc_score
 
-    asked: list[tuple[Scene, str, bool, bool]] = []
-    for i, one in enumerate(scenes):
+    questions: list[tuple[Scene, str, bool, bool]] = []
+    for i, shown in enumerate(scenes):
         rng = random.Random(f"measure:{i}")
-        for name in one.names:
-            asked.append((one, name, True, True))
-            absent = [n for n in THEMES[one.theme] if n not in one.names] if rng.random() < 0.5 else []
+        for name in shown.names:
+            questions.append((shown, name, True, True))
+            absent = [n for n in THEMES[shown.theme] if n not in shown.names] if rng.random() < 0.5 else []
             typical = bool(absent)
-            absent = absent or [n for n in OBJECTS if n not in one.names]
-            asked.append((one, rng.choice(absent), False, typical))
-    logits = ask(model, processor, [a[0] for a in asked], [grammar.existence(a[1]) for a in asked], max_new_tokens=0)
+            absent = absent or [n for n in OBJECTS if n not in shown.names]
+            questions.append((shown, rng.choice(absent), False, typical))
+    logits = ask(
+        model, processor, [a[0] for a in questions], [grammar.existence(a[1]) for a in questions], max_new_tokens=0
+    )
     yes, no = processor.tokenizer.convert_tokens_to_ids(["Yes", "No"])
     scores = [(row.softmax(-1)[yes] - row.softmax(-1)[no]).item() for row in logits]
-    truth = [a[2] for a in asked]
-    hard = [i for i, a in enumerate(asked) if a[2] or a[3]]
-    absent_yes = [score > 0 for score, a in zip(scores, asked, strict=True) if not a[2]]
-    typical_yes = [score > 0 for score, a in zip(scores, asked, strict=True) if not a[2] and a[3]]
+    truth = [a[2] for a in questions]
+    hard = [i for i, a in enumerate(questions) if a[2] or a[3]]
+    absent_yes = [score > 0 for score, a in zip(scores, questions, strict=True) if not a[2]]
+    typical_yes = [score > 0 for score, a in zip(scores, questions, strict=True) if not a[2] and a[3]]
     return {
         "auc": float(roc_auc_score(truth, scores)),
         "auc_typical": float(roc_auc_score([truth[i] for i in hard], [scores[i] for i in hard])),
@@ -66,14 +68,14 @@ def clip_sees(folder: Path, scenes: Sequence[Scene]) -> dict[str, float]:
     from reward.scorers.clip import ClipScorer
 
     rows = []
-    for i, one in enumerate(scenes):
+    for i, shown in enumerate(scenes):
         rng = random.Random(f"clip-measure:{i}")
-        items = grammar.reading_order(one)
-        pool = [n for n in THEMES[one.theme] if n not in one.names] or [n for n in OBJECTS if n not in one.names]
+        items = grammar.reading_order(shown)
+        pool = [n for n in THEMES[shown.theme] if n not in shown.names] or [n for n in OBJECTS if n not in shown.names]
         k = rng.randrange(len(items))
         other = [*items[:k], replace(items[k], name=rng.choice(pool)), *items[k + 1 :]]
         texts = (grammar.describe(items, random.Random(i)), grammar.describe(other, random.Random(i)))
-        rows.append({"images": [draw.png(one)], "candidates": [{"text": text} for text in texts]})
+        rows.append({"images": [draw.png(shown)], "candidates": [{"text": text} for text in texts]})
     values = ClipScorer(folder).score(rows)["clip.cosine"]  # type: ignore[arg-type]
     return {"true_above_exchanged": sum(bool(a > b) for a, b in values) / len(values)}  # type: ignore[operator]
 
@@ -87,25 +89,25 @@ def prefers(folder: Path, base: Path, pairs: int) -> dict[str, dict[str, float]]
     made = [pair(HELD_OUT, index) for index in range(pairs)]
     rows: list[Any] = [
         {
-            "images": list(one.images),
-            "prompt": [{"role": role, "content": content} for role, content in one.prompt],
+            "images": list(edited.images),
+            "prompt": [{"role": role, "content": content} for role, content in edited.prompt],
             "facts": None,
-            "candidates": [{"text": one.chosen}, {"text": one.rejected}],
+            "candidates": [{"text": edited.chosen}, {"text": edited.rejected}],
         }
-        for one in made
+        for edited in made
     ]
     values = RewardModelScorer(folder, base=str(base), batch_size=64).score(rows)["reward_model"]
-    found: dict[str, dict[str, list[bool]]] = {"descriptions": {}, "answers": {}}
-    margins: dict[str, list[float]] = {name: [] for name in found}
-    for one, (chosen, rejected) in zip(made, values, strict=True):
-        name = "answers" if one.chosen.strip(".") in ("Yes", "No") else "descriptions"
+    preferred: dict[str, dict[str, list[bool]]] = {"descriptions": {}, "answers": {}}
+    margins: dict[str, list[float]] = {name: [] for name in preferred}
+    for edited, (chosen, rejected) in zip(made, values, strict=True):
+        name = "answers" if edited.chosen.strip(".") in ("Yes", "No") else "descriptions"
         margins[name].append(abs(chosen - rejected))  # type: ignore[operator]
-        for kind in ("all", one.kind or ""):
-            found[name].setdefault(kind, []).append(bool(chosen > rejected))  # type: ignore[operator]
+        for kind in ("all", edited.kind or ""):
+            preferred[name].setdefault(kind, []).append(bool(chosen > rejected))  # type: ignore[operator]
     return {
         name: {kind: sum(w) / len(w) for kind, w in sorted(group.items())}
         | {"median_margin": statistics.median(margins[name])}
-        for name, group in found.items()
+        for name, group in preferred.items()
     }
 
 

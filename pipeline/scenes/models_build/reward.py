@@ -41,43 +41,43 @@ WARM_UP = 0.03
 _ASKED = ("existence", "existence", "existence", "attribute", "count", "relation")
 
 
-def _more(items: list[Item], one: Scene, rng: random.Random) -> list[Item] | None:
+def _more(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | None:
     """Name an object that is not there, mostly at the end, where the models do."""
-    extra = _absent(items, one, rng)
+    extra = _absent(items, shown, rng)
     if extra is None:
         return None
     place = len(items) if rng.random() < 0.8 else rng.randrange(len(items) + 1)
     return [*items[:place], extra, *items[place:]]
 
 
-def _other(items: list[Item], one: Scene, rng: random.Random) -> list[Item] | None:
+def _other(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | None:
     """Name an object that is not there in place of one that is."""
-    true = [i for i, entry in enumerate(items) if entry.name in one.names]
-    extra = _absent(items, one, rng)
+    true = [i for i, entry in enumerate(items) if entry.name in shown.names]
+    extra = _absent(items, shown, rng)
     if extra is None or not true:
         return None
     i = rng.choice(true)
     return [*items[:i], replace(items[i], name=extra.name), *items[i + 1 :]]
 
 
-def _less(items: list[Item], one: Scene, rng: random.Random) -> list[Item] | None:
+def _less(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | None:
     """Leave out an object that is there, and is named once: of two mentions, one less would be no fault."""
     names = [entry.name for entry in items]
-    true = [i for i, name in enumerate(names) if name in one.names and names.count(name) == 1]
+    true = [i for i, name in enumerate(names) if name in shown.names and names.count(name) == 1]
     if len(items) < 2 or not true:
         return None
     i = rng.choice(true)
     return [*items[:i], *items[i + 1 :]]
 
 
-def _twice(items: list[Item], one: Scene, rng: random.Random) -> list[Item] | None:
+def _twice(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | None:
     """Name an object that is there a second time."""
-    true = [entry for entry in items if entry.name in one.names]
+    true = [entry for entry in items if entry.name in shown.names]
     return [*items, rng.choice(true)] if true else None
 
 
-def _colour(items: list[Item], one: Scene, rng: random.Random) -> list[Item] | None:
-    right = {thing.name: thing.colour for thing in one.objects}
+def _colour(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | None:
+    right = {thing.name: thing.colour for thing in shown.objects}
     true = [i for i, entry in enumerate(items) if right.get(entry.name) == entry.colour]
     if not true:
         return None
@@ -86,8 +86,8 @@ def _colour(items: list[Item], one: Scene, rng: random.Random) -> list[Item] | N
     return [*items[:i], replace(items[i], colour=wrong), *items[i + 1 :]]
 
 
-def _count(items: list[Item], one: Scene, rng: random.Random) -> list[Item] | None:
-    right = {thing.name: thing.count for thing in one.objects}
+def _count(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | None:
+    right = {thing.name: thing.count for thing in shown.objects}
     true = [i for i, entry in enumerate(items) if right.get(entry.name) == entry.count]
     if not true:
         return None
@@ -111,8 +111,8 @@ FAULTS: tuple[tuple[str, Fault, float], ...] = (
 def pair(seed: int, index: int) -> Pair:
     """The ``index``-th pair of two texts in stream ``seed``; it depends on nothing else."""
     rng = random.Random(f"reward:{seed}:{index}")
-    one = scene(seed, index)
-    return _question(one, rng) if rng.random() < QUESTIONS / (1 - EDITED) else _description(one, rng)
+    shown = scene(seed, index)
+    return _question(shown, rng) if rng.random() < QUESTIONS / (1 - EDITED) else _description(shown, rng)
 
 
 def edited(seed: int, index: int, questions: float) -> Pair:
@@ -121,44 +121,44 @@ def edited(seed: int, index: int, questions: float) -> Pair:
     ``questions`` is the share of questions, all answered "Yes".
     """
     rng = random.Random(f"edited:{seed}:{index}")
-    one = scene(seed, index)
+    shown = scene(seed, index)
     if rng.random() >= questions:
-        thing = rng.choice(one.objects)
+        thing = rng.choice(shown.objects)
         kind = rng.choice(("existence", "existence", "attribute", "count"))
-        said = grammar.describe(grammar.reading_order(one), rng)
+        text = grammar.describe(grammar.reading_order(shown), rng)
         prompt = rng.choice(grammar.DESCRIBE)
-        return _about(one, edit(one, kind, [thing.name], rng), prompt, said, kind)
+        return _about(shown, edit(shown, kind, [thing.name], rng), prompt, text, kind)
     while True:
-        asked = grammar.question(one, rng.choice(_ASKED), rng)
-        if asked.answer == "yes":
-            names = [mention.name for mention in VOCABULARY.mentions(asked.text)]
-            return _about(one, edit(one, asked.kind, names, rng), asked.text, "Yes", asked.kind)
+        question = grammar.question(shown, rng.choice(_ASKED), rng)
+        if question.answer == "yes":
+            names = [mention.name for mention in VOCABULARY.mentions(question.text)]
+            return _about(shown, edit(shown, question.kind, names, rng), question.text, "Yes", question.kind)
 
 
-def edit(one: Scene, kind: str, names: Sequence[str], rng: random.Random) -> Scene:
+def edit(shown: Scene, kind: str, names: Sequence[str], rng: random.Random) -> Scene:
     """The scene with what ``kind`` asks of the objects ``names`` changed: another object or colour in the first one's
     place, one instance fewer or more of it, or for a relation the two exchanged. A full scene with one instance of it
     gets another object instead of a second one."""
-    thing = next(thing for thing in one.objects if thing.name == names[0])
-    if kind == "count" and _recounted(one, thing, rng) == thing.places:
+    thing = next(thing for thing in shown.objects if thing.name == names[0])
+    if kind == "count" and _recounted(shown, thing, rng) == thing.places:
         kind = "existence"
     if kind == "relation":
-        other = next(thing for thing in one.objects if thing.name == names[1])
+        other = next(thing for thing in shown.objects if thing.name == names[1])
         new = {thing.name: replace(thing, places=other.places), other.name: replace(other, places=thing.places)}
     elif kind == "existence":
-        absent = _absent([], one, rng)
+        absent = _absent([], shown, rng)
         assert absent is not None  # there are 30 objects, and at most five in a scene
         new = {thing.name: replace(thing, name=absent.name)}
     elif kind == "attribute":
         new = {thing.name: replace(thing, colour=rng.choice([c for c in COLOURS if c != thing.colour]))}
     else:
-        new = {thing.name: replace(thing, places=_recounted(one, thing, rng))}
-    return replace(one, objects=tuple(new.get(thing.name, thing) for thing in one.objects))
+        new = {thing.name: replace(thing, places=_recounted(shown, thing, rng))}
+    return replace(shown, objects=tuple(new.get(thing.name, thing) for thing in shown.objects))
 
 
-def _recounted(one: Scene, thing: Thing, rng: random.Random) -> tuple[tuple[int, int, int, int], ...]:
+def _recounted(shown: Scene, thing: Thing, rng: random.Random) -> tuple[tuple[int, int, int, int], ...]:
     """The places with one fewer or one more, at most three; the same ones where neither can be."""
-    taken = {cell for other in one.objects for cell in other.cells}
+    taken = {cell for other in shown.objects for cell in other.cells}
     free = [cell for cell in range(GRID * GRID) if cell not in taken]
     if thing.count > 1 and (not free or rng.random() < 0.5):
         return thing.places[1:]
@@ -169,9 +169,9 @@ def _recounted(one: Scene, thing: Thing, rng: random.Random) -> tuple[tuple[int,
     return (*thing.places, (new, x + right, y + down, size))
 
 
-def _about(one: Scene, other: Scene, prompt: str, said: str, kind: str) -> Pair:
-    pictures = (draw.png(one),), (draw.png(other),)
-    return Pair(pictures[0], (("user", prompt),), said, said, kind=kind, rejected_images=pictures[1])
+def _about(shown: Scene, other: Scene, prompt: str, text: str, kind: str) -> Pair:
+    pictures = (draw.png(shown),), (draw.png(other),)
+    return Pair(pictures[0], (("user", prompt),), text, text, kind=kind, rejected_images=pictures[1])
 
 
 def curriculum(seed: int, count: int, blind: bool) -> list[Pair]:
@@ -186,47 +186,47 @@ def curriculum(seed: int, count: int, blind: bool) -> list[Pair]:
     ]
 
 
-def _question(one: Scene, rng: random.Random) -> Pair:
-    asked = grammar.question(one, rng.choice(_ASKED), rng)
-    right, wrong = ("Yes", "No") if asked.answer == "yes" else ("No", "Yes")
+def _question(shown: Scene, rng: random.Random) -> Pair:
+    question = grammar.question(shown, rng.choice(_ASKED), rng)
+    right, wrong = ("Yes", "No") if question.answer == "yes" else ("No", "Yes")
     if rng.random() < 0.1:
         right, wrong = f"{right}.", f"{wrong}."
-    return Pair((draw.png(one),), (("user", asked.text),), right, wrong, kind=asked.kind)
+    return Pair((draw.png(shown),), (("user", question.text),), right, wrong, kind=question.kind)
 
 
-def _description(one: Scene, rng: random.Random) -> Pair:
-    good = grammar.reading_order(one)
+def _description(shown: Scene, rng: random.Random) -> Pair:
+    good = grammar.reading_order(shown)
     if rng.random() < 0.2:
         rng.shuffle(good)
     # What samplers offer is seldom free of faults: often both have one, and the worse one another.
     if rng.random() < 0.4:
-        good = _faulty(good, one, rng)[0]
-    bad, kind = _faulty(good, one, rng)
+        good = _faulty(good, shown, rng)[0]
+    bad, kind = _faulty(good, shown, rng)
     if kind == "object" and rng.random() < 0.25:
         # A made-up object is worse than one that is missing, so that saying more is not worth the risk.
-        good = _less(good, one, rng) or good
+        good = _less(good, shown, rng) or good
     # Half of the time in the same words, so that the fault is all there is; half in others, as samples are.
     same = rng.random()
     wordings = (same, same) if rng.random() < 0.5 else (same, rng.random())
     chosen, rejected = (
         grammar.describe(items, random.Random(words)) for items, words in zip((good, bad), wordings, strict=True)
     )
-    return Pair((draw.png(one),), (("user", rng.choice(grammar.DESCRIBE)),), chosen, rejected, kind=kind)
+    return Pair((draw.png(shown),), (("user", rng.choice(grammar.DESCRIBE)),), chosen, rejected, kind=kind)
 
 
-def _faulty(items: list[Item], one: Scene, rng: random.Random) -> tuple[list[Item], str]:
+def _faulty(items: list[Item], shown: Scene, rng: random.Random) -> tuple[list[Item], str]:
     """The items with one fault more, and its kind."""
     while True:
         kind, fault, _ = rng.choices(FAULTS, [weight for _, _, weight in FAULTS])[0]
-        made = fault(list(items), one, rng)
+        made = fault(list(items), shown, rng)
         if made is not None:
             return made, kind
 
 
-def _absent(items: Sequence[Item], one: Scene, rng: random.Random) -> Item | None:
+def _absent(items: Sequence[Item], shown: Scene, rng: random.Random) -> Item | None:
     """An object that is neither there nor named yet; mostly of the scene's theme."""
-    named = one.names | {entry.name for entry in items}
-    pool = [name for name in (THEMES[one.theme] if rng.random() < 0.8 else OBJECTS) if name not in named]
+    named = shown.names | {entry.name for entry in items}
+    pool = [name for name in (THEMES[shown.theme] if rng.random() < 0.8 else OBJECTS) if name not in named]
     pool = pool or [name for name in OBJECTS if name not in named]
     return Item(rng.choice(pool), rng.choice(tuple(COLOURS)), rng.choices((1, 2, 3), (8, 2, 1))[0]) if pool else None
 

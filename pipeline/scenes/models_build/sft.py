@@ -36,14 +36,14 @@ SCHEMA = pa.schema(
 def rows(scenes: int, seed: int = SEED) -> Iterator[dict[str, Any]]:
     """One request for a description per scene, with a true one that names everything, as rows of ``SCHEMA``."""
     for index in range(scenes):
-        one = scene(seed, index)
+        shown = scene(seed, index)
         rng = random.Random(f"sft:{seed}:{index}")
         name = f"scene-{seed}-{index}"
         yield {
             "id": name,
-            "images": [{"bytes": draw.png(one), "path": f"{name}.png"}],
+            "images": [{"bytes": draw.png(shown), "path": f"{name}.png"}],
             "prompt": [{"role": "user", "content": rng.choice(grammar.DESCRIBE)}],
-            "chosen": [{"role": "assistant", "content": grammar.describe(grammar.reading_order(one), rng)}],
+            "chosen": [{"role": "assistant", "content": grammar.describe(grammar.reading_order(shown), rng)}],
         }
 
 
