@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import inspect
 import json
 import pkgutil
 import traceback
@@ -60,8 +61,14 @@ def plug(
 @lru_cache
 def _plug(kind: str, name: str, options: str, method: str, built_in: tuple[str, ...], taken: tuple[str, ...]) -> Any:
     made = make(find(kind, name, built_in), json.loads(options), name, taken)
-    if not callable(getattr(made, method.partition("(")[0], None)):
+    attribute, _, given = method.rstrip(")").partition("(")
+    called = getattr(made, attribute, None)
+    if not callable(called):
         raise ConfigError(f"{name} has no method {method}", "see docs/extending.md")
+    try:
+        inspect.signature(called).bind(*filter(None, given.split(", ")))
+    except TypeError as error:
+        raise ConfigError(f"{name} has {attribute}{inspect.signature(called)}", f"make it {method}") from error
     identity(made, name)  # it has a version
     return made
 

@@ -148,6 +148,15 @@ class Bare:
 
 
 @dataclass(frozen=True)
+class Short:
+    version: ClassVar[str] = "1"
+
+    def corrupt(self, image: Any) -> Any: ...
+
+    loss = terms = convert = corrupt
+
+
+@dataclass(frozen=True)
 class OddReads(Twin):
     reads: ClassVar[tuple[str, ...]] = ("corruptd",)
 
@@ -207,6 +216,7 @@ def keyed(name: str) -> list[tuple[str, dict[str, Any]]]:
         (path(NoVersion), "has no version; give the class version"),
         (path(Thawed), "is no frozen dataclass; put @dataclass"),
         (path(Bare), "has no method "),
+        (path(Short), "(image: 'Any') -> 'Any'; make it "),
     ],
 )
 def test_a_wrong_path_or_class_is_one_line_for_every_kind(made: str, message: str) -> None:
@@ -465,9 +475,9 @@ def test_a_schema_of_others_is_read_like_ours() -> None:
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("tags", r"row 0: 2 <image> tag\(s\) for 1 image\(s\)"),
-        ("tag in an answer", "row 0: column chosen holds <image>"),
-        ("roles", "row 0: column prompt has a turn of 'judge'"),
+        ("tags", r"row 0: as \S+:Columns gives it: 2 <image> tag\(s\) for 1 image\(s\)"),
+        ("tag in an answer", r"row 0: as \S+:Columns gives it: column chosen holds <image>"),
+        ("roles", r"row 0: as \S+:Columns gives it: column prompt has a turn of 'judge'"),
         ("lacks", r"row 0: \S+:Columns gives \{'prompt': 'what is this'\}; give a dict of prompt, chosen"),
         ("none", r"row 0: \S+:Columns gives None"),
         ("raises", r"row 0: \S+:Columns raised ValueError: not rated \(\S+, line \d+\)"),

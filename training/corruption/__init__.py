@@ -29,7 +29,13 @@ STRENGTH = {"gaussian": 1.0, "block_mask": 0.5, "clip_mask": 0.09}
 
 
 def corrupt(
-    image: Image.Image, config: Corruption, seed: int, pair_id: str, index: int = 0, text: str = ""
+    image: Image.Image,
+    config: Corruption,
+    seed: int,
+    pair_id: str,
+    index: int = 0,
+    text: str = "",
+    pair: str | None = None,
 ) -> Image.Image:
     """The corrupted version of the pair's ``index``-th image: a new RGB image of the same size.
 
@@ -39,7 +45,8 @@ def corrupt(
         image: RGB.
         config: what to do. ``other`` and ``data`` take another picture instead, which only the caller has.
         pair_id: anything that is this pair's own and stays when rows move.
-        text: the chosen response; only ``clip_mask`` reads it.
+        text: the chosen response; of our kinds only ``clip_mask`` reads it.
+        pair: what errors call the pair.
 
     Raises:
         ValueError: ``config.kind`` is ``other`` or ``data``, or the image is not RGB.
@@ -47,7 +54,7 @@ def corrupt(
         DataError: ``clip_mask`` without a text.
         ModelError: ``clip_mask``, and the CLIP model cannot be loaded.
     """
-    name = f"pair {pair_id}, image {index}"
+    name = f"{pair or f'pair {pair_id}'}, image {index}"
     if image.mode != "RGB":
         raise ValueError(f"{name}: mode is {image.mode}; convert it to RGB first")
     rng = generator(seed, pair_id, index, config.kind)

@@ -86,7 +86,7 @@ def rejected_image(rows: datasets.Dataset, pair: Pair, index: int, corruption: C
         images = rows[other]["images"]
         return decode(images[index % len(images)], f"row {other}", index % len(images))
     own = decode(rows[pair.row]["images"][index], pair.name, index)
-    return corrupt(own, corruption, seed, pair.id, index, pair.chosen_text)
+    return corrupt(own, corruption, seed, pair.id, index, pair.chosen_text, pair.name)
 
 
 def decode(

@@ -39,6 +39,9 @@ def _checked(name: str, made: Any, row: dict[str, Any], images: int) -> Preferen
     if not isinstance(given, Mapping) or set(given) != set(_GIVES):
         raise DataError(f"{name} gives {given!r:.80}; give a dict of {', '.join(_GIVES)}")
     prompt = given["prompt"]
-    messages = question(prompt, "prompt") if isinstance(prompt, str) else turns(prompt, "prompt")
-    answers = (untagged_answer(given[column], column) for column in _GIVES[1:])
-    return Preference(tagged(messages, images, fill=True), *answers)
+    try:
+        messages = question(prompt, "prompt") if isinstance(prompt, str) else turns(prompt, "prompt")
+        answers = [untagged_answer(given[column], column) for column in _GIVES[1:]]
+        return Preference(tagged(messages, images, fill=True), *answers)
+    except DataError as error:
+        raise DataError(f"as {name} gives it: {error}") from error
