@@ -68,7 +68,8 @@ def _plug(kind: str, name: str, options: str, method: str, built_in: tuple[str, 
     try:
         inspect.signature(called).bind(*filter(None, given.split(", ")))
     except TypeError as error:
-        raise ConfigError(f"{name} has {attribute}{inspect.signature(called)}", f"make it {method}") from error
+        has = ", ".join(inspect.signature(called).parameters)
+        raise ConfigError(f"{name} has {attribute}({has})", f"make it {method}") from error
     identity(made, name)  # it has a version
     return made
 

@@ -132,7 +132,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class NoVersion:
-    def corrupt(self, image: Any, rng: Any, text: str) -> Any: ...
+    def corrupt(self, *words: Any) -> Any: ...
 
     loss = terms = convert = corrupt
 
@@ -216,7 +216,7 @@ def keyed(name: str) -> list[tuple[str, dict[str, Any]]]:
         (path(NoVersion), "has no version; give the class version"),
         (path(Thawed), "is no frozen dataclass; put @dataclass"),
         (path(Bare), "has no method "),
-        (path(Short), "(image: 'Any') -> 'Any'; make it "),
+        (path(Short), "(image); make it "),
     ],
 )
 def test_a_wrong_path_or_class_is_one_line_for_every_kind(made: str, message: str) -> None:
