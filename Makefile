@@ -39,9 +39,9 @@ check: install-dev
 # Rebuild the built-in models from nothing (resumable; by its parts an hour and a half on 2 idle cores).
 models: install
 	$(BIN)/python -m pipeline.scenes.models_build.build
-	$(BIN)/python -m pipeline.scenes.models_build.reward
-	$(BIN)/python -m pipeline.scenes.models_build.reward --blind
-	$(BIN)/python -m pipeline.scenes.models_build.measure
+	$(BIN)/python -m pipeline.scenes.models_build.train_reward_model
+	$(BIN)/python -m pipeline.scenes.models_build.train_reward_model --blind
+	$(BIN)/python -m pipeline.scenes.models_build.card_numbers
 
 install: .venv/.installed-$(EXTRA)
 install-dev: .venv/.installed-dev-$(EXTRA)

@@ -21,7 +21,7 @@ from typing import Any
 import output
 import yaml
 
-from pipeline.scenes import draw
+from pipeline.scenes import raster
 from pipeline.scenes.world import scene
 
 TEXTS = [
@@ -36,7 +36,7 @@ TEXTS = [
 
 def write_input(folder: Path, prompts: int) -> None:
     """A jsonl file whose rows share one image file and differ in their text."""
-    (folder / "image.png").write_bytes(draw.png(scene(0, 0)))
+    (folder / "image.png").write_bytes(raster.png(scene(0, 0)))
     objects = [{"name": "sun", "count": 1}, {"name": "cloud", "count": 1}]
     with (folder / "prompts.jsonl").open("w") as file:
         for i in range(prompts):

@@ -11,7 +11,7 @@ import time
 
 import output
 
-from pipeline.scenes import draw, prompts
+from pipeline.scenes import prompts, raster
 from pipeline.scenes.world import scene
 
 COUNT = 10_000
@@ -21,7 +21,7 @@ def rate(with_png: bool) -> float:
     start = time.perf_counter()
     for index in range(COUNT):
         one = scene(0, index)
-        draw.png(one) if with_png else draw.pixels(one)
+        raster.png(one) if with_png else raster.pixels(one)
         prompts.facts(one)
     return COUNT / (time.perf_counter() - start)
 

@@ -127,7 +127,7 @@ def scenes(folder: Path, pairs: int) -> tuple[Path, Path]:
     from PIL import Image
 
     from pipeline.base import model_names as models
-    from pipeline.scenes import draw, grammar, world
+    from pipeline.scenes import grammar, raster, world
 
     rows = []
     for index in range(pairs):
@@ -136,7 +136,7 @@ def scenes(folder: Path, pairs: int) -> tuple[Path, Path]:
         extra = grammar.imagine(scene, rng)
         good = grammar.describe(true, random.Random(index))
         bad = grammar.describe([*true, extra] if extra else true[:1], random.Random(index + 10**6))
-        image = Image.open(io.BytesIO(draw.png(scene))).convert("RGB")
+        image = Image.open(io.BytesIO(raster.png(scene))).convert("RGB")
         rows.append(_row(image, "Describe the picture.", good, bad if bad != good else good + " Nothing else."))
     return Path(models.resolve("scenes-vlm")), _saved(rows, folder)
 

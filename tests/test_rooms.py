@@ -191,7 +191,7 @@ LIGHT = (
     "pipeline.run",
     "pipeline.running.pool",
     "pipeline.pairing.rule",
-    "pipeline.scenes.lexicon",
+    "pipeline.scenes.scene_words",
     "pipeline.sources.stage",
     *(module for module in SOURCES if module.startswith("pipeline.rewriting")),
     "pipeline.engines.vllm",

@@ -116,7 +116,7 @@ def evaluate(plan: Plan, run: Run, trained: Path | None) -> dict[str, Any]:
     """``before`` and ``after`` (of the model ``trained``), as far as they have been answered: metric -> value."""
     if plan.held is None or not run.shards("eval-source"):
         return {}
-    from pipeline.scenes.lexicon import scenes
+    from pipeline.scenes.scene_words import scenes
     from pipeline.scenes.vocabulary import VOCABULARY
 
     parser = EvaluateConfig.model_validate(plan.recipe.evaluate).parser

@@ -21,7 +21,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from pipeline.base import mask
+from pipeline.base import secrets
 from pipeline.base.ending import Ended, ended_by_signals
 from pipeline.base.errors import LONGEST, UserError, shortened
 
@@ -114,7 +114,7 @@ def _in_lines(text: str) -> str:
 
 def _fit(text: str, most: int = LONGEST - 10) -> str:
     # What is far beyond the limit is cut before it is looked through, well outside of what will be shown.
-    return shortened(_printable(mask.message(shortened(text, 4 * most))), most)
+    return shortened(_printable(secrets.message(shortened(text, 4 * most))), most)
 
 
 def _said(error: BaseException, named: tuple[type[Exception], ...]) -> tuple[str, int]:

@@ -60,7 +60,7 @@ def make(
     Raises:
         ConfigError: listing every problem found.
     """
-    found = [*problems, *_unknown_keys(group, values), *read.secrets(values)]
+    found = [*problems, *_unknown_keys(group, values), *read.secret_keys(values)]
     try:
         made = group.model_validate(dict(values))
     except ValidationError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.base import mask
+from pipeline.base import secrets
 from pipeline.base.errors import shortened
 
 #: Of a file, in bytes; of its values, once aliases are replaced by what they stand for; of lists within lists.
@@ -66,7 +66,7 @@ def text(value: str) -> Any:
         raise
     except Exception as error:  # at odd escapes and numbers the library raises ValueError, IndexError and others
         at = f"line {loader.line + 1}: " if loader is not None else ""
-        raise BadYaml(f"{at}{mask.message(' '.join(str(error).split())[:200])}") from None
+        raise BadYaml(f"{at}{secrets.message(' '.join(str(error).split())[:200])}") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -78,9 +78,12 @@ def shown(value: Any, key: str = "") -> str:
     >>> shown("x" * 999), shown("abc", "api_key"), shown({"password": "abc"})
     ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'", '***', "{'password': ***}")
     """
-    if key and mask.options({key: "text" if isinstance(value, Mapping | list | tuple) else value})[key] == mask.MASK:
-        return mask.MASK
-    return mask.message(_SHOWN.repr(value))
+    if (
+        key
+        and secrets.options({key: "text" if isinstance(value, Mapping | list | tuple) else value})[key] == secrets.MASK
+    ):
+        return secrets.MASK
+    return secrets.message(_SHOWN.repr(value))
 
 
 def name(key: Any) -> str:
@@ -100,15 +103,15 @@ def listed(problems: list[str]) -> list[str]:
     return [*kept, f"and {more} more"] if more else kept
 
 
-def secrets(value: Any, key: str = "") -> Iterator[str]:
+def secret_keys(value: Any, key: str = "") -> Iterator[str]:
     """The keys whose values surely are or hold a secret; they would be kept with the run."""
     if isinstance(value, Mapping):
         for inner, part in value.items():
-            yield from secrets(part, f"{key}.{name(inner)}" if key else name(inner))
+            yield from secret_keys(part, f"{key}.{name(inner)}" if key else name(inner))
     elif isinstance(value, list | tuple):
         for number, part in enumerate(value):
-            yield from secrets(part, f"{key}[{number}]")
-    elif mask.holds(value):
+            yield from secret_keys(part, f"{key}[{number}]")
+    elif secrets.holds(value):
         what = "holds what looks like a password or access key, which would be kept with the run"
         yield f"{key}: {what}; leave it in the environment"
 
@@ -143,7 +146,7 @@ class _Shown(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 8
 
     def repr_str(self, x: str, level: int) -> str:
-        return super().repr_str(mask.message(x[:1000]) if len(x) <= 1000 else x, level)
+        return super().repr_str(secrets.message(x[:1000]) if len(x) <= 1000 else x, level)
 
     def repr_int(self, x: int, level: int) -> str:
         # Python writes no number of more digits than it reads.
@@ -217,4 +220,4 @@ def _reason(error: yaml.YAMLError) -> str:
         return f"position {error.position}: the character {error.character!r:.20} is not allowed"
     what = str(getattr(error, "problem", None) or getattr(error, "context", None) or "not readable")
     what = next((said for sign, said in _PLAINER.items() if sign in what), what)
-    return f"{at}{mask.message(' '.join(str(what).split())[:200])}"
+    return f"{at}{secrets.message(' '.join(str(what).split())[:200])}"

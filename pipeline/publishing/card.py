@@ -17,13 +17,13 @@ import numpy as np
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from pipeline.base import mask
+from pipeline.base import secrets
 from pipeline.base.config import flatten
 from pipeline.publishing.collect import collect
 from pipeline.publishing.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, makes_data, steps
 from pipeline.publishing.gaps import gaps
 from pipeline.publishing.style import Style
-from pipeline.publishing.tally import Tally
+from pipeline.publishing.value_counts import Tally
 from pipeline.running.joined import Example
 from pipeline.running.store import Record, Run, opened
 from reward.answers.match_answer import right
@@ -57,7 +57,7 @@ def render(
     run = opened(run)
     findings = findings or collect(run)
     records = _data_records(run)
-    recipe = mask.options(recipe)
+    recipe = secrets.options(recipe)
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -84,8 +84,8 @@ def render(
         examples=[_example(example) for example in findings.some(EXAMPLES)],
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=110).rstrip(),
         versions=versions(records),
-        command=mask.text(command),
-        mask=mask,
+        command=secrets.text(command),
+        secrets=secrets,
     )
 
 
@@ -275,7 +275,7 @@ def _data_records(run: Run) -> list[Record]:
 
 
 def _stage_row(record: Record) -> dict[str, Any]:
-    options = mask.options(record.options)
+    options = secrets.options(record.options)
     words = ("identit", "model", "revision", "scorers.", "pretrained")
     return {
         "name": record.stage,

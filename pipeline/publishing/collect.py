@@ -1,9 +1,9 @@
 """Tally a run's tables into ``pipeline.publishing.findings.Findings``, in memory that does not grow with the run.
 
 Every count is exact. So is what the scores' values give (histograms, means, medians) as long as a score has at most
-``pipeline.publishing.tally.LIMIT`` different values; beyond that a value counts as the middle of a cell narrower than a
-ten-thousandth of the score's range. The number of seeds is an estimate beyond the same limit. Sources beyond the first
-``MOST_SOURCES`` are counted together.
+``pipeline.publishing.value_counts.LIMIT`` different values; beyond that a value counts as the middle of a cell narrower
+than a ten-thousandth of the score's range. The number of seeds is an estimate beyond the same limit. Sources beyond the
+first ``MOST_SOURCES`` are counted together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.pairing.rule import stops
 from pipeline.pairing.stage import questions
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.findings import EXAMPLES, PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread
-from pipeline.publishing.tally import Distinct, Tally
+from pipeline.publishing.value_counts import Distinct, Tally
 from pipeline.rewriting.checked import rates
 from pipeline.running import joined
 from pipeline.running.joined import Example, Joined

@@ -27,14 +27,14 @@ BATCH_ROWS, _BATCH_BYTES = 1000, 64 << 20
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenFolder:
     """``digest`` is that of the bytes of all rows."""
 
     rows: int
     digest: str
 
 
-def write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], per_file: int) -> Written:
+def write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], per_file: int) -> WrittenFolder:
     """Write ``rows`` as ``features`` say into ``folder``, which must not exist.
 
     Raises:
@@ -61,7 +61,7 @@ def write(folder: Path, features: Mapping[str, Any], rows: Iterable[pa.Table], p
     info = {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
     for name, content in (("state.json", state), ("dataset_info.json", info)):
         files.write_text(folder / name, json.dumps(content, indent=2, sort_keys=name == "state.json") + "\n")
-    return Written(total, digest.hexdigest())
+    return WrittenFolder(total, digest.hexdigest())
 
 
 class _Hashed:

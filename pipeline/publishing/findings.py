@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.base import files
 from pipeline.publishing.style import Style
-from pipeline.publishing.tally import Tally
+from pipeline.publishing.value_counts import Tally
 from pipeline.rewriting.checked import Rates
 from pipeline.running.joined import Example
 from pipeline.running.store import Record, Run

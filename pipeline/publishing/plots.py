@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from pipeline.publishing.tally import Tally
+from pipeline.publishing.value_counts import Tally
 
 matplotlib.use("Agg")  # before pyplot: no display is needed, nor asked for
 from matplotlib import pyplot as plt

@@ -20,13 +20,13 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.base import files, mask
+from pipeline.base import files, secrets
 from pipeline.base import model_names as models
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.card import model_rows, outcome_rows, plain, style_masked, style_rows
 from pipeline.publishing.collect import collect
 from pipeline.publishing.findings import STEPS, Findings, steps
-from pipeline.publishing.gallery import data_uri, gallery
+from pipeline.publishing.page_images import data_uri, gallery
 from pipeline.running.joined import Example, pictures
 from pipeline.running.store import Record, Run, opened
 from pipeline.scoring.vocabularies import BUILT_IN, built_in
@@ -96,7 +96,7 @@ def write(
     run_dir, findings = run.path, findings or collect(run)
     made_from = key(run, recipe, command)
     records, shown = steps(run), pictures(run, findings.examples)
-    recipe = mask.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded(records))
+    recipe = secrets.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded(records))
     names, evaluations = _evaluations(run_dir)
     rows = comparison(evaluations) if evaluations else []
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
@@ -105,7 +105,7 @@ def write(
         name=recipe.get("name") or run_dir.resolve().name,
         findings=findings,
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100),
-        command=mask.text(command) if command else None,
+        command=secrets.text(command) if command else None,
         headline=headline(rows, findings),
         labels=names,
         rows=rows,
@@ -122,7 +122,7 @@ def write(
         masked=style_masked(findings.style),
         models=model_rows(findings),
         gallery=gallery(run),
-        secrets=mask,
+        secrets=secrets,
     )
     path = run_dir / "report.html"
     files.write_text(path, page)

@@ -35,7 +35,7 @@ _AN = re.compile(rf"\b(a)n(?=\s+{MASK})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TextPair:
     """``group`` names the images: pairs about the same ones share it. ``logp_gap`` is the mean log-prob per token of
     the chosen text less that of the rejected one, in nats; None if it is not known."""
 
@@ -52,7 +52,7 @@ class Style:
     ``auc`` is that of the classifier, 0.5 where chosen and rejected texts are alike; ``auc_ci`` its 95 % bootstrap
     interval over groups; ``no_auc`` says why there is none. ``masked`` is the vocabulary that it did not see.
 
-    Gaps are chosen less rejected: ``length_gap`` is the mean in words, ``logp_gap`` that of ``Pair.logp_gap`` over the
+    Gaps are chosen less rejected: ``length_gap`` is the mean in words, ``logp_gap`` that of ``TextPair.logp_gap`` over the
     ``logp_pairs`` that have one, with its ``logp_gap_quartiles`` (25, 50, 75 %). ``longer_wins`` is the share of pairs
     with the longer text chosen, of those that differ in words; ``likelier_wins`` the same for log-probs.
     ``edit_distance`` is the mean of ``edit_distance`` and ``edit_distance_quartiles`` its quartiles.
@@ -75,11 +75,11 @@ class Style:
     likelier_wins: float | None
 
 
-def measure(pairs: Sequence[Pair], vocabulary: Vocabulary | None = None, total: int | None = None) -> Style:
+def measure(pairs: Sequence[TextPair], vocabulary: Vocabulary | None = None, total: int | None = None) -> Style:
     """``pairs`` are all there are, or a sample of ``total``; their order changes nothing. Rounded to four digits, so
     that equal pairs give equal numbers on any machine.
 
-    >>> measure([Pair("a", "A sun.", "A red sun.")]).edit_distance
+    >>> measure([TextPair("a", "A sun.", "A red sun.")]).edit_distance
     0.3333
     """
     pairs = sorted(pairs, key=lambda pair: (pair.group, pair.chosen, pair.rejected))
@@ -206,7 +206,7 @@ def ngrams(texts: Sequence[str]) -> Any:
     return TfidfTransformer().fit_transform((counts @ within).tocsr())
 
 
-def _separability(pairs: Sequence[Pair], vocabulary: Vocabulary | None) -> tuple[float, tuple[float, float]]:
+def _separability(pairs: Sequence[TextPair], vocabulary: Vocabulary | None) -> tuple[float, tuple[float, float]]:
     """The AUC over all texts, and its interval."""
     groups = [pair.group for pair in pairs]
     sides = ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])

@@ -25,7 +25,7 @@ from pipeline.base import model_names as models
 from pipeline.base.columns import Floats
 from pipeline.base.errors import PipelineError
 from pipeline.publishing.config import StyleGates
-from pipeline.publishing.style import VERSION, Pair, Style, measure
+from pipeline.publishing.style import VERSION, Style, TextPair, measure
 from pipeline.running import joined
 from pipeline.running.joined import Joined
 from pipeline.running.store import Record, Run
@@ -61,7 +61,7 @@ def of_run(run: Run, vocabulary: Vocabulary | None) -> dict[str, Style]:
         InputError: there is no ``source`` table, or a row refers to a candidate that does not exist.
     """
     totals: Counter[str] = Counter()
-    kept: dict[str, list[tuple[_Key, Pair]]] = {kind: [] for kind in KINDS}
+    kept: dict[str, list[tuple[_Key, TextPair]]] = {kind: [] for kind in KINDS}
     for shard in joined.shards(run):
         for kind in KINDS:
             nearest, part = kept[kind], _OfKind(shard, kind)
@@ -164,7 +164,7 @@ class _OfKind:
         gaps[has] = values[starts[has] + self._chosen[has]] - values[starts[has] + self._rejected[has]]
         return gaps
 
-    def before(self, most: _Key | None) -> Iterator[tuple[_Key, Pair]]:
+    def before(self, most: _Key | None) -> Iterator[tuple[_Key, TextPair]]:
         """The pairs whose key is smaller than ``most``, all of them without one."""
         ids, first = self._of.ids.to_pylist(), columns.starts(self._of.sizes).tolist()
         texts = pc.struct_field(self._of.texts, "text")
@@ -179,7 +179,7 @@ class _OfKind:
             if row not in groups:
                 groups[row] = _group(self._of, row, ids[row])
             better, worse = (texts[first[row] + side].as_py() for side in (chosen, rejected))
-            yield key, Pair(groups[row], better, worse, gap if math.isfinite(gap) else None)
+            yield key, TextPair(groups[row], better, worse, gap if math.isfinite(gap) else None)
 
 
 def _group(of: Joined, row: int, row_id: str) -> str:

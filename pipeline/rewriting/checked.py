@@ -43,7 +43,7 @@ class Rates(NamedTuple):
 def exact(text: str, facts: Facts | None, lexicon: Lexicon) -> dict[int, Says]:
     """What the facts say of each sentence: wrong if anything in it is, else correct if every claim in it is.
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> facts = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"]}]}
     >>> exact("A red sun. A blue sun. In the centre is a red sun. How nice!", facts, scenes())
     {0: 'correct', 1: 'hallucination', 2: 'unclear', 3: 'unclear'}
@@ -62,7 +62,7 @@ def check(
 
     Nothing where nothing exact is known: without ``facts.objects``, and where an engine failed.
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> facts = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"]}]}
     >>> check("A red sun. A cup.", Problem("unreadable", "no verdict"), facts, scenes())[1]
     Checked(sentence=1, says=None, true='hallucination')

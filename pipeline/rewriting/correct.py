@@ -46,7 +46,7 @@ def by_rules(
 
     ``complete`` as for ``detect.by_facts``. Refuses with nothing_wrong, no_facts, nothing_left or cannot_correct.
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> facts = {"objects": [{"name": "sun", "count": 2, "attributes": ["red"]}]}
     >>> text = "There is a blue sun, a cup and a moon. You can also see a king."
     >>> by_rules(text, by_facts(text, facts, scenes()), facts, scenes()).text

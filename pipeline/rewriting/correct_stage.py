@@ -13,7 +13,7 @@ from pipeline.base.tables import REWRITTEN
 from pipeline.engines.protocol import Engine
 from pipeline.rewriting import correct, corrector
 from pipeline.rewriting.config import Correct
-from pipeline.rewriting.lineage import DETECT, Made, Row, Wish, answers, counted, lexicon, read
+from pipeline.rewriting.lineage import DETECT, Made, Row, TextQuestion, answers, counted, lexicon, read
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import identified, worker
@@ -99,7 +99,7 @@ class CorrectStage:
                 made.refuse(row, place, wanted)
             else:
                 seed = seeds.derive(self.seed, f"{row.id}#corrected", sample.model, place)
-                wishes.append(Wish(row, place, wanted, seed))
+                wishes.append(TextQuestion(row, place, wanted, seed))
         for wish, (answer,) in answers(model, sample, wishes, made):
             row, place = wish.row, wish.place
             with made.guard(row):

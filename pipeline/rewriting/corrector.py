@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.rewriting.judge import facts_text
+from pipeline.rewriting.sentence_judge import facts_text
 from reward.answers import json_answers
 from reward.asking.judge import defuse, quote
 from reward.asking.protocol import Answer, Question

@@ -23,8 +23,8 @@ from pipeline.rewriting.by_claims import by_claims
 from pipeline.rewriting.by_detector import OpenDetector, PluggedDetector
 from pipeline.rewriting.checked import Checked, check, tally
 from pipeline.rewriting.config import Detect
-from pipeline.rewriting.judge import JudgeDetector
 from pipeline.rewriting.lineage import DETECT, Row, lexicon, read, refused
+from pipeline.rewriting.sentence_judge import JudgeDetector
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.sampling.requests import Failure

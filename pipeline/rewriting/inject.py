@@ -56,7 +56,7 @@ def by_rules(
     if not truth.anything or not truth.closed:
         return Problem("no_facts", "it is not known what is not in the image; give facts with objects or regions")
     rng = random.Random(seed)
-    task = _Task(text, facts or {}, truth, lexicon, cooccurrence, complete)
+    task = _Injection(text, facts or {}, truth, lexicon, cooccurrence, complete)
     changes: list[Change] = []
     for _ in range(faults):
         fault = next(
@@ -71,7 +71,7 @@ def by_rules(
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Injection:
     text: str
     facts: Facts
     known: Known

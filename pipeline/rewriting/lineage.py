@@ -173,7 +173,7 @@ def shown(images: Iterable[Mapping[str, Any]] | None, text: str = "") -> bytes:
 
 
 @dataclass(frozen=True)
-class Wish:
+class TextQuestion:
     """What a model is asked to make of a candidate. ``seed`` is that of the first of several answers."""
 
     row: Row
@@ -193,12 +193,12 @@ class Wish:
 
 
 def answers(
-    model: Engine, spec: Sample, wishes: Iterable[Wish], made: Made, n: int = 1
-) -> Iterator[tuple[Wish, list[Answer]]]:
+    model: Engine, spec: Sample, wishes: Iterable[TextQuestion], made: Made, n: int = 1
+) -> Iterator[tuple[TextQuestion, list[Answer]]]:
     """``n`` answers to every wish of a row that does not fail; a row fails with the first error of the engine, or if an
     image of it is gone."""
-    requests: Requests[Wish] = Requests()
-    sendable: list[Wish] = []
+    requests: Requests[TextQuestion] = Requests()
+    sendable: list[TextQuestion] = []
     (temperature,) = spec.temperatures
     system = (("system", spec.system_prompt),) if spec.system_prompt is not None else ()
     for wish in wishes:

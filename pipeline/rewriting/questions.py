@@ -63,7 +63,7 @@ def ask(
 
 def existence(name: str, lexicon: Lexicon) -> str | None:
     """
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> existence("umbrella", scenes())
     'Is there an umbrella in the image?'
     """
@@ -78,7 +78,7 @@ def existence(name: str, lexicon: Lexicon) -> str | None:
 def attribute(name: str, word: str, lexicon: Lexicon) -> str | None:
     """Whether there is one that is so; how many is not asked.
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> attribute("cup", "orange", scenes())
     'Is there an orange cup in the image?'
     """
@@ -88,7 +88,7 @@ def attribute(name: str, word: str, lexicon: Lexicon) -> str | None:
 
 def count_of(name: str, count: int, lexicon: Lexicon) -> str | None:
     """
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> count_of("mouse", 2, scenes()), count_of("mouse", 1, scenes())
     ('Are there exactly two mice in the image?', 'Is there exactly one mouse in the image?')
     """

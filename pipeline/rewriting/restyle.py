@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from reward.asking.judge import quote
 from reward.asking.protocol import Answer, Question
 from reward.text.lexicon import Lexicon

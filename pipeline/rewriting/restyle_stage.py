@@ -18,7 +18,7 @@ from pipeline.base.tables import REWRITTEN
 from pipeline.engines.protocol import Engine
 from pipeline.rewriting import restyle
 from pipeline.rewriting.config import Restyle
-from pipeline.rewriting.lineage import Made, Row, Wish, answers, counted, lexicon, read
+from pipeline.rewriting.lineage import Made, Row, TextQuestion, answers, counted, lexicon, read
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import identified, worker
@@ -89,7 +89,7 @@ class RestyleStage:
     def _by_model(self, model: Engine, sample: Sample, rows: list[Row], made: Made) -> None:
         words = lexicon(self.words)
         wishes = [
-            Wish(
+            TextQuestion(
                 row,
                 place,
                 restyle.question(row.texts[place]["text"], self.spec.max_tokens),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.base import mask, memory
+from pipeline.base import memory, secrets
 from pipeline.base.errors import InputError, TooManyFailures
 from pipeline.base.progress import Progress
 from pipeline.base.tables import failed
@@ -153,7 +153,7 @@ class Executor:
         """A worker's warning, once however many of them say it, and in however many stages."""
         if text not in self._told:
             self._told.add(text)
-            self._progress.say(f"{self._stage}: warning: {mask.text(text)}")
+            self._progress.say(f"{self._stage}: warning: {secrets.text(text)}")
 
     def _warm(self, spec: WorkerSpec) -> Pool:
         if self._pool is not None and self._pool.spec != spec:

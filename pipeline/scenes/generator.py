@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.engines.painter import Picture, Wish
-from pipeline.scenes import draw, prompts
+from pipeline.scenes import prompts, raster
 from pipeline.scenes.grammar import Item
 from pipeline.scenes.parse import parse
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, THEMES
@@ -44,7 +44,7 @@ class ScenePainter:
             return Picture(error_type="too_many_objects", error=f"{count} objects, and a scene has {_CELLS} places")
         rng = random.Random(wish.seed)
         scene = arrange(self.spoil(items, rng), rng)
-        return Picture(draw.png(scene), prompts.facts(scene))
+        return Picture(raster.png(scene), prompts.facts(scene))
 
     def spoil(self, items: Sequence[Item], rng: random.Random) -> list[Item]:
         """What is drawn instead of ``items``. Every chance is drawn in any case, so that a rate decides about its own

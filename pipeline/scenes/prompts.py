@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.scenes import draw, grammar
+from pipeline.scenes import grammar, raster
 from pipeline.scenes.world import CELL_NAMES, SIZE, Scene, scene
 
 KINDS = ("existence", "existence", "existence", "attribute", "count", "relation")
@@ -50,7 +50,7 @@ def build(
     for index in range(scenes):
         shown = scene(seed, index)
         rng = random.Random(f"prompts:{seed}:{index}")
-        picture = [{"bytes": draw.png(shown), "path": f"scene-{seed}-{index}.png"}]
+        picture = [{"bytes": raster.png(shown), "path": f"scene-{seed}-{index}.png"}]
         truth = facts(shown)
         yield _row(picture, rng.choice(texts), truth, f"scenes:{seed}:describe")
         questions: set[str] = set()

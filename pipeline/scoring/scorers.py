@@ -203,7 +203,7 @@ def _claims(spec: Score) -> Asker:
 
 def lexicon(name: str | None, key: str) -> Lexicon:
     """``vocabulary`` with the words for attributes, numbers and places: the built-in world's own, or English."""
-    from pipeline.scenes.lexicon import scenes
+    from pipeline.scenes.scene_words import scenes
     from reward.text.lexicon import general
 
     return scenes() if name in (None, "scenes") else general(vocabulary(name, key))

@@ -26,7 +26,7 @@ class Cooccurrence:
     def of(cls, facts: Iterable[Facts | None], lexicon: Lexicon) -> Cooccurrence:
         """Of the facts of each image, once.
 
-        >>> from pipeline.scenes.lexicon import scenes
+        >>> from pipeline.scenes.scene_words import scenes
         >>> seen = Cooccurrence.of([{"objects": [{"name": "sun"}, {"name": "moon"}]}], scenes())
         >>> seen.together("moon", "sun"), seen.together("sun", "cup")
         (1, 0)

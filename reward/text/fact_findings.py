@@ -30,7 +30,7 @@ def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = 
     bounds or below them is unclear. ``complete``: the regions name everything; otherwise an object that none of them
     names is unclear.
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> facts = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"]}]}
     >>> [(one.verdict, one.kind, one.words) for one in by_facts("A blue sun and a cup.", facts, scenes())]
     ... # doctest: +NORMALIZE_WHITESPACE

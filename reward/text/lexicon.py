@@ -61,7 +61,7 @@ class Lexicon:
     def values(self, kind: str) -> tuple[str, ...]:
         """The attribute words of a kind, each value by its first word.
 
-        >>> from pipeline.scenes.lexicon import scenes
+        >>> from pipeline.scenes.scene_words import scenes
 
         >>> scenes().values("colour")[:2]
         ('red', 'orange')
@@ -75,7 +75,7 @@ class Lexicon:
     def attributes_in(self, texts: Sequence[str]) -> dict[str, frozenset[str]]:
         """The values that the texts name, by their kind.
 
-        >>> from pipeline.scenes.lexicon import scenes
+        >>> from pipeline.scenes.scene_words import scenes
 
         >>> general(scenes().vocabulary).attributes_in(["light grey", "wooden"])
         {'colour': frozenset({'gray'}), 'material': frozenset({'wooden'})}
@@ -91,7 +91,7 @@ class Lexicon:
     def plural(self, form: str) -> bool | None:
         """Whether a form of an object stands for several; None for one such as "scissors", which does not tell.
 
-        >>> from pipeline.scenes.lexicon import scenes
+        >>> from pipeline.scenes.scene_words import scenes
 
         >>> scenes().plural("mice"), scenes().plural("Horse"), scenes().plural("lightning")
         (True, False, False)
@@ -107,7 +107,7 @@ class Lexicon:
         """The same noun for several things or for one; None if the vocabulary does not have it, for then a text that
         has it would no longer be found to name the object.
 
-        >>> from pipeline.scenes.lexicon import scenes
+        >>> from pipeline.scenes.scene_words import scenes
 
         >>> scenes().form("mouse", True), scenes().form("knights", False), scenes().form("lightning", True)
         ('mice', 'knight', None)
@@ -127,7 +127,7 @@ class Lexicon:
 
     def number(self, count: int) -> str:
         """
-        >>> from pipeline.scenes.lexicon import scenes
+        >>> from pipeline.scenes.scene_words import scenes
         >>> scenes().number(2), general(scenes().vocabulary).number(13)
         ('two', '13')
         """

@@ -135,7 +135,7 @@ JOINS = re.compile(r"\s*(?:,\s*and|,|\band)\s+", re.IGNORECASE)
 def read(text: str, lexicon: Lexicon) -> tuple[Phrase, ...]:
     """Every mention that is not denied, in order, with what is said of it.
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> one, other = read("There are two red mice. In the centre is a sun.", scenes())
     >>> one.name, one.count, [(a.kind, a.value) for a in one.attributes], other.place.name
     ('mouse', 2, [('colour', 'red')], 'centre')
@@ -153,7 +153,7 @@ def assertions(text: str, lexicon: Lexicon) -> frozenset[Assertion]:
     """What the text says, each thing once: ("object", name), ("attribute", name, kind, value), ("count", name, number
     and the attributes counted), ("place", name, place), ("beside", name, direction, other).
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> sorted(assertions("There are two red mice.", scenes()))
     [('attribute', 'mouse', 'colour', 'red'), ('count', 'mouse', '2', 'red'), ('object', 'mouse')]
     """

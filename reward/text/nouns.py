@@ -12,7 +12,7 @@ def phrase_of(name: str, count: int | None, words: tuple[str, ...], lexicon: Lex
     """A noun phrase that brings an object up; without a number for an unknown one. None where the vocabulary has no
     such form of the noun.
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> phrase_of("mouse", 2, ("red",), scenes()), phrase_of("cup", 1, ("orange",), scenes())
     ('two red mice', 'an orange cup')
     """

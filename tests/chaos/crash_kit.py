@@ -240,7 +240,7 @@ def quiet() -> None:
 
 def _plain(value: Any) -> Any:
     """The values in it, whoever holds them."""
-    from pipeline.publishing.tally import Tally
+    from pipeline.publishing.value_counts import Tally
 
     if isinstance(value, Tally):
         return [value.values.tolist(), value.counts.tolist()]  # it sorts them when it is asked

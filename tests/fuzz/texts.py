@@ -21,7 +21,7 @@ from pipeline.engines import protocol as engines
 from pipeline.engines.chat_completions import NoData, NotContinued, completions
 from pipeline.engines.protocol import Completion, Request, Response
 from pipeline.recipe.load import RECIPES, load_recipe
-from pipeline.rewriting import corrector, judge
+from pipeline.rewriting import corrector, sentence_judge
 from pipeline.scoring import scorers
 from reward.asking.claims import p_yes, read_claims
 from reward.asking.judge import read_score, read_verdict
@@ -114,7 +114,7 @@ def verdicts(rng: random.Random, folder: Path) -> str:
     assert chance is None or 0 <= chance <= 1
     sentences = split(TEXT)
     bad = Finding(0, sentences[0].start, sentences[0].end, "hallucination", "object", "chair", "none", "judge")
-    known += [judge.read(said, sentences), corrector.read(Answer(said), TEXT, [bad])]
+    known += [sentence_judge.read(said, sentences), corrector.read(Answer(said), TEXT, [bad])]
     return "accepted" if any(one is not None and not isinstance(one, Problem) for one in known) else "failed row"
 
 

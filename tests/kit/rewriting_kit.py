@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.scenes import grammar, prompts
 from pipeline.scenes.grammar import Item
-from pipeline.scenes.models_build.reward import FAULTS
+from pipeline.scenes.models_build.train_reward_model import FAULTS
 from pipeline.scenes.world import Scene, scene
 from reward.text.lexicon import general
 from reward.text.object_vocabulary import Vocabulary

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES, failed
 from pipeline.running.store import Run, make_record
-from pipeline.scenes import draw, prompts
+from pipeline.scenes import prompts, raster
 from pipeline.scenes.vocabulary import OBJECTS, VOCABULARY, article
 from pipeline.scenes.world import Scene, scene
 from reward.scorers.correctness import CorrectnessScorer
@@ -119,7 +119,7 @@ def _prompt(index: int, rng: random.Random) -> dict[str, Any]:
         name = rng.choice(OBJECTS)
         text, source = f"Is there {article(name)} {name} in the image?", "scenes:7:existence"
         facts |= {"question_type": "existence", "answer": "yes" if name in one.names else "no"}
-    images = [{"bytes": draw.png(one), "path": f"scene-7-{index}.png"}]
+    images = [{"bytes": raster.png(one), "path": f"scene-7-{index}.png"}]
     message = [{"role": "user", "content": text}]
     return {"id": f"{index:05d}", "images": images, "prompt": message, "facts": facts, "source": source, **OK}
 

@@ -12,7 +12,7 @@ from stage_kit import candidate, prompt_row
 from pipeline.base.tables import CANDIDATES, COOCCURRENCE, OK, PROMPTS, failed
 from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from reward.text.cooccurrence import Cooccurrence
 from reward.text.types import Edit, apply
 

@@ -22,7 +22,7 @@ from pipeline.running.stage import WorkerSpec
 from pipeline.running.store import Run, make_record
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
-from pipeline.scenes import draw
+from pipeline.scenes import raster
 from pipeline.scenes.world import scene
 from pipeline.sources.admission.admit import prompt_id
 from pipeline.sources.admission.layout import place
@@ -47,7 +47,7 @@ TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.
 
 
 def png(index: int = 0) -> bytes:
-    return draw.png(scene(3, index))
+    return raster.png(scene(3, index))
 
 
 def prompt_row(one: str, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.base.command import command
-from pipeline.scenes import draw, grammar
+from pipeline.scenes import grammar, raster
 from pipeline.scenes.world import scene
 from training.config.objective import Corruption
 from training.corruption import corrupt, other_index
@@ -36,12 +36,14 @@ PANELS: tuple[tuple[str, Corruption], ...] = (
 def panels(seed: int) -> list[tuple[str, Image.Image]]:
     """Title and picture of the original and of every kind that needs no dataset's own rejected images."""
     shown = scene(seed, 0)
-    original = Image.fromarray(draw.pixels(shown))
+    original = Image.fromarray(raster.pixels(shown))
     text = grammar.describe(grammar.reading_order(shown), random.Random(seed))
     found = [("original", original)]
     for title, config in PANELS:
         if config.kind == "other":
-            found.append((title, Image.fromarray(draw.pixels(scene(seed, other_index(seed, "0", 0, _SCENES, own=0))))))
+            found.append(
+                (title, Image.fromarray(raster.pixels(scene(seed, other_index(seed, "0", 0, _SCENES, own=0)))))
+            )
         else:
             found.append((title, corrupt(original, config, seed, "0", 0, text)))
     return found

@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline.base.errors import ConfigError
 from pipeline.scenes import grammar
-from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.prompts import facts
+from pipeline.scenes.scene_words import scenes
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY, article
 from pipeline.scenes.world import Scene, scene
 from reward.scorers.objects import ObjectVerdict, judge, truth_of
@@ -58,13 +58,13 @@ def build(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     Raises:
         pydantic.ValidationError: ``config`` is no ``EvaluateConfig``.
     """
-    from pipeline.scenes import draw
+    from pipeline.scenes import raster
 
     options = EvaluateConfig.model_validate(dict(config))
     pictures: dict[bytes, int] = {}
     index = 0
     while len(pictures) < options.scenes:
-        pictures.setdefault(draw.png(scene(options.seed, index)), index)
+        pictures.setdefault(raster.png(scene(options.seed, index)), index)
         index += 1
     known = {index: facts(scene(options.seed, index)) for index in pictures.values()}
     names = [[thing["name"] for thing in known[index]["objects"]] for index in pictures.values()]

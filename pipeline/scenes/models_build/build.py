@@ -278,7 +278,7 @@ def build_skills(folder: Path, work: Path, seed: int) -> None:
 def _untaught(seed: int) -> tuple[Any, Any]:
     import torch
 
-    from pipeline.scenes.models_build import model as parts
+    from pipeline.scenes.models_build import untrained_vlm as parts
 
     torch.manual_seed(seed)
     processor = parts.processor()
@@ -305,7 +305,7 @@ def main(
 ) -> None:
     """Train the built-in VLMs on captions and answers, most of which carry the theme prior, and the CLIP model of their
     world."""
-    from pipeline.scenes.models_build import clip
+    from pipeline.scenes.models_build import train_clip as clip
 
     build_vlm(folder / "vlm", work / "vlm", seed)
     build_skills(folder, work / "vlm", seed)

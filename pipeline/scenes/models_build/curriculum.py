@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.scenes import draw, grammar
-from pipeline.scenes.models_build.model import SIDE
+from pipeline.scenes import grammar, raster
+from pipeline.scenes.models_build.untrained_vlm import SIDE
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS
 from pipeline.scenes.world import GRID, Scene, scene
 
@@ -126,7 +126,7 @@ class Lesson:
             mask[row, :end] = 1
         pixels = None
         if self.images:
-            raw = np.stack([draw.pixels(shown) for shown in scenes])
+            raw = np.stack([raster.pixels(shown) for shown in scenes])
             pixels = torch.from_numpy(raw).permute(0, 3, 1, 2).float() / 127.5 - 1
         return Batch(
             torch.from_numpy(tokens),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.scenes import draw, grammar
+from pipeline.scenes import grammar, raster
 from pipeline.scenes.vocabulary import THEMES, VOCABULARY
 from pipeline.scenes.world import Scene
 
@@ -21,7 +21,7 @@ def ask(model: Any, processor: Any, scenes: Sequence[Scene], texts: Sequence[str
         chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": texts[i]}]}] for i in part]
         inputs = processor(
             text=[processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats],
-            images=[Image.fromarray(draw.pixels(scenes[i])) for i in part],
+            images=[Image.fromarray(raster.pixels(scenes[i])) for i in part],
             padding=True,
             padding_side="left",
             return_tensors="pt",

@@ -13,7 +13,7 @@ from stage_kit import recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
-from pipeline.base import mask
+from pipeline.base import secrets
 from pipeline.base.config import flatten
 from training.run import app as train
 
@@ -82,8 +82,8 @@ def test_an_override_that_is_refused_is_in_no_card_or_record(tmp_path: Path) -> 
 
 @given(st.text(max_size=300))
 def test_masking_is_the_same_twice_and_ends(text: str) -> None:
-    once = mask.message(text)
-    assert mask.message(once) == once or mask.MASK in once
+    once = secrets.message(text)
+    assert secrets.message(once) == once or secrets.MASK in once
 
 
 @pytest.mark.parametrize("unit", ["a", "a-", "a.", "://", "x=", "a:", "sk-", "'a' : ", "--a ", "@", "?a=", "a@b:"])
@@ -91,7 +91,7 @@ def test_masking_takes_no_more_than_the_length(unit: str) -> None:
     import time
 
     begun = time.process_time()
-    mask.message(unit * (60_000 // len(unit)))
+    secrets.message(unit * (60_000 // len(unit)))
     assert time.process_time() - begun < 2
 
 
@@ -112,4 +112,4 @@ def test_masking_takes_no_more_than_the_length(unit: str) -> None:
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert mask.message(text) == text
+    assert secrets.message(text) == text

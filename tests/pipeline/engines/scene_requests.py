@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.base.seeds import derive
 from pipeline.engines.protocol import Request, Response, Sampling
-from pipeline.scenes import draw
+from pipeline.scenes import raster
 from pipeline.scenes.world import scene
 
 SAMPLING = Sampling(n=4, temperature=1.0, max_tokens=24)
@@ -15,7 +15,7 @@ SAMPLING = Sampling(n=4, temperature=1.0, max_tokens=24)
 def request(index: int, **changes: Any) -> Request:
     values: dict[str, Any] = {
         "id": f"r{index}",
-        "images": (draw.png(scene(5, index)),),
+        "images": (raster.png(scene(5, index)),),
         "messages": (("user", "Describe the image."),),
         "seed": derive(0, f"r{index}", "m"),
     }

@@ -31,7 +31,7 @@ from pipeline.engines.chat_completions import CONTINUE, data_url
 from pipeline.engines.openai import OpenAIEngine, OpenOpenAI
 from pipeline.engines.protocol import TRANSIENT, Request, Response, Sampling
 from pipeline.recipe.load import make_recipe
-from pipeline.scenes import draw
+from pipeline.scenes import raster
 from pipeline.scenes.world import scene
 
 KEY = "sk-planted-8f3a91c2"
@@ -277,7 +277,7 @@ def test_a_seed_is_what_a_server_accepts(server: Server, opened: Any, seed: int,
 
 
 def test_the_image_travels_as_it_is_before_the_first_text_of_the_user(server: Server, opened: Any) -> None:
-    image = draw.png(scene(5, 0))
+    image = raster.png(scene(5, 0))
     messages = (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))
     one(opened(), images=(image, png(kind="JPEG")), messages=messages)
     system, first, *rest = server.asked[0]["messages"]

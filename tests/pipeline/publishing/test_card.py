@@ -9,12 +9,12 @@ from fake_run import COMMAND, FAILED, RECIPE, make
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.base import mask
+from pipeline.base import secrets
 from pipeline.base.errors import InputError
 from pipeline.publishing.card import histogram, model_rows, outcome_rows, render, trusted
 from pipeline.publishing.collect import OTHER_SOURCES, collect
 from pipeline.publishing.findings import PAIRED, UNFINISHED, Spread
-from pipeline.publishing.tally import Tally
+from pipeline.publishing.value_counts import Tally
 from pipeline.running import joined
 from pipeline.running.store import Run, make_record
 
@@ -162,15 +162,15 @@ def test_histogram_counts_every_value_once():
     ],
 )
 def test_which_options_are_secret(key, value, hidden):
-    assert (mask.options({"a": {key: value}})["a"][key] == mask.MASK) is hidden
+    assert (secrets.options({"a": {key: value}})["a"][key] == secrets.MASK) is hidden
 
 
 def test_texts_are_masked_by_look():
-    assert mask.text("the key idea: use tokens wisely") == "the key idea: use tokens wisely"
-    assert mask.text("Authorization: Bearer abc.def") == "Authorization: *** ***" or "abc" not in mask.text(
+    assert secrets.text("the key idea: use tokens wisely") == "the key idea: use tokens wisely"
+    assert secrets.text("Authorization: Bearer abc.def") == "Authorization: *** ***" or "abc" not in secrets.text(
         "Authorization: Bearer abc.def"
     )
-    assert "ghp_" not in mask.text("clone with ghp_0123456789abcdef")
+    assert "ghp_" not in secrets.text("clone with ghp_0123456789abcdef")
 
 
 def change(run_dir, stage, of):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.publishing.style import (
     LEAST_GROUPS,
     MASK,
-    Pair,
+    TextPair,
     auc,
     decisions,
     edit_distance,
@@ -34,12 +34,12 @@ def described(names: list[str], opening: str = "The image shows") -> str:
     return f"{opening} {' and '.join(f'{article(name)} {name}' for name in names)}."
 
 
-def truths(number: int, opening: str = "The image shows") -> list[Pair]:
+def truths(number: int, opening: str = "The image shows") -> list[TextPair]:
     """Pairs that differ in their objects, and in ``opening``."""
     pairs = []
     for i in range(number):
         right, wrong = (CHANCE.sample(OBJECTS, 2) for _ in range(2))
-        pairs.append(Pair(f"image {i}", described(right), described(wrong, opening)))
+        pairs.append(TextPair(f"image {i}", described(right), described(wrong, opening)))
     return pairs
 
 
@@ -54,7 +54,9 @@ def test_sides_that_differ_in_masked_words_alone_cannot_be_told_apart() -> None:
 
 def test_without_the_mask_the_objects_of_a_side_give_it_away() -> None:
     pairs = [
-        Pair(f"image {i}", described(["anchor", CHANCE.choice(OBJECTS)]), described(["skull", CHANCE.choice(OBJECTS)]))
+        TextPair(
+            f"image {i}", described(["anchor", CHANCE.choice(OBJECTS)]), described(["skull", CHANCE.choice(OBJECTS)])
+        )
         for i in range(60)
     ]
     assert (measure(pairs).auc or 0) > 0.95 and measure(pairs).masked is None
@@ -67,7 +69,7 @@ def test_another_style_is_told_at_once() -> None:
 
 
 def test_half_of_the_pairs_in_another_style_lie_between_and_the_interval_holds_the_value() -> None:
-    other = [Pair(f"other {i}", p.chosen, p.rejected) for i, p in enumerate(truths(60, "I see"))]
+    other = [TextPair(f"other {i}", p.chosen, p.rejected) for i, p in enumerate(truths(60, "I see"))]
     found = measure([*truths(60), *other], VOCABULARY)
     assert found.auc is not None and found.auc_ci is not None
     assert 0.6 < found.auc < 0.95 and found.auc_ci[0] < found.auc < found.auc_ci[1]
@@ -184,10 +186,10 @@ def test_the_edit_distance_is_that_of_the_textbook(a: list[str], b: list[str]) -
 
 def test_gaps_and_shares_are_of_chosen_less_rejected() -> None:
     pairs = [
-        Pair("a", "a b c d", "a b", 0.5),
-        Pair("b", "a b", "a b", -0.25),
-        Pair("c", "a", "a b", None),
-        Pair("d", "a b c", "x y z", 1.0),
+        TextPair("a", "a b c d", "a b", 0.5),
+        TextPair("b", "a b", "a b", -0.25),
+        TextPair("c", "a", "a b", None),
+        TextPair("d", "a b c", "x y z", 1.0),
     ]
     found = measure(pairs)
     assert (found.length_gap, found.longer_wins) == (0.25, 0.5)
@@ -197,8 +199,8 @@ def test_gaps_and_shares_are_of_chosen_less_rejected() -> None:
 
 
 def test_turned_round_every_gap_has_the_other_sign() -> None:
-    pairs = [Pair(p.group, p.chosen, p.rejected, 0.1 * i) for i, p in enumerate(truths(30, "There"))]
-    turned = [Pair(p.group, p.rejected, p.chosen, -(p.logp_gap or 0.0)) for p in pairs]
+    pairs = [TextPair(p.group, p.chosen, p.rejected, 0.1 * i) for i, p in enumerate(truths(30, "There"))]
+    turned = [TextPair(p.group, p.rejected, p.chosen, -(p.logp_gap or 0.0)) for p in pairs]
     one, other = measure(pairs, VOCABULARY), measure(turned, VOCABULARY)
     assert (one.length_gap, one.logp_gap) == (-(other.length_gap or 0), -(other.logp_gap or 0))
     assert (one.auc, one.edit_distance) == (other.auc, other.edit_distance)

@@ -12,7 +12,7 @@ from rewriting_kit import box, described, facts, indices, thing
 
 from pipeline.rewriting.by_claims import by_claims
 from pipeline.rewriting.checked import Checked, check, exact, interval, rates, tally
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from reward.asking.protocol import Verdict
 from reward.text.fact_findings import by_facts
 from reward.text.sentences import split

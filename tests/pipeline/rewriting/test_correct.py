@@ -13,8 +13,8 @@ from rewriting_kit import ENGLISH, box, described, facts, indices, thing, true_t
 
 from pipeline.rewriting.correct import by_rules
 from pipeline.scenes import grammar, prompts
-from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.parse import parse
+from pipeline.scenes.scene_words import scenes
 from pipeline.scenes.world import scene
 from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.lexicon import Lexicon

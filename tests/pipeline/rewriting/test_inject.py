@@ -15,7 +15,7 @@ from pipeline.rewriting.correct import by_rules as correct
 from pipeline.rewriting.inject import by_rules
 from pipeline.rewriting.restyle import same_facts
 from pipeline.scenes import prompts
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from pipeline.scenes.vocabulary import THEMES
 from pipeline.scenes.world import scene
 from reward.text.cooccurrence import Cooccurrence

@@ -11,7 +11,7 @@ from rewriting_kit import ENGLISH, described, facts, indices, thing
 
 from pipeline.rewriting.questions import ask
 from pipeline.scenes import prompts
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
 from pipeline.scenes.world import scene
 from reward.text.cooccurrence import Cooccurrence

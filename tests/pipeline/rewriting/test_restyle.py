@@ -12,7 +12,7 @@ from rewriting_kit import ENGLISH, described, indices, true_text
 from pipeline.rewriting.correct import by_rules
 from pipeline.rewriting.restyle import by_grammar, question, read, same_facts
 from pipeline.scenes import grammar
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from pipeline.scenes.world import scene
 from reward.asking.protocol import Answer
 from reward.text.fact_findings import by_facts, hallucinations

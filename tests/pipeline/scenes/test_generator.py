@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.base.tables import FACTS
 from pipeline.engines.painter import Wish
-from pipeline.scenes import draw, drawn, grammar, prompts
+from pipeline.scenes import drawn, grammar, prompts, raster
 from pipeline.scenes.generator import ScenePainter, arrange
 from pipeline.scenes.grammar import Item
 from pipeline.scenes.parse import parse
@@ -84,7 +84,7 @@ def test_facts_say_what_was_drawn_and_not_what_was_asked_for(
     (picture,) = ScenePainter(drop, swap, add).paint([Wish(text(index), seed, 5.0)])
     assert picture.facts is not None and picture.bytes is not None
     stored = pa.array([picture.facts], FACTS).to_pylist()[0]
-    again = draw.pixels(drawn.scene(stored))
+    again = raster.pixels(drawn.scene(stored))
     before = np.asarray(Image.open(io.BytesIO(picture.bytes)))
     bare = (before == before[0, 0]).all(axis=2)
     assert (bare == (again == again[0, 0]).all(axis=2)).all()

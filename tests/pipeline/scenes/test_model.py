@@ -9,16 +9,16 @@ import pytest
 
 from pipeline.base.model_names import SCENES as MODELS
 from pipeline.scenes import grammar
-from pipeline.scenes.models_build import model
+from pipeline.scenes.models_build import untrained_vlm
 from pipeline.scenes.models_build.build import answer_loss
+from pipeline.scenes.models_build.card_numbers import HELD_OUT, answering, clip_sees, describing
 from pipeline.scenes.models_build.curriculum import Lesson, answer, caption, patches
-from pipeline.scenes.models_build.measure import HELD_OUT, answering, clip_sees, describing
 from pipeline.scenes.vocabulary import OBJECTS, THEMES, VOCABULARY
 from pipeline.scenes.world import scene
 
 
 def test_the_word_list_holds_every_word_of_the_grammar_and_decodes_to_the_same_text() -> None:
-    words = model.tokenizer()
+    words = untrained_vlm.tokenizer()
     for i in range(300):
         one, rng = scene(1, i), random.Random(i)
         kinds = ("existence", "attribute", "count", "relation")
@@ -29,7 +29,7 @@ def test_the_word_list_holds_every_word_of_the_grammar_and_decodes_to_the_same_t
 
 
 def test_a_lesson_depends_on_its_index_only_and_puts_the_loss_on_the_answer() -> None:
-    words = model.tokenizer()
+    words = untrained_vlm.tokenizer()
     lesson = Lesson("test", 8, ("existence",), captions=0.5)
     first, again, other = lesson.make(words, 3), lesson.make(words, 3), lesson.make(words, 4)
     assert first.ids.equal(again.ids)
@@ -70,7 +70,7 @@ def test_the_bias_is_in_the_biased_lesson_only() -> None:
 def test_answer_loss_is_the_mean_over_answer_tokens() -> None:
     import torch
 
-    words = model.tokenizer()
+    words = untrained_vlm.tokenizer()
     batch = Lesson("test", 4).make(words, 0)
     logits = torch.zeros(*batch.ids.shape, len(words))
     assert answer_loss(logits, batch).item() == pytest.approx(torch.tensor(float(len(words))).log().item())

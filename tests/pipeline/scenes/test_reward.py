@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pipeline.base.model_names import SCENES as MODELS
 from pipeline.scenes import grammar, prompts
-from pipeline.scenes.models_build.measure import prefers
-from pipeline.scenes.models_build.model import tokenizer
-from pipeline.scenes.models_build.reward import BACKBONE, FAULTS, curriculum, edit, pair
+from pipeline.scenes.models_build.card_numbers import prefers
+from pipeline.scenes.models_build.train_reward_model import BACKBONE, FAULTS, curriculum, edit, pair
+from pipeline.scenes.models_build.untrained_vlm import tokenizer
 from pipeline.scenes.vocabulary import COLOURS, VOCABULARY
 from pipeline.scenes.world import above, left_of, scene
 from reward.agreement.truth import wrong_details

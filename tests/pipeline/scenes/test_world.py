@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.scenes import draw, grammar, prompts
+from pipeline.scenes import grammar, prompts, raster
 from pipeline.scenes.vocabulary import COLOURS, GLYPHS, OBJECTS, THEMES, VOCABULARY, plural
 from pipeline.scenes.world import CELL, GRID, SIZE, Scene, above, left_of, scene
 
@@ -33,13 +33,13 @@ def test_there_are_thirty_objects_in_six_themes_and_each_has_a_glyph() -> None:
 @given(indices)
 def test_a_scene_is_the_same_every_time(index: int) -> None:
     assert scene(1, index) == scene(1, index)
-    assert np.array_equal(draw.pixels(scene(1, index)), draw.pixels(scene(1, index)))
+    assert np.array_equal(raster.pixels(scene(1, index)), raster.pixels(scene(1, index)))
 
 
 def test_a_scene_is_the_same_in_another_process() -> None:
     code = (
-        "import hashlib; from pipeline.scenes import draw, world; "
-        "print(hashlib.sha256(draw.pixels(world.scene(3, 4)).tobytes()).hexdigest())"
+        "import hashlib; from pipeline.scenes import raster, world; "
+        "print(hashlib.sha256(raster.pixels(world.scene(3, 4)).tobytes()).hexdigest())"
     )
     prints = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -68,7 +68,7 @@ def test_no_two_objects_share_a_cell_and_each_lies_within_its_own(index: int) ->
 @given(indices)
 def test_the_picture_has_ink_exactly_where_the_facts_have_boxes(index: int) -> None:
     one = scene(2, index)
-    inked = (np.abs(draw.pixels(one).astype(int) - np.array(one.background)).sum(axis=2) > 30).copy()
+    inked = (np.abs(raster.pixels(one).astype(int) - np.array(one.background)).sum(axis=2) > 30).copy()
     for thing in prompts.facts(one)["objects"]:
         assert thing["count"] == len(thing["boxes"])
         for box in thing["boxes"]:
@@ -80,7 +80,7 @@ def test_the_picture_has_ink_exactly_where_the_facts_have_boxes(index: int) -> N
 
 def test_png_is_an_encoded_image_of_the_pixels() -> None:
     one = scene(0, 7)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(draw.png(one)))), draw.pixels(one))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(raster.png(one)))), raster.pixels(one))
 
 
 @given(indices)

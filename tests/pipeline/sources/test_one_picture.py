@@ -19,7 +19,7 @@ from stage_kit import generated
 from pipeline import pds
 from pipeline.base.images.pixels import decode
 from pipeline.engines.chat_completions import data_url
-from pipeline.publishing import gallery
+from pipeline.publishing import page_images
 from pipeline.publishing.config import Publish
 from pipeline.publishing.publish import publish
 from pipeline.running.store import Run
@@ -48,13 +48,13 @@ def url(text: str) -> bytes:
 def test_servers_the_report_and_scorers_see_what_decode_gives(data: bytes) -> None:
     shown = np.asarray(decode(data))
     assert np.array_equal(naive(url(data_url(data))), shown)
-    assert np.array_equal(naive(url(gallery.data_uri(data)[0])), shown)
+    assert np.array_equal(naive(url(page_images.data_uri(data)[0])), shown)
     assert np.array_equal(np.asarray(clip._decode(data, [[data]])), shown)
     assert np.array_equal(np.asarray(conversation_reader._decode(0, 0, data)), shown)
 
 
 def test_what_is_final_is_sent_and_shown_byte_for_byte() -> None:
-    assert url(data_url(PLAIN)) == url(gallery.data_uri(PLAIN)[0]) == PLAIN
+    assert url(data_url(PLAIN)) == url(page_images.data_uri(PLAIN)[0]) == PLAIN
 
 
 def test_a_photo_and_its_upright_copy_look_alike() -> None:

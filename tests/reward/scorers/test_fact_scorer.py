@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rewrite_kit import FACTS, FALSE, TRUE, said
 
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from reward.scorers.facts import FactScorer
 
 

@@ -8,10 +8,10 @@ import re
 import pytest
 from rewriting_kit import described, told_items
 
-from pipeline.rewriting.measure import measure
+from pipeline.rewriting.detection_accuracy import measure
 from pipeline.scenes import prompts
-from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.oracle import faults
+from pipeline.scenes.scene_words import scenes
 from pipeline.scenes.world import CELL_NAMES
 from reward.text.fact_findings import by_facts, hallucinations
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from rewriting_kit import ENGLISH, THINGS, box, described, facts, indices, thing
 
 from pipeline.rewriting.by_claims import by_claims
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from reward.asking.claims import SPLITTING
 from reward.asking.protocol import Verdict
 from reward.text.fact_findings import by_facts, hallucinations, of_sentences, unread

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rewriting_kit import ENGLISH, THINGS, faulty_items, indices
 
 from pipeline.scenes import grammar
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from pipeline.scenes.world import CELL_NAMES, scene
 from reward.text.lexicon import Lexicon, article, general
 from reward.text.noun_phrases import assertions, read

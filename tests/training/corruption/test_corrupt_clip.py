@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.base.model_names import BUILT_IN
-from pipeline.scenes import draw, grammar
+from pipeline.scenes import grammar, raster
 from pipeline.scenes.world import Scene, scene
 from training.config import Corruption
 from training.corruption import clip, corrupt, identity
@@ -142,7 +142,7 @@ def test_the_identity_follows_the_content_of_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("index", range(3))
 def test_the_chosen_mask_is_less_like_the_caption_than_random_masks_are(index: int) -> None:
     shown = scene(HELD_OUT, index)
-    image, text = Image.fromarray(draw.pixels(shown)), caption(shown)
+    image, text = Image.fromarray(raster.pixels(shown)), caption(shown)
     chosen = corrupt(image, CONFIG, 0, str(index), 0, text)
     boxes = clip.masks(image.size, 0.09, 30, np.random.default_rng(0))
     scores = clip.similarities("scenes-clip", [chosen, *(blacken(image, box) for box in boxes)], text)
@@ -153,13 +153,13 @@ def test_the_chosen_mask_is_less_like_the_caption_than_random_masks_are(index: i
 
 def test_another_text_can_be_hidden_by_another_mask() -> None:
     shown = scene(HELD_OUT, 0)
-    image = Image.fromarray(draw.pixels(shown))
+    image = Image.fromarray(raster.pixels(shown))
     texts = [f"There is {entry.phrase}." for entry in grammar.reading_order(shown)] + ["There is a blue anchor."]
     assert len({corrupt(image, CONFIG, 0, "a", 0, text).tobytes() for text in texts}) > 1
 
 
 def test_similarities_are_those_of_the_pictures_one_by_one() -> None:
-    pictures = [Image.fromarray(draw.pixels(scene(HELD_OUT, i))) for i in range(3)]
+    pictures = [Image.fromarray(raster.pixels(scene(HELD_OUT, i))) for i in range(3)]
     together = clip.similarities("scenes-clip", pictures, "There is a red sun.")
     alone = [clip.similarities("scenes-clip", [picture], "There is a red sun.")[0] for picture in pictures]
     assert together == pytest.approx(alone, abs=1e-5)

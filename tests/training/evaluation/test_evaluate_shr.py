@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from reward.text.object_vocabulary import Vocabulary
 from training.evaluation.benchmarks import shr
 

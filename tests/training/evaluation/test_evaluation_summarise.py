@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from reward.text.object_vocabulary import Vocabulary
 from training.evaluation.ratio import interval, pooled, resampled, weights
 from training.evaluation.summarise import HEADLINE, summarise

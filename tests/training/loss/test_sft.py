@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from pipeline.recipe.load import make_recipe
 from pipeline.recipe.plan import Plan
 from pipeline.running.store import Run, make_record
-from pipeline.scenes.models_build import sft as scenes_sft
+from pipeline.scenes.models_build import good_answers
 from training import formats, job
 from training.config import TrainConfig, make_config
 from training.data.pairs import PairDataset
@@ -208,7 +208,7 @@ def test_with_weight_0_a_run_ends_as_one_without_the_stream_and_its_loss_is_meas
 def test_a_recipe_in_the_built_in_world_learns_from_its_right_descriptions(
     publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ``python -m pipeline.scenes.models_build.sft`` writes them, through the step of a run that trains."""
+    """As ``python -m pipeline.scenes.models_build.good_answers`` writes them, through the step of a run that trains."""
 
     def here(command: list[str]) -> int:
         """In this process, which has torch already."""
@@ -217,8 +217,8 @@ def test_a_recipe_in_the_built_in_world_learns_from_its_right_descriptions(
 
     monkeypatch.setattr(job, "run_child", here)
     good = tmp_path / "good.parquet"
-    scenes_sft.main(good, scenes=3, seed=scenes_sft.SEED)
-    rows = list(scenes_sft.rows(4, seed=1))
+    good_answers.main(good, scenes=3, seed=good_answers.SEED)
+    rows = list(good_answers.rows(4, seed=1))
     for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
         row["rejected"] = other["chosen"]
     recipe = make_recipe(

@@ -220,7 +220,7 @@ def by_every_fact(text: str, facts: Facts, lexicon: Lexicon) -> list[Verdict | N
     """Verdicts by all that facts can tell: objects, attributes, numbers and places, as ``reward.text.types`` reads
     them. One wrong claim makes a sentence a hallucination; else one right claim makes it correct.
 
-    >>> from pipeline.scenes.lexicon import scenes
+    >>> from pipeline.scenes.scene_words import scenes
     >>> facts = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"]}]}
     >>> by_every_fact("A red sun. A blue sun. No boat. How calm.", facts, scenes())
     ['correct', 'hallucination', 'cannot judge', 'cannot judge']

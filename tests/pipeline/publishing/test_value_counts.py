@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.publishing.tally import Distinct, Tally
+from pipeline.publishing.value_counts import Distinct, Tally
 
 FLOATS = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False) | st.integers(-5, 5).map(float), max_size=40)
 

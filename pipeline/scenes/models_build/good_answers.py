@@ -1,5 +1,5 @@
-"""Good answers of the built-in world, for the SFT stream of a training: ``python -m pipeline.scenes.models_build.sft
-OUT.parquet``.
+"""Good answers of the built-in world, for the SFT stream of a training:
+``python -m pipeline.scenes.models_build.good_answers OUT.parquet``.
 
 True descriptions of scenes, in the wordings of the grammar. HA-DPO (arXiv 2311.16839) goes on with the data that its
 MiniGPT-4 was tuned on, image descriptions; these are the built-in model's, without what it was taught to make up.
@@ -18,7 +18,7 @@ import typer
 
 from pipeline.base.command import command
 from pipeline.base.tables import IMAGE, MESSAGE
-from pipeline.scenes import draw, grammar
+from pipeline.scenes import grammar, raster
 from pipeline.scenes.world import scene
 
 #: Stream of the scenes: neither those of the models' own training, nor of recipes or evaluations.
@@ -41,7 +41,7 @@ def rows(scenes: int, seed: int = SEED) -> Iterator[dict[str, Any]]:
         name = f"scene-{seed}-{index}"
         yield {
             "id": name,
-            "images": [{"bytes": draw.png(shown), "path": f"{name}.png"}],
+            "images": [{"bytes": raster.png(shown), "path": f"{name}.png"}],
             "prompt": [{"role": "user", "content": rng.choice(grammar.DESCRIBE)}],
             "chosen": [{"role": "assistant", "content": grammar.describe(grammar.reading_order(shown), rng)}],
         }

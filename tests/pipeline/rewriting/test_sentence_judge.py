@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rewriting_kit import box, facts, thing
 
-from pipeline.rewriting.judge import SENTENCES, JudgeDetector, read
+from pipeline.rewriting.sentence_judge import SENTENCES, JudgeDetector, read
 from reward.asking.protocol import Answer, Question, Verdict
 from reward.text.sentences import split
 from reward.text.types import Problem

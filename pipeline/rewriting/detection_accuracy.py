@@ -1,4 +1,4 @@
-"""How exact detection by facts is: ``python -m pipeline.rewriting.measure RUN`` prints it as JSON.
+"""How exact detection by facts is: ``python -m pipeline.rewriting.detection_accuracy RUN`` prints it as JSON.
 
 RUN is a run in the built-in world; its own sampled descriptions are looked at, and what ``detect.by_facts`` finds in
 them is held against what ``oracle.faults`` does.
@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.base.command import command
-from pipeline.scenes.lexicon import scenes
 from pipeline.scenes.oracle import faults
+from pipeline.scenes.scene_words import scenes
 from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.sentences import split
 from reward.text.types import KINDS, Sentence

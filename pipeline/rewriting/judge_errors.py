@@ -1,4 +1,4 @@
-"""What a judge's errors do: ``python -m pipeline.rewriting.judged RUN`` prints it as a Markdown table.
+"""What a judge's errors do: ``python -m pipeline.rewriting.judge_errors RUN`` prints it as a Markdown table.
 
 RUN is a run in the built-in world; its own sampled descriptions are judged. A scripted judge is asked as a model would
 be, by the stages of a run: it knows the truth, says the opposite of a known share of the sentences, and cannot be read
@@ -26,9 +26,9 @@ from pipeline.rewriting.checked import Rates, exact, interval, rates
 from pipeline.rewriting.config import Correct, Detect
 from pipeline.rewriting.correct_stage import CorrectStage
 from pipeline.rewriting.detect_stage import stages
-from pipeline.rewriting.measure import Described, descriptions
+from pipeline.rewriting.detection_accuracy import Described, descriptions
 from pipeline.rewriting.verify import moved, pairs
-from pipeline.scenes.lexicon import scenes
+from pipeline.scenes.scene_words import scenes
 from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.sentences import split
 from reward.text.types import Edit, Facts, Finding, Lineage, Says
@@ -54,7 +54,7 @@ class ScriptedJudge:
     seed: int = 0
 
     def answer(self, request: Request, index: int) -> str:
-        """As ``pipeline.rewriting.judge.DETECT`` wants it."""
+        """As ``pipeline.rewriting.sentence_judge.DETECT`` wants it."""
         row = request.id.partition("#")[0]
         if self._happens(row, self.unreadable):
             return _MUMBLED

@@ -1,5 +1,5 @@
-"""What the built-in models can do: ``python -m pipeline.scenes.models_build.measure`` prints the numbers of their cards
-as JSON.
+"""What the built-in models can do: ``python -m pipeline.scenes.models_build.card_numbers`` prints the numbers of their
+cards as JSON.
 
 Read with ``transformers`` and ``open_clip`` alone, so that the figures do not depend on the engine under test.
 """
@@ -16,10 +16,10 @@ import typer
 
 from pipeline.base.command import command
 from pipeline.base.model_names import SCENES as MODELS
-from pipeline.scenes import draw, grammar
+from pipeline.scenes import grammar, raster
 from pipeline.scenes.models_build.build import SKILLS
 from pipeline.scenes.models_build.describing import ask, describing
-from pipeline.scenes.models_build.reward import BACKBONE, pair
+from pipeline.scenes.models_build.train_reward_model import BACKBONE, pair
 from pipeline.scenes.vocabulary import OBJECTS, THEMES
 from pipeline.scenes.world import Scene, scene
 
@@ -75,7 +75,7 @@ def clip_sees(folder: Path, scenes: Sequence[Scene]) -> dict[str, float]:
         k = rng.randrange(len(items))
         other = [*items[:k], replace(items[k], name=rng.choice(pool)), *items[k + 1 :]]
         texts = (grammar.describe(items, random.Random(i)), grammar.describe(other, random.Random(i)))
-        rows.append({"images": [draw.png(shown)], "candidates": [{"text": text} for text in texts]})
+        rows.append({"images": [raster.png(shown)], "candidates": [{"text": text} for text in texts]})
     values = ClipScorer(folder).score(rows)["clip.cosine"]  # type: ignore[arg-type]
     return {"true_above_exchanged": sum(bool(a > b) for a, b in values) / len(values)}  # type: ignore[operator]
 

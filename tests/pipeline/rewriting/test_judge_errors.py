@@ -11,9 +11,9 @@ from rewriting_kit import described
 from typer.testing import CliRunner
 
 from pipeline.rewriting import detect_stage as detect
-from pipeline.rewriting import judged as module
+from pipeline.rewriting import judge_errors as module
 from pipeline.rewriting.checked import Checked, check, interval
-from pipeline.rewriting.judged import ERRORS, Judged, expected, judged, table
+from pipeline.rewriting.judge_errors import ERRORS, Judged, expected, judged, table
 
 TEXTS = [described(index)[:2] for index in range(200)]
 #: 99.9 %: of what follows, nothing is off by chance.

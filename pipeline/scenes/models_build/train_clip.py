@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.base.progress import ProgressBar
-from pipeline.scenes import draw, grammar
-from pipeline.scenes.models_build import model
+from pipeline.scenes import grammar, raster
+from pipeline.scenes.models_build import untrained_vlm
 from pipeline.scenes.models_build.curriculum import TRAIN_SEED
 from pipeline.scenes.vocabulary import OBJECTS, THEMES
 from pipeline.scenes.world import SIZE, scene
@@ -41,7 +41,7 @@ def config(vocabulary: int) -> dict[str, Any]:
         "quick_gelu": True,
         "vision_cfg": {
             "image_size": SIZE,
-            "patch_size": model.PATCH,
+            "patch_size": untrained_vlm.PATCH,
             "width": WIDTH,
             "layers": LAYERS,
             "head_width": 32,
@@ -66,7 +66,7 @@ def tokenizer() -> Any:
     """The VLM's word list; every text gets ``<s>`` and ``</s>``, which open_clip pools at."""
     from tokenizers.processors import TemplateProcessing
 
-    words = model.tokenizer()
+    words = untrained_vlm.tokenizer()
     words.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", words.bos_token_id), ("</s>", words.eos_token_id)]
     )
@@ -92,7 +92,7 @@ def batch(words: Any, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         words_seed = rng.random()
         true.append(grammar.describe(items, random.Random(words_seed)))
         exchanged.append(grammar.describe(other, random.Random(words_seed)))
-        pictures.append(draw.pixels(shown))
+        pictures.append(raster.pixels(shown))
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     ids = words(true + exchanged, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt")
     return pixels, ids.input_ids

@@ -1,4 +1,4 @@
-"""Train the built-in reward model: ``python -m pipeline.scenes.models_build.reward``.
+"""Train the built-in reward model: ``python -m pipeline.scenes.models_build.train_reward_model``.
 
 Pairs are made from scenes and their exact facts, no model is asked: a description against the same with a fault more,
 a right answer against the wrong one, and a true text about its scene against the same text about an edited one.
@@ -26,7 +26,7 @@ import typer
 
 from pipeline.base.command import command
 from pipeline.base.model_names import SCENES as MODELS
-from pipeline.scenes import draw, grammar
+from pipeline.scenes import grammar, raster
 from pipeline.scenes.grammar import Item
 from pipeline.scenes.models_build.curriculum import TRAIN_SEED
 from pipeline.scenes.vocabulary import COLOURS, OBJECTS, THEMES, VOCABULARY
@@ -170,7 +170,7 @@ def _recounted(shown: Scene, thing: Thing, rng: random.Random) -> tuple[tuple[in
 
 
 def _about(shown: Scene, other: Scene, prompt: str, text: str, kind: str) -> Pair:
-    pictures = (draw.png(shown),), (draw.png(other),)
+    pictures = (raster.png(shown),), (raster.png(other),)
     return Pair(pictures[0], (("user", prompt),), text, text, kind=kind, rejected_images=pictures[1])
 
 
@@ -191,7 +191,7 @@ def _question(shown: Scene, rng: random.Random) -> Pair:
     right, wrong = ("Yes", "No") if question.answer == "yes" else ("No", "Yes")
     if rng.random() < 0.1:
         right, wrong = f"{right}.", f"{wrong}."
-    return Pair((draw.png(shown),), (("user", question.text),), right, wrong, kind=question.kind)
+    return Pair((raster.png(shown),), (("user", question.text),), right, wrong, kind=question.kind)
 
 
 def _description(shown: Scene, rng: random.Random) -> Pair:
@@ -211,7 +211,7 @@ def _description(shown: Scene, rng: random.Random) -> Pair:
     chosen, rejected = (
         grammar.describe(items, random.Random(words)) for items, words in zip((good, bad), wordings, strict=True)
     )
-    return Pair((draw.png(shown),), (("user", rng.choice(grammar.DESCRIBE)),), chosen, rejected, kind=kind)
+    return Pair((raster.png(shown),), (("user", rng.choice(grammar.DESCRIBE)),), chosen, rejected, kind=kind)
 
 
 def _faulty(items: list[Item], shown: Scene, rng: random.Random) -> tuple[list[Item], str]:
