@@ -52,9 +52,10 @@ class Style:
     ``auc`` is that of the classifier, 0.5 where chosen and rejected texts are alike; ``auc_ci`` its 95 % bootstrap
     interval over groups; ``no_auc`` says why there is none. ``masked`` is the vocabulary that it did not see.
 
-    Gaps are chosen less rejected: ``length_gap`` is the mean in words, ``logp_gap`` that of ``TextPair.logp_gap`` over the
-    ``logp_pairs`` that have one, with its ``logp_gap_quartiles`` (25, 50, 75 %). ``longer_wins`` is the share of pairs
-    with the longer text chosen, of those that differ in words; ``likelier_wins`` the same for log-probs.
+    Gaps are chosen less rejected: ``length_gap`` is the mean in words, ``logp_gap`` that of ``TextPair.logp_gap``
+    over the ``logp_pairs`` that have one, with its ``logp_gap_quartiles`` (25, 50, 75 %). ``longer_wins`` is the
+    share of pairs with the longer text chosen, of those that differ in words; ``likelier_wins`` the same for log-
+    probs.
     ``edit_distance`` is the mean of ``edit_distance`` and ``edit_distance_quartiles`` its quartiles.
     """
 

@@ -91,7 +91,7 @@ class CorrectStage:
                 made.add(row, place, "corrected", rewrite)
 
     def _by_model(self, model: Engine, sample: Sample, wrong: list[tuple[Row, int]], made: Made) -> None:
-        wishes = []
+        subjects = []
         for row, place in wrong:
             text, findings = row.texts[place]["text"], row.findings[place]
             wanted = corrector.question(text, findings, row.facts, not self.spec.blind, self.spec.max_tokens)
@@ -99,9 +99,9 @@ class CorrectStage:
                 made.refuse(row, place, wanted)
             else:
                 seed = seeds.derive(self.seed, f"{row.id}#corrected", sample.model, place)
-                wishes.append(TextQuestion(row, place, wanted, seed))
-        for wish, (answer,) in answers(model, sample, wishes, made):
-            row, place = wish.row, wish.place
+                subjects.append(TextQuestion(row, place, wanted, seed))
+        for subject, (answer,) in answers(model, sample, subjects, made):
+            row, place = subject.row, subject.place
             with made.guard(row):
                 rewrite = corrector.read(answer, row.texts[place]["text"], row.findings[place])
-                made.add(row, place, "corrected", rewrite, answer.text, **wish.columns(sample))
+                made.add(row, place, "corrected", rewrite, answer.text, **subject.columns(sample))

@@ -193,32 +193,32 @@ class TextQuestion:
 
 
 def answers(
-    model: Engine, spec: Sample, wishes: Iterable[TextQuestion], made: Made, n: int = 1
+    model: Engine, spec: Sample, subjects: Iterable[TextQuestion], made: Made, n: int = 1
 ) -> Iterator[tuple[TextQuestion, list[Answer]]]:
-    """``n`` answers to every wish of a row that does not fail; a row fails with the first error of the engine, or if an
+    """``n`` answers to every question about a row that does not fail; a row fails with the first error of the engine, or if an
     image of it is gone."""
     requests: Requests[TextQuestion] = Requests()
     sendable: list[TextQuestion] = []
     (temperature,) = spec.temperatures
     system = (("system", spec.system_prompt),) if spec.system_prompt is not None else ()
-    for wish in wishes:
+    for subject in subjects:
         try:
-            images = pictures(wish.row.images if wish.question.images else ())
+            images = pictures(subject.row.images if subject.question.images else ())
         except UNREADABLE as error:
-            made.fail(wish.row, unreadable(error))
+            made.fail(subject.row, unreadable(error))
             continue
-        sendable.append(wish)
-        request = Request(wish.id, images, (*system, ("user", wish.question.text)), wish.seed)
-        requests.add(wish, request, Sampling(n, temperature, spec.top_p, wish.question.max_tokens))
+        sendable.append(subject)
+        request = Request(subject.id, images, (*system, ("user", subject.question.text)), subject.seed)
+        requests.add(subject, request, Sampling(n, temperature, spec.top_p, subject.question.max_tokens))
     responses: dict[str, Response] = {}
-    for wish, _, _, response in requests.responses(model):
-        responses[wish.id] = response
+    for subject, _, _, response in requests.responses(model):
+        responses[subject.id] = response
         if (why := failure(response)) is not None:
-            made.fail(wish.row, why)
-    for wish in sendable:  # in their own order, whatever that of the answers
-        if wish.row.id not in made.failures:
-            completions = responses[wish.id].completions
-            yield wish, [Answer(answer.text, answer.finish_reason == "stop") for answer in completions]
+            made.fail(subject.row, why)
+    for subject in sendable:  # in their own order, whatever that of the answers
+        if subject.row.id not in made.failures:
+            completions = responses[subject.id].completions
+            yield subject, [Answer(answer.text, answer.finish_reason == "stop") for answer in completions]
 
 
 def _findings(column: Iterable[Mapping[str, Any]]) -> dict[int, tuple[Finding, ...]]:

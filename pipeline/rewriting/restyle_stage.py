@@ -88,7 +88,7 @@ class RestyleStage:
 
     def _by_model(self, model: Engine, sample: Sample, rows: list[Row], made: Made) -> None:
         words = lexicon(self.words)
-        wishes = [
+        subjects = [
             TextQuestion(
                 row,
                 place,
@@ -98,14 +98,14 @@ class RestyleStage:
             for row in rows
             for place in _sides(row)
         ]
-        for wish, replies in answers(model, sample, wishes, made, self.spec.paraphrases):
-            text = wish.row.texts[wish.place]["text"]
-            with made.guard(wish.row):
+        for subject, replies in answers(model, sample, subjects, made, self.spec.paraphrases):
+            text = subject.row.texts[subject.place]["text"]
+            with made.guard(subject.row):
                 made_of = [
-                    (restyle.read(answer, text, words), answer.text, wish.columns(sample, number))
+                    (restyle.read(answer, text, words), answer.text, subject.columns(sample, number))
                     for number, answer in enumerate(replies)
                 ]
-                _add(made, wish.row, wish.place, made_of)
+                _add(made, subject.row, subject.place, made_of)
 
 
 def _sides(row: Row) -> Iterator[int]:
