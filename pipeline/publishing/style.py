@@ -54,9 +54,8 @@ class Style:
 
     Gaps are chosen less rejected: ``length_gap`` is the mean in words, ``logp_gap`` that of ``TextPair.logp_gap``
     over the ``logp_pairs`` that have one, with its ``logp_gap_quartiles`` (25, 50, 75 %). ``longer_wins`` is the
-    share of pairs with the longer text chosen, of those that differ in words; ``likelier_wins`` the same for log-
-    probs.
-    ``edit_distance`` is the mean of ``edit_distance`` and ``edit_distance_quartiles`` its quartiles.
+    share of pairs with the longer text chosen, of those that differ in words; ``likelier_wins`` the same for
+    log-probs. ``edit_distance`` is the mean of ``edit_distance`` and ``edit_distance_quartiles`` its quartiles.
     """
 
     pairs: int

@@ -195,8 +195,8 @@ class TextQuestion:
 def answers(
     model: Engine, spec: Sample, subjects: Iterable[TextQuestion], made: Made, n: int = 1
 ) -> Iterator[tuple[TextQuestion, list[Answer]]]:
-    """``n`` answers to every question about a row that does not fail; a row fails with the first error of the engine, or if an
-    image of it is gone."""
+    """``n`` answers to every question about a row that does not fail; a row fails with the first error of the engine,
+    or if an image of it is gone."""
     requests: Requests[TextQuestion] = Requests()
     sendable: list[TextQuestion] = []
     (temperature,) = spec.temperatures
