@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from reward.text.fact_findings import by_facts, hallucinations, of_sentences, unread
+from reward.text.fact_findings import by_facts, hallucinations, sentence_verdicts, without_verdict
 from reward.text.lexicon import Lexicon
 from reward.text.types import Facts, Finding, Problem, Says
 
@@ -72,8 +72,10 @@ def check(
     says: Mapping[int, Says] = {}
     if not isinstance(findings, Problem):
         read = tuple(findings)
-        silent = {finding.sentence for finding in unread(read)} - {finding.sentence for finding in hallucinations(read)}
-        says = {number: verdict for number, verdict in of_sentences(read).items() if number not in silent}
+        silent = {finding.sentence for finding in without_verdict(read)} - {
+            finding.sentence for finding in hallucinations(read)
+        }
+        says = {number: verdict for number, verdict in sentence_verdicts(read).items() if number not in silent}
     return tuple(Checked(number, says.get(number), true) for number, true in exact(text, facts, lexicon).items())
 
 

@@ -21,7 +21,7 @@ from pipeline.rewriting.config import Inject
 from pipeline.rewriting.lineage import DETECT, Made, Row, counted, lexicon, read, shown
 from pipeline.running.store import Run
 from reward.text.cooccurrence import Cooccurrence
-from reward.text.fact_findings import hallucinations, unread
+from reward.text.fact_findings import hallucinations, without_verdict
 from reward.text.lexicon import Lexicon
 from reward.text.types import VERSION, Problem
 
@@ -145,7 +145,7 @@ def _right(row: Row, made: Made) -> Iterator[int]:
     too little is."""
     for place, _ in row.originals():
         if place in row.findings and not hallucinations(row.findings[place]):
-            if open_ones := unread(row.findings[place]):
+            if open_ones := without_verdict(row.findings[place]):
                 made.refuse(row, place, Problem("unreadable", f"{open_ones[0].words!r}: {open_ones[0].reason}"))
             else:
                 yield place

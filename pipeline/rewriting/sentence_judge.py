@@ -18,7 +18,7 @@ from reward.answers import json_answers
 from reward.asking.judge import defuse, quote
 from reward.asking.protocol import Answer, Question, Verdict, outcomes
 from reward.scorers.protocol import Row
-from reward.text.fact_findings import of_sentences
+from reward.text.fact_findings import sentence_verdicts
 from reward.text.sentences import split
 from reward.text.types import Facts, Finding, Kind, Problem, Says, Sentence
 
@@ -144,7 +144,7 @@ class JudgeDetector:
         findings = self.findings(text, candidate, verdicts)
         if isinstance(findings, Problem) or not findings:
             return None
-        says = list(of_sentences(findings).values())
+        says = list(sentence_verdicts(findings).values())
         return says.count("hallucination") / len(says)
 
 

@@ -14,7 +14,7 @@ from reward.text.types import KINDS, Facts, Finding, Kind, Says, Sentence
 #: How the reason of a finding begins that is ``unclear`` because nobody could say: there is no verdict on a claim.
 NO_VERDICT = "no verdict: "
 #: (verdict, kind, start, end, reason)
-Found = tuple[Says, Kind, int, int, str]
+ClaimVerdict = tuple[Says, Kind, int, int, str]
 
 
 def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = True) -> tuple[Finding, ...]:
@@ -38,37 +38,43 @@ def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = 
      ('hallucination', 'object', 'a cup')]
     """
     known = Known.of(facts, lexicon, complete)
-    found = []
-    said = read(text, lexicon)
+    findings = []
+    phrases = read(text, lexicon)
     for number, sentence in enumerate(split(text)):
-        own = [phrase for phrase in said if phrase.sentence == number]
-        judged = [one for phrase in own for one in _judged(phrase, known, lexicon)]
-        if not judged:
-            found.append(whole(number, sentence, "nothing in it can be looked up", "facts"))
-        for verdict, kind, start, end, reason in judged:
-            found.append(Finding(number, start, end, verdict, kind, text[start:end], reason))
-    return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.kind != "object", one.end)))
+        of_sentence = [phrase for phrase in phrases if phrase.sentence == number]
+        verdicts = [verdict for phrase in of_sentence for verdict in _claim_verdicts(phrase, known, lexicon)]
+        if not verdicts:
+            findings.append(whole(number, sentence, "nothing in it can be looked up", "facts"))
+        for verdict, kind, start, end, reason in verdicts:
+            findings.append(Finding(number, start, end, verdict, kind, text[start:end], reason))
+    return tuple(sorted(findings, key=_place_in_text))
+
+
+def _place_in_text(finding: Finding) -> tuple[int, int, bool, int]:
+    return finding.sentence, finding.start, finding.kind != "object", finding.end
 
 
 def hallucinations(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    return tuple(one for one in findings if one.verdict == "hallucination")
+    return tuple(finding for finding in findings if finding.verdict == "hallucination")
 
 
-def unread(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def without_verdict(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Those that stand for a claim on which there is no verdict: of what they are about, nothing is known."""
-    return tuple(one for one in findings if one.by == "claims" and one.reason.startswith(NO_VERDICT))
+    return tuple(finding for finding in findings if finding.by == "claims" and finding.reason.startswith(NO_VERDICT))
 
 
-def of_sentences(findings: Iterable[Finding]) -> dict[int, Says]:
+def sentence_verdicts(findings: Iterable[Finding]) -> dict[int, Says]:
     """A verdict for each sentence: hallucination if one of its findings is, else unclear if there is no verdict on one
     of its claims, else correct if one is, else unclear."""
     every = tuple(findings)
-    found: dict[int, Says] = {}
-    for one in every:
-        before = found.get(one.sentence, "unclear")
-        found[one.sentence] = min(before, one.verdict, key=("hallucination", "correct", "unclear").index)
-    open_ones = {one.sentence for one in unread(every)}
-    return {number: "unclear" if says == "correct" and number in open_ones else says for number, says in found.items()}
+    verdicts: dict[int, Says] = {}
+    for finding in every:
+        before = verdicts.get(finding.sentence, "unclear")
+        verdicts[finding.sentence] = min(before, finding.verdict, key=("hallucination", "correct", "unclear").index)
+    for finding in without_verdict(every):
+        if verdicts[finding.sentence] == "correct":
+            verdicts[finding.sentence] = "unclear"
+    return verdicts
 
 
 def at(
@@ -97,7 +103,7 @@ def whole(number: int, sentence: Sentence, reason: str, by: str) -> Finding:
     return Finding(number, sentence.start, sentence.end, "unclear", None, sentence.text, reason, by)
 
 
-def _judged(phrase: Phrase, known: Known, lexicon: Lexicon) -> Iterator[Found]:
+def _claim_verdicts(phrase: Phrase, known: Known, lexicon: Lexicon) -> Iterator[ClaimVerdict]:
     thing = known.things.get(phrase.name)
     if thing is None:
         says: Says = "hallucination" if known.closed else "unclear"
@@ -105,9 +111,9 @@ def _judged(phrase: Phrase, known: Known, lexicon: Lexicon) -> Iterator[Found]:
         yield says, "object", phrase.start, phrase.end, reason
         return
     yield "correct", "object", phrase.start, phrase.end, f"{phrase.name} is there"
-    for one in phrase.attributes:
-        says, reason = _attribute(one.kind, one.value, thing)
-        yield says, "attribute", one.start, one.end, reason
+    for attribute in phrase.attributes:
+        says, reason = _attribute(attribute.kind, attribute.value, thing)
+        yield says, "attribute", attribute.start, attribute.end, reason
     placed = _place(phrase, thing, lexicon)
     if phrase.count is not None and phrase.counted is not None:
         here = placed[2] if placed and placed[0] == "correct" else None
@@ -132,16 +138,15 @@ def _attribute(kind: str, value: str, thing: Thing) -> tuple[Says, str]:
 
 def _count(phrase: Phrase, thing: Thing, here: int | None) -> tuple[Says, str]:
     """``here``: how many are in the place that the phrase rightly names."""
-    said = phrase.count or 0
-    right = thing.counts(one.value for one in phrase.attributes) | ({here} if here is not None else frozenset())
-    if said in right:
-        return "correct", f"{thing.name}: {said}"
+    count = phrase.count or 0
+    if count == here or count in thing.counts(attribute.value for attribute in phrase.attributes):
+        return "correct", f"{thing.name}: {count}"
     if thing.count is not None:
         return "hallucination", f"{thing.name}: {thing.count}"
-    if thing.most is not None and said > thing.most:
+    if thing.most is not None and count > thing.most:
         return "hallucination", f"{thing.name}: at most {thing.most}"
-    if said == thing.least == thing.most:
-        return "correct", f"{thing.name}: {said} regions apart from each other"
+    if count == thing.least == thing.most:
+        return "correct", f"{thing.name}: {count} regions apart from each other"
     return "unclear", f"it is not known how many of {thing.name} there are"
 
 

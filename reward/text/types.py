@@ -147,7 +147,7 @@ def apply(parent: str, edits: Iterable[Edit]) -> str:
         ValueError: two edits overlap, or the parent does not hold what an edit says it did.
     """
     parts, at = [], 0
-    for edit in sorted(edits, key=lambda one: (one.start, one.end)):
+    for edit in sorted(edits, key=lambda change: (change.start, change.end)):
         if edit.start < at:
             raise ValueError(f"two edits change character {edit.start}; make one of them")
         if parent[edit.start : edit.end] != edit.old:

@@ -40,18 +40,18 @@ def prompt(*texts, facts=FACTS, scores=None, **options):
 @given(OUTCOMES)
 def test_swapping_the_labels_turns_an_accuracy_into_its_complement(made):
     values, prompts = zip(*made, strict=True)
-    one = agreement(values, prompts, samples=100)
+    result = agreement(values, prompts, samples=100)
     other = agreement([1 - value for value in values], prompts, samples=100)
-    assert other.accuracy == pytest.approx(1 - one.accuracy) and other.ties == one.ties
-    assert (other.low, other.high) == pytest.approx((1 - one.high, 1 - one.low), abs=1e-9)
+    assert other.accuracy == pytest.approx(1 - result.accuracy) and other.ties == result.ties
+    assert (other.low, other.high) == pytest.approx((1 - result.high, 1 - result.low), abs=1e-9)
 
 
 @given(OUTCOMES)
 def test_the_interval_is_within_bounds_and_the_order_of_pairs_means_nothing(made):
-    one = agreement(*zip(*made, strict=True), samples=100)
-    assert 0 <= one.low <= one.high <= 1
+    result = agreement(*zip(*made, strict=True), samples=100)
+    assert 0 <= result.low <= result.high <= 1
     again = agreement(*zip(*sorted(made), strict=True), samples=100)
-    assert (one.accuracy, one.low, one.high) == pytest.approx((again.accuracy, again.low, again.high))
+    assert (result.accuracy, result.low, result.high) == pytest.approx((again.accuracy, again.low, again.high))
 
 
 @given(st.floats(-5, 5), st.floats(-5, 5))
@@ -60,8 +60,8 @@ def test_an_outcome_and_its_reverse_add_up_to_one(a, b):
 
 
 def test_ties_count_a_half_and_are_reported():
-    one = agreement([1.0, 0.5, 0.5, 0.0], [0, 1, 2, 3])
-    assert (one.accuracy, one.ties, one.pairs, one.prompts) == (0.5, 0.5, 4, 4)
+    result = agreement([1.0, 0.5, 0.5, 0.0], [0, 1, 2, 3])
+    assert (result.accuracy, result.ties, result.pairs, result.prompts) == (0.5, 0.5, 4, 4)
     assert agreement([], []) is None
 
 
@@ -80,8 +80,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     for _ in range(200):
         rates = generator.beta(6, 3, 60)  # of 60 prompts with 5 pairs each; 2/3 on average
         values = [float(generator.random() < rate) for rate in rates for _ in range(5)]
-        one = agreement(values, [i for i in range(60) for _ in range(5)], samples=200)
-        inside += one.low <= 2 / 3 <= one.high
+        result = agreement(values, [i for i in range(60) for _ in range(5)], samples=200)
+        inside += result.low <= 2 / 3 <= result.high
     assert 0.88 <= inside / 200 <= 0.99
 
 
@@ -102,23 +102,25 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 def test_facts_decide_and_say_what_kind_of_error_it_is(better, worse, kind):
     wanted = [] if kind is None else [Preference(0, 1, kind)]
     assert preferences(prompt(better, worse), WORDS, COLOURS) == wanted
-    assert preferences(prompt(worse, better), WORDS, COLOURS) == [Preference(1, 0, one.kind) for one in wanted]
+    assert preferences(prompt(worse, better), WORDS, COLOURS) == [
+        Preference(1, 0, preference.kind) for preference in wanted
+    ]
 
 
 def test_without_a_vocabulary_the_stored_counts_decide():
     scores = {"objects.hallucinated": (0.0, 1.0, 0.0), "objects.covered": (1.0, 2.0, 2.0)}
-    found = preferences(prompt("a", "b", "c", scores=scores), None, COLOURS)
-    assert found == [Preference(0, 1, "object"), Preference(2, 0, "missing"), Preference(2, 1, "object")]
+    ordered = preferences(prompt("a", "b", "c", scores=scores), None, COLOURS)
+    assert ordered == [Preference(0, 1, "object"), Preference(2, 0, "missing"), Preference(2, 1, "object")]
     asked_nothing = {**scores, "correctness": (None, None, None)}
-    assert preferences(prompt("a", "b", "c", scores=asked_nothing), None, COLOURS) == found
+    assert preferences(prompt("a", "b", "c", scores=asked_nothing), None, COLOURS) == ordered
     assert preferences(prompt("a", "b"), None, COLOURS) == []
 
 
 def test_of_a_question_the_right_answer_is_better_and_the_kind_is_its_own():
-    asked = {**FACTS, "question_type": "relation", "answer": "yes"}
+    question = {**FACTS, "question_type": "relation", "answer": "yes"}
     scores = {"correctness": (1.0, 0.0, None)}
-    found = preferences(prompt("Yes", "No", "hm", facts=asked, scores=scores), WORDS, COLOURS)
-    assert found == [Preference(0, 1, "relation")]
+    ordered = preferences(prompt("Yes", "No", "hm", facts=question, scores=scores), WORDS, COLOURS)
+    assert ordered == [Preference(0, 1, "relation")]
 
 
 def test_attributes_are_those_of_all_facts():
@@ -127,9 +129,9 @@ def test_attributes_are_those_of_all_facts():
 
 @given(st.lists(st.sampled_from(["A red sun.", "A cup.", "Two blue boats.", "A blue sun and a boat."]), max_size=5))
 def test_no_text_is_better_than_itself_and_better_is_never_both_ways(texts):
-    found = preferences(prompt(*texts), WORDS, COLOURS)
-    assert all(texts[one.better] != texts[one.worse] for one in found)
-    assert len({frozenset((one.better, one.worse)) for one in found}) == len(found)
+    ordered = preferences(prompt(*texts), WORDS, COLOURS)
+    assert all(texts[pair.better] != texts[pair.worse] for pair in ordered)
+    assert len({frozenset((pair.better, pair.worse)) for pair in ordered}) == len(ordered)
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -145,7 +147,7 @@ def scored(values, label="label", **more):
 def test_a_line_has_accuracy_ties_and_the_control():
     prompts = scored([(2.0, 1.0), (1.0, 1.0), (None, 1.0)])
     prompts[0].scores["s" + SWAPPED] = (0.0, 1.0)
-    (line,) = lines(prompts, [preferences(one, None, COLOURS) for one in prompts])
+    (line,) = lines(prompts, [preferences(each, None, COLOURS) for each in prompts])
     assert (line.score, line.kind, line.own.pairs, line.own.accuracy, line.own.ties) == ("s", "all", 2, 0.75, 0.5)
     assert line.swapped.accuracy == 0.0
     assert "| s | all | 2 | 0.750 (" in markdown([line])
@@ -154,18 +156,18 @@ def test_a_line_has_accuracy_ties_and_the_control():
 
 def test_less_is_better_for_counts_of_errors_and_facts_do_not_judge_themselves():
     prompts = scored([(1.0, 1.0)], **{"objects.hallucinated": (0.0, 2.0), "objects.mentions": (1.0, 2.0)})
-    found = {line.score: line.own.accuracy for line in lines(prompts, [[Preference(0, 1, "object")]])}
-    assert found == {"s": 0.5, "objects.hallucinated": 1.0}
+    accuracies = {line.score: line.own.accuracy for line in lines(prompts, [[Preference(0, 1, "object")]])}
+    assert accuracies == {"s": 0.5, "objects.hallucinated": 1.0}
     unlabelled = [Prompt("p", None, (), ("a", "b"), prompts[0].scores)]
     assert {line.score for line in lines(unlabelled, [[Preference(0, 1, "object")]])} == {"s"}
 
 
 def test_kinds_have_lines_of_their_own():
     prompts = scored([(1.0, 0.0), (0.0, 1.0)])
-    found = {
+    accuracies = {
         line.kind: line.own.accuracy for line in lines(prompts, [[Preference(0, 1, "a")], [Preference(0, 1, "b")]])
     }
-    assert found == {"all": 0.5, "a": 1.0, "b": 0.0}
+    assert accuracies == {"all": 0.5, "a": 1.0, "b": 0.0}
 
 
 # ------------------------------------------------------------------------------------------------------------- control
@@ -180,7 +182,8 @@ class Looks:
         seen = [image(1, 1, seed=i) for i in range(6)]
         return {
             "looks": [
-                [float(one["text"] == str(seen.index(row["images"][0]))) for one in row["candidates"]] for row in rows
+                [float(candidate["text"] == str(seen.index(row["images"][0]))) for candidate in row["candidates"]]
+                for row in rows
             ]
         }
 
@@ -195,8 +198,8 @@ def test_every_prompt_is_shown_the_image_of_another(seed):
 
 
 def test_prompts_without_an_image_to_swap_with_are_left_out():
-    one = scored([(1.0, 0.0)])
-    assert swap_images(one) == swap_images([Prompt("a", None, (), (), {}), Prompt("b", (), (), (), {})]) == []
+    single = scored([(1.0, 0.0)])
+    assert swap_images(single) == swap_images([Prompt("a", None, (), (), {}), Prompt("b", (), (), (), {})]) == []
 
 
 def test_a_scorer_that_looks_falls_in_the_control_and_a_blind_one_does_not():
@@ -209,13 +212,13 @@ def test_a_scorer_that_looks_falls_in_the_control_and_a_blind_one_does_not():
         name, version = "blind", "1"
 
         def score(self, rows):
-            return {"blind": [[-float(len(one["text"])) for one in row["candidates"]] for row in rows]}
+            return {"blind": [[-float(len(candidate["text"])) for candidate in row["candidates"]] for row in rows]}
 
     for scorer in (Looks(), Blind()):
         prompts = rescore(prompts, scorer, scorer.name, control=True)
-    found = {line.score: line for line in lines(prompts, [[Preference(0, 1, "label")]] * 6)}
-    assert (found["looks"].own.accuracy, found["looks"].swapped.accuracy) == (1.0, 0.5)
-    assert found["blind"].own == found["blind"].swapped
+    by_score = {line.score: line for line in lines(prompts, [[Preference(0, 1, "label")]] * 6)}
+    assert (by_score["looks"].own.accuracy, by_score["looks"].swapped.accuracy) == (1.0, 0.5)
+    assert by_score["blind"].own == by_score["blind"].swapped
 
 
 # ---------------------------------------------------------------------------------------------------------------- read
@@ -231,11 +234,12 @@ def write(folder, table):
 def run(tmp_path):
     from pipeline.base.tables import CANDIDATES, OK, PROMPTS, SCORES, failed
 
-    said = [{"role": "user", "content": "Describe."}]
-    facts = {**FACTS, "objects": [{**one, "boxes": []} for one in FACTS["objects"]], "regions": [], "captions": []}
+    messages = [{"role": "user", "content": "Describe."}]
+    facts = {**FACTS, "objects": [{**thing, "boxes": []} for thing in FACTS["objects"]], "regions": [], "captions": []}
     pictures = [{"bytes": image(1, 1, seed=i), "path": None} for i in range(3)]
     sources = [
-        {"id": str(i), "images": [pictures[i]], "prompt": said, "facts": facts, "source": "s", **OK} for i in range(3)
+        {"id": str(i), "images": [pictures[i]], "prompt": messages, "facts": facts, "source": "s", **OK}
+        for i in range(3)
     ]
     texts = ["A red sun and two blue boats.", "A red sun and a cup."]
     candidates = [{"id": str(i), "candidates": [{"text": text} for text in texts], **OK} for i in range(3)]
@@ -257,7 +261,7 @@ def run(tmp_path):
 
 def test_a_run_directory_is_read_and_its_failed_rows_are_left_out(run):
     prompts = read(str(run))
-    assert [one.id for one in prompts] == ["0", "1"]
+    assert [each.id for each in prompts] == ["0", "1"]
     assert prompts[0].scores["clip.cosine"] == (0.3, 0.1) and prompts[0].facts["objects"][1]["count"] == 2
     assert prompts[0].images == (image(1, 1, seed=0),)
 
@@ -271,25 +275,27 @@ def test_the_command_prints_the_table_and_writes_the_numbers(run, tmp_path):
     done = CliRunner().invoke(app, [str(run), "--vocabulary", str(vocabulary), "--json", str(numbers)])
     assert done.exit_code == 0, done.output
     assert "| clip.cosine | object | 2 | 1.000 (1.000 to 1.000) | 0.000 | - |" in done.output
-    assert {one["kind"] for one in json.loads(numbers.read_text())} == {"all", "object"}
+    assert {line["kind"] for line in json.loads(numbers.read_text())} == {"all", "object"}
     assert CliRunner().invoke(app, [str(run)]).output == done.output  # the stored counts say the same
     wrong = CliRunner().invoke(app, [str(run), "--vocabulary", "reward.text.object_vocabulary:NOTHING"])
     assert wrong.exit_code == 2 and "cannot be imported" in wrong.output
 
 
 def test_a_published_dataset_is_read_with_the_images_of_its_pairs(tmp_path):
-    said = [{"role": "user", "content": "Describe."}]
+    messages = [{"role": "user", "content": "Describe."}]
     texts = [
         {"text": "a", "scores": [{"name": "s", "value": 1.0}]},
         {"text": "b", "scores": [{"name": "s", "value": None}]},
     ]
-    row = {"prompt": said, "source": "s", "candidates": texts, "error": None}
+    row = {"prompt": messages, "source": "s", "candidates": texts, "error": None}
     candidates = [{**row, "id": "x", "error_type": None}, {**row, "id": "y", "error_type": "engine"}]
     datasets.Dataset.from_list(candidates).save_to_disk(str(tmp_path / "candidates"))
     pairs = datasets.Dataset.from_list([{"id": "x", "images": [{"bytes": image(1, 1), "path": None}]}])
     pairs.cast_column("images", datasets.List(datasets.Image())).save_to_disk(str(tmp_path / "pairs"))
-    (one,) = read(str(tmp_path))
-    assert one.scores == {"s": (1.0, None)} and one.images == (image(1, 1),) and one.texts == ("a", "b")
+    (read_back,) = read(str(tmp_path))
+    assert (
+        read_back.scores == {"s": (1.0, None)} and read_back.images == (image(1, 1),) and read_back.texts == ("a", "b")
+    )
 
 
 def test_labelled_pairs_carry_their_label(tmp_path):

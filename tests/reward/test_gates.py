@@ -83,9 +83,9 @@ def test_different_words_never_repeat_however_long_the_text(words: int, most: in
 
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_any_text_is_either_fine_or_stopped_for_one_known_reason(text: str, prompt: str) -> None:
-    found = of(text, prompt)
-    assert found is None or found in GATES
-    assert (found == "empty") == blank(text)
+    gate = of(text, prompt)
+    assert gate is None or gate in GATES
+    assert (gate == "empty") == blank(text)
 
 
 @given(st.sampled_from(BAD))

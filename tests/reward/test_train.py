@@ -80,12 +80,12 @@ def test_the_command_trains_and_prints_what_it_measured(vlm, tmp_path):
     saved = datasets.Dataset.from_list(
         [
             {
-                "images": [{"bytes": one.images[0], "path": None}],
+                "images": [{"bytes": pair.images[0], "path": None}],
                 "prompt": [{"role": "user", "content": "What?"}],
-                "chosen": [{"role": "assistant", "content": one.chosen}],
-                "rejected": [{"role": "assistant", "content": one.rejected}],
+                "chosen": [{"role": "assistant", "content": pair.chosen}],
+                "rejected": [{"role": "assistant", "content": pair.rejected}],
             }
-            for one in pairs(8)
+            for pair in pairs(8)
         ]
     )
     saved.save_to_disk(str(tmp_path / "pairs"))
@@ -119,10 +119,12 @@ def test_the_loss_of_a_swapped_pair_differs_by_the_difference_of_rewards(better,
 def test_mixed_images_put_the_true_image_above_another_for_the_same_text():
     told = [Pair((PICTURES[i % 3],), PROMPT, "one two three four five", "x") for i in range(12)]
     made = comparisons(told, range(12), 1.0, 5, seed=0, epoch=0)
-    mixed = [one for one in made if one.better.messages == one.worse.messages]
+    mixed = [comparison for comparison in made if comparison.better.messages == comparison.worse.messages]
     assert len(made) == 24 and len(mixed) == 12
-    assert all(one.better.images == told[one.pair].images != one.worse.images for one in mixed)
-    assert {one.worse.images for one in mixed} <= {pair.images for pair in told}
+    assert all(
+        comparison.better.images == told[comparison.pair].images != comparison.worse.images for comparison in mixed
+    )
+    assert {comparison.worse.images for comparison in mixed} <= {pair.images for pair in told}
     assert comparisons(told, range(12), 1.0, 5, 0, 0) == made != comparisons(told, range(12), 1.0, 5, 0, 1)
 
 
@@ -177,8 +179,8 @@ def test_texts_and_messages_are_the_same_pairs(tmp_path):
 
     plain = rows(chosen="c")
     spoken = [
-        {**one, "prompt": said("user", one["prompt"]), **{k: said("assistant", one[k]) for k in ("chosen", "rejected")}}
-        for one in plain
+        {**row, "prompt": said("user", row["prompt"]), **{k: said("assistant", row[k]) for k in ("chosen", "rejected")}}
+        for row in plain
     ]
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -190,7 +192,7 @@ def test_texts_and_messages_are_the_same_pairs(tmp_path):
 def test_parts_of_a_message_are_read_and_image_columns_stay_encoded(tmp_path):
     parts = [{"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]}]
     made = datasets.Dataset.from_list(
-        [{**one, "prompt": parts, "score": 2.5, "kind": "count"} for one in rows(chosen="c")]
+        [{**row, "prompt": parts, "score": 2.5, "kind": "count"} for row in rows(chosen="c")]
     )
     made = made.cast_column("images", datasets.List(datasets.Image()))
     made.save_to_disk(str(tmp_path / "saved"))
@@ -224,7 +226,7 @@ def test_images_that_cannot_be_told_are_an_error_that_names_the_row(tmp_path, ch
 
 def test_a_rejected_side_may_have_other_images(tmp_path):
     other = [{"bytes": PICTURES[1], "path": None}]
-    table = [{**one, "rejected": "a", "rejected_images": other} for one in rows()]
+    table = [{**row, "rejected": "a", "rejected_images": other} for row in rows()]
     first, _ = read_pairs(saved(tmp_path, table))
     assert (first.chosen, first.rejected, first.rejected_images) == ("a", "a", (PICTURES[1],))
     (made,) = comparisons([first], [0], 0.0, 5, 0, 0)

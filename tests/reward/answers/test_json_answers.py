@@ -20,15 +20,15 @@ plain = st.recursive(
 
 @given(st.lists(plain, max_size=3), st.sampled_from([None, 2]), st.sampled_from(["\n", ",\n", " "]), st.booleans())
 def test_values_come_back_however_they_are_laid_out(
-    said: list[object], indent: int | None, between: str, fenced: bool
+    written: list[object], indent: int | None, between: str, fenced: bool
 ) -> None:
-    text = between.join(json.dumps(one, indent=indent) for one in said)
-    assert values(f"```json\n{text}\n```" if fenced else text) == said
+    text = between.join(json.dumps(value, indent=indent) for value in written)
+    assert values(f"```json\n{text}\n```" if fenced else text) == written
 
 
 @given(plain)
-def test_what_python_would_write_is_read_alike(said: object) -> None:
-    assert values(repr([said])) == [[said]]
+def test_what_python_would_write_is_read_alike(value: object) -> None:
+    assert values(repr([value])) == [[value]]
 
 
 @pytest.mark.parametrize(

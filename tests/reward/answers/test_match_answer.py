@@ -54,13 +54,13 @@ UNREADABLE = [
 
 
 def ways(answer: str) -> list[str]:
-    own = PLAIN if answer in YES_NO else [*PLAIN, *SAID]
+    patterns = PLAIN if answer in YES_NO else [*PLAIN, *SAID]
     if answer in LETTERS:
-        own = [*PLAIN, *CHOSEN]
+        patterns = [*PLAIN, *CHOSEN]
     number = quantity(answer)
     if number is not None and not number.unit and number.value.denominator == 1:
-        own = [*own, *COUNTED]
-    return own
+        patterns = [*patterns, *COUNTED]
+    return patterns
 
 
 @pytest.mark.parametrize("answer", ALL)
@@ -86,9 +86,9 @@ def test_what_is_no_answer_is_neither_right_nor_wrong(answer: str, text: str) ->
 
 @given(st.sampled_from(ALL), st.text(max_size=40))
 def test_of_any_text_something_or_nothing_is_read_and_only_the_answer_is_right(answer: str, text: str) -> None:
-    found = agrees(text, [answer])
-    assert found in (True, False, None)
-    if found and identity(text) != identity(answer):
+    verdict = agrees(text, [answer])
+    assert verdict in (True, False, None)
+    if verdict and identity(text) != identity(answer):
         assert any(sign.isalnum() for sign in text)
 
 
@@ -160,9 +160,9 @@ def test_any_of_several_answers_is_right_and_only_what_is_none_of_them_is_wrong(
 
 
 def test_an_answer_is_read_in_up_to_three_sentences_that_all_give_it() -> None:
-    said = ["3.", "There are three dogs.", "I can see three dogs.", "It is 3."]
-    assert [agrees(" ".join(said[:many]), ["3"]) for many in range(1, 5)] == [True, True, True, None]
-    assert [agrees("\n".join(said[:many]), ["4"]) for many in range(1, 5)] == [False, False, False, None]
+    texts = ["3.", "There are three dogs.", "I can see three dogs.", "It is 3."]
+    assert [agrees(" ".join(texts[:many]), ["3"]) for many in range(1, 5)] == [True, True, True, None]
+    assert [agrees("\n".join(texts[:many]), ["4"]) for many in range(1, 5)] == [False, False, False, None]
     assert agrees("3. There are three dogs. It is 4.", ["3"]) is None
 
 

@@ -23,13 +23,13 @@ items = st.lists(
         grammar.Item,
         st.sampled_from(OBJECTS), st.sampled_from(sorted(COLOURS)), st.integers(1, 3), st.none() | st.integers(0, 8),
     ),
-    min_size=1, max_size=6, unique_by=lambda one: one.name,
+    min_size=1, max_size=6, unique_by=lambda item: item.name,
 )  # fmt: skip
 
 
-def row(*said: str, **changes: Any) -> dict[str, Any]:
+def row(*texts: str, **changes: Any) -> dict[str, Any]:
     values = {"id": "p", "images": [b"png"], "prompt": [{"role": "user", "content": "Describe."}], "facts": None}
-    return {**values, "candidates": [{"text": text} for text in said], **changes}
+    return {**values, "candidates": [{"text": text} for text in texts], **changes}
 
 
 def sure(yes: float) -> Answer:
@@ -47,8 +47,8 @@ def talk(scorer: ClaimScorer, of: dict[str, Any], *rounds: dict[str, Answer]) ->
             replies = [next(a for part, a in answers.items() if part in question.text) for question in questions]
             questions = going.send(replies)
     except StopIteration as end:
-        found: list[Verdict] = end.value
-        return found
+        verdicts: list[Verdict] = end.value
+        return verdicts
     raise AssertionError(f"{len(questions)} questions are left")
 
 
@@ -74,15 +74,15 @@ def test_a_phrase_is_the_object_with_its_determiner_and_adjectives(text: str, cl
 
 
 @given(items, st.integers(0, 99))
-def test_what_a_scene_is_said_to_show_is_what_is_claimed(said: list[grammar.Item], seed: int) -> None:
-    text = grammar.describe(said, random.Random(seed))
-    assert [claim.text for claim in phrases(text, VOCABULARY)] == [one.phrase for one in said]
+def test_what_a_scene_is_said_to_show_is_what_is_claimed(listed: list[grammar.Item], seed: int) -> None:
+    text = grammar.describe(listed, random.Random(seed))
+    assert [claim.text for claim in phrases(text, VOCABULARY)] == [item.phrase for item in listed]
 
 
 @given(st.text(alphabet="ab ,.2\ndogsunthe", max_size=40))
 def test_every_phrase_ends_with_an_object_and_comes_once(text: str) -> None:
-    found = [claim.text for claim in phrases(text, THINGS)]
-    assert len(set(found)) == len(found) and all(THINGS.canonical(one.split()[-1]) for one in found)
+    claims = [claim.text for claim in phrases(text, THINGS)]
+    assert len(set(claims)) == len(claims) and all(THINGS.canonical(claim.split()[-1]) for claim in claims)
 
 
 # -------------------------------------------------------------------------------------------------------- statements
@@ -132,20 +132,20 @@ def test_yes_and_no_are_weighed_by_all_tokens_that_say_them(tokens: list[tuple[s
 @given(st.lists(st.tuples(st.sampled_from(["Yes", " no", "x"]), st.floats(-30, 0)), max_size=6))
 def test_the_opposite_has_the_rest_of_the_probability(tokens: list[tuple[str, float]]) -> None:
     turned = [({"Yes": "no", " no": "Yes"}.get(token, token), logprob) for token, logprob in tokens]
-    one, other = p_yes(tokens), p_yes(turned)
+    straight, opposite = p_yes(tokens), p_yes(turned)
     mass = math.fsum(math.exp(logprob) for token, logprob in tokens if token != "x")
-    assert (one is None) == (other is None) == (mass < MIN_MASS) or mass == pytest.approx(MIN_MASS)
-    assert one is None or other is None or (0 <= one <= 1 and one + other == pytest.approx(1))
+    assert (straight is None) == (opposite is None) == (mass < MIN_MASS) or mass == pytest.approx(MIN_MASS)
+    assert straight is None or opposite is None or (0 <= straight <= 1 and straight + opposite == pytest.approx(1))
 
 
 @given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_an_answer_counts_only_with_enough_of_the_probability(yes: float, rest: float, least: float) -> None:
     mass = 1 - rest
     first = [(word, math.log(p)) for word, p in (("Yes", mass * yes), ("No", mass * (1 - yes)), ("The", rest)) if p]
-    found = p_yes(first, least)
+    share = p_yes(first, least)
     if mass == pytest.approx(least) or not mass:
         return
-    assert found == (pytest.approx(yes, abs=1e-6) if mass > least and mass > 1e-300 else None)
+    assert share == (pytest.approx(yes, abs=1e-6) if mass > least and mass > 1e-300 else None)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 700.0, 1e308, 0.5])
@@ -161,14 +161,17 @@ def test_what_is_no_log_prob_is_no_verdict(bad: float) -> None:
 def test_each_claim_of_a_row_is_asked_once_with_the_image_for_one_token() -> None:
     going = ClaimScorer(**IN_SCENES).ask(row("A red sun and a kite.", "The kite.", "A red sun and a kite."))
     questions = next(going)
-    assert [one.text for one in questions] == ["Is there a red sun in the image?", "Is there a kite in the image?"]
-    assert all((one.images, one.yes_or_no, one.max_tokens) == (True, True, 1) for one in questions)
+    assert [question.text for question in questions] == [
+        "Is there a red sun in the image?",
+        "Is there a kite in the image?",
+    ]
+    assert all((question.images, question.yes_or_no, question.max_tokens) == (True, True, 1) for question in questions)
 
 
 def test_counted_things_may_have_a_template_of_their_own() -> None:
     scorer = ClaimScorer(**IN_SCENES, template_many="Are there exactly {number} {noun} in the image?")
-    asked = [one.text for one in next(scorer.ask(row("2 blue boats and some boats and a dog.")))]
-    assert asked == [
+    questions = [question.text for question in next(scorer.ask(row("2 blue boats and some boats and a dog.")))]
+    assert questions == [
         "Are there exactly two boats in the image?",
         "Is there some boats in the image?",
         "Is there a dog in the image?",
@@ -182,14 +185,14 @@ def test_by_default_statements_are_asked_about() -> None:
 
 def test_scores_are_the_mean_the_least_and_the_number() -> None:
     scorer, of = ClaimScorer(**IN_SCENES), row("A sun and a kite.", "A kite. The kite!", "Nothing.", "A sun.")
-    found = talk(scorer, of, {"sun": sure(0.25), "kite": sure(0.75)})
-    assert [(one.candidate, one.question) for one in found] == [
+    verdicts = talk(scorer, of, {"sun": sure(0.25), "kite": sure(0.75)})
+    assert [(verdict.candidate, verdict.question) for verdict in verdicts] == [
         (0, "a sun"),
         (0, "a kite"),
         (1, "a kite"),
         (3, "a sun"),
     ]
-    scores = scorer.scores(of, found)
+    scores = scorer.scores(of, verdicts)
     assert scores["claims.true"] == [pytest.approx(0.5), pytest.approx(0.75), None, pytest.approx(0.25)]
     assert scores["claims.lowest"] == [pytest.approx(0.25), pytest.approx(0.75), None, pytest.approx(0.25)]
     assert scores["claims.count"] == [2.0, 1.0, 0.0, 1.0]
@@ -207,14 +210,14 @@ def test_scores_are_the_mean_the_least_and_the_number() -> None:
 )
 def test_a_claim_without_a_verdict_leaves_its_texts_without_a_score(answer: Answer, kind: str) -> None:
     scorer, of = ClaimScorer(**IN_SCENES), row("A sun and a kite.", "A kite.")
-    found = talk(scorer, of, {"sun": answer, "kite": sure(0.75)})
-    assert (found[0].error or "").startswith(f"{kind}: ") and found[0].p_yes is None
-    assert scorer.scores(of, found) == {
+    verdicts = talk(scorer, of, {"sun": answer, "kite": sure(0.75)})
+    assert (verdicts[0].error or "").startswith(f"{kind}: ") and verdicts[0].p_yes is None
+    assert scorer.scores(of, verdicts) == {
         "claims.true": [None, pytest.approx(0.75)], "claims.lowest": [None, pytest.approx(0.75)],
         "claims.count": [2.0, 1.0],
     }  # fmt: skip
     unreadable = int(kind == "unreadable")
-    assert scorer.counts(found) == {"verdicts": 3, "unanswered": 1 - unreadable, "unreadable": unreadable}
+    assert scorer.counts(verdicts) == {"verdicts": 3, "unanswered": 1 - unreadable, "unreadable": unreadable}
 
 
 def test_how_much_of_the_probability_is_enough_is_an_option() -> None:
@@ -236,11 +239,11 @@ def test_answers_to_questions_make_no_claims() -> None:
 def test_a_model_splits_each_text_first_and_sees_no_image_for_it() -> None:
     scorer, of = ClaimScorer(splitter="model"), row("It is red, the sun.", "Hm.", " ")
     questions = next(scorer.ask(of))
-    assert len(questions) == 2 and not any(one.images or one.yes_or_no for one in questions)
+    assert len(questions) == 2 and not any(question.images or question.yes_or_no for question in questions)
     split = {"It is red": Answer("- The sun is red.\n- There is a sun."), "Hm": Answer("- none")}
-    found = talk(scorer, of, split, {"sun is red": sure(0.5), "is a sun": sure(1.0)})
-    assert [one.question for one in found] == ["The sun is red", "There is a sun"]
-    assert scorer.scores(of, found)["claims.count"] == [2.0, 0.0, 0.0]
+    verdicts = talk(scorer, of, split, {"sun is red": sure(0.5), "is a sun": sure(1.0)})
+    assert [verdict.question for verdict in verdicts] == ["The sun is red", "There is a sun"]
+    assert scorer.scores(of, verdicts)["claims.count"] == [2.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -254,10 +257,10 @@ def test_a_model_splits_each_text_first_and_sees_no_image_for_it() -> None:
 )
 def test_a_text_that_could_not_be_split_has_no_scores_at_all(answer: Answer, kind: str) -> None:
     scorer, of = ClaimScorer(splitter="model"), row("A sun.", "A kite.")
-    found = talk(scorer, of, {"A sun": answer, "A kite": Answer("- There is a kite")}, {"kite": sure(0.75)})
-    assert found[0] == Verdict(0, SPLITTING, answer.text, error=found[0].error)
-    assert (found[0].error or "").startswith(f"{kind}: ")
-    assert scorer.scores(of, found) == {
+    verdicts = talk(scorer, of, {"A sun": answer, "A kite": Answer("- There is a kite")}, {"kite": sure(0.75)})
+    assert verdicts[0] == Verdict(0, SPLITTING, answer.text, error=verdicts[0].error)
+    assert (verdicts[0].error or "").startswith(f"{kind}: ")
+    assert scorer.scores(of, verdicts) == {
         "claims.true": [None, pytest.approx(0.75)], "claims.lowest": [None, pytest.approx(0.75)],
         "claims.count": [None, 1.0],
     }  # fmt: skip
@@ -273,5 +276,5 @@ def test_the_version_changes_with_what_is_asked() -> None:
         {}, {"vocabulary": THINGS}, {"vocabulary": VOCABULARY}, {"template": "{claim}?"}, {"template_many": "{noun}?"},
         {"splitter": "model"}, {"splitter": "model", "max_tokens": 9}, {"min_mass": 0.1},
     ]  # fmt: skip
-    assert len({ClaimScorer(**one).version for one in options}) == len(options)
+    assert len({ClaimScorer(**changes).version for changes in options}) == len(options)
     assert ClaimScorer(max_tokens=9).version == ClaimScorer().version  # rules need no tokens

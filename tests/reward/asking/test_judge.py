@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,9 +31,9 @@ PAIRWISE = JudgeScorer(mode="pairwise")
 texts = st.text(max_size=60)
 
 
-def row(*said: str, **changes: Any) -> dict[str, Any]:
+def row(*answers: str, **changes: Any) -> dict[str, Any]:
     values = {"id": "p", "images": [b"png"], "prompt": [{"role": "user", "content": "Describe."}], "facts": None}
-    return {**values, "candidates": [{"text": text} for text in said], **changes}
+    return {**values, "candidates": [{"text": text} for text in answers], **changes}
 
 
 def asked(scorer: JudgeScorer, of: dict[str, Any]) -> list[Question]:
@@ -42,11 +43,11 @@ def asked(scorer: JudgeScorer, of: dict[str, Any]) -> list[Question]:
 def verdicts(scorer: JudgeScorer, of: dict[str, Any], answer: Callable[[str], Answer | str]) -> list[Verdict]:
     """What comes of a judge that answers each question so."""
     talk = scorer.ask(of)
-    said = (answer(question.text) for question in next(talk))
+    replies = (answer(question.text) for question in next(talk))
     with pytest.raises(StopIteration) as end:
-        talk.send([one if isinstance(one, Answer) else Answer(one) for one in said])
-    found: list[Verdict] = end.value.value
-    return found
+        talk.send([reply if isinstance(reply, Answer) else Answer(reply) for reply in replies])
+    result: list[Verdict] = end.value.value
+    return result
 
 
 def better(text: str) -> Callable[[str], str]:
@@ -131,9 +132,9 @@ def test_a_verdict_is_the_last_line_and_nothing_else(answer: str, side: str | No
 )
 def test_what_is_no_verdict_is_a_failure_and_no_score(answer: Answer, kind: str, kept: str | None) -> None:
     scorer = JudgeScorer(criteria=(("x", "Fine?"),))
-    (found,) = verdicts(scorer, row("a"), lambda _: answer)
-    assert found.error is not None and found.error.startswith(f"{kind}: ") and found.answer == kept
-    assert scorer.scores(row("a"), [found]) == {"judge.x": [None]}
+    (verdict,) = verdicts(scorer, row("a"), lambda _: answer)
+    assert verdict.error is not None and verdict.error.startswith(f"{kind}: ") and verdict.answer == kept
+    assert scorer.scores(row("a"), [verdict]) == {"judge.x": [None]}
 
 
 # --------------------------------------------------------------------------------------------------------- pointwise
@@ -141,9 +142,11 @@ def test_what_is_no_verdict_is_a_failure_and_no_score(answer: Answer, kind: str,
 
 def test_each_candidate_is_graded_by_each_criterion_and_blank_ones_by_none() -> None:
     scorer, of = JudgeScorer(), row("short", " ", "a longer text")
-    found = verdicts(scorer, of, lambda question: f"Score: {1 + list(CRITERIA.values()).index(criterion(question))}")
-    assert [(one.candidate, one.question) for one in found] == [(i, name) for i in (0, 2) for name in CRITERIA]
-    assert scorer.scores(of, found) == {
+    grades = verdicts(scorer, of, lambda question: f"Score: {1 + list(CRITERIA.values()).index(criterion(question))}")
+    assert [(verdict.candidate, verdict.question) for verdict in grades] == [
+        (i, name) for i in (0, 2) for name in CRITERIA
+    ]
+    assert scorer.scores(of, grades) == {
         f"judge.{name}": [float(i), None, float(i)] for i, name in enumerate(CRITERIA, start=1)
     }
 
@@ -184,7 +187,7 @@ def test_the_version_says_what_the_judge_is_asked_and_changes_with_it() -> None:
         {}, {"mode": "pairwise"}, {"mode": "pairwise", "pairs_per_prompt": 3}, {"blind": True}, {"facts": True},
         {"criteria": (("faithfulness", "True?"),)}, {"max_tokens": 8},
     ]  # fmt: skip
-    assert len({JudgeScorer(**one).version for one in options}) == len(options)
+    assert len({JudgeScorer(**changes).version for changes in options}) == len(options)
 
 
 @pytest.mark.parametrize(
@@ -210,23 +213,23 @@ def test_criteria_that_cannot_be_scores_are_refused(criteria: Any) -> None:
 
 
 def test_every_pair_is_asked_in_both_orders() -> None:
-    found = verdicts(PAIRWISE, row("a", "b", "c"), lambda _: "Verdict: tie")
-    assert sorted((one.candidate, one.other or 0) for one in found) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
-    assert {one.question for one in found} == {BETTER}
+    ties = verdicts(PAIRWISE, row("a", "b", "c"), lambda _: "Verdict: tie")
+    assert sorted((verdict.candidate, verdict.other or 0) for verdict in ties) == [*itertools.permutations(range(3), 2)]
+    assert {verdict.question for verdict in ties} == {BETTER}
 
 
 def test_wins_are_shares_of_the_opponents() -> None:
     of = row("a", "b", "c")
-    found = verdicts(PAIRWISE, of, better("b"))
-    assert PAIRWISE.scores(of, found) == {"judge.wins": [0.25, 1.0, 0.25]}  # a and c tie
-    assert rates([found]) == {"flip_rate": 0.0, "tie_rate": 1 / 3, "parse_failure_rate": 0.0}
+    wins = verdicts(PAIRWISE, of, better("b"))
+    assert PAIRWISE.scores(of, wins) == {"judge.wins": [0.25, 1.0, 0.25]}  # a and c tie
+    assert rates([wins]) == {"flip_rate": 0.0, "tie_rate": 1 / 3, "parse_failure_rate": 0.0}
 
 
 def test_a_judge_who_always_prefers_the_first_says_nothing() -> None:
     of = row("a", "b", "c")
-    found = verdicts(PAIRWISE, of, lambda _: "Verdict: A")
-    assert PAIRWISE.scores(of, found) == {"judge.wins": [0.5, 0.5, 0.5]}
-    assert rates([found]) == {"flip_rate": 1.0, "tie_rate": 0.0, "parse_failure_rate": 0.0}
+    first_wins = verdicts(PAIRWISE, of, lambda _: "Verdict: A")
+    assert PAIRWISE.scores(of, first_wins) == {"judge.wins": [0.5, 0.5, 0.5]}
+    assert rates([first_wins]) == {"flip_rate": 1.0, "tie_rate": 0.0, "parse_failure_rate": 0.0}
 
 
 def test_a_tie_in_one_order_alone_is_a_flip() -> None:
@@ -257,32 +260,34 @@ def test_what_the_engine_failed_to_answer_is_no_parse_failure() -> None:
 def test_equal_texts_are_one_player_and_blank_ones_none() -> None:
     of = row("b", "a", "b", "")
     found = verdicts(PAIRWISE, of, better("b"))
-    assert [(one.candidate, one.other) for one in found] == [(0, 1), (1, 0)]
+    assert [(verdict.candidate, verdict.other) for verdict in found] == [(0, 1), (1, 0)]
     assert PAIRWISE.scores(of, found) == {"judge.wins": [1.0, 0.0, 1.0, None]}
     assert verdicts(PAIRWISE, row("a", "a"), better("a")) == []
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=7), st.randoms(use_true_random=False), st.integers(0, 9))
-def test_turning_every_verdict_around_turns_the_wins_around(said: Sequence[str], random: Any, pairs: int) -> None:
-    of = row(*said)
+def test_turning_every_verdict_around_turns_the_wins_around(answers: Sequence[str], random: Any, pairs: int) -> None:
+    of = row(*answers)
     scorer = JudgeScorer(mode="pairwise", pairs_per_prompt=pairs or None)
     found = verdicts(scorer, of, lambda _: f"Verdict: {random.choice(['A', 'B', 'tie'])}")
     turn = {"Verdict: A": "Verdict: B", "Verdict: B": "Verdict: A", "Verdict: tie": "Verdict: tie"}
-    turned = [Verdict(one.candidate, BETTER, turn[one.answer or ""], one.other) for one in found]
+    turned = [Verdict(verdict.candidate, BETTER, turn[verdict.answer or ""], verdict.other) for verdict in found]
     straight, round_about = (scorer.scores(of, some)["judge.wins"] for some in (found, turned))
-    for one, other in zip(straight, round_about, strict=True):
-        assert (one is None) == (other is None) and (one is None or other is None or one + other == pytest.approx(1))
+    for wins, opposite in zip(straight, round_about, strict=True):
+        assert (wins is None) == (opposite is None) and (
+            wins is None or opposite is None or wins + opposite == pytest.approx(1)
+        )
     assert scorer.scores(of, found[::-1]) == scorer.scores(of, found)
 
 
 @given(st.integers(0, 9), st.one_of(st.none(), st.integers(1, 40)), st.text(max_size=3))
 def test_as_many_pairs_meet_as_wanted_and_everybody_takes_part(players: int, wanted: int | None, key: str) -> None:
-    found = matches(range(players), wanted, key)
+    pairs = matches(range(players), wanted, key)
     every = players * (players - 1) // 2
-    assert len(found) == len(set(found)) == min(every, wanted if wanted is not None else every)
-    assert all(one < two for one, two in found) and found == matches(range(players), wanted, key)
-    if players > 1 and len(found) >= (players + 1) // 2:
-        assert {player for pair in found for player in pair} == set(range(players))
+    assert len(pairs) == len(set(pairs)) == min(every, wanted if wanted is not None else every)
+    assert all(first < second for first, second in pairs) and pairs == matches(range(players), wanted, key)
+    if players > 1 and len(pairs) >= (players + 1) // 2:
+        assert {player for pair in pairs for player in pair} == set(range(players))
 
 
 def test_other_prompts_have_other_pairs() -> None:

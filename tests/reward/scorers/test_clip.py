@@ -60,8 +60,8 @@ def test_equals_the_cosine_of_open_clips_own_embeddings(scorer, folder):
             (BLUE, ["a boat", "sun", "cup"], values[1]),
         ):
             seen = model.encode_image(preprocess(Image.open(io.BytesIO(image)))[None])
-            said = model.encode_text(tokenizer(texts))
-            expected = torch.nn.functional.cosine_similarity(seen, said)
+            words = model.encode_text(tokenizer(texts))
+            expected = torch.nn.functional.cosine_similarity(seen, words)
             assert got == pytest.approx(expected.tolist(), abs=1e-5)
     assert len({round(value, 6) for values_of_row in values for value in values_of_row}) == 5
 
@@ -69,7 +69,7 @@ def test_equals_the_cosine_of_open_clips_own_embeddings(scorer, folder):
 def test_does_not_depend_on_batches_or_neighbours(folder, scorer):
     rows = [row([RED], "a", "b"), row([BLUE], "a"), row([RED, BLUE], "c d")]
     together = scorer.score(rows)["clip.cosine"]
-    alone = [ClipScorer(folder, batch_size=64, device="cpu").score([one])["clip.cosine"][0] for one in rows]
+    alone = [ClipScorer(folder, batch_size=64, device="cpu").score([each])["clip.cosine"][0] for each in rows]
     assert [v for r in together for v in r] == pytest.approx([v for r in alone for v in r], abs=1e-5)
 
 
@@ -161,10 +161,10 @@ def test_a_folder_of_transformers_gives_its_models_own_logits(hf_folder):
     )
     with torch.no_grad():
         expected = model(**inputs).logits_per_image / model.logit_scale.exp()
-    found = ClipScorer(hf_folder, device="cpu").score([row([RED], *texts), row([BLUE], *texts)])["clip.cosine"]
-    for got, wanted in zip(found, expected.tolist(), strict=True):
+    cosines = ClipScorer(hf_folder, device="cpu").score([row([RED], *texts), row([BLUE], *texts)])["clip.cosine"]
+    for got, wanted in zip(cosines, expected.tolist(), strict=True):
         assert got == pytest.approx(wanted, abs=1e-5)
-    assert len({round(value, 5) for of in found for value in of}) == 4
+    assert len({round(value, 5) for of in cosines for value in of}) == 4
 
 
 def test_texts_beyond_the_context_of_transformers_are_cut(hf_folder):
@@ -256,10 +256,10 @@ def test_a_checkpoint_for_an_architecture_is_read_in_every_layout(layout, archit
         torch.save(weights, path)
     else:
         torch.save({"epoch": 1, "name": "x", "state_dict": {f"module.{k}": v for k, v in weights.items()}}, path)
-    found = ClipScorer(architecture, str(path), device="cpu")
+    opened = ClipScorer(architecture, str(path), device="cpu")
     rows = [row([RED], "a red thing", "a boat"), row([BLUE], "sun")]
-    assert found.score(rows)["clip.cosine"][0] == pytest.approx(scorer.score(rows)["clip.cosine"][0], abs=1e-5)
-    assert found.version.startswith("1:tiny-test-clip@sha256:")
+    assert opened.score(rows)["clip.cosine"][0] == pytest.approx(scorer.score(rows)["clip.cosine"][0], abs=1e-5)
+    assert opened.version.startswith("1:tiny-test-clip@sha256:")
 
 
 @pytest.fixture
@@ -293,17 +293,17 @@ def published_cosines(folder, quick, texts):
         setattr(parent, name, Quick())
     with torch.no_grad():
         seen = model.eval().encode_image(preprocess(Image.open(io.BytesIO(RED)))[None])
-        said = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(texts))
-    return torch.nn.functional.cosine_similarity(seen, said).tolist()
+        words = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(texts))
+    return torch.nn.functional.cosine_similarity(seen, words).tolist()
 
 
 def test_a_tag_is_opened_with_the_activation_that_it_was_trained_with(tags, folder):
     texts = ["a red thing", "a boat", "sun"]
-    quick, plain = (published_cosines(folder, one, texts) for one in (True, False))
-    assert min(abs(one - other) for one, other in zip(quick, plain, strict=True)) > 1e-5
+    quick, plain = (published_cosines(folder, with_quick, texts) for with_quick in (True, False))
+    assert min(abs(first - second) for first, second in zip(quick, plain, strict=True)) > 1e-5
     for tag, expected in (("openai", quick), ("OpenAI", quick), ("laion", plain)):
-        found = ClipScorer(tags, tag, device="cpu").score([row([RED], *texts)])["clip.cosine"][0]
-        assert found == pytest.approx(expected, abs=1e-6), tag
+        cosines = ClipScorer(tags, tag, device="cpu").score([row([RED], *texts)])["clip.cosine"][0]
+        assert cosines == pytest.approx(expected, abs=1e-6), tag
 
 
 def test_what_was_scored_with_the_wrong_activation_has_another_version(tags, folder):
@@ -340,8 +340,8 @@ def test_every_published_tag_gets_its_activation(monkeypatch):
 def test_a_text_is_cut_if_it_is_longer_than_the_context(words, scorer):
     """The tiny network reads 16 tokens, of which two are the begin and the end."""
     short, text = "sun", " ".join(["sun"] * words)
-    found = scorer.flags([row([RED], text, short, " "), row([], text)])
-    assert found == {"clip.cut": [[float(words > 14), 0.0, None], [None]]}
+    flags = scorer.flags([row([RED], text, short, " "), row([], text)])
+    assert flags == {"clip.cut": [[float(words > 14), 0.0, None], [None]]}
     assert scorer.cut([text, "", short]) == [words > 14, None, False]
 
 
@@ -370,12 +370,12 @@ def test_a_checkpoint_with_pickled_objects_is_refused(architecture, folder, tmp_
 
 @pytest.mark.parametrize("kind", ["open_clip", "transformers"])
 def test_images_of_one_text_have_the_values_that_a_row_with_each_alone_has(kind, scorer, hf_folder):
-    one = scorer if kind == "open_clip" else ClipScorer(hf_folder, batch_size=1, device="cpu")
-    found = one.score_images([("a boat", [RED, BLUE]), ("sun", [BLUE]), ("sun", [])])
-    alone = one.score([row([RED], "a boat"), row([BLUE], "a boat"), row([BLUE], "sun")])["clip.cosine"]
-    assert [len(of) for of in found] == [2, 1, 0]
-    assert [value for of in found for value in of] == pytest.approx([of[0] for of in alone], abs=1e-6)
-    assert found[0][0] != found[0][1]
+    ranker = scorer if kind == "open_clip" else ClipScorer(hf_folder, batch_size=1, device="cpu")
+    cosines = ranker.score_images([("a boat", [RED, BLUE]), ("sun", [BLUE]), ("sun", [])])
+    alone = ranker.score([row([RED], "a boat"), row([BLUE], "a boat"), row([BLUE], "sun")])["clip.cosine"]
+    assert [len(of) for of in cosines] == [2, 1, 0]
+    assert [value for of in cosines for value in of] == pytest.approx([of[0] for of in alone], abs=1e-6)
+    assert cosines[0][0] != cosines[0][1]
 
 
 def test_ranking_names_the_row_that_cannot_be_ranked(scorer):

@@ -56,9 +56,9 @@ def values(scores, of_row=0, candidate=0):
 
 @pytest.mark.parametrize("content", [LISTED, KEYED, COCO], ids=["list", "keyed", "coco"])
 def test_every_layout_says_the_same(content, read):
-    found = read(content)
-    assert [found.labels_of(b"", f"{name}.jpg") for name in "abc"] == [{"dog"}, set(), None]
-    assert found.classes == {"dog", "cat"}
+    detections = read(content)
+    assert [detections.labels_of(b"", f"{name}.jpg") for name in "abc"] == [{"dog"}, set(), None]
+    assert detections.classes == {"dog", "cat"}
     assert read(content, threshold=0.4).labels_of(b"", "a.jpg") == {"dog", "cat"}
 
 
@@ -111,9 +111,9 @@ def test_options_that_cannot_be_meant_are_errors(read, tmp_path):
 def test_an_image_is_known_by_its_content_whatever_it_is_called(read):
     digest = hashlib.sha256(b"pixels").hexdigest()
     for key in (digest, digest.upper(), f"sha256:{digest}"):
-        found = read({key: [DOG], "a.jpg": []})
-        assert found.labels_of(b"pixels", "elsewhere/q.png") == found.labels_of(b"pixels", "a.jpg") == {"dog"}
-        assert found.labels_of(b"others", "a.jpg") == set() and found.labels_of(b"others") is None
+        detections = read({key: [DOG], "a.jpg": []})
+        assert detections.labels_of(b"pixels", "elsewhere/q.png") == detections.labels_of(b"pixels", "a.jpg") == {"dog"}
+        assert detections.labels_of(b"others", "a.jpg") == set() and detections.labels_of(b"others") is None
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,9 @@ def test_which_names_mean_the_same_image(key, path, fits, read):
 
 
 def test_of_several_names_the_one_that_agrees_furthest_is_meant(read):
-    found = read({"a.jpg": [], "train/a.jpg": [DOG], "/m/val/a.jpg": [CAT | {"score": 1}], "/n/old/a.jpg": []})
-    assert found.labels_of(b"", "/data/train/a.jpg") == {"dog"}
-    assert found.labels_of(b"", "/data/val/a.jpg") == {"cat"}
+    detections = read({"a.jpg": [], "train/a.jpg": [DOG], "/m/val/a.jpg": [CAT | {"score": 1}], "/n/old/a.jpg": []})
+    assert detections.labels_of(b"", "/data/train/a.jpg") == {"dog"}
+    assert detections.labels_of(b"", "/data/val/a.jpg") == {"cat"}
     # Nothing says which of the two is meant, so neither is.
     assert read({"/m/val/a.jpg": [DOG], "/n/old/a.jpg": []}).labels_of(b"", "/data/a.jpg") is None
 
@@ -248,8 +248,8 @@ def test_what_a_caption_names_is_there_though_the_detector_missed_it(read):
 
 def test_a_box_without_an_area_found_nothing_and_two_images_have_two_ids(read):
     flat = {**COCO["annotations"][0], "bbox": [0, 0, 0, 9]}
-    found = read({**COCO, "annotations": [flat]}, threshold=0.0)
-    assert found.labels_of(b"", "a.jpg") == set() and found.classes == {"dog", "cat"}
+    detections = read({**COCO, "annotations": [flat]}, threshold=0.0)
+    assert detections.labels_of(b"", "a.jpg") == set() and detections.classes == {"dog", "cat"}
     twice = [*COCO["images"], {"id": 7, "file_name": "c.jpg"}]
     with pytest.raises(ValueError, match=r"images, entry 2: id 7 is 'a.jpg' and 'c.jpg'"):
         read({**COCO, "images": twice})

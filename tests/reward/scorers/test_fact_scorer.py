@@ -31,5 +31,5 @@ def test_where_nothing_is_known_and_of_questions_there_is_no_score(facts: Any) -
 
 
 def test_the_version_has_the_words_and_what_the_facts_are_taken_for() -> None:
-    one, other = FactScorer(scenes()), FactScorer(scenes(), complete=False)
-    assert scenes().version in one.version and one.version != other.version
+    whole, incomplete = FactScorer(scenes()), FactScorer(scenes(), complete=False)
+    assert scenes().version in whole.version and whole.version != incomplete.version

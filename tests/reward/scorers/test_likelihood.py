@@ -35,7 +35,7 @@ def row(images: list[bytes], texts: list[str], prompt: str = QUESTION) -> dict[s
 
 
 def rows() -> list[dict[str, Any]]:
-    return [row(*one) for one in ROWS]
+    return [row(*values) for values in ROWS]
 
 
 def flat(values: list[list[Any]]) -> list[Any]:
@@ -56,18 +56,18 @@ def vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def by_hand(model: Any, processor: Any, images: list[bytes], text: str, merged: int = 0) -> float:
     """One conversation, all logits, one token after the other. ``merged`` tokens of the prompt go on in the text."""
-    pictures = [{"type": "image", "image": Image.open(io.BytesIO(one)).convert("RGB")} for one in images]
-    asked = [{"role": "user", "content": [*pictures, {"type": "text", "text": QUESTION}]}]
+    pictures = [{"type": "image", "image": Image.open(io.BytesIO(content)).convert("RGB")} for content in images]
+    question = [{"role": "user", "content": [*pictures, {"type": "text", "text": QUESTION}]}]
     answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
     how: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
-    prompt = processor.apply_chat_template(asked, add_generation_prompt=True, **how)["input_ids"].shape[1]
-    inputs = processor.apply_chat_template([*asked, answer], **how)
+    prompt = processor.apply_chat_template(question, add_generation_prompt=True, **how)["input_ids"].shape[1]
+    inputs = processor.apply_chat_template([*question, answer], **how)
     with torch.inference_mode():
         logps = model(**inputs).logits[0].log_softmax(-1)
     ids = inputs["input_ids"][0].tolist()
-    found = [float(logps[place - 1, ids[place]]) for place in range(prompt - merged, len(ids))]
-    assert len(found) >= len(text)  # the tokenizer has one token for each character
-    return sum(found) / len(found)
+    of_text = [float(logps[place - 1, ids[place]]) for place in range(prompt - merged, len(ids))]
+    assert len(of_text) >= len(text)  # the tokenizer has one token for each character
+    return sum(of_text) / len(of_text)
 
 
 @pytest.mark.parametrize("build", [llava, llava_next, qwen2_5_vl, idefics3, gemma3])
@@ -89,14 +89,14 @@ def test_a_token_that_begins_in_the_prompt_belongs_to_the_text(tmp_path: Path) -
 
 
 def test_another_image_gives_another_value_and_the_same_one_the_same(vlm: Path) -> None:
-    asked = [row([one], ["a sun"]) for one in (SUN, SEA, SUN)]
-    ((sun,), (sea,), (again,)) = LikelihoodScorer(vlm, device="cpu").score(asked)["likelihood"]
+    same = [row([one], ["a sun"]) for one in (SUN, SEA, SUN)]
+    ((sun,), (sea,), (again,)) = LikelihoodScorer(vlm, device="cpu").score(same)["likelihood"]
     assert abs(sun - sea) > 1e-2 and sun == again
 
 
 def test_another_prompt_gives_another_value(vlm: Path) -> None:
-    asked = [row([SUN], ["a sun"]), row([SUN], ["a sun"], prompt="What is that?")]
-    (first,), (second,) = LikelihoodScorer(vlm, device="cpu").score(asked)["likelihood"]
+    prompts = [row([SUN], ["a sun"]), row([SUN], ["a sun"], prompt="What is that?")]
+    (first,), (second,) = LikelihoodScorer(vlm, device="cpu").score(prompts)["likelihood"]
     assert first != second
 
 
@@ -138,9 +138,9 @@ def test_rows_without_candidates(vlm: Path) -> None:
 
 
 def test_what_cannot_be_read_names_row_and_candidate(vlm: Path) -> None:
-    asked = [row([SUN], ["a sun"]), row([b"not an image"], ["a sun"])]
+    broken = [row([SUN], ["a sun"]), row([b"not an image"], ["a sun"])]
     with pytest.raises(ValueError, match="row 1, candidate 0: image 0: cannot be decoded"):
-        LikelihoodScorer(vlm, device="cpu").score(asked)
+        LikelihoodScorer(vlm, device="cpu").score(broken)
 
 
 def test_the_version_follows_the_content_and_not_the_place(vlm: Path, tmp_path: Path) -> None:

@@ -110,10 +110,12 @@ prompts = st.lists(st.tuples(facts, st.lists(texts, max_size=3)), max_size=4)
 
 
 def batch(rows):
-    said = [text for _, texts in rows for text in texts]
+    candidates = [text for _, texts in rows for text in texts]
     owner = [i for i, (_, texts) in enumerate(rows) for _ in texts]
     return Batch(
-        pa.array([facts for facts, _ in rows], FACTS), pa.array(said, pa.string()), np.array(owner, dtype=np.int64)
+        pa.array([facts for facts, _ in rows], FACTS),
+        pa.array(candidates, pa.string()),
+        np.array(owner, dtype=np.int64),
     )
 
 
@@ -129,8 +131,8 @@ def test_columns_are_the_very_values_of_rows(rows):
 @pytest.mark.parametrize("names", [["captions", "objects", "answer"], ["objects", "answer"]])
 def test_captions_are_read_wherever_they_stand_among_the_facts_and_may_be_missing(names):
     kinds = {field.name: field.type for field in FACTS}
-    known = {"objects": [{"name": "sun"}], "captions": ["A boat."], "answer": None}
-    told = {name: known[name] for name in names}
+    with_captions = {"objects": [{"name": "sun"}], "captions": ["A boat."], "answer": None}
+    told = {name: with_captions[name] for name in names}
     columns = ObjectScorer(VOCABULARY).score_columns(
         Batch(
             pa.array([told], pa.struct([(name, kinds[name]) for name in names])),

@@ -39,7 +39,7 @@ def row(images, answers, prompt=QUESTION):
 
 
 def rows():
-    return [row(**one) for one in ROWS]
+    return [row(**values) for values in ROWS]
 
 
 def flat(values):
@@ -97,7 +97,7 @@ def alone(folder, question, answer):
 
 def test_a_text_only_classifier_gives_transformers_own_logit(classifier):
     values = RewardModelScorer(classifier, batch_size=4, device="cpu").score(rows())["reward_model"]
-    expected = [[alone(classifier, QUESTION, text) for text in one["answers"]] for one in ROWS]
+    expected = [[alone(classifier, QUESTION, text) for text in values["answers"]] for values in ROWS]
     assert flat(values) == pytest.approx(flat(expected), abs=1e-4)
     assert len({round(value, 3) for value in flat(values)}) == 6  # "a sun" twice, whatever the image
     assert RewardModelScorer(classifier).version.endswith(":blind")
@@ -107,7 +107,9 @@ def test_a_text_only_classifier_gives_transformers_own_logit(classifier):
 def test_a_reward_does_not_depend_on_its_batch(form, request):
     folder = request.getfixturevalue(form)
     together = RewardModelScorer(folder, batch_size=8, device="cpu").score(rows())["reward_model"]
-    alone = [RewardModelScorer(folder, batch_size=1, device="cpu").score([one])["reward_model"][0] for one in rows()]
+    alone = [
+        RewardModelScorer(folder, batch_size=1, device="cpu").score([single])["reward_model"][0] for single in rows()
+    ]
     assert flat(together) == pytest.approx(flat(alone), abs=1e-4)
 
 
@@ -138,7 +140,7 @@ def by_hand(model, processor, weights, pictures, answer):
 
     from PIL import Image
 
-    content = [{"type": "image", "image": Image.open(io.BytesIO(one)).convert("RGB")} for one in pictures]
+    content = [{"type": "image", "image": Image.open(io.BytesIO(picture)).convert("RGB")} for picture in pictures]
     messages = [
         {"role": "user", "content": [*content, {"type": "text", "text": QUESTION}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
@@ -155,16 +157,17 @@ def test_a_vision_language_model_with_a_head_is_read_at_the_last_token(build, tm
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     weights = head(tmp_path, model.config.get_text_config().hidden_size, name=VALUE_HEAD_FILE, prefix="v_head.summary.")
-    asked = [
+    table = [
         row([SUN], ["a sun", "the sea and more"]),
         row([SEA], ["a sun"]),
         row([], ["a sun"]),
         row([SUN, SEA], ["x"]),
     ]
     scorer = RewardModelScorer(tmp_path, device="cpu")
-    values = scorer.score(asked)["reward_model"]
+    values = scorer.score(table)["reward_model"]
     expected = [
-        [by_hand(model, processor, weights, one["images"], c["text"]) for c in one["candidates"]] for one in asked
+        [by_hand(model, processor, weights, of_row["images"], c["text"]) for c in of_row["candidates"]]
+        for of_row in table
     ]
     assert flat(values) == pytest.approx(flat(expected), rel=1e-4, abs=1e-3)
     assert abs(values[0][0] - values[1][0]) > 1e-2  # the image is seen
@@ -233,7 +236,7 @@ def test_armorms_gate_reads_the_prompt_and_weighs_objectives_read_at_the_end(tmp
     def draw(*shape):
         return torch.randn(*shape, generator=generator)
 
-    own = {
+    gating = {
         "regression_layer.weight": draw(3, 64),
         "reward_transform_matrix": draw(3, 3),
         "gating.logit_scale": torch.tensor([1.5]),
@@ -242,7 +245,7 @@ def test_armorms_gate_reads_the_prompt_and_weighs_objectives_read_at_the_end(tmp
         "gating.layers.1.weight": draw(3, 8),
         "gating.layers.1.bias": draw(3),
     }
-    weights = {f"model.{key}": tensor for key, tensor in model.state_dict().items()} | own
+    weights = {f"model.{key}": tensor for key, tensor in model.state_dict().items()} | gating
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     config.architectures = ["LlamaForRewardModelWithGating"]
     config.save_pretrained(tmp_path)
@@ -256,9 +259,9 @@ def test_armorms_gate_reads_the_prompt_and_weighs_objectives_read_at_the_end(tmp
         with torch.inference_mode():
             hidden = model(ids).last_hidden_state[0]
         header = hidden[len(made(prompt, add_special_tokens=False).input_ids)]
-        inner = (own["gating.layers.0.weight"] @ header + own["gating.layers.0.bias"]).relu()
-        gate = ((own["gating.layers.1.weight"] @ inner + own["gating.layers.1.bias"]) / 2).softmax(0) * 1.5
-        return float(gate @ (own["regression_layer.weight"] @ hidden[-1] @ own["reward_transform_matrix"]))
+        inner = (gating["gating.layers.0.weight"] @ header + gating["gating.layers.0.bias"]).relu()
+        gate = ((gating["gating.layers.1.weight"] @ inner + gating["gating.layers.1.bias"]) / 2).softmax(0) * 1.5
+        return float(gate @ (gating["regression_layer.weight"] @ hidden[-1] @ gating["reward_transform_matrix"]))
 
     wanted = [expected("a sun"), expected("the sea, in many words")]
     assert flat(values["reward_model"]) == pytest.approx(wanted, rel=1e-4, abs=1e-3)
@@ -353,7 +356,7 @@ class Lengths:
 
     def rewards(self, conversations):
         self.asked += conversations
-        return [float(len(one.messages[-1][1])) for one in conversations]
+        return [float(len(conversation.messages[-1][1])) for conversation in conversations]
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.lists(st.text(max_size=3), max_size=4)), max_size=5))
@@ -361,16 +364,16 @@ def test_every_distinct_conversation_is_scored_once_and_lands_in_its_place(made)
     folder = _folder()
     backend = Lengths()
     scorer = RewardModelScorer(folder, backend=backend)
-    asked = [row([picture], texts) for picture, texts in made]
-    assert scorer.score(asked) == {"reward_model": [[float(len(text)) for text in texts] for _, texts in made]}
+    table = [row([picture], texts) for picture, texts in made]
+    assert scorer.score(table) == {"reward_model": [[float(len(text)) for text in texts] for _, texts in made]}
     assert len(backend.asked) == len(set(backend.asked)) == len({text for _, texts in made for text in texts})
-    assert not any(one.images for one in backend.asked)  # a text-only model is sent none
+    assert not any(conversation.images for conversation in backend.asked)  # a text-only model is sent none
 
 
 def test_a_backend_that_returns_nan_is_an_error_of_its_row():
     class Nan:
         def rewards(self, conversations):
-            return [float("nan") if one.messages[-1][1] == "bad" else 0.0 for one in conversations]
+            return [float("nan") if conversation.messages[-1][1] == "bad" else 0.0 for conversation in conversations]
 
     with pytest.raises(ValueError, match="row 1, candidate 1: the reward is nan; try dtype=float32"):
         RewardModelScorer(_folder(), backend=Nan()).score([row([], ["a"]), row([], ["a", "bad"])])

@@ -19,34 +19,36 @@ TEXTS = [described(index)[:2] for index in range(300)]
 
 
 def test_precision_and_recall_on_300_descriptions_are_at_least_98_percent() -> None:
-    found = measure(TEXTS)
-    assert found["texts"] == 300 and all(found["faults"][kind] >= 15 for kind in found["faults"]), found["faults"]
-    for kind, rates in found["words"].items():
-        assert rates["precision"] >= 0.98 and rates["recall"] >= 0.98, (kind, found["missed"], found["made_up"])
-    assert min(found["whole_sentences"].values()) >= 0.98
+    measured = measure(TEXTS)
+    assert measured["texts"] == 300 and all(measured["faults"][kind] >= 15 for kind in measured["faults"]), measured[
+        "faults"
+    ]
+    for kind, rates in measured["words"].items():
+        assert rates["precision"] >= 0.98 and rates["recall"] >= 0.98, (kind, measured["missed"], measured["made_up"])
+    assert min(measured["whole_sentences"].values()) >= 0.98
 
 
 def test_the_items_that_were_made_wrong_are_the_ones_that_are_found() -> None:
     """Against the items themselves, so that neither the oracle nor the detector reads the text for the truth."""
     for index in range(300):
-        text, items, one = told_items(index)
+        text, items, scene = told_items(index)
         if len(set(items)) < len(items):  # one of the two may have its place in the text
             continue
-        truth = {thing.name: thing for thing in one.objects}
+        truth = {thing.name: thing for thing in scene.objects}
         wrong = []
         for item in items:
-            known = truth.get(item.name)
+            true_thing = truth.get(item.name)
             # A place is in the text only if the sentence of the item begins with it.
-            said = item.cell is not None and f"In the {CELL_NAMES[item.cell]} is {item.phrase}" in text
-            if known is None:
+            placed = item.cell is not None and f"In the {CELL_NAMES[item.cell]} is {item.phrase}" in text
+            if true_thing is None:
                 wrong.append("object")
                 continue
-            here = item.cell in known.cells
-            wrong += ["attribute"] * (item.colour != known.colour)
-            wrong += ["count"] * (item.count != known.count and not (said and here))
-            wrong += ["relation"] * (said and not here)
-        found = sorted(str(finding.kind) for finding in hallucinations(by_facts(text, prompts.facts(one), scenes())))
-        assert found == sorted(wrong), text
+            here = item.cell in true_thing.cells
+            wrong += ["attribute"] * (item.colour != true_thing.colour)
+            wrong += ["count"] * (item.count != true_thing.count and not (placed and here))
+            wrong += ["relation"] * (placed and not here)
+        kinds = sorted(str(finding.kind) for finding in hallucinations(by_facts(text, prompts.facts(scene), scenes())))
+        assert kinds == sorted(wrong), text
 
 
 def test_a_detector_that_sees_nothing_or_everything_does_not_pass() -> None:
@@ -81,10 +83,10 @@ def test_detector_and_oracle_read_the_same_faults(text: str, kinds: list[str] | 
                                                                           [0, 2 * third, 0.3, 0.99]]},
         ]
     }  # fmt: skip
-    found = sorted((finding.start, str(finding.kind)) for finding in hallucinations(by_facts(text, facts, scenes())))
-    assert sorted(kind for _, kind in found) == sorted(kinds or [])
+    findings = sorted((finding.start, str(finding.kind)) for finding in hallucinations(by_facts(text, facts, scenes())))
+    assert sorted(kind for _, kind in findings) == sorted(kinds or [])
     if kinds is not None:  # the oracle knows no "no"
-        assert found == sorted((fault.start, fault.kind) for fault in faults(text, facts))
+        assert findings == sorted((fault.start, fault.kind) for fault in faults(text, facts))
 
 
 def test_the_oracle_shares_no_code_with_the_detector() -> None:

@@ -12,13 +12,15 @@ from pipeline.rewriting.by_claims import by_claims
 from pipeline.scenes.scene_words import scenes
 from reward.asking.claims import SPLITTING
 from reward.asking.protocol import Verdict
-from reward.text.fact_findings import by_facts, hallucinations, of_sentences, unread
+from reward.text.fact_findings import by_facts, hallucinations, sentence_verdicts, without_verdict
 from reward.text.sentences import split
 from reward.text.types import Finding, Problem
 
 
 def found(text: str, known: Any, complete: bool = True) -> list[str]:
-    return [f"{one.verdict} {one.kind}: {one.words}" for one in by_facts(text, known, ENGLISH, complete)]
+    return [
+        f"{finding.verdict} {finding.kind}: {finding.words}" for finding in by_facts(text, known, ENGLISH, complete)
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------- by objects
@@ -37,11 +39,11 @@ def test_every_claim_has_a_finding_of_its_own() -> None:
 @given(indices)
 def test_findings_lie_in_their_sentences_and_no_sentence_is_without(index: int) -> None:
     text, known, _ = described(index)
-    sentences, found = split(text), by_facts(text, known, scenes())
-    assert {one.sentence for one in found} == set(range(len(sentences))) == set(of_sentences(found))
-    for one in found:
-        assert text[one.start : one.end] == one.words and one.reason and one.by == "facts"
-        assert sentences[one.sentence].start <= one.start < one.end <= sentences[one.sentence].end
+    sentences, findings = split(text), by_facts(text, known, scenes())
+    assert {finding.sentence for finding in findings} == set(range(len(sentences))) == set(sentence_verdicts(findings))
+    for finding in findings:
+        assert text[finding.start : finding.end] == finding.words and finding.reason and finding.by == "facts"
+        assert sentences[finding.sentence].start <= finding.start < finding.end <= sentences[finding.sentence].end
 
 
 @pytest.mark.parametrize(
@@ -149,21 +151,23 @@ def test_captions_say_what_is_there_and_not_what_is_not() -> None:
 
 def claimed(text: str, *verdicts: Verdict, **keys: Any) -> list[tuple[int, str, str]] | Problem:
     made = by_claims(text, 0, verdicts, **keys)
-    return made if isinstance(made, Problem) else [(one.sentence, one.verdict, one.words) for one in made]
+    return (
+        made if isinstance(made, Problem) else [(finding.sentence, finding.verdict, finding.words) for finding in made]
+    )
 
 
 def test_a_verdict_on_a_phrase_stands_at_its_words() -> None:
     text = "There is the red sun and two boats. A dog! It rains."
-    said = [Verdict(0, "a dog", p_yes=0.1), Verdict(0, "two boats", p_yes=0.8), Verdict(1, "a dog", p_yes=0.9)]
-    assert claimed(text, *said, lexicon=ENGLISH) == [
+    verdicts = [Verdict(0, "a dog", p_yes=0.1), Verdict(0, "two boats", p_yes=0.8), Verdict(1, "a dog", p_yes=0.9)]
+    assert claimed(text, *verdicts, lexicon=ENGLISH) == [
         (0, "correct", "two boats"), (1, "hallucination", "A dog"), (2, "unclear", "It rains."),
     ]  # fmt: skip
 
 
 def test_a_verdict_on_a_statement_stands_in_its_sentence() -> None:
     text = "There is a sun and a boat. The sky is blue."
-    said = [Verdict(0, "there is a boat", p_yes=0.2), Verdict(0, "The sky is blue", p_yes=0.6)]
-    assert claimed(text, *said) == [
+    verdicts = [Verdict(0, "there is a boat", p_yes=0.2), Verdict(0, "The sky is blue", p_yes=0.6)]
+    assert claimed(text, *verdicts) == [
         (0, "hallucination", "There is a sun and a boat."), (1, "correct", "The sky is blue"),
     ]  # fmt: skip
 
@@ -176,23 +180,23 @@ def test_a_claim_in_other_words_goes_to_the_sentence_with_most_of_its_words() ->
 
 
 def test_between_the_two_thresholds_and_without_a_verdict_a_claim_is_unclear() -> None:
-    said = [Verdict(0, "a dog", p_yes=0.5), Verdict(0, "a cat", error="timeout: slow")]
-    kinds = claimed("A dog. A cat.", *said, lexicon=ENGLISH, low=0.3, high=0.7)
+    verdicts = [Verdict(0, "a dog", p_yes=0.5), Verdict(0, "a cat", error="timeout: slow")]
+    kinds = claimed("A dog. A cat.", *verdicts, lexicon=ENGLISH, low=0.3, high=0.7)
     assert kinds == [(0, "unclear", "A dog"), (1, "unclear", "A cat")]
 
 
 def test_a_sentence_with_a_claim_that_nobody_judged_is_neither_right_nor_unheard_where_it_is_wrong() -> None:
     text = "A dog and a cat. A cat and a boat."
-    said = [
+    verdicts = [
         Verdict(0, "a dog", p_yes=0.9), Verdict(0, "a cat", error="unreadable: P(yes) + P(no) = 0.001"),
         Verdict(0, "a boat", p_yes=0.1),
     ]  # fmt: skip
-    made = by_claims(text, 0, said, ENGLISH)
-    assert not isinstance(made, Problem) and of_sentences(made) == {0: "unclear", 1: "hallucination"}
-    assert [(one.sentence, one.words) for one in unread(made)] == [(0, "a cat"), (1, "A cat")]
-    assert hallucinations(made)[0].words == "a boat" and "P(yes) + P(no) = 0.001" in unread(made)[0].reason
+    made = by_claims(text, 0, verdicts, ENGLISH)
+    assert not isinstance(made, Problem) and sentence_verdicts(made) == {0: "unclear", 1: "hallucination"}
+    assert [(finding.sentence, finding.words) for finding in without_verdict(made)] == [(0, "a cat"), (1, "A cat")]
+    assert hallucinations(made)[0].words == "a boat" and "P(yes) + P(no) = 0.001" in without_verdict(made)[0].reason
     nan = by_claims(text, 0, [Verdict(0, "a dog", p_yes=float("nan"))], ENGLISH)
-    assert not isinstance(nan, Problem) and [one.words for one in unread(nan)] == ["A dog"]
+    assert not isinstance(nan, Problem) and [finding.words for finding in without_verdict(nan)] == ["A dog"]
 
 
 def test_a_text_that_could_not_be_split_has_no_findings() -> None:
@@ -204,5 +208,5 @@ def test_a_sentence_is_wrong_if_anything_in_it_is() -> None:
     made = [Finding(0, 0, 1, "unclear", None, "A", ""), Finding(0, 0, 1, "correct", None, "A", ""),
             Finding(1, 2, 3, "correct", None, "B", ""), Finding(1, 2, 3, "hallucination", None, "B", ""),
             Finding(2, 4, 5, "unclear", None, "C", "")]  # fmt: skip
-    assert of_sentences(made) == {0: "correct", 1: "hallucination", 2: "unclear"}
+    assert sentence_verdicts(made) == {0: "correct", 1: "hallucination", 2: "unclear"}
     assert THINGS.canonical("men") == "man"

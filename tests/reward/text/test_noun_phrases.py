@@ -19,14 +19,14 @@ from reward.text.object_vocabulary import Vocabulary
 
 def said(text: str, lexicon: Lexicon = ENGLISH) -> list[str]:
     """Number, attributes, name, place and neighbour of every phrase, in words."""
-    found = []
-    for one in read(text, lexicon):
-        parts = [str(one.count)] if one.count is not None else []
-        parts += [*(attribute.value for attribute in one.attributes), one.name]
-        parts += [f"@{one.place.name}"] if one.place else []
-        parts += [f"{one.beside.direction}:{one.beside.other}"] if one.beside else []
-        found.append(" ".join(parts))
-    return found
+    lines = []
+    for phrase in read(text, lexicon):
+        parts = [str(phrase.count)] if phrase.count is not None else []
+        parts += [*(attribute.value for attribute in phrase.attributes), phrase.name]
+        parts += [f"@{phrase.place.name}"] if phrase.place else []
+        parts += [f"{phrase.beside.direction}:{phrase.beside.other}"] if phrase.beside else []
+        lines.append(" ".join(parts))
+    return lines
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_every_item_of_a_description_of_a_scene_is_read_as_it_was_meant(index: i
     text = grammar.describe(items, rng)
     for phrase, item in zip(read(text, scenes()), items, strict=True):
         assert (phrase.name, phrase.count) == (item.name, item.count)
-        assert [one.value for one in phrase.attributes] == [item.colour]
+        assert [attribute.value for attribute in phrase.attributes] == [item.colour]
         assert phrase.place is None or phrase.place.name == CELL_NAMES[item.cell or 0]
         assert text[phrase.start : phrase.end] == item.phrase
     assert text.count("In the ") == sum(phrase.place is not None for phrase in read(text, scenes()))
@@ -85,19 +85,19 @@ SAID = "a two the no red blue dog dogs cat in centre is are and , . left of abov
 @given(st.text(alphabet="ab ,.2\ndogcatsnotheifr", max_size=60) | st.lists(st.sampled_from(SAID.split())).map(" ".join))
 def test_spans_hold_what_they_say_whatever_the_text(text: str) -> None:
     end = 0
-    for one in read(text, ENGLISH):
-        assert end <= one.start <= one.noun[0] < one.noun[1] == one.end
-        assert text[slice(*one.noun)] == one.surface and THINGS.canonical(one.surface) == one.name
-        for attribute in one.attributes:
+    for phrase in read(text, ENGLISH):
+        assert end <= phrase.start <= phrase.noun[0] < phrase.noun[1] == phrase.end
+        assert text[slice(*phrase.noun)] == phrase.surface and THINGS.canonical(phrase.surface) == phrase.name
+        for attribute in phrase.attributes:
             word = text[attribute.start : attribute.end].lower()
             assert ENGLISH.attributes[word] == (attribute.kind, attribute.value)
-        end = one.end
+        end = phrase.end
 
 
 def test_what_is_told_keeps_number_and_attribute_together() -> None:
-    one, other = "A red sun and two blue suns.", "A blue sun and two red suns."
-    assert assertions(one, scenes()) != assertions(other, scenes())
-    assert assertions(one, scenes()) == assertions("There are two blue suns. You can also see a red sun.", scenes())
+    text, swapped = "A red sun and two blue suns.", "A blue sun and two red suns."
+    assert assertions(text, scenes()) != assertions(swapped, scenes())
+    assert assertions(text, scenes()) == assertions("There are two blue suns. You can also see a red sun.", scenes())
     assert assertions("A sun. A sun.", scenes()) == assertions("A sun.", scenes())
 
 

@@ -92,10 +92,10 @@ def test_mentions_are_ordered_disjoint_and_say_what_stands_there(words):
 
 def counts(vocabulary, texts):
     """Per text the mentions of each object, as ``named`` finds them."""
-    found = [dict.fromkeys(sorted(vocabulary.objects), 0) for _ in texts]
+    per_text = [dict.fromkeys(sorted(vocabulary.objects), 0) for _ in texts]
     for text, thing in zip(*vocabulary.named_objects(pa.array(texts, pa.string())), strict=True):
-        found[text][sorted(vocabulary.objects)[thing]] += 1
-    return found
+        per_text[text][sorted(vocabulary.objects)[thing]] += 1
+    return per_text
 
 
 PHRASES = Vocabulary(
@@ -166,7 +166,7 @@ def test_a_word_that_means_nothing_or_two_things_is_refused(words, says):
 def test_ignored_forms_name_nothing():
     vocabulary = Vocabulary("v", "1", {"train": "train", "tracks": "tracks"}, frozenset({"train tracks", "tracks"}))
     assert vocabulary.objects == {"train", "tracks"}
-    assert [one.name for one in vocabulary.mentions("a train on train tracks")] == ["train"]
+    assert [mention.name for mention in vocabulary.mentions("a train on train tracks")] == ["train"]
     assert Vocabulary("v", "1", {"x": "x"}, frozenset({"y"})).canonical("y") is None
 
 
@@ -175,4 +175,4 @@ def test_ignored_forms_name_nothing():
 def test_an_accent_is_one_whether_composed_or_not(way, written):
     forms = {unicodedata.normalize(way, "caf\u00e9"): "coffee house", "cafe": "lorry"}
     text = unicodedata.normalize(written, "a caf\u00e9 here")
-    assert [one.name for one in Vocabulary("v", "1", forms).mentions(text)] == ["coffee house"]
+    assert [mention.name for mention in Vocabulary("v", "1", forms).mentions(text)] == ["coffee house"]

@@ -78,9 +78,9 @@ SAME = [
 
 @pytest.mark.parametrize("group", DIFFERENT, ids=lambda group: group[0])
 def test_what_a_sign_means_is_kept(group: list[str]) -> None:
-    for one, other in itertools.combinations(group, 2):
-        assert identity(one) != identity(other), (one, other)
-        assert identity(f"It is {one}.") != identity(f"It is {other}."), (one, other)
+    for first, second in itertools.combinations(group, 2):
+        assert identity(first) != identity(second), (first, second)
+        assert identity(f"It is {first}.") != identity(f"It is {second}."), (first, second)
 
 
 @pytest.mark.parametrize("group", SAME, ids=lambda group: group[0])

@@ -42,17 +42,17 @@ texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map
     ],
 )  # fmt: skip
 def test_a_text_falls_into_these_sentences(text: str, parts: list[str]) -> None:
-    assert [one.text for one in split(text)] == parts
+    assert [sentence.text for sentence in split(text)] == parts
 
 
 @given(texts)
 def test_sentences_and_gaps_together_are_the_text(text: str) -> None:
     at, whole = 0, ""
-    for one in split(text):
-        assert at <= one.start < one.end
-        assert one.text == text[one.start : one.end] == one.text.strip()
-        whole += text[at : one.start] + text[one.start : one.end]
-        at = one.end
+    for sentence in split(text):
+        assert at <= sentence.start < sentence.end
+        assert sentence.text == text[sentence.start : sentence.end] == sentence.text.strip()
+        whole += text[at : sentence.start] + text[sentence.start : sentence.end]
+        at = sentence.end
     assert whole + text[at:] == text
 
 
@@ -60,9 +60,9 @@ def test_sentences_and_gaps_together_are_the_text(text: str) -> None:
 @example("1. !")
 def test_no_letter_is_lost_but_that_of_a_list_item(text: str) -> None:
     outside, at = "", 0
-    for one in split(text):
-        outside += text[at : one.start] + "\n"
-        at = one.end
+    for sentence in split(text):
+        outside += text[at : sentence.start] + "\n"
+        at = sentence.end
     for line in (outside + text[at:]).splitlines():
         letters = [sign for sign in line if sign.isalnum()]
         assert not letters or re.fullmatch(r"\s*\(?(?:\d{1,3}|[a-zA-Z])[.)]\W*", line)

@@ -7,21 +7,21 @@ from hypothesis import strategies as st
 from reward.text.word_arrays import split, table
 
 #: Spaces separate words; everything else is part of one.
-AT_SPACES = table(lambda one: "" if one == " " else one.lower(), above=True)
+AT_SPACES = table(lambda sign: "" if sign == " " else sign.lower(), above=True)
 TEXTS = st.lists(st.text(alphabet="aB .é\0\U0001f602", max_size=12), max_size=5)
 
 
 @given(TEXTS)
 def test_words_are_those_of_every_text_on_its_own(texts: list[str]) -> None:
-    found = split(pa.array(texts, pa.string()), AT_SPACES)
+    words_of = split(pa.array(texts, pa.string()), AT_SPACES)
     alone = [text.replace("B", "b").split(" ") for text in texts]
     expected = [(i, word) for i, words in enumerate(alone) for word in words if word]
-    assert list(zip(found.text.tolist(), found.values.to_pylist(), strict=True)) == expected
-    assert found.counts.tolist() == [sum(bool(word) for word in words) for words in alone]
-    assert found.join().to_pylist() == [" ".join(word for word in words if word) for words in alone]
-    source = bytes(found.source)
-    said = [source[a:b].decode() for a, b in zip(found.starts, found.ends, strict=True)]
-    assert [word.replace("B", "b") for word in said] == [word for _, word in expected]
+    assert list(zip(words_of.text.tolist(), words_of.values.to_pylist(), strict=True)) == expected
+    assert words_of.counts.tolist() == [sum(bool(word) for word in words) for words in alone]
+    assert words_of.join().to_pylist() == [" ".join(word for word in words if word) for words in alone]
+    source = bytes(words_of.source)
+    spelt = [source[a:b].decode() for a, b in zip(words_of.starts, words_of.ends, strict=True)]
+    assert [word.replace("B", "b") for word in spelt] == [word for _, word in expected]
 
 
 @given(TEXTS, st.integers(0, 3))
