@@ -70,10 +70,10 @@ def lists(sizes: Ints, values: Any) -> Any:
     return pa.ListArray.from_arrays(pa.array(starts(sizes), pa.int32()), values)
 
 
-def joined(parts: Sequence[Any]) -> Any:
+def join_lists(parts: Sequence[Any]) -> Any:
     """Row by row, the items of each of the list columns, one column's after the other's.
 
-    >>> joined([pa.array([[1, 2], []]), pa.array([[3], [4]])]).to_pylist()
+    >>> join_lists([pa.array([[1, 2], []]), pa.array([[3], [4]])]).to_pylist()
     [[1, 2, 3], [4]]
     """
     sizes = np.stack([counts(part) for part in parts])
@@ -105,7 +105,7 @@ def ok(table: pa.Table) -> Bools:
     return bools(pc.equal(table["status"], "ok"))
 
 
-def aligned(table: pa.Table, ids: Any) -> pa.Table:
+def align(table: pa.Table, ids: Any) -> pa.Table:
     """The rows of ``table`` that have these ids, in their order; a row of nulls for an id it does not have."""
     present = whole(table["id"])
     return table if present.equals(ids) else table.take(pc.index_in(ids, value_set=present))

@@ -67,7 +67,7 @@ class Holder:
             return True
         except PermissionError:  # it lives, and is somebody else's
             pass
-        return _started(self.pid) != self.started
+        return _start_time(self.pid) != self.started
 
 
 @contextlib.contextmanager
@@ -178,10 +178,10 @@ def _is(path: Path, handle: int) -> bool:
 def _me(what: str) -> Holder:
     pid = os.getpid()
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    return Holder(what, socket.gethostname(), pid, _started(pid), _boot(), since)
+    return Holder(what, socket.gethostname(), pid, _start_time(pid), _boot(), since)
 
 
-def _started(pid: int) -> int:
+def _start_time(pid: int) -> int:
     try:
         # The name of the command, in parentheses, may hold anything; after it the fields are numbers.
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

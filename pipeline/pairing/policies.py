@@ -113,15 +113,15 @@ def _rule(policy: Pair) -> Policy:
     plugin = policy.plugged()
     if plugin is None:
         return POLICIES[policy.policy]
-    return Policy(lambda able, _: plugin.propose(able), _widest, getattr(plugin, "most", None))
+    return Policy(lambda able, _: plugin.propose(able), _width_key, getattr(plugin, "most", None))
 
 
-def standardised(values: Sequence[float]) -> list[float]:
+def standardise(values: Sequence[float]) -> list[float]:
     """Minus their mean, divided by their standard deviation (of the whole, not of a sample); zeros if all are equal.
 
     The order of the values does not matter.
 
-    >>> standardised([1.0, 3.0]), standardised([0.1, 0.1, 0.1])
+    >>> standardise([1.0, 3.0]), standardised([0.1, 0.1, 0.1])
     ([-1.0, 1.0], [0.0, 0.0, 0.0])
     """
     span = max(values) - min(values)
@@ -205,7 +205,7 @@ def _rewritten(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
             yield able[better], able[worse]
 
 
-def _closest(two: Two, draw: Draw) -> Any:
+def _closeness_key(two: Two, draw: Draw) -> Any:
     """The smallest difference in length, then the texts themselves; of equal texts those that are worth most and
     least."""
     chosen, rejected = two
@@ -213,13 +213,13 @@ def _closest(two: Two, draw: Draw) -> Any:
     return apart, chosen.text, rejected.text, -_worth(chosen), _worth(rejected), chosen.place, rejected.place
 
 
-def _widest(two: Two, draw: Draw) -> Any:
+def _width_key(two: Two, draw: Draw) -> Any:
     """The largest margin."""
-    return _worth(two[1]) - _worth(two[0]), _closest(two, draw)
+    return _worth(two[1]) - _worth(two[0]), _closeness_key(two, draw)
 
 
-def _drawn(two: Two, draw: Draw) -> Any:
-    return draw.of(two[1].text), _closest(two, draw)
+def _draw_key(two: Two, draw: Draw) -> Any:
+    return draw.of(two[1].text), _closeness_key(two, draw)
 
 
 #: Wang et al. 2024, "Enhancing the Reasoning Ability of Multimodal Large Language Models via Mixed Preference
@@ -227,14 +227,14 @@ def _drawn(two: Two, draw: Draw) -> Any:
 #: Preference Alignment" (arXiv 2404.10501) for ``corrupted_image``; Zhao et al. 2023 (HA-DPO, arXiv 2311.16839) and
 #: Zhou et al. 2024 (POVID, arXiv 2402.11411) for ``rewritten``.
 POLICIES: dict[str, Policy] = {
-    "best_vs_worst": Policy(_ends, _closest, most=1),
-    "all_above_margin": Policy(_all, _widest),
-    "best_vs_random": Policy(_best_and_any, _drawn, most=1),
-    "top_k": Policy(_top_k, _widest),
-    "correctness": Policy(_ends, _closest),
-    "corrupted_image": Policy(_noised, _widest, most=1),
-    "continuation": Policy(_continued, _widest),
-    "rewritten": Policy(_rewritten, _widest),
+    "best_vs_worst": Policy(_ends, _closeness_key, most=1),
+    "all_above_margin": Policy(_all, _width_key),
+    "best_vs_random": Policy(_best_and_any, _draw_key, most=1),
+    "top_k": Policy(_top_k, _width_key),
+    "correctness": Policy(_ends, _closeness_key),
+    "corrupted_image": Policy(_noised, _width_key, most=1),
+    "continuation": Policy(_continued, _width_key),
+    "rewritten": Policy(_rewritten, _width_key),
 }
 
 

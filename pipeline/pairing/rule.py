@@ -16,7 +16,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.tables import OK, failed
 from pipeline.pairing.balance import gap, surplus
 from pipeline.pairing.config import Pair
-from pipeline.pairing.policies import Able, Draw, choose, standardised
+from pipeline.pairing.policies import Able, Draw, choose, standardise
 from reward.gates import normal_text, stopping_gate
 from reward.scorers.protocol import gives
 from reward.text.language import NOTHING, AnswerLanguage, answer_language
@@ -60,7 +60,7 @@ def make_pairs(
     return rows
 
 
-def combined(
+def combine(
     values: Mapping[str, Sequence[float | None]],
     weights: Mapping[str, float],
     count: int,
@@ -72,9 +72,9 @@ def combined(
     ``unknown``: those that do not know a value here. Where a score does apply, a candidate without a value cannot be
     compared with the others and gets None; so does everyone if nothing applies.
 
-    >>> combined({"a": [1.0, 2.0], "b": [None, None], "c": [0.5, None]}, {"a": -1, "b": 1, "c": 2}, 2)
+    >>> combine({"a": [1.0, 2.0], "b": [None, None], "c": [0.5, None]}, {"a": -1, "b": 1, "c": 2}, 2)
     [0.0, None]
-    >>> combined({"a": [1.0], "claims.true": [None]}, {"a": 1, "claims.true": 1}, 1, {"claims"})
+    >>> combine({"a": [1.0], "claims.true": [None]}, {"a": 1, "claims.true": 1}, 1, {"claims"})
     [None]
     """
     terms = applying(values, weights, count, unknown)
@@ -109,13 +109,13 @@ def totals(
 ) -> Worth:
     """What each candidate is worth; None if it cannot be compared. With ``standardise`` that is relative to the
     candidates ``able`` (those that nothing else bars) that can be compared."""
-    plain = combined(values, policy.weights, count, unknown)
+    plain = combine(values, policy.weights, count, unknown)
     if not policy.standardise:
         return plain
     among = [i for i in able if plain[i] is not None]
     sums: list[float | None] = [None] * count
     terms = applying(values, policy.weights, count, unknown) if among else []
-    columns = [(weight, standardised([column[i] or 0.0 for i in among])) for weight, column in terms]
+    columns = [(weight, standardise([column[i] or 0.0 for i in among])) for weight, column in terms]
     for place, i in enumerate(among):
         sums[i] = _sum([(weight, column[place]) for weight, column in columns])
     return sums

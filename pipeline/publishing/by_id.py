@@ -31,7 +31,7 @@ def groups(run: Run, stage: str = "source") -> Iterator[list[int]]:
         yield group
 
 
-def merged(
+def merge(
     group: list[int], ids: Callable[[int], pa.Array], rows: Callable[[int, Ints], pa.Table], step: int
 ) -> Iterator[pa.Table]:
     """The rows of the shards of a group, at most ``step`` at a time.

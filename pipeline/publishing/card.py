@@ -61,7 +61,7 @@ def render(
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(cell=_cell, quote=_quote, percent=_percent, counted=_counted)
+    environment.filters.update(cell=_cell, quote=_quote, percent=_percent, counted=_counts_text)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         header=_header(findings, recipe, content),
         name=recipe.get("name") or run.path.name,
@@ -70,7 +70,7 @@ def render(
         sources=_most(findings.sources),
         models=model_rows(findings),
         on_policy_pairs=_on_policy_pairs(findings.paired),
-        trusted=sorted({model for record in records for model in trusted(record.options)}),
+        trusted=sorted({model for record in records for model in trusted_models(record.options)}),
         sampling=_flat(recipe.get("sample", {})),
         seed=recipe.get("seed"),
         pairing=_flat(recipe.get("pair", {})),
@@ -176,10 +176,10 @@ def _on_policy_pairs(paired: Mapping[tuple[Kind, Kind], int]) -> dict[str, int] 
     return counts
 
 
-def trusted(options: Mapping[str, Any], model: str = "a model") -> Iterator[str]:
+def trusted_models(options: Mapping[str, Any], model: str = "a model") -> Iterator[str]:
     """The models whose own code the options allowed to run; ``model`` stands in where an option names none.
 
-    >>> list(trusted({"model": "a/vlm", "engine.trust_remote_code": True}))
+    >>> list(trusted_models({"model": "a/vlm", "engine.trust_remote_code": True}))
     ['a/vlm']
     """
     flat = flatten(options)
@@ -191,7 +191,7 @@ def trusted(options: Mapping[str, Any], model: str = "a model") -> Iterator[str]
             yield str(flat.get(f"{group}.model" if group else "model", model))
         for entry in value if isinstance(value, list | tuple) else ():
             if isinstance(entry, Mapping):
-                yield from trusted(entry, str(flat.get("model", model)))
+                yield from trusted_models(entry, str(flat.get("model", model)))
 
 
 def _most(counts: Mapping[str, int], rows: int = 20) -> dict[str, int]:
@@ -351,11 +351,11 @@ def _example(example: Example) -> dict[str, Any]:
 def _flat(options: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested options as (dotted key, value), in the recipe's order."""
     if not isinstance(options, Mapping):
-        return [(prefix.rstrip("."), _shown(options))]
+        return [(prefix.rstrip("."), _as_yaml(options))]
     return [row for key, value in options.items() for row in _flat(value, f"{prefix}{key}.")]
 
 
-def _shown(value: Any) -> str:
+def _as_yaml(value: Any) -> str:
     return yaml.safe_dump(plain(value), default_flow_style=True, width=math.inf).removesuffix("\n...\n").rstrip()
 
 
@@ -380,9 +380,9 @@ def _percent(share: float | None) -> str:
     return _NONE if share is None else f"{100 * share:.1f} %"
 
 
-def _counted(counts: Mapping[Any, int]) -> str:
+def _counts_text(counts: Mapping[Any, int]) -> str:
     """
-    >>> _counted({1.0: 8, None: 2})
+    >>> _counts_text({1.0: 8, None: 2})
     '1.0 (8), – (2)'
     """
     return ", ".join(f"{'–' if value is None else value} ({number})" for value, number in counts.items())

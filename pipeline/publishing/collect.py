@@ -69,7 +69,7 @@ def collect(run: Run | Path) -> Findings:
         seeds_exact=totals.seeds.exact,
         policies=totals.policies,
         sources=totals.sources,
-        dropped=_dropped(run),
+        dropped=_drop_reasons(run),
         gates=totals.gates,
         unbalanced=totals.unbalanced,
         scores=dict(sorted(totals.scores.items())),
@@ -82,7 +82,7 @@ def collect(run: Run | Path) -> Findings:
     return replace(findings, examples=findings.some(EXAMPLES))
 
 
-def _dropped(run: Run) -> Counter[str]:
+def _drop_reasons(run: Run) -> Counter[str]:
     reasons: Counter[str] = Counter()
     sources = [record for name in ("source", "prompts") if (record := run.record(name)) is not None]
     for shard in run.shards(DROPPED):

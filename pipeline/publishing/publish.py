@@ -66,7 +66,7 @@ def record(run: Run, spec: Publish, about: str = "") -> Record:
     covers what only the card tells, ``about``."""
     upstream = {name: stage.fingerprint for name in TABLES if (stage := run.record(name)) is not None}
     upstream |= {"card": about} if about else {}
-    words = masked(spec)
+    words = masked_vocabulary(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
     return make_record("publish", 6, {**spec.model_dump(), **decides}, upstream)
@@ -119,7 +119,7 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str], about: str = ""
     partial = target.with_name(target.name + files.PARTIAL)
     files.remove_tree(partial)
     try:
-        styles = consistency.of_run(run, masked(spec))
+        styles = consistency.of_run(run, masked_vocabulary(spec))
         consistency.write(run, styles, new)  # where the card finds it
         memory.release()
         consistency.check(styles, spec.style)
@@ -154,7 +154,7 @@ def _describe(folder: Path, card: Callable[[str], str], rows: str) -> str:
     return made
 
 
-def masked(spec: Publish) -> Vocabulary | None:
+def masked_vocabulary(spec: Publish) -> Vocabulary | None:
     """The objects that the measure of style does not see."""
     if spec.style.vocabulary is None:
         return None
@@ -182,7 +182,7 @@ def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
     def opened(shard: int) -> tuple[pa.Table, pa.Table, pa.Table]:
         pairs = run.read("pair", shard)
         pairs = pairs.filter(pairs["chosen"].is_valid())
-        pairs = _numbered(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
+        pairs = _number_pairs(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
         return pairs, run.read("source", shard), run.read("sample", shard)
 
     def step(shard: int) -> int:
@@ -195,10 +195,10 @@ def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
         return _pair_rows(pairs.take(pa.array(at)), source, sample, final)
 
     for group in by_id.groups(run):
-        yield from by_id.merged(group, lambda shard: columns.whole(opened(shard)[0]["id"]), rows, min(map(step, group)))
+        yield from by_id.merge(group, lambda shard: columns.whole(opened(shard)[0]["id"]), rows, min(map(step, group)))
 
 
-def _numbered(pairs: pa.Table) -> pa.Table:
+def _number_pairs(pairs: pa.Table) -> pa.Table:
     """Sorted by ``id``, with a column that tells the pairs of one prompt apart."""
     first = pc.index_in(columns.whole(pairs["id"]), value_set=pc.unique(pairs["id"])).to_numpy()
     begins = np.flatnonzero(np.diff(first, prepend=-1))
@@ -253,7 +253,7 @@ def _candidates(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
         return _candidate_rows(source.take(order.take(pa.array(at))), sample, score, final)
 
     for group in by_id.groups(run):
-        yield from by_id.merged(group, ids, rows, _IMAGE_ROWS if final else BATCH_ROWS)
+        yield from by_id.merge(group, ids, rows, _IMAGE_ROWS if final else BATCH_ROWS)
 
 
 def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, final: FinalImages | None) -> pa.Table:

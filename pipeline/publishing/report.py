@@ -96,7 +96,7 @@ def write(
     run_dir, findings = run.path, findings or collect(run)
     made_from = key(run, recipe, command)
     records, shown = steps(run), pictures(run, findings.examples)
-    recipe = secrets.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded(records))
+    recipe = secrets.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded_recipe(records))
     names, evaluations = _evaluations(run_dir)
     rows = comparison(evaluations) if evaluations else []
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
@@ -284,7 +284,7 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
         "sides": [
             {
                 "kind": kind,
-                "parts": _marked(candidate["text"], truth or frozenset(), judged),
+                "parts": _mark(candidate["text"], truth or frozenset(), judged),
                 "model": candidate["model"],
                 "seed": candidate["seed"],
                 "temperature": candidate["temperature"],
@@ -296,7 +296,7 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
     }
 
 
-def _marked(text: str, truth: frozenset[str], vocabulary: Vocabulary | None) -> list[tuple[str, bool]]:
+def _mark(text: str, truth: frozenset[str], vocabulary: Vocabulary | None) -> list[tuple[str, bool]]:
     """The text in pieces, each with whether it names an object that is not there."""
     if vocabulary is None:
         return [(text, False)]
@@ -359,7 +359,7 @@ def _saved_recipe(run_dir: Path) -> dict[str, Any] | None:
     return recipe if isinstance(recipe, dict) else None
 
 
-def _recorded(records: Mapping[str, Record]) -> dict[str, Any]:
+def _recorded_recipe(records: Mapping[str, Record]) -> dict[str, Any]:
     return {step: dict(record.options) for step, record in records.items()}
 
 

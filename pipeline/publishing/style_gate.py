@@ -108,7 +108,7 @@ def check(styles: Mapping[str, Style], gates: StyleGates) -> None:
         StyleGate: a measure of the descriptions is beyond its bound. One that is not known stops nothing.
     """
     style = styles.get(DESCRIPTIONS)
-    stopped = list(_exceeded(style, gates)) if style is not None else []
+    stopped = list(_excesses(style, gates)) if style is not None else []
     if stopped:
         raise StyleGate(
             "chosen and rejected descriptions differ in style:\n" + "\n".join(f"  - {line}" for line, _ in stopped),
@@ -116,7 +116,7 @@ def check(styles: Mapping[str, Style], gates: StyleGates) -> None:
         )
 
 
-def _exceeded(style: Style, gates: StyleGates) -> Iterator[tuple[str, str]]:
+def _excesses(style: Style, gates: StyleGates) -> Iterator[tuple[str, str]]:
     """(what is wrong, what helps) of each gate that stops."""
     bounds = (
         ("max_auc", "the classifier's AUC", style.auc, "word both sides anew by one writer (rewrite.restyle)"),

@@ -101,20 +101,20 @@ class Tally:
             return
         new = np.concatenate(self._waiting)
         self._waiting, self._waiting_total = [], 0
-        cells = np.concatenate([self._cells, _rounded(new, self._exponent)])
+        cells = np.concatenate([self._cells, _round(new, self._exponent)])
         self._merge(cells, np.concatenate([self._counts, np.ones(len(new), np.int64)]))
         if len(self._cells) > self._limit:
             widths = range(_FINEST if self._exponent is None else self._exponent + 1, _WIDEST)
-            at = bisect.bisect_left(widths, True, key=lambda e: len(np.unique(_rounded(self._cells, e))) <= self._limit)
+            at = bisect.bisect_left(widths, True, key=lambda e: len(np.unique(_round(self._cells, e))) <= self._limit)
             self._exponent = widths[at]
-            self._merge(_rounded(self._cells, self._exponent), self._counts)
+            self._merge(_round(self._cells, self._exponent), self._counts)
 
     def _merge(self, cells: Floats, counts: Ints) -> None:
         self._cells, place = np.unique(cells, return_inverse=True)
         self._counts = np.bincount(place, weights=counts, minlength=len(self._cells)).astype(np.int64)
 
 
-def _rounded(values: Floats, exponent: int | None) -> Floats:
+def _round(values: Floats, exponent: int | None) -> Floats:
     """Down to a multiple of ``2 ** exponent``, which is exact: rounding twice is rounding once to the coarser one."""
     return values if exponent is None else np.ldexp(np.floor(np.ldexp(values, -exponent)), exponent)
 
@@ -137,7 +137,7 @@ class Distinct:
         self._waiting: list[Any] = []
 
     def add(self, values: Ints) -> None:
-        hashes = _mixed(values.astype(np.uint64))
+        hashes = _mix(values.astype(np.uint64))
         if len(self._hashes) == self._limit:
             hashes = hashes[hashes < self._hashes[-1]]
         self._waiting.append(hashes)
@@ -161,7 +161,7 @@ class Distinct:
             self._waiting = []
 
 
-def _mixed(values: Any) -> Any:
+def _mix(values: Any) -> Any:
     """The finaliser of SplitMix64 (Steele et al. 2014): a bijection under which neighbours lie far apart."""
     with np.errstate(over="ignore"):
         values = values + np.uint64(0x9E3779B97F4A7C15)

@@ -14,14 +14,14 @@ from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError
 from pipeline.pairing.stage import PairStage
 from pipeline.publishing.findings import makes_data, steps
-from pipeline.publishing.publish import Published, masked, publish
+from pipeline.publishing.publish import Published, masked_vocabulary, publish
 from pipeline.recipe import naming
 from pipeline.recipe.recipe import Recipe
 from pipeline.rewriting.lineage import Gathered
 from pipeline.rewriting.steps import DESCRIBED, Rewriting
 from pipeline.rewriting.steps import TABLES as REWRITTEN
 from pipeline.running.executor import Executor, StageResult
-from pipeline.running.resume import Resume, described, explain
+from pipeline.running.resume import Resume, current_record, explain
 from pipeline.running.stage import Source, Stage
 from pipeline.running.store import Run, Survey
 from pipeline.sampling import continuation as continue_
@@ -136,7 +136,7 @@ class Plan:
         """Find out what is wrong before hours have passed: models, vocabularies and files that are not there."""
         for stage in self.generation():
             stage.options()
-        masked(self.recipe.publish)
+        masked_vocabulary(self.recipe.publish)
 
     def outlook(self, run: Run) -> list[Outlook]:
         """What would run, and why; stages that hold have no reasons."""
@@ -149,7 +149,7 @@ class Plan:
             source = None if isinstance(stage, Source) else stage.inputs[0]
             known = not (stale & {"source", source}) and source is not None
             shards = len(run.shards(source)) if known and source is not None else None
-            now = described(run, stage, survey)
+            now = current_record(run, stage, survey)
             done = [s for s in run.shards(stage.name) if not source or survey.current(now, s, stage.inputs)]
             if reasons:
                 stale.add(stage.name)

@@ -13,7 +13,7 @@ from pipeline.base.tables import REWRITTEN
 from pipeline.engines.protocol import Engine
 from pipeline.rewriting import correct, corrector
 from pipeline.rewriting.config import Correct
-from pipeline.rewriting.lineage import DETECT, Made, Row, TextQuestion, answers, counted, lexicon, read
+from pipeline.rewriting.lineage import DETECT, Made, Row, TextQuestion, answers, lexicon, origin_counts, read
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import identified, worker
@@ -80,7 +80,7 @@ class CorrectStage:
         return made.table()
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        return counted(table)
+        return origin_counts(table)
 
     def _by_rules(self, wrong: list[tuple[Row, int]], made: Made) -> None:
         words = lexicon(self.words)

@@ -122,7 +122,7 @@ class _Injection:
         absent = sorted(self.lexicon.vocabulary.objects - set(there) - named)
         weights = {name: self.cooccurrence.likely(name, there) + _UNSEEN for name in absent}
         swap = rng.random() < _SWAPPED
-        for name in _drawn(weights, rng):
+        for name in _draw_order(weights, rng):
             ways = [self._swapped(name, phrases, rng), self._added(name, rng)]
             for way in ways if swap else reversed(ways):
                 yield from way
@@ -176,7 +176,7 @@ class _Injection:
         left = [word for word in self.lexicon.values(kind) if self.lexicon.attributes[word][1] not in set(without)]
         seen = self.cooccurrence.values
         counts = {word: seen.get((name, kind, self.lexicon.attributes[word][1]), 0) + 1.0 for word in left}
-        return list(_drawn(counts, rng))
+        return list(_draw_order(counts, rng))
 
     def _attribute(self, number: int, phrase: Phrase, rng: random.Random) -> Iterator[list[Change]]:
         thing = self.known.things[phrase.name]
@@ -194,7 +194,7 @@ class _Injection:
         weights = {
             count: 1.0 / abs(count - stated) ** 2 for count in range(1, self.lexicon.most + 1) if count != stated
         }
-        for count in _drawn(weights, rng):
+        for count in _draw_order(weights, rng):
             made = change_phrase(self.text, phrase, self.lexicon, count=count)
             if made is not None:
                 yield [(phrase.start, phrase.end, made), *self._verbs(number, phrase, count)]
@@ -226,7 +226,7 @@ class _Injection:
                 yield [(phrase.place.start, phrase.place.end, name)]
 
 
-def _drawn(weights: Mapping[T, float], rng: random.Random) -> Iterator[T]:
+def _draw_order(weights: Mapping[T, float], rng: random.Random) -> Iterator[T]:
     """All of them in a random order, one after the other by weight."""
     left = dict(weights)
     while left:

@@ -18,7 +18,7 @@ from pipeline.base.tables import COOCCURRENCE, OK, REWRITTEN
 from pipeline.rewriting import correct_stage as correct
 from pipeline.rewriting import inject
 from pipeline.rewriting.config import Inject
-from pipeline.rewriting.lineage import DETECT, Made, Row, counted, lexicon, read, shown
+from pipeline.rewriting.lineage import DETECT, Made, Row, image_digest, lexicon, origin_counts, read
 from pipeline.running.store import Run
 from reward.text.cooccurrence import Cooccurrence
 from reward.text.fact_findings import hallucinations, without_verdict
@@ -72,7 +72,7 @@ class CooccurrenceStage:
 def _facts(prompts: pa.Table, seen: set[bytes]) -> Iterator[Mapping[str, Any] | None]:
     """The facts of images that were not ``seen``, which grows."""
     for row in prompts.select(["images", "facts", "status"]).to_pylist():
-        identity = shown(row["images"])
+        identity = image_digest(row["images"])
         if row["status"] == "ok" and identity not in seen:
             seen.add(identity)
             yield row["facts"]
@@ -120,7 +120,7 @@ class InjectStage:
         return made.table()
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        return counted(table)
+        return origin_counts(table)
 
     def _inject(self, row: Row, place: int, words: Lexicon, common: Cooccurrence, made: Made) -> None:
         seen = set()

@@ -27,7 +27,7 @@ from pipeline.rewriting.config import Correct, Detect
 from pipeline.rewriting.correct_stage import CorrectStage
 from pipeline.rewriting.detect_stage import stages
 from pipeline.rewriting.detection_accuracy import Described, descriptions
-from pipeline.rewriting.verify import moved, pairs
+from pipeline.rewriting.verify import pairs, scores_agree
 from pipeline.scenes.scene_words import scenes
 from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.sentences import split
@@ -90,7 +90,7 @@ class Judged:
     refused: int
 
 
-def judged(described: Iterable[Described], error: float, unreadable: float = 0.0, seed: int = 0) -> Judged:
+def measure_judge(described: Iterable[Described], error: float, unreadable: float = 0.0, seed: int = 0) -> Judged:
     """Detection by a judge that errs on these shares of sentences and answers, and what follows from it.
 
     Raises:
@@ -125,7 +125,7 @@ def judged(described: Iterable[Described], error: float, unreadable: float = 0.0
     )
 
 
-def expected(outcome: Judged, error: float) -> tuple[float | None, float]:
+def expected_rates(outcome: Judged, error: float) -> tuple[float | None, float]:
     """Precision and recall of a judge that errs on this share of the sentences, whatever is true of them.
 
     A share 1 - error of the wrong sentences is flagged, and a share error of the right ones.
@@ -147,7 +147,7 @@ def table(measured: Mapping[float, Judged]) -> str:
     )
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for error, outcome in measured.items():
-        precision, recall = expected(outcome, error)
+        precision, recall = expected_rates(outcome, error)
         low, high = (
             interval(outcome.found.error or 0.0, outcome.found.sentences) if outcome.found.sentences else (0.0, 1.0)
         )
@@ -174,7 +174,7 @@ def main(
 ) -> None:
     """Print what a judge's errors do to a run's own descriptions."""
     described = list(itertools.islice(descriptions(run, stage), texts))
-    print(table({error: judged(described, error, unreadable, seed) for error in ERRORS}))
+    print(table({error: measure_judge(described, error, unreadable, seed) for error in ERRORS}))
 
 
 def _lines(number: int, true: Says, errs: bool, findings: Sequence[Finding]) -> Iterator[dict[str, Any]]:
@@ -225,7 +225,7 @@ def _better(text: str, facts: Facts, fixed: Mapping[str, Any]) -> bool:
     """Whether the pair that exists by lineage has scores that agree, fewer wrong claims being better."""
     texts = (text, fixed["text"])
     ((better, worse),) = pairs([Lineage("sampled"), Lineage("corrected", 0)])
-    return moved(*(-float(_wrong(texts[text], facts)) for text in (better, worse)))
+    return scores_agree(*(-float(_wrong(texts[text], facts)) for text in (better, worse)))
 
 
 def _wrong(text: str, facts: Facts) -> int:

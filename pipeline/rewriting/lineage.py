@@ -132,8 +132,8 @@ def read(
     ids = [row["id"] for row in sampled]
     wanted = pa.array(ids, pa.string())
     names = ["id", "facts", *(["images"] if pictures else [])]
-    prompted = columns.aligned(tables[prompts].select(names), wanted).to_pylist()
-    looked = columns.aligned(tables[DETECT], wanted).to_pylist() if detected else [None] * len(ids)
+    prompted = columns.align(tables[prompts].select(names), wanted).to_pylist()
+    looked = columns.align(tables[DETECT], wanted).to_pylist() if detected else [None] * len(ids)
     rows: list[Row] = []
     failures: dict[str, Failure] = {}
     for row, prompt, detected_row in zip(sampled, prompted, looked, strict=True):
@@ -146,7 +146,7 @@ def read(
     return rows, Made(ids, failures)
 
 
-def counted(table: pa.Table) -> dict[str, int]:
+def origin_counts(table: pa.Table) -> dict[str, int]:
     """How many texts there are of each origin, and how many were not made, by the kind of reason."""
     made = Counter(columns.items(table["candidates"], "origin").to_pylist())
     kinds = Counter(columns.items(table["refused"], "error_type").to_pylist())
@@ -162,7 +162,7 @@ def lexicon(name: str) -> Lexicon:
     return scorers.lexicon(name, "rewrite.vocabulary")
 
 
-def shown(images: Iterable[Mapping[str, Any]] | None, text: str = "") -> bytes:
+def image_digest(images: Iterable[Mapping[str, Any]] | None, text: str = "") -> bytes:
     """What tells images, and a question about them, from others: some bytes of a hash, for there may be millions."""
     total = hashlib.blake2b(digest_size=12)
     for image in images or ():

@@ -19,7 +19,7 @@ from pipeline.base.tables import PROMPTS, REWRITTEN
 from pipeline.rewriting import questions
 from pipeline.rewriting.config import Questions
 from pipeline.rewriting.inject_stage import TOGETHER, together
-from pipeline.rewriting.lineage import DETECT, Candidate, Made, Row, counted, lexicon, read, shown
+from pipeline.rewriting.lineage import DETECT, Candidate, Made, Row, image_digest, lexicon, origin_counts, read
 from pipeline.running.store import Run
 from pipeline.sources.admission.verdicts import Verdicts
 from pipeline.sources.readers.protocol import Entry, said
@@ -85,7 +85,9 @@ class QuestionSource:
     def _entries(self, run: Run) -> Iterator[Entry]:
         words = lexicon(self.words)
         numbers = self._numbers(run)
-        present = {shown(row["images"], _text(row)) for n in numbers for row in run.read(self.prompts, n).to_pylist()}
+        present = {
+            image_digest(row["images"], _text(row)) for n in numbers for row in run.read(self.prompts, n).to_pylist()
+        }
         for number in numbers:
             tables = {name: run.read(name, number) for name in self.inputs}
             common = together(tables[TOGETHER])
@@ -101,7 +103,7 @@ class QuestionSource:
                 for question in questions.ask(
                     row.facts, told, words, common, seed, spec.per_image, spec.short, complete=self.complete
                 ):
-                    if shown(row.images, question.text) not in present:
+                    if image_digest(row.images, question.text) not in present:
                         facts = {
                             **(row.facts or {}),
                             "question_type": question.question_type,
@@ -143,7 +145,7 @@ class AnswerStage:
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         sampled = tables[ASKED].to_pylist()
-        prompts = columns.aligned(tables[NAME].select(["id", "facts"]), columns.whole(tables[ASKED]["id"])).to_pylist()
+        prompts = columns.align(tables[NAME].select(["id", "facts"]), columns.whole(tables[ASKED]["id"])).to_pylist()
         failures = {row["id"]: (row["error_type"], row["error"]) for row in sampled if row["status"] != "ok"}
         made = Made([row["id"] for row in sampled], failures)
         for row, prompt in zip(sampled, prompts, strict=True):
@@ -152,7 +154,7 @@ class AnswerStage:
         return made.table()
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        return counted(table)
+        return origin_counts(table)
 
     def _answer(self, row: Row, made: Made) -> None:
         made.candidates[row.id] = [dict(candidate) for candidate in row.texts]

@@ -18,7 +18,7 @@ from pipeline.base.tables import REWRITTEN
 from pipeline.engines.protocol import Engine
 from pipeline.rewriting import restyle
 from pipeline.rewriting.config import Restyle
-from pipeline.rewriting.lineage import Made, Row, TextQuestion, answers, counted, lexicon, read
+from pipeline.rewriting.lineage import Made, Row, TextQuestion, answers, lexicon, origin_counts, read
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import identified, worker
@@ -75,7 +75,7 @@ class RestyleStage:
         return made.table()
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        return counted(table)
+        return origin_counts(table)
 
     def _by_grammar(self, rows: list[Row], made: Made) -> None:
         for row in rows:

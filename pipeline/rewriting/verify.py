@@ -25,7 +25,7 @@ def pairs(lineages: Sequence[Lineage]) -> list[tuple[int, int]]:
     Raises:
         ValueError: a parent is no candidate, or a text descends from itself.
     """
-    roots = [_unstyled(number, lineages) for number in range(len(lineages))]
+    roots = [_style_root(number, lineages) for number in range(len(lineages))]
     worse = {number: _worse(number, lineages) for number in {root for root, _ in roots}}
     for number in sorted(worse):
         if number in worse[number]:
@@ -38,16 +38,16 @@ def pairs(lineages: Sequence[Lineage]) -> list[tuple[int, int]]:
     ]
 
 
-def moved(better: float | None, worse: float | None, margin: float = 0.0) -> bool:
+def scores_agree(better: float | None, worse: float | None, margin: float = 0.0) -> bool:
     """Whether the scores say so too: by at least ``margin``, and more than nothing. Without both scores they do not.
 
-    >>> moved(0.5, 0.2), moved(0.5, 0.5), moved(0.5, 0.2, margin=0.5), moved(None, 0.2)
+    >>> scores_agree(0.5, 0.2), moved(0.5, 0.5), moved(0.5, 0.2, margin=0.5), moved(None, 0.2)
     (True, False, False, False)
     """
     return better is not None and worse is not None and better > worse and better >= worse + margin
 
 
-def _unstyled(number: int, lineages: Sequence[Lineage]) -> tuple[int, int]:
+def _style_root(number: int, lineages: Sequence[Lineage]) -> tuple[int, int]:
     """The text that was restyled, and how often."""
     times = 0
     while lineages[number].origin == RESTYLED:

@@ -179,7 +179,7 @@ class Executor:
     def _finish(self, record: Record, shards: Iterable[int], reused: int, spare: bool = False) -> StageResult:
         """``spare``: however many rows failed, others can do without them."""
         abouts = [about for shard in shards if (about := self._survey.about(record.stage, shard)) is not None]
-        failures = _merged(abouts)
+        failures = _merge(abouts)
         extras: collections.Counter[str] = collections.Counter()
         for about in abouts:
             extras.update(about.extras)
@@ -207,7 +207,7 @@ def process_shard(stage: Stage, model: Any, run: Run, shard: int, by: Record | N
     return run.write(stage.name, shard, table, inputs, retry, stage.extras(table), by)
 
 
-def _merged(shards: Iterable[Shard]) -> dict[str, tuple[int, str, str]]:
+def _merge(shards: Iterable[Shard]) -> dict[str, tuple[int, str, str]]:
     """Error type -> (how many, the id of one, its message)."""
     merged: dict[str, tuple[int, str, str]] = {}
     for about in shards:

@@ -74,7 +74,7 @@ class Joined:
         """
         source = tables["source"]
         ids = columns.whole(source["id"])
-        sample, score = (columns.aligned(tables[stage], ids) for stage in ("sample", "score"))
+        sample, score = (columns.align(tables[stage], ids) for stage in ("sample", "score"))
         pairs = tables["pair"]
         # Every pair belongs to a prompt; in their order, and that of the pairs of each.
         prompt = pc.index_in(columns.whole(pairs["id"]), value_set=ids)
@@ -164,11 +164,11 @@ def pictures(run: Run, examples: Iterable[Example]) -> dict[str, tuple[bytes, ..
     for shard, ids in wanted.items():
         table = run.read("source", shard).select(["id", "images"])
         for row in table.filter(pc.is_in(table["id"], value_set=pa.array(ids))).to_pylist():
-            encoded[row["id"]] = tuple(_encoded(row["images"]))
+            encoded[row["id"]] = tuple(_image_bytes(row["images"]))
     return encoded
 
 
-def _encoded(of_row: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+def _image_bytes(of_row: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     for image in of_row:
         try:
             yield image_files.load(image, pixels.MAX_BYTES)

@@ -37,7 +37,7 @@ def describe(run: Run, stage: Stage | Source, survey: Survey) -> Record:
     return make_record(stage.name, stage.version, stage.options(), upstream)
 
 
-def described(run: Run, stage: Stage | Source, survey: Survey) -> Record:
+def current_record(run: Run, stage: Stage | Source, survey: Survey) -> Record:
     """The record the stage would have now, believing what ``prepare`` would."""
     return _with_unsigned(run.record(stage.name), describe(run, stage, survey), isinstance(stage, Source))
 
@@ -51,7 +51,7 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
     Raises:
         StoreError: ``resume`` is "always" and an option has changed.
     """
-    old, new = run.record(stage.name), described(run, stage, survey)
+    old, new = run.record(stage.name), current_record(run, stage, survey)
     if resume == "never":
         run.clear(stage.name)
         old, new = None, replace(new, unsigned=False)
@@ -103,7 +103,7 @@ def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Itera
     old = run.record(stage.name)
     if old is None:
         return ["never ran"]
-    new, stale = described(run, stage, survey), list(stale_inputs)
+    new, stale = current_record(run, stage, survey), list(stale_inputs)
     reasons = changes(old, new)
     if reasons and isinstance(stage, Salvager) and stage.salvages(old.options):
         reasons.append("rows that the change does not touch are taken over")

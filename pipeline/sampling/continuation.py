@@ -72,7 +72,7 @@ class ContinueStage:
 
     def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
         sampled = GatherStage(self.parts).process(None, {name: tables[name] for name in self.parts})
-        source = columns.aligned(tables["source"].select(["id", "images", "prompt"]), columns.whole(sampled["id"]))
+        source = columns.align(tables["source"].select(["id", "images", "prompt"]), columns.whole(sampled["id"]))
         made: dict[str, list[Candidate]] = {}
         problems: dict[str, Failure] = {}
         requests: Requests[tuple[str, int]] = Requests()

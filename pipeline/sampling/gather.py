@@ -34,8 +34,8 @@ class GatherStage:
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         first = tables[self.inputs[0]]
         ids = columns.whole(first["id"])
-        parts = [columns.aligned(tables[name], ids)["candidates"] for name in self.inputs]
-        lists = columns.joined(parts)
+        parts = [columns.align(tables[name], ids)["candidates"] for name in self.inputs]
+        lists = columns.join_lists(parts)
         good = np.any([columns.ok(tables[name]) for name in self.inputs], axis=0)
         some = pa.array(good)
         return pa.table(

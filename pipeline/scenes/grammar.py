@@ -59,7 +59,7 @@ def describe(items: Sequence[Item], rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-def _listed(items: Sequence[Item]) -> str:
+def _list_of(items: Sequence[Item]) -> str:
     phrases = [entry.phrase for entry in items]
     return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
@@ -67,10 +67,10 @@ def _listed(items: Sequence[Item]) -> str:
 def _opening(items: Sequence[Item], rng: random.Random) -> str:
     form = rng.random()
     if form < 0.4:
-        return f"The image shows {_listed(items)}."
+        return f"The image shows {_list_of(items)}."
     if form < 0.8:
-        return f"There {items[0].verb} {_listed(items)}."
-    return f"In this picture you can see {_listed(items)}."
+        return f"There {items[0].verb} {_list_of(items)}."
+    return f"In this picture you can see {_list_of(items)}."
 
 
 def _further(items: Sequence[Item], rng: random.Random) -> str:
@@ -79,8 +79,8 @@ def _further(items: Sequence[Item], rng: random.Random) -> str:
     if len(items) == 1 and cell is not None and form < 0.35:
         return f"In the {CELL_NAMES[cell]} {items[0].verb} {items[0].phrase}."
     if form < 0.7:
-        return f"There {items[0].verb} also {_listed(items)}."
-    return f"You can also see {_listed(items)}."
+        return f"There {items[0].verb} also {_list_of(items)}."
+    return f"You can also see {_list_of(items)}."
 
 
 def reading_order(scene: Scene) -> list[Item]:

@@ -142,7 +142,7 @@ def read_verdicts(column: Iterable[Mapping[str, Any]] | None) -> list[Verdict]:
 
 def candidate_rows(source: pa.Table, sample: pa.Table) -> tuple[dict[str, dict[str, Any]], dict[str, Failure]]:
     """The rows that can be asked about, as ``reward.scorers.protocol.Row``, and what is wrong with the others."""
-    prompts = columns.aligned(source.select(_SOURCE), columns.whole(sample["id"])).to_pylist()
+    prompts = columns.align(source.select(_SOURCE), columns.whole(sample["id"])).to_pylist()
     rows: dict[str, dict[str, Any]] = {}
     problems: dict[str, Failure] = {}
     for prompt, sampled in zip(prompts, sample.to_pylist(), strict=True):

@@ -69,10 +69,10 @@ def process(
     ids = columns.whole(sample["id"])
     fine = columns.ok(sample)
     good = pa.array(fine)
-    prompts = columns.aligned(tables["source"].select(["id", *_READ]), ids.filter(good))
+    prompts = columns.align(tables["source"].select(["id", *_READ]), ids.filter(good))
     for name in further:
         # Beside the prompts' own columns: what is done to their rows is then done to these.
-        table = columns.aligned(tables[name], ids).filter(good)
+        table = columns.align(tables[name], ids).filter(good)
         beside = [columns.whole(table.column(1)), pa.array(_problems(table), _PROBLEM), _unknown(table)]
         for column, values in zip(_beside(name), beside, strict=True):
             prompts = prompts.append_column(column, values)
@@ -80,10 +80,10 @@ def process(
     if fine.all():
         return scored
     bad = sample.filter(pa.array(~fine)).select(["id", *OK])
-    return columns.aligned(pa.concat_tables([scored, _table(bad, None, {})]), ids)
+    return columns.align(pa.concat_tables([scored, _table(bad, None, {})]), ids)
 
 
-def noted(table: pa.Table) -> Iterator[Note]:
+def all_notes(table: pa.Table) -> Iterator[Note]:
     """Everything that is not known in a table of scores."""
     for row in _unknown(table).drop_null().to_pylist():
         yield from row
@@ -141,7 +141,7 @@ def _one_by_one(parts: Sequence[Part], prompts: pa.Table, candidates: pa.Chunked
         else:
             batches.append(scores)
             notes += batch_notes.get(0, [])
-    return columns.joined(batches) if batches else _transposed([], columns.counts(candidates)), {0: notes}
+    return columns.join_lists(batches) if batches else _transpose([], columns.counts(candidates)), {0: notes}
 
 
 def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArray) -> tuple[Any, Notes]:
@@ -157,7 +157,7 @@ def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArr
     notes: Notes = {}
     for part in parts:
         if isinstance(part, Stored):
-            done += [_transposed(named, sizes)] if named else []
+            done += [_transpose(named, sizes)] if named else []
             named = []
             done.append(columns.whole(prompts[part.table]))
             _add(notes, _of_table(part, prompts))
@@ -165,7 +165,7 @@ def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArr
         if isinstance(part, ColumnScorer):
             values_of = part.score_columns(batch)
         elif isinstance(part, Answered):
-            values_of, part_notes = _answered(part, prompts, candidates)
+            values_of, part_notes = _score_answers(part, prompts, candidates)
             _add(notes, part_notes)
         else:
             rows = rows if rows is not None else _rows(prompts, candidates)
@@ -175,8 +175,8 @@ def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArr
             finite, dropped = _finite(part, name, values, batch)
             named.append((name, part.version, finite))
             _add(notes, dropped)
-    done += [_transposed(named, sizes)] if named or not done else []
-    return (done[0] if len(done) == 1 else columns.joined(done)), notes
+    done += [_transpose(named, sizes)] if named or not done else []
+    return (done[0] if len(done) == 1 else columns.join_lists(done)), notes
 
 
 def _of_table(part: Stored | Answered, prompts: pa.Table) -> Notes:
@@ -191,7 +191,7 @@ def _of_table(part: Stored | Answered, prompts: pa.Table) -> Notes:
     return notes
 
 
-def _answered(part: Answered, prompts: pa.Table, candidates: pa.ChunkedArray) -> tuple[dict[str, pa.Array], Notes]:
+def _score_answers(part: Answered, prompts: pa.Table, candidates: pa.ChunkedArray) -> tuple[dict[str, pa.Array], Notes]:
     verdicts = prompts[part.table].to_pylist()
     plain = prompts.select(["id", "prompt", "facts"]).to_pylist()
     notes = _of_table(part, prompts)
@@ -240,7 +240,7 @@ def _flat(scores: Mapping[str, Sequence[Sequence[float | None]]]) -> dict[str, p
     return {name: pa.array([value for row in values for value in row], pa.float64()) for name, values in scores.items()}
 
 
-def _transposed(named: Sequence[tuple[str, str, pa.Array]], sizes: columns.Ints) -> pa.ListArray:
+def _transpose(named: Sequence[tuple[str, str, pa.Array]], sizes: columns.Ints) -> pa.ListArray:
     """From one array per score over all texts to one struct per prompt and score."""
     prompts, texts, scores = len(sizes), int(sizes.sum()), len(named)
     if not named:

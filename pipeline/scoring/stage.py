@@ -21,7 +21,7 @@ from pipeline.running.stage import Stage, WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.scoring.ask import AskStage
 from pipeline.scoring.config import Score
-from pipeline.scoring.score_columns import Answered, Part, Stored, noted, process
+from pipeline.scoring.score_columns import Answered, Part, Stored, all_notes, process
 from pipeline.scoring.scorers import ASKED, OpenScorers, in_worker, open_asker, open_scorers
 from reward.scorers.protocol import Scorer, gives
 
@@ -56,7 +56,7 @@ class ScoreStage:
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """For how many rows a scorer does not know a value, by scorer and error type."""
-        return dict(Counter(f"{note['scorer']}.{note['error_type']}" for note in noted(table)))
+        return dict(Counter(f"{note['scorer']}.{note['error_type']}" for note in all_notes(table)))
 
     def _parts(self) -> list[Part]:
         elsewhere = [name for name in self.spec.scorers if name in ASKED or in_worker(name, self.spec)]
@@ -110,7 +110,7 @@ class ModelScoreStage:
             if value is not None
         ]
         length_counts = {"texts": len(cut), "cut": int(sum(cut))} if cut else {}
-        return length_counts | dict(Counter(f"{note['scorer']}.{note['error_type']}" for note in noted(table)))
+        return length_counts | dict(Counter(f"{note['scorer']}.{note['error_type']}" for note in all_notes(table)))
 
     @property
     def _scorer(self) -> str:

@@ -68,7 +68,7 @@ def look(
         raise BadImage("unreadable_image", "empty file")
     check_size(len(data), max_bytes)
     try:
-        image: Image.Image = _opened(data, max_pixels)
+        image: Image.Image = _open_checked(data, max_pixels)
         image.load()
         turn = _turn(image)
         see_through, deep = image.has_transparency_data, image.mode.startswith(("I", "F"))
@@ -97,13 +97,13 @@ def final(data: bytes) -> bytes:
 def is_final(data: bytes) -> bool:
     """Whether nothing is left to interpret in the file, as its header says; False for what is no image."""
     try:
-        image = _opened(data, None)
+        image = _open_checked(data, None)
         if image.format not in _COMMON or image.mode not in ("RGB", "L") or image.has_transparency_data:
             return False
         if image.format == "PNG" and (_depth(data) != 8 or _may_be_turned(data)):
             return False
         several = image.format != "MPO" and getattr(image, "is_animated", False)
-        return not several and (_ORIENTED.isdisjoint(image.info) or _oriented(image.info) == 1)
+        return not several and (_ORIENTED.isdisjoint(image.info) or _orientation(image.info) == 1)
     except Exception:  # whoever decodes it will say why
         return False
 
@@ -115,7 +115,7 @@ def size(data: bytes) -> tuple[int, int]:
         BadImage: it is no image.
     """
     try:
-        image = _opened(data, None)
+        image = _open_checked(data, None)
         width, height = image.size
         if image.format == "PNG" and width * height <= MAX_PIXELS and _may_be_turned(data):
             image.load()
@@ -132,7 +132,7 @@ def check(data: bytes, max_pixels: int | None = MAX_PIXELS, max_bytes: int | Non
     """
     check_size(len(data), max_bytes)
     try:
-        _opened(data, max_pixels)
+        _open_checked(data, max_pixels)
     except BadImage:
         raise
     except Exception as error:
@@ -163,7 +163,7 @@ def _unreadable(error: Exception) -> BadImage:
     return BadImage("unreadable_image", f"{type(error).__name__}: {error}")
 
 
-def _opened(data: bytes, max_pixels: int | None) -> Any:
+def _open_checked(data: bytes, max_pixels: int | None) -> Any:
     """Reads the header. Pillow's own check of the size, which only warns up to twice its limit, gives way to ours."""
     from PIL import Image
 
@@ -192,11 +192,11 @@ def _turn(image: Any) -> Image.Transpose | None:
     if image.format == "TIFF" or _ORIENTED.isdisjoint(image.info):
         return None
     turns = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
-    at = _oriented(image.info)
+    at = _orientation(image.info)
     return Image.Transpose[turns[at - 2]] if at is not None and 2 <= at <= 8 else None
 
 
-def _oriented(info: dict[Any, Any]) -> int | None:
+def _orientation(info: dict[Any, Any]) -> int | None:
     """EXIF's orientation, 1 where there is none; None where what there is cannot be read."""
     from PIL import Image
 

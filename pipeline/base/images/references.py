@@ -76,7 +76,7 @@ def find(row: Mapping[str, Any]) -> Any:
 
 def agree(first: Any, other: Any, name: str) -> bool:
     """Whether the value of the key ``name`` names no other images than ``first``."""
-    ours, theirs = _told(first), _told(other)
+    ours, theirs = _references(first), _references(other)
     return ours == theirs or (name in PATHS and any(isinstance(value, bytes) for value in ours))
 
 
@@ -112,13 +112,13 @@ def stray(name: str, value: Any) -> Unclear:
     )
 
 
-def _told(value: Any) -> list[Any]:
+def _references(value: Any) -> list[Any]:
     """Bytes, or the path where there are none, of every image."""
     items = value if isinstance(value, list | tuple) else [value]
-    return [_one(item) for item in items]
+    return [_reference(item) for item in items]
 
 
-def _one(item: Any) -> Any:
+def _reference(item: Any) -> Any:
     if not isinstance(item, Mapping):
         return item
     return item.get("bytes") if item.get("bytes") is not None else item.get("path")

@@ -62,7 +62,7 @@ def _fetch(url: str, most: int | None, seconds: float) -> bytes:
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    plain = urlunsplit((parts.scheme, host, _quoted(parts.path), _quoted(parts.query), ""))
+    plain = urlunsplit((parts.scheme, host, _quote(parts.path), _quote(parts.query), ""))
     opener = urllib.request.build_opener(_Redirects)
     with opener.open(urllib.request.Request(plain, headers=headers), timeout=seconds) as reply:
         return _read(reply, most, deadline)
@@ -95,6 +95,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """Spaces and letters outside of ASCII as a URL has them; what is quoted already stays."""
     return quote(text, safe="/:?=&%+,;@!$'()*~[]")

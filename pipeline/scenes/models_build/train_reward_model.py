@@ -115,7 +115,7 @@ def pair(seed: int, index: int) -> Pair:
     return _question(shown, rng) if rng.random() < QUESTIONS / (1 - EDITED) else _description(shown, rng)
 
 
-def edited(seed: int, index: int, questions: float) -> Pair:
+def edited_pair(seed: int, index: int, questions: float) -> Pair:
     """The ``index``-th pair of two pictures: a true text about its scene, and about one in which it is false.
 
     ``questions`` is the share of questions, all answered "Yes".
@@ -140,7 +140,7 @@ def edit(shown: Scene, kind: str, names: Sequence[str], rng: random.Random) -> S
     place, one instance fewer or more of it, or for a relation the two exchanged. A full scene with one instance of it
     gets another object instead of a second one."""
     thing = next(thing for thing in shown.objects if thing.name == names[0])
-    if kind == "count" and _recounted(shown, thing, rng) == thing.places:
+    if kind == "count" and _other_count(shown, thing, rng) == thing.places:
         kind = "existence"
     if kind == "relation":
         other = next(thing for thing in shown.objects if thing.name == names[1])
@@ -152,11 +152,11 @@ def edit(shown: Scene, kind: str, names: Sequence[str], rng: random.Random) -> S
     elif kind == "attribute":
         new = {thing.name: replace(thing, colour=rng.choice([c for c in COLOURS if c != thing.colour]))}
     else:
-        new = {thing.name: replace(thing, places=_recounted(shown, thing, rng))}
+        new = {thing.name: replace(thing, places=_other_count(shown, thing, rng))}
     return replace(shown, objects=tuple(new.get(thing.name, thing) for thing in shown.objects))
 
 
-def _recounted(shown: Scene, thing: Thing, rng: random.Random) -> tuple[tuple[int, int, int, int], ...]:
+def _other_count(shown: Scene, thing: Thing, rng: random.Random) -> tuple[tuple[int, int, int, int], ...]:
     """The places with one fewer or one more, at most three; the same ones where neither can be."""
     taken = {cell for other in shown.objects for cell in other.cells}
     free = [cell for cell in range(GRID * GRID) if cell not in taken]
@@ -180,9 +180,9 @@ def curriculum(seed: int, count: int, blind: bool) -> list[Pair]:
         return [pair(seed, index) for index in range(count)]
     warm = round(count * WARM_UP)
     rng = random.Random(f"curriculum:{seed}")
-    first = [edited(seed, index, 1.0) for index in range(warm)]
+    first = [edited_pair(seed, index, 1.0) for index in range(warm)]
     return first + [
-        edited(seed, index, 0.5) if rng.random() < EDITED else pair(seed, index) for index in range(warm, count)
+        edited_pair(seed, index, 0.5) if rng.random() < EDITED else pair(seed, index) for index in range(warm, count)
     ]
 
 

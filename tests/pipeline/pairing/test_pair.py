@@ -11,7 +11,7 @@ from pipeline.base.errors import ConfigError, InputError
 from pipeline.base.tables import CANDIDATES, OK, PAIRS, SCORES, failed
 from pipeline.pairing.config import Pair
 from pipeline.pairing.policies import REASONS
-from pipeline.pairing.rule import combined, make_pairs, valid
+from pipeline.pairing.rule import combine, make_pairs, valid
 from pipeline.pairing.stage import PairStage, pairs_of
 from reward.gates import normal_text, repeats
 
@@ -55,7 +55,7 @@ def test_what_holds_for_every_pair(row: list[Any], margin: float) -> None:
     chosen, rejected = (row[pair[side]][0] for side in ("chosen", "rejected"))
     assert normal_text(chosen["text"]) != normal_text(rejected["text"])
     assert pair["chosen_score"] >= pair["rejected_score"] + margin > pair["rejected_score"]
-    totals = combined({"good": [r[1] for r in row], "bad": [r[2] for r in row]}, policy.weights, len(row))
+    totals = combine({"good": [r[1] for r in row], "bad": [r[2] for r in row]}, policy.weights, len(row))
     assert (totals[pair["chosen"]], totals[pair["rejected"]]) == (pair["chosen_score"], pair["rejected_score"])
     for one in (chosen, rejected):
         assert one["text"].strip() and one["finish_reason"] != "length" and repeats(one["text"]) <= 2
@@ -136,10 +136,10 @@ def test_a_weight_that_no_scorer_gives_is_an_error_with_a_suggestion() -> None:
 
 def test_a_score_that_does_not_apply_is_left_out_and_one_that_lacks_a_value_disqualifies() -> None:
     nothing: list[float | None] = [None, None]
-    assert combined({"good": [1, 2], "bad": nothing}, POLICY.weights, 2) == [1, 2]
-    assert combined({"good": [1, 2], "bad": [1, None]}, POLICY.weights, 2) == [0, None]
-    assert combined({"good": nothing, "bad": nothing}, POLICY.weights, 2) == nothing
-    assert combined({"good": [1, float("nan")]}, POLICY.weights, 2) == [1, None]
+    assert combine({"good": [1, 2], "bad": nothing}, POLICY.weights, 2) == [1, 2]
+    assert combine({"good": [1, 2], "bad": [1, None]}, POLICY.weights, 2) == [0, None]
+    assert combine({"good": nothing, "bad": nothing}, POLICY.weights, 2) == nothing
+    assert combine({"good": [1, float("nan")]}, POLICY.weights, 2) == [1, None]
 
 
 PIECES = st.sampled_from(

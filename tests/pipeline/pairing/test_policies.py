@@ -18,7 +18,7 @@ from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
 from pipeline.pairing import balance, policies
 from pipeline.pairing import rule as pair
 from pipeline.pairing.config import BY_ORIGIN, Gates, Pair, Veto
-from pipeline.pairing.policies import POLICIES, REASONS, standardised
+from pipeline.pairing.policies import POLICIES, REASONS, standardise
 from pipeline.pairing.rule import make_pairs, totals, valid
 from pipeline.pairing.stage import PairStage, pairs_of
 from reward.gates import normal_text
@@ -446,19 +446,19 @@ def test_a_gated_text_is_no_side_of_a_pair_unless_its_gate_is_off() -> None:
 def test_standardised_scores_have_mean_0_and_deviation_1_whatever_the_scale(
     values: list[float], scale: int, shift: int
 ) -> None:
-    found = standardised(values)
+    found = standardise(values)
     if len(set(values)) == 1:
         assert found == [0.0] * len(values)
         return
     assert math.fsum(found) == pytest.approx(0, abs=1e-9)
     assert math.fsum(one * one for one in found) / len(found) == pytest.approx(1)
-    assert standardised([scale * value + shift for value in values]) == pytest.approx(found)
-    assert standardised([-value for value in values]) == [-one for one in found]
+    assert standardise([scale * value + shift for value in values]) == pytest.approx(found)
+    assert standardise([-value for value in values]) == [-one for one in found]
 
 
 @pytest.mark.parametrize("values", [[1e308, -1e308], [1e-200, 2e-200, 0.0], [5.0], [1e308, 1e307, 0.0]])
 def test_extreme_scores_standardise_to_finite_numbers(values: list[float]) -> None:
-    assert all(map(math.isfinite, standardised(values)))
+    assert all(map(math.isfinite, standardise(values)))
 
 
 def test_standardised_scores_weigh_the_same_whatever_their_scale() -> None:

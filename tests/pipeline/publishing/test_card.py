@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.base import secrets
 from pipeline.base.errors import InputError
-from pipeline.publishing.card import histogram, model_rows, outcome_rows, render, trusted
+from pipeline.publishing.card import histogram, model_rows, outcome_rows, render, trusted_models
 from pipeline.publishing.collect import OTHER_SOURCES, collect
 from pipeline.publishing.findings import PAIRED, UNFINISHED, Spread
 from pipeline.publishing.value_counts import Tally
@@ -336,12 +336,12 @@ def test_what_was_not_read_or_is_not_known_is_on_the_card_with_its_share(tmp_pat
 
 
 def test_which_options_trust_a_model():
-    assert list(trusted({"model": "a", "engine.trust_remote_code": True})) == ["a"]
-    assert list(trusted({"model": "a", "engine": {"trust_remote_code": False}})) == []
-    assert list(trusted({"model": "a", "clip": {"model": "b", "trust_remote_code": True}})) == ["b"]
+    assert list(trusted_models({"model": "a", "engine.trust_remote_code": True})) == ["a"]
+    assert list(trusted_models({"model": "a", "engine": {"trust_remote_code": False}})) == []
+    assert list(trusted_models({"model": "a", "clip": {"model": "b", "trust_remote_code": True}})) == ["b"]
     several = {"model": "a", "models": [{"model": "b", "engine": {"trust_remote_code": True}}, {"model": "c"}]}
-    assert list(trusted(several)) == ["b"]
-    assert list(trusted({"trust_remote_code": True})) == ["a model"]
+    assert list(trusted_models(several)) == ["b"]
+    assert list(trusted_models({"trust_remote_code": True})) == ["a model"]
 
 
 def test_dropped_rows_are_counted_by_reason(tmp_path, card):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pipeline.rewriting import detect_stage as detect
 from pipeline.rewriting import judge_errors as module
 from pipeline.rewriting.checked import Checked, check, interval
-from pipeline.rewriting.judge_errors import ERRORS, Judged, expected, judged, table
+from pipeline.rewriting.judge_errors import ERRORS, Judged, expected_rates, measure_judge, table
 
 TEXTS = [described(index)[:2] for index in range(200)]
 #: 99.9 %: of what follows, nothing is off by chance.
@@ -23,7 +23,7 @@ MUMBLED = 0.1
 
 @cache
 def at(error: float) -> Judged:
-    return judged(TEXTS, error, MUMBLED)
+    return measure_judge(TEXTS, error, MUMBLED)
 
 
 def agrees(found: Judged, error: float) -> bool:
@@ -38,7 +38,7 @@ def test_the_reported_error_is_the_one_that_was_set(error: float) -> None:
     found = at(error)
     assert found.found.sentences > 300 and agrees(found, error)
     assert found.found.precision is not None and found.found.recall is not None
-    precision, recall = expected(found, error)
+    precision, recall = expected_rates(found, error)
     wrong = found.detected["true_positives"] + found.detected.get("false_negatives", 0)
     flagged = found.detected["true_positives"] + found.detected.get("false_positives", 0)
     low, high = interval(found.found.recall, wrong, Z)
@@ -59,7 +59,7 @@ def test_a_stage_that_took_the_judge_at_its_word_would_be_found_out(monkeypatch:
         return tuple(one._replace(true=one.says or "unclear") for one in check(*rest))
 
     monkeypatch.setattr(detect, "check", trusting)
-    found = judged(TEXTS, 0.2, MUMBLED)
+    found = measure_judge(TEXTS, 0.2, MUMBLED)
     assert found.found.error == 0.0 and not agrees(found, 0.2)
 
 
@@ -69,7 +69,7 @@ def test_answers_that_cannot_be_read_are_reported_and_judge_nothing() -> None:
     low, high = interval(found.found.unreadable, len(TEXTS), Z)
     assert low <= MUMBLED <= high and found.found.unreadable > 0
     assert found.detected["checked_texts"] + found.detected["unreadable_texts"] == len(TEXTS)
-    assert "unreadable_texts" not in judged(TEXTS[:20], 0.1).detected
+    assert "unreadable_texts" not in measure_judge(TEXTS[:20], 0.1).detected
 
 
 def test_a_judge_who_never_errs_leaves_nothing_wrong_and_takes_nothing_sound() -> None:
@@ -99,4 +99,4 @@ def test_the_table_has_a_line_for_each_error(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_nothing_to_judge_is_an_error() -> None:
     with pytest.raises(ValueError, match="no description to judge"):
-        judged([], 0.1)
+        measure_judge([], 0.1)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rewriting.verify import moved, pairs
+from pipeline.rewriting.verify import pairs, scores_agree
 from reward.text.types import Lineage
 
 SAID = Lineage("sampled")
@@ -66,6 +66,6 @@ def test_a_lineage_that_cannot_be_is_an_error(of: list[Lineage], part: str) -> N
 
 @given(st.floats(-9, 9), st.floats(-9, 9), st.floats(0, 3))
 def test_scores_agree_in_one_direction_at_most(one: float, other: float, margin: float) -> None:
-    assert not (moved(one, other, margin) and moved(other, one, margin))
-    assert not moved(one, one, 0.0)
-    assert moved(one, other, margin) == (one > other and one >= other + margin)
+    assert not (scores_agree(one, other, margin) and scores_agree(other, one, margin))
+    assert not scores_agree(one, one, 0.0)
+    assert scores_agree(one, other, margin) == (one > other and one >= other + margin)

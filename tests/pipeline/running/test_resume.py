@@ -127,11 +127,11 @@ def test_shards_that_share_ids_do_not_both_stay() -> None:
 
 
 def test_a_dropped_row_is_counted_with_the_source_that_left_it_out(run: Run) -> None:
-    from pipeline.publishing.collect import _dropped
+    from pipeline.publishing.collect import _drop_reasons
     from pipeline.running.store import make_record
 
     table = pa.table({"id": ["x"], "reason": ["duplicate"]})
     other = make_record("source", 1, {"limit": 3}, {})
     run.write("dropped", 0, table, by=run.record("source"))
     run.write("dropped", 1, table, by=other)
-    assert _dropped(run) == {"duplicate": 1}
+    assert _drop_reasons(run) == {"duplicate": 1}
