@@ -305,11 +305,11 @@ def tower(ran: Ran) -> dict[str, Any]:
     """Milliseconds per image of the vision tower, as it is and with torch's own varlen kernel for its windows."""
     from training.forward.batch import collate
     from training.forward.features import tower_features
-    from training.forward.model import unwrapped
+    from training.forward.parts import Parts
 
     batch = collate(ran.data.train, [0, 1], ("chosen",))
     images = [image for image in batch.images if image is not None]
-    base: Any = unwrapped(ran.policy.model)
+    base: Any = Parts.of(ran.policy.model).whole
 
     def run(times: int = 3) -> tuple[float, Any]:
         with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):

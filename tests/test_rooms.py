@@ -209,3 +209,33 @@ def test_what_is_light_loads_nothing_heavy() -> None:
 def test_help_answers_in_under_a_second() -> None:
     text, seconds = help_kit.told("pipeline.run")
     assert "--resume" in text and seconds < 1
+
+
+def missing(source: str, ours: Mapping[str, str]) -> list[str]:
+    """The names that ``source`` imports of ours and that are not there."""
+
+    def defined(module: str) -> set[str]:
+        tree = ast.parse(ours[module])
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        names |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        return names | {name.rpartition(".")[2] for name in imported(ours[module])}
+
+    names = (name for name in imported(source) if name.split(".")[0] in ("pipeline", "reward", "training"))
+    return [
+        name
+        for name in names
+        if name not in ours and (name.rpartition(".")[0] not in ours or name.rpartition(".")[2] not in
+                                 defined(name.rpartition(".")[0]))
+    ]  # fmt: skip
+
+
+def test_scripts_import_what_is_there() -> None:
+    """mypy reads the packages; the benchmarks are run now and then, and must not have been left behind by then."""
+    ours = {name: path.read_text(encoding="utf-8") for name, path in modules().items()}
+    scripts = sorted((ROOT / "benchmarks").glob("*.py"))
+    lost = {path.name: names for path in scripts if (names := missing(path.read_text(encoding="utf-8"), ours))}
+    assert scripts and lost == {}
+    assert missing("from training.forward.parts import Parts, Pieces\nimport pipeline.none", ours) == [
+        "training.forward.parts.Pieces",
+        "pipeline.none",
+    ]
