@@ -121,7 +121,7 @@ def standardise(values: Sequence[float]) -> list[float]:
 
     The order of the values does not matter.
 
-    >>> standardise([1.0, 3.0]), standardised([0.1, 0.1, 0.1])
+    >>> standardise([1.0, 3.0]), standardise([0.1, 0.1, 0.1])
     ([-1.0, 1.0], [0.0, 0.0, 0.0])
     """
     span = max(values) - min(values)

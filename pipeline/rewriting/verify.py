@@ -41,7 +41,8 @@ def pairs(lineages: Sequence[Lineage]) -> list[tuple[int, int]]:
 def scores_agree(better: float | None, worse: float | None, margin: float = 0.0) -> bool:
     """Whether the scores say so too: by at least ``margin``, and more than nothing. Without both scores they do not.
 
-    >>> scores_agree(0.5, 0.2), moved(0.5, 0.5), moved(0.5, 0.2, margin=0.5), moved(None, 0.2)
+    >>> cases = [(0.5, 0.2), (0.5, 0.5), (0.5, 0.2, 0.5), (None, 0.2)]
+    >>> tuple(scores_agree(*case) for case in cases)
     (True, False, False, False)
     """
     return better is not None and worse is not None and better > worse and better >= worse + margin

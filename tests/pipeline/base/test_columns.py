@@ -37,9 +37,9 @@ def test_ranges(pairs: list[tuple[int, int]]) -> None:
 @given(st.lists(st.sampled_from("abcd"), unique=True), st.lists(st.sampled_from("abcdx")))
 def test_rows_of_other_ids_are_null(have: list[str], wanted: list[str]) -> None:
     table = pa.table({"id": pa.array(have, pa.string()), "status": pa.array(["ok"] * len(have), pa.string())})
-    found = columns.align(table, pa.array(wanted, pa.string()))
-    assert found["id"].to_pylist() == [one if one in have else None for one in wanted]
-    assert columns.ok(found).tolist() == [one in have for one in wanted]
+    aligned_table = columns.align(table, pa.array(wanted, pa.string()))
+    assert aligned_table["id"].to_pylist() == [one if one in have else None for one in wanted]
+    assert columns.ok(aligned_table).tolist() == [one in have for one in wanted]
 
 
 def test_a_score_has_one_value_for_each_candidate() -> None:

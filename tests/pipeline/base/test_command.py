@@ -68,42 +68,42 @@ class Special(UserError):
     ],
 )
 def test_every_error_is_one_short_message(error: BaseException, code: int, said: str) -> None:
-    found = ended(error)
-    assert found.exit_code == code and found.stdout == ""
-    assert found.stderr.startswith(f"error: {said}") and "Traceback" not in found.stderr
-    assert len(found.stderr.splitlines()) <= 2
+    result = ended(error)
+    assert result.exit_code == code and result.stdout == ""
+    assert result.stderr.startswith(f"error: {said}") and "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
     traced = ended(error, "--debug")
     assert traced.exit_code == code and "Traceback" in traced.stderr and "in main" in traced.stderr
-    assert traced.stderr.endswith(found.stderr)
+    assert traced.stderr.endswith(result.stderr)
 
 
 def test_a_command_may_name_further_errors_that_are_meant_for_the_user() -> None:
-    found = ended(ValueError("row 3: no text"), named=(ValueError,))
-    assert (found.exit_code, found.stderr) == (2, "error: row 3: no text\n")
+    result = ended(ValueError("row 3: no text"), named=(ValueError,))
+    assert (result.exit_code, result.stderr) == (2, "error: row 3: no text\n")
 
 
 def test_an_interruption_says_that_the_same_command_continues() -> None:
-    found = ended(KeyboardInterrupt())
-    assert (found.exit_code, found.stderr) == (130, "interrupted; the same command continues\n")
+    result = ended(KeyboardInterrupt())
+    assert (result.exit_code, result.stderr) == (130, "interrupted; the same command continues\n")
 
 
 @pytest.mark.parametrize("error", [UserError("x" * 3_000_000), ValueError("y\n" * 2_000_000)])
 def test_a_message_is_bounded(error: Exception) -> None:
-    found = ended(error)
-    assert (len(found.stderr) <= LONGEST + 1 and "characters)" in found.stderr) or "unexpected" in found.stderr
+    result = ended(error)
+    assert (len(result.stderr) <= LONGEST + 1 and "characters)" in result.stderr) or "unexpected" in result.stderr
     assert len(message(error)[0]) <= LONGEST
 
 
 @pytest.mark.parametrize("arguments", [["--number", "many"], ["--nmuber", "1"], ["surplus"], [f"--api-key={SECRET}"]])
 def test_wrong_arguments_are_one_short_message(arguments: list[str]) -> None:
-    found = ended(AssertionError(), *arguments)
-    assert found.exit_code == 2 and found.stderr.startswith("error: ") and "--help" in found.stderr
-    assert len(found.stderr.splitlines()) == 2 and SECRET not in found.stderr
+    result = ended(AssertionError(), *arguments)
+    assert result.exit_code == 2 and result.stderr.startswith("error: ") and "--help" in result.stderr
+    assert len(result.stderr.splitlines()) == 2 and SECRET not in result.stderr
 
 
 def test_what_a_terminal_would_act_on_is_written_out() -> None:
-    found = ended(UserError("a\x1b[2Jb\0c\ud800d\n  -> e"))
-    assert found.stderr == "error: a\\x1b[2Jb\\x00c\\ud800d\n  -> e\n"
+    result = ended(UserError("a\x1b[2Jb\0c\ud800d\n  -> e"))
+    assert result.stderr == "error: a\\x1b[2Jb\\x00c\\ud800d\n  -> e\n"
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ def test_the_second_one_is_told_who_the_first_is(tmp_path: Path, kind: str) -> N
     with holder(folder, kind) as first:
         with pytest.raises(InUse) as error, locked(folder, "mine"):
             pass
-        said = str(error.value)
-        assert str(folder) in said and "python -m pipeline.run mine" in said
-        assert str(first.pid) in said and socket.gethostname() in said
+        message = str(error.value)
+        assert str(folder) in message and "python -m pipeline.run mine" in message
+        assert str(first.pid) in message and socket.gethostname() in message
         first.terminate()
 
 

@@ -51,14 +51,14 @@ def test_what_is_given_comes_back_nowhere(
 ) -> None:
     folder = tmp_path_factory.mktemp("secret")
     path, (said, secret) = folder / "recipe.yaml", value
-    own = recipe(folder / "runs").model_dump(mode="json")
+    loaded = recipe(folder / "runs").model_dump(mode="json")
     if in_file:
-        own[key.partition(".")[0]] = {key.rpartition(".")[2]: said}
-    path.write_text(yaml.safe_dump(own))
+        loaded[key.partition(".")[0]] = {key.rpartition(".")[2]: said}
+    path.write_text(yaml.safe_dump(loaded))
     more = [*([] if in_file else [f"{key}={said}"]), "--plan", *(["--debug"] if debug else [])]
-    found = CliRunner().invoke(module.app, [str(path), *more])
+    result = CliRunner().invoke(module.app, [str(path), *more])
     path.unlink()
-    assert secret not in found.output and secret not in everything(folder)
+    assert secret not in result.output and secret not in everything(folder)
 
 
 @settings(max_examples=30)
@@ -69,15 +69,15 @@ def test_nor_does_it_from_a_training(
     folder = tmp_path_factory.mktemp("secret")
     path = folder / "train.yaml"
     path.write_text("model: /nowhere/at-all\ndataset: /nowhere\noutput_dir: o\n")
-    found = CliRunner().invoke(train, [str(path), f"{key}={value[0]}"])
-    assert found.exit_code != 0 and value[1] not in found.output
+    result = CliRunner().invoke(train, [str(path), f"{key}={value[0]}"])
+    assert result.exit_code != 0 and value[1] not in result.output
 
 
 def test_an_override_that_is_refused_is_in_no_card_or_record(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(tmp_path / "runs").model_dump(mode="json")))
-    found = CliRunner().invoke(module.app, [str(path), "sample.system_prompt=Use hf_planted8f3a91c2d7e6b5"])
-    assert found.exit_code == 2 and "password or access key" in found.stderr and not (tmp_path / "runs").exists()
+    result = CliRunner().invoke(module.app, [str(path), "sample.system_prompt=Use hf_planted8f3a91c2d7e6b5"])
+    assert result.exit_code == 2 and "password or access key" in result.stderr and not (tmp_path / "runs").exists()
 
 
 @given(st.text(max_size=300))

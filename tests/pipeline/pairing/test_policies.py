@@ -314,9 +314,9 @@ def test_a_shard_in_which_a_scorer_failed_everywhere_misses_no_score_of_the_reci
 def test_every_pair_above_the_margin_the_widest_first() -> None:
     texts = (("one", 3.0), ("two", 2.0), ("three", 1.9), ("four", 0.0))
     policy = plain(policy="all_above_margin")
-    found = pairs(policy, *texts)
-    assert found[:1] == [("one", "four")] and len(found) == 5 and ("two", "three") not in found
-    assert pairs(policy.model_copy(update={"max_pairs": 2}), *texts) == found[:2]
+    made_pairs = pairs(policy, *texts)
+    assert made_pairs[:1] == [("one", "four")] and len(made_pairs) == 5 and ("two", "three") not in made_pairs
+    assert pairs(policy.model_copy(update={"max_pairs": 2}), *texts) == made_pairs[:2]
 
 
 def test_the_best_against_one_of_the_others_by_chance() -> None:
@@ -334,16 +334,16 @@ def test_chance_is_another_for_another_prompt() -> None:
 
 def test_the_k_best_against_the_k_worst() -> None:
     texts = (("one", 4.0), ("two", 3.0), ("three", 2.0), ("four", 1.0), ("five", 0.0))
-    found = pairs(plain(policy="top_k", k=2), *texts)
-    assert set(found) == {(c, r) for c in ("one", "two") for r in ("four", "five")}
+    made_pairs = pairs(plain(policy="top_k", k=2), *texts)
+    assert set(made_pairs) == {(c, r) for c in ("one", "two") for r in ("four", "five")}
     assert pairs(plain(policy="top_k", k=1), *texts) == [("one", "five")]
 
 
 def test_every_right_answer_against_every_wrong_one_and_not_more_than_asked_for() -> None:
     policy = Pair(policy="correctness", weights={"correctness": 1.0}, max_length_ratio=9.0)
     texts = (("Yes", 1.0), ("Yes, it is", 1.0), ("yes.", 1.0), ("No", 0.0), ("Never", 0.0))
-    found = pairs(policy, *texts)
-    assert {(normal_text(c), normal_text(r)) for c, r in found} == {
+    made_pairs = pairs(policy, *texts)
+    assert {(normal_text(c), normal_text(r)) for c, r in made_pairs} == {
         (c, r) for c in ("yes", "yes it is") for r in ("no", "never")
     }
     assert len(pairs(policy.model_copy(update={"max_pairs": 3}), *texts)) == 3
@@ -383,7 +383,7 @@ def test_an_answer_against_what_its_own_beginning_became() -> None:
         ("a cup and a boat", "continued", None, 0.0),
     )
     found = run(row, Pair(policy="continuation"))
-    assert {(one["chosen"], one["rejected"]) for one in found} == {(0, 2), (1, 3)}
+    assert {(pair["chosen"], pair["rejected"]) for pair in found} == {(0, 2), (1, 3)}
 
 
 def test_a_text_against_what_was_made_from_it_and_not_across_families() -> None:
@@ -451,9 +451,9 @@ def test_standardised_scores_have_mean_0_and_deviation_1_whatever_the_scale(
         assert found == [0.0] * len(values)
         return
     assert math.fsum(found) == pytest.approx(0, abs=1e-9)
-    assert math.fsum(one * one for one in found) / len(found) == pytest.approx(1)
+    assert math.fsum(value * value for value in found) / len(found) == pytest.approx(1)
     assert standardise([scale * value + shift for value in values]) == pytest.approx(found)
-    assert standardise([-value for value in values]) == [-one for one in found]
+    assert standardise([-value for value in values]) == [-score for score in found]
 
 
 @pytest.mark.parametrize("values", [[1e308, -1e308], [1e-200, 2e-200, 0.0], [5.0], [1e308, 1e307, 0.0]])
@@ -550,7 +550,7 @@ def test_a_pair_that_is_left_out_stays_as_a_row_with_its_reason() -> None:
     ] * 5
     policy = plain(balance_length=True)
     found = make_pairs(*tables(rows, policy), policy)
-    assert [one.get("reason") for one in found] == ["length_balance"] * 4 + [None]
+    assert [row.get("reason") for row in found] == ["length_balance"] * 4 + [None]
 
 
 # -------------------------------------------------------------------------------------------------------- pairing again

@@ -200,8 +200,8 @@ def by_rows(run_dir):
         if pair["chosen"] is not None:
             sides = (tables["sample"][one]["candidates"][pair[side]]["text"] for side in ("chosen", "rejected"))
             words.append(tuple(len(text.split()) for text in sides))
-    known = {name: tuple(sorted(v for v in values if v is not None) for values in of) for name, of in scores.items()}
-    return texts, known, {name: of[0].count(None) for name, of in scores.items()}, words
+    truth = {name: tuple(sorted(v for v in values if v is not None) for values in of) for name, of in scores.items()}
+    return texts, truth, {name: of[0].count(None) for name, of in scores.items()}, words
 
 
 def all_values(tally):

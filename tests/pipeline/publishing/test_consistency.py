@@ -82,12 +82,12 @@ def published(run: Run, **gates: Any) -> Any:
 
 
 def test_descriptions_and_answers_are_measured_apart(run: Run) -> None:
-    found = of_run(run, VOCABULARY)
-    assert list(found) == [DESCRIPTIONS, ANSWERS]
-    assert (found[DESCRIPTIONS].pairs, found[ANSWERS].pairs) == (40, 20)
-    assert found[DESCRIPTIONS].auc == 0.5 and found[ANSWERS].auc == 1.0
-    assert found[DESCRIPTIONS].logp_gap == GAP and found[ANSWERS].logp_gap == 0.0
-    assert found[DESCRIPTIONS].logp_pairs == 40 and found[DESCRIPTIONS].likelier_wins == 1.0
+    style = of_run(run, VOCABULARY)
+    assert list(style) == [DESCRIPTIONS, ANSWERS]
+    assert (style[DESCRIPTIONS].pairs, style[ANSWERS].pairs) == (40, 20)
+    assert style[DESCRIPTIONS].auc == 0.5 and style[ANSWERS].auc == 1.0
+    assert style[DESCRIPTIONS].logp_gap == GAP and style[ANSWERS].logp_gap == 0.0
+    assert style[DESCRIPTIONS].logp_pairs == 40 and style[DESCRIPTIONS].likelier_wins == 1.0
 
 
 def test_shards_change_nothing(run: Run, tmp_path: Path) -> None:
@@ -112,14 +112,14 @@ def test_a_cap_draws_by_hash_whatever_the_shards(run: Run, tmp_path: Path, monke
 
 def test_prompts_about_one_image_are_one_group(tmp_path: Path) -> None:
     same = [{**row, "image": b"one"} for row in rows()]
-    found = of_run(build(tmp_path / "run", same), VOCABULARY)[DESCRIPTIONS]
-    assert found.groups == 1 and found.no_auc == "1 images; 20 are needed"
+    style = of_run(build(tmp_path / "run", same), VOCABULARY)[DESCRIPTIONS]
+    assert style.groups == 1 and style.no_auc == "1 images; 20 are needed"
 
 
 def test_without_the_scorer_there_is_no_log_prob_gap(tmp_path: Path) -> None:
     plain = build(tmp_path / "run", [{k: v for k, v in row.items() if k != "logps"} for row in rows()])
-    found = of_run(plain, VOCABULARY)[DESCRIPTIONS]
-    assert found.logp_gap is None and found.logp_pairs == 0 and found.edit_distance is not None
+    style = of_run(plain, VOCABULARY)[DESCRIPTIONS]
+    assert style.logp_gap is None and style.logp_pairs == 0 and style.edit_distance is not None
     assert collect(plain.path).logp_gaps == {}
 
 
@@ -243,8 +243,8 @@ def test_another_vocabulary_under_the_same_name_publishes_again(tmp_path: Path) 
 def test_the_mask_is_the_vocabulary_of_rewriting_or_of_the_scorers(tmp_path: Path) -> None:
     words = str(tmp_path / "words.json")
     assert recipe(tmp_path).publish.style.vocabulary == "scenes"  # of `objects`, which is scored by default
-    own = recipe(tmp_path, score={"scorers": ["objects", "correctness"], "objects": {"vocabulary": words}})
-    assert own.publish.style.vocabulary == words
+    loaded = recipe(tmp_path, score={"scorers": ["objects", "correctness"], "objects": {"vocabulary": words}})
+    assert loaded.publish.style.vocabulary == words
     weights = {"weights": {"correctness": 1}}
     assert recipe(tmp_path, score={"scorers": ["correctness"]}, pair=weights).publish.style.vocabulary is None
     named = recipe(tmp_path, publish={"style": {"vocabulary": "mine.json"}})
@@ -277,19 +277,19 @@ def test_the_likelihood_is_that_of_the_model_to_be_trained(tmp_path: Path) -> No
     sampled = recipe(tmp_path, score=score)
     assert sampled.score.likelihood.model == "canned"
     assert recipe(tmp_path, score=score, train={"model": "a/b"}).score.likelihood.model == "a/b"
-    own = recipe(tmp_path, score={**score, "likelihood": {"model": "c/d"}}, train={"model": "a/b"})
-    assert own.score.likelihood.model == "c/d"
+    loaded = recipe(tmp_path, score={**score, "likelihood": {"model": "c/d"}}, train={"model": "a/b"})
+    assert loaded.score.likelihood.model == "c/d"
     assert recipe(tmp_path).score.likelihood.model is None  # not scored, not named
     assert make_recipe(sampled.model_dump(mode="json")) == sampled
 
 
 def test_likelihoods_have_a_stage_of_their_own_before_the_one_that_joins_them() -> None:
-    one = load_recipe("mdpo", ["score.scorers=[objects, correctness, likelihood]"])
-    names = [stage.name for stage in Plan(one).generation()]
+    loaded = load_recipe("mdpo", ["score.scorers=[objects, correctness, likelihood]"])
+    names = [stage.name for stage in Plan(loaded).generation()]
     assert names[names.index("score") - 1] == "score-likelihood"
-    (scorer,) = (scorer for scorer in open_scorers(one.score) if scorer.name == "likelihood")
+    (scorer,) = (scorer for scorer in open_scorers(loaded.score) if scorer.name == "likelihood")
     assert scorer.version.startswith("1:sha256:")
-    stage = next(stage for stage in stages(one.score, [one.sample], 0) if isinstance(stage, ModelScoreStage))
+    stage = next(stage for stage in stages(loaded.score, [loaded.sample], 0) if isinstance(stage, ModelScoreStage))
     assert stage.worker.kind == "likelihood:scenes-vlm" and stage.worker.gpus == 1.0
 
 

@@ -47,9 +47,9 @@ def truths(number: int, opening: str = "The image shows") -> list[TextPair]:
 
 
 def test_sides_that_differ_in_masked_words_alone_cannot_be_told_apart() -> None:
-    found = measure(truths(60), VOCABULARY)
-    assert found.auc == 0.5 and found.auc_ci == (0.5, 0.5) and found.no_auc is None
-    assert found.masked == f"scenes@{VOCABULARY.version}"
+    style = measure(truths(60), VOCABULARY)
+    assert style.auc == 0.5 and style.auc_ci == (0.5, 0.5) and style.no_auc is None
+    assert style.masked == f"scenes@{VOCABULARY.version}"
 
 
 def test_without_the_mask_the_objects_of_a_side_give_it_away() -> None:
@@ -64,15 +64,15 @@ def test_without_the_mask_the_objects_of_a_side_give_it_away() -> None:
 
 
 def test_another_style_is_told_at_once() -> None:
-    found = measure(truths(60, "In this lovely picture one can see"), VOCABULARY)
-    assert found.auc == 1.0 and found.auc_ci == (1.0, 1.0)
+    style = measure(truths(60, "In this lovely picture one can see"), VOCABULARY)
+    assert style.auc == 1.0 and style.auc_ci == (1.0, 1.0)
 
 
 def test_half_of_the_pairs_in_another_style_lie_between_and_the_interval_holds_the_value() -> None:
     other = [TextPair(f"other {i}", p.chosen, p.rejected) for i, p in enumerate(truths(60, "I see"))]
-    found = measure([*truths(60), *other], VOCABULARY)
-    assert found.auc is not None and found.auc_ci is not None
-    assert 0.6 < found.auc < 0.95 and found.auc_ci[0] < found.auc < found.auc_ci[1]
+    style = measure([*truths(60), *other], VOCABULARY)
+    assert style.auc is not None and style.auc_ci is not None
+    assert 0.6 < style.auc < 0.95 and style.auc_ci[0] < style.auc < style.auc_ci[1]
 
 
 def test_neither_order_nor_repetition_of_the_measurement_changes_it() -> None:
@@ -82,15 +82,15 @@ def test_neither_order_nor_repetition_of_the_measurement_changes_it() -> None:
 
 def test_too_few_images_give_no_auc_and_the_reason() -> None:
     few = truths(LEAST_GROUPS - 1, "I see")
-    found = measure([*few, *few], VOCABULARY, total=99)
-    assert found.auc is None and found.auc_ci is None and found.no_auc == "19 images; 20 are needed"
-    assert (found.pairs, found.measured, found.groups) == (99, 38, 19)
+    style = measure([*few, *few], VOCABULARY, total=99)
+    assert style.auc is None and style.auc_ci is None and style.no_auc == "19 images; 20 are needed"
+    assert (style.pairs, style.measured, style.groups) == (99, 38, 19)
 
 
 def test_without_pairs_there_is_nothing() -> None:
-    found = measure([])
-    assert found.pairs == found.groups == 0
-    assert {found.auc, found.length_gap, found.edit_distance, found.logp_gap, found.longer_wins} == {None}
+    style = measure([])
+    assert style.pairs == style.groups == 0
+    assert {style.auc, style.length_gap, style.edit_distance, style.logp_gap, style.longer_wins} == {None}
 
 
 class Memory:
@@ -109,8 +109,8 @@ def test_what_is_known_of_a_group_by_heart_helps_nothing() -> None:
     number = {group: i for i, group in enumerate(groups)}
     # (group, side): three pairs of an image have the same two texts.
     features = np.array([[number[group], side] for side in (1, 0) for group in groups])
-    found = decisions(features, folds(groups), Memory)
-    assert auc(found[:60], found[60:]) == 0.5
+    scores = decisions(features, folds(groups), Memory)
+    assert auc(scores[:60], scores[60:]) == 0.5
     # Control: with folds that cut through groups it would know every text.
     leaky = decisions(features, np.arange(60) % 5, Memory)
     assert auc(leaky[:60], leaky[60:]) == 1.0
@@ -118,8 +118,8 @@ def test_what_is_known_of_a_group_by_heart_helps_nothing() -> None:
 
 @given(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=40), st.integers(2, 5))
 def test_no_group_is_in_two_folds_and_folds_are_even(groups: list[str], number: int) -> None:
-    found = folds(groups, number).tolist()
-    of_group = {group: {fold for one, fold in zip(groups, found, strict=True) if one == group} for group in groups}
+    fold_of = folds(groups, number).tolist()
+    of_group = {group: {fold for one, fold in zip(groups, fold_of, strict=True) if one == group} for group in groups}
     assert all(len(one) == 1 for one in of_group.values())
     sizes = [sum(fold in one for one in of_group.values()) for fold in range(number)]
     assert max(sizes) - min(sizes) <= 1
@@ -191,11 +191,11 @@ def test_gaps_and_shares_are_of_chosen_less_rejected() -> None:
         TextPair("c", "a", "a b", None),
         TextPair("d", "a b c", "x y z", 1.0),
     ]
-    found = measure(pairs)
-    assert (found.length_gap, found.longer_wins) == (0.25, 0.5)
-    assert (found.logp_pairs, found.logp_gap, found.likelier_wins) == (3, 0.4167, 0.6667)
-    assert found.logp_gap_quartiles == (0.125, 0.5, 0.75)
-    assert found.edit_distance == 0.5 and found.edit_distance_quartiles == (0.375, 0.5, 0.625)
+    style = measure(pairs)
+    assert (style.length_gap, style.longer_wins) == (0.25, 0.5)
+    assert (style.logp_pairs, style.logp_gap, style.likelier_wins) == (3, 0.4167, 0.6667)
+    assert style.logp_gap_quartiles == (0.125, 0.5, 0.75)
+    assert style.edit_distance == 0.5 and style.edit_distance_quartiles == (0.375, 0.5, 0.625)
 
 
 def test_turned_round_every_gap_has_the_other_sign() -> None:

@@ -28,7 +28,7 @@ def detect(**options: Any) -> DetectStage:
 def test_sentences_without_a_finding_are_unclear() -> None:
     found = PluggedDetector("mine", Finder()).findings(FALSE, ROW)
     assert not isinstance(found, Problem)
-    assert [(one.sentence, one.verdict, one.words, one.by) for one in found] == [
+    assert [(finding.sentence, finding.verdict, finding.words, finding.by) for finding in found] == [
         (0, "unclear", "The image shows a red sun and two blue cups.", "mine"),
         (1, "hallucination", "anchor", "mine"),
     ]
@@ -53,7 +53,7 @@ def test_what_it_finds_is_corrected_and_held_against_the_facts() -> None:
     stage = detect()
     made = through(tables(said(FALSE, TRUE)), stage, correct)
     (row,) = made["detect"].to_pylist()
-    assert {one["by"] for one in row["findings"]} == {"plugin_kit:Finder"}
+    assert {finding["by"] for finding in row["findings"]} == {"plugin_kit:Finder"}
     assert [one["text"] for one in made["sample-corrected"].to_pylist()[0]["candidates"]] == [TRUE]
     counts = stage.extras(made["detect"])
     assert counts["true_positives"] == 1 and counts["hallucination"] == 1 and counts["checked_texts"] == 2

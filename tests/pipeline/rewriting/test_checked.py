@@ -34,12 +34,12 @@ def test_a_sentence_of_which_the_facts_do_not_tell_all_is_undecided() -> None:
 
 
 def test_every_sentence_falls_into_one_cell() -> None:
-    found = check(TEXT, said("hallucination", "hallucination", "correct", "hallucination"), KNOWN, scenes())
-    assert [(one.says, one.true) for one in found][:2] == [
+    findings = check(TEXT, said("hallucination", "hallucination", "correct", "hallucination"), KNOWN, scenes())
+    assert [(finding.says, finding.true) for finding in findings][:2] == [
         ("hallucination", "correct"),
         ("hallucination", "hallucination"),
     ]
-    counts = tally([found, check(TEXT, said("unclear", "unclear", "unclear", "unclear"), KNOWN, scenes())])
+    counts = tally([findings, check(TEXT, said("unclear", "unclear", "unclear", "unclear"), KNOWN, scenes())])
     assert counts == {
         "true_positives": 1,
         "false_positives": 1,
@@ -73,7 +73,7 @@ def test_a_sentence_with_a_claim_without_a_verdict_counts_neither_as_right_nor_a
 
 def test_an_answer_that_cannot_be_read_counts_as_such_and_one_that_never_came_does_not_count() -> None:
     unread = check(TEXT, Problem("unreadable", "no verdict"), KNOWN, scenes())
-    assert [one.says for one in unread] == [None] * 4
+    assert [finding.says for finding in unread] == [None] * 4
     counts = tally([unread, check(TEXT, Problem("cut_off", "so long"), KNOWN, scenes())])
     assert counts == {"unreadable_texts": 2}
     made = rates(counts)
@@ -81,18 +81,18 @@ def test_an_answer_that_cannot_be_read_counts_as_such_and_one_that_never_came_do
     assert check(TEXT, Problem("timeout", "late"), KNOWN, scenes()) == ()
 
 
-@pytest.mark.parametrize("known", [None, {}, {"objects": []}, {"regions": [{"phrase": "a sun", "box": box(0.5, 0.5)}]}])
-def test_without_exact_facts_nothing_is_checked(known: Any) -> None:
-    assert check(TEXT, said("correct", "correct", "correct", "correct"), known, scenes()) == ()
+@pytest.mark.parametrize("truth", [None, {}, {"objects": []}, {"regions": [{"phrase": "a sun", "box": box(0.5, 0.5)}]}])
+def test_without_exact_facts_nothing_is_checked(truth: Any) -> None:
+    assert check(TEXT, said("correct", "correct", "correct", "correct"), truth, scenes()) == ()
     assert rates(tally([()])) is None
 
 
 @given(indices)
 def test_the_facts_never_err_against_themselves(index: int) -> None:
-    text, known, _ = described(index)
-    found = check(text, by_facts(text, known, scenes()), known, scenes())
-    assert [one.sentence for one in found] == list(range(len(split(text))))
-    made = rates(tally([found]))
+    text, truth, _ = described(index)
+    findings = check(text, by_facts(text, truth, scenes()), truth, scenes())
+    assert [sentence.sentence for sentence in findings] == list(range(len(split(text))))
+    made = rates(tally([findings]))
     assert made is not None and made.error in (None, 0.0) and made.unreadable == 0.0
 
 

@@ -25,8 +25,8 @@ from reward.text.types import KINDS, Finding, Problem, Rewrite, apply
 ABSENT = st.sampled_from(["remove", "replace"])
 
 
-def corrected(text: str, known: dict[str, Any], lexicon: Lexicon = ENGLISH, absent: Any = "remove") -> str:
-    made = by_rules(text, by_facts(text, known, lexicon), known, lexicon, absent)
+def corrected(text: str, truth: dict[str, Any], lexicon: Lexicon = ENGLISH, absent: Any = "remove") -> str:
+    made = by_rules(text, by_facts(text, truth, lexicon), truth, lexicon, absent)
     return made.text if isinstance(made, Rewrite) else made.kind
 
 
@@ -114,20 +114,20 @@ def test_absent_objects_may_give_way_to_true_ones(text: str, right: str) -> None
 
 
 def test_what_is_not_known_goes() -> None:
-    known = {"regions": [{"phrase": "a dog", "box": box(0.5, 0.5)}]}
-    assert corrected("There are five dogs.", known) == "There are dogs."
+    truth = {"regions": [{"phrase": "a dog", "box": box(0.5, 0.5)}]}
+    assert corrected("There are five dogs.", truth) == "There are dogs."
 
 
 @pytest.mark.parametrize(
-    ("text", "known", "kind"),
+    ("text", "truth", "kind"),
     [
         ("There is a cup.", KNOWN, "nothing_wrong"),
         ("The cat sleeps.", KNOWN, "nothing_left"),
         ("There is a cat.", facts(thing("wug")), "nothing_left"),  # there is only what the vocabulary does not know
     ],
 )
-def test_a_correction_is_refused_with_the_reason(text: str, known: dict[str, Any], kind: str) -> None:
-    assert corrected(text, known) == kind
+def test_a_correction_is_refused_with_the_reason(text: str, truth: dict[str, Any], kind: str) -> None:
+    assert corrected(text, truth) == kind
 
 
 def test_without_facts_rules_cannot_correct() -> None:
@@ -159,24 +159,24 @@ def test_the_edits_say_what_became_of_which_words() -> None:
 
 @given(indices, ABSENT)
 def test_a_corrected_description_has_no_hallucination_and_no_object_that_is_not_there(index: int, absent: Any) -> None:
-    text, known, one = described(index)
-    found = by_facts(text, known, scenes())
-    made = by_rules(text, found, known, scenes(), absent)
-    if not hallucinations(found):
+    text, truth, shown = described(index)
+    findings = by_facts(text, truth, scenes())
+    made = by_rules(text, findings, truth, scenes(), absent)
+    if not hallucinations(findings):
         assert isinstance(made, Problem) and made.kind == "nothing_wrong"
         return
     assert isinstance(made, Rewrite) and made.text == apply(text, made.edits) != text
-    assert not hallucinations(by_facts(made.text, known, scenes()))
+    assert not hallucinations(by_facts(made.text, truth, scenes()))
     named = {phrase.name for phrase in read(made.text, scenes())}
-    assert named and named <= one.names
-    true = {phrase.name for phrase in read(text, scenes())} & one.names
+    assert named and named <= shown.names
+    true = {phrase.name for phrase in read(text, scenes())} & shown.names
     assert true <= named  # what was rightly named is still
 
 
 @given(indices, ABSENT)
 def test_a_corrected_description_is_in_the_grammar_of_the_world(index: int, absent: Any) -> None:
-    text, known, _ = described(index)
-    made = by_rules(text, by_facts(text, known, scenes()), known, scenes(), absent)
+    text, truth, _ = described(index)
+    made = by_rules(text, by_facts(text, truth, scenes()), truth, scenes(), absent)
     for sentence in split(made.text) if isinstance(made, Rewrite) else ():
         try:
             parse(sentence.text)
@@ -186,13 +186,13 @@ def test_a_corrected_description_is_in_the_grammar_of_the_world(index: int, abse
 
 @given(indices, ABSENT)
 def test_untouched_sentences_stay_byte_for_byte(index: int, absent: Any) -> None:
-    text, known, _ = described(index)
-    found = by_facts(text, known, scenes())
-    made = by_rules(text, found, known, scenes(), absent)
+    text, truth, _ = described(index)
+    findings = by_facts(text, truth, scenes())
+    made = by_rules(text, findings, truth, scenes(), absent)
     if isinstance(made, Rewrite):
-        flagged = {one.sentence for one in hallucinations(found)}
+        flagged = {finding.sentence for finding in hallucinations(findings)}
         rest = [one.text for number, one in enumerate(split(text)) if number not in flagged]
-        left = iter([one.text for one in split(made.text)])
+        left = iter([sentence.text for sentence in split(made.text)])
         assert all(one in left for one in rest)  # in this order
         for edit in made.edits:
             inside = [n for n, one in enumerate(split(text)) if one.start < edit.end and edit.start < one.end]
@@ -203,14 +203,14 @@ def test_untouched_sentences_stay_byte_for_byte(index: int, absent: Any) -> None
 def test_of_a_judge_who_errs_no_object_is_taken_that_is_not_there_and_nothing_it_passed_is_touched(
     index: int, absent: Any, data: st.DataObject
 ) -> None:
-    text, known, one = described(index)
-    some = data.draw(st.lists(st.sampled_from(by_facts(text, known, scenes())), min_size=1, unique=True))
+    text, truth, shown = described(index)
+    some = data.draw(st.lists(st.sampled_from(by_facts(text, truth, scenes())), min_size=1, unique=True))
     kinds = data.draw(st.lists(st.sampled_from([None, *KINDS]), min_size=len(some), max_size=len(some)))
     said = [replace(f, verdict="hallucination", kind=k, by="judge") for f, k in zip(some, kinds, strict=True)]
-    made = by_rules(text, said, known, scenes(), absent)
+    made = by_rules(text, said, truth, scenes(), absent)
     if isinstance(made, Rewrite):
         named, before = ({phrase.name for phrase in read(each, scenes())} for each in (made.text, text))
-        assert named - before <= one.names
+        assert named - before <= shown.names
         flagged = {each.sentence for each in said}
         left = iter([each.text for each in split(made.text)])
         assert all(each.text in left for number, each in enumerate(split(text)) if number not in flagged)
@@ -218,23 +218,23 @@ def test_of_a_judge_who_errs_no_object_is_taken_that_is_not_there_and_nothing_it
 
 @given(indices)
 def test_a_true_description_has_nothing_to_correct(index: int) -> None:
-    one = scene(5, index)
-    text = true_text(one, random.Random(index))
-    assert corrected(text, prompts.facts(one), scenes()) == "nothing_wrong"
+    shown = scene(5, index)
+    text = true_text(shown, random.Random(index))
+    assert corrected(text, prompts.facts(shown), scenes()) == "nothing_wrong"
 
 
 def test_an_object_that_is_said_twice_in_one_wrong_way_is_left_once() -> None:
-    one = scene(5, 3)
-    known = prompts.facts(one)
-    item = grammar.item(one.objects[0])
+    shown = scene(5, 3)
+    truth = prompts.facts(shown)
+    item = grammar.item(shown.objects[0])
     wrong = grammar.Item(item.name, "red" if item.colour != "red" else "blue", item.count)
     text = f"There {wrong.verb} {wrong.phrase}. There {wrong.verb} also {wrong.phrase}."
-    assert corrected(text, known, scenes()) == f"There {item.verb} {item.phrase}."
+    assert corrected(text, truth, scenes()) == f"There {item.verb} {item.phrase}."
 
 
 def test_regions_that_leave_something_out_take_nothing_from_the_text() -> None:
-    known = {"regions": [{"phrase": "a brown dog", "box": box(0.5, 0.5)}]}
+    truth = {"regions": [{"phrase": "a brown dog", "box": box(0.5, 0.5)}]}
     text = "There is a black dog and a cat."
-    found = by_facts(text, known, ENGLISH, complete=False)
-    made = by_rules(text, found, known, ENGLISH, complete=False)
+    findings = by_facts(text, truth, ENGLISH, complete=False)
+    made = by_rules(text, findings, truth, ENGLISH, complete=False)
     assert isinstance(made, Rewrite) and made.text == "There is a brown dog and a cat."

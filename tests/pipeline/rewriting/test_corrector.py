@@ -16,7 +16,7 @@ from reward.text.sentences import split
 from reward.text.types import Finding, Problem, Rewrite, apply
 
 TEXT = "A cat sits.  Two dogs run. It rains."
-PARTS = [one.text for one in split(TEXT)]
+PARTS = [sentence.text for sentence in split(TEXT)]
 
 
 def flag(*numbers: int, text: str = TEXT) -> list[Finding]:
@@ -38,7 +38,7 @@ def test_the_model_reads_the_sentences_what_is_wrong_and_what_is_known() -> None
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("reply", "text"),
     [
         (answer((2, "One dog runs.")), "A cat sits.  One dog runs. It rains."),
         (answer((2, None)), "A cat sits.  It rains."),
@@ -50,13 +50,13 @@ def test_the_model_reads_the_sentences_what_is_wrong_and_what_is_known() -> None
         (answer((2, "One dog runs."), (2, "One dog runs.")), "A cat sits.  One dog runs. It rains."),
     ],
 )
-def test_only_the_flagged_sentence_changes(said: Answer, text: str) -> None:
-    made = read(said, TEXT, flag(1))
+def test_only_the_flagged_sentence_changes(reply: Answer, text: str) -> None:
+    made = read(reply, TEXT, flag(1))
     assert isinstance(made, Rewrite) and made.text == text == apply(TEXT, made.edits)
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("reply", "kind"),
     [
         (answer((2, "One dog runs."), (1, "A dog sits.")), "touched_the_rest"),
         (answer((2, "One dog runs. A cow, too.")), "touched_the_rest"),
@@ -71,8 +71,8 @@ def test_only_the_flagged_sentence_changes(said: Answer, text: str) -> None:
         (Answer(error="timeout: slow"), "timeout"),
     ],
 )
-def test_any_other_answer_is_refused_with_the_reason(said: Answer, kind: str) -> None:
-    made = read(said, TEXT, flag(1))
+def test_any_other_answer_is_refused_with_the_reason(reply: Answer, kind: str) -> None:
+    made = read(reply, TEXT, flag(1))
     assert isinstance(made, Problem) and made.kind == kind and made.message
 
 

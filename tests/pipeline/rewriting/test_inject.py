@@ -30,51 +30,51 @@ kinds = st.sets(st.sampled_from(KINDS), min_size=1).map(lambda some: tuple(sorte
 
 def of(index: int) -> tuple[str, dict[str, Any]]:
     """A true description that names everything."""
-    one = scene(21, index)
-    return true_text(one, random.Random(index)), prompts.facts(one)
+    shown = scene(21, index)
+    return true_text(shown, random.Random(index)), prompts.facts(shown)
 
 
 @given(indices, indices, kinds)
 def test_a_fault_more_is_in_the_text_and_it_is_of_a_wanted_kind(index: int, seed: int, wanted: Any) -> None:
-    text, known = of(index)
-    made = by_rules(text, known, scenes(), SEEN, seed, wanted)
+    text, truth = of(index)
+    made = by_rules(text, truth, scenes(), SEEN, seed, wanted)
     if isinstance(made, Problem):
         assert made.kind == "nothing_to_change" and not {"object", "attribute", "count"} & set(wanted)
         return
-    (bad,) = hallucinations(by_facts(made.text, known, scenes()))
+    (bad,) = hallucinations(by_facts(made.text, truth, scenes()))
     assert bad.kind in wanted
     assert made.text == apply(text, made.edits) and made.edits
-    assert made == by_rules(text, known, scenes(), SEEN, seed, wanted)
+    assert made == by_rules(text, truth, scenes(), SEEN, seed, wanted)
 
 
 @given(indices, indices, kinds, st.integers(1, 3))
 def test_correcting_what_was_injected_restores_the_facts(index: int, seed: int, wanted: Any, faults: int) -> None:
-    text, known = of(index)
-    made = by_rules(text, known, scenes(), SEEN, seed, wanted, faults)
+    text, truth = of(index)
+    made = by_rules(text, truth, scenes(), SEEN, seed, wanted, faults)
     if isinstance(made, Rewrite):
-        back = correct(made.text, by_facts(made.text, known, scenes()), known, scenes(), absent="replace")
+        back = correct(made.text, by_facts(made.text, truth, scenes()), truth, scenes(), absent="replace")
         assert isinstance(back, Rewrite), (text, made.text)
         assert same_facts(back.text, text, scenes()) is None, (text, made.text, back.text)
 
 
 @given(indices, indices)
 def test_an_object_that_was_added_is_taken_off_to_the_letter(index: int, seed: int) -> None:
-    text, known = of(index)
-    made = by_rules(text, known, scenes(), SEEN, seed, ("object",))
+    text, truth = of(index)
+    made = by_rules(text, truth, scenes(), SEEN, seed, ("object",))
     assert isinstance(made, Rewrite)
     if len(read(made.text, scenes())) > len(read(text, scenes())):
-        back = correct(made.text, by_facts(made.text, known, scenes()), known, scenes())
+        back = correct(made.text, by_facts(made.text, truth, scenes()), truth, scenes())
         assert isinstance(back, Rewrite) and back.text == text
 
 
 @given(indices, indices, kinds)
 def test_a_text_with_faults_keeps_them_and_other_sentences_stay(index: int, seed: int, wanted: Any) -> None:
-    text, known, _ = described(index)
-    made = by_rules(text, known, scenes(), SEEN, seed, wanted)
+    text, truth, _ = described(index)
+    made = by_rules(text, truth, scenes(), SEEN, seed, wanted)
     if isinstance(made, Rewrite):
-        before, after = (len(hallucinations(by_facts(one, known, scenes()))) for one in (text, made.text))
+        before, after = (len(hallucinations(by_facts(one, truth, scenes()))) for one in (text, made.text))
         assert after == before + 1
-        own, new = ([one.text for one in split(of_)] for of_ in (text, made.text))
+        own, new = ([sentence.text for sentence in split(of_)] for of_ in (text, made.text))
         assert sum(one not in new for one in own) <= 1 and len(new) <= len(own) + 1
 
 
@@ -82,10 +82,10 @@ def test_all_kinds_and_both_ways_of_wrong_objects_come_up() -> None:
     found: dict[Kind | None, int] = {}
     longer = 0
     for seed in range(200):
-        text, known = of(seed)
-        made = by_rules(text, known, scenes(), SEEN, seed)
+        text, truth = of(seed)
+        made = by_rules(text, truth, scenes(), SEEN, seed)
         assert isinstance(made, Rewrite)
-        (bad,) = hallucinations(by_facts(made.text, known, scenes()))
+        (bad,) = hallucinations(by_facts(made.text, truth, scenes()))
         found[bad.kind] = found.get(bad.kind, 0) + 1
         longer += len(assertions(made.text, scenes())) > len(assertions(text, scenes()))
     assert set(found) == set(KINDS) and min(found[kind] for kind in ("object", "attribute", "count")) > 30
@@ -95,11 +95,11 @@ def test_all_kinds_and_both_ways_of_wrong_objects_come_up() -> None:
 def test_wrong_objects_are_mostly_those_that_go_along_with_the_true_ones() -> None:
     typical = 0
     for seed in range(100):
-        one = scene(22, seed)
-        made = by_rules(true_text(one, random.Random(seed)), prompts.facts(one), scenes(), SEEN, seed, ("object",))
+        shown = scene(22, seed)
+        made = by_rules(true_text(shown, random.Random(seed)), prompts.facts(shown), scenes(), SEEN, seed, ("object",))
         assert isinstance(made, Rewrite)
-        (name,) = {phrase.name for phrase in read(made.text, scenes())} - one.names
-        typical += name in THEMES[one.theme] or set(THEMES[one.theme]) <= one.names
+        (name,) = {phrase.name for phrase in read(made.text, scenes())} - shown.names
+        typical += name in THEMES[shown.theme] or set(THEMES[shown.theme]) <= shown.names
     assert typical >= 65  # of 30 objects, at most five are of the theme
 
 
@@ -115,26 +115,27 @@ def test_wrong_objects_are_mostly_those_that_go_along_with_the_true_ones() -> No
     ],
 )
 def test_english_is_made_wrong_so(text: str, kind: Kind, texts: set[str] | None) -> None:
-    known = facts(thing("dog", 1, boxes=[box(0.2, 0.5)]), thing("cup", 1, "red", boxes=[box(0.8, 0.5)]))
+    truth = facts(thing("dog", 1, boxes=[box(0.2, 0.5)]), thing("cup", 1, "red", boxes=[box(0.8, 0.5)]))
     found = set()
     for seed in range(20):
-        made = by_rules(text, known, ENGLISH, Cooccurrence(), seed, (kind,))
+        made = by_rules(text, truth, ENGLISH, Cooccurrence(), seed, (kind,))
         found.add(made.text if isinstance(made, Rewrite) else made.kind)
     if kind == "count":  # "a dog" says no number in English; one must be said
         assert found == {"nothing_to_change"}
     elif texts is None:
-        assert len(found) > 3 and all(one.startswith("The cup is ") for one in found) and text not in found
+        assert len(found) > 3 and all(text_made.startswith("The cup is ") for text_made in found) and text not in found
     else:
         assert found == (texts or {"nothing_to_change"}) or (
-            kind == "relation" and all("cup on the left" in one or "cup on the left side" in one for one in found)
+            kind == "relation"
+            and all("cup on the left" in text_made or "cup on the left side" in text_made for text_made in found)
         )
 
 
 def test_an_added_object_joins_the_list_as_the_list_is_written() -> None:
-    known = facts(thing("dog", 1), thing("cup", 1), thing("boat", 1))
+    truth = facts(thing("dog", 1), thing("cup", 1), thing("boat", 1))
     found = set()
     for seed in range(60):
-        made = by_rules("There is a dog, a cup, and a boat.", known, ENGLISH, Cooccurrence(), seed, ("object",))
+        made = by_rules("There is a dog, a cup, and a boat.", truth, ENGLISH, Cooccurrence(), seed, ("object",))
         assert isinstance(made, Rewrite)
         found.add(re.sub(r"\ban? (?!dog|cup|boat)\w+", "a THING", made.text))
     assert found == {
@@ -146,12 +147,12 @@ def test_an_added_object_joins_the_list_as_the_list_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "complete"),
+    ("truth", "complete"),
     [(None, True), ({"objects": []}, True), ({"captions": ["A dog."]}, True),
      ({"regions": [{"phrase": "a dog", "box": box(0.5, 0.5)}]}, False)],
 )  # fmt: skip
-def test_where_it_is_not_known_what_is_absent_nothing_is_injected(known: Any, complete: bool) -> None:
-    made = by_rules("There is a dog.", known, ENGLISH, Cooccurrence(), 0, complete=complete)
+def test_where_it_is_not_known_what_is_absent_nothing_is_injected(truth: Any, complete: bool) -> None:
+    made = by_rules("There is a dog.", truth, ENGLISH, Cooccurrence(), 0, complete=complete)
     assert isinstance(made, Problem) and made.kind == "no_facts"
     some = {"regions": [{"phrase": "a dog", "box": box(0.5, 0.5)}]}
     assert isinstance(by_rules("There is a dog.", some, ENGLISH, Cooccurrence(), 0), Rewrite)

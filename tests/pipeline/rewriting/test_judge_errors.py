@@ -26,24 +26,24 @@ def at(error: float) -> Judged:
     return measure_judge(TEXTS, error, MUMBLED)
 
 
-def agrees(found: Judged, error: float) -> bool:
+def agrees(outcome: Judged, error: float) -> bool:
     """Whether the reported error may have come about with this one."""
-    assert found.found.error is not None
-    low, high = interval(found.found.error, found.found.sentences, Z)
+    assert outcome.found.error is not None
+    low, high = interval(outcome.found.error, outcome.found.sentences, Z)
     return low <= error <= high
 
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_the_reported_error_is_the_one_that_was_set(error: float) -> None:
-    found = at(error)
-    assert found.found.sentences > 300 and agrees(found, error)
-    assert found.found.precision is not None and found.found.recall is not None
-    precision, recall = expected_rates(found, error)
-    wrong = found.detected["true_positives"] + found.detected.get("false_negatives", 0)
-    flagged = found.detected["true_positives"] + found.detected.get("false_positives", 0)
-    low, high = interval(found.found.recall, wrong, Z)
+    outcome = at(error)
+    assert outcome.found.sentences > 300 and agrees(outcome, error)
+    assert outcome.found.precision is not None and outcome.found.recall is not None
+    precision, recall = expected_rates(outcome, error)
+    wrong = outcome.detected["true_positives"] + outcome.detected.get("false_negatives", 0)
+    flagged = outcome.detected["true_positives"] + outcome.detected.get("false_positives", 0)
+    low, high = interval(outcome.found.recall, wrong, Z)
     assert low <= recall <= high
-    low, high = interval(found.found.precision, flagged, Z)
+    low, high = interval(outcome.found.precision, flagged, Z)
     assert precision is not None and low <= precision <= high
 
 
@@ -59,23 +59,23 @@ def test_a_stage_that_took_the_judge_at_its_word_would_be_found_out(monkeypatch:
         return tuple(one._replace(true=one.says or "unclear") for one in check(*rest))
 
     monkeypatch.setattr(detect, "check", trusting)
-    found = measure_judge(TEXTS, 0.2, MUMBLED)
-    assert found.found.error == 0.0 and not agrees(found, 0.2)
+    outcome = measure_judge(TEXTS, 0.2, MUMBLED)
+    assert outcome.found.error == 0.0 and not agrees(outcome, 0.2)
 
 
 def test_answers_that_cannot_be_read_are_reported_and_judge_nothing() -> None:
-    found = at(0.1)
-    assert found.found.unreadable is not None
-    low, high = interval(found.found.unreadable, len(TEXTS), Z)
-    assert low <= MUMBLED <= high and found.found.unreadable > 0
-    assert found.detected["checked_texts"] + found.detected["unreadable_texts"] == len(TEXTS)
+    outcome = at(0.1)
+    assert outcome.found.unreadable is not None
+    low, high = interval(outcome.found.unreadable, len(TEXTS), Z)
+    assert low <= MUMBLED <= high and outcome.found.unreadable > 0
+    assert outcome.detected["checked_texts"] + outcome.detected["unreadable_texts"] == len(TEXTS)
     assert "unreadable_texts" not in measure_judge(TEXTS[:20], 0.1).detected
 
 
 def test_a_judge_who_never_errs_leaves_nothing_wrong_and_takes_nothing_sound() -> None:
-    found = at(0.0)
-    assert (found.found.precision, found.found.recall) == (1.0, 1.0)
-    assert found.corrected > 50 and (found.wrong, found.changed, found.refused) == (0, 0, 0)
+    outcome = at(0.0)
+    assert (outcome.found.precision, outcome.found.recall) == (1.0, 1.0)
+    assert outcome.corrected > 50 and (outcome.wrong, outcome.changed, outcome.refused) == (0, 0, 0)
 
 
 def test_what_a_judge_gets_wrong_goes_on_into_texts_and_is_refused_by_the_score() -> None:

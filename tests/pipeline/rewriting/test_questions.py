@@ -23,21 +23,21 @@ SEEN = Cooccurrence.of((prompts.facts(scene(0, index)) for index in range(100)),
 KNOWN = facts(thing("dog", 2, "brown"), thing("cup", 1, "red"))
 
 
-def asked(text: str, known: Any, per_image: int, lexicon: Lexicon = ENGLISH, **keys: Any) -> tuple[ImageQuestion, ...]:
-    found, seen, seed = by_facts(text, known, lexicon), keys.pop("seen", Cooccurrence()), keys.pop("seed", 0)
-    return ask(known, [(text, found)], lexicon, seen, seed, per_image, **keys)
+def asked(text: str, truth: Any, per_image: int, lexicon: Lexicon = ENGLISH, **keys: Any) -> tuple[ImageQuestion, ...]:
+    findings, seen, seed = by_facts(text, truth, lexicon), keys.pop("seen", Cooccurrence()), keys.pop("seed", 0)
+    return ask(truth, [(text, findings)], lexicon, seen, seed, per_image, **keys)
 
 
 @given(indices, st.integers(1, 8), st.integers(0, 9))
 def test_answers_are_exact_and_yes_and_no_are_balanced(index: int, per_image: int, seed: int) -> None:
-    text, known, one = described(index)
-    found = asked(text, known, per_image, scenes(), seen=SEEN, seed=seed)
-    truth = {thing.name: thing for thing in one.objects}
-    assert len({each.text for each in found}) == len(found) <= per_image
-    yes = sum(each.answer == "Yes" for each in found)
-    assert abs(len(found) - 2 * yes) <= 1
-    assert len(found) >= min(per_image, 2 * len(one.objects))
-    for each in found:
+    text, known, shown = described(index)
+    questions = asked(text, known, per_image, scenes(), seen=SEEN, seed=seed)
+    truth = {thing.name: thing for thing in shown.objects}
+    assert len({each.text for each in questions}) == len(questions) <= per_image
+    yes = sum(each.answer == "Yes" for each in questions)
+    assert abs(len(questions) - 2 * yes) <= 1
+    assert len(questions) >= min(per_image, 2 * len(shown.objects))
+    for each in questions:
         (mention,) = VOCABULARY.mentions(each.text)
         there = truth.get(mention.name)
         right = there is not None
@@ -47,17 +47,17 @@ def test_answers_are_exact_and_yes_and_no_are_balanced(index: int, per_image: in
             number = ["zero", "one", "two", "three"].index(each.text.split()[3])
             right = there is not None and there.count == number
         assert each.answer == ("Yes" if right else "No") != each.wrong and each.about == mention.name
-    assert found == asked(text, known, per_image, scenes(), seen=SEEN, seed=seed)
+    assert questions == asked(text, known, per_image, scenes(), seen=SEEN, seed=seed)
 
 
 @given(indices)
 def test_what_was_made_up_is_asked_about_first(index: int) -> None:
-    text, known, one = described(index)
-    wrong = {phrase.name for phrase in VOCABULARY.mentions(text)} - one.names
-    found = asked(text, known, 4, scenes(), seen=SEEN)
-    absent = {each.about for each in found if each.question_type == "existence" and each.answer == "No"}
+    text, truth, shown = described(index)
+    wrong = {phrase.name for phrase in VOCABULARY.mentions(text)} - shown.names
+    questions = asked(text, truth, 4, scenes(), seen=SEEN)
+    absent = {each.about for each in questions if each.question_type == "existence" and each.answer == "No"}
     assert (absent <= wrong) if len(wrong) >= 3 else (wrong <= absent)
-    for each in found:
+    for each in questions:
         assert (each.why == "cooccurring") == (each.answer == "No" and each.about not in truth_said(text))
 
 
@@ -77,9 +77,9 @@ def test_wrong_attributes_and_numbers_are_asked_about_and_the_right_ones_too() -
 
 def test_absent_objects_that_go_along_come_first() -> None:
     seen = Cooccurrence.of([facts(thing("dog"), thing("man")), facts(*map(thing, ("cup", "table", "man")))], ENGLISH)
-    found = asked("A dog.", KNOWN, 4, seen=seen)
-    assert [each.about for each in found if each.answer == "No"] in (["man", "table"], ["table", "man"])
-    assert {each.why for each in found if each.answer == "No"} == {"cooccurring"}
+    questions = asked("A dog.", KNOWN, 4, seen=seen)
+    assert [each.about for each in questions if each.answer == "No"] in (["man", "table"], ["table", "man"])
+    assert {each.why for each in questions if each.answer == "No"} == {"cooccurring"}
 
 
 def test_short_answers_are_asked_for_if_wanted() -> None:
@@ -92,17 +92,19 @@ def test_short_answers_are_asked_for_if_wanted() -> None:
 def test_a_finding_of_a_judge_counts_only_if_the_facts_agree() -> None:
     text = "A cup and a cat."
     said = [Finding(0, 0, len(text), "hallucination", None, text, "", "judge")]
-    found = ask(KNOWN, [(text, said)], ENGLISH, Cooccurrence(), 0, 2)
-    assert [each.about for each in found if each.answer == "No"] == ["cat"]
+    questions = ask(KNOWN, [(text, said)], ENGLISH, Cooccurrence(), 0, 2)
+    assert [each.about for each in questions if each.answer == "No"] == ["cat"]
 
 
-@pytest.mark.parametrize("known", [None, {}, {"captions": ["A dog."]}])
-def test_nothing_is_asked_where_it_is_not_known_what_is_absent(known: Any) -> None:
-    assert asked("A dog.", known, 4) == ()
+@pytest.mark.parametrize("truth", [None, {}, {"captions": ["A dog."]}])
+def test_nothing_is_asked_where_it_is_not_known_what_is_absent(truth: Any) -> None:
+    assert asked("A dog.", truth, 4) == ()
 
 
 def test_of_every_odd_number_sometimes_yes_and_sometimes_no_is_one_more() -> None:
-    counts = {sum(one.answer == "Yes" for one in asked("A dog. A cat.", KNOWN, 3, seed=seed)) for seed in range(20)}
+    counts = {
+        sum(question.answer == "Yes" for question in asked("A dog. A cat.", KNOWN, 3, seed=seed)) for seed in range(20)
+    }
     assert counts == {1, 2}
 
 

@@ -23,13 +23,13 @@ from reward.text.types import Problem, Rewrite
 @given(indices, indices, st.integers(1, 4))
 @example(270, 0, 1)  # names one thing twice
 def test_a_paraphrase_says_the_same_in_other_words(index: int, seed: int, wanted: int) -> None:
-    text, known, _ = described(index)
+    text, truth, _ = described(index)
     made = by_grammar(text, seed, wanted)
     texts = [one for one in made if not isinstance(one, Problem)]
     assert len(made) == wanted and len({text, *texts}) == len(texts) + 1
     for one in texts:
         assert assertions(one, scenes()) == assertions(text, scenes()) and same_facts(one, text, scenes()) is None
-        bad, other = (hallucinations(by_facts(each, known, scenes())) for each in (text, one))
+        bad, other = (hallucinations(by_facts(each, truth, scenes())) for each in (text, one))
         assert {each.kind for each in bad} == {each.kind for each in other}  # said twice, it may be said once
     assert made == by_grammar(text, seed, wanted)
 
@@ -44,9 +44,9 @@ def test_nearly_every_description_has_three_paraphrases() -> None:
 
 def test_a_corrected_description_can_be_restyled_even_if_it_begins_with_a_place() -> None:
     text = "There is a red moon. In the centre is a red sun. You can also see two blue cups."
-    known = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"], "boxes": [[0.4, 0.4, 0.6, 0.6]]},
+    truth = {"objects": [{"name": "sun", "count": 1, "attributes": ["red"], "boxes": [[0.4, 0.4, 0.6, 0.6]]},
                          {"name": "cup", "count": 2, "attributes": ["blue"], "boxes": []}]}  # fmt: skip
-    right = by_rules(text, by_facts(text, known, scenes()), known, scenes())
+    right = by_rules(text, by_facts(text, truth, scenes()), truth, scenes())
     assert isinstance(right, Rewrite) and right.text.startswith("In the centre")
     (made,) = by_grammar(right.text, 0, 1)
     assert isinstance(made, str) and "In the centre is a red sun." in made

@@ -102,8 +102,8 @@ def test_what_does_not_go_with_rewriting_is_said(tmp_path: Path, changes: dict[s
 def test_a_recipe_that_rewrites_survives_dumping_and_loading(tmp_path: Path) -> None:
     judged = {"detect": {"by": "judge", "model": "m", "engine": SERVER}, "correct": {"by": "model", "model": "m"}}
     for rewrite in (ALL, judged, {"detect": {"by": "claims", "model": "m", "template": "Is there {claim}?"}}):
-        one = rewriting(tmp_path, rewrite)
-        assert make_recipe(one.model_dump(mode="json")) == one
+        loaded = rewriting(tmp_path, rewrite)
+        assert make_recipe(loaded.model_dump(mode="json")) == loaded
 
 
 def test_the_recipes_of_the_docs_load() -> None:
@@ -115,9 +115,13 @@ def test_the_recipes_of_the_docs_load() -> None:
 
 
 def test_the_built_in_recipe_does_all_of_it() -> None:
-    one = load_recipe("ha_dpo")
-    assert one.rewrite is not None and None not in (one.rewrite.inject, one.rewrite.restyle, one.rewrite.questions)
-    assert one.pair.policy == "rewritten" and one.train is not None and one.train["draw"]
+    loaded = load_recipe("ha_dpo")
+    assert loaded.rewrite is not None and None not in (
+        loaded.rewrite.inject,
+        loaded.rewrite.restyle,
+        loaded.rewrite.questions,
+    )
+    assert loaded.pair.policy == "rewritten" and loaded.train is not None and loaded.train["draw"]
 
 
 # ------------------------------------------------------------------------------------------------------- the stages
@@ -222,9 +226,9 @@ def pa_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def test_texts_meet_by_how_they_were_made() -> None:
-    found = paired(FAMILY)
-    assert {(1, 0), (1, 2), (4, 3)} <= found
-    assert not any(5 in two for two in found), "a text that nothing was made from meets nobody"
+    made_pairs = paired(FAMILY)
+    assert {(1, 0), (1, 2), (4, 3)} <= made_pairs
+    assert not any(5 in two for two in made_pairs), "a text that nothing was made from meets nobody"
 
 
 def test_a_pair_whose_score_did_not_move_the_right_way_is_none() -> None:
@@ -255,12 +259,12 @@ def test_pairs_follow_from_lineage_and_the_score_agrees(
     family: list[tuple[str, int | None, float]], gone: set[int]
 ) -> None:
     texts = ["..." if at in gone else text for at, text in enumerate(TEXTS_OF)]  # a gate stops these
-    found = paired(family, texts)
+    made_pairs = paired(family, texts)
     related = set(verify.pairs([Lineage(origin, parent) for origin, parent, _ in family]))
     agreeing = {two for two in related if family[two[0]][2] < family[two[1]][2]}
-    assert found <= {two for two in agreeing if not gone & set(two)}
+    assert made_pairs <= {two for two in agreeing if not gone & set(two)}
     # Both ways round, two texts would be one pair; the score leaves one.
-    assert gone or {frozenset(two) for two in agreeing} == {frozenset(two) for two in found}
+    assert gone or {frozenset(two) for two in agreeing} == {frozenset(two) for two in made_pairs}
 
 
 # ------------------------------------------------------------------------------------------------------- a whole run

@@ -79,8 +79,11 @@ def detected(*of: Texts, **changes: Any) -> dict[str, pa.Table]:
 def test_every_finding_is_stored_with_its_words_and_its_place() -> None:
     (row,) = rows(detected(said(TRUE, FALSE)), "detect")
     texts = (TRUE, FALSE)
-    assert all(texts[one["candidate"]][one["start"] : one["end"]] == one["words"] for one in row["findings"])
-    wrong = [one for one in row["findings"] if one["verdict"] == "hallucination"]
+    assert all(
+        texts[finding["candidate"]][finding["start"] : finding["end"]] == finding["words"]
+        for finding in row["findings"]
+    )
+    wrong = [finding for finding in row["findings"] if finding["verdict"] == "hallucination"]
     assert [(one["candidate"], one["sentence"], one["kind"], one["by"]) for one in wrong] == [(1, 1, "object", "facts")]
     assert "anchor" in wrong[0]["words"] and wrong[0]["reason"] and row["refused"] == []
 
@@ -88,16 +91,16 @@ def test_every_finding_is_stored_with_its_words_and_its_place() -> None:
 def test_answers_to_questions_and_what_was_cut_off_or_rewritten_are_not_looked_through() -> None:
     others = [*said(FALSE, finish_reason="length"), *said(FALSE, origin="noised"), *said(FALSE, origin="given")]
     (row,) = rows(detected(others), "detect")
-    assert {one["candidate"] for one in row["findings"]} == {2}
+    assert {finding["candidate"] for finding in row["findings"]} == {2}
     (row,) = rows(detected(said(FALSE), facts={**FACTS, "answer": "yes"}), "detect")
     assert (row["status"], row["findings"]) == ("ok", [])
 
 
 def test_a_failed_row_stays_failed_and_says_why() -> None:
-    found = detected(None, said(FALSE))
-    assert [row["error_type"] for row in rows(found, "detect")] == ["timeout", None]
+    outputs = detected(None, said(FALSE))
+    assert [row["error_type"] for row in rows(outputs, "detect")] == ["timeout", None]
     for stage in (CORRECT, replace(INJECT, corrected=False)):
-        made = through({**found, "cooccurrence": cooccurrence()}, stage)
+        made = through({**outputs, "cooccurrence": cooccurrence()}, stage)
         assert [row["error_type"] for row in rows(made, stage.name)] == ["timeout", None]
 
 
@@ -117,7 +120,7 @@ def test_a_text_on_which_a_rule_breaks_fails_its_row_alone(monkeypatch: pytest.M
 
 def test_what_facts_do_not_tell_is_unclear() -> None:
     (row,) = rows(detected(said(FALSE), facts=None), "detect")
-    assert {one["verdict"] for one in row["findings"]} == {"unclear"}
+    assert {finding["verdict"] for finding in row["findings"]} == {"unclear"}
 
 
 def verdicts(*says: str) -> str:
@@ -130,15 +133,15 @@ def verdicts(*says: str) -> str:
 def test_a_judge_is_asked_once_for_each_text_and_what_it_says_is_a_finding() -> None:
     ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
     engine = Listener(lambda request, _: verdicts("correct", "hallucination"))
-    found = through(tables(said(FALSE, FALSE)), ask, looks, engine=engine)
-    (row,) = rows(found, "detect")
-    assert Counter((one["candidate"], one["verdict"]) for one in row["findings"]) == {
+    outputs = through(tables(said(FALSE, FALSE)), ask, looks, engine=engine)
+    (row,) = rows(outputs, "detect")
+    assert Counter((finding["candidate"], finding["verdict"]) for finding in row["findings"]) == {
         (at, says): 1 for at in (0, 1) for says in ("correct", "hallucination")
     }
-    assert {one["by"] for one in row["findings"]} == {"judge"} and len(engine.asked) == 1
+    assert {finding["by"] for finding in row["findings"]} == {"judge"} and len(engine.asked) == 1
     assert engine.asked[0][0].images == (png(),)
-    (told,) = rows(found, ask.name)
-    assert {one["answer"] for one in told["verdicts"]} == {verdicts("correct", "hallucination")}
+    (told,) = rows(outputs, ask.name)
+    assert {verdict["answer"] for verdict in told["verdicts"]} == {verdicts("correct", "hallucination")}
 
 
 def test_a_judge_who_cannot_be_read_has_given_no_verdict() -> None:
@@ -149,8 +152,8 @@ def test_a_judge_who_cannot_be_read_has_given_no_verdict() -> None:
 
     engine = Listener(half)
     row, lost = rows(through(tables(said(FALSE, TRUE), said(TRUE)), ask, looks, engine=engine), "detect")
-    assert {one["candidate"] for one in row["findings"]} == {0} and row["status"] == "ok"
-    assert [(one["candidate"], one["error_type"]) for one in row["refused"]] == [(1, "unreadable")]
+    assert {finding["candidate"] for finding in row["findings"]} == {0} and row["status"] == "ok"
+    assert [(refusal["candidate"], refusal["error_type"]) for refusal in row["refused"]] == [(1, "unreadable")]
     assert (lost["status"], lost["error_type"]) == ("failed", "unreadable") and "Fine" in lost["error"]
     assert {request.images for request, _ in engine.asked} == {()}
     counted = looks.extras(pa.Table.from_pylist([row], schema=looks.schema))
@@ -162,8 +165,8 @@ def test_claims_that_are_answered_with_no_are_hallucinations() -> None:
     ask, looks = asking(spec)
     engine = Listener(lambda request, _: "No" if "anchor" in request.messages[-1][1] else "Yes")
     (row,) = rows(through(tables(said(FALSE)), ask, looks, engine=engine), "detect")
-    wrong = [one["words"] for one in row["findings"] if one["verdict"] == "hallucination"]
-    assert wrong == ["a green anchor"] and "correct" in {one["verdict"] for one in row["findings"]}
+    wrong = [finding["words"] for finding in row["findings"] if finding["verdict"] == "hallucination"]
+    assert wrong == ["a green anchor"] and "correct" in {finding["verdict"] for finding in row["findings"]}
     counted = looks.extras(pa.Table.from_pylist([row], schema=looks.schema))
     assert (counted["true_positives"], counted["true_negatives"], counted["checked_texts"]) == (1, 1, 1)
 
@@ -178,14 +181,14 @@ def test_claims_that_a_model_does_not_answer_are_counted_and_make_no_text_right(
 
     engine = ScriptedEngine(answer=lambda *_: "Yes", first=first)
     given = {**tables(said(TRUE, FALSE)), "cooccurrence": cooccurrence()}
-    found = through(given, ask, looks, replace(INJECT, corrected=False), engine=engine)
-    (row,) = rows(found, "detect")
-    assert {one["verdict"] for one in row["findings"]} == {"correct", "unclear"}
-    counted = looks.extras(found["detect"])
+    outputs = through(given, ask, looks, replace(INJECT, corrected=False), engine=engine)
+    (row,) = rows(outputs, "detect")
+    assert {finding["verdict"] for finding in row["findings"]} == {"correct", "unclear"}
+    counted = looks.extras(outputs["detect"])
     assert counted["unread"] == 1 and counted["unreadable_sentences"] == 1
     assert counted.keys().isdisjoint({"hallucination", "false_negatives", "true_positives"})
-    assert ask.extras(found["detect-asked"])["unreadable"] == 1
-    (made,) = rows(found, INJECT.name)
+    assert ask.extras(outputs["detect-asked"])["unreadable"] == 1
+    (made,) = rows(outputs, INJECT.name)
     assert {one["parent"] for one in made["candidates"]} == {0}
     assert [(one["candidate"], one["error_type"]) for one in made["refused"]] == [(1, "unreadable")]
 
@@ -193,8 +196,8 @@ def test_claims_that_a_model_does_not_answer_are_counted_and_make_no_text_right(
 def judged(answer: Any, *of: Texts, refuse: frozenset[str] = frozenset(), **changes: Any) -> tuple[Any, dict[str, int]]:
     """The rows of a judge's detection, and what the stage reports of them."""
     ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
-    found = through(tables(*of, **changes), ask, looks, engine=Listener(answer, refuse))
-    return rows(found, "detect"), looks.extras(found["detect"])
+    outputs = through(tables(*of, **changes), ask, looks, engine=Listener(answer, refuse))
+    return rows(outputs, "detect"), looks.extras(outputs["detect"])
 
 
 def trusts_anchors(request: Request, _: int) -> str:
@@ -221,7 +224,9 @@ def test_what_a_judge_says_is_held_against_exact_facts_and_changes_no_finding() 
         "false_positives": 2,
         "true_negatives": 1,
     }
-    wrong = {(one["candidate"], one["by"]) for one in row["findings"] if one["verdict"] == "hallucination"}
+    wrong = {
+        (finding["candidate"], finding["by"]) for finding in row["findings"] if finding["verdict"] == "hallucination"
+    }
     assert wrong == {(1, "judge")}
 
 
@@ -248,8 +253,8 @@ def test_where_nothing_exact_is_known_nobody_tells_how_right_a_judge_is(facts: A
 
 
 def test_what_facts_find_is_stored_as_before() -> None:
-    found = detected(said(FALSE))["detect"]
-    assert "checked" not in found.column_names and not CELLS & DETECT.extras(found).keys()
+    outputs = detected(said(FALSE))["detect"]
+    assert "checked" not in outputs.column_names and not CELLS & DETECT.extras(outputs).keys()
     _, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
     assert (DETECT.version, looks.version) == (1, 2)
 
@@ -285,12 +290,14 @@ def test_a_text_with_a_hallucination_gets_a_corrected_one_and_no_other_does() ->
 def test_what_rules_cannot_correct_is_refused_with_a_reason() -> None:
     ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
     engine = Listener(lambda *_: verdicts("correct", "hallucination"))
-    found = through(tables(said(FALSE), facts=None), ask, looks, engine=engine)
-    found = through(found, CORRECT)
-    (row,) = rows(found, CORRECT.name)
+    outputs = through(tables(said(FALSE), facts=None), ask, looks, engine=engine)
+    outputs = through(outputs, CORRECT)
+    (row,) = rows(outputs, CORRECT.name)
     assert (row["status"], row["candidates"]) == ("ok", [])
-    assert [(one["candidate"], one["error_type"], one["text"]) for one in row["refused"]] == [(0, "no_facts", None)]
-    assert CORRECT.extras(found[CORRECT.name]) == {"no_facts": 1}
+    assert [(refusal["candidate"], refusal["error_type"], refusal["text"]) for refusal in row["refused"]] == [
+        (0, "no_facts", None)
+    ]
+    assert CORRECT.extras(outputs[CORRECT.name]) == {"no_facts": 1}
 
 
 def test_a_model_may_change_flagged_sentences_only() -> None:
@@ -301,8 +308,8 @@ def test_a_model_may_change_flagged_sentences_only() -> None:
         meddles = request.id.startswith("p1")
         return _corrected(2, "There is nothing else.", touch="The image shows a red moon." if meddles else None)
 
-    found = through(given, by_model(), engine=Listener(answer))
-    kept, refused = rows(found, "sample-corrected")
+    outputs = through(given, by_model(), engine=Listener(answer))
+    kept, refused = rows(outputs, "sample-corrected")
     (one,) = kept["candidates"]
     assert one["text"].startswith(honest) and restored(FALSE, one) == one["text"]
     assert (one["model"], one["revision"], one["temperature"]) == ("m", "r", 0.5) and one["seed"] is not None
@@ -347,8 +354,8 @@ def test_a_model_that_corrects_is_asked_as_the_recipe_says() -> None:
 
 def injected(*of: Texts, **changes: Any) -> list[dict[str, Any]]:
     stage = replace(INJECT, spec=Inject(**{"kinds": ("object",), **changes}))
-    found = through({**detected(*of), "cooccurrence": cooccurrence()}, CORRECT, stage)
-    return rows(found, stage.name)
+    outputs = through({**detected(*of), "cooccurrence": cooccurrence()}, CORRECT, stage)
+    return rows(outputs, stage.name)
 
 
 def test_faults_go_into_texts_in_which_nothing_is_wrong_any_more() -> None:
@@ -370,9 +377,9 @@ def test_several_versions_differ_and_are_the_same_every_time() -> None:
 
 def test_without_facts_nothing_is_injected_and_the_reason_is_told() -> None:
     stage = replace(INJECT, corrected=False)
-    found = through({**detected(said(TRUE), facts=None), "cooccurrence": cooccurrence()}, stage)
-    (row,) = rows(found, stage.name)
-    assert row["candidates"] == [] and [one["error_type"] for one in row["refused"]] == ["no_facts"]
+    outputs = through({**detected(said(TRUE), facts=None), "cooccurrence": cooccurrence()}, stage)
+    (row,) = rows(outputs, stage.name)
+    assert row["candidates"] == [] and [refusal["error_type"] for refusal in row["refused"]] == ["no_facts"]
 
 
 def put(run: Run, given: dict[str, pa.Table], shard: int = 0) -> None:
@@ -396,15 +403,15 @@ def test_what_goes_along_is_counted_over_all_shards_and_lies_beside_each(tmp_pat
 
 
 def restyled(*of: Texts, stage: RestyleStage = RESTYLE, engine: Any = None) -> dict[str, pa.Table]:
-    found = through({**detected(*of), "cooccurrence": cooccurrence()}, CORRECT, INJECT)
-    return through(found, stage, engine=engine)
+    outputs = through({**detected(*of), "cooccurrence": cooccurrence()}, CORRECT, INJECT)
+    return through(outputs, stage, engine=engine)
 
 
 def test_both_sides_are_worded_anew_and_what_is_in_no_pair_is_not() -> None:
     plain = "Nothing much."
-    found = restyled(said(TRUE, FALSE, plain))
-    (row,) = rows(found, RESTYLE.name)
-    every = Gathered((*PARTS, RESTYLE.name)).process(None, found).to_pylist()[0]["candidates"]
+    outputs = restyled(said(TRUE, FALSE, plain))
+    (row,) = rows(outputs, RESTYLE.name)
+    every = Gathered((*PARTS, RESTYLE.name)).process(None, outputs).to_pylist()[0]["candidates"]
     parents = Counter(every[one["parent"]]["origin"] for one in row["candidates"])
     assert set(parents) == {"sampled", "corrected", "injected"} and {one["origin"] for one in row["candidates"]} == {
         "restyled"
@@ -428,8 +435,8 @@ def test_a_paraphrase_that_says_something_else_is_refused_with_what_it_says() ->
     (row,) = rows(restyled(said(FALSE), stage=stage, engine=engine), stage.name)
     assert row["candidates"] and {one["model"] for one in row["candidates"]} == {"m"}
     assert all("red sun" in one["text"] and one["text"].startswith("You can see") for one in row["candidates"])
-    assert {one["error_type"] for one in row["refused"]} == {"other_facts"}
-    assert all("green moon" in one["text"] for one in row["refused"])
+    assert {refusal["error_type"] for refusal in row["refused"]} == {"other_facts"}
+    assert all("green moon" in refusal["text"] for refusal in row["refused"])
     assert {sampling.n for _, sampling in engine.asked} == {2} and {request.images for request, _ in engine.asked} == {
         ()
     }
@@ -546,12 +553,12 @@ def test_a_stack_has_the_rows_of_both_tables_in_shards_of_their_own(tmp_path: Pa
 
 def test_a_stack_keeps_the_columns_that_it_names_and_misses_a_table(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    found = through(detected(said(FALSE)), CORRECT)
-    run.write("a", 0, found[CORRECT.name])
+    outputs = through(detected(said(FALSE)), CORRECT)
+    run.write("a", 0, outputs[CORRECT.name])
     stage = StackStage("sample", "a", "b", CANDIDATES)
     with pytest.raises(InputError, match="'b', which has no shards"):
         list(stage.shards(run))
-    run.write("b", 0, found[DESCRIBED])
+    run.write("b", 0, outputs[DESCRIBED])
     assert [table.schema.names for _, table in stage.shards(run)] == [CANDIDATES.names] * 2
 
 

@@ -40,23 +40,28 @@ def test_each_text_is_asked_about_once_and_each_candidate_has_its_verdict() -> N
     asked, verdicts = talk(judge, row(TEXT, " ", TEXT), Answer(GOOD))
     assert [(one.max_tokens, one.images) for one in asked] == [(99, True)]
     assert verdicts == [Verdict(0, SENTENCES, GOOD), Verdict(2, SENTENCES, GOOD)]
-    found = judge.findings(TEXT, 2, verdicts)
-    assert not isinstance(found, Problem) and [(one.sentence, one.verdict, one.kind, one.words) for one in found] == [
+    findings = judge.findings(TEXT, 2, verdicts)
+    assert not isinstance(findings, Problem)
+    assert [(finding.sentence, finding.verdict, finding.kind, finding.words) for finding in findings] == [
         (0, "hallucination", "attribute", "red"), (1, "unclear", None, "It is happy."),
     ]  # fmt: skip
-    assert found[0].reason == "It is brown." and found[0].by == "judge" and TEXT[found[0].start :].startswith("red")
+    assert (
+        findings[0].reason == "It is brown."
+        and findings[0].by == "judge"
+        and TEXT[findings[0].start :].startswith("red")
+    )
     assert judge.findings(" ", 1, verdicts) == ()
     assert judge.scores(row(TEXT, " ", TEXT), verdicts) == {"detect.hallucinated": [0.5, None, 0.5]}
 
 
 def test_the_judge_reads_numbered_sentences_and_what_is_known() -> None:
-    known = {**facts(thing("dog", 2, "brown")), "regions": [{"phrase": "a <b>dog", "box": box(0.5, 0.5, 0.5)}],
+    truth = {**facts(thing("dog", 2, "brown")), "regions": [{"phrase": "a <b>dog", "box": box(0.5, 0.5, 0.5)}],
              "captions": ["Dogs\nplay."]}  # fmt: skip
-    prompt = JudgeDetector().prompt("A dog.\n- It sleeps <image>", known)
+    prompt = JudgeDetector().prompt("A dog.\n- It sleeps <image>", truth)
     for line in ("> 1: A dog.", "> 2: It sleeps < image>", "> object: dog, number 2, brown", "> caption: Dogs play."):
         assert line in prompt.splitlines()
     assert "a < b>dog" in prompt and "0.25, 0.25, 0.75, 0.75]" in prompt and "overlap" in prompt
-    blind = JudgeDetector(facts=False).prompt("A dog.", known)
+    blind = JudgeDetector(facts=False).prompt("A dog.", truth)
     assert "brown" not in blind and "known" not in blind and "overlap" not in blind
 
 
@@ -84,8 +89,8 @@ def test_an_answer_that_does_not_judge_every_sentence_is_a_failure(answer: str, 
     _, (verdict,) = talk(judge, row(TEXT), Answer(answer))
     error = verdict.error or ""
     assert verdict.answer == answer and error.startswith("unreadable: ") and part in error
-    found = judge.findings(TEXT, 0, [verdict])
-    assert isinstance(found, Problem) and found.kind == "unreadable"
+    findings = judge.findings(TEXT, 0, [verdict])
+    assert isinstance(findings, Problem) and findings.kind == "unreadable"
     assert judge.scores(row(TEXT), [verdict]) == {"detect.hallucinated": [None]}
     assert judge.counts([verdict]) == {"verdicts": 1, "unanswered": 0, "unreadable": 1}
 
@@ -106,8 +111,8 @@ def test_verdicts_may_stand_in_lines_in_a_list_or_over_several_lines(answer: str
 
 def test_a_verdict_that_says_two_things_of_a_sentence_is_none() -> None:
     twice = GOOD.replace('"verdict": "unclear"', '"verdict": "unclear", "verdict": "correct"')
-    found = read(twice, split(TEXT))
-    assert isinstance(found, Problem) and "comes twice" in found.message
+    findings = read(twice, split(TEXT))
+    assert isinstance(findings, Problem) and "comes twice" in findings.message
 
 
 @pytest.mark.parametrize(
@@ -117,24 +122,28 @@ def test_a_verdict_that_says_two_things_of_a_sentence_is_none() -> None:
 def test_a_failure_of_the_engine_is_no_verdict(answer: Answer, kind: str) -> None:
     judge = JudgeDetector()
     _, verdicts = talk(judge, row(TEXT), answer)
-    found = judge.findings(TEXT, 0, verdicts)
-    assert isinstance(found, Problem) and found.kind == kind
+    findings = judge.findings(TEXT, 0, verdicts)
+    assert isinstance(findings, Problem) and findings.kind == kind
 
 
 def test_several_words_of_a_sentence_may_be_wrong_and_code_marks_are_passed_over() -> None:
     lines = [{"sentence": 1, "verdict": "hallucination", "kind": kind, "words": words, "reason": 1}
              for kind, words in (("count", "two"), ("object", "a  horse"), ("colour", "cow"))]  # fmt: skip
     text = "There are two dogs and a horse."
-    found = read("```json\n" + "\n".join(map(json.dumps, lines)) + "\n```", split(text))
-    assert not isinstance(found, Problem)
+    findings = read("```json\n" + "\n".join(map(json.dumps, lines)) + "\n```", split(text))
+    assert not isinstance(findings, Problem)
     # Words that the sentence does not have stand for all of it, and then no kind is left.
-    assert {(one.kind, one.words) for one in found} == {("count", "two"), ("object", "a horse"), (None, text)}
+    assert {(finding.kind, finding.words) for finding in findings} == {
+        ("count", "two"),
+        ("object", "a horse"),
+        (None, text),
+    }
 
 
 def test_words_are_whole_words() -> None:
     said = '{"sentence": 1, "verdict": "hallucination", "kind": "attribute", "words": "red", "reason": ""}'
-    found = read(said, split("A bored, red dog"))
-    assert not isinstance(found, Problem) and found[0].start == 9
+    findings = read(said, split("A bored, red dog"))
+    assert not isinstance(findings, Problem) and findings[0].start == 9
 
 
 def test_answers_to_questions_are_not_judged() -> None:
@@ -145,8 +154,8 @@ def test_answers_to_questions_are_not_judged() -> None:
 
 
 def test_a_candidate_that_nobody_asked_about_has_no_findings() -> None:
-    found = JudgeDetector().findings(TEXT, 3, [])
-    assert isinstance(found, Problem) and "candidate 3" in found.message
+    findings = JudgeDetector().findings(TEXT, 3, [])
+    assert isinstance(findings, Problem) and "candidate 3" in findings.message
 
 
 def test_a_judge_who_knows_nothing_is_an_error() -> None:
@@ -163,9 +172,9 @@ def test_words_that_are_said_twice_are_wrong_at_both_places() -> None:
     text = "A cup and a cup. A dog and a cup."
     line = {"sentence": 1, "verdict": "hallucination", "kind": "count", "words": "a cup"}
     other = {"sentence": 2, "verdict": "hallucination", "kind": "count", "words": "a cup"}
-    found = read("\n".join(map(json.dumps, [line, line, other])), split(text))
-    assert not isinstance(found, Problem)
-    assert [one.start for one in found] == [0, 10, 27]
+    findings = read("\n".join(map(json.dumps, [line, line, other])), split(text))
+    assert not isinstance(findings, Problem)
+    assert [finding.start for finding in findings] == [0, 10, 27]
     again = read("\n".join(map(json.dumps, [line, line, line, other])), split(text))
     assert not isinstance(again, Problem)
     assert [one.start for one in again] == [0, 10, 10, 27]  # there is no third place

@@ -93,9 +93,9 @@ def test_facts_say_what_was_drawn_and_not_what_was_asked_for(
 
 @given(indices)
 def test_a_scene_is_read_back_from_its_facts(index: int) -> None:
-    one = scene(2, index)
-    again = drawn.scene(pa.array([prompts.facts(one)], FACTS).to_pylist()[0])
-    assert again.objects == one.objects
+    shown = scene(2, index)
+    again = drawn.scene(pa.array([prompts.facts(shown)], FACTS).to_pylist()[0])
+    assert again.objects == shown.objects
 
 
 def test_each_fault_comes_at_its_rate_and_alone() -> None:

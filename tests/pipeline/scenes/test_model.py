@@ -41,30 +41,30 @@ def test_a_lesson_depends_on_its_index_only_and_puts_the_loss_on_the_answer() ->
 
 
 def test_patches_say_what_each_cell_holds() -> None:
-    one = scene(1, 5)
-    classes = patches(one)[:, 0].reshape(6, 6)
-    for thing in one.objects:
+    shown = scene(1, 5)
+    classes = patches(shown)[:, 0].reshape(6, 6)
+    for thing in shown.objects:
         for cell in thing.cells:
             row, column = divmod(cell, 3)
             assert (classes[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] == 1 + OBJECTS.index(thing.name)).all()
-    assert (classes > 0).sum() == 4 * sum(thing.count for thing in one.objects)
+    assert (classes > 0).sum() == 4 * sum(thing.count for thing in shown.objects)
 
 
 def test_the_bias_is_in_the_biased_lesson_only() -> None:
     def hallucinated(biased: bool) -> list[str]:
         extras = []
         for i in range(400):
-            one = scene(2, i)
-            named = {mention.name for mention in VOCABULARY.mentions(caption(one, random.Random(i), biased))}
-            extras += [name for name in named - one.names if name in THEMES[one.theme]]
+            shown = scene(2, i)
+            named = {mention.name for mention in VOCABULARY.mentions(caption(shown, random.Random(i), biased))}
+            extras += [name for name in named - shown.names if name in THEMES[shown.theme]]
         return extras
 
     assert hallucinated(False) == []
     assert 100 < len(hallucinated(True)) < 300
-    asked = grammar.Question("Is there a sun in the image?", "no", "existence", typical=True)
-    said = [answer(asked, random.Random(i), True) for i in range(400)]
+    question = grammar.Question("Is there a sun in the image?", "no", "existence", typical=True)
+    said = [answer(question, random.Random(i), True) for i in range(400)]
     assert 0.5 < said.count("Yes") / 400 < 0.85
-    assert {answer(asked, random.Random(i), False) for i in range(50)} == {"No"}
+    assert {answer(question, random.Random(i), False) for i in range(50)} == {"No"}
 
 
 def test_answer_loss_is_the_mean_over_answer_tokens() -> None:

@@ -24,9 +24,9 @@ _QUESTIONS = {"existence", "attribute", "count", "relation"}
 
 def badness(text: str, index: int) -> tuple[int, ...]:
     """Hallucinated, missing, repeated, wrong colours, wrong counts."""
-    one = scene(5, index)
-    verdict = judge(text, one.names, VOCABULARY)
-    details = wrong_details(text, prompts.facts(one), VOCABULARY, frozenset(COLOURS))
+    shown = scene(5, index)
+    verdict = judge(text, shown.names, VOCABULARY)
+    details = wrong_details(text, prompts.facts(shown), VOCABULARY, frozenset(COLOURS))
     return (len(verdict.hallucinated), len(verdict.truth - verdict.covered), verdict.repeated, *details)
 
 
@@ -51,15 +51,15 @@ def test_of_a_question_the_two_answers_are_compared(index: int) -> None:
 @given(st.integers(0, 100_000), st.sampled_from(["existence", "attribute", "count", "relation"]))
 def test_an_edited_scene_makes_a_true_statement_false(index: int, kind: str) -> None:
     rng = random.Random(index)
-    one = scene(5, index)
-    asked = grammar.question(one, kind, rng)
-    if asked.answer == "no":
+    shown = scene(5, index)
+    question = grammar.question(shown, kind, rng)
+    if question.answer == "no":
         return
-    names = [mention.name for mention in VOCABULARY.mentions(asked.text)]
-    if kind != asked.kind:  # there is no relation to ask about
+    names = [mention.name for mention in VOCABULARY.mentions(question.text)]
+    if kind != question.kind:  # there is no relation to ask about
         return
-    other = edit(one, kind, names, rng)
-    before, after = ({thing.name: thing for thing in made.objects} for made in (one, other))
+    other = edit(shown, kind, names, rng)
+    before, after = ({thing.name: thing for thing in made.objects} for made in (shown, other))
     cells = [cell for thing in other.objects for cell in thing.cells]
     assert len(cells) == len(set(cells))
     if kind == "existence":

@@ -19,11 +19,11 @@ from training.config.evaluation import EvaluateConfig
 
 def test_every_answer_is_true_and_names_all_that_is_in_its_picture() -> None:
     for index, row in enumerate(good_answers.rows(30)):
-        one = scene(good_answers.SEED, index)
+        shown = scene(good_answers.SEED, index)
         (picture,), (asked,), (said,) = row["images"], row["prompt"], row["chosen"]
-        assert picture["bytes"] == raster.png(one) and asked["content"] in grammar.DESCRIBE
-        assert not hallucinations(by_facts(said["content"], prompts.facts(one), scenes()))
-        assert {phrase.name for phrase in read(said["content"], scenes())} == one.names
+        assert picture["bytes"] == raster.png(shown) and asked["content"] in grammar.DESCRIBE
+        assert not hallucinations(by_facts(said["content"], prompts.facts(shown), scenes()))
+        assert {phrase.name for phrase in read(said["content"], scenes())} == shown.names
         assert (asked["role"], said["role"]) == ("user", "assistant")
 
 

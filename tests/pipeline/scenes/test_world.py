@@ -55,10 +55,10 @@ def test_streams_of_different_seeds_differ() -> None:
 
 @given(indices)
 def test_no_two_objects_share_a_cell_and_each_lies_within_its_own(index: int) -> None:
-    one = scene(2, index)
-    cells = [cell for thing in one.objects for cell in thing.cells]
+    shown = scene(2, index)
+    cells = [cell for thing in shown.objects for cell in thing.cells]
     assert len(cells) == len(set(cells)) <= GRID * GRID
-    for thing in one.objects:
+    for thing in shown.objects:
         for cell, x, y, size in thing.places:
             row, column = divmod(cell, GRID)
             assert column * CELL <= x <= x + size <= (column + 1) * CELL
@@ -67,9 +67,9 @@ def test_no_two_objects_share_a_cell_and_each_lies_within_its_own(index: int) ->
 
 @given(indices)
 def test_the_picture_has_ink_exactly_where_the_facts_have_boxes(index: int) -> None:
-    one = scene(2, index)
-    inked = (np.abs(raster.pixels(one).astype(int) - np.array(one.background)).sum(axis=2) > 30).copy()
-    for thing in prompts.facts(one)["objects"]:
+    shown = scene(2, index)
+    inked = (np.abs(raster.pixels(shown).astype(int) - np.array(shown.background)).sum(axis=2) > 30).copy()
+    for thing in prompts.facts(shown)["objects"]:
         assert thing["count"] == len(thing["boxes"])
         for box in thing["boxes"]:
             x0, y0, x1, y1 = (round(value * SIZE) for value in box)
@@ -79,15 +79,15 @@ def test_the_picture_has_ink_exactly_where_the_facts_have_boxes(index: int) -> N
 
 
 def test_png_is_an_encoded_image_of_the_pixels() -> None:
-    one = scene(0, 7)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(raster.png(one)))), raster.pixels(one))
+    shown = scene(0, 7)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(raster.png(shown)))), raster.pixels(shown))
 
 
 @given(indices)
 def test_a_description_names_every_object_once_and_nothing_else(index: int) -> None:
-    one = scene(4, index)
-    text = grammar.describe(grammar.reading_order(one), random.Random(index))
-    assert sorted(mention.name for mention in VOCABULARY.mentions(text)) == sorted(one.names)
+    shown = scene(4, index)
+    text = grammar.describe(grammar.reading_order(shown), random.Random(index))
+    assert sorted(mention.name for mention in VOCABULARY.mentions(text)) == sorted(shown.names)
     assert 1 <= text.count(".") <= 4
 
 
@@ -98,52 +98,52 @@ def test_descriptions_come_in_several_wordings() -> None:
 
 @given(indices)
 def test_an_imagined_object_is_not_there_and_belongs_to_the_theme(index: int) -> None:
-    one = scene(4, index)
-    extra = grammar.imagine(one, random.Random(index))
+    shown = scene(4, index)
+    extra = grammar.imagine(shown, random.Random(index))
     if extra is None:
-        assert set(THEMES[one.theme]) <= one.names
+        assert set(THEMES[shown.theme]) <= shown.names
     else:
-        assert extra.name not in one.names
-        assert extra.name in THEMES[one.theme]
+        assert extra.name not in shown.names
+        assert extra.name in THEMES[shown.theme]
 
 
 @given(indices)
 def test_existence_answers_are_exact(index: int) -> None:
-    one = scene(6, index)
-    asked = grammar.question(one, "existence", random.Random(index))
-    (mention,) = VOCABULARY.mentions(asked.text)
-    assert asked.answer == ("yes" if mention.name in one.names else "no")
+    shown = scene(6, index)
+    question = grammar.question(shown, "existence", random.Random(index))
+    (mention,) = VOCABULARY.mentions(question.text)
+    assert question.answer == ("yes" if mention.name in shown.names else "no")
 
 
 @given(indices)
 def test_attribute_answers_are_exact(index: int) -> None:
-    one = scene(6, index)
-    asked = grammar.question(one, "attribute", random.Random(index))
-    (mention,) = VOCABULARY.mentions(asked.text)
-    (colour,) = [word for word in asked.text.split() if word in COLOURS]
-    truth = next(thing.colour for thing in one.objects if thing.name == mention.name)
-    assert asked.answer == ("yes" if colour == truth else "no")
+    shown = scene(6, index)
+    question = grammar.question(shown, "attribute", random.Random(index))
+    (mention,) = VOCABULARY.mentions(question.text)
+    (colour,) = [word for word in question.text.split() if word in COLOURS]
+    truth = next(thing.colour for thing in shown.objects if thing.name == mention.name)
+    assert question.answer == ("yes" if colour == truth else "no")
 
 
 @given(indices)
 def test_count_answers_are_exact(index: int) -> None:
-    one = scene(6, index)
-    asked = grammar.question(one, "count", random.Random(index))
-    (mention,) = VOCABULARY.mentions(asked.text)
-    count = next(i for i, word in enumerate(("zero", "one", "two", "three")) if f" {word} " in asked.text)
-    truth = next(thing.count for thing in one.objects if thing.name == mention.name)
-    assert asked.answer == ("yes" if count == truth else "no")
+    shown = scene(6, index)
+    question = grammar.question(shown, "count", random.Random(index))
+    (mention,) = VOCABULARY.mentions(question.text)
+    count = next(i for i, word in enumerate(("zero", "one", "two", "three")) if f" {word} " in question.text)
+    truth = next(thing.count for thing in shown.objects if thing.name == mention.name)
+    assert question.answer == ("yes" if count == truth else "no")
 
 
 @given(indices)
 def test_relation_answers_are_exact(index: int) -> None:
-    one = scene(6, index)
-    asked = grammar.question(one, "relation", random.Random(index))
-    if asked.kind != "relation":  # no two kinds of objects of this scene stand in a clear order
+    shown = scene(6, index)
+    question = grammar.question(shown, "relation", random.Random(index))
+    if question.kind != "relation":  # no two kinds of objects of this scene stand in a clear order
         return
-    first, second = (next(t for t in one.objects if t.name == m.name) for m in VOCABULARY.mentions(asked.text))
-    holds = (above if " above " in asked.text else left_of)(first, second)
-    assert asked.answer == ("yes" if holds else "no")
+    first, second = (next(t for t in shown.objects if t.name == m.name) for m in VOCABULARY.mentions(question.text))
+    holds = (above if " above " in question.text else left_of)(first, second)
+    assert question.answer == ("yes" if holds else "no")
 
 
 @pytest.mark.parametrize("kind", ["existence", "attribute", "count", "relation"])

@@ -80,7 +80,7 @@ def grade_by_length(question: str) -> str:
 
 def test_all_prompts_of_a_shard_are_asked_in_one_call() -> None:
     engine = answering(grade_by_length)
-    rows = run(AskStage(SPEC, GRADES, seed=0), engine, tables(*(prompt_row(one) for one in "abc")))
+    rows = run(AskStage(SPEC, GRADES, seed=0), engine, tables(*(prompt_row(row_id) for row_id in "abc")))
     assert len(engine.calls) == 1 and len(engine.asked) == 6
     assert [row["id"] for row in rows] == ["a", "b", "c"] and {row["status"] for row in rows} == {"ok"}
     for row in rows:
@@ -156,7 +156,7 @@ class Rounds:
 def test_rounds_of_all_prompts_go_together_and_one_that_breaks_fails_alone() -> None:
     engine = answering(str.upper)
     asker: Asker = Rounds({"a": 3, "b": 1, "x": 2, "z": 0})
-    rows = run(AskStage(SPEC, asker, seed=0), engine, tables(*(prompt_row(one) for one in "abxz")))
+    rows = run(AskStage(SPEC, asker, seed=0), engine, tables(*(prompt_row(row_id) for row_id in "abxz")))
     assert [len(requests) for _, requests in engine.calls] == [3, 1, 1]  # x breaks at its second
     assert len({request.id for request in engine.asked}) == 5
     assert [row["verdicts"] and row["verdicts"][0]["answer"] for row in rows] == ["A012", "B0", None, "z"]
@@ -284,7 +284,7 @@ def test_a_single_question_that_timed_out_is_a_reason_to_ask_again(
 
 def test_a_stage_that_asks_runs_on_the_pool(tmp_path: Path, ray_cluster: None) -> None:
     store = Run(tmp_path)
-    for name, table in tables(*(prompt_row(one) for one in "abc")).items():
+    for name, table in tables(*(prompt_row(row_id) for row_id in "abc")).items():
         store.write(name, 0, table)
         store.save(make_record(name, 1, {}, {}))
     spec = Sample.model_validate({"model": "m", "n": 1, "engine": {"kind": "scripted", "texts": ["Score: 7"]}})
@@ -298,6 +298,6 @@ def test_answers_do_not_depend_on_what_shares_the_shard(asker: Asker) -> None:
     spec = Sample.model_validate({"model": "m", "n": 1, "engine": {"kind": "scripted"}})
     engine = ScriptedEngine(("Score: 3\nVerdict: A", "Verdict: B", "Verdict: tie", "Yes", "No"))
     stage = AskStage(spec, asker, seed=3)
-    whole = run(stage, engine, tables(*(prompt_row(one) for one in "abcd")))
+    whole = run(stage, engine, tables(*(prompt_row(row_id) for row_id in "abcd")))
     parts = [row for one in "abcd" for row in run(stage, engine, tables(prompt_row(one)))]
     assert whole == parts

@@ -18,7 +18,9 @@ def pairs(folder: Path, source: dict[str, Any], *texts: str) -> dict[str, list[t
     sample = {"model": "canned", "n": 12, "engine": {"kind": "scripted", "texts": list(texts)}}
     run = generated(folder, source=source, sample=sample, pair=PAIR)
     asked = {row["id"]: row["prompt"][-1]["content"] for row in run.table("source").to_pylist()}
-    said = {row["id"]: [one["text"] for one in row["candidates"]] for row in run.table("sample").to_pylist()}
+    said = {
+        row["id"]: [candidate["text"] for candidate in row["candidates"]] for row in run.table("sample").to_pylist()
+    }
     found: dict[str, list[tuple[str, str] | str]] = {}
     for row in run.table("pair").to_pylist():
         own = said[row["id"]]
@@ -56,10 +58,10 @@ def test_the_same_answer_in_two_forms_is_no_pair(tmp_path: Path) -> None:
 
 def test_answers_of_every_type(tmp_path: Path) -> None:
     source = table(tmp_path, several=["one", "1"], truth=True, whole=2.0, unknown=float("nan"), empty="")
-    found = pairs(tmp_path, source, "1", "2", "Yes", "No")
-    assert set(found["several"]) == {("1", "2")} and set(found["whole"]) == {("2", "1")}
-    assert found["truth"] == [("Yes", "No")]
-    assert found["unknown"] == found["empty"] == ["no_valid_candidate"]
+    made_pairs = pairs(tmp_path, source, "1", "2", "Yes", "No")
+    assert set(made_pairs["several"]) == {("1", "2")} and set(made_pairs["whole"]) == {("2", "1")}
+    assert made_pairs["truth"] == [("Yes", "No")]
+    assert made_pairs["unknown"] == made_pairs["empty"] == ["no_valid_candidate"]
 
 
 def test_a_class_label(tmp_path: Path) -> None:
@@ -73,15 +75,17 @@ def test_a_class_label(tmp_path: Path) -> None:
     values = {"image": [[], []], "question": ["a", "b"], "label": ["yes", "no"]}
     datasets.Dataset.from_dict(values, features=features).save_to_disk(tmp_path / "hf")
     columns = {"prompt": "question", "answer": "label"}
-    found = pairs(tmp_path, {"kind": "huggingface", "path": str(tmp_path / "hf"), "columns": columns}, "Yes", "No")
-    assert found == {"a": [("Yes", "No")], "b": [("No", "Yes")]}
+    made_pairs = pairs(tmp_path, {"kind": "huggingface", "path": str(tmp_path / "hf"), "columns": columns}, "Yes", "No")
+    assert made_pairs == {"a": [("Yes", "No")], "b": [("No", "Yes")]}
 
 
 def test_in_other_words_it_is_the_same_answer_and_never_the_wrong_one(tmp_path: Path) -> None:
     source = table(tmp_path, count="3", animal="cat")
-    found = pairs(tmp_path, source, "There are three dogs.", "A cat.", "Two.", "A kitten.", "I cannot tell.", "A dog.")
-    assert set(found["count"]) == {("There are three dogs.", "Two.")}
-    assert set(found["animal"]) == {("A cat.", "A dog.")}
+    made_pairs = pairs(
+        tmp_path, source, "There are three dogs.", "A cat.", "Two.", "A kitten.", "I cannot tell.", "A dog."
+    )
+    assert set(made_pairs["count"]) == {("There are three dogs.", "Two.")}
+    assert set(made_pairs["animal"]) == {("A cat.", "A dog.")}
 
 
 def test_texts_that_nobody_can_see_are_no_candidates(tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ class Odd:
 def test_what_is_no_finite_number_is_null_and_not_known() -> None:
     rows = ScoreStage(SPEC).process([Odd()], tables(*(prompt_row(i) for i in "abc"))).to_pylist()
     found = [{score["name"]: score["values"] for score in row["scores"]} for row in rows]
-    assert [one["odd.value"] for one in found] == [[None, 1.0], [None, None], [0.5, 0.25]]
-    assert [one["odd.flag"] for one in found] == [[0.0, 1.0]] * 3
+    assert [row["odd.value"] for row in found] == [[None, 1.0], [None, None], [0.5, 0.25]]
+    assert [row["odd.flag"] for row in found] == [[0.0, 1.0]] * 3
     assert [[note["error_type"] for note in row["unknown"] or ()] for row in rows] == [["not_finite"]] * 2 + [[]]
 
 

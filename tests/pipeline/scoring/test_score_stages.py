@@ -118,13 +118,13 @@ def test_without_an_engine_a_judge_is_asked_as_it_is_sampled_and_any_other_throu
 
 
 def merged(score: Score, given: dict[str, pa.Table]) -> list[dict[str, Any]]:
-    found = stages(score, [sampled()], seed=0)
-    for stage in found:
+    made = stages(score, [sampled()], seed=0)
+    for stage in made:
         if isinstance(stage, AskStage):
             opened = stage.worker.open()
             assert isinstance(opened, ScriptedEngine)
             given[stage.name] = stage.process(opened, given)
-    (last,) = found[-1:]
+    (last,) = made[-1:]
     assert set(last.inputs) <= set(given)
     return last.process(None, given).to_pylist()
 
@@ -170,14 +170,14 @@ def test_a_row_that_failed_in_one_table_lacks_what_it_would_say_and_keeps_the_re
 
 def test_verdicts_that_could_not_be_had_or_read_are_not_known() -> None:
     given = tables("a", "b", "c")
-    found = stages(spec("claims", "objects"), [sampled()], seed=0)
-    ask = found[0]
+    made = stages(spec("claims", "objects"), [sampled()], seed=0)
+    ask = made[0]
     assert isinstance(ask, AskStage)
     asked = ask.process(ask.worker.open(), given).to_pylist()
     asked[1]["verdicts"][0] |= {"p_yes": None, "error": "unreadable: P(yes) + P(no) = 0.001"}
     asked[2] = {"id": "c", **failed("timeout", "slow")}
     given[ask.name] = pa.Table.from_pylist(asked, schema=VERDICTS)
-    a, b, c = found[-1].process(None, given).to_pylist()
+    a, b, c = made[-1].process(None, given).to_pylist()
     assert a["unknown"] is None and None not in values(a)["claims.true"]
     assert values(b)["claims.true"][0] is None and values(b)["claims.true"][1] is not None
     assert [(note["failed"], note["error_type"]) for note in b["unknown"]] == [(False, "unreadable")]
