@@ -87,7 +87,7 @@ def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
     named = bool(arguments) and "=" not in arguments[0]
     name, overrides = (arguments[0], arguments[1:]) if named else ("quickstart", arguments)
     recipe = load_recipe(name, overrides, WholeRecipe)
-    plan = Plan(recipe, job.held(recipe))
+    plan = Plan(recipe, job.evaluation_of(recipe))
     job.check(plan)
     shown = [word for word in overrides if not word.startswith("output_dir=")]
     # Goes into the card: not where files lie on this machine, or equal datasets would differ by their cards.

@@ -170,15 +170,15 @@ def main(
     spec = _spec(model, asking, asking.max_tokens or (LONGEST_IN_SCENES if in_scenes else LONGEST))
     judge = _judge(judging)
     session.identity(spec)  # a model that is not there shows before anything is read
-    flags, own = options.flags(), by_suite(options.option or ())
+    flags, of_suites = options.flags(), by_suite(options.option or ())
     used = {key for name in names for key in benchmarks.options_of(benchmarks.find(name))}
     for key in sorted(flags.keys() - (world.OPTIONS if in_scenes else used)):
         typer.echo(f"note: --{key} changes nothing: no suite that is asked has it", err=True)
     if in_scenes:
-        suites = world.load(names, world.config(limit, seed, flags), own, flags)
+        suites = world.load(names, world.config(limit, seed, flags), of_suites, flags)
     else:
         session.require_judge(names, judge)
-        suites = load(names, Path(data), images, limit, seed, own, flags)
+        suites = load(names, Path(data), images, limit, seed, of_suites, flags)
     place = output or Path("runs", "evaluate", slug(spec))
     with locked(place, "python -m training.evaluate"):
         typer.echo(session.evaluate(suites, spec, place, judge, seed, max_failure_rate))

@@ -34,14 +34,14 @@ from training.evaluation.scenes import build
 from training.evaluation.summarise import summarise
 
 
-def held(recipe: Recipe) -> Held | None:
+def evaluation_of(recipe: Recipe) -> Held | None:
     """The evaluation that the recipe asks for."""
     if recipe.evaluate is None:
         return None
     config = EvaluateConfig.model_validate(recipe.evaluate)
     # How answers are read changes no answer; it would only make the prompts look stale.
-    asked = config.model_dump(mode="json", exclude={"parser", "max_tokens"})
-    return Held(build, asked, config.max_tokens)
+    options = config.model_dump(mode="json", exclude={"parser", "max_tokens"})
+    return Held(build, options, config.max_tokens)
 
 
 def check(plan: Plan) -> None:
@@ -68,7 +68,7 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
         PipelineError: training failed, or ``resume`` is "always" and its options have changed.
     """
     config = _train_config(plan, run)
-    new, old = _record(plan, run, config), _told_today(run.record("train"))
+    new, old = _record(plan, run, config), _without_neutral(run.record("train"))
     folder, model = run.folder("train"), run.folder("train") / "model"
     if resume == "never" or (old is not None and old.own != new.own):
         if resume == "always" and old is not None:
@@ -105,7 +105,7 @@ def sweep_training(folder: Path) -> None:
 
 def trained_model(plan: Plan, run: Run) -> Path | None:
     """The folder of the model that this run has trained as the recipe says, if it has."""
-    record = _told_today(run.record("train"))
+    record = _without_neutral(run.record("train"))
     if plan.recipe.train is None or record is None or not record.finished or publish.current(run) is None:
         return None
     same = record.own == _record(plan, run, _train_config(plan, run)).own
@@ -125,8 +125,8 @@ def evaluate(plan: Plan, run: Run, trained: Path | None) -> dict[str, Any]:
     if trained is not None:
         stages["after"] = plan.answers("eval-after", trained)
     finished = {name: stage.name for name, stage in stages.items() if _answered(run, stage)}
-    known = (VOCABULARY, parser, scenes())
-    return {name: summarise(prompts, run.table(stage), *known) for name, stage in finished.items()}
+    reading = (VOCABULARY, parser, scenes())
+    return {name: summarise(prompts, run.table(stage), *reading) for name, stage in finished.items()}
 
 
 def _answered(run: Run, stage: SampleStage) -> bool:
@@ -136,18 +136,18 @@ def _answered(run: Run, stage: SampleStage) -> bool:
 
 
 def _train_config(plan: Plan, run: Run) -> dict[str, Any]:
-    own = {"model": plan.base().model, "seed": plan.recipe.seed, **(plan.recipe.train or {})}
+    options = {"model": plan.base().model, "seed": plan.recipe.seed, **(plan.recipe.train or {})}
     return {
         # Published rows name files below the source's root, which the source has looked at.
         **({"allowed_roots": roots} if (roots := _roots(plan.recipe)) else {}),
-        **own,
-        "model": models.resolve(own["model"]),
+        **options,
+        "model": models.resolve(options["model"]),
         "dataset": absolute(run.path / FOLDER),
         "output_dir": absolute(run.path / "train"),
     }
 
 
-def _told_today(record: Record | None) -> Record | None:
+def _without_neutral(record: Record | None) -> Record | None:
     """An earlier run's record without the options that are known by now to change nothing."""
     if record is None:
         return None

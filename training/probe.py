@@ -39,11 +39,13 @@ def main(
     # Heavy imports stand here: --help answers without torch.
     from pipeline.base.lock import locked
     from training.evaluation.probing.probing import probe
-    from training.evaluation.probing.request import Request
+    from training.evaluation.probing.request import ProbeRequest
 
     named = tuple(filter(None, (name.strip() for name in conditions.split(","))))
     changed = _corruption(corruption)
-    request = Request(model, dataset, output, reference, named, limit, seed, changed, batch_size, image_root=image_root)
+    request = ProbeRequest(
+        model, dataset, output, reference, named, limit, seed, changed, batch_size, image_root=image_root
+    )
     with locked(output, "python -m training.probe"):
         typer.echo(table(probe(request)))
 
@@ -65,17 +67,17 @@ def _corruption(text: str) -> Any:
         raise ConfigError(f"--corruption {read.shown(text)} is none: {error}", "see docs/corruption.md") from error
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(content: Mapping[str, Any]) -> str:
     """Markdown: every metric of ``probe.json`` with its interval.
 
     >>> metrics = {"accuracy_true": {"value": 0.75, "interval": [0.5, 1.0]}}
     >>> print(table({"pairs": 4, "conditional": {"metrics": metrics}}).splitlines()[-1])
     | accuracy_true | 0.750 | 0.500 .. 1.000 |
     """
-    lines = [f"{found['pairs']} pairs", "", "| metric | value | 95 % |", "|---|---|---|"]
+    lines = [f"{content['pairs']} pairs", "", "| metric | value | 95 % |", "|---|---|---|"]
     for part in ("conditional", "drift"):
         prefix = "" if part == "conditional" else f"{part} "
-        for name, metric in found.get(part, {}).get("metrics", {}).items():
+        for name, metric in content.get(part, {}).get("metrics", {}).items():
             value, interval = metric["value"], metric["interval"]
             low_high = "-" if interval is None else f"{interval[0]:.3f} .. {interval[1]:.3f}"
             lines.append(f"| {prefix}{name} | {'-' if value is None else f'{value:.3f}'} | {low_high} |")

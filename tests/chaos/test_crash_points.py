@@ -61,7 +61,8 @@ def drive(changes: dict[str, Any]) -> None:
     from training import job
 
     recipe = make_recipe({**FIRST, **changes})
-    run._start(Plan(recipe, job.held(recipe)), "if-possible", None, ["python", "-m", "pipeline.run", "recipe.yaml"])
+    plan = Plan(recipe, job.evaluation_of(recipe))
+    run._start(plan, "if-possible", None, ["python", "-m", "pipeline.run", "recipe.yaml"])
 
 
 @dataclass
@@ -158,7 +159,7 @@ def outputs(run: Path, changes: dict[str, Any]) -> dict[str, str]:
     found = {f"dataset/{name}": digest for name, digest in tree(run / "dataset").items()}
     found |= {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ("summary.json", "report.html")}
     recipe = make_recipe({**FIRST, **changes})
-    for stage in Plan(recipe, job.held(recipe)).generation():
+    for stage in Plan(recipe, job.evaluation_of(recipe)).generation():
         rows = Run(run).table(stage.name).sort_by("id").to_pylist()
         found[f"rows of {stage.name}"] = hashlib.sha256(repr(rows).encode()).hexdigest()
     if changes.get("train"):

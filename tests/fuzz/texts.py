@@ -31,7 +31,7 @@ from reward.text import yes_no
 from reward.text.sentences import split
 from reward.text.types import Finding, Problem
 from training.config import load_config
-from training.evaluation.benchmarks.object_halbench import listed
+from training.evaluation.benchmarks.object_halbench import objects_in
 
 NAMES = tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 TEXT = "A dog sits on a chair. A cat sleeps beside it."
@@ -108,7 +108,7 @@ def verdicts(rng: random.Random, folder: Path) -> str:
     assert read_score(said) in (None, *range(1, 11)) and read_verdict(said) in (None, "A", "B", "tie")
     told = [parser(said) for parser in (yes_no.official, yes_no.lmms_eval, yes_no.vlmevalkit)]
     assert {*told} <= {"yes", "no", None}
-    known = [read_score(said), read_verdict(said), read_claims(said), listed(said)]
+    known = [read_score(said), read_verdict(said), read_claims(said), objects_in(said)]
     first = [(said[:4], rng.choice((-1.0, 0.0, float("-inf"), float("nan"), -1e308))), ("yes", -0.1), ("no", -3.0)]
     chance = p_yes(first)
     assert chance is None or 0 <= chance <= 1

@@ -27,9 +27,9 @@ from training.data.identity import Start
 from training.errors import DataError
 from training.evaluation.probing import probing
 from training.evaluation.probing.condition_logps import compute
-from training.evaluation.probing.conditions import probed, shown
+from training.evaluation.probing.conditions import select_rows, show
 from training.evaluation.probing.probing import probe
-from training.evaluation.probing.request import Request
+from training.evaluation.probing.request import ProbeRequest
 from training.evaluation.probing.swap import partners
 from training.forward.model import load_model, prepare_tuning
 from training.forward.policy import make_policy
@@ -42,9 +42,11 @@ Publish = Callable[[Rows], datasets.Dataset]
 
 
 @pytest.fixture
-def request_of(model_folder: Path, dataset_folder: Path, tmp_path: Path) -> Callable[..., Request]:
-    def make(**changes: Any) -> Request:
-        return replace(Request(str(model_folder), str(dataset_folder), tmp_path / "probe", batch_size=3), **changes)
+def request_of(model_folder: Path, dataset_folder: Path, tmp_path: Path) -> Callable[..., ProbeRequest]:
+    def make(**changes: Any) -> ProbeRequest:
+        return replace(
+            ProbeRequest(str(model_folder), str(dataset_folder), tmp_path / "probe", batch_size=3), **changes
+        )
 
     return make
 
@@ -74,7 +76,7 @@ def value(found: dict[str, Any], part: str, name: str) -> float:
 
 
 def test_the_log_probs_are_those_of_the_trainers_own_reference(
-    request_of: Callable[..., Request], configure: Configure
+    request_of: Callable[..., ProbeRequest], configure: Configure
 ) -> None:
     request = request_of()
     probe(request, visible=False)
@@ -102,7 +104,7 @@ def test_the_log_probs_are_those_of_the_trainers_own_reference(
 
 
 def test_a_model_that_cannot_see_has_no_gap_between_images(
-    request_of: Callable[..., Request], blind_model: Path
+    request_of: Callable[..., ProbeRequest], blind_model: Path
 ) -> None:
     blind = probe(request_of(model=str(blind_model)), visible=False)
     for condition in ("swapped", "corrupted"):
@@ -113,7 +115,7 @@ def test_a_model_that_cannot_see_has_no_gap_between_images(
 
 
 def test_drift_is_the_difference_to_the_reference_beside_the_true_image(
-    request_of: Callable[..., Request], other_model: Path
+    request_of: Callable[..., ProbeRequest], other_model: Path
 ) -> None:
     request = request_of(reference=str(other_model), conditions=("none",))
     found = probe(request, visible=False)
@@ -128,18 +130,18 @@ def test_drift_is_the_difference_to_the_reference_beside_the_true_image(
     assert low < value(found, "drift", "chosen") < high
 
 
-def test_a_model_has_not_drifted_from_itself(request_of: Callable[..., Request], model_folder: Path) -> None:
+def test_a_model_has_not_drifted_from_itself(request_of: Callable[..., ProbeRequest], model_folder: Path) -> None:
     found = probe(request_of(reference=str(model_folder), conditions=()), visible=False)
     assert value(found, "drift", "chosen") == value(found, "drift", "margin") == 0.0
     assert value(found, "conditional", "accuracy_true") == 0.5
 
 
 def test_the_same_again_reads_what_is_there_and_runs_no_model(
-    request_of: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+    request_of: Callable[..., ProbeRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = request_of(reference=request_of().model)
     first = probe(request, visible=False)
-    monkeypatch.setattr(probing, "_computed", None)
+    monkeypatch.setattr(probing, "_compute", None)
     assert probe(request, visible=False) == first
     (request.output / probing.RESULT).unlink()  # killed before the end: log-probs are there
     assert probe(request, visible=False) == first
@@ -148,7 +150,7 @@ def test_the_same_again_reads_what_is_there_and_runs_no_model(
 
 
 def test_a_killed_probe_computes_only_the_conditions_that_are_missing(
-    request_of: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+    request_of: Callable[..., ProbeRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = request_of()
     first = probe(request, visible=False)
@@ -156,14 +158,14 @@ def test_a_killed_probe_computes_only_the_conditions_that_are_missing(
     (request.output / "none.arrow").unlink()
     (request.output / "swapped.arrow").write_bytes(b"damaged")
     asked: list[list[str]] = []
-    real = probing._computed
-    monkeypatch.setattr(probing, "_computed", lambda *args: asked.append(args[2]) or real(*args))
+    real = probing._compute
+    monkeypatch.setattr(probing, "_compute", lambda *args: asked.append(args[2]) or real(*args))
     assert probe(request, visible=False) == first
     assert asked == [["swapped", "none"]]
 
 
 def test_other_weights_or_other_pairs_are_not_taken_for_what_is_stored(
-    request_of: Callable[..., Request], other_model: Path, publish: Publish, rows: Rows, tmp_path: Path
+    request_of: Callable[..., ProbeRequest], other_model: Path, publish: Publish, rows: Rows, tmp_path: Path
 ) -> None:
     request = request_of(conditions=())
     first = probe(request, visible=False)
@@ -174,7 +176,7 @@ def test_other_weights_or_other_pairs_are_not_taken_for_what_is_stored(
 
 
 def test_another_picture_at_the_same_path_is_not_taken_for_what_is_stored(
-    request_of: Callable[..., Request], rows: Rows, tmp_path: Path
+    request_of: Callable[..., ProbeRequest], rows: Rows, tmp_path: Path
 ) -> None:
     places = [tmp_path / f"{number}.png" for number in range(len(rows))]
     for place, row in zip(places, rows, strict=True):
@@ -195,7 +197,7 @@ def test_a_pair_is_swapped_with_one_about_another_picture(
     for index in (1, 2, 3):  # four pairs about one picture
         rows[index]["images"] = rows[0]["images"]
     true = prepare(formats.read(publish(rows)), processor, configure())
-    swapped = prepare(shown(true, "swapped"), processor, configure(objective="dpo"))
+    swapped = prepare(show(true, "swapped"), processor, configure(objective="dpo"))
     own = [pair.prompt.images for pair in true.pairs]
     other = [pair.prompt.images for pair in swapped.pairs]
     assert all(a != b for a, b in zip(own, other, strict=True))
@@ -232,22 +234,22 @@ def test_a_partner_has_as_many_images_and_none_in_common() -> None:
 
 def test_fewer_pairs_are_among_more_and_stay_when_rows_move(publish: Publish, rows: Rows) -> None:
     opened = formats.read(publish(rows))
-    few, more = probed(opened, 3, seed=0), probed(opened, 6, seed=0)
+    few, more = select_rows(opened, 3, seed=0), select_rows(opened, 6, seed=0)
     assert len(few) == 3 and set(few) < set(more) and few == sorted(few)
     turned = formats.read(publish(rows[::-1]))
-    assert sorted(7 - index for index in probed(turned, 3, seed=0)) == few
-    assert probed(opened, 3, seed=1) != few
+    assert sorted(7 - index for index in select_rows(turned, 3, seed=0)) == few
+    assert select_rows(opened, 3, seed=1) != few
 
 
 def test_rows_of_text_alone_are_left_out(publish: Publish, rows: Rows) -> None:
     rows[2]["images"] = []
-    assert probed(formats.read(publish(rows)), None, 0) == [0, 1, 3, 4, 5, 6, 7]
+    assert select_rows(formats.read(publish(rows)), None, 0) == [0, 1, 3, 4, 5, 6, 7]
     with pytest.raises(DataError, match="nothing to take away"):
-        probed(formats.read(publish([{**row, "images": []} for row in rows])), None, 0)
+        select_rows(formats.read(publish([{**row, "images": []} for row in rows])), None, 0)
 
 
 def test_rows_that_are_too_long_are_left_out_and_counted(
-    request_of: Callable[..., Request], publish: Publish, rows: Rows, tmp_path: Path
+    request_of: Callable[..., ProbeRequest], publish: Publish, rows: Rows, tmp_path: Path
 ) -> None:
     rows[4]["rejected"][0]["content"] = "a square" + " and nothing" * 80  # the model has 128 positions
     publish(rows).save_to_disk(str(tmp_path / "long"))
@@ -265,7 +267,7 @@ def test_a_log_prob_is_not_computed_for_a_pair_without_an_owner(
     assert row["id"] == pairs.pairs[3].id and row["chosen_tokens"] == len(pairs.pairs[3].chosen_ids)
 
 
-def test_the_command_prints_a_table(request_of: Callable[..., Request]) -> None:
+def test_the_command_prints_a_table(request_of: Callable[..., ProbeRequest]) -> None:
     one = request_of()
     options = ["--dataset", one.dataset, "--output", str(one.output), "--conditions", "none", "--corruption", "black"]
     found = CliRunner().invoke(app, [one.model, *options, "--limit", "4"])
@@ -282,7 +284,7 @@ def test_the_command_prints_a_table(request_of: Callable[..., Request]) -> None:
     ],
 )
 def test_what_cannot_be_probed_is_said_in_one_line(
-    request_of: Callable[..., Request], wrong: list[str], said: str
+    request_of: Callable[..., ProbeRequest], wrong: list[str], said: str
 ) -> None:
     one = request_of()
     options = [one.model, "--dataset", one.dataset, "--output", str(one.output), *wrong]
@@ -292,7 +294,7 @@ def test_what_cannot_be_probed_is_said_in_one_line(
 
 def test_a_corruption_from_the_data_needs_the_data(pairs: Any) -> None:
     with pytest.raises(DataError, match="no column rejected_images"):
-        shown(replace(pairs, corruption=Corruption(kind="data")), "corrupted")
+        show(replace(pairs, corruption=Corruption(kind="data")), "corrupted")
 
 
 def test_the_command_answers_without_torch() -> None:
@@ -302,4 +304,4 @@ def test_the_command_answers_without_torch() -> None:
 
 def test_a_condition_is_named_once() -> None:
     with pytest.raises(ConfigError, match="twice"):
-        Request("m", "d", Path("o"), conditions=("none", "none"))
+        ProbeRequest("m", "d", Path("o"), conditions=("none", "none"))

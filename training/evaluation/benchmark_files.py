@@ -78,7 +78,7 @@ def digest(paths: Iterable[Path]) -> str:
         DataError: a file cannot be read.
     """
     total = hashlib.sha256()
-    for path in sorted(paths, key=lambda one: one.name):
+    for path in sorted(paths, key=lambda file_path: file_path.name):
         try:
             with open_regular(path) as file:
                 total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())

@@ -32,10 +32,10 @@ def paths(data: Path, kind: str) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-    found = sorted(data.glob(f"{kind}_*.json"))
-    if not found:
+    files = sorted(data.glob(f"{kind}_*.json"))
+    if not files:
         raise DataError(f"{data} holds no {kind}_*.json; put COCO's annotations there (docs/evaluation.md)")
-    return found
+    return files
 
 
 def instances(paths: Iterable[Path]) -> dict[int, Annotated]:
@@ -46,28 +46,28 @@ def instances(paths: Iterable[Path]) -> dict[int, Annotated]:
     """
     images: dict[int, str] = {}
     names: dict[int, str] = {}
-    found: dict[int, dict[int, None]] = {}
+    categories: dict[int, dict[int, None]] = {}
     for path in paths:
         for key, item, where in _elements(path):
             try:
                 if key == "images":
-                    one, file = fields.number(item, "id"), fields.text(item, "file_name")
-                    if images.setdefault(one, file) != file:
-                        raise ValueError(f"image {one} is {images[one]!r} and {file!r}")
+                    image, file = fields.number(item, "id"), fields.text(item, "file_name")
+                    if images.setdefault(image, file) != file:
+                        raise ValueError(f"image {image} is {images[image]!r} and {file!r}")
                 elif key == "categories":
                     names[fields.number(item, "id")] = fields.text(item, "name")
                 elif key == "annotations":
                     image, category = (fields.number(item, name) for name in ("image_id", "category_id"))
-                    found.setdefault(image, {})[category] = None
+                    categories.setdefault(image, {})[category] = None
             except (KeyError, TypeError, ValueError) as error:
                 raise _malformed(where, error) from error
-    unknown = sorted({category for of_image in found.values() for category in of_image} - names.keys())
+    unknown = sorted({category for of_image in categories.values() for category in of_image} - names.keys())
     if unknown:
         raise DataError(f"category {unknown[0]} is annotated but not listed; give the whole instances files")
-    lost = sorted(found.keys() - images.keys())
+    lost = sorted(categories.keys() - images.keys())
     if lost:
         raise DataError(f"image {lost[0]} is annotated but not listed; give the whole instances files")
-    return {id: Annotated(file, tuple(names[one] for one in found.get(id, ()))) for id, file in images.items()}
+    return {id: Annotated(file, tuple(names[key] for key in categories.get(id, ()))) for id, file in images.items()}
 
 
 def captions(paths: Iterable[Path], wanted: Container[int]) -> dict[int, list[str]]:
@@ -76,7 +76,7 @@ def captions(paths: Iterable[Path], wanted: Container[int]) -> dict[int, list[st
     Raises:
         DataError: a file is missing or malformed.
     """
-    found: dict[int, list[str]] = {}
+    texts: dict[int, list[str]] = {}
     for path in paths:
         for key, item, where in _elements(path):
             if key != "annotations":
@@ -88,18 +88,18 @@ def captions(paths: Iterable[Path], wanted: Container[int]) -> dict[int, list[st
             except (KeyError, TypeError, ValueError) as error:
                 raise _malformed(where, error) from error
             if image in wanted:
-                found.setdefault(image, []).append(text)
-    return found
+                texts.setdefault(image, []).append(text)
+    return texts
 
 
-def truths(data: Path, annotated: Mapping[int, Annotated], ids: Collection[int], known: Words) -> dict[int, list[str]]:
-    """The objects of each image, sorted: what is annotated and what its captions name, both as ``known`` reads them.
+def truths(data: Path, annotated: Mapping[int, Annotated], ids: Collection[int], words: Words) -> dict[int, list[str]]:
+    """The objects of each image, sorted: what is annotated and what its captions name, both as ``words`` reads them.
 
     Raises:
         DataError: the captions are missing or malformed, or a category is not in the list of synonyms.
     """
-    said = captions(paths(data, "captions"), frozenset(ids))
-    return {id: sorted(known.truth(annotated[id].categories, said.get(id, ()))) for id in ids}
+    written = captions(paths(data, "captions"), frozenset(ids))
+    return {id: sorted(words.truth(annotated[id].categories, written.get(id, ()))) for id in ids}
 
 
 def _elements(path: Path) -> Iterable[tuple[str | None, Any, str]]:

@@ -58,12 +58,12 @@ def compare(
     for number, size in enumerate(_blocks(samples, len(a.images))):
         drawn = weights(len(a.images), size, (seed, 0, number))
         of_a, of_b = a.sampled(drawn), b.sampled(drawn)
-        for name, swapped in _permuted(a, b, np.random.default_rng((seed, 1, number)), size).items():
+        for name, swapped in _permute(a, b, np.random.default_rng((seed, 1, number)), size).items():
             gaps[name].append(of_b[name] - of_a[name])
-            known = swapped[~np.isnan(swapped)]
-            defined[name] += known.size
+            differences = swapped[~np.isnan(swapped)]
+            defined[name] += differences.size
             seen = observed[name]
-            as_large[name] += 0 if seen is None else int(np.sum(np.abs(known) >= abs(seen) - _EQUAL))
+            as_large[name] += 0 if seen is None else int(np.sum(np.abs(differences) >= abs(seen) - _EQUAL))
     return {
         name: MetricDifference(
             first[name],
@@ -76,7 +76,7 @@ def compare(
     }
 
 
-def _permuted(a: Tally, b: Tally, rng: np.random.Generator, size: int) -> dict[str, Floats]:
+def _permute(a: Tally, b: Tally, rng: np.random.Generator, size: int) -> dict[str, Floats]:
     """The difference of every metric, [size], after the models of each image were swapped or not."""
     swap = rng.integers(0, 2, (size, len(a.images))).astype(float)
     of_a: dict[str, Floats] = {}

@@ -55,7 +55,7 @@ def drift(before: Sequence[PairLogps], after: Sequence[PairLogps]) -> Tally:
     Raises:
         ValueError: the two do not hold the same pairs.
     """
-    return Tally.of((old.image, _drifted(old, new)) for old, new in _matched(before, after, "after"))
+    return Tally.of((old.image, _drift_terms(old, new)) for old, new in _match(before, after, "after"))
 
 
 def conditional(
@@ -84,16 +84,16 @@ def conditional(
         odd = min(reference.keys() ^ policy.keys())
         raise ValueError(f"condition {odd!r} is not there for both policy and reference; score it with both")
     rows: list[tuple[str, Mapping[str, Term]]] = []
-    own = _preferences(TRUE, policy, reference)
+    with_true = _preferences(TRUE, policy, reference)
     for condition in policy:
         preferences = _preferences(condition, policy, reference)
-        for shown, other in _matched(policy[TRUE], policy[condition], condition):
+        for shown, other in _match(policy[TRUE], policy[condition], condition):
             preferred = preferences[shown.id]
             terms: dict[str, Term] = {f"accuracy_{condition}": (preferred, 1)}
             if condition != TRUE:
                 gap = shown.chosen - other.chosen
                 terms |= {
-                    f"accuracy_gap_{condition}": (own[shown.id] - preferred, 1),
+                    f"accuracy_gap_{condition}": (with_true[shown.id] - preferred, 1),
                     f"chosen_gap_{condition}": (gap, 1),
                     f"chosen_gap_per_token_{condition}": (gap, shown.chosen_tokens),
                     f"prefers_image_{condition}": (_above(gap), 1),
@@ -124,7 +124,7 @@ def lengths(texts: Iterable[tuple[str, str, str]]) -> Tally:
     )
 
 
-def _drifted(old: PairLogps, new: PairLogps) -> dict[str, Term]:
+def _drift_terms(old: PairLogps, new: PairLogps) -> dict[str, Term]:
     chosen, rejected = new.chosen - old.chosen, new.rejected - old.rejected
     return {
         "chosen": (chosen, 1),
@@ -143,10 +143,10 @@ def _preferences(
     reference: Mapping[str, Sequence[PairLogps]] | None,
 ) -> dict[str, float]:
     if reference is None:
-        return {one.id: _above(one.chosen - one.rejected) for one in policy[condition]}
+        return {pair.id: _above(pair.chosen - pair.rejected) for pair in policy[condition]}
     return {
-        one.id: _above((one.chosen - ref.chosen) - (one.rejected - ref.rejected))
-        for one, ref in _matched(policy[condition], reference[condition], f"the reference, {condition}")
+        pair.id: _above((pair.chosen - ref.chosen) - (pair.rejected - ref.rejected))
+        for pair, ref in _match(policy[condition], reference[condition], f"the reference, {condition}")
     }
 
 
@@ -154,14 +154,14 @@ def _above(value: float) -> float:
     return 1.0 if value > 0 else 0.5 if value == 0 else 0.0
 
 
-def _matched(first: Sequence[PairLogps], second: Sequence[PairLogps], name: str) -> list[tuple[PairLogps, PairLogps]]:
-    of_first, of_second = {one.id: one for one in first}, {one.id: one for one in second}
+def _match(first: Sequence[PairLogps], second: Sequence[PairLogps], name: str) -> list[tuple[PairLogps, PairLogps]]:
+    of_first, of_second = {pair.id: pair for pair in first}, {pair.id: pair for pair in second}
     odd = sorted(of_first.keys() ^ of_second.keys())
     if odd or len(of_first) < len(first) or len(of_second) < len(second):
         what = f"pair {odd[0]!r} is not in both" if odd else "a pair is there twice"
         raise ValueError(f"{what} ({name}); score the same pairs, each once")
-    pairs = [(one, of_second[id]) for id, one in of_first.items()]
-    for one, other in pairs:
-        if (one.chosen_tokens, one.rejected_tokens) != (other.chosen_tokens, other.rejected_tokens):
-            raise ValueError(f"pair {one.id!r} ({name}): its answers have other numbers of tokens; use one tokenizer")
+    pairs = [(pair, of_second[id]) for id, pair in of_first.items()]
+    for pair, other in pairs:
+        if (pair.chosen_tokens, pair.rejected_tokens) != (other.chosen_tokens, other.rejected_tokens):
+            raise ValueError(f"pair {pair.id!r} ({name}): its answers have other numbers of tokens; use one tokenizer")
     return pairs

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 Term = tuple[float, float]
 
 
-def pooled(terms: Iterable[Term]) -> float | None:
+def pool(terms: Iterable[Term]) -> float | None:
     """Sum of numerators / sum of denominators; None where there is nothing to divide by.
 
-    >>> pooled([(1, 2), (0, 2)]), pooled([])
+    >>> pool([(1, 2), (0, 2)]), pool([])
     (0.25, None)
     """
     numerator = denominator = 0.0
@@ -32,7 +32,7 @@ def weights(images: int, samples: int = 1000, seed: int | tuple[int, ...] = 0) -
     return drawn.astype(np.float64)
 
 
-def resampled(terms: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def resample(terms: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The ratio in each bootstrap sample: [images, 2] and [samples, images] -> [samples]; nan for 0 / 0."""
     return ratios(weights @ terms)
 

@@ -45,10 +45,10 @@ class Provenance:
     judge_version: str | None = None
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
             if isinstance(value, str) and not value.strip():
-                raise ValueError(f"{one.name} is empty; a number without it cannot be compared, so say what it was")
+                raise ValueError(f"{entry.name} is empty; a number without it cannot be compared, so say what it was")
         if (self.judge is None) != (self.judge_version is None):
             raise ValueError("judge and judge_version belong together: numbers differ between builds of one judge")
 
@@ -59,9 +59,9 @@ class Provenance:
 def differing(a: Provenance, b: Provenance) -> list[str]:
     """What keeps two results from being compared: the fields, apart from the model, in which they differ."""
     return [
-        one.name
-        for one in fields(Provenance)
-        if one.name not in _COMPARED and getattr(a, one.name) != getattr(b, one.name)
+        entry.name
+        for entry in fields(Provenance)
+        if entry.name not in _COMPARED and getattr(a, entry.name) != getattr(b, entry.name)
     ]
 
 

@@ -66,16 +66,16 @@ def build(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     while len(pictures) < options.scenes:
         pictures.setdefault(raster.png(scene(options.seed, index)), index)
         index += 1
-    known = {index: facts(scene(options.seed, index)) for index in pictures.values()}
-    names = [[thing["name"] for thing in known[index]["objects"]] for index in pictures.values()]
+    facts_of = {index: facts(scene(options.seed, index)) for index in pictures.values()}
+    names = [[thing["name"] for thing in facts_of[index]["objects"]] for index in pictures.values()]
     questions: dict[int, list[pope.ObjectQuestion]] = {}
     for built in pope.build(names, options.per_image, options.seed, article=article):
         questions.setdefault(built.image, []).append(built)
     for position, (picture, index) in enumerate(pictures.items()):
         images = [{"bytes": picture, "path": f"scene-{options.seed}-{index}.png"}]
-        yield _row(images, options.describe, known[index], DESCRIBE)
+        yield _row(images, options.describe, facts_of[index], DESCRIBE)
         for built in questions.get(position, ()):
-            answered = {**known[index], "question_type": "existence", "answer": built.answer}
+            answered = {**facts_of[index], "question_type": "existence", "answer": built.answer}
             yield _row(images, built.text, answered, POPE + ",".join(built.splits))
 
 
@@ -116,37 +116,37 @@ READER = VocabularyReader()
 
 @dataclass(frozen=True)
 class World:
-    """The scenes that are asked about: ``scenes`` and ``pictures`` by file name; ``described`` and ``asked`` are the
-    questions of ``build``."""
+    """The scenes that are asked about: ``scenes`` and ``pictures`` by file name; ``descriptions`` and ``yes_no`` are
+    the questions of ``build``."""
 
     config: EvaluateConfig
     scenes: Mapping[str, Scene]
     pictures: Mapping[str, Picture]
-    described: Sequence[Question]
-    asked: Sequence[Question]
+    descriptions: Sequence[Question]
+    yes_no: Sequence[Question]
 
     @classmethod
     def of(cls, config: EvaluateConfig) -> World:
         pictures: dict[str, Picture] = {}
-        described, asked = [], []
+        descriptions, yes_no = [], []
         for row in build(config.model_dump(mode="json")):
             (picture,) = row["images"]
             name = picture["path"]
             pictures[name] = picture
             if row["source"] == DESCRIBE:
-                described.append(question(row, name, name))
+                descriptions.append(question(row, name, name))
             else:
-                asked.append(question(row, f"{name}:{row['prompt'][0]['content']}", name))
+                yes_no.append(question(row, f"{name}:{row['prompt'][0]['content']}", name))
         # The file name ends in the scene's number in its stream.
-        found = {name: scene(config.seed, int(name.removesuffix(".png").rpartition("-")[2])) for name in pictures}
-        return cls(config, found, pictures, described, asked)
+        scene_of = {name: scene(config.seed, int(name.removesuffix(".png").rpartition("-")[2])) for name in pictures}
+        return cls(config, scene_of, pictures, descriptions, yes_no)
 
 
 def config(limit: int | None = None, seed: int = 0, flags: Mapping[str, Any] | None = None) -> EvaluateConfig:
     """The evaluation that the command line asks for; ``flags`` has the ``OPTIONS`` that were given."""
-    given, known = flags or {}, EvaluateConfig.model_validate({})
-    told = {"scenes": limit or given.get("scenes", known.scenes), "seed": known.seed + seed}
-    return known.model_copy(update={**told, "describe": given.get("prompt") or known.describe})
+    given, default = flags or {}, EvaluateConfig.model_validate({})
+    sizes = {"scenes": limit or given.get("scenes", default.scenes), "seed": default.seed + seed}
+    return default.model_copy(update={**sizes, "describe": given.get("prompt") or default.describe})
 
 
 def load(
@@ -192,59 +192,59 @@ def _suite(benchmark: Benchmark, world: World) -> Suite:
     )
 
 
-def yes_or_no(one: Scene, image: str, seed: int) -> list[Question]:
+def yes_or_no(view: Scene, image: str, seed: int) -> list[Question]:
     """AMBER's questions about a scene: of each kind one whose answer is yes and one whose answer is no, as far as the
     grammar has them (without two kinds of objects clearly apart there is no relation).
 
     >>> [(a.truth["type"], a.truth["truth"]) for a in yes_or_no(scene(0, 0), "a.png", 0)][:2]
     [('discriminative-hallucination', 'yes'), ('discriminative-hallucination', 'no')]
     """
-    asked: dict[str, Question] = {}
-    for kind, own in KINDS.items():
+    questions: dict[str, Question] = {}
+    for kind, term in KINDS.items():
         for answer in ("yes", "no"):
             rng = random.Random(f"amber:{seed}:{image}:{kind}:{answer}")
-            drawn = (grammar.question(one, own, rng) for _ in range(_DRAWS))
-            text = next((each.text for each in drawn if (each.kind, each.answer) == (own, answer)), None)
+            drawn = (grammar.question(view, term, rng) for _ in range(_DRAWS))
+            text = next((each.text for each in drawn if (each.kind, each.answer) == (term, answer)), None)
             if text is not None:
-                asked.setdefault(text, Question(f"{image}:{text}", image, text, {"type": kind, "truth": answer}))
-    return list(asked.values())
+                questions.setdefault(text, Question(f"{image}:{text}", image, text, {"type": kind, "truth": answer}))
+    return list(questions.values())
 
 
-def described(one: Scene) -> dict[str, list[str]]:
+def description_truth(view: Scene) -> dict[str, list[str]]:
     """The truth of a description in AMBER's terms: what is there, and what usually goes along with it and is not.
 
     >>> from pipeline.scenes.world import Thing
-    >>> described(Scene("chess", (Thing("king", "red", ((0, 0, 0, 26),)),), (0, 0, 0)))
+    >>> description_truth(Scene("chess", (Thing("king", "red", ((0, 0, 0, 26),)),), (0, 0, 0)))
     {'truth': ['king'], 'hallu': ['queen', 'castle', 'bishop', 'horse']}
     """
-    there = [thing.name for thing in one.objects]
-    return {"truth": there, "hallu": [name for name in THEMES[one.theme] if name not in there]}
+    there = [thing.name for thing in view.objects]
+    return {"truth": there, "hallu": [name for name in THEMES[view.theme] if name not in there]}
 
 
 def _pope(world: World, benchmark: Benchmark) -> Opened:
-    return Opened(world.asked, benchmark.score, {})
+    return Opened(world.yes_no, benchmark.score, {})
 
 
 def _chair(world: World, _: Benchmark) -> Opened:
-    return Opened(world.described, partial(chair.score, known=READER), {"vocabulary": READER.version})
+    return Opened(world.descriptions, partial(chair.score, reader=READER), {"vocabulary": READER.version})
 
 
 def _amber_generative(world: World, _: Benchmark) -> Opened:
     questions = [
-        Question(image, image, world.config.describe, described(world.scenes[image])) for image in world.pictures
+        Question(image, image, world.config.describe, description_truth(view)) for image, view in world.scenes.items()
     ]
     score = partial(amber.score_descriptions, lists=LISTS, nouns=READER, similarity=Exact())
     return Opened(questions, score, {"tagger": READER.version, "similarity": Exact.version})
 
 
 def _amber_discriminative(world: World, benchmark: Benchmark) -> Opened:
-    asked = [one for image, seen in world.scenes.items() for one in yes_or_no(seen, image, world.config.seed)]
-    return Opened(asked, benchmark.score, {})
+    questions = [entry for image, view in world.scenes.items() for entry in yes_or_no(view, image, world.config.seed)]
+    return Opened(questions, benchmark.score, {})
 
 
 def _shr(world: World, _: Benchmark) -> Opened:
     words = scenes()
-    return Opened(world.described, partial(shr.score, lexicon=words), {"facts": f"{words.version}, rules {VERSION}"})
+    return Opened(world.descriptions, partial(shr.score, lexicon=words), {"facts": f"{words.version}, rules {VERSION}"})
 
 
 #: What can be asked about scenes.

@@ -76,8 +76,8 @@ def load(
 
 
 def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | None, seed: int) -> Suite:
-    name, own = benchmark.name, benchmark.folder or benchmark.name
-    folder = data / own
+    name, subfolder = benchmark.name, benchmark.folder or benchmark.name
+    folder = data / subfolder
     if not folder.is_dir():
         of = f" of {benchmark.source}" if benchmark.source else ""
         raise DataError(
@@ -88,7 +88,7 @@ def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | No
     questions = limited(opened.questions, limit, seed)
     _check(name, questions)
     identity = benchmarks.identity(benchmark)
-    roots = [folder / "images"] if images is None else [images / own, images]
+    roots = [folder / "images"] if images is None else [images / subfolder, images]
     return Suite(
         name=name,
         version=benchmark.version,
@@ -134,7 +134,9 @@ def _score(score: Score, questions: Sequence[Question], answers: Mapping[str, An
     odd = sorted(set(tally.images) - {question.image for question in questions})
     if odd:
         raise ValueError(f"score has terms of image {odd[0]!r}, which no question is about")
-    lost = sorted({one.image for one in questions if answers[one.id].text is not None} - set(tally.images))
+    lost = sorted(
+        {question.image for question in questions if answers[question.id].text is not None} - set(tally.images)
+    )
     if lost and not any(count for name, count in tally.counts.items() if name not in COUNTS):
         raise ValueError(
             f"score forgets {len(lost)} images with an answer, the first is {lost[0]!r}; add the terms of every "

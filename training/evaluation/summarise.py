@@ -40,7 +40,7 @@ def summarise(
     - ``shr``: hallucinated sentences / all sentences, those included that nothing can be said of. With a ``lexicon`` a
       sentence is judged by everything that exact facts tell: its objects, attributes, numbers and places. Without one
       the objects of ``vocabulary`` are all there is to judge by; the metric is then called ``shr_objects``;
-    - ``distinct_1`` to ``distinct_4``: distinct n-grams / n-grams of a description, averaged (``shr.varied``);
+    - ``distinct_1`` to ``distinct_4``: distinct n-grams / n-grams of a description, averaged (``shr.variety``);
     - ``pope_{split}_{accuracy,precision,recall,f1,yes_ratio}``: see ``pope``; ``pope_accuracy``, ``pope_f1`` and
       ``pope_yes_ratio`` are the means of the three splits;
     - ``{metric}_ci`` for the metrics in ``HEADLINE`` and for SHR: 95 % percentile bootstrap over images
@@ -65,35 +65,37 @@ def summarise(
         raise ValueError(f"id {odd!r} is missing from {where}; both tables need the same ids, failed ones included")
 
     described: list[Question] = []
-    asked: list[Question] = []
+    yes_no: list[Question] = []
     answers: dict[str, Answer] = {}
     for id, row in rows.items():
         if "failed" not in (row["status"], answered[id]["status"]):
             (candidate,) = answered[id]["candidates"]
             answers[id] = Answer(candidate["text"], finish_reason=candidate["finish_reason"])
-            (described if row["source"] == DESCRIBE else asked).append(question(row, id, _image_key(row), vocabulary))
-    captions = {one.id: answers.pop(one.id) for one in described}
+            (described if row["source"] == DESCRIBE else yes_no).append(question(row, id, _image_key(row), vocabulary))
+    captions = {entry.id: answers.pop(entry.id) for entry in described}
 
     name = "shr" if lexicon is not None else "shr_objects"
     of_shr = shr.score(described, captions, vocabulary, lexicon)
     of_chair = chair.count(described, captions, VocabularyReader(vocabulary))
-    of_pope = pope.Pope(parser).score(asked, answers)  # type: ignore[arg-type]
-    of_splits = {one: [f"pope_{split}_{one}" for split in pope.SPLITS] for one in ("accuracy", "f1", "yes_ratio")}
+    of_pope = pope.Pope(parser).score(yes_no, answers)  # type: ignore[arg-type]
+    of_splits = {
+        metric: [f"pope_{split}_{metric}" for split in pope.SPLITS] for metric in ("accuracy", "f1", "yes_ratio")
+    }
     tally = Tally.joined(
-        [of_chair, of_shr.picked({"shr": name, **{one: one for one in shr.VARIED}}), of_pope.picked(_POPE)],
-        {f"pope_{one}": mean_of(splits) for one, splits in of_splits.items()},
+        [of_chair, of_shr.picked({"shr": name, **{metric: metric for metric in shr.VARIED}}), of_pope.picked(_POPE)],
+        {f"pope_{metric}": mean_of(splits) for metric, splits in of_splits.items()},
     )
     intervals = tally.intervals()
     return {
         **tally.values(),
-        **{f"{one}_ci": intervals[one] for one in (*HEADLINE, name)},
+        **{f"{metric}_ci": intervals[metric] for metric in (*HEADLINE, name)},
         "images": float(len(tally.images)),
         "captions": len(described),
-        "pope_questions": len(asked),
-        "unparseable": sum(PARSERS[parser](text) is None for _, _, text in pairs(asked, answers)[0]),
+        "pope_questions": len(yes_no),
+        "unparseable": sum(PARSERS[parser](text) is None for _, _, text in pairs(yes_no, answers)[0]),
         "truncated": of_chair.counts["truncated"] + of_pope.counts["truncated"],
-        "failed": len(rows) - len(described) - len(asked),
-        **{f"pope_{split}_questions": sum(split in one.truth["splits"] for one in asked) for split in pope.SPLITS},
+        "failed": len(rows) - len(described) - len(yes_no),
+        **{f"pope_{split}_questions": sum(split in entry.truth["splits"] for entry in yes_no) for split in pope.SPLITS},
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.ratio import Term, interval, pooled, resampled, weights
+from training.evaluation.ratio import Term, interval, pool, resample, weights
 
 Floats = NDArray[np.float64]
 
@@ -71,17 +71,19 @@ class Tally:
 
         ``names`` are metrics that shall be there even if no answer adds to them: their value is None.
         """
-        found: dict[str, dict[str, list[Term]]] = {}
+        terms_of: dict[str, dict[str, list[Term]]] = {}
         for image, terms in rows:
-            of_image = found.setdefault(image, {})
+            of_image = terms_of.setdefault(image, {})
             for name, term in terms.items():
                 of_image.setdefault(name, []).append(term)
-        images = tuple(sorted(found))
-        known = dict.fromkeys([*names, *(name for image in images for name in found[image])])
+        images = tuple(sorted(terms_of))
+        metrics = dict.fromkeys([*names, *(name for image in images for name in terms_of[image])])
         # Sorted before they are summed: floating-point sums depend on the order.
         sums = {
-            name: np.array([np.sum(sorted(found[one].get(name, [])) or [(0.0, 0.0)], axis=0) for one in images], float)
-            for name in known
+            name: np.array(
+                [np.sum(sorted(terms_of[image].get(name, [])) or [(0.0, 0.0)], axis=0) for image in images], float
+            )
+            for name in metrics
         }
         return cls(images, {name: of.reshape(-1, 2) for name, of in sums.items()}, linear or {}, counts or {})
 
@@ -109,12 +111,12 @@ class Tally:
 
     def values(self) -> dict[str, float | None]:
         """Each metric pooled over all images; None where there is nothing to divide by."""
-        values = {name: pooled(map(tuple, of)) for name, of in self.sums.items()}
+        values = {name: pool(map(tuple, of)) for name, of in self.sums.items()}
         return {**values, **{name: linear.of(values) for name, linear in self.linear.items()}}
 
     def sampled(self, drawn: Floats) -> dict[str, Floats]:
         """Each metric in each bootstrap sample: [samples, images] -> [samples]; nan where it is undefined."""
-        samples = {name: resampled(of, drawn) for name, of in self.sums.items()}
+        samples = {name: resample(of, drawn) for name, of in self.sums.items()}
         return {**samples, **{name: linear.sampled(samples) for name, linear in self.linear.items()}}
 
     def intervals(self, samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, list[float] | None]:

@@ -31,7 +31,7 @@ def plan(recipe: str, overrides: Sequence[str] = ()) -> Plan:
         ConfigError: it is wrong.
     """
     loaded = load_recipe(recipe, overrides, WholeRecipe)
-    return Plan(loaded, job.held(loaded))
+    return Plan(loaded, job.evaluation_of(loaded))
 
 
 def adopt(plan: Plan, target: Path, others: Sequence[Path]) -> list[str]:
@@ -41,26 +41,26 @@ def adopt(plan: Plan, target: Path, others: Sequence[Path]) -> list[str]:
     Linked, not copied: files of stages are written once and never changed, only replaced.
     """
     run, donors = Run(target), [Run(path) for path in others]
-    found: list[str] = []
+    linked: list[str] = []
     for stage in plan.generation():
-        if not set(stage.inputs) <= set(found):
+        if not set(stage.inputs) <= set(linked):
             continue
         wanted = describe(run, stage, Survey(run))
-        donor = next((one for one in donors if _same(one.record(stage.name), wanted)), None)
+        donor = next((candidate for candidate in donors if _same(candidate.record(stage.name), wanted)), None)
         if donor is None:
             continue
         _link(donor.folder(stage.name), run.folder(stage.name))
         if not stage.inputs and (dropped := donor.folder(ASIDE)).is_dir() and not run.folder(ASIDE).exists():
             _link(dropped, run.folder(ASIDE))
-        found.append(stage.name)
-    if set(publish.TABLES) <= set(found):
+        linked.append(stage.name)
+    if set(publish.TABLES) <= set(linked):
         made = publish.record(run, plan.recipe.publish)
-        donor = next((one for one in donors if _published(one, made)), None)
+        donor = next((candidate for candidate in donors if _published(candidate, made)), None)
         if donor is not None:
             for name in ("publish", *(name for name in _BESIDE if donor.folder(name).is_dir())):
                 _link(donor.folder(name), run.folder(name))
-            found.append("publish")
-    return found
+            linked.append("publish")
+    return linked
 
 
 def _same(old: Record | None, wanted: Record) -> bool:

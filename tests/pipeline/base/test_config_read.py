@@ -72,7 +72,7 @@ def test_a_secret_given_as_an_option_does_not_come_back(key: str, value: str) ->
         recipe = load_recipe("quickstart", [f"{key}={value}"])
         from pipeline.recipe.plan import Plan
 
-        job.check(Plan(recipe, job.held(recipe)))
+        job.check(Plan(recipe, job.evaluation_of(recipe)))
     assert "8f3a91c2d7e6" not in str(caught.value)
     assert "unknown key" in str(caught.value) or "looks like a password" in str(caught.value)
 

@@ -111,7 +111,7 @@ def lying(world):
 
     def answer(picture, text):
         if text == FEW.describe:
-            made_up = scenes.described(by_picture[picture])["hallu"]
+            made_up = scenes.description_truth(by_picture[picture])["hallu"]
             return " ".join(f"There is a red {name}." for name in made_up)
         return {"Yes": "No", "No": "Yes"}[truth(picture, text)]
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from reward.scorers.objects import judge
 from reward.text.object_vocabulary import Vocabulary
 from training.evaluation.benchmarks.chair import METRICS, terms
-from training.evaluation.ratio import pooled
+from training.evaluation.ratio import pool
 
 NAMES = ("sun", "boat", "cup", "star")
 VOCABULARY = Vocabulary("demo", "1", {form: name for name in NAMES for form in (name, name + "s")})
@@ -14,7 +14,7 @@ VOCABULARY = Vocabulary("demo", "1", {form: name for name in NAMES for form in (
 def measure(captions):
     """The metrics of (verdict, words)."""
     rows = [terms(verdict, words) for verdict, words in captions]
-    return {name: pooled(row[name] for row in rows) for name in METRICS}
+    return {name: pool(row[name] for row in rows) for name in METRICS}
 
 
 def captions(*pairs):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.evaluation.benchmarks.pope import METRICS, SPLITS, UNPARSEABLE_IS_NOT_YES, build, terms
-from training.evaluation.ratio import pooled
+from training.evaluation.ratio import pool
 
 #: sun is in most images; cup goes along with boat; star is rare.
 IMAGES = [["sun", "boat", "cup"], ["boat", "cup"], ["sun", "anchor"], ["sun"], ["star"]]
@@ -97,7 +97,7 @@ def test_the_order_of_images_does_not_matter(images, rng):
 def measure(answers, parser="official"):
     """The metrics of (truth, said), and how many could not be read."""
     rows = [terms(truth, said, parser in UNPARSEABLE_IS_NOT_YES) for truth, said in answers]
-    values = {name: pooled(row[name] for row in rows) for name in METRICS}
+    values = {name: pool(row[name] for row in rows) for name in METRICS}
     return {**values, "unparseable": float(sum(said is None for _, said in answers))}
 
 

@@ -155,7 +155,7 @@ class Alike:
 
 
 def described(nouns, truth, made_up=(), similarity=None, safe=()):
-    return formulas.described(nouns, truth, made_up, ASSOCIATIONS, safe, similarity or Exact())
+    return formulas.description_terms(nouns, truth, made_up, ASSOCIATIONS, safe, similarity or Exact())
 
 
 @pytest.mark.parametrize(
@@ -200,13 +200,14 @@ def test_a_made_up_noun_marks_its_equal_and_the_first_that_is_like_it():
 
 
 def test_no_answer_is_ambers_positive_class():
-    no_sayer = [formulas.answered(truth, "no") for truth in ("no", "no", "yes")]
+    no_sayer = [formulas.answer_terms(truth, "no") for truth in ("no", "no", "yes")]
     assert [one["recall"] for one in no_sayer] == [(1, 1), (1, 1), (0, 0)]
     assert [one["precision"] for one in no_sayer] == [(1, 1), (1, 1), (0, 1)]
-    assert formulas.answered("yes", "yes") == {
+    assert formulas.answer_terms("yes", "yes") == {
         "accuracy": (1, 1), "precision": (0, 0), "recall": (0, 0), "f1": (0, 0), "unparseable_rate": (0, 1)
     }  # fmt: skip
-    assert formulas.answered("no", None)["recall"] == (0, 1) and formulas.answered("no", None)["accuracy"] == (0, 1)
+    unread = formulas.answer_terms("no", None)
+    assert unread["recall"] == (0, 1) and unread["accuracy"] == (0, 1)
 
 
 def test_ambers_groups():
@@ -264,7 +265,7 @@ def test_another_parser_reads_more_of_ambers_answers(amber_files):
 
 def test_ambers_printed_numbers_have_its_constants(amber_files):
     questions = amber.AmberDiscriminative().questions(amber_files)
-    shown = formulas.printed(
+    shown = formulas.printout(
         amber.AmberDiscriminative().score(questions, {"2": Answer("No"), "3": Answer("Yes"), "4": Answer("Yes")})
     )
     # 2 / 3.001 and 1 / 1.001, 1 / 2.001; F1 of 0.999 and 0.5 with 0.0001 more below.
@@ -276,13 +277,13 @@ def test_ambers_printed_numbers_have_its_constants(amber_files):
     asked = amber.describe(amber_files)
     lists = amber.read_lists(amber_files)
     clean = amber.score_descriptions(asked, {"1": Answer("A man.")}, lists, EveryWordNouns(), Exact())
-    assert formulas.printed(clean) == {"chair": 0.0, "cover": 50.0, "hal": 0.1, "cog": 0.0}
+    assert formulas.printout(clean) == {"chair": 0.0, "cover": 50.0, "hal": 0.1, "cog": 0.0}
 
 
 def test_existence_has_a_constant_of_its_own_in_f1():
     shares = {"accuracy": (1, 1), "precision": (50, 100), "recall": (20, 100)}
     tally = Tally.of([("a", {group + name: term for group in ("", "existence_") for name, term in shares.items()})])
-    shown = formulas.printed(tally)
+    shown = formulas.printout(tally)
     assert shown["precision"] == shown["existence_precision"] == 50.0
     assert (shown["f1"], shown["existence_f1"]) == (28.6, 28.5)
 
@@ -395,7 +396,7 @@ def test_n_grams_are_of_words_without_signs():
     assert shr.distinct("A dog, a dog. A dog", 1) == 3 / 6
     assert shr.distinct("one\ntwo two", 1) == 1.0  # "onetwo", "two"
     assert shr.distinct("a b c", 4) is None
-    assert shr.varied("a a")["distinct_2"] == (1.0, 1.0) and shr.varied("a a")["distinct_3"] == (0.0, 0.0)
+    assert shr.variety("a a")["distinct_2"] == (1.0, 1.0) and shr.variety("a a")["distinct_3"] == (0.0, 0.0)
 
 
 def describe(*images, objects=()):
@@ -493,7 +494,7 @@ def test_shr_reads_visual_genome_and_asks_a_judge(tmp_path):
     ],
 )
 def test_the_judges_list_is_found(judgement, expected):
-    assert halbench.listed(judgement) == expected
+    assert halbench.objects_in(judgement) == expected
 
 
 def halbench_score(*answers, phrases=None, truth=("dog",)):

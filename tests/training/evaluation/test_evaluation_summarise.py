@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
 from pipeline.scenes.scene_words import scenes
 from reward.text.object_vocabulary import Vocabulary
-from training.evaluation.ratio import interval, pooled, resampled, weights
+from training.evaluation.ratio import interval, pool, resample, weights
 from training.evaluation.summarise import HEADLINE, summarise
 
 VOCABULARY = Vocabulary("demo", "1", {name: name for name in ("sun", "boat", "cup")})
@@ -207,7 +207,7 @@ def test_bootstrap_draws_images_and_ignores_samples_without_a_denominator():
     assert drawn.shape == (50, 5) and (drawn.sum(axis=1) == 5).all()
     assert (drawn == weights(5, samples=50, seed=1)).all()
     terms = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    samples = resampled(terms, drawn)
+    samples = resample(terms, drawn)
     assert np.isnan(samples).any() and interval(samples) == [1.0, 1.0]
     assert interval(np.array([np.nan])) is None
-    assert pooled([(0, 0)]) is None
+    assert pool([(0, 0)]) is None

@@ -43,10 +43,10 @@ def names(text: str) -> list[str]:
         ConfigError: none is named.
     """
     named = filter(None, (part.strip() for part in text.split(",")))
-    found = dict.fromkeys(part for name in named for part in (TOGETHER[name].parts if name in TOGETHER else (name,)))
-    if not found:
+    parts = dict.fromkeys(part for name in named for part in (TOGETHER[name].parts if name in TOGETHER else (name,)))
+    if not parts:
         raise ConfigError(f"--suite names none; use some of {', '.join(BENCHMARKS)}")
-    return list(found)
+    return list(parts)
 
 
 def find(name: str) -> type[Benchmark]:
@@ -55,10 +55,10 @@ def find(name: str) -> type[Benchmark]:
     Raises:
         ConfigError: there is no such benchmark, or it is none.
     """
-    found = plugins.find(KIND, BENCHMARKS.get(name, name), [*BENCHMARKS, *TOGETHER])
-    if not (isinstance(found, type) and issubclass(found, Benchmark)):
+    kind = plugins.find(KIND, BENCHMARKS.get(name, name), [*BENCHMARKS, *TOGETHER])
+    if not (isinstance(kind, type) and issubclass(kind, Benchmark)):
         raise ConfigError(f"{name} is no benchmark; let the class inherit training.evaluation.benchmark.Benchmark")
-    return found
+    return kind
 
 
 def make(
@@ -79,13 +79,13 @@ def make(
     left = dict(options or {})
     made: list[Benchmark] = []
     for name in names:
-        found = find(name)
-        own = _name(found, name)
-        if own in [benchmark.name for benchmark in made]:
-            raise ConfigError(f"two suites are called {own}; ask them in two calls")
-        known = options_of(found)
-        given = {key: value for key, value in (shared or {}).items() if key in known}
-        made.append(plugins.make(found, {**given, **left.pop(own, {}), **left.pop(name, {})}, name))
+        kind = find(name)
+        suite = _name(kind, name)
+        if suite in [benchmark.name for benchmark in made]:
+            raise ConfigError(f"two suites are called {suite}; ask them in two calls")
+        option_names = options_of(kind)
+        given = {key: value for key, value in (shared or {}).items() if key in option_names}
+        made.append(plugins.make(kind, {**given, **left.pop(suite, {}), **left.pop(name, {})}, name))
         plugins.identity(made[-1], name)  # it has a version
     for name in left:
         parts = " and ".join(TOGETHER[name].parts) if name in TOGETHER else ""
@@ -94,9 +94,9 @@ def make(
     return made
 
 
-def options_of(found: type[Benchmark]) -> list[str]:
+def options_of(kind: type[Benchmark]) -> list[str]:
     """The names of the options of a benchmark."""
-    return [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
 
 
 def identity(benchmark: Benchmark) -> str | None:
@@ -107,8 +107,8 @@ def identity(benchmark: Benchmark) -> str | None:
     return None if path in BENCHMARKS.values() else plugins.identity(benchmark, path)
 
 
-def _name(found: type[Benchmark], reference: str) -> str:
-    name = getattr(found, "name", None)
+def _name(kind: type[Benchmark], reference: str) -> str:
+    name = getattr(kind, "name", None)
     ours = reference in BENCHMARKS
     if not isinstance(name, str) or not name.isidentifier() or (not ours and (name in BENCHMARKS or name in TOGETHER)):
         raise ConfigError(

@@ -81,13 +81,13 @@ class AmberDiscriminative(Benchmark):
         Raises:
             DataError: a file is missing or malformed.
         """
-        asked = []
+        questions = []
         for id, image, query, noted in _queries(data, "query_discriminative.json"):
             if noted["truth"] not in ("yes", "no"):
                 raise DataError(f"{data / 'annotations.json'}, id {id}: truth is neither 'yes' nor 'no'")
             truth = {"type": noted["type"], "truth": noted["truth"]}
-            asked.append(Question(id, image, query + self.suffix, truth))
-        return asked
+            questions.append(Question(id, image, query + self.suffix, truth))
+        return questions
 
     def score(self, questions: Sequence[Question], answers: Mapping[str, Answer]) -> Tally:
         """``amber_formula.DISCRIMINATIVE`` over all questions, and ``GROUP_METRIC`` over those of each group.
@@ -99,7 +99,7 @@ class AmberDiscriminative(Benchmark):
         done, counts = pairs(questions, answers)
         rows = []
         for question, _, text in done:
-            terms = amber_formula.answered(question.truth["truth"], read(text))
+            terms = amber_formula.answer_terms(question.truth["truth"], read(text))
             of_groups: dict[str, Term] = dict(terms)
             for group in amber_formula.groups_of(question.truth["type"]):
                 of_groups |= {f"{group}_{name}": term for name, term in terms.items()}
@@ -135,17 +135,17 @@ def describe(data: Path) -> list[Question]:
     Raises:
         DataError: a file is missing or malformed, or an object is not in ``relation.json``.
     """
-    known = read_lists(data).associations
-    asked = []
+    associations = read_lists(data).associations
+    questions = []
     for id, image, query, noted in _queries(data, "query_generative.json"):
         if noted["type"] != _GENERATIVE:
             raise DataError(f"{data}: query {id} is to be described, but annotated as {noted['type']!r}")
         truth, made_up = benchmark_files.take(noted, ("truth", "hallu"), f"{data / 'annotations.json'}, id {id}")
-        lost = [word for word in (*truth, *made_up) if word not in known]
+        lost = [word for word in (*truth, *made_up) if word not in associations]
         if lost:
             raise DataError(f"{data / 'annotations.json'}, id {id}: {lost[0]!r} is not in relation.json")
-        asked.append(Question(id, image, query, {"truth": truth, "hallu": made_up}))
-    return asked
+        questions.append(Question(id, image, query, {"truth": truth, "hallu": made_up}))
+    return questions
 
 
 def score_descriptions(
@@ -156,21 +156,21 @@ def score_descriptions(
     Raises:
         ValueError: ids differ.
     """
-    known = amber_formula.vocabulary(lists.associations)
+    vocabulary = amber_formula.vocabulary(lists.associations)
     done, counts = pairs(questions, answers)
     rows = (
         (
-            one.image,
-            amber_formula.described(
-                [noun for noun in nouns(text) if noun in known],
-                one.truth["truth"],
-                one.truth["hallu"],
+            question.image,
+            amber_formula.description_terms(
+                [noun for noun in nouns(text) if noun in vocabulary],
+                question.truth["truth"],
+                question.truth["hallu"],
                 lists.associations,
                 lists.safe,
                 similarity,
             ),
         )
-        for one, _, text in done
+        for question, _, text in done
     )
     return Tally.of(rows, amber_formula.GENERATIVE, counts=counts)
 

@@ -41,7 +41,7 @@ _EXACT: Mapping[str, Literal["yes", "no"]] = {"Yes": "yes", "No": "no"}
 _START = 0.001
 
 
-def described(
+def description_terms(
     nouns: Sequence[str],
     truth: Sequence[str],
     made_up: Sequence[str],
@@ -76,7 +76,7 @@ def described(
             return similarity(noun, word) > ALIKE
 
         if (true := _first(there, same)) is None:
-            met.update(one for one in (_first(tempting, same), _first(tempting, alike)) if one is not None)
+            met.update(slot for slot in (_first(tempting, same), _first(tempting, alike)) if slot is not None)
             true = _first(there, alike)
         if true is None:
             wrong += 1
@@ -114,19 +114,19 @@ def exact(text: str) -> Literal["yes", "no"] | None:
     return _EXACT.get(text)
 
 
-def answered(truth: str, said: str | None) -> dict[str, Term]:
-    """What one answer adds to each metric; ``said`` is "yes", "no" or None, which is wrong and not a "no"."""
-    hit = said == "no" and truth == "no"
+def answer_terms(truth: str, answer: str | None) -> dict[str, Term]:
+    """What one answer adds to each metric; ``answer`` is "yes", "no" or None, which is wrong and not a "no"."""
+    hit = answer == "no" and truth == "no"
     return {
-        "accuracy": (float(said == truth), 1),
-        "precision": (float(hit), float(said == "no")),
+        "accuracy": (float(answer == truth), 1),
+        "precision": (float(hit), float(answer == "no")),
         "recall": (float(hit), float(truth == "no")),
-        "f1": (2.0 * hit, float(said == "no") + float(truth == "no")),
-        "unparseable_rate": (float(said is None), 1),
+        "f1": (2.0 * hit, float(answer == "no") + float(truth == "no")),
+        "unparseable_rate": (float(answer is None), 1),
     }
 
 
-def printed(tally: Tally) -> dict[str, float]:
+def printout(tally: Tally) -> dict[str, float]:
     """The percentages that the original prints, for a comparison digit by digit.
 
     They are rounded to one place, every denominator is too large by 0.001 (by three times that over all attributes),
@@ -157,8 +157,8 @@ def _percent(tally: Tally, name: str, start: float = _START) -> float:
 
 def _slots(objects: Sequence[str], associations: Mapping[str, Iterable[str]]) -> list[tuple[str, int]]:
     """(word, position of the object that it stands for), words that are associated before the objects themselves."""
-    associated = [(word, at) for at, one in enumerate(objects) for word in associations[one]]
-    return associated + [(one, at) for at, one in enumerate(objects)]
+    associated = [(word, at) for at, name in enumerate(objects) for word in associations[name]]
+    return associated + [(name, at) for at, name in enumerate(objects)]
 
 
 def _first(slots: Sequence[tuple[str, int]], fits: Callable[[str], bool]) -> int | None:

@@ -71,9 +71,9 @@ class Chair(Benchmark):
     units: ClassVar[Mapping[str, str]] = {"mean_length": "words"}
 
     def open(self, data: Path) -> Opened:
-        known = self.words(data)
-        versions = {"vocabulary": known.version, "lemmatiser": coco_words.lemmatiser_version(self.variant)}
-        return Opened(self._questions(data, known), partial(score, known=known), versions)
+        words = self.words(data)
+        versions = {"vocabulary": words.version, "lemmatiser": coco_words.lemmatiser_version(self.variant)}
+        return Opened(self._questions(data, words), partial(score, reader=words), versions)
 
     def words(self, data: Path) -> Words:
         """The variant with the list that is named, else with ``synonyms.txt`` in ``data`` if it wants one."""
@@ -90,7 +90,7 @@ class Chair(Benchmark):
         """
         return self._questions(data, self.words(data))
 
-    def _questions(self, data: Path, known: Words) -> list[Question]:
+    def _questions(self, data: Path, words: Words) -> list[Question]:
         paths = coco.paths(data, "instances")
         if self.ids is not None:
             annotated = coco.instances(paths)
@@ -105,21 +105,21 @@ class Chair(Benchmark):
                 if self.limit > len(chosen):
                     raise DataError(f"images={self.limit}, but only {len(chosen)} are annotated; ask for fewer")
                 chosen = sorted(random.Random(f"chair:images:{self.seed}").sample(chosen, self.limit))
-        truths = coco.truths(data, annotated, chosen, known)
+        truths = coco.truths(data, annotated, chosen, words)
         return [Question(str(id), annotated[id].file, self.prompt, {"objects": truths[id]}) for id in chosen]
 
 
-def score(questions: Sequence[Question], answers: Mapping[str, Answer], known: Reader) -> Tally:
+def score(questions: Sequence[Question], answers: Mapping[str, Answer], reader: Reader) -> Tally:
     """Every caption counts, and an image that is described twice counts twice, as in the original.
 
     Raises:
         ValueError: ids differ.
     """
     names = {"chair_i": "chair_i", "chair_s": "chair_s", "cover": "recall", "mean_length": "mean_length"}
-    return count(questions, answers, known).picked(names)
+    return count(questions, answers, reader).picked(names)
 
 
-def count(questions: Sequence[Question], answers: Mapping[str, Answer], known: Reader) -> Tally:
+def count(questions: Sequence[Question], answers: Mapping[str, Answer], reader: Reader) -> Tally:
     """All ``METRICS``.
 
     Raises:
@@ -127,8 +127,8 @@ def count(questions: Sequence[Question], answers: Mapping[str, Answer], known: R
     """
     done, counts = pairs(questions, answers)
     rows = (
-        (one.image, terms(known.judge(text, frozenset(one.truth["objects"])), len(text.split())))
-        for one, _, text in done
+        (question.image, terms(reader.judge(text, frozenset(question.truth["objects"])), len(text.split())))
+        for question, _, text in done
     )
     return Tally.of(rows, METRICS, counts=counts)
 

@@ -81,13 +81,13 @@ class Mmhal(Benchmark):
         rows = benchmark_files.whole(path)
         if not isinstance(rows, list):
             raise DataError(f"{path} is no list; give the official file")
-        asked = []
+        questions = []
         for place, row in enumerate(rows):
             keys = ("image_src", "question", "image_content", "gt_answer")
             source, question, content, right = benchmark_files.take(row, keys, f"{path}, item {place + 1}")
             truth = {"place": place, "question": question, "image_content": content, "gt_answer": right}
-            asked.append(Question(str(place), str(source).rstrip("/").split("/")[-1], str(question), truth))
-        return asked
+            questions.append(Question(str(place), str(source).rstrip("/").split("/")[-1], str(question), truth))
+        return questions
 
     def judge_prompt(self, question: Question, text: str) -> str:
         truth = question.truth
@@ -122,9 +122,9 @@ def rating(judgement: str) -> int | None:
     >>> [rating(text) for text in ("Rating: 4, fine", "Rating: 1 or rating: 2", "**Rating**: 3", "Rating: 10")]
     [4, None, None, 1]
     """
-    said = judgement.lower()
-    found = [number for number in range(BEST + 1) if f"rating: {number}" in said]
-    return found[0] if len(found) == 1 else None
+    lower = judgement.lower()
+    numbers = [number for number in range(BEST + 1) if f"rating: {number}" in lower]
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def terms(judgement: str, place: int) -> dict[str, Term]:

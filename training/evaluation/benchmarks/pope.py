@@ -81,16 +81,15 @@ class Pope(Benchmark):
         Raises:
             ValueError: ids differ.
         """
-        there = [split for split in SPLITS if any(split in one.truth["splits"] for one in questions)]
+        there = [split for split in SPLITS if any(split in entry.truth["splits"] for entry in questions)]
         done, counts = pairs(questions, answers)
         rows = []
-        for one, _, text in done:
-            said = PARSERS[self.parser](text)
-            added = terms(one.truth["answer"], said, self.parser in UNPARSEABLE_IS_NOT_YES)
-            added["unparseable_rate"] = (float(said is None), 1)
-            rows += [
-                (one.image, {f"{split}_{name}": term for name, term in added.items()}) for split in one.truth["splits"]
-            ]
+        for entry, _, text in done:
+            answer = PARSERS[self.parser](text)
+            added = terms(entry.truth["answer"], answer, self.parser in UNPARSEABLE_IS_NOT_YES)
+            added["unparseable_rate"] = (float(answer is None), 1)
+            for split in entry.truth["splits"]:
+                rows.append((entry.image, {f"{split}_{name}": term for name, term in added.items()}))
         linear: dict[str, Linear] = {}
         if there:
             linear = {name: mean_of([f"{split}_{name}" for split in there]) for name in AVERAGED}
@@ -101,17 +100,17 @@ def question(image: str, text: str, answer: str, splits: Sequence[str], suffix: 
     return Question(f"{image}:{text}", image, text + suffix, {"answer": answer, "splits": list(splits)})
 
 
-def terms(truth: str, said: str | None, unparseable_is_not_yes: bool = False) -> dict[str, Term]:
-    """What one answer adds to each metric; ``said`` is "yes", "no" or None if neither can be read."""
-    hit = said == "yes" and truth == "yes"
-    false_alarm = said == "yes" and truth == "no"
-    miss = truth == "yes" and (said == "no" or (said is None and unparseable_is_not_yes))
+def terms(truth: str, answer: str | None, unparseable_is_not_yes: bool = False) -> dict[str, Term]:
+    """What one answer adds to each metric; ``answer`` is "yes", "no" or None if neither can be read."""
+    hit = answer == "yes" and truth == "yes"
+    false_alarm = answer == "yes" and truth == "no"
+    miss = truth == "yes" and (answer == "no" or (answer is None and unparseable_is_not_yes))
     return {
-        "accuracy": (float(said == truth), 1),
+        "accuracy": (float(answer == truth), 1),
         "precision": (float(hit), float(hit or false_alarm)),
         "recall": (float(hit), float(hit or miss)),
         "f1": (2.0 * hit, 2.0 * hit + false_alarm + miss),
-        "yes_ratio": (float(said == "yes"), 1),
+        "yes_ratio": (float(answer == "yes"), 1),
     }
 
 
@@ -209,7 +208,7 @@ def about(
             )
         eligible = sorted(random.Random(f"pope:images:{seed}").sample(eligible, images))
     built = build([objects[name] for name in eligible], per_image, seed)
-    return [question(eligible[one.image], one.text, one.answer, one.splits, suffix) for one in built]
+    return [question(eligible[item.image], item.text, item.answer, item.splits, suffix) for item in built]
 
 
 def read_objects(path: Path) -> dict[str, list[str]]:
@@ -218,13 +217,13 @@ def read_objects(path: Path) -> dict[str, list[str]]:
     Raises:
         DataError: the file is missing or malformed.
     """
-    found: dict[str, list[str]] = {}
+    objects_of: dict[str, list[str]] = {}
     for number, row in benchmark_files.lines(path):
         image, objects = benchmark_files.take(row, ("image", "objects"), f"{path}, line {number}")
         if not isinstance(objects, list):
             raise DataError(f"{path}, line {number}: 'objects' is no list; give the names of the objects")
-        found[str(image)] = [str(one) for one in objects]
-    return found
+        objects_of[str(image)] = [str(name) for name in objects]
+    return objects_of
 
 
 def _negatives(

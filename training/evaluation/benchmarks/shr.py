@@ -95,7 +95,7 @@ class Shr(Benchmark):
         for part in sorted(data.glob("shr_factual_part*.jsonl")):
             for _, row in benchmark_files.lines(part):
                 # Each line has one key, the image; a later line takes the place of an earlier one.
-                facts.update((int(id), [str(one) for one in said]) for id, said in list(row.items())[:1])
+                facts.update((int(id), [str(text) for text in texts]) for id, texts in list(row.items())[:1])
         lost = [id for id in wanted if id not in sizes or id not in regions]
         if lost:
             raise DataError(f"image {lost[0]} of {path} is not in Visual Genome's files in {data}; add version 1.2")
@@ -127,17 +127,17 @@ def score(
         ValueError: ids differ.
     """
     done, counts = pairs(questions, answers)
-    last = {one.image: place for place, (one, _, _) in enumerate(done)}
+    last = {question.image: place for place, (question, _, _) in enumerate(done)}
     counts |= {"unjudged": 0, "mismatched": 0}
     rows = []
-    for place, (one, answer, text) in enumerate(done):
-        added = varied(text)
+    for place, (question, answer, text) in enumerate(done):
+        added = variety(text)
         verdicts: list[Verdict | None] | None = None
-        if place == last[one.image]:
+        if place == last[question.image]:
             if lexicon is not None:
-                verdicts = by_every_fact(text, one.truth["facts"], lexicon)
+                verdicts = by_every_fact(text, question.truth["facts"], lexicon)
             elif vocabulary is not None:
-                verdicts = by_facts(text, frozenset(one.truth["objects"]), vocabulary)
+                verdicts = by_facts(text, frozenset(question.truth["objects"]), vocabulary)
             elif answer.judgement is None:
                 counts["unjudged"] += 1
             else:
@@ -147,7 +147,7 @@ def score(
                     verdicts = [None] * len(sentences(text))
         if verdicts is not None:
             added |= terms(verdicts, text)
-        rows.append((one.image, added))
+        rows.append((question.image, added))
     return Tally.of(rows, METRICS, counts=counts)
 
 
@@ -159,12 +159,12 @@ def sentences(text: str) -> list[str]:
     >>> sentences("A cat sits. A dog. A cat. Is it 3.5 m?")
     ['A cat sits', 'A dog', 'Is it 3', '5 m?']
     """
-    found: list[str] = []
+    kept: list[str] = []
     for part in text.split("."):
         sentence = part.strip()
-        if sentence and not any(sentence in earlier for earlier in found):
-            found.append(sentence)
-    return found
+        if sentence and not any(sentence in earlier for earlier in kept):
+            kept.append(sentence)
+    return kept
 
 
 def prompt(regions: Iterable[tuple[Sequence[float], str]], facts: Iterable[str], text: str) -> str:
@@ -193,8 +193,8 @@ def read(judgement: str, text: str) -> list[Verdict | None] | None:
     head = next((at for at, line in enumerate(lines) if _HEAD in line), None)
     if head is None:
         return None
-    said = [line.partition(" ")[2].strip() for line in lines[head + 1 :]]
-    verdicts = [_verdict(line.split(":")[0].lower()) for line in said if line]
+    judged = [line.partition(" ")[2].strip() for line in lines[head + 1 :]]
+    verdicts = [_verdict(line.split(":")[0].lower()) for line in judged if line]
     return verdicts if len(verdicts) == len(sentences(text)) else None
 
 
@@ -209,11 +209,11 @@ def by_facts(text: str, truth: frozenset[str], vocabulary: Vocabulary) -> list[V
     """
     lexicon = general(vocabulary)
     there = {vocabulary.canonical(name) for name in truth}
-    found: list[Verdict | None] = []
+    verdicts: list[Verdict | None] = []
     for sentence in sentences(text):
         named = {phrase.name for phrase in noun_phrases.read(sentence, lexicon)}
-        found.append("hallucination" if named - there else "correct" if named else "cannot judge")
-    return found
+        verdicts.append("hallucination" if named - there else "correct" if named else "cannot judge")
+    return verdicts
 
 
 def by_every_fact(text: str, facts: Facts, lexicon: Lexicon) -> list[Verdict | None]:
@@ -225,11 +225,13 @@ def by_every_fact(text: str, facts: Facts, lexicon: Lexicon) -> list[Verdict | N
     >>> by_every_fact("A red sun. A blue sun. No boat. How calm.", facts, scenes())
     ['correct', 'hallucination', 'cannot judge', 'cannot judge']
     """
-    found: list[Verdict | None] = []
+    verdicts: list[Verdict | None] = []
     for sentence in sentences(text):
-        said = {one.verdict for one in fact_findings.by_facts(sentence, facts, lexicon)}
-        found.append("hallucination" if "hallucination" in said else "correct" if "correct" in said else "cannot judge")
-    return found
+        claims = {finding.verdict for finding in fact_findings.by_facts(sentence, facts, lexicon)}
+        verdicts.append(
+            "hallucination" if "hallucination" in claims else "correct" if "correct" in claims else "cannot judge"
+        )
+    return verdicts
 
 
 def terms(verdicts: Sequence[Verdict | None], text: str) -> dict[str, Term]:
@@ -261,14 +263,14 @@ def distinct(text: str, n: int) -> float | None:
     return len(set(grams)) / len(grams) if grams else None
 
 
-def varied(text: str) -> dict[str, Term]:
+def variety(text: str) -> dict[str, Term]:
     """``distinct_1`` to ``distinct_4``: means over descriptions."""
     ratios = {name: distinct(text, n) for n, name in enumerate(VARIED, 1)}
     return {name: (ratio or 0.0, float(ratio is not None)) for name, ratio in ratios.items()}
 
 
-def _verdict(said: str) -> Verdict | None:
-    return next((verdict for verdict in VERDICTS if verdict == said), None)
+def _verdict(word: str) -> Verdict | None:
+    return next((verdict for verdict in VERDICTS if verdict == word), None)
 
 
 def _question(

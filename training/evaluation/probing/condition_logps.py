@@ -45,7 +45,7 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class ConditionLogps:
     """``about``: how the model reads images (``image_preprocessing``), and how many rows were ``skipped``."""
 
     pairs: tuple[PairLogps, ...]
@@ -61,14 +61,14 @@ def compute(
 ) -> list[dict[str, Any]]:
     """Rows of ``SCHEMA`` for the pairs of ``dataset`` that have an owner (by their row in ``dataset.rows``)."""
     wanted = [index for index, pair in enumerate(dataset.pairs) if pair.row in owners]
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     with torch.no_grad():
         for part, _ in passes(dataset, wanted, config):
             logps = pair_logps(policy, dataset, part, config)
             for place, index in enumerate(part):
                 pair = dataset.pairs[index]
                 owner = owners[pair.row]
-                found.append(
+                rows.append(
                     {
                         "id": owner.id,
                         "row": owner.row,
@@ -80,7 +80,7 @@ def compute(
                     }
                 )
             advance(len(part))
-    return sorted(found, key=lambda row: row["row"])
+    return sorted(rows, key=lambda row: row["row"])
 
 
 def write(path: Path, rows: list[dict[str, Any]], key: str, about: Mapping[str, Any]) -> None:
@@ -89,7 +89,7 @@ def write(path: Path, rows: list[dict[str, Any]], key: str, about: Mapping[str, 
     files.write_table(path, table.replace_schema_metadata({_KEY: key.encode(), _ABOUT: json.dumps(about).encode()}))
 
 
-def read(path: Path, key: str) -> Stored | None:
+def read(path: Path, key: str) -> ConditionLogps | None:
     """What was stored under ``key``; None where there is no such file, or it holds something else.
 
     Raises:
@@ -105,4 +105,4 @@ def read(path: Path, key: str) -> Stored | None:
     if metadata.get(_KEY) != key.encode():
         return None
     rows = table.drop_columns(["row"]).to_pylist()
-    return Stored(tuple(PairLogps(**row) for row in rows), json.loads(metadata[_ABOUT]))
+    return ConditionLogps(tuple(PairLogps(**row) for row in rows), json.loads(metadata[_ABOUT]))

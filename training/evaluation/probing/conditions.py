@@ -10,8 +10,8 @@ import datasets
 import pyarrow.compute as pc
 from PIL import Image
 
-from training.data.draw import few
 from training.data.pairs import Pair, PairDataset
+from training.data.subset import few
 from training.errors import DataError
 from training.evaluation.probing.swap import partners
 
@@ -20,20 +20,20 @@ Item = Mapping[str, Any]
 _TEXTS = ("id", "prompt", "chosen", "rejected")
 
 
-def probed(rows: datasets.Dataset, limit: int | None, seed: int) -> list[int]:
+def select_rows(rows: datasets.Dataset, limit: int | None, seed: int) -> list[int]:
     """The numbers of the rows to probe: ``limit`` of those that have an image.
 
     Raises:
         DataError: no row has one.
     """
-    found = [index for index, count in enumerate(_counts(rows)) if count]
-    if not found:
+    numbers = [index for index, count in enumerate(_counts(rows)) if count]
+    if not numbers:
         raise DataError("no row of the dataset has an image, so there is nothing to take away; give pairs with images")
     if limit is None:
-        return found
+        return numbers
     # By what a row says, so that the same ones are taken when rows move.
-    texts = rows.select_columns([column for column in _TEXTS if column in rows.column_names]).select(found)
-    return [found[place] for place in few([repr(sorted(row.items())) for row in texts], limit, seed)]
+    texts = rows.select_columns([column for column in _TEXTS if column in rows.column_names]).select(numbers)
+    return [numbers[place] for place in few([repr(sorted(row.items())) for row in texts], limit, seed)]
 
 
 def _counts(rows: datasets.Dataset) -> Iterator[int]:
@@ -42,7 +42,7 @@ def _counts(rows: datasets.Dataset) -> Iterator[int]:
         yield from pc.list_value_length(batch["images"]).to_pylist()
 
 
-def shown(true: PairDataset, condition: str) -> datasets.Dataset:
+def show(true: PairDataset, condition: str) -> datasets.Dataset:
     """The rows of ``true``, each beside the images of ``condition``; rows that ``true`` has skipped stay as they are.
 
     ``swapped``: those of another pair; ``corrupted``: the trainer's rejected image. Under ``true`` and ``none`` it is
@@ -58,10 +58,10 @@ def shown(true: PairDataset, condition: str) -> datasets.Dataset:
     elif condition == "corrupted":
         if true.corruption.kind == "data" and "rejected_images" not in rows.column_names:
             raise DataError("the dataset has no column rejected_images, which corruption.kind=data reads")
-        lent = [_corrupted(true, pair) for pair in true.pairs]
+        lent = [_corrupted_images(true, pair) for pair in true.pairs]
     else:
         return rows
-    images = {pair.row: own for pair, own in zip(true.pairs, lent, strict=True)}
+    images = {pair.row: items for pair, items in zip(true.pairs, lent, strict=True)}
     return rows.map(
         lambda row, index: {"images": images.get(index, row["images"])},
         with_indices=True,
@@ -71,11 +71,11 @@ def shown(true: PairDataset, condition: str) -> datasets.Dataset:
     )
 
 
-def _corrupted(true: PairDataset, pair: Pair) -> Sequence[Item]:
-    return [_encoded(true.corrupted(pair, index)) for index in range(len(pair.prompt.images))]
+def _corrupted_images(true: PairDataset, pair: Pair) -> Sequence[Item]:
+    return [_encode(true.corrupted(pair, index)) for index in range(len(pair.prompt.images))]
 
 
-def _encoded(image: Image.Image) -> Item:
+def _encode(image: Image.Image) -> Item:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")  # exact
     return {"bytes": buffer.getvalue(), "path": None}

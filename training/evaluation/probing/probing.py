@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 from pipeline.base import files
 from pipeline.base import model_names as models
 from training.evaluation.probes import TRUE, PairLogps, conditional, drift
-from training.evaluation.probing.request import VERSION, ProbeIdentity, Request, logps_key, result_key
+from training.evaluation.probing.request import VERSION, ProbeIdentity, ProbeRequest, logps_key, result_key
 from training.evaluation.result import Provenance, result
 from training.evaluation.tally import Tally
 
 if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.data.pairs import PairDataset
-    from training.evaluation.probing.condition_logps import Stored
+    from training.evaluation.probing.condition_logps import ConditionLogps
 
 RESULT = "probe.json"
 
 
-def probe(request: Request, visible: bool = True) -> dict[str, Any]:
+def probe(request: ProbeRequest, visible: bool = True) -> dict[str, Any]:
     """The content of ``output/probe.json``, computed unless it is there for the same request.
 
     ``conditional``, ``drift`` (with a reference) and ``reference`` (what ``conditional`` says of the reference alone)
@@ -36,32 +36,34 @@ def probe(request: Request, visible: bool = True) -> dict[str, Any]:
         EngineError: there is no such model.
         ValueError: a log-prob is not finite, or the models split the answers into other tokens.
     """
-    known = ProbeIdentity.of(request)
-    path, key = request.output / RESULT, result_key(request, known)
+    identity = ProbeIdentity.of(request)
+    path, key = request.output / RESULT, result_key(request, identity)
     if (old := _stored_result(path)) is not None and old.get("key") == key:
         return old
     measured = [
-        _measured(request, name, owner, known.data, folder, visible)
-        for (name, folder), owner in zip(request.sides, known.models, strict=True)
+        _measure(request, name, owner, identity.data, folder, visible)
+        for (name, folder), owner in zip(request.sides, identity.models, strict=True)
     ]
-    found = {"key": key, **_summed(request, known, *measured)}
-    files.write_text(path, json.dumps(found, indent=2) + "\n")
-    return found
+    content = {"key": key, **_summary(request, identity, *measured)}
+    files.write_text(path, json.dumps(content, indent=2) + "\n")
+    return content
 
 
 def _stored_result(path: Path) -> dict[str, Any] | None:
     text = files.read_text(path)
     try:
-        found: dict[str, Any] | None = json.loads(text) if text is not None else None
+        content: dict[str, Any] | None = json.loads(text) if text is not None else None
     except ValueError:
         return None
-    return found
+    return content
 
 
 # ---------------------------------------------------------------------------------------------------------- log-probs
 
 
-def _measured(request: Request, model: str, identity: str, data: str, folder: Path, visible: bool) -> dict[str, Stored]:
+def _measure(
+    request: ProbeRequest, model: str, identity: str, data: str, folder: Path, visible: bool
+) -> dict[str, ConditionLogps]:
     """Per condition the log-probs under one model."""
     from training.evaluation.probing import condition_logps as logps
 
@@ -69,14 +71,14 @@ def _measured(request: Request, model: str, identity: str, data: str, folder: Pa
     paths = {shown: folder / f"{shown}.arrow" for shown in request.shown}
     missing = [shown for shown in request.shown if logps.read(paths[shown], keys[shown]) is None]
     if missing:
-        for shown, rows, about in _computed(request, model, missing, visible):
+        for shown, rows, about in _compute(request, model, missing, visible):
             logps.write(paths[shown], rows, keys[shown], about)
-    found = {shown: logps.read(paths[shown], keys[shown]) for shown in request.shown}
-    return {shown: stored for shown, stored in found.items() if stored is not None}
+    tables = {shown: logps.read(paths[shown], keys[shown]) for shown in request.shown}
+    return {shown: stored for shown, stored in tables.items() if stored is not None}
 
 
-def _computed(
-    request: Request, model: str, conditions: list[str], visible: bool
+def _compute(
+    request: ProbeRequest, model: str, conditions: list[str], visible: bool
 ) -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
     """For each condition its name, the rows to store, and what is to be known of them."""
     import torch
@@ -85,7 +87,7 @@ def _computed(
     from training import formats
     from training.data.dataset import prepare
     from training.evaluation.probing.condition_logps import compute
-    from training.evaluation.probing.conditions import probed, shown
+    from training.evaluation.probing.conditions import select_rows, show
     from training.forward.check_features import check_features
     from training.forward.model import disable_dropout, load_model, positions
     from training.forward.policy import make_policy
@@ -94,7 +96,7 @@ def _computed(
     network, processor = load_model(config)
     disable_dropout(network.eval())
     rows = formats.open(request.dataset, image_root=request.image_root)
-    numbers = probed(rows, request.limit, request.seed)
+    numbers = select_rows(rows, request.limit, request.seed)
     true = prepare(rows.select(numbers), processor, config, positions(network))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy = make_policy(network, device, config, true)
@@ -102,15 +104,15 @@ def _computed(
     owners = _owners(true, numbers)
     with ProgressBar(f"probe {Path(model).name}", len(owners) * len(conditions), unit="pair", visible=visible) as bar:
         for condition in conditions:
-            own = config if condition != "none" else config.model_copy(update={"use_images": False})
+            variant = config if condition != "none" else config.model_copy(update={"use_images": False})
             dataset = true
             if condition != TRUE:
-                dataset = prepare(shown(true, condition), processor, own, positions(network))
+                dataset = prepare(show(true, condition), processor, variant, positions(network))
             about = {"image_preprocessing": _preprocessing(processor), "skipped": len(true.skipped)}
-            yield condition, compute(policy, dataset, owners, own, bar.advance), about
+            yield condition, compute(policy, dataset, owners, variant, bar.advance), about
 
 
-def _config(request: Request, model: str) -> TrainConfig:
+def _config(request: ProbeRequest, model: str) -> TrainConfig:
     from training.config import make_config
 
     return make_config(
@@ -136,12 +138,12 @@ def _owners(true: PairDataset, numbers: list[int]) -> Mapping[int, Any]:
     from training.evaluation.probing.condition_logps import Owner
 
     seen: set[str] = set()
-    found: dict[int, Owner] = {}
+    owners: dict[int, Owner] = {}
     for pair in true.pairs:
         if pair.id not in seen:
             seen.add(pair.id)
-            found[pair.row] = Owner(pair.id, "|".join(pair.prompt.images), numbers[pair.row])
-    return found
+            owners[pair.row] = Owner(pair.id, "|".join(pair.prompt.images), numbers[pair.row])
+    return owners
 
 
 def _preprocessing(processor: Any) -> str:
@@ -153,51 +155,56 @@ def _preprocessing(processor: Any) -> str:
 # ------------------------------------------------------------------------------------------------------------- result
 
 
-def _summed(
-    request: Request, known: ProbeIdentity, policy: Mapping[str, Stored], reference: Mapping[str, Stored] | None = None
+def _summary(
+    request: ProbeRequest,
+    identity: ProbeIdentity,
+    policy: Mapping[str, ConditionLogps],
+    reference: Mapping[str, ConditionLogps] | None = None,
 ) -> dict[str, Any]:
     """What of ``probe.json`` follows from the log-probs. Only pairs that could be read under every condition count."""
     sides = [side for side in (policy, reference) if side is not None]
-    everywhere = set.intersection(*({one.id for one in found.pairs} for side in sides for found in side.values()))
-    there = {one.id for found in policy.values() for one in found.pairs}
+    everywhere = set.intersection(*({pair.id for pair in stored.pairs} for side in sides for stored in side.values()))
+    there = {pair.id for stored in policy.values() for pair in stored.pairs}
     left_out = len(there - everywhere) + policy[TRUE].about["skipped"]
 
-    def logps(side: Mapping[str, Stored]) -> dict[str, list[PairLogps]]:
-        return {shown: [one for one in found.pairs if one.id in everywhere] for shown, found in side.items()}
+    def logps(side: Mapping[str, ConditionLogps]) -> dict[str, list[PairLogps]]:
+        return {shown: [pair for pair in stored.pairs if pair.id in everywhere] for shown, stored in side.items()}
 
-    def told(suite: str, tally: Tally, own: bool = True) -> dict[str, Any]:
-        about = (policy if own or reference is None else reference)[TRUE].about["image_preprocessing"]
+    def suite_result(suite: str, tally: Tally, of_model: bool = True) -> dict[str, Any]:
+        about = (policy if of_model or reference is None else reference)[TRUE].about["image_preprocessing"]
         counted = replace(tally, counts={"pairs": len(everywhere), "left_out": left_out})
-        return result(counted, _provenance(request, known, suite, about, own))
+        return result(counted, _provenance(request, identity, suite, about, of_model))
 
-    found: dict[str, Any] = {"pairs": len(everywhere)}
+    content: dict[str, Any] = {"pairs": len(everywhere)}
     if reference is None:
-        return {**found, "conditional": told("conditional", conditional(logps(policy)))}
+        return {**content, "conditional": suite_result("conditional", conditional(logps(policy)))}
     return {
-        **found,
-        "conditional": told("conditional", conditional(logps(policy), logps(reference))),
-        "drift": told("drift", drift(logps(reference)[TRUE], logps(policy)[TRUE])),
-        "reference": told("conditional", conditional(logps(reference)), own=False),
+        **content,
+        "conditional": suite_result("conditional", conditional(logps(policy), logps(reference))),
+        "drift": suite_result("drift", drift(logps(reference)[TRUE], logps(policy)[TRUE])),
+        "reference": suite_result("conditional", conditional(logps(reference)), of_model=False),
     }
 
 
-def _provenance(request: Request, known: ProbeIdentity, suite: str, preprocessing: str, own: bool) -> Provenance:
-    """``own``: of the model, else of the reference alone."""
-    asked = {"conditions": list(request.conditions), "limit": request.limit, "seed": request.seed}
+def _provenance(
+    request: ProbeRequest, identity: ProbeIdentity, suite: str, preprocessing: str, of_model: bool
+) -> Provenance:
+    """``of_model``: of the model, else of the reference alone."""
+    selection = {"conditions": list(request.conditions), "limit": request.limit, "seed": request.seed}
     versions = {
-        "pairs": json.dumps(asked),
+        "pairs": json.dumps(selection),
         **{name: version(name) for name in ("torch", "transformers")},
     }
     if "corrupted" in request.conditions:
         versions["corruption"] = json.dumps(request.corruption.model_dump(mode="json"), sort_keys=True)
-    if own and known.reference is not None:
-        versions["reference"] = known.reference
+    if of_model and identity.reference is not None:
+        versions["reference"] = identity.reference
     return Provenance(
         suite=f"{suite}@{VERSION}",
-        model=str(request.model if own else request.reference),
-        model_revision=str(known.model if own else known.reference),
+        model=str(request.model if of_model else request.reference),
+        model_revision=str(identity.model if of_model else identity.reference),
         data=request.dataset,
-        data_revision=known.data,
+        data_revision=identity.data,
         prompt="as in the data",
         decoding={},
         image_preprocessing=preprocessing,

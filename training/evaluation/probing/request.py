@@ -22,7 +22,7 @@ CONDITIONS = ("swapped", "none", "corrupted")
 
 
 @dataclass(frozen=True)
-class Request:
+class ProbeRequest:
     """Which model on which pairs, under which ``conditions`` beside the true image.
 
     Of the pairs ``limit`` are probed, by chance from ``seed``; fewer are among more. ``corruption`` is the trainer's,
@@ -61,8 +61,8 @@ class Request:
     @property
     def sides(self) -> tuple[tuple[str, Path], ...]:
         """Each model and where its log-probs lie: ``model`` first, then ``reference`` if there is one."""
-        own = (self.model, self.output)
-        return (own,) if self.reference is None else (own, (self.reference, self._of_reference))
+        model = (self.model, self.output)
+        return (model,) if self.reference is None else (model, (self.reference, self._of_reference))
 
     @property
     def _of_reference(self) -> Path:
@@ -79,18 +79,18 @@ class ProbeIdentity:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Those that there are, in the order of ``Request.sides``."""
+        """Those that there are, in the order of ``ProbeRequest.sides``."""
         return (self.model,) if self.reference is None else (self.model, self.reference)
 
     @classmethod
-    def of(cls, request: Request) -> ProbeIdentity:
+    def of(cls, request: ProbeRequest) -> ProbeIdentity:
         from training.formats.content import identity  # with it comes datasets
 
         reference = models.identity(request.reference) if request.reference is not None else None
         return cls(models.identity(request.model), reference, identity(request.dataset))
 
 
-def logps_key(request: Request, model: str, data: str, condition: str) -> str:
+def logps_key(request: ProbeRequest, model: str, data: str, condition: str) -> str:
     """What the log-probs of one model under one condition depend on; ``model`` and ``data`` are identities."""
     parts: list[Any] = [VERSION, model, data, condition, request.limit, request.seed]
     if condition == "corrupted":
@@ -100,9 +100,11 @@ def logps_key(request: Request, model: str, data: str, condition: str) -> str:
     return _digest(parts)
 
 
-def result_key(request: Request, known: ProbeIdentity) -> str:
+def result_key(request: ProbeRequest, identities: ProbeIdentity) -> str:
     """What the result depends on."""
-    return _digest([logps_key(request, one, known.data, shown) for one in known.models for shown in request.shown])
+    return _digest(
+        [logps_key(request, model, identities.data, shown) for model in identities.models for shown in request.shown]
+    )
 
 
 def _digest(parts: Sequence[Any]) -> str:

@@ -24,12 +24,12 @@ def partners(ids: Sequence[str], pictures: Sequence[Pictures]) -> list[int]:
         DataError: there is no other picture for a pair.
     """
     first: dict[Pictures, str] = {}
-    for id, own in sorted(zip(ids, pictures, strict=True)):
-        first.setdefault(own, id)
+    for id, images in sorted(zip(ids, pictures, strict=True)):
+        first.setdefault(images, id)
     # Those of one picture stand together; so far ahead, none of them is left.
     order = sorted(range(len(ids)), key=lambda index: (first[pictures[index]], ids[index]))
     ahead = max(Counter(pictures).values())
-    found = [0] * len(ids)
+    partner_of = [0] * len(ids)
     for place, index in enumerate(order):
         others = (order[(place + ahead + step) % len(order)] for step in range(len(order)))
         partner = next((other for other in others if _strange(pictures[index], pictures[other])), None)
@@ -38,9 +38,9 @@ def partners(ids: Sequence[str], pictures: Sequence[Pictures]) -> list[int]:
                 f"pair {ids[index]}: no other pair has {len(pictures[index])} other image(s) to be swapped in; probe "
                 "more pairs, or leave out the condition swapped"
             )
-        found[index] = partner
-    return found
+        partner_of[index] = partner
+    return partner_of
 
 
-def _strange(own: Pictures, other: Pictures) -> bool:
-    return len(own) == len(other) and not set(own) & set(other)
+def _strange(images: Pictures, other: Pictures) -> bool:
+    return len(images) == len(other) and not set(images) & set(other)

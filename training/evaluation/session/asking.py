@@ -45,13 +45,13 @@ def by_suite(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: one is not written so.
     """
-    found: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, Any]] = {}
     for place, value in key_values("--option", texts, "chair.variant=original").items():
         suite, dot, key = place.rpartition(".")
         if not dot:
             raise ConfigError(f"--option {place}: write SUITE.KEY=VALUE, such as chair.variant=original")
-        found.setdefault(suite, {})[key] = value
-    return found
+        options.setdefault(suite, {})[key] = value
+    return options
 
 
 def key_values(flag: str, texts: Sequence[str], example: str) -> dict[str, Any]:
@@ -63,13 +63,13 @@ def key_values(flag: str, texts: Sequence[str], example: str) -> dict[str, Any]:
     Raises:
         ConfigError: one is not written so.
     """
-    found: dict[str, Any] = {}
-    for one in texts:
-        key, equals, text = one.partition("=")
+    values: dict[str, Any] = {}
+    for pair in texts:
+        key, equals, text = pair.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"{flag} {one}: write KEY=VALUE, such as {example}")
+            raise ConfigError(f"{flag} {pair}: write KEY=VALUE, such as {example}")
         try:
-            found[key.strip()] = read.text(text)
+            values[key.strip()] = read.text(text)
         except read.BadYaml as error:
             raise ConfigError(f"{flag} {read.name(key)}: the value is not valid YAML ({error}); quote it") from error
-    return found
+    return values

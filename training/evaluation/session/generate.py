@@ -59,16 +59,16 @@ def identify(prompts: Mapping[Key, ImagePrompt]) -> dict[Key, str]:
         DataError: an image cannot be read.
     """
     digests: dict[Any, bytes] = {}
-    found = {}
+    prompt_ids = {}
     for key, prompt in prompts.items():
-        own = []
+        images = []
         if prompt.picture is not None:
             place = prompt.picture["bytes"] if prompt.picture["bytes"] is not None else prompt.picture["path"]
             if place not in digests:
                 digests[place] = _digest(prompt.picture)
-            own = [digests[place]]
-        found[key] = prompt_id(own, _messages(prompt))
-    return found
+            images = [digests[place]]
+        prompt_ids[key] = prompt_id(images, _messages(prompt))
+    return prompt_ids
 
 
 def revision(ids: Iterable[str]) -> str:
@@ -133,13 +133,13 @@ def generate(
 
 def _earlier(run: Run, stage: str) -> list[str]:
     """The ids of good prompts that an earlier session asked, if their images are still there."""
-    found = []
+    ids = []
     for shard in run.shards(stage):
         for row in run.peek(stage, shard).select(["id", "images", "status"]).to_pylist():
-            there = (one["bytes"] is not None or Path(one["path"]).is_file() for one in row["images"])
+            there = (image["bytes"] is not None or Path(image["path"]).is_file() for image in row["images"])
             if row["status"] == "ok" and all(there):
-                found.append(row["id"])
-    return found
+                ids.append(row["id"])
+    return ids
 
 
 def _failures(run: Run, stage: str) -> list[str]:
@@ -157,8 +157,8 @@ def _read(run: Run, stage: str, wanted: Collection[str]) -> tuple[dict[str, Answ
             if row["id"] not in wanted:
                 continue
             if row["status"] == "ok":
-                (one,) = row["candidates"]
-                answers[row["id"]] = Answer(one["text"], finish_reason=one["finish_reason"])
+                (candidate,) = row["candidates"]
+                answers[row["id"]] = Answer(candidate["text"], finish_reason=candidate["finish_reason"])
             else:
                 answers[row["id"]] = Answer(None)
                 errors[row["id"]] = f"{row['error_type']}: {row['error']}"

@@ -28,14 +28,14 @@ JUDGED = "judged.json"
 
 def to_judge(suites: Iterable[Suite], answers: Mapping[Place, Answer]) -> dict[Place, ImagePrompt]:
     """What a judge is asked about every answer that needs a judgement."""
-    found = {}
+    prompts = {}
     for suite in suites:
-        for one in suite.questions if suite.judge_prompt is not None else ():
-            text = answers[suite.name, one.id].text
-            asking = None if text is None or suite.judge_prompt is None else suite.judge_prompt(one, text)
+        for question in suite.questions if suite.judge_prompt is not None else ():
+            text = answers[suite.name, question.id].text
+            asking = None if text is None or suite.judge_prompt is None else suite.judge_prompt(question, text)
             if asking is not None:
-                found[suite.name, one.id] = ImagePrompt(asking)
-    return found
+                prompts[suite.name, question.id] = ImagePrompt(asking)
+    return prompts
 
 
 def by_model(
@@ -46,8 +46,8 @@ def by_model(
     Raises:
         PipelineError: the judge cannot be opened, or did not answer all: suites score nothing without a judgement.
     """
-    said = generate(run, executor, asking, identify(asking), spec, seed, JUDGEMENTS, max_failure_rate=0.0)
-    return {place: one.text for place, one in said.items() if one.text is not None}
+    judgements = generate(run, executor, asking, identify(asking), spec, seed, JUDGEMENTS, max_failure_rate=0.0)
+    return {place: answer.text for place, answer in judgements.items() if answer.text is not None}
 
 
 def by_file(
@@ -70,8 +70,8 @@ def by_file(
     ]
     write_text(beside / TO_JUDGE, "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
     suites = list(dict.fromkeys(suite for suite, _ in asking))
-    said: dict[Place, str] = {}
-    known = _known(beside / JUDGED)
+    judgements: dict[Place, str] = {}
+    used = _known(beside / JUDGED)
     for number, row in benchmark_files.lines(path) if path.is_file() else ():
         where = f"{path}, line {number}"
         id, judgement = benchmark_files.take(row, ("id", "judgement"), where)
@@ -82,35 +82,35 @@ def by_file(
             continue
         if row.get("answer", answers[place].text) != answers[place].text:
             raise DataError(f"{where}: the judged answer is not the one that is stored; judge those of {TO_JUDGE}")
-        said[place] = str(judgement)
-        of = [digest(said[place]), digest(str(answers[place].text))]
-        earlier = known.setdefault("\0".join(place), of)
+        judgements[place] = str(judgement)
+        of = [digest(judgements[place]), digest(str(answers[place].text))]
+        earlier = used.setdefault("\0".join(place), of)
         if "answer" not in row and earlier[0] == of[0] and earlier[1] != of[1]:
             raise DataError(
                 f"{where}: this judgement was used for another answer than the one that is stored now; judge those of "
                 f"{TO_JUDGE}, and give each line its answer"
             )
-        known["\0".join(place)] = of
-    lost = [place for place in asking if place not in said]
+        used["\0".join(place)] = of
+    lost = [place for place in asking if place not in judgements]
     if lost:
         raise DataError(
             f"{len(lost)} of {len(asking)} answers have no judgement in {path}, the first is id {lost[0][1]!r} of "
             f"{lost[0][0]}; have a judge answer the prompts in {beside / TO_JUDGE}, add its words to the file, and run "
             "this again"
         )
-    write_text(beside / JUDGED, json.dumps(known) + "\n")
-    return said
+    write_text(beside / JUDGED, json.dumps(used) + "\n")
+    return judgements
 
 
 def _known(path: Path) -> dict[str, list[str]]:
     """By the place, the digests of the judgement and of the answer that it was used for."""
     text = read_text(path)
     try:
-        found: dict[str, list[str]] = json.loads(text) if text is not None else {}
+        digests: dict[str, list[str]] = json.loads(text) if text is not None else {}
     except ValueError:
         return {}
-    return found
+    return digests
 
 
-def with_judgements(answers: Mapping[Place, Answer], said: Mapping[Place, str]) -> dict[Place, Answer]:
-    return {place: replace(one, judgement=said.get(place)) for place, one in answers.items()}
+def with_judgements(answers: Mapping[Place, Answer], judgements: Mapping[Place, str]) -> dict[Place, Answer]:
+    return {place: replace(answer, judgement=judgements.get(place)) for place, answer in answers.items()}

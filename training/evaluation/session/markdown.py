@@ -8,34 +8,39 @@ from typing import Any
 from training.evaluation import benchmarks
 
 
-def results(found: Mapping[str, Any]) -> str:
+def results(content: Mapping[str, Any]) -> str:
     """The table of ``results.json``, and below it what was left out of it."""
     lines = ["| suite | metric | value | 95 % interval |", "|---|---|---|---|"]
-    for suite, of in found["suites"].items():
+    for suite, of in content["suites"].items():
         for name in headline(suite, of["metrics"]):
-            one = of["metrics"][name]
+            metric = of["metrics"][name]
             lines.append(
-                f"| {suite} | {_named(suite, name)} | {_number(one['value'])} | {_interval(one['interval'])} |"
+                f"| {suite} | {_label(suite, name)} | {_number(metric['value'])} | {_interval(metric['interval'])} |"
             )
-    lines += ["", f"Model: {found['model']}. Intervals: bootstrap over images.", ""]
-    for suite, of in found["suites"].items():
+    lines += ["", f"Model: {content['model']}. Intervals: bootstrap over images.", ""]
+    for suite, of in content["suites"].items():
         counts = ", ".join(f"{count} {name}" for name, count in of["counts"].items())
         lines.append(f"- {suite}: {of['images']} images; {counts}")
     return "\n".join(lines)
 
 
-def comparison(found: Mapping[str, Any]) -> str:
+def comparison(content: Mapping[str, Any]) -> str:
     """The table of what ``training.evaluation.session.versus`` found."""
     lines = ["| suite | metric | A | B | B - A | 95 % interval | p |", "|---|---|---|---|---|---|---|"]
-    for suite, of in found["suites"].items():
+    for suite, of in content["suites"].items():
         for name in headline(suite, of):
-            one = of[name]
-            cells = [_named(suite, name), _number(one["a"]), _number(one["b"]), _number(one["difference"], sign=True)]
-            cells += [_interval(one["interval"], sign=True), _p(one["p_value"])]
+            metric = of[name]
+            cells = [
+                _label(suite, name),
+                _number(metric["a"]),
+                _number(metric["b"]),
+                _number(metric["difference"], sign=True),
+            ]
+            cells += [_interval(metric["interval"], sign=True), _p(metric["p_value"])]
             lines.append(f"| {suite} | {' | '.join(cells)} |")
-    lines += ["", f"- A: {found['a']}", f"- B: {found['b']}"]
-    if found["not_compared"]:
-        lines.append(f"- not compared: {', '.join(found['not_compared'])} (only one of the two has it)")
+    lines += ["", f"- A: {content['a']}", f"- B: {content['b']}"]
+    if content["not_compared"]:
+        lines.append(f"- not compared: {', '.join(content['not_compared'])} (only one of the two has it)")
     lines += ["", "Paired by image: bootstrap interval, permutation test. P-values are not corrected for their number."]
     return "\n".join(lines)
 
@@ -54,7 +59,7 @@ def units(suite: str) -> Mapping[str, str]:
     return benchmarks.find(suite).units if suite in benchmarks.BENCHMARKS else {}
 
 
-def _named(suite: str, name: str) -> str:
+def _label(suite: str, name: str) -> str:
     unit = units(suite).get(name)
     return name if unit is None else f"{name} ({unit})"
 

@@ -13,14 +13,14 @@ Bar = tuple[float, Sequence[float]]
 _COLOUR, _ZERO = "#3f74e0", "#888888"
 
 
-def results(found: Mapping[str, Any], file: Path) -> None:
+def results(content: Mapping[str, Any], file: Path) -> None:
     """Draw what ``results.json`` holds, in percent. Metrics in other units are left to the table."""
-    _draw({suite: _bars(suite, of["metrics"], "value") for suite, of in found["suites"].items()}, file, "%")
+    _draw({suite: _bars(suite, of["metrics"], "value") for suite, of in content["suites"].items()}, file, "%")
 
 
-def comparison(found: Mapping[str, Any], file: Path) -> None:
+def comparison(content: Mapping[str, Any], file: Path) -> None:
     """Draw the differences of two models, in points of percent."""
-    panels = {suite: _bars(suite, of, "difference") for suite, of in found["suites"].items()}
+    panels = {suite: _bars(suite, of, "difference") for suite, of in content["suites"].items()}
     _draw(panels, file, "B - A, points", zero=True)
 
 

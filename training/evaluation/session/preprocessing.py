@@ -24,8 +24,8 @@ def preprocessing(spec: Sample) -> str:
         return f"{before}that of {spec.engine.kind}"
     if not isinstance(spec.engine, VllmEngine):
         return f"{before}none"
-    found = settings(spec.model, spec.revision)
-    return before + (json.dumps(found, sort_keys=True) if found is not None else "unknown: the model has no processor")
+    image = settings(spec.model, spec.revision)
+    return before + (json.dumps(image, sort_keys=True) if image is not None else "unknown: the model has no processor")
 
 
 def settings(model: str, revision: str | None = None) -> dict[str, Any] | None:
@@ -57,7 +57,7 @@ def local(model: str, name: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(model, name, revision=revision)
+        path = try_to_load_from_cache(model, name, revision=revision)
     except ValueError:  # no possible name on the hub; whoever opens the model says so
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None

@@ -74,9 +74,9 @@ def evaluate(
         PipelineError: a model cannot be opened, or too many answers failed. The same call goes on.
     """
     prompts = {
-        (suite.name, one.id): ImagePrompt(one.prompt, suite.pictures[one.image])
+        (suite.name, question.id): ImagePrompt(question.prompt, suite.pictures[question.image])
         for suite in suites
-        for one in suite.questions
+        for question in suite.questions
     }
     ids = identify(prompts)
     run = Run(output)
@@ -89,17 +89,15 @@ def evaluate(
         answers = generate(
             run, executor, prompts, ids, spec, drawn, max_failure_rate=max_failure_rate, shard_size=shard_size
         )
-        answers = _judged(run, executor, suites, answers, judge)
+        answers = _with_judgements(run, executor, suites, answers, judge)
     tallies = {suite.name: _score(suite, answers) for suite in suites}
-    about = {
-        suite.name: _provenance(suite, spec, drawn, revision(ids[suite.name, one.id] for one in suite.questions), judge)
-        for suite in suites
-    }
+    revisions = {suite.name: revision(ids[suite.name, question.id] for question in suite.questions) for suite in suites}
+    about = {suite.name: _provenance(suite, spec, drawn, revisions[suite.name], judge) for suite in suites}
     _add_amber(tallies, about)
-    found = stored.save(run.path, spec.model, tallies, about, libraries())
-    text = markdown.results(found)
+    content = stored.save(run.path, spec.model, tallies, about, libraries())
+    text = markdown.results(content)
     write_text(run.path / "results.md", text + "\n")
-    plot.results(found, run.path / "results.png")
+    plot.results(content, run.path / "results.png")
     return text
 
 
@@ -115,7 +113,7 @@ def identity(spec: Sample) -> str:
     return spec.engine.kind
 
 
-def _judged(
+def _with_judgements(
     run: Run,
     executor: Executor,
     suites: Sequence[Suite],
@@ -135,7 +133,7 @@ def _judged(
 
 def _score(suite: Suite, answers: Mapping[judgements.Place, Answer]) -> Tally:
     try:
-        return suite.score({one.id: answers[suite.name, one.id] for one in suite.questions})
+        return suite.score({question.id: answers[suite.name, question.id] for question in suite.questions})
     except ValueError as error:
         raise DataError(f"suite {suite.name}: {error}") from error
 
@@ -148,13 +146,13 @@ def _add_amber(tallies: dict[str, Tally], about: dict[str, Provenance]) -> None:
     both = amber.together(*(tallies[name] for name in parts))
     sums = {name: both.sums[name] for name in ("chair", "f1")}
     tallies["amber"] = Tally(both.images, sums, both.linear, both.counts)
-    described, asked = (about[name] for name in parts)
+    of_descriptions, of_questions = (about[name] for name in parts)
     about["amber"] = replace(
-        asked,
+        of_questions,
         suite=f"amber@{amber.VERSION}",
-        data_revision=f"{described.data_revision} and {asked.data_revision}",
-        prompt=f"{described.prompt}, and {asked.prompt}",
-        versions=described.versions,
+        data_revision=f"{of_descriptions.data_revision} and {of_questions.data_revision}",
+        prompt=f"{of_descriptions.prompt}, and {of_questions.prompt}",
+        versions=of_descriptions.versions,
     )
 
 

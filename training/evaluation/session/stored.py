@@ -24,15 +24,15 @@ VERSION = 1
 def save(folder: Path, model: str, tallies: Mapping[str, Tally], provenance: Mapping[str, Provenance],
          made_with: Mapping[str, str]) -> dict[str, Any]:  # fmt: skip
     """Write both files, both by suite, and return what ``results.json`` holds."""
-    found = {
+    content = {
         "version": VERSION,
         "model": model,
         "suites": {name: result(tally, provenance[name]) for name, tally in tallies.items()},
         "made_with": dict(made_with),
     }
     write_text(folder / TALLIES, json.dumps({name: as_json(tally) for name, tally in tallies.items()}) + "\n")
-    write_text(folder / RESULTS, json.dumps(found, indent=2) + "\n")
-    return found
+    write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
+    return content
 
 
 def read(place: Path) -> tuple[dict[str, Any], dict[str, Tally]]:
@@ -44,15 +44,15 @@ def read(place: Path) -> tuple[dict[str, Any], dict[str, Tally]]:
     folder = place.parent if place.name == RESULTS else place
     if not (folder / RESULTS).is_file():
         raise DataError(f"{place} holds no {RESULTS}; give the output folder of python -m training.evaluate MODEL")
-    found = benchmark_files.whole(folder / RESULTS)
-    if not isinstance(found, dict) or found.get("version") != VERSION:
+    content = benchmark_files.whole(folder / RESULTS)
+    if not isinstance(content, dict) or content.get("version") != VERSION:
         raise DataError(f"{folder / RESULTS} is of another version; evaluate the model again")
     stored = benchmark_files.whole(folder / TALLIES)
     try:
-        tallies = {name: of_json(stored[name]) for name in found["suites"]}
+        tallies = {name: of_json(stored[name]) for name in content["suites"]}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / TALLIES} is malformed ({error}); evaluate the model again") from error
-    return found, tallies
+    return content, tallies
 
 
 def provenance(results: Mapping[str, Any], suite: str) -> Provenance:

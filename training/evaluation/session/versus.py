@@ -27,27 +27,27 @@ def versus(a: Path, b: Path, output: Path) -> str:
         raise DataError(f"{a} has {', '.join(tallies)} and {b} has {', '.join(others)}; evaluate both on one suite")
     problems: list[str] = []
     for name in shared:
-        one, other = stored.provenance(first, name), stored.provenance(second, name)
-        for field in differing(one, other):
-            problems.append(f"{name}.{field}: {_shown(one, field)} and {_shown(other, field)}")
+        of_a, of_b = stored.provenance(first, name), stored.provenance(second, name)
+        for field in differing(of_a, of_b):
+            problems.append(f"{name}.{field}: {_shown(of_a, field)} and {_shown(of_b, field)}")
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise DataError(f"{a} and {b} cannot be compared; they differ in\n{lines}\n  -> evaluate both models alike")
     alone = sorted(set(tallies) ^ set(others))
-    found: dict[str, Any] = {"a": first["model"], "b": second["model"], "suites": {}, "not_compared": alone}
+    content: dict[str, Any] = {"a": first["model"], "b": second["model"], "suites": {}, "not_compared": alone}
     for name in shared:
         try:
-            found["suites"][name] = as_json(compare(tallies[name], others[name]))
+            content["suites"][name] = as_json(compare(tallies[name], others[name]))
         except ValueError as error:
             raise DataError(f"{a} and {b}, suite {name}: {error}") from error
-    text = markdown.comparison(found)
-    write_text(output / "compare.json", json.dumps(found, indent=2) + "\n")
+    text = markdown.comparison(content)
+    write_text(output / "compare.json", json.dumps(content, indent=2) + "\n")
     write_text(output / "compare.md", text + "\n")
-    plot.comparison(found, output / "compare.png")
+    plot.comparison(content, output / "compare.png")
     return text
 
 
-def _shown(one: Provenance, field: str) -> str:
-    value = getattr(one, field)
+def _shown(provenance: Provenance, field: str) -> str:
+    value = getattr(provenance, field)
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return text if len(text) <= 120 else f"{text[:120]}..."

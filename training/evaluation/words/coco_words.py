@@ -110,27 +110,27 @@ class Words:
 
         ``surface`` is the lemma that was looked up; offsets are those in the lower-cased text.
         """
-        found = self.merged(self.cut(text.lower()))
-        words = {word for word, _, _ in found}
+        lookups = self.merged(self.cut(text.lower()))
+        words = {word for word, _, _ in lookups}
         seatless = {"toilet", "seat"} <= words
         classes = self.synonyms.classes
         return [
             Mention(start, end, word, classes[word])
-            for word, start, end in found
+            for word, start, end in lookups
             if word in classes and not (seatless and word == "seat")
         ]
 
     def merged(self, words: Sequence[Token]) -> list[tuple[str, int, int]]:
         """(lemma or pair, start, end), pairs merged greedily from the left."""
         lemmas = list(self.lemmatise([word.text for word in words]))
-        found = []
+        lookups = []
         at = 0
         while at < len(words):
             pair = self.pairs.get(" ".join(lemmas[at : at + 2])) if at + 1 < len(words) else None
             last = at if pair is None else at + 1
-            found.append((lemmas[at] if pair is None else pair, words[at].start, words[last].end))
+            lookups.append((lemmas[at] if pair is None else pair, words[at].start, words[last].end))
             at = last + 1
-        return found
+        return lookups
 
     def truth(self, categories: Iterable[str], captions: Iterable[str]) -> frozenset[str]:
         """What is in an image: the annotated categories and what its reference captions name.
@@ -138,8 +138,8 @@ class Words:
         Raises:
             DataError: a category is not in the list of synonyms.
         """
-        said = (mention.name for caption in captions for mention in self.mentions(caption))
-        return frozenset([*map(self.class_of, categories), *said])
+        named = (mention.name for caption in captions for mention in self.mentions(caption))
+        return frozenset([*map(self.class_of, categories), *named])
 
     def judge(self, text: str, truth: frozenset[str]) -> ObjectVerdict:
         """``truth`` holds classes. Equal to ``reward.scorers.objects.judge``, with the mentions of this variant."""
@@ -196,8 +196,8 @@ def words(variant: str = "standalone", synonyms: Path | None = None) -> Words:
             "variant=coco80, whose numbers are not comparable with published ones"
         )
     lemmatise, pairs = _VARIANTS[variant]
-    known = read_synonyms(synonyms, strip=variant == "object_halbench")
-    return Words(variant, known, lemmatise(), pairs(known), nltk_tokens if variant == "lmms_eval" else tokens)
+    classes = read_synonyms(synonyms, strip=variant == "object_halbench")
+    return Words(variant, classes, lemmatise(), pairs(classes), nltk_tokens if variant == "lmms_eval" else tokens)
 
 
 def lemmatiser_version(variant: str) -> str:
@@ -215,8 +215,8 @@ def _listed(_: Synonyms) -> dict[str, str]:
     return {**{pair: pair for pair in _PAIRS}, **_ALIASES}
 
 
-def _every_pair(known: Synonyms) -> dict[str, str]:
-    two = {word: word for word in known.classes if len(word.split()) >= 2}
+def _every_pair(synonyms: Synonyms) -> dict[str, str]:
+    two = {word: word for word in synonyms.classes if len(word.split()) >= 2}
     return {**two, **{pair: pair for pair in _NO_CLASS}, **_ALIASES}
 
 

@@ -58,14 +58,14 @@ def nltk_tokens(text: str) -> list[Token]:
         cut = nltk.word_tokenize(text)
     except LookupError as error:
         raise DataError(f"NLTK misses its data; {_REMEDY}") from error
-    found: list[Token] = []
+    placed: list[Token] = []
     at = 0
     for word in cut:
         places = ((text.find(form, at), len(form)) for form in _QUOTES.get(word, (word,)))
         start, length = min((place for place in places if place[0] >= 0), default=(at, 0))
         at = start + length
-        found.append(Token(start, at, word))
-    return found
+        placed.append(Token(start, at, word))
+    return placed
 
 
 class Nouns(Protocol):

@@ -63,11 +63,11 @@ def singular(word: str) -> str:
     >>> [singular(word) for word in ("knives", "people", "glasses", "glass", "bus", "ties", "scissors")]
     ['knife', 'person', 'glass', 'glas', 'bu', 'ty', 'scissors']
     """
-    if any(one.endswith(word) for one in _UNCHANGED) or any(word.endswith(one) for one in _KEPT_IES):
+    if any(ending.endswith(word) for ending in _UNCHANGED) or any(word.endswith(ending) for ending in _KEPT_IES):
         return word
-    for plural, one in _IRREGULAR.items():
+    for plural, replaced in _IRREGULAR.items():
         if word.endswith(plural):
-            return word.removesuffix(plural) + one
+            return word.removesuffix(plural) + replaced
     for pattern, replacement in _ENDINGS:
         if pattern.search(word):
             return pattern.sub(replacement, word)
