@@ -30,12 +30,12 @@ class Control:
 
     def first(self, text: str) -> str | None:
         """The first control token in the text."""
-        found = self.every.search(text)
-        return found.group() if found else None
+        match = self.every.search(text)
+        return match.group() if match else None
 
     def first_media(self, text: str) -> str | None:
-        found = self.media.search(text)
-        return found.group() if found else None
+        match = self.media.search(text)
+        return match.group() if match else None
 
 
 def _any(tokens: set[str]) -> re.Pattern[str]:

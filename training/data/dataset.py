@@ -17,9 +17,9 @@ from PIL import Image
 from training.config import TrainConfig
 from training.corruption import identity
 from training.data.control import Control
-from training.data.draw import Drawable, drawn, few
 from training.data.pairs import Pair, PairDataset, Skipped, decode, rejected_image
 from training.data.render import render
+from training.data.subset import Drawable, draw, few
 from training.data.tokens import Encoder, Prompt
 from training.errors import DataError, PluginError
 
@@ -61,17 +61,17 @@ def prepare(
             )
     if config.needs_corrupted:
         identity(config.corruption)  # a CLIP model that is not there shows now
-    found = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"))
+    result = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"))
     if config.needs_corrupted and config.corruption.slot.made() is not None:
-        _check_repeats(found)
+        _check_repeats(result)
     if config.limit is not None:
-        kept = few([pair.id for pair in found.pairs], config.limit, config.seed)
-        found = replace(found, pairs=tuple(found.pairs[index] for index in kept))
+        kept = few([pair.id for pair in result.pairs], config.limit, config.seed)
+        result = replace(result, pairs=tuple(result.pairs[index] for index in kept))
     if config.draw is None:
-        return found
+        return result
     # A prompt is its words next to its images, whatever the rows call it.
-    able = [Drawable((pair.prompt.images, pair.prompt.ids), pair.id, pair.chosen_text) for pair in found.pairs]
-    return replace(found, pairs=tuple(found.pairs[index] for index in drawn(able, config.draw, config.seed)))
+    able = [Drawable((pair.prompt.images, pair.prompt.ids), pair.id, pair.chosen_text) for pair in result.pairs]
+    return replace(result, pairs=tuple(result.pairs[index] for index in draw(able, config.draw, config.seed)))
 
 
 def _check_repeats(dataset: PairDataset) -> None:
@@ -113,11 +113,11 @@ def _prepare(
     skipped: list[Skipped] = []
     ties: list[str] = []
     for pair in reader.pairs():
-        found = _fit(pair, limit, config.too_long) if isinstance(pair, Pair) else pair
-        if isinstance(found, Pair):
-            pairs.append(found)
+        result = _fit(pair, limit, config.too_long) if isinstance(pair, Pair) else pair
+        if isinstance(result, Pair):
+            pairs.append(result)
         else:
-            skipped.append(found)
+            skipped.append(result)
         if not isinstance(pair, Pair):
             ties.append(pair.name)
         advance(1)
@@ -139,14 +139,15 @@ def _fit(pair: Pair, limit: int | None, too_long: str) -> Pair | Skipped:
     answers = max(map(len, (pair.chosen_ids, pair.rejected_ids, pair.similar_ids)))
     if limit is None or longest + answers <= limit:
         return pair
-    said = f"is {longest + answers} tokens long, the limit is {limit}"
+    length = f"is {longest + answers} tokens long, the limit is {limit}"
     if too_long == "error":
         raise DataError(
-            f"{pair.name}: {said}; set too_long=cut (shortens answers, never images) or too_long=skip, or drop the row"
+            f"{pair.name}: {length}; set too_long=cut (shortens answers, never images) or too_long=skip, or drop the "
+            "row"
         )
     room = limit - longest
     if too_long == "skip" or room < 1:
-        return Skipped(pair.name, said if room >= 1 else f"{said} and its prompt alone takes {longest}")
+        return Skipped(pair.name, length if room >= 1 else f"{length} and its prompt alone takes {longest}")
     cut = replace(
         pair,
         chosen_ids=pair.chosen_ids[:room],
@@ -154,7 +155,7 @@ def _fit(pair: Pair, limit: int | None, too_long: str) -> Pair | Skipped:
         similar_ids=pair.similar_ids[:room],
     )
     if cut.chosen_ids == cut.rejected_ids:
-        return Skipped(pair.name, f"{said}; cut to {room} tokens both answers are the same")
+        return Skipped(pair.name, f"{length}; cut to {room} tokens both answers are the same")
     return cut
 
 
@@ -182,12 +183,12 @@ class _Reader:
             columns = self.rows[start : start + _ROWS]
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
             drafts = [self._draft(index, row) for index, row in enumerate(rows, start)]
-            tokens = iter(self._tokenised([draft for draft in drafts if isinstance(draft, _Draft)]))
+            tokens = iter(self._tokenise([draft for draft in drafts if isinstance(draft, _Draft)]))
             for draft in drafts:
                 if isinstance(draft, Skipped):
                     yield draft
                 else:
-                    yield self._finished(draft.pair, {column: next(tokens) for column in draft.answers})
+                    yield self._finish(draft.pair, {column: next(tokens) for column in draft.answers})
 
     def _draft(self, index: int, row: Mapping[str, Any]) -> _Draft | Skipped:
         config = self.config
@@ -195,12 +196,12 @@ class _Reader:
         if self._same(row):
             return Skipped(name, _TIE)
         self._check_control(name, row)
-        images = self._decoded(name, row.get("images"))
+        images = self._decode(name, row.get("images"))
         if not images and len(config.branches) > 2:
             _refuse_text_only(name, config)
         messages = _without_images(row["prompt"]) if not config.use_images else row["prompt"]
         tools = row.get("tools")
-        text, *answers = self._rendered(name, messages, {side: row[side] for side in self.sides}, len(images), tools)
+        text, *answers = self._render(name, messages, {side: row[side] for side in self.sides}, len(images), tools)
         prompt = self._prompt(name, text, images)
         pair = Pair(
             row=index,
@@ -213,11 +214,11 @@ class _Reader:
         )
         texts = dict(zip(self.sides, answers, strict=True))
         if config.needs_corrupted and images:
-            pair = replace(pair, corrupted=self._corrupted(pair, text, len(images)))
+            pair = replace(pair, corrupted=self._corrupted_prompt(pair, text, len(images)))
         if config.needs_similar:
-            similar = self._decoded(name, row["similar_images"])
+            similar = self._decode(name, row["similar_images"])
             sides = {"similar_chosen": row["similar_chosen"], "chosen": row["chosen"]}
-            text, texts["similar_chosen"], _ = self._rendered(name, messages, sides, len(similar), tools)
+            text, texts["similar_chosen"], _ = self._render(name, messages, sides, len(similar), tools)
             pair = replace(pair, similar=self._prompt(name, text, similar))
         return _Draft(pair, texts)
 
@@ -246,24 +247,24 @@ class _Reader:
                         "drop the row"
                     )
 
-    def _decoded(self, name: str, items: Sequence[Mapping[str, Any]] | None) -> list[Image.Image]:
+    def _decode(self, name: str, items: Sequence[Mapping[str, Any]] | None) -> list[Image.Image]:
         most = self.config.max_image_bytes, self.config.max_image_pixels
         return [decode(item, name, number, *most) for number, item in enumerate(items or [])]
 
-    def _corrupted(self, pair: Pair, text: str, count: int) -> Prompt:
+    def _corrupted_prompt(self, pair: Pair, text: str, count: int) -> Prompt:
         corruption = self.config.corruption
         if corruption.kind not in ("other", "data"):  # the others keep size, hence tokens
             return replace(pair.prompt, images=_names(pair.prompt.images, pair))
         if corruption.kind == "data" and len(self.rows[pair.row]["rejected_images"] or []) != count:
             raise DataError(f"{pair.name}: rejected_images must hold as many images as images ({count})")
         if corruption.kind == "data":
-            images = self._decoded(f"{pair.name}, rejected_images", self.rows[pair.row]["rejected_images"])
+            images = self._decode(f"{pair.name}, rejected_images", self.rows[pair.row]["rejected_images"])
         else:
             images = [rejected_image(self.rows, pair, index, corruption, self.config.seed) for index in range(count)]
         prompt = self._prompt(pair.name, text, images)
         return replace(prompt, images=_names(prompt.images, pair))
 
-    def _rendered(
+    def _render(
         self, name: str, prompt: Any, answers: Mapping[str, Any], images: int, tools: str | None
     ) -> tuple[str, ...]:
         for side, messages in answers.items():
@@ -283,17 +284,17 @@ class _Reader:
         except Exception as error:
             raise DataError(f"{name}: the processor cannot read it ({type(error).__name__}: {error})") from error
 
-    def _tokenised(self, drafts: Sequence[_Draft]) -> list[tuple[int, ...]]:
+    def _tokenise(self, drafts: Sequence[_Draft]) -> list[tuple[int, ...]]:
         """The answers of all drafts, one after the other."""
         try:
             return self.encoder.answers([text for draft in drafts for text in draft.answers.values()])
         except Exception as error:
             if len(drafts) > 1:  # one by one, to find the row
-                return [ids for draft in drafts for ids in self._tokenised([draft])]
+                return [ids for draft in drafts for ids in self._tokenise([draft])]
             name = drafts[0].pair.name
             raise DataError(f"{name}: the processor cannot read it ({type(error).__name__}: {error})") from error
 
-    def _finished(self, pair: Pair, answers: Mapping[str, tuple[int, ...]]) -> Pair | Skipped:
+    def _finish(self, pair: Pair, answers: Mapping[str, tuple[int, ...]]) -> Pair | Skipped:
         for column, ids in answers.items():
             if not ids:
                 raise DataError(f"{pair.name}: the {column} response has no tokens; drop the row")

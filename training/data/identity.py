@@ -64,7 +64,7 @@ def start_of(model: nn.Module, processor: Any) -> Start:
 def rows_of(dataset: PairDataset) -> Rows:
     """Of all that is read from a dataset: prompts, images, rejected images and answers, as tokens and pixels."""
     each = [pair_digest(pair) for pair in dataset.pairs]
-    return Rows(len(each), _joined(each), _joined(sorted(each)))
+    return Rows(len(each), _join(each), _join(sorted(each)))
 
 
 def pair_digest(pair: Pair) -> bytes:
@@ -121,7 +121,7 @@ def _add_ids(digest: Any, ids: tuple[int, ...]) -> None:
     digest.update(f"|{len(ids)}|".encode() + array("q", ids).tobytes())
 
 
-def _joined(digests: list[bytes]) -> str:
+def _join(digests: list[bytes]) -> str:
     return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
 
 

@@ -85,8 +85,8 @@ def rejected_image(rows: datasets.Dataset, pair: Pair, index: int, corruption: C
         other = _other_row(rows, pair, index, seed)
         images = rows[other]["images"]
         return decode(images[index % len(images)], f"row {other}", index % len(images))
-    own = decode(rows[pair.row]["images"][index], pair.name, index)
-    return corrupt(own, corruption, seed, pair.id, index, pair.chosen_text, pair.name)
+    image = decode(rows[pair.row]["images"][index], pair.name, index)
+    return corrupt(image, corruption, seed, pair.id, index, pair.chosen_text, pair.name)
 
 
 def decode(
@@ -109,11 +109,11 @@ def decode(
 
 
 def _other_row(rows: datasets.Dataset, pair: Pair, index: int, seed: int) -> int:
-    own = _digest(rows[pair.row]["images"][index])
+    digest = _digest(rows[pair.row]["images"][index])
     for attempt in range(len(rows) - 1):
         other = other_index(seed, pair.id, index, len(rows), pair.row, attempt)
         images = rows[other]["images"]
-        if images and _digest(images[index % len(images)]) != own:
+        if images and _digest(images[index % len(images)]) != digest:
             return other
     raise DataError(f"row {pair.row}: no other row has another image; use another corruption.kind")
 

@@ -26,7 +26,7 @@ def render(
     Raises:
         DataError: a wrong number of image placeholders, or a template that does not show ``tools``.
     """
-    head = structured(prompt, n_images)
+    head = structure(prompt, n_images)
     continues = head[-1]["role"] == "assistant"
 
     def written(messages: Sequence[Any], tools: Sequence[Any] | None = tools, **how: bool) -> str:
@@ -39,16 +39,16 @@ def render(
             "has tools, and the model's chat template does not show them; drop the column tools, or use a model whose "
             "template takes tools"
         )
-    wholes = [written(head + structured(answer, 0)) for answer in answers]
+    wholes = [written(head + structure(answer, 0)) for answer in answers]
     for whole in wholes:
         start = "".join(a for a, _ in takewhile(lambda ab: ab[0] == ab[1], zip(start, whole, strict=False)))
     return start, *(whole[len(start) :] for whole in wholes)
 
 
-def structured(messages: Sequence[Mapping[str, Any]], n_images: int) -> list[dict[str, Any]]:
+def structure(messages: Sequence[Mapping[str, Any]], n_images: int) -> list[dict[str, Any]]:
     """Messages with every content as a list of parts; image placeholders stand before the first user text.
 
-    >>> structured([{"role": "user", "content": "q"}], 1)
+    >>> structure([{"role": "user", "content": "q"}], 1)
     [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'q'}]}]
     """
     result = []

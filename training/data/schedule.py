@@ -82,10 +82,10 @@ def passes(
     With fsdp weights are gathered by all workers together, so each needs equally many passes: one that has run out
     runs the window's first pair again, which must not count.
     """
-    own = shares(dataset, window, config, world)[rank]
+    share = shares(dataset, window, config, world)[rank]
     if config.sharding == "fsdp":
-        return [Pass(indices or [window[0]], bool(indices)) for indices in own]
-    return [Pass(indices, True) for indices in own if indices]
+        return [Pass(indices or [window[0]], bool(indices)) for indices in share]
+    return [Pass(indices, True) for indices in share if indices]
 
 
 def mean_chosen_tokens(dataset: PairDataset, window: Sequence[int]) -> float:

@@ -33,18 +33,18 @@ def few(ids: Sequence[str], limit: int, seed: int) -> list[int]:
     >>> few(["a", "b", "c"], 2, seed=0), few(["a", "b", "c"], 1, seed=0)
     ([0, 2], [0])
     """
-    by_chance = [(hashlib.sha256(f"{seed}:{one}".encode()).digest(), index) for index, one in enumerate(ids)]
+    by_chance = [(hashlib.sha256(f"{seed}:{pair_id}".encode()).digest(), index) for index, pair_id in enumerate(ids)]
     return sorted(index for _, index in sorted(by_chance)[:limit])
 
 
-def drawn(pairs: Sequence[Drawable], rule: Draw, seed: int) -> list[int]:
+def draw(pairs: Sequence[Drawable], rule: Draw, seed: int) -> list[int]:
     """Indices of the pairs to train on, round by round; within a round by the first pair of each prompt.
 
     A pair of a prompt comes again only when all of its pairs have come. Which come first depends on ``seed`` and the
     ids of the prompt's pairs, not on their order or on other prompts.
 
     >>> pairs = [Drawable("q", "a", "No."), Drawable("d", "b", "There is a red sun."), Drawable("q", "c", "No.")]
-    >>> len(drawn(pairs, Draw(rounds=2, descriptions=2), seed=0))
+    >>> len(draw(pairs, Draw(rounds=2, descriptions=2), seed=0))
     6
     """
     groups: dict[Hashable, list[int]] = {}
@@ -60,8 +60,8 @@ def describes(answer: str) -> bool:
     >>> describes("There is a red sun."), describes("No, there is no horse in the image."), describes("Red.")
     (True, False, False)
     """
-    found = answer.split()
-    return len(found) >= FEWEST_WORDS and found[0].strip(".,!:;").lower() not in ("yes", "no")
+    words = answer.split()
+    return len(words) >= FEWEST_WORDS and words[0].strip(".,!:;").lower() not in ("yes", "no")
 
 
 def _times(pairs: Sequence[Drawable], group: Sequence[int], rule: Draw) -> int:
@@ -70,7 +70,7 @@ def _times(pairs: Sequence[Drawable], group: Sequence[int], rule: Draw) -> int:
 
 def _order(pairs: Sequence[Drawable], group: Sequence[int], seed: int) -> Iterator[int]:
     """All pairs of a prompt once in one order, then once in another, and so on."""
-    own = sorted(group, key=lambda index: pairs[index].id)
-    rng = random.Random(f"draw:{seed}:{' '.join(pairs[index].id for index in own)}")
+    members = sorted(group, key=lambda index: pairs[index].id)
+    rng = random.Random(f"draw:{seed}:{' '.join(pairs[index].id for index in members)}")
     while True:
-        yield from rng.sample(own, len(own))
+        yield from rng.sample(members, len(members))

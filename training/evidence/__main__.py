@@ -12,9 +12,9 @@ import typer
 
 from pipeline.base.command import command
 from pipeline.base.errors import ConfigError
-from training.evidence import before_after, figure, held_out, share, table
-from training.evidence.columns import Measured
+from training.evidence import before_after, figure, held_out, seed_table, share
 from training.evidence.experiments import EXPERIMENTS, Experiment
+from training.evidence.metric_columns import FinishedRun
 from training.evidence.runs import Variant, metrics, run, summary
 
 
@@ -38,21 +38,21 @@ def main(
         _recipe(name, overrides or [], numbers, plot)
 
 
-def _experiment(one: Experiment, seeds: list[int], plot: Path | None) -> None:
+def _experiment(experiment: Experiment, seeds: list[int], plot: Path | None) -> None:
     # All runs first: the pairs that a model is probed on are another seed's.
-    folders = {variant: [run(one.recipe, seed, variant) for seed in seeds] for variant in one.variants}
-    base = share.plan(one.recipe).base().model
-    rows: dict[str, list[Measured]] = {}
+    folders = {variant: [run(experiment.recipe, seed, variant) for seed in seeds] for variant in experiment.variants}
+    base = share.plan(experiment.recipe).base().model
+    rows: dict[str, list[FinishedRun]] = {}
     for variant, paths in folders.items():
         rows[variant.label] = []
         for path, seed in zip(paths, seeds, strict=True):
-            probed = held_out.probe(path, one.recipe, base, seed, seeds) if one.probed else None
-            rows[variant.label].append(Measured(summary(path), metrics(path), probed))
-    titles = [column.title for column in one.columns]
-    found = table.values(rows, one.columns)
-    typer.echo(f"{table.markdown(found, titles)}\n\nseeds {', '.join(map(str, seeds))}")
+            probed = held_out.probe(path, experiment.recipe, base, seed, seeds) if experiment.probed else None
+            rows[variant.label].append(FinishedRun(summary(path), metrics(path), probed))
+    titles = [column.title for column in experiment.columns]
+    cells = seed_table.values(rows, experiment.columns)
+    typer.echo(f"{seed_table.markdown(cells, titles)}\n\nseeds {', '.join(map(str, seeds))}")
     if plot:
-        figure.bars(found, titles, plot)
+        figure.bars(cells, titles, plot)
         logged = {label: [measured.steps for measured in of] for label, of in rows.items()}
         if figure.has_curves(logged):
             figure.curves(logged, plot.with_stem(f"{plot.stem}-curves"))
@@ -60,11 +60,11 @@ def _experiment(one: Experiment, seeds: list[int], plot: Path | None) -> None:
 
 def _recipe(recipe: str, overrides: list[str], seeds: list[int], plot: Path | None) -> None:
     paths = [run(recipe, seed, Variant("", recipe, tuple(overrides))) for seed in seeds]
-    found = [summary(path) for path in paths]
-    pairs = ", ".join(str(one["pairs"]) for one in found)
-    typer.echo(f"{before_after.table(found)}\n\nseeds {', '.join(map(str, seeds))}; pairs {pairs}")
+    summaries = [summary(path) for path in paths]
+    pairs = ", ".join(str(content["pairs"]) for content in summaries)
+    typer.echo(f"{before_after.table(summaries)}\n\nseeds {', '.join(map(str, seeds))}; pairs {pairs}")
     if plot:
-        values = before_after.values(found)
+        values = before_after.values(summaries)
         figure.bars(values, [*before_after.METRICS, before_after.FAITHFUL], plot)
         logged = {recipe: [metrics(path) for path in paths if (path / "train" / "metrics.jsonl").is_file()]}
         if all(logged.values()) and figure.has_curves(logged):

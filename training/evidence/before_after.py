@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.evidence.table import Values, spread
+from training.evidence.seed_table import Values, spread
 
 METRICS = (
     *("chair_s", "chair_i", "cover", "mean_length", "shr"),
@@ -22,10 +22,10 @@ def values(summaries: Sequence[Mapping[str, Any]]) -> Values:
     Where images were made from text, ``faithful_images`` is the share that shows what its text says, before ranking
     and after.
     """
-    found = [_sides(summary) for summary in summaries]
-    sides = [run[side] for run in found for side in SIDES]
-    known = [name for name in (*METRICS, FAITHFUL) if all(side.get(name) is not None for side in sides)]
-    return {side: {name: [run[side][name] for run in found] for name in known} for side in SIDES}
+    runs = [_sides(summary) for summary in summaries]
+    sides = [run[side] for run in runs for side in SIDES]
+    metrics = [name for name in (*METRICS, FAITHFUL) if all(side.get(name) is not None for side in sides)]
+    return {side: {name: [run[side][name] for run in runs] for name in metrics} for side in SIDES}
 
 
 def _sides(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -41,9 +41,9 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> str:
     | cover | 0.900 ± 0.000 | 0.800 ± 0.000 | -0.100 | -11.1 % |
     """
     lines = ["| metric | before | after | change | relative |", "|---|---|---|---|---|"]
-    found = values(summaries)
-    for metric, before in found["before"].items():
-        after = found["after"][metric]
+    sides = values(summaries)
+    for metric, before in sides["before"].items():
+        after = sides["after"][metric]
         old, new = statistics.fmean(before), statistics.fmean(after)
         relative = f"{100 * (new - old) / old:+.1f} %" if old else "-"
         lines.append(f"| {metric} | {spread(before)} | {spread(after)} | {new - old:+.3f} | {relative} |")

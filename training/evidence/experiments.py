@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.evidence import ablation, ha, methods, pds
-from training.evidence.columns import OBJECTS, POPE, PROBES, SPLITS, STYLE, TRAINED, Column
+from training.evidence.metric_columns import OBJECTS, POPE, PROBES, SPLITS, STYLE, TRAINED, Column
 from training.evidence.runs import Variant
 
 _SHR = Column("SHR", "shr")

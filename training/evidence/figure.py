@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evidence.table import BEFORE, Values, deviation
+from training.evidence.seed_table import BEFORE, Values, deviation
 
 BLUE, ORANGE, GREY, INK = "#0072B2", "#E69F00", "#999999", "#222222"
 _COLUMNS = 4
@@ -33,18 +33,18 @@ _STYLE: Any = {
 Logged = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 
 
-def bars(found: Values, titles: Sequence[str], file: Path) -> None:
+def bars(by_label: Values, titles: Sequence[str], file: Path) -> None:
     """One panel a metric, one bar a row: the mean over seeds, its standard deviation, and a dot for each seed."""
     plt = _pyplot()
-    titles = [title for title in titles if any(title in cells for cells in found.values())]
-    labels = list(found)
+    titles = [title for title in titles if any(title in cells for cells in by_label.values())]
+    labels = list(by_label)
     columns = min(_COLUMNS, len(titles))
     rows = -(-len(titles) // columns)
     with plt.rc_context(_STYLE):
         size = (2.7 * columns + 1.6, rows * (0.7 + 0.27 * len(labels)))
         figure, grid = plt.subplots(rows, columns, figsize=size, sharey=True, layout="constrained", squeeze=False)
         for axes, title in zip(grid.flat, titles, strict=False):
-            _panel(axes, [found[label].get(title) for label in labels], labels)
+            _panel(axes, [by_label[label].get(title) for label in labels], labels)
             axes.set_title(title)
         grid[0][0].invert_yaxis()  # shared: the first row on top everywhere
         for axes in grid.flat[len(titles) :]:
@@ -53,10 +53,10 @@ def bars(found: Values, titles: Sequence[str], file: Path) -> None:
 
 
 def _panel(axes: Any, cells: Sequence[Sequence[float] | None], labels: Sequence[str]) -> None:
-    known = [(place, label, of) for place, (label, of) in enumerate(zip(labels, cells, strict=True)) if of]
-    ends = [statistics.fmean(of) + (1 if statistics.fmean(of) >= 0 else -1) * deviation(of) for _, _, of in known]
-    reach = max((abs(value) for _, _, of in known for value in (*of, *ends)), default=1.0) or 1.0
-    for (place, label, of), end in zip(known, ends, strict=True):
+    drawn = [(place, label, of) for place, (label, of) in enumerate(zip(labels, cells, strict=True)) if of]
+    ends = [statistics.fmean(of) + (1 if statistics.fmean(of) >= 0 else -1) * deviation(of) for _, _, of in drawn]
+    reach = max((abs(value) for _, _, of in drawn for value in (*of, *ends)), default=1.0) or 1.0
+    for (place, label, of), end in zip(drawn, ends, strict=True):
         mean = statistics.fmean(of)
         side = 1 if mean >= 0 else -1
         axes.barh(place, mean, height=0.66, color=GREY if label == BEFORE else BLUE, alpha=0.75)
@@ -70,7 +70,7 @@ def _panel(axes: Any, cells: Sequence[Sequence[float] | None], labels: Sequence[
     axes.tick_params(axis="y", length=0)
     axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
-    values = [value for _, _, of in known for value in of] + ends
+    values = [value for _, _, of in drawn for value in of] + ends
     low, high = min(values, default=0.0), max(values, default=1.0)
     # Room for the numbers behind the bars.
     axes.set_xlim(low - 0.3 * reach if low < 0 else 0.0, high + 0.3 * reach if high > 0 or low == 0 else 0.0)
@@ -117,9 +117,9 @@ def over_seeds(runs: Sequence[Sequence[Mapping[str, float]]], key: str) -> tuple
     >>> over_seeds([[{"step": 1, "a": 0.5}, {"step": 2, "a": 0.6}], [{"step": 1, "a": 0.7}]], "a")
     ([1], [[0.5, 0.7]])
     """
-    known = [{line["step"]: line[key] for line in run if key in line} for run in runs]
-    steps = sorted(set.intersection(*(set(one) for one in known))) if known else []
-    return steps, [[one[step] for one in known] for step in steps]
+    logged = [{line["step"]: line[key] for line in run if key in line} for run in runs]
+    steps = sorted(set.intersection(*(set(at_step) for at_step in logged))) if logged else []
+    return steps, [[at_step[step] for at_step in logged] for step in steps]
 
 
 def _pyplot() -> Any:

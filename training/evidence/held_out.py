@@ -33,10 +33,10 @@ def probe(run: Path, recipe: str, base: str, seed: int, seeds: Sequence[int]) ->
     if other is None:
         return None
     from training.evaluation.probing import probing
-    from training.evaluation.probing.request import Request
+    from training.evaluation.probing.request import ProbeRequest
 
     return probing.probe(
-        Request(
+        ProbeRequest(
             model=str(run / "train" / "model"),
             dataset=str(folder(recipe, other) / "dataset"),
             output=run / "probe",

@@ -16,7 +16,7 @@ LAST_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class FinishedRun:
     """One finished run: ``summary.json``, the lines of ``metrics.jsonl``, and ``probe.json`` where it was probed."""
 
     summary: Mapping[str, Any]
@@ -33,7 +33,7 @@ class Column:
     part: Part = "evaluation"
     of_base: bool = False
 
-    def after(self, run: Measured) -> float | None:
+    def after(self, run: FinishedRun) -> float | None:
         """The value of the trained model, or of its data; None where it was not measured."""
         match self.part:
             case "evaluation":
@@ -46,7 +46,7 @@ class Column:
             case _:
                 return _metric(run.probe, self.part, self.key)
 
-    def before(self, run: Measured) -> float | None:
+    def before(self, run: FinishedRun) -> float | None:
         """The value of the base model."""
         if self.part == "evaluation":
             return run.summary["evaluation"]["before"].get(self.key)

@@ -62,16 +62,16 @@ def folder(recipe: str, seed: int, variant: str = "") -> Path:
 
 def _others(recipe: str, seed: int) -> list[Path]:
     """Finished or not: runs with this seed, those of the same recipe first."""
-    own = folder(recipe, seed).name
-    found = (path for path in sorted(RUNS.glob(f"*-seed-{seed}*")) if path.suffix != ".partial")
-    same = (path for path in found if path.name.partition("-seed-")[2].partition("-")[0] == str(seed))
-    return sorted(same, key=lambda path: (path.name != own, not path.name.startswith(own), path.name))
+    name = folder(recipe, seed).name
+    paths = (path for path in sorted(RUNS.glob(f"*-seed-{seed}*")) if path.suffix != ".partial")
+    same = (path for path in paths if path.name.partition("-seed-")[2].partition("-")[0] == str(seed))
+    return sorted(same, key=lambda path: (path.name != name, not path.name.startswith(name), path.name))
 
 
 def summary(run: Path) -> dict[str, Any]:
     """The run's ``summary.json``."""
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return content
 
 
 def metrics(run: Path) -> list[dict[str, float]]:

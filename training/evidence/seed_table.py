@@ -5,23 +5,23 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from training.evidence.columns import Column, Measured
+from training.evidence.metric_columns import Column, FinishedRun
 
 BEFORE = "before"
 #: Row -> column -> one value a seed; a column that was not measured for every seed is left out.
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def values(rows: Mapping[str, Sequence[Measured]], columns: Sequence[Column]) -> Values:
+def values(rows: Mapping[str, Sequence[FinishedRun]], columns: Sequence[Column]) -> Values:
     """``rows`` holds for each label one run a seed. The base model stands above them, as the first runs tell it."""
     first = next(iter(rows.values()))
-    found = {BEFORE: _complete({column.title: [column.before(run) for run in first] for column in columns})}
+    cells = {BEFORE: _complete({column.title: [column.before(run) for run in first] for column in columns})}
     for label, runs in rows.items():
-        found[label] = _complete({column.title: [column.after(run) for run in runs] for column in columns})
-    return found
+        cells[label] = _complete({column.title: [column.after(run) for run in runs] for column in columns})
+    return cells
 
 
-def markdown(found: Values, titles: Sequence[str]) -> str:
+def markdown(rows: Values, titles: Sequence[str]) -> str:
     """One row a label, mean ± standard deviation over seeds; a dash where a thing was not measured.
 
     >>> print(markdown({"DPO": {"Cover": [0.25, 0.75]}}, ["Cover", "length"]))
@@ -30,7 +30,7 @@ def markdown(found: Values, titles: Sequence[str]) -> str:
     | DPO | 0.500 ± 0.354 | - |
     """
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
-    for label, cells in found.items():
+    for label, cells in rows.items():
         shown = (spread(cells[title]) if title in cells else "-" for title in titles)
         lines.append(f"| {label} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
@@ -51,5 +51,5 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def _complete(cells: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
-    known = {title: [value for value in of if value is not None] for title, of in cells.items()}
-    return {title: of for title, of in known.items() if of and len(of) == len(cells[title])}
+    measured = {title: [value for value in of if value is not None] for title, of in cells.items()}
+    return {title: of for title, of in measured.items() if of and len(of) == len(cells[title])}

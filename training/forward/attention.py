@@ -27,7 +27,7 @@ SIDE_BY_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Queries:
     """Positions of the row that ask, G groups of them side by side, padded to Q each.
 
     - ``gather`` int64 [G * Q]: which token of the row stands there; on padding the group's last, whose row of the mask
@@ -50,8 +50,8 @@ class Plan:
     """
 
     groups: tuple[Group, ...]
-    every: Asked | None = None
-    answers: Asked | None = None
+    every: Queries | None = None
+    answers: Queries | None = None
 
 
 def plan(groups: Sequence[Group], device: torch.device, side_by_side: int | None = None) -> Plan:
@@ -67,11 +67,13 @@ def plan(groups: Sequence[Group], device: torch.device, side_by_side: int | None
         for first, end in group.branches:
             seen[i, end - group.start :, first - group.start : end - group.start] = False
     mask = torch.zeros(seen.shape).masked_fill_(~seen.tril(), float("-inf"))
-    every = _asked(groups, [group.start for group in groups], mask, device)
-    return Plan(tuple(groups), every, _asked(groups, [max(group.start, group.read) for group in groups], mask, device))
+    every = _queries(groups, [group.start for group in groups], mask, device)
+    return Plan(
+        tuple(groups), every, _queries(groups, [max(group.start, group.read) for group in groups], mask, device)
+    )
 
 
-def _asked(groups: Sequence[Group], firsts: Sequence[int], mask: Tensor, device: torch.device) -> Asked:
+def _queries(groups: Sequence[Group], firsts: Sequence[int], mask: Tensor, device: torch.device) -> Queries:
     """The positions of each group from ``firsts`` on; ``mask`` float32 [G, L, L] is that of all positions."""
     start = torch.tensor([group.start for group in groups])[:, None]
     end = torch.tensor([group.end for group in groups])[:, None]
@@ -82,7 +84,7 @@ def _asked(groups: Sequence[Group], firsts: Sequence[int], mask: Tensor, device:
     back = torch.zeros(groups[-1].end, dtype=torch.long)
     back[tokens[inside]] = torch.arange(tokens.numel()).view(tokens.shape)[inside]
     rows = mask.gather(1, (tokens - start)[:, :, None].expand(-1, -1, mask.shape[2]))
-    return Asked(tokens.flatten().to(device), back.to(device), rows[:, None].to(device))
+    return Queries(tokens.flatten().to(device), back.to(device), rows[:, None].to(device))
 
 
 def register() -> None:
@@ -119,20 +121,22 @@ def attend(
     query, key = query.to(value.dtype), key.to(value.dtype)
     answers_only = getattr(module, "answers_only", False)
     if prefix_plan.every is not None and prefix_plan.answers is not None:
-        asked = prefix_plan.answers if answers_only else prefix_plan.every
-        return _side_by_side(query, key, value, asked, prefix_plan.every.gather, scaling), None
+        queries = prefix_plan.answers if answers_only else prefix_plan.every
+        return _side_by_side(query, key, value, queries, prefix_plan.every.gather, scaling), None
     result = [
         part for group in prefix_plan.groups for part in _attend_group(query, key, value, group, scaling, answers_only)
     ]
     return torch.cat(result, dim=2).transpose(1, 2), None
 
 
-def _side_by_side(query: Tensor, key: Tensor, value: Tensor, asked: Asked, keys: Tensor, scale: float | None) -> Tensor:
+def _side_by_side(
+    query: Tensor, key: Tensor, value: Tensor, queries: Queries, keys: Tensor, scale: float | None
+) -> Tensor:
     """Attention of all groups in one call, [1, N, H, D]; of no meaning at positions that do not ask.
 
     ``keys`` int64 [G * L] says which token's key stands where.
     """
-    number = asked.mask.shape[0]
+    number = queries.mask.shape[0]
 
     def spread(tensor: Tensor, places: Tensor) -> Tensor:  # [1, H, N, D] to [G, H, L, D]
         # index_select, as the backward pass of an index in brackets adds up one number at a time.
@@ -140,14 +144,14 @@ def _side_by_side(query: Tensor, key: Tensor, value: Tensor, asked: Asked, keys:
         return rows.view(number, -1, *rows.shape[1:]).transpose(1, 2)
 
     result = scaled_dot_product_attention(
-        spread(query, asked.gather),
+        spread(query, queries.gather),
         spread(key, keys),
         spread(value, keys),
-        attn_mask=asked.mask.to(query.dtype),
+        attn_mask=queries.mask.to(query.dtype),
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return result.transpose(1, 2).flatten(0, 1).index_select(0, asked.back)[None]
+    return result.transpose(1, 2).flatten(0, 1).index_select(0, queries.back)[None]
 
 
 def _attend_group(
@@ -160,8 +164,8 @@ def _attend_group(
     block = slice(group.start, first_end)
     if answers_only and group.read > group.start:
         skipped = query.new_zeros(1, query.shape[1], group.read - group.start, value.shape[3])
-        asked = query[:, :, group.read : first_end]
-        result = [skipped, _lower_right(asked, key[:, :, block], value[:, :, block], scale, gqa)]
+        tail = query[:, :, group.read : first_end]
+        result = [skipped, _lower_right(tail, key[:, :, block], value[:, :, block], scale, gqa)]
     else:
         result = [
             scaled_dot_product_attention(
@@ -172,10 +176,10 @@ def _attend_group(
     for first, end in others:
         if first == end:
             continue
-        own = slice(first, end)
-        keys = torch.cat([key[:, :, trunk], key[:, :, own]], dim=2)
-        values = torch.cat([value[:, :, trunk], value[:, :, own]], dim=2)
-        result.append(_lower_right(query[:, :, own], keys, values, scale, gqa))
+        branch = slice(first, end)
+        keys = torch.cat([key[:, :, trunk], key[:, :, branch]], dim=2)
+        values = torch.cat([value[:, :, trunk], value[:, :, branch]], dim=2)
+        result.append(_lower_right(query[:, :, branch], keys, values, scale, gqa))
     return result
 
 

@@ -70,7 +70,7 @@ def image_inputs(model: nn.Module, batch: PairBatch, share: bool, cache: Feature
         given: dict[str, Any] = {"mm_encoder_outputs": _encoder_output(model, [features[index] for index in order])}
         return given | ({"image_grid_thw": torch.tensor(grids, device=device)} if grids else {})
     images = [image for index in order if (image := batch.images[index]) is not None]
-    return _joined(images, [len(group) for group in batch.group_images if group], device)
+    return _join(images, [len(group) for group in batch.group_images if group], device)
 
 
 def tower_features(model: nn.Module, images: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Tensor]:
@@ -85,11 +85,11 @@ def tower_features(model: nn.Module, images: Sequence[Mapping[str, Tensor]], dev
     order = sorted(range(len(images)), key=lambda index: _whole(images[index]))
     whole = sum(map(_whole, images))
     counts = [1] * (len(images) - whole) + ([max(2, whole)] if whole else [])
-    output = Parts.of(model).whole.get_image_features(**_joined([images[index] for index in order], counts, device))
-    found = output.pooler_output
-    if isinstance(found, Tensor):
-        found = found.split([images[index]["pixel_values"].shape[:-3].numel() for index in order])
-    layers = [found, *(getattr(output, "deepstack_features", None) or ())]
+    output = Parts.of(model).whole.get_image_features(**_join([images[index] for index in order], counts, device))
+    pooled = output.pooler_output
+    if isinstance(pooled, Tensor):
+        pooled = pooled.split([images[index]["pixel_values"].shape[:-3].numel() for index in order])
+    layers = [pooled, *(getattr(output, "deepstack_features", None) or ())]
     features = [torch.cat(of_image, dim=-1) for of_image in zip(*layers, strict=True)]
     return [feature for _, feature in sorted(zip(order, features, strict=True), key=lambda pair: pair[0])]
 
@@ -98,7 +98,7 @@ def _whole(image: Mapping[str, Tensor]) -> bool:
     return "batch_num_images" in image and image["batch_num_images"].item() > 1
 
 
-def _joined(images: Sequence[Mapping[str, Tensor]], counts: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+def _join(images: Sequence[Mapping[str, Tensor]], counts: Sequence[int], device: torch.device) -> dict[str, Tensor]:
     """The images' inputs to the model; ``counts`` are the numbers of images per prompt."""
     inputs = {key: value.to(device) for key, value in stack_images(images).items()}
     if "batch_num_images" in inputs:  # LLaVA-OneVision cuts an image into squares if it is its prompt's only one
@@ -108,8 +108,8 @@ def _joined(images: Sequence[Mapping[str, Tensor]], counts: Sequence[int], devic
 
 def _features(model: nn.Module, batch: PairBatch, cache: FeatureCache | None, device: torch.device) -> list[Tensor]:
     """The features of each distinct image; with gradient only if tower or projector move."""
-    known = dict(cache.features) if cache is not None else {}
-    new = [(k, image) for k, image in zip(batch.image_keys, batch.images, strict=True) if k not in known and image]
+    features = dict(cache.features) if cache is not None else {}
+    new = [(k, image) for k, image in zip(batch.image_keys, batch.images, strict=True) if k not in features and image]
     if new:
         moves = any(
             p.requires_grad and _LANGUAGE.isdisjoint(name.split("."))
@@ -117,11 +117,11 @@ def _features(model: nn.Module, batch: PairBatch, cache: FeatureCache | None, de
         )
         with torch.set_grad_enabled(torch.is_grad_enabled() and moves):
             computed = tower_features(model, [image for _, image in new], device)
-        known.update(zip((key for key, _ in new), computed, strict=True))
+        features.update(zip((key for key, _ in new), computed, strict=True))
         if cache is not None:
             for key, _ in new:
-                cache.add(key, known[key])
-    return [known[key] for key in batch.image_keys]
+                cache.add(key, features[key])
+    return [features[key] for key in batch.image_keys]
 
 
 def _encoder_output(model: nn.Module, features: Sequence[Tensor]) -> dict[str, Any]:

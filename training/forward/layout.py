@@ -99,7 +99,7 @@ def pack(groups: Sequence[Sequence[Row]]) -> Packed:
         ids += rows[0].ids[:trunk]
         offsets += range(trunk)
         ends = []
-        known: dict[tuple[int, int], int] = {}  # (where read, which token) -> entry
+        entry_of: dict[tuple[int, int], int] = {}  # (where read, which token) -> entry
         for row in rows:
             first = len(ids)
             ids += row.ids[trunk:-1]
@@ -107,11 +107,11 @@ def pack(groups: Sequence[Sequence[Row]]) -> Packed:
             ends.append(len(ids))
             for place in range(row.prompt - 1, trunk):
                 key = (start + place, row.ids[place + 1])
-                if key not in known:
-                    known[key] = len(read)
+                if key not in entry_of:
+                    entry_of[key] = len(read)
                     read.append(start + place)
                     targets.append(row.ids[place + 1])
-                entries.append(known[key])
+                entries.append(entry_of[key])
             entries += range(len(read), len(read) + len(ids) - first)
             read += range(first, len(ids))
             targets += row.ids[trunk + 1 :]

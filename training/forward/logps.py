@@ -110,11 +110,11 @@ def _head(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
 def _token_keys(batch: PairBatch, layout: Padded) -> dict[str, Tensor]:
     """The processor's further per-token outputs, int64 [S, T] each, 0 on responses and padding."""
     rows = [prompt for group, prompt in zip(batch.groups, batch.prompts, strict=True) for _ in group]
-    found = {key: torch.zeros_like(layout.ids) for prompt in rows for key in prompt.keys}
+    token_keys = {key: torch.zeros_like(layout.ids) for prompt in rows for key in prompt.keys}
     for i, prompt in enumerate(rows):
         for key, values in prompt.keys.items():
-            found[key][i, : len(values)] = torch.tensor(values)
-    return found
+            token_keys[key][i, : len(values)] = torch.tensor(values)
+    return token_keys
 
 
 def _one_group_each(batch: PairBatch) -> PairBatch:

@@ -74,6 +74,6 @@ def response_lengths(dataset: PairDataset, indices: Sequence[int], config: Train
 
 def _logps(policy: Policy, dataset: PairDataset, indices: Sequence[int], wanted: tuple[Branch, ...]) -> Logps:
     forward = policy.forward
-    known = forward.cache.features if forward.cache else ()
-    batch = collate(dataset, indices, wanted, known, forward.share_prefix)
+    features = forward.cache.features if forward.cache else ()
+    batch = collate(dataset, indices, wanted, features, forward.share_prefix)
     return dict(zip(wanted, sequence_logps(policy.model, batch, forward), strict=True))

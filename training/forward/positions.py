@@ -24,7 +24,7 @@ def position_ids(model: nn.Module, packed: Packed, prompts: Sequence[Prompt]) ->
         return packed.offsets[None]
     parts = []
     for group, prompt in zip(packed.groups, prompts, strict=True):
-        numbered = _numbered(backbone, prompt)
+        numbered = _number(backbone, prompt)
         length = numbered.shape[1]
         offsets = packed.offsets[group.start : group.end]
         behind = numbered.max() + 1 + offsets - length
@@ -32,7 +32,7 @@ def position_ids(model: nn.Module, packed: Packed, prompts: Sequence[Prompt]) ->
     return torch.cat(parts, dim=1)[:, None]
 
 
-def _numbered(model: Any, prompt: Prompt) -> Tensor:
+def _number(model: Any, prompt: Prompt) -> Tensor:
     """The prompt's own numbers, int64 [3, P]."""
     ids = torch.tensor([prompt.ids])
     kinds = prompt.keys.get("mm_token_type_ids", (0,) * len(prompt.ids))

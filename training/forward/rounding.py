@@ -22,7 +22,7 @@ from training.forward.parts import Parts
 #: terms that a wide layer adds up) times 2^-23.
 UNIT = {torch.float32: 2.0**-17, torch.bfloat16: 2.0**-7}
 
-#: The mean of many differences, in units of ``expected``, that rounding does not reach. Measured: at most 0.9 with a 7B
+#: The mean of many differences, in units of ``scale``, that rounding does not reach. Measured: at most 0.9 with a 7B
 #: on an H100 (docs/gpu.md; of single answers 1.7), 0.6 with tiny models of up to 24 layers; the log-probs of another
 #: image or of another row lie at 14 and more.
 MEAN = 2.0
@@ -50,21 +50,21 @@ class Logits:
     largest: float = 0.0
 
 
-def expected(tokens: int, logits: float, dtype: torch.dtype) -> float:
+def scale(tokens: int, logits: float, dtype: torch.dtype) -> float:
     """The size of a difference that rounding makes, in nats: ``UNIT[dtype] * max(1, logits) * sqrt(tokens)``.
 
     A logit of size z is a sum that is rounded by ``UNIT * z``, and what it is made from was rounded as much before;
     log p is the difference of a logit and of a mean of logits. Tokens round independently, so that the errors of a
     sum of n of them grow with the root of n.
 
-    >>> expected(4, 16.0, torch.bfloat16)
+    >>> scale(4, 16.0, torch.bfloat16)
     0.25
     """
     return UNIT[dtype] * max(1.0, logits) * math.sqrt(tokens)
 
 
 def bound(count: int) -> float:
-    """What the mean of ``count`` differences may be, in units of ``expected``: ``MEAN`` times ``1 + 3 / sqrt(count)``.
+    """What the mean of ``count`` differences may be, in units of ``scale``: ``MEAN`` times ``1 + 3 / sqrt(count)``.
 
     The second term is three standard errors of the mean, as a single difference varies by about its own size.
 
@@ -76,7 +76,7 @@ def bound(count: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``mean`` and ``allowed`` in units of ``expected``; ``worst`` is the sequence that lies farthest in them."""
+    """``mean`` and ``allowed`` in units of ``scale``; ``worst`` is the sequence that lies farthest in them."""
 
     mean: float
     allowed: float
@@ -89,7 +89,7 @@ def judge(differences: Sequence[Difference], logits: float, dtype: torch.dtype) 
 
     ``logits`` is the size of the largest. Not a number is beyond every bound. At least one difference must be given.
     """
-    ratios = [abs(one.nats) / expected(one.tokens, logits, dtype) for one in differences]
+    ratios = [abs(difference.nats) / scale(difference.tokens, logits, dtype) for difference in differences]
     # NaN is larger than everything.
     order = sorted(range(len(ratios)), key=lambda index: (math.isnan(ratios[index]), ratios[index]))
     worst, mean = ratios[order[-1]], math.fsum(ratios) / len(ratios)
@@ -98,7 +98,7 @@ def judge(differences: Sequence[Difference], logits: float, dtype: torch.dtype) 
 
 
 @contextlib.contextmanager
-def watched(model: nn.Module) -> Iterator[Logits]:
+def watch(model: nn.Module) -> Iterator[Logits]:
     """Note the largest absolute logit of every forward pass inside the block."""
     seen = Logits()
 

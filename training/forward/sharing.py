@@ -19,7 +19,7 @@ from training.forward import attention
 from training.forward.batch import answer, collate
 from training.forward.logps import Forward, sequence_logps
 from training.forward.parts import Parts
-from training.forward.rounding import Difference, Judgement, judge, watched
+from training.forward.rounding import Difference, Judgement, judge, watch
 
 #: How many pairs are tried: a wrong mask or position is off by more than 0.1 nats per token in each, which rounding
 #: reaches in bfloat16 now and then, but not in the mean of several.
@@ -83,16 +83,16 @@ def decide(
         count = min(pairs or TRIED[forward.dtype], len(dataset.pairs))
         tried = [number * len(dataset.pairs) // count for number in range(count)]
         try:
-            found = compare(model, dataset, tried, branches, forward, alone)
+            verdict = compare(model, dataset, tried, branches, forward, alone)
         except Exception as error:  # a model whose forward does not pass the groups on fails in its own way
             reason = f"its forward failed with a packed row ({type(error).__name__}: {error})"
         else:
-            apart = found.worst.per_token
-            if found.rounding:
+            apart = verdict.worst.per_token
+            if verdict.rounding:
                 return forward, f"prefix sharing: on (log-probs apart by at most {apart:.1g} nats per token)"
             reason = (
-                f"log-probs were apart by {apart:.3g} nats per token, on average {found.mean:.3g} times what rounding "
-                f"explains (at most {found.allowed:.3g})"
+                f"log-probs were apart by {apart:.3g} nats per token, on average {verdict.mean:.3g} times what "
+                f"rounding explains (at most {verdict.allowed:.3g})"
             )
     return alone, f"prefix sharing: off, as {reason}"
 
@@ -102,20 +102,20 @@ def compare(
     dataset: PairDataset,
     indices: Sequence[int],
     branches: Sequence[Branch],
-    one: Forward,
+    forward: Forward,
     other: Forward,
 ) -> Judgement:
     """Whether the log-probs of the given pairs, each in a pass of its own, are the same both ways but for rounding."""
-    found: list[Difference] = []
-    with watched(model) as logits:
+    gaps: list[Difference] = []
+    with watch(model) as logits:
         for index in indices:
-            apart = differences(model, dataset, [index], branches, one, other)
+            apart = differences(model, dataset, [index], branches, forward, other)
             pair = dataset.pairs[index]
-            found += [
+            gaps += [
                 Difference(f"log p of `{branch}` of {pair.name}", len(answer(pair, branch)), nats)
                 for branch, (nats,) in zip(branches, apart.tolist(), strict=True)
             ]
-    return judge(found, logits.largest, one.dtype)
+    return judge(gaps, logits.largest, forward.dtype)
 
 
 @torch.no_grad()
@@ -124,12 +124,12 @@ def differences(
     dataset: PairDataset,
     indices: Sequence[int],
     branches: Sequence[Branch],
-    one: Forward,
+    forward: Forward,
     other: Forward,
 ) -> Tensor:
     """Each sequence's log-prob one way minus the other way, in nats: float64 [branches, pairs]."""
     results = []
-    for forward in (one, other):
-        batch = collate(dataset, indices, branches, share_prefix=forward.share_prefix)
-        results.append(sequence_logps(model, batch, replace(forward, cache=None)))
+    for way in (forward, other):
+        batch = collate(dataset, indices, branches, share_prefix=way.share_prefix)
+        results.append(sequence_logps(model, batch, replace(way, cache=None)))
     return results[0] - results[1]

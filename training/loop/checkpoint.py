@@ -96,12 +96,12 @@ def restore(
 
     ``training.loop.resume`` has seen that it is one of this run.
     """
-    found = newest(folder)
-    if found is None:
+    step_folder = newest(folder)
+    if step_folder is None:
         return Progress()
-    meta = json.loads((found / META).read_text())
-    load(found / "weights.safetensors", parameters)
-    state = torch.load(found / "state.pt", map_location="cpu", weights_only=True)
+    meta = json.loads((step_folder / META).read_text())
+    load(step_folder / "weights.safetensors", parameters)
+    state = torch.load(step_folder / "state.pt", map_location="cpu", weights_only=True)
     for name, values in state["moments"].items():
         # Moments have the shape of their parameter; the count of steps is a scalar that stays where it is.
         optimizer.state[parameters[name]] = {
@@ -153,8 +153,8 @@ def _unfinished(path: Path) -> Path:
 
 def newest(folder: Path) -> Path | None:
     """The last complete checkpoint."""
-    found = _complete(folder)
-    return found[-1] if found else None
+    folders = _complete(folder)
+    return folders[-1] if folders else None
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -57,8 +57,8 @@ def check_weights(parameters: Mapping[str, nn.Parameter], done: int, config: Tra
     """
     broken = torch.zeros((), dtype=torch.float64, device=worker.device)
     for value in parameters.values():
-        own = value.detach()
-        broken += (~torch.isfinite(own.to_local() if isinstance(own, DTensor) else own)).sum()
+        tensor = value.detach()
+        broken += (~torch.isfinite(tensor.to_local() if isinstance(tensor, DTensor) else tensor)).sum()
     if worker.sum(broken).item():
         raise DivergedError(
             f"step {done}: weights are not finite after its update, so they are not kept. {_remedy(config)}"
@@ -74,11 +74,11 @@ def _where(step: int, policy: Policy, data: Inputs, ref: Reference, config: Trai
     unfit: list[str] = []
     with torch.no_grad():
         for indices, counts in passes(data.train, window, config, worker.rank, worker.world):
-            logps, known = pair_logps(policy, data.train, indices, config), ref(indices)
+            logps, ref_logps = pair_logps(policy, data.train, indices, config), ref(indices)
             lengths = response_lengths(data.train, indices, config, policy.device)
-            loss = measure(logps, known, lengths, mean_chosen, config).loss
+            loss = measure(logps, ref_logps, lengths, mean_chosen, config).loss
             for place, index in enumerate(indices if counts else ()):
-                values = [one[branch][place].item() for one in (logps, known) for branch in logps]
+                values = [side[branch][place].item() for side in (logps, ref_logps) for branch in logps]
                 if not all(map(math.isfinite, values)):
                     broken.append(data.train.pairs[index].name)
                 elif not math.isfinite(loss[place].item()):

@@ -35,8 +35,8 @@ class Inputs:
     @property
     def all(self) -> Mapping[str, PairDataset]:
         """Those that there are, by the key of the configuration that names them."""
-        found = {"dataset": self.train, "eval_dataset": self.held_out, "sft.dataset": self.sft}
-        return {key: dataset for key, dataset in found.items() if dataset is not None}
+        by_key = {"dataset": self.train, "eval_dataset": self.held_out, "sft.dataset": self.sft}
+        return {key: dataset for key, dataset in by_key.items() if dataset is not None}
 
 
 def read(config: TrainConfig, processor: Any, positions: int | None, visible: bool = True) -> Inputs:
@@ -46,21 +46,19 @@ def read(config: TrainConfig, processor: Any, positions: int | None, visible: bo
         DataError: a dataset or a row of it cannot be used.
     """
 
-    def tokenised(title: str, rows: datasets.Dataset, how: _Prepare, config: TrainConfig = config) -> PairDataset:
+    def tokenise(title: str, rows: datasets.Dataset, how: _Prepare, config: TrainConfig = config) -> PairDataset:
         with ProgressBar(title, len(rows), unit="row", visible=visible) as bar:
             return how(rows, processor, config, positions, bar.advance)
 
     kind, root = schema_of(config), config.image_root
-    opened = partial(formats.open, allowed_roots=config.allowed_roots, allow_http=config.allow_http)
-    train = tokenised("tokenise", opened(config.dataset, kind, config.dataset_split, root), prepare)
+    open_rows = partial(formats.open, allowed_roots=config.allowed_roots, allow_http=config.allow_http)
+    train = tokenise("tokenise", open_rows(config.dataset, kind, config.dataset_split, root), prepare)
     held_out = stream = None
     if config.eval_dataset is not None:
-        rows = opened(config.eval_dataset, kind, config.eval_split, root)
-        held_out = tokenised(
-            "tokenise held-out", rows, prepare, config.model_copy(update={"limit": None, "draw": None})
-        )
+        rows = open_rows(config.eval_dataset, kind, config.eval_split, root)
+        held_out = tokenise("tokenise held-out", rows, prepare, config.model_copy(update={"limit": None, "draw": None}))
     if config.sft is not None:
-        stream = tokenised("tokenise SFT", opened(config.sft.dataset, rejected=False), sft.prepare)
+        stream = tokenise("tokenise SFT", open_rows(config.sft.dataset, rejected=False), sft.prepare)
     return Inputs(train, held_out, stream)
 
 

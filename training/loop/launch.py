@@ -15,7 +15,7 @@ from pipeline.base.lock import locked
 from pipeline.base.sweep import sweep_output
 from training.config import TrainConfig
 from training.errors import TrainingError
-from training.loop.trainer import TrainResult, finished, train
+from training.loop.trainer import TrainResult, finished_run, train
 from training.loop.worker import here
 
 #: What the first worker says on stderr; the process that started the workers repeats it.
@@ -45,12 +45,12 @@ def _run(config: TrainConfig) -> TrainResult:
         return train(config)
     from pipeline.running.pool import run_together
 
-    with _repeated(config.output_dir / LOG):
+    with _repeat(config.output_dir / LOG):
         try:
             run_together(_train, config, config.workers, config.output_dir / f".ray{TEMPORARY}")
         except PipelineError as error:
             raise TrainingError(str(error)) from error
-    return finished(config)
+    return finished_run(config)
 
 
 def _train(config: TrainConfig) -> None:
@@ -63,7 +63,7 @@ def _train(config: TrainConfig) -> None:
 
 
 @contextlib.contextmanager
-def _repeated(path: Path) -> Iterator[None]:
+def _repeat(path: Path) -> Iterator[None]:
     """Print to stderr what is appended to ``path`` meanwhile."""
     path.touch()
     over = threading.Event()

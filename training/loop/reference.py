@@ -80,10 +80,10 @@ def folder_of(config: TrainConfig, name: str | None = None) -> Path:
 def live(policy: Policy, dataset: PairDataset, config: TrainConfig) -> Reference:
     """The reference computed anew for every batch: the model with its adapters off, or a frozen copy of it."""
     adapted = hasattr(policy.model, "disable_adapter")
-    return starting(policy if adapted else replace(policy, model=_frozen_copy(policy.model)), dataset, config)
+    return starting_model(policy if adapted else replace(policy, model=_frozen_copy(policy.model)), dataset, config)
 
 
-def starting(policy: Policy, dataset: PairDataset, config: TrainConfig) -> Reference:
+def starting_model(policy: Policy, dataset: PairDataset, config: TrainConfig) -> Reference:
     """The reference computed anew for every batch by the model itself, adapters off: in full tuning before any
     update."""
 
@@ -179,15 +179,15 @@ def _align(
 ) -> Logps:
     """Every pair's values in dataset order; raises ``ReferenceCacheError`` naming the first pair without a finite
     one."""
-    known = {(row["place"], row["pair"]): row for row in rows}
+    stored = {(row["place"], row["pair"]): row for row in rows}
     values: dict[Branch, Tensor] = {}
     for branch in config.branches:
-        found = [known.get((place, pair.id), {}).get(branch) for place, pair in enumerate(dataset.pairs)]
-        for pair, value in zip(dataset.pairs, found, strict=True):
+        logps = [stored.get((place, pair.id), {}).get(branch) for place, pair in enumerate(dataset.pairs)]
+        for pair, value in zip(dataset.pairs, logps, strict=True):
             if value is None or not math.isfinite(value):
                 raise ReferenceCacheError(
                     f"{pair.name}: the reference log-prob of `{branch}` is {'missing' if value is None else value} in "
                     f"{path}; delete the file to compute it again, and check the model for overflow if it returns"
                 )
-        values[branch] = torch.tensor(found, dtype=torch.float64, device=device)
+        values[branch] = torch.tensor(logps, dtype=torch.float64, device=device)
     return values

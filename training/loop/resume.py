@@ -40,18 +40,18 @@ def settle(config: TrainConfig, identity: Identity, worker: Worker) -> bool:
     Raises:
         CheckpointError: something has changed, and ``resume`` is "always"; names each option and each dataset.
     """
-    found, changed, finished = worker.gather([_look(config, identity) if worker.main else None])[0]
-    if found is None:
+    earlier, changed, finished = worker.gather([_look(config, identity) if worker.main else None])[0]
+    if earlier is None:
         return False
     if config.resume == "never" or (changed and config.resume == "if-possible"):
         if worker.main:
             why = f"as {'; '.join(changed)}" if changed else "as resume=never says"
-            print(f"training anew, {why}; what {found} was made from is dropped", file=sys.stderr, flush=True)
+            print(f"training anew, {why}; what {earlier} was made from is dropped", file=sys.stderr, flush=True)
             clear(config.output_dir)
         finished = False
     elif changed:
         raise CheckpointError(
-            f"{found} was made by another run: {'; '.join(changed)}. Use another output_dir, restore what it was, or "
+            f"{earlier} was made by another run: {'; '.join(changed)}. Use another output_dir, restore what it was, or "
             "start over with resume=never (or resume=if-possible, which starts over when something has changed)"
         )
     worker.wait()
@@ -80,12 +80,12 @@ def changes(was: Mapping[str, Any], config: TrainConfig, identity: Identity) -> 
     if was.get("format") != FORMAT:
         return ["it was written by another version of this trainer"]
     now = json.loads(json.dumps(about(config, identity)))
-    before, after = (_compared(one["options"]) for one in (was, now))
+    before, after = (_comparable(record["options"]) for record in (was, now))
     keys = sorted(before.keys() | after.keys())
-    found = [
+    lines = [
         f"{key} was {before.get(key)!r} and is {after.get(key)!r}" for key in keys if before.get(key) != after.get(key)
     ]
-    found += [
+    lines += [
         f"the {name} of the starting model {config.model} changed"
         for key, name in _START.items()
         if was["start"][key] != now["start"][key]
@@ -94,11 +94,11 @@ def changes(was: Mapping[str, Any], config: TrainConfig, identity: Identity) -> 
         # That there are SFT rows now, or none, shows in the options.
         if (
             key in was["data"]
-            and (said := rows.change(was["data"][key])) is not None
+            and (change := rows.change(was["data"][key])) is not None
             and not _only_measured(key, config)
         ):
-            found.append(f"{key} {said}")
-    return found
+            lines.append(f"{key} {change}")
+    return lines
 
 
 def _only_measured(key: str, config: TrainConfig) -> bool:
@@ -117,15 +117,15 @@ def _look(config: TrainConfig, identity: Identity) -> tuple[Path | None, list[st
         was = json.loads(path.read_text())
         changed = changes(was, config, identity)
         for key, rows in identity.data.items():
-            said = rows.change(was["data"][key]) if key in was["data"] and _only_measured(key, config) else None
-            if said is not None and not changed:
-                print(f"{key} {said}: what was measured until now stands for the earlier ones", file=sys.stderr)
+            change = rows.change(was["data"][key]) if key in was["data"] and _only_measured(key, config) else None
+            if change is not None and not changed:
+                print(f"{key} {change}: what was measured until now stands for the earlier ones", file=sys.stderr)
         return path.parent if path.name == checkpoint.META else path, changed, whole
     except (OSError, ValueError, KeyError, TypeError) as error:
         return path, [f"{path.name} cannot be read ({type(error).__name__}: {error})"], False
 
 
-def _compared(options: Mapping[str, Any]) -> dict[str, Any]:
+def _comparable(options: Mapping[str, Any]) -> dict[str, Any]:
     """Without names of what is compared by its content, and without what an earlier version took for a change."""
     kept = {key: value for key, value in options.items() if key not in {*TrainConfig.neutral(), *_BY_CONTENT}}
     if kept.get("sft"):

@@ -13,7 +13,7 @@ from training.errors import StepZeroError
 from training.forward.batch import answer
 from training.forward.model import DTYPES
 from training.forward.policy import Logps, Policy, pair_logps
-from training.forward.rounding import Difference, judge, watched
+from training.forward.rounding import Difference, judge, watch
 from training.loop import reference
 from training.loop.reference import Reference
 from training.loop.worker import Worker
@@ -53,8 +53,8 @@ def check_step_zero(
     Raises:
         StepZeroError: naming the worst pair and what to do.
     """
-    found = compare(policy, dataset, ref, config, worker)
-    worst = max(found.same, key=lambda one: (math.isnan(one.nats), one.per_token))
+    step = compare(policy, dataset, ref, config, worker)
+    worst = max(step.same, key=lambda difference: (math.isnan(difference.nats), difference.per_token))
     if not worst.per_token <= TOLERANCE:
         raise StepZeroError(
             f"before the first update {worst.name} is {worst.per_token:.3g} nats per token away from the reference's "
@@ -68,39 +68,41 @@ def check_step_zero(
                 "config.json"
             )
         )
-    judged = judge(found.stored, found.logits, DTYPES[config.dtype])
+    judged = judge(step.stored, step.logits, DTYPES[config.dtype])
     if not judged.rounding:
         raise StepZeroError(
             f"before the first update {judged.worst.name} is {judged.worst.per_token:.3g} nats per token away from the "
-            f"stored reference's, and the {len(found.stored)} answers of the first step are off by {judged.mean:.3g} "
-            f"times what rounding in {config.dtype} explains with logits of {found.logits:.3g} (at most "
+            f"stored reference's, and the {len(step.stored)} answers of the first step are off by {judged.mean:.3g} "
+            f"times what rounding in {config.dtype} explains with logits of {step.logits:.3g} (at most "
             f"{judged.allowed:.3g} on average): the stored values are of another model or of other data. Delete "
             f"{reference.folder_of(config)} to compute them again, or set cache_reference=false"
         )
-    return found
+    return step
 
 
 def compare(policy: Policy, dataset: PairDataset, ref: Reference, config: TrainConfig, worker: Worker) -> FirstStep:
     """Run the first step's passes with the starting model and with the policy, the latter as training does."""
-    start = reference.starting(policy, dataset, config)
+    start = reference.starting_model(policy, dataset, config)
     same: list[Difference] = []
     stored: list[Difference] = []
-    with watched(policy.model) as logits:
+    with watch(policy.model) as logits:
         window = window_of(0, len(dataset.pairs), config)
         for indices, counts in passes(dataset, window, config, worker.rank, worker.world):
             again = start(indices)
-            own = {branch: values.detach() for branch, values in pair_logps(policy, dataset, indices, config).items()}
-            known = ref(indices)  # a live reference runs the model, which FSDP's workers do together
+            policy_logps = {
+                branch: values.detach() for branch, values in pair_logps(policy, dataset, indices, config).items()
+            }
+            ref_logps = ref(indices)  # a live reference runs the model, which FSDP's workers do together
             if counts:
-                same += _differences(own, again, dataset, indices)
-                stored += _differences(known, again, dataset, indices)
+                same += _differences(policy_logps, again, dataset, indices)
+                stored += _differences(ref_logps, again, dataset, indices)
     return FirstStep(worker.gather(same), worker.gather(stored), max(worker.gather([logits.largest])))
 
 
-def _differences(one: Logps, other: Logps, dataset: PairDataset, indices: Sequence[int]) -> list[Difference]:
+def _differences(logps: Logps, other: Logps, dataset: PairDataset, indices: Sequence[int]) -> list[Difference]:
     pairs = [dataset.pairs[index] for index in indices]
     return [
         Difference(f"log p of `{branch}` of {pair.name}", len(answer(pair, branch)), nats)
         for branch, values in other.items()
-        for pair, nats in zip(pairs, (one[branch] - values).tolist(), strict=True)
+        for pair, nats in zip(pairs, (logps[branch] - values).tolist(), strict=True)
     ]

@@ -65,7 +65,7 @@ def train(config: TrainConfig) -> TrainResult:
     data = inputs.read(config, processor, positions(model), visible=worker.main)
     identity = Identity(start_of(model, processor), {key: rows_of(rows) for key, rows in data.all.items()})
     if resume.settle(config, identity, worker):
-        return finished(config)
+        return finished_run(config)
     if worker.main:
         inputs.say_skipped(data, config.output_dir)
     start = identity.start
@@ -144,7 +144,7 @@ def train(config: TrainConfig) -> TrainResult:
         export(policy.model, processor, config, trained)
         resume.mark_trained(config, identity)
     worker.wait()
-    return finished(config)
+    return finished_run(config)
 
 
 def place(model: nn.Module, data: Inputs, config: TrainConfig, worker: Worker) -> Policy:
@@ -213,7 +213,7 @@ def backward(
     return total
 
 
-def finished(config: TrainConfig) -> TrainResult:
+def finished_run(config: TrainConfig) -> TrainResult:
     """The result of a run that has ended, as its folder tells it."""
     last = last_metrics(config.output_dir)
     return TrainResult(

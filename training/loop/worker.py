@@ -38,9 +38,9 @@ class Worker:
         """Everyone's items, those of rank 0 first."""
         if self.world == 1:
             return items
-        found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, items)
-        return [item for part in found for item in part]
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
 
     def wait(self) -> None:
         """Until all are here."""

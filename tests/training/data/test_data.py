@@ -14,7 +14,7 @@ from training import formats
 from training.config import make_config
 from training.data.dataset import prepare, prepare_chosen
 from training.data.pairs import PairDataset
-from training.data.render import render, structured
+from training.data.render import render, structure
 from training.data.tokens import Encoder
 from training.errors import DataError
 
@@ -56,16 +56,16 @@ def test_placeholders_stand_before_the_first_user_text_only() -> None:
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"},
     ]
-    contents = [[part["type"] for part in message["content"]] for message in structured(messages, 2)]
+    contents = [[part["type"] for part in message["content"]] for message in structure(messages, 2)]
     assert contents == [["text"], ["image", "image", "text"], ["text"], ["text"]]
 
 
 def test_structured_content_is_kept_without_the_nulls_that_arrow_adds() -> None:
     parts = [{"type": "text", "text": "q"}, {"type": "image", "text": None}]
-    (message,) = structured([{"role": "user", "content": parts}], 1)
+    (message,) = structure([{"role": "user", "content": parts}], 1)
     assert message["content"] == [{"type": "text", "text": "q"}, {"type": "image"}]
     with pytest.raises(DataError, match=r"1 image placeholder\(s\) for 2 image\(s\)"):
-        structured([{"role": "user", "content": parts}], 2)
+        structure([{"role": "user", "content": parts}], 2)
 
 
 def test_the_prompt_holds_the_expanded_image_and_the_response_ends_with_the_end_token(

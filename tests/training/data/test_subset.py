@@ -16,7 +16,7 @@ from training import formats
 from training.config import Draw, TrainConfig, make_config
 from training.data import draw as module
 from training.data.dataset import prepare
-from training.data.draw import Drawable, describes, drawn
+from training.data.subset import Drawable, describes, draw
 from training.loop.trainer import train
 
 DESCRIPTION, ANSWER = "There is a red sun.", "No"
@@ -37,7 +37,7 @@ def test_every_round_has_one_pair_of_a_question_and_several_of_a_description(
     prompts: list[tuple[int, bool]], rounds: int, times: int, seed: int
 ) -> None:
     pairs = pairs_of(prompts)
-    found = drawn(pairs, Draw(rounds=rounds, descriptions=times), seed)
+    found = draw(pairs, Draw(rounds=rounds, descriptions=times), seed)
     each = len(found) // rounds
     for start in range(0, len(found), each):
         counts = Counter(pairs[index].prompt for index in found[start : start + each])
@@ -49,7 +49,7 @@ def test_no_pair_comes_twice_before_all_of_its_prompt_have_come(
     prompts: list[tuple[int, bool]], rounds: int, seed: int
 ) -> None:
     pairs = pairs_of(prompts)
-    found = Counter(drawn(pairs, Draw(rounds=rounds), seed))
+    found = Counter(draw(pairs, Draw(rounds=rounds), seed))
     for prompt in range(len(prompts)):
         own = [found[index] for index, pair in enumerate(pairs) if pair.prompt == prompt]
         assert max(own) - min(own) <= 1
@@ -61,7 +61,7 @@ def test_what_is_drawn_depends_neither_on_the_order_of_pairs_nor_on_other_prompt
 ) -> None:
     def ids(pairs: list[Drawable], prompt: object = None) -> Counter[str]:
         wanted = [pair for pair in pairs if prompt in (None, pair.prompt)]
-        return Counter(wanted[index].id for index in drawn(wanted, Draw(rounds=2), seed))
+        return Counter(wanted[index].id for index in draw(wanted, Draw(rounds=2), seed))
 
     pairs = pairs_of(prompts)
     shuffled = data.draw(st.permutations(pairs))
@@ -71,7 +71,7 @@ def test_what_is_drawn_depends_neither_on_the_order_of_pairs_nor_on_other_prompt
 
 def test_another_seed_draws_others() -> None:
     pairs = pairs_of([(6, True)] * 4)
-    assert len({tuple(drawn(pairs, Draw(), seed)) for seed in range(8)}) > 4
+    assert len({tuple(draw(pairs, Draw(), seed)) for seed in range(8)}) > 4
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from pipeline.running.stage import Source
 from pipeline.running.store import Run, Survey
 from training.config import make_config
 from training.evidence import __main__ as command
-from training.evidence import before_after, held_out, runs, share, table
-from training.evidence.columns import OBJECTS, PROBES, STYLE, TRAINED, Column, Measured
+from training.evidence import before_after, held_out, runs, seed_table, share
 from training.evidence.experiments import EXPERIMENTS
 from training.evidence.methods import METHODS, STEPS
+from training.evidence.metric_columns import OBJECTS, PROBES, STYLE, TRAINED, Column, FinishedRun
 from training.evidence.runs import Variant
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -56,16 +56,16 @@ def metrics_of(**values: float) -> dict[str, Any]:
     return {"metrics": {name: {"value": value, "interval": None} for name, value in values.items()}}
 
 
-def measured(after: float, steps: int = 5, **more: Any) -> Measured:
+def measured(after: float, steps: int = 5, **more: Any) -> FinishedRun:
     keys = [column.key for column in OBJECTS]
     sides = {side: dict.fromkeys(keys, value) for side, value in (("before", 0.5), ("after", after))}
     logged = [{"step": i, "rewards/chosen": float(i)} for i in range(steps)]
-    return Measured({"evaluation": sides, **more.pop("summary", {})}, logged, **more)
+    return FinishedRun({"evaluation": sides, **more.pop("summary", {})}, logged, **more)
 
 
-def shown(run: Measured, columns: tuple[Column, ...]) -> list[str]:
-    found = table.values({"DPO": [run, run]}, columns)
-    return table.markdown(found, [column.title for column in columns]).splitlines()[2:]
+def shown(run: FinishedRun, columns: tuple[Column, ...]) -> list[str]:
+    found = seed_table.values({"DPO": [run, run]}, columns)
+    return seed_table.markdown(found, [column.title for column in columns]).splitlines()[2:]
 
 
 def test_how_many_images_are_faithful_is_told_where_they_were_made() -> None:
@@ -107,8 +107,8 @@ def test_style_is_that_of_the_descriptions_and_a_dash_where_it_was_not_measured(
 
 def test_a_column_that_one_seed_does_not_have_is_a_dash() -> None:
     known, unknown = measured(0.25, summary={"style": {"descriptions": {"auc": 0.5}}}), measured(0.25)
-    assert "style AUC" not in table.values({"DPO": [known, unknown]}, STYLE)["DPO"]
-    assert table.values({"DPO": [known, known]}, STYLE)["DPO"]["style AUC"] == [0.5, 0.5]
+    assert "style AUC" not in seed_table.values({"DPO": [known, unknown]}, STYLE)["DPO"]
+    assert seed_table.values({"DPO": [known, known]}, STYLE)["DPO"]["style AUC"] == [0.5, 0.5]
 
 
 # -------------------------------------------------------------------------------------------------------- experiments

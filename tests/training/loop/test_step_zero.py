@@ -16,7 +16,7 @@ from training.errors import StepZeroError
 from training.forward import attention, sharing
 from training.forward.model import prepare_tuning
 from training.forward.policy import Policy, make_policy
-from training.forward.rounding import Difference, bound, expected, judge
+from training.forward.rounding import Difference, bound, judge, scale
 from training.loop import reference
 from training.loop.reference import Reference
 from training.loop.step_zero import check_step_zero, compare
@@ -214,11 +214,11 @@ def test_sharing_tries_several_pairs_in_bfloat16(
 
 def test_the_bounds() -> None:
     def off(*ratios: float) -> list[Difference]:
-        return [Difference("a", 9, ratio * expected(9, 20.0, torch.bfloat16)) for ratio in ratios]
+        return [Difference("a", 9, ratio * scale(9, 20.0, torch.bfloat16)) for ratio in ratios]
 
-    assert expected(9, 20.0, torch.bfloat16) == pytest.approx(20 * 3 / 128)
-    assert expected(9, 20.0, torch.float32) == pytest.approx(20 * 3 / 2**17)
-    assert expected(1, 0.1, torch.bfloat16) == 1 / 128  # small logits round no finer than a log-prob of one nat
+    assert scale(9, 20.0, torch.bfloat16) == pytest.approx(20 * 3 / 128)
+    assert scale(9, 20.0, torch.float32) == pytest.approx(20 * 3 / 2**17)
+    assert scale(1, 0.1, torch.bfloat16) == 1 / 128  # small logits round no finer than a log-prob of one nat
     assert bound(1) == 8 and bound(36) == 3
     assert judge(off(7.9), 20.0, torch.bfloat16).rounding
     assert not judge(off(8.1), 20.0, torch.bfloat16).rounding
