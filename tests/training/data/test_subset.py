@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.base.errors import ConfigError
 from training import formats
 from training.config import Draw, TrainConfig, make_config
-from training.data import draw as module
+from training.data import subset as module
 from training.data.dataset import prepare
 from training.data.subset import Drawable, describes, draw
 from training.loop.trainer import train
