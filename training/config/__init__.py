@@ -35,14 +35,16 @@ class TrainConfig(TrainOptions):
     seed: Seed = Field(0, description="of the order of pairs and of corruption")
 
     def _problems(self) -> list[str]:
-        found = super()._problems()
+        problems = super()._problems()
         if str(self.output_dir) == ".":
-            found.append("output_dir is empty or the working directory, whose model/ would be replaced; name a folder")
+            problems.append(
+                "output_dir is empty or the working directory, whose model/ would be replaced; name a folder"
+            )
         if (self.output_dir / "model").resolve() == Path(self.model).resolve():
-            found.append(
+            problems.append(
                 f"model={self.model} lies where the trained model goes; name another output_dir than {self.output_dir}"
             )
-        return found
+        return problems
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -16,8 +16,8 @@ def texts() -> dict[Path, str]:
     """What is written: every file with its text."""
     import json
 
+    from training.config.json_schema import recipe_schema
     from training.config.page import page
-    from training.config.schema import recipe_schema
 
     schema = json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
     return {ROOT / "docs" / "configuration.md": page(), ROOT / "pipeline" / "recipe.schema.json": schema}

@@ -231,72 +231,74 @@ class TrainOptions(Frozen):
 
     def _unknown(self) -> list[str]:
         """What is wrong with code that is not ours."""
-        found = {key: slot.problem() for key, slot in self.slots().items()}
-        return [f"{key}: {problem}" for key, problem in found.items() if problem is not None]
+        problems = {key: slot.problem() for key, slot in self.slots().items()}
+        return [f"{key}: {problem}" for key, problem in problems.items() if problem is not None]
 
     def _problems(self) -> list[str]:
-        found = []
+        problems = []
         if self.micro_batch_size > self.batch_size:
-            found.append(
+            problems.append(
                 f"micro_batch_size={self.micro_batch_size} is larger than batch_size={self.batch_size}; lower it"
             )
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
-            found.append(
+            problems.append(
                 f"loss_weights has {len(self.loss_weights)} value(s) for {len(self.loss_type)} loss_type(s); "
                 "give one each"
             )
         if len(set(self.loss_type)) < len(self.loss_type):
-            found.append("loss_type names one twice, which would count it twice; name each once, or use loss_weights")
+            problems.append(
+                "loss_type names one twice, which would count it twice; name each once, or use loss_weights"
+            )
         if not self._learns():
             terms = [f"weights.{term}" for term in ("response", *self.added.terms)]
-            found.append(
+            problems.append(
                 f"objective={self.objective} trains on nothing: every loss has weight 0; raise one of "
                 f"{', '.join(terms)}" + (" (the response's also by loss_weights)" if self.loss_weights else "")
             )
         for part, frozen in (("vision", self.freeze_vision), ("projector", self.freeze_projector)):
             if frozen and getattr(self, f"{part}_learning_rate") is not None:
-                found.append(
+                problems.append(
                     f"{part}_learning_rate is for what moves, and freeze_{part}=true; set freeze_{part}=false with "
                     f"tuning=full, or take {part}_learning_rate out"
                 )
         if not self.loss_type:
-            found.append('loss_type is empty; name at least one, for instance ["sigmoid"]')
+            problems.append('loss_type is empty; name at least one, for instance ["sigmoid"]')
         if self.tuning == "lora" and not (self.freeze_vision and self.freeze_projector):
-            found.append(
+            problems.append(
                 "tuning=lora trains the language model only; set freeze_vision=true and freeze_projector=true, "
                 "or tuning=full"
             )
         if self.quantization and self.tuning != "lora":
-            found.append(f"quantization={self.quantization} needs tuning=lora: 4-bit weights cannot be trained")
+            problems.append(f"quantization={self.quantization} needs tuning=lora: 4-bit weights cannot be trained")
         if self.quantization and self.sharding == "fsdp":
-            found.append(f"quantization={self.quantization} cannot be split; set sharding=ddp, or quantization=null")
+            problems.append(f"quantization={self.quantization} cannot be split; set sharding=ddp, or quantization=null")
         if self.sharding == "fsdp" and self.tuning == "full" and not self.cache_reference:
-            found.append(
+            problems.append(
                 "cache_reference=false keeps a whole copy of the model on every worker, which sharding=fsdp is to "
                 "avoid; set cache_reference=true, or tuning=lora"
             )
         if self.cache_image_features and not (
             self.share_image_features and self.freeze_vision and self.freeze_projector
         ):
-            found.append(
+            problems.append(
                 "cache_image_features=true needs features that never change: set share_image_features=true, "
                 "freeze_vision=true and freeze_projector=true, or cache_image_features=false"
             )
         if not self.use_images and self.added.reads:
-            found.append(f"use_images=false leaves {self.objective} nothing to compare; use objective=dpo")
+            problems.append(f"use_images=false leaves {self.objective} nothing to compare; use objective=dpo")
         if unused := sorted(set(self.loss_options) - set(self.loss_type)):
-            found.append(f"loss_options: {unused[0]} is not in loss_type; name one of {', '.join(self.loss_type)}")
+            problems.append(f"loss_options: {unused[0]} is not in loss_type; name one of {', '.join(self.loss_type)}")
         if self.probe_image and not self.use_images:
-            found.append("probe_image=true needs images; set use_images=true, or probe_image=false")
+            problems.append("probe_image=true needs images; set use_images=true, or probe_image=false")
         if "corrupted" in self.anchors and self.objective != "mdpo":
-            found.append(f"anchors: corrupted needs objective=mdpo, not {self.objective}; take it out")
+            problems.append(f"anchors: corrupted needs objective=mdpo, not {self.objective}; take it out")
         if len(set(self.anchors)) < len(self.anchors):
-            found.append("anchors names one twice, which would count it twice; name each once")
+            problems.append("anchors names one twice, which would count it twice; name each once")
         if self.patience is not None and self.eval_dataset is None:
-            found.append("patience needs evaluations; set eval_dataset, or patience=null")
+            problems.append("patience needs evaluations; set eval_dataset, or patience=null")
         if self.corruption.kind == "clip_mask" and self.corruption.clip_model is None:
-            found.append("corruption.kind=clip_mask needs corruption.clip_model, for instance scenes-clip")
-        return found
+            problems.append("corruption.kind=clip_mask needs corruption.clip_model, for instance scenes-clip")
+        return problems
 
     def _learns(self) -> bool:
         """Whether any weight of a loss is above zero."""
@@ -324,8 +326,8 @@ class TrainOptions(Frozen):
     @property
     def plugins(self) -> dict[str, str]:
         """Path, version and options of all code that is not ours, by where it is named."""
-        found = {key: slot.identity() for key, slot in self.slots().items()}
-        return {key: identity for key, identity in found.items() if identity is not None}
+        identities = {key: slot.identity() for key, slot in self.slots().items()}
+        return {key: identity for key, identity in identities.items() if identity is not None}
 
     @property
     def added(self) -> Addition:

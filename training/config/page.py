@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from training.config.schema import Node, recipe_schema, trainer_schema
+from training.config.json_schema import Node, recipe_schema, trainer_schema
 
 _BEFORE = """# Every option
 
@@ -60,8 +60,8 @@ def page() -> str:
             parts += _group(groups[names[0]], links, ())
         else:
             parts += _kinds(there[0], [groups[name] for name in names], f"{level}#", links)
-    trainer, own = trainer_schema(), groups["TrainOptions"]["properties"]
-    same = [key for key, node in trainer["properties"].items() if node == own.get(key)]
+    trainer, options = trainer_schema(), groups["TrainOptions"]["properties"]
+    same = [key for key, node in trainer["properties"].items() if node == options.get(key)]
     return "".join([*parts, _TRAINER, _table(trainer, links, same)])
 
 
@@ -182,6 +182,6 @@ def _bounds(node: Node) -> str:
     ', ≥ 0, < 1'
     """
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    found = [f"{sign} {node[key]}" for key, sign in signs.items() if key in node and node[key] < _LARGE]
-    found += [f"a multiple of {node['multipleOf']}"] if "multipleOf" in node else []
-    return "".join(f", {bound}" for bound in found)
+    bounds = [f"{sign} {node[key]}" for key, sign in signs.items() if key in node and node[key] < _LARGE]
+    bounds += [f"a multiple of {node['multipleOf']}"] if "multipleOf" in node else []
+    return "".join(f", {bound}" for bound in bounds)

@@ -32,14 +32,14 @@ class Slot:
             ConfigError: as ``plugins.plug``, or there are options for what is not another's.
         """
         if self.name is not None and self.name not in self.built_in:
-            found = plugins.plug(self.kind, self.name, self.options, self.method, self.built_in)
+            plugged = plugins.plug(self.kind, self.name, self.options, self.method, self.built_in)
             try:
-                self.check(found, self.name)
+                self.check(plugged, self.name)
             except PipelineError:
                 raise
             except Exception as error:  # what it says of itself is code, too
-                raise ConfigError(f"{self.name} raised {plugins.raised(found, error)}", "correct it") from error
-            return found
+                raise ConfigError(f"{self.name} raised {plugins.raised(plugged, error)}", "correct it") from error
+            return plugged
         if self.options:
             named = f"{self.name} is" if self.name else "none is named"
             raise ConfigError(f"options are those of {self.kind} that are not ours, and {named}", "remove them")
@@ -47,8 +47,8 @@ class Slot:
 
     def identity(self) -> str | None:
         """Path, version and options; None as ``made``."""
-        found = self.made()
-        return plugins.identity(found, str(self.name)) if found is not None else None
+        plugged = self.made()
+        return plugins.identity(plugged, str(self.name)) if plugged is not None else None
 
     def problem(self) -> str | None:
         """Why ``made`` raises, in one line."""

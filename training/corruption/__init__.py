@@ -15,8 +15,8 @@ from PIL import Image
 
 from pipeline.base import noise, plugins
 from training.config.objective import Corruption
-from training.corruption import augment, clip, crop, mask
-from training.corruption.draw import Rng, generator, other_index
+from training.corruption import augment, clip_mask, crop, mask
+from training.corruption.chance import Rng, generator, other_index
 from training.errors import DataError, PluginError
 
 __all__ = ["STRENGTH", "VERSION", "corrupt", "identity", "other_index"]
@@ -59,7 +59,7 @@ def corrupt(
         raise ValueError(f"{name}: mode is {image.mode}; convert it to RGB first")
     rng = generator(seed, pair_id, index, config.kind)
     if (made := config.slot.made()) is not None:
-        return _plugged(made, config.kind, image, rng, text, name)
+        return _by_plugin(made, config.kind, image, rng, text, name)
     if config.kind not in _KINDS:
         raise ValueError(f"corruption.kind={config.kind} takes a picture of the dataset; the caller chooses it")
     try:
@@ -76,13 +76,13 @@ _KINDS: Mapping[str, Callable[[Image.Image, Corruption, Rng, str], Image.Image]]
     "diffusion": lambda image, config, rng, text: noise.diffusion(image, config.steps, rng),
     "block_mask": lambda image, config, rng, text: mask.block_mask(image, _strength(config), rng),
     "augment": lambda image, config, rng, text: augment.augment(image, rng),
-    "clip_mask": lambda image, config, rng, text: clip.clip_mask(
+    "clip_mask": lambda image, config, rng, text: clip_mask.clip_mask(
         image, _strength(config), config.candidates, _clip_model(config), text, rng
     ),
 }
 
 
-def _plugged(made: Any, kind: str, image: Image.Image, rng: Rng, text: str, name: str) -> Image.Image:
+def _by_plugin(made: Any, kind: str, image: Image.Image, rng: Rng, text: str, name: str) -> Image.Image:
     try:
         picture = made.corrupt(image.copy(), rng, text)
     except Exception as error:  # whatever other people's code raises
@@ -104,7 +104,7 @@ def identity(config: Corruption) -> str:
     """
     if (plugged := config.slot.identity()) is not None:
         return f"{VERSION}:{plugged}"
-    return str(VERSION) if config.kind != "clip_mask" else f"{VERSION}:{clip.identity(_clip_model(config))}"
+    return str(VERSION) if config.kind != "clip_mask" else f"{VERSION}:{clip_mask.identity(_clip_model(config))}"
 
 
 def _strength(config: Corruption) -> float:

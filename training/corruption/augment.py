@@ -34,10 +34,10 @@ def augment(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     picture = crop(image, KEPT_AREA, rng)
     if jitter:
         steps = (
-            lambda one: functional.adjust_brightness(one, float(factors[0])),
-            lambda one: functional.adjust_contrast(one, float(factors[1])),
-            lambda one: functional.adjust_saturation(one, float(factors[2])),
-            lambda one: functional.adjust_hue(one, hue),
+            lambda shown: functional.adjust_brightness(shown, float(factors[0])),
+            lambda shown: functional.adjust_contrast(shown, float(factors[1])),
+            lambda shown: functional.adjust_saturation(shown, float(factors[2])),
+            lambda shown: functional.adjust_hue(shown, hue),
         )
         for step in order:
             picture = steps[step](picture)

@@ -38,15 +38,15 @@ def panels(seed: int) -> list[tuple[str, Image.Image]]:
     shown = scene(seed, 0)
     original = Image.fromarray(raster.pixels(shown))
     text = grammar.describe(grammar.reading_order(shown), random.Random(seed))
-    found = [("original", original)]
+    titled = [("original", original)]
     for title, config in PANELS:
         if config.kind == "other":
-            found.append(
-                (title, Image.fromarray(raster.pixels(scene(seed, other_index(seed, "0", 0, _SCENES, own=0)))))
+            titled.append(
+                (title, Image.fromarray(raster.pixels(scene(seed, other_index(seed, "0", 0, _SCENES, row=0)))))
             )
         else:
-            found.append((title, corrupt(original, config, seed, "0", 0, text)))
-    return found
+            titled.append((title, corrupt(original, config, seed, "0", 0, text)))
+    return titled
 
 
 def sheet(seed: int) -> Image.Image:

@@ -26,7 +26,18 @@ import pyarrow as pa
 
 from pipeline.base.images.image_files import Roots
 from training.errors import DataError
-from training.formats import batches, columns, files, images, llamafactory, mdpo, pds_dpo, rlaif_v, swift, trl
+from training.formats import (
+    batches,
+    dataset_files,
+    image_columns,
+    images,
+    llamafactory,
+    mdpo,
+    pds_dpo,
+    rlaif_v,
+    swift,
+    trl,
+)
 from training.formats.row import answer, tools
 from training.formats.schema import Schema
 from training.formats.table import in_memory
@@ -54,14 +65,14 @@ def open(
     allowed_roots: Sequence[str] = (),
     allow_http: bool = False,
 ) -> datasets.Dataset:
-    """Open a dataset in any of ``FORMATS``; see ``files.load`` for what ``path`` may be, and ``read`` for the rest.
+    """Open a dataset in any of ``FORMATS``; see ``dataset_files.load`` for ``path``, and ``read`` for the rest.
 
     Image paths are relative to ``image_root``, by default the folder of the dataset (of one that the library has
     fetched, its cache), and may not leave it but for ``allowed_roots``; images of the web need ``allow_http``.
     """
-    own = files.places(path) if image_root is None else (image_root,)
-    roots = Roots.of((*own, *allowed_roots), allow_http)
-    return _read(files.load(path, split), name, path, roots, rejected)
+    folders = dataset_files.places(path) if image_root is None else (image_root,)
+    roots = Roots.of((*folders, *allowed_roots), allow_http)
+    return _read(dataset_files.load(path, split), name, path, roots, rejected)
 
 
 def read(
@@ -114,11 +125,11 @@ class _Names:
         self._dataset, self._path = dataset, path
 
     def __call__(self, index: int) -> str:
-        found = None
+        row_id = None
         if self.column:
             with contextlib.suppress(ValueError, OverflowError):  # it is the id that cannot be read
-                found = self._dataset.with_format(None).select_columns([self.column])[index].get(self.column)
-        return f"dataset {self._path}: row {index}" + (f" (id {found})" if found is not None else "")
+                row_id = self._dataset.with_format(None).select_columns([self.column])[index].get(self.column)
+        return f"dataset {self._path}: row {index}" + (f" (id {row_id})" if row_id is not None else "")
 
 
 def _schema(columns: frozenset[str], name: str | Schema | None, path: str) -> Schema:
@@ -148,14 +159,14 @@ def _pictures(
     dataset: datasets.Dataset, schema: Schema, path: str, places: images.Places
 ) -> dict[str, images.ImageColumn]:
     """The columns of images by our names for them."""
-    found = columns.find(dataset, path, places.row)
-    if found is None:
+    source = image_columns.find(dataset, path, places.row)
+    if source is None:
         result = {"images": images.none(len(dataset), "images")}
     else:
-        result = {"images": images.renamed(images.read(*found, path, places), "images")}
+        result = {"images": images.rename(images.read(*source, path, places), "images")}
     # Images under a column that only other people's code reads would be lost without a word too.
     others = (*(schema.reads if schema.ours else ()), *_OTHER_IMAGES, "similar_chosen", "tools")
-    columns.check_strays(dataset, others, result["images"].counts, places.row)
+    image_columns.check_strays(dataset, others, result["images"].counts, places.row)
     for column in _OTHER_IMAGES:
         if column in dataset.column_names:
             result[column] = images.read(dataset, column, path, places)
@@ -200,7 +211,7 @@ def _texts(
                     f"{names(index)}: is not what {schema.name} says ({type(error).__name__}: {error}); correct or "
                     "drop the row"
                 ) from error
-        made.append(batches.stored(converted, features.arrow_schema, start, names))
+        made.append(batches.record_batch(converted, features.arrow_schema, start, names))
         start += len(batch)
     return in_memory(pa.Table.from_batches(made), features)
 

@@ -28,7 +28,9 @@ def rows(dataset: datasets.Dataset, name: Callable[[int], str]) -> Iterator[list
         yield [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
-def stored(converted: Sequence[Mapping[str, Any]], schema: pa.Schema, first: int, name: Callable[[int], str]) -> Any:
+def record_batch(
+    converted: Sequence[Mapping[str, Any]], schema: pa.Schema, first: int, name: Callable[[int], str]
+) -> Any:
     """A record batch of rows that begin at number ``first``.
 
     Raises:
@@ -51,7 +53,7 @@ def _unreadable(plain: datasets.Dataset, start: int, name: Callable[[int], str],
     for at in range(start, min(start + _BATCH, len(plain))):
         try:
             plain[at]
-        except (ValueError, OverflowError) as own:
-            error = own
+        except (ValueError, OverflowError) as met:
+            error = met
             break
     return DataError(f"{name(at)}: cannot be read ({type(error).__name__}: {error}); correct or drop the row")

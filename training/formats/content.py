@@ -10,7 +10,7 @@ import datasets
 
 from training import formats
 from training.errors import DataError
-from training.formats import files
+from training.formats import dataset_files
 from training.formats.schema import Schema
 
 _IMAGES = ("images", "rejected_images", "similar_images")
@@ -29,28 +29,28 @@ def identity(
 
     A dataset that cannot be read has the digest of its files: whoever reads it says what is wrong with it.
     """
-    own = files.identity(path)
+    of_files = dataset_files.identity(path)
     if not Path(path).exists():
-        return own
+        return of_files
     try:
         rows = formats.open(path, name, split, image_root, rejected)
     except DataError:
-        return own
-    digest, seen = hashlib.sha256(own.encode()), dict[str, str]()
-    for place in _named(rows):
+        return of_files
+    digest, seen = hashlib.sha256(of_files.encode()), dict[str, str]()
+    for place in _places(rows):
         if place not in seen:
             seen[place] = _of_file(place)
         digest.update(seen[place].encode())
-    return f"sha256:{digest.hexdigest()}" if seen else own
+    return f"sha256:{digest.hexdigest()}" if seen else of_files
 
 
-def _named(rows: datasets.Dataset) -> Iterator[str]:
+def _places(rows: datasets.Dataset) -> Iterator[str]:
     """Every place of an image that is no part of its row, in order."""
     for column in (column for column in _IMAGES if column in rows.column_names):
         only = rows.select_columns([column])
         for start in range(0, len(only), _ROWS):
             for images in only[start : start + _ROWS][column]:
-                yield from (one["path"] for one in images or () if one["bytes"] is None)
+                yield from (image["path"] for image in images or () if image["bytes"] is None)
 
 
 def _of_file(place: str) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.base.images.image_files import Refused, Roots, check_regular, is_url, local, public
 from training.errors import DataError
-from training.formats.table import in_memory, retyped
+from training.formats.table import in_memory, retype
 
 FEATURE = datasets.List(datasets.Image(decode=False))
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -80,32 +80,32 @@ def read(dataset: datasets.Dataset, column: str, path: str, places: Places) -> I
     Raises:
         DataError: the column holds something else, or an image has no file.
     """
-    one = dataset.select_columns([column])
+    only = dataset.select_columns([column])
     arrays: list[pa.Array] = []
-    as_is = _is_list_of_images(one.features[column])
-    for start, array in _numbered(_paths_of_json(one, column, path) if is_json(one, column) else _arrays(one)):
-        images, kept = _resolved(array, start, places, wrong(column, one.features[column], path))
+    as_is = _is_list_of_images(only.features[column])
+    for start, array in _with_starts(_paths_of_json(only, column, path) if is_json(only, column) else _arrays(only)):
+        images, kept = _resolve(array, start, places, wrong(column, only.features[column], path))
         as_is = as_is and kept
         arrays.append(images)
     counts = tuple(count for array in arrays for count in pc.list_value_length(array).to_pylist())
     # A table that is mapped from disk is handed to other processes by its name, one in memory byte by byte.
     return ImageColumn(
-        retyped(one, datasets.Features({column: FEATURE})) if as_is else _dataset(arrays, column), counts
+        retype(only, datasets.Features({column: FEATURE})) if as_is else _dataset(arrays, column), counts
     )
 
 
-def batches(one: datasets.Dataset, column: str, path: str, size: int) -> Iterator[pa.Array]:
+def batches(only: datasets.Dataset, column: str, path: str, size: int) -> Iterator[pa.Array]:
     """The column of a dataset that has no other, so many rows at a time."""
-    if is_json(one, column):
-        for batch in one.with_format(None).iter(batch_size=size):
+    if is_json(only, column):
+        for batch in only.with_format(None).iter(batch_size=size):
             # An empty text is no image.
             yield pa.array([_structs(value or None, column, path) for value in batch[column]], IMAGES)
         return
-    for table in one.with_format("arrow").iter(batch_size=size):
+    for table in only.with_format("arrow").iter(batch_size=size):
         yield table.column(0).combine_chunks()
 
 
-def listed(counts: pa.Array, data: pa.Array, paths: pa.Array) -> pa.Array:
+def list_array(counts: pa.Array, data: pa.Array, paths: pa.Array) -> pa.Array:
     """A list array with so many images per row."""
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(counts), pa.int32())])
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([data, paths], fields=list(_IMAGE)))
@@ -116,7 +116,7 @@ def none(rows: int, column: str) -> ImageColumn:
     return ImageColumn(_dataset([pa.array([[]] * rows, IMAGES)], column), (0,) * rows)
 
 
-def renamed(images: ImageColumn, name: str) -> ImageColumn:
+def rename(images: ImageColumn, name: str) -> ImageColumn:
     (old,) = images.dataset.column_names
     return images if old == name else replace(images, dataset=images.dataset.rename_column(old, name))
 
@@ -124,7 +124,7 @@ def renamed(images: ImageColumn, name: str) -> ImageColumn:
 def same(left: ImageColumn, right: ImageColumn) -> list[bool]:
     """For every row, whether it has images and both columns hold the same."""
     rows = zip(chain.from_iterable(_arrays(left.dataset)), chain.from_iterable(_arrays(right.dataset)), strict=True)
-    return [len(one) > 0 and one.equals(other) for one, other in rows]
+    return [len(row_images) > 0 and row_images.equals(other) for row_images, other in rows]
 
 
 def without(images: ImageColumn, rows: list[bool]) -> ImageColumn:
@@ -143,9 +143,9 @@ def _is_list_of_images(feature: Any) -> bool:
     return isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image)
 
 
-def is_json(one: datasets.Dataset, column: str) -> bool:
+def is_json(only: datasets.Dataset, column: str) -> bool:
     """Whether values of several kinds stand in the column; then Arrow sees texts of JSON."""
-    feature = one.features[column]
+    feature = only.features[column]
     return isinstance(getattr(feature, "feature", feature), datasets.Json)
 
 
@@ -156,7 +156,7 @@ def wrong(column: str, what: Any, path: str) -> DataError:
     )
 
 
-def _numbered(arrays: Iterator[pa.Array]) -> Iterator[tuple[int, pa.Array]]:
+def _with_starts(arrays: Iterator[pa.Array]) -> Iterator[tuple[int, pa.Array]]:
     """With the number of the first row."""
     start = 0
     for array in arrays:
@@ -164,13 +164,13 @@ def _numbered(arrays: Iterator[pa.Array]) -> Iterator[tuple[int, pa.Array]]:
         start += len(array)
 
 
-def _paths_of_json(one: datasets.Dataset, column: str, path: str) -> Iterator[pa.Array]:
-    for batch in one.with_format(None).iter(batch_size=_BATCH):
+def _paths_of_json(only: datasets.Dataset, column: str, path: str) -> Iterator[pa.Array]:
+    for batch in only.with_format(None).iter(batch_size=_BATCH):
         yield pa.array([_structs(value, column, path) for value in batch[column]], IMAGES)
 
 
-def _arrays(one: datasets.Dataset) -> Iterator[pa.Array]:
-    for table in one.with_format("arrow").iter(batch_size=_BATCH):
+def _arrays(only: datasets.Dataset) -> Iterator[pa.Array]:
+    for table in only.with_format("arrow").iter(batch_size=_BATCH):
         yield from table.column(0).chunks  # as they lie; combining them would copy
 
 
@@ -186,7 +186,7 @@ def _structs(value: Any, column: str, path: str) -> list[dict[str, Any]]:
     return result
 
 
-def _resolved(array: pa.Array, start: int, places: Places, wrong: DataError) -> tuple[pa.Array, bool]:
+def _resolve(array: pa.Array, start: int, places: Places, wrong: DataError) -> tuple[pa.Array, bool]:
     """The batch as a list array whose paths can be opened, and whether it was that already."""
     if _is_list(array.type):
         values = array.flatten()
@@ -206,13 +206,13 @@ def _resolved(array: pa.Array, start: int, places: Places, wrong: DataError) -> 
                 f"{places.row(start)} or one of the {len(array) - 1} after it: an image's path is not UTF-8; "
                 "correct or drop the row"
             ) from error
-        found = {index: places.find(names[index], rows[index]) for index in unread}
-        if any(names[index] != name for index, name in found.items()):
+        resolved = {index: places.find(names[index], rows[index]) for index in unread}
+        if any(names[index] != name for index, name in resolved.items()):
             as_is = False
-            paths = pa.array([found.get(index, name) for index, name in enumerate(names)], pa.string())
+            paths = pa.array([resolved.get(index, name) for index, name in enumerate(names)], pa.string())
     if as_is:
         return array, True
-    return listed(counts, data, paths), False
+    return list_array(counts, data, paths), False
 
 
 def bytes_and_paths(values: pa.Array, wrong: DataError) -> tuple[pa.Array, pa.Array]:

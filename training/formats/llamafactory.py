@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.errors import DataError
-from training.formats.row import Preference, split, tagged, turns, untagged_answer, with_system
+from training.formats.row import Preference, parts_by_tags, split, turns, untagged_answer, with_system
 from training.formats.schema import Schema, Sign
 
 
@@ -28,7 +28,9 @@ def convert(row: Mapping[str, Any], images: int) -> Preference:
             f"{prompt[-1]['role']}; it must end with the human's, and the answers stand in {' and '.join(names)}"
         )
     prompt = with_system(prompt, row.get("system"))
-    return Preference(tagged(prompt, images), untagged_answer(chosen, names[0]), untagged_answer(rejected, names[1]))
+    return Preference(
+        parts_by_tags(prompt, images), untagged_answer(chosen, names[0]), untagged_answer(rejected, names[1])
+    )
 
 
 SCHEMA = Schema(

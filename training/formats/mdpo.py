@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.formats import trl
-from training.formats.row import Message, Preference, question, tagged, untagged_answer
+from training.formats.row import Message, Preference, parts_by_tags, question, untagged_answer
 from training.formats.schema import Schema, Sign
 
 #: Vicuna's with or without its own system sentence (LLaVA-1.5, Bunny), Phi-3's, and ChatML (Qwen).
@@ -32,14 +32,14 @@ _MARK = re.compile(r"USER:|ASSISTANT:|<\|(?:system|user|assistant|end|im_start|i
 def convert(row: Mapping[str, Any], images: int) -> Preference:
     if not isinstance(row["prompt"], str):  # TRL's rows, whose images are called as mDPO's
         return trl.convert(row, images)
-    prompt = tagged(untemplated(row["prompt"]), images, fill=True)
+    prompt = parts_by_tags(without_template(row["prompt"]), images, fill=True)
     return Preference(prompt, untagged_answer(row["chosen"], "chosen"), untagged_answer(row["rejected"], "rejected"))
 
 
-def untemplated(text: str) -> list[Message]:
+def without_template(text: str) -> list[Message]:
     """The messages of a templated prompt; a system text of the row's own stays, Vicuna's sentence goes.
 
-    >>> untemplated("USER: <image>\\nWhat is it? ASSISTANT:")
+    >>> without_template("USER: <image>\\nWhat is it? ASSISTANT:")
     [{'role': 'user', 'content': '<image>\\nWhat is it?'}]
     """
     for template in _TEMPLATES:

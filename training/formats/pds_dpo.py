@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.base.conversations import SIDES
-from training.formats.row import Preference, split, tagged, turns, untagged_answer
+from training.formats.row import Preference, parts_by_tags, split, turns, untagged_answer
 from training.formats.schema import Schema, Sign
 
 
 def convert(row: Mapping[str, Any], images: int) -> Preference:
     prompt, chosen, rejected = split(*(turns(row[name], name) for name in SIDES))
-    return Preference(tagged(prompt, images), untagged_answer(chosen, SIDES[0]), untagged_answer(rejected, SIDES[1]))
+    return Preference(
+        parts_by_tags(prompt, images), untagged_answer(chosen, SIDES[0]), untagged_answer(rejected, SIDES[1])
+    )
 
 
 SCHEMA = Schema(

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.base import plugins
 from training.config import TrainConfig
 from training.errors import DataError
-from training.formats.row import Preference, question, tagged, turns, untagged_answer
+from training.formats.row import Preference, parts_by_tags, question, turns, untagged_answer
 from training.formats.schema import Schema, Sign
 
 _GIVES = ("prompt", "chosen", "rejected")
@@ -25,13 +25,13 @@ def schema_of(config: TrainConfig) -> Schema | str | None:
         return name
 
     def convert(row: Mapping[str, Any], images: int) -> Preference:
-        return _checked(name, made, {column: row[column] for column in made.reads if column in row}, images)
+        return _check(name, made, {column: row[column] for column in made.reads if column in row}, images)
 
     needs = frozenset(getattr(made, "needs", made.reads))
     return Schema(name, (Sign(needs),), made.reads, convert, bool(getattr(made, "repeats", False)), ours=False)
 
 
-def _checked(name: str, made: Any, row: dict[str, Any], images: int) -> Preference:
+def _check(name: str, made: Any, row: dict[str, Any], images: int) -> Preference:
     try:
         given = made.convert(row, images)
     except Exception as error:  # whatever other people's code raises
@@ -42,6 +42,6 @@ def _checked(name: str, made: Any, row: dict[str, Any], images: int) -> Preferen
     try:
         messages = question(prompt, "prompt") if isinstance(prompt, str) else turns(prompt, "prompt")
         answers = [untagged_answer(given[column], column) for column in _GIVES[1:]]
-        return Preference(tagged(messages, images, fill=True), *answers)
+        return Preference(parts_by_tags(messages, images, fill=True), *answers)
     except DataError as error:
         raise DataError(f"as {name} gives it: {error}") from error

@@ -60,7 +60,7 @@ def answer(value: Any, column: str) -> list[Message]:
             f"column {column} starts with a turn of {messages[0]['role']}, not of the assistant; "
             "leave the prompt out of it"
         )
-    return [_parted(message, column) for message in messages]
+    return [_as_parts(message, column) for message in messages]
 
 
 def tools(value: Any) -> str | None:
@@ -108,14 +108,14 @@ def split(chosen: Sequence[Message], rejected: Sequence[Message]) -> tuple[list[
     return list(chosen[:same]), list(chosen[same:]), list(rejected[same:])
 
 
-def placed(messages: Sequence[Message], images: int) -> list[Message]:
+def place_images(messages: Sequence[Message], images: int) -> list[Message]:
     """Parts by TRL's rule: images stand before the first user text, and in lists of parts where they are.
 
     Where texts have tags, these are the images. TRL leaves them in the text beside its own placeholders, and a
     processor to which they are placeholders then looks for images that are not there.
     """
     if any(TAG in text for message in messages for text in _texts(message["content"])):
-        return tagged(messages, images)
+        return parts_by_tags(messages, images)
     result = []
     free = images
     for message in messages:
@@ -123,19 +123,19 @@ def placed(messages: Sequence[Message], images: int) -> list[Message]:
         if isinstance(content, str):
             before = free if message["role"] == "user" else 0
             free -= before
-            content = [*(dict(_IMAGE) for _ in range(before)), *_said(content)]
+            content = [*(dict(_IMAGE) for _ in range(before)), *_text_parts(content)]
         result.append({"role": message["role"], "content": content})
     _agree(_count(result), images, "image placeholder")
     return result
 
 
-def tagged(messages: Sequence[Message], images: int, fill: bool = False) -> list[Message]:
+def parts_by_tags(messages: Sequence[Message], images: int, fill: bool = False) -> list[Message]:
     """Parts by the tags in the texts: each ``<image>`` is an image, and stays where it is.
 
     With ``fill``, images stand before the first user text if there is no tag.
     """
     result: list[Message] = [
-        {"role": message["role"], "content": _untagged(message["content"])} for message in messages
+        {"role": message["role"], "content": _parts_of(message["content"])} for message in messages
     ]
     first = next((message for message in result if message["role"] == "user"), None)
     if fill and _count(result) == 0 and first is not None:
@@ -159,21 +159,21 @@ def split_tags(text: str) -> list[dict[str, str | None]]:
     [None, 'What is ', None, ' there?']
     """
     first, *rest = text.split(TAG)
-    parts = _said(first)
+    parts = _text_parts(first)
     for piece in rest:
         leads = not any(part["type"] == "text" for part in parts)
-        parts += [dict(_IMAGE), *_said(piece.removeprefix("\n") if leads else piece)]
+        parts += [dict(_IMAGE), *_text_parts(piece.removeprefix("\n") if leads else piece)]
     last = next((i for i in reversed(range(len(parts))) if parts[i]["type"] == "text"), None)
     if last is not None and last < len(parts) - 1:
-        parts[last : last + 1] = _said((parts[last]["text"] or "").removesuffix("\n"))
+        parts[last : last + 1] = _text_parts((parts[last]["text"] or "").removesuffix("\n"))
     return parts
 
 
 def _turn(turn: Mapping[str, Any], column: str) -> Message:
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     if role not in _ROLES:
-        known = ", ".join(_ROLES)
-        raise DataError(f"column {column} has a turn of {role!r:.80} (known: {known}); correct it, or drop the row")
+        roles = ", ".join(_ROLES)
+        raise DataError(f"column {column} has a turn of {role!r:.80} (known: {roles}); correct it, or drop the row")
     if turn.get("tool_calls"):
         raise DataError(f"column {column} has tool calls, which cannot be trained on; drop the row")
     if isinstance(content, list):
@@ -205,15 +205,15 @@ def _part(part: Any, column: str) -> dict[str, str | None]:
     raise DataError(f"column {column} has a part {part!r:.80}; give {{type: text, text: ...}} or {{type: image}}")
 
 
-def _parted(message: Message, column: str) -> Message:
+def _as_parts(message: Message, column: str) -> Message:
     content = message["content"]
-    parts = _said(content) if isinstance(content, str) else content
+    parts = _text_parts(content) if isinstance(content, str) else content
     if any(part["type"] == "image" for part in parts):
         raise DataError(f"column {column} holds an image; only the prompt may")
     return {"role": message["role"], "content": parts}
 
 
-def _said(text: str) -> list[dict[str, str | None]]:
+def _text_parts(text: str) -> list[dict[str, str | None]]:
     return [{"type": "text", "text": text}] if text else []
 
 
@@ -223,7 +223,7 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _untagged(content: Any) -> list[dict[str, str | None]]:
+def _parts_of(content: Any) -> list[dict[str, str | None]]:
     if isinstance(content, str):
         return split_tags(content)
     parts = [split_tags(part["text"]) if TAG in (part["text"] or "") else [part] for part in content]
@@ -234,6 +234,6 @@ def _count(messages: Sequence[Message]) -> int:
     return sum(part["type"] == "image" for message in messages for part in message["content"])
 
 
-def _agree(found: int, images: int, what: str) -> None:
-    if found != images:
-        raise DataError(f"{found} {what}(s) for {images} image(s); make the two numbers equal")
+def _agree(count: int, images: int, what: str) -> None:
+    if count != images:
+        raise DataError(f"{count} {what}(s) for {images} image(s); make the two numbers equal")

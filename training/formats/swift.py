@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.errors import DataError
-from training.formats.row import Message, Preference, answer, split, tagged, turns, untagged_answer, with_system
+from training.formats.row import Message, Preference, answer, parts_by_tags, split, turns, untagged_answer, with_system
 from training.formats.schema import Schema, Sign
 
 
@@ -21,7 +21,7 @@ def convert(row: Mapping[str, Any], images: int) -> Preference:
         raise DataError("column messages must hold a prompt and end with the assistant's turn, the chosen answer")
     prompt, chosen, rejected = split(messages, _other(row, messages))
     return Preference(
-        tagged(with_system(prompt, row.get("system")), images, fill=True),
+        parts_by_tags(with_system(prompt, row.get("system")), images, fill=True),
         untagged_answer(chosen, "messages"),
         untagged_answer(rejected, "rejected_messages"),
     )

@@ -16,7 +16,7 @@ def in_memory(table: pa.Table, features: datasets.Features) -> datasets.Dataset:
     )
 
 
-def retyped(dataset: datasets.Dataset, features: datasets.Features) -> datasets.Dataset:
+def retype(dataset: datasets.Dataset, features: datasets.Features) -> datasets.Dataset:
     """The same table under other features that are stored alike; ``cast_column`` would write lists of images anew."""
     return datasets.Dataset(
         dataset.data,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.errors import DataError
-from training.formats.row import Preference, placed, split, turns, untagged_answer
+from training.formats.row import Preference, place_images, split, turns, untagged_answer
 from training.formats.schema import Schema, Sign
 
 
@@ -19,7 +19,9 @@ def convert(row: Mapping[str, Any], images: int) -> Preference:
         prompt, chosen, rejected = sides["prompt"], sides["chosen"], sides["rejected"]
     else:
         prompt, chosen, rejected = split(sides["chosen"], sides["rejected"])
-    return Preference(placed(prompt, images), untagged_answer(chosen, "chosen"), untagged_answer(rejected, "rejected"))
+    return Preference(
+        place_images(prompt, images), untagged_answer(chosen, "chosen"), untagged_answer(rejected, "rejected")
+    )
 
 
 def _conversation(row: Mapping[str, Any], column: str) -> list[dict[str, Any]]:

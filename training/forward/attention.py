@@ -1,4 +1,4 @@
-"""Causal attention over a packed row of ``training.forward.layout``: a branch sees its own trunk and itself, nothing
+"""Causal attention over a packed row of ``training.forward.packing``: a branch sees its own trunk and itself, nothing
 else.
 
 Registered with transformers as ``shared_prefix``, so the models' own code runs unchanged. There is no N x N mask: the
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from training.forward.layout import Group
+from training.forward.packing import Group
 
 NAME = "shared_prefix"
 

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from training.config import Branch
 from training.data.pairs import Pair, PairDataset
 from training.data.tokens import Prompt
-from training.forward.layout import Row
+from training.forward.packing import Row
 
 #: Which prompt a branch reads; branches of the same prompt share it.
 _PROMPT: Mapping[Branch, str] = {

@@ -21,7 +21,7 @@ from training.forward import attention
 from training.forward.batch import PairBatch
 from training.forward.features import FeatureCache, image_inputs
 from training.forward.last_layer import can_skip, only
-from training.forward.layout import Padded, Row, pack, pad
+from training.forward.packing import Padded, Row, pack, pad
 from training.forward.parts import Parts
 from training.forward.positions import position_ids
 

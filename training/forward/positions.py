@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data.tokens import Prompt
-from training.forward.layout import Packed
+from training.forward.packing import Packed
 from training.forward.parts import Parts
 
 

@@ -36,25 +36,25 @@ def terms(rewards: Logps, config: TrainConfig) -> dict[str, Tensor]:
     if objective is None:
         return {}
     name, wanted = config.objective, list(objective.weights)
-    found = _called(name, objective, lambda: dict(objective.terms(rewards, config.beta)))
-    if set(found) != set(wanted):
-        raise PluginError(f"{name} has weights for {wanted} and gives the terms {list(found)}; make them the same")
-    return {term: _checked(found[term], rewards["chosen"], f"{name}, term {term}") for term in wanted}
+    given = _call(name, objective, lambda: dict(objective.terms(rewards, config.beta)))
+    if set(given) != set(wanted):
+        raise PluginError(f"{name} has weights for {wanted} and gives the terms {list(given)}; make them the same")
+    return {term: _check(given[term], rewards["chosen"], f"{name}, term {term}") for term in wanted}
 
 
 def _loss(name: str, loss: Any, responses: Responses, beta: float, label_smoothing: float) -> Tensor:
-    found = _called(name, loss, lambda: loss.loss(responses, beta, label_smoothing))
-    return _checked(found, responses.chosen, name)
+    value = _call(name, loss, lambda: loss.loss(responses, beta, label_smoothing))
+    return _check(value, responses.chosen, name)
 
 
-def _called(name: str, made: Any, call: Callable[[], Any]) -> Any:
+def _call(name: str, made: Any, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # whatever other people's code raises
         raise PluginError(f"{name} raised {plugins.raised(made, error)}; correct it") from error
 
 
-def _checked(value: Any, like: Tensor, name: str) -> Tensor:
+def _check(value: Any, like: Tensor, name: str) -> Tensor:
     """A tensor as ``like``: one value for each pair, with a gradient where that has one."""
     if not isinstance(value, Tensor):
         raise PluginError(f"{name} gives {value!r:.80}; give a tensor with one value for each of {len(like)} pairs")

@@ -55,8 +55,8 @@ def rows_of(step: int, rows: int, config: TrainConfig) -> list[int]:
 def negative_logps(policy: Policy, dataset: PairDataset, indices: Sequence[int]) -> Tensor:
     """-log p(answer | images, prompt), float32 [B], summed over the answer's tokens."""
     forward = policy.forward
-    known = forward.cache.features if forward.cache else ()
-    batch = collate(dataset, indices, ("chosen",), known, forward.share_prefix)
+    features = forward.cache.features if forward.cache else ()
+    batch = collate(dataset, indices, ("chosen",), features, forward.share_prefix)
     return -sequence_logps(policy.model, batch, forward)[0]
 
 

@@ -344,16 +344,16 @@ def test_attempts_name_every_other_pair_once_and_never_its_own(count: int, data:
 
 
 def test_the_other_pair_is_drawn_evenly_and_depends_on_seed_pair_and_index() -> None:
-    drawn = [other_index(0, str(pair), 0, 11, own=5) for pair in range(2000)]
+    drawn = [other_index(0, str(pair), 0, 11, row=5) for pair in range(2000)]
     often = np.bincount(drawn, minlength=11)
     assert often[5] == 0
     assert all(140 < often[i] < 260 for i in range(11) if i != 5)
-    assert len({other_index(*where, count=10**6, own=0) for where in [(0, "a", 0), (1, "a", 0), (0, "a", 1)]}) == 3
+    assert len({other_index(*where, count=10**6, row=0) for where in [(0, "a", 0), (1, "a", 0), (0, "a", 1)]}) == 3
 
 
 def test_a_dataset_of_one_pair_has_no_other_image() -> None:
     with pytest.raises(DataError, match="there is no other pair"):
-        other_index(0, "a", 0, count=1, own=0)
+        other_index(0, "a", 0, count=1, row=0)
 
 
 # The picture of the documentation

@@ -16,7 +16,7 @@ from pipeline.base.model_names import BUILT_IN
 from pipeline.scenes import grammar, raster
 from pipeline.scenes.world import Scene, scene
 from training.config import Corruption
-from training.corruption import clip, corrupt, identity
+from training.corruption import clip_mask, corrupt, identity
 from training.corruption.mask import blacken
 from training.errors import DataError, ModelError
 
@@ -44,7 +44,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> type[Scorer]:
     class Told(Scorer):
         def __init__(self, *scores: float) -> None:
             super().__init__(*scores)
-            monkeypatch.setattr(clip, "similarities", self)
+            monkeypatch.setattr(clip_mask, "similarities", self)
 
     return Told
 
@@ -72,7 +72,7 @@ def test_negative_similarities_count_as_lower_and_of_equals_the_first_is_taken(t
 def test_a_mask_lies_inside_and_has_the_stated_share_of_the_area(
     size: tuple[int, int], share: float, seed: int
 ) -> None:
-    for left, top, right, bottom in clip.masks(size, share, 5, np.random.default_rng(seed)):
+    for left, top, right, bottom in clip_mask.masks(size, share, 5, np.random.default_rng(seed)):
         assert 0 <= left < right <= 1 + 1e-9
         assert 0 <= top < bottom <= 1 + 1e-9
         assert (right - left) * (bottom - top) == pytest.approx(min(share, 1))
@@ -144,8 +144,8 @@ def test_the_chosen_mask_is_less_like_the_caption_than_random_masks_are(index: i
     shown = scene(HELD_OUT, index)
     image, text = Image.fromarray(raster.pixels(shown)), caption(shown)
     chosen = corrupt(image, CONFIG, 0, str(index), 0, text)
-    boxes = clip.masks(image.size, 0.09, 30, np.random.default_rng(0))
-    scores = clip.similarities("scenes-clip", [chosen, *(blacken(image, box) for box in boxes)], text)
+    boxes = clip_mask.masks(image.size, 0.09, 30, np.random.default_rng(0))
+    scores = clip_mask.similarities("scenes-clip", [chosen, *(blacken(image, box) for box in boxes)], text)
     assert scores[0] < np.mean(scores[1:])
     assert scores[0] <= np.quantile(scores[1:], 0.2)
     assert chosen.tobytes() == corrupt(image, CONFIG, 0, str(index), 0, text).tobytes()
@@ -160,10 +160,10 @@ def test_another_text_can_be_hidden_by_another_mask() -> None:
 
 def test_similarities_are_those_of_the_pictures_one_by_one() -> None:
     pictures = [Image.fromarray(raster.pixels(scene(HELD_OUT, i))) for i in range(3)]
-    together = clip.similarities("scenes-clip", pictures, "There is a red sun.")
-    alone = [clip.similarities("scenes-clip", [picture], "There is a red sun.")[0] for picture in pictures]
+    together = clip_mask.similarities("scenes-clip", pictures, "There is a red sun.")
+    alone = [clip_mask.similarities("scenes-clip", [picture], "There is a red sun.")[0] for picture in pictures]
     assert together == pytest.approx(alone, abs=1e-5)
 
 
 def test_the_model_is_loaded_once_per_process() -> None:
-    assert clip._scorer("scenes-clip") is clip._scorer("scenes-clip")
+    assert clip_mask._scorer("scenes-clip") is clip_mask._scorer("scenes-clip")

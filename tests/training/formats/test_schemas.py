@@ -21,7 +21,7 @@ from pipeline.base.images.tags import OTHERS, TAG
 from training.data.render import structured
 from training.errors import DataError
 from training.formats import FORMATS, MESSAGES, open, read
-from training.formats.mdpo import untemplated
+from training.formats.mdpo import without_template
 from training.formats.row import split_tags
 
 Row = dict[str, Any]
@@ -342,12 +342,12 @@ VICUNA = (
     ],
 )
 def test_a_template_that_is_known_is_taken_off(templated: str) -> None:
-    assert untemplated(templated) == [asked("<image>\nq?")]
+    assert without_template(templated) == [asked("<image>\nq?")]
 
 
 def test_a_system_text_of_the_rows_own_stays() -> None:
     prompt = "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
-    assert untemplated(prompt) == [{"role": "system", "content": "Be short."}, asked("q")]
+    assert without_template(prompt) == [{"role": "system", "content": "Be short."}, asked("q")]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_a_system_text_of_the_rows_own_stays() -> None:
     ],
 )
 def test_a_text_that_is_not_exactly_a_template_stays(prompt: str) -> None:
-    assert untemplated(prompt) == [asked(prompt)]
+    assert without_template(prompt) == [asked(prompt)]
 
 
 def test_the_placeholder_of_an_unknown_template_is_an_image_all_the_same(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ from training.errors import DataError
 from training.forward.batch import PairBatch, answer, collate
 from training.forward.check_features import check_features
 from training.forward.features import SHARES_FEATURES, FeatureCache, can_share, tower_features
-from training.forward.layout import Packed
 from training.forward.logps import Forward, sequence_logps, token_logps
 from training.forward.model import part_of, prepare_tuning
+from training.forward.packing import Packed
 from training.forward.policy import make_policy, pair_logps, response_lengths
 from training.forward.sharing import decide, enable, why_not
 from training.loop.optimise import make_optimizer

@@ -19,8 +19,8 @@ from training.config import Branch
 from training.data.pairs import PairDataset
 from training.forward.batch import PairBatch, collate, stack_images
 from training.forward.features import FeatureCache, can_share
-from training.forward.layout import Padded, pad
 from training.forward.logps import Forward, sequence_logps, token_logps
+from training.forward.packing import Padded, pad
 from training.forward.sharing import enable
 from training.loss.objectives import reward
 

@@ -13,8 +13,8 @@ from training.data.pairs import PairDataset
 from training.errors import ModelError
 from training.forward import attention, last_layer, sharing
 from training.forward.batch import answer, collate
-from training.forward.layout import Group, Packed, pack
 from training.forward.logps import Forward, sequence_logps
+from training.forward.packing import Group, Packed, pack
 from training.forward.sharing import decide, differences, enable
 
 ALL = ("chosen", "rejected", "corrupted")

@@ -44,7 +44,7 @@ def find(dataset: datasets.Dataset, path: str, name: Name) -> tuple[datasets.Dat
         column = columns[int(used[0])]
         if not _may_be_blank(dataset, column) or (chosen >= 0).all():
             return dataset, column
-    merged = pa.chunked_array(_merged(dataset, columns, chosen, path), images.IMAGES)
+    merged = pa.chunked_array(_merge(dataset, columns, chosen, path), images.IMAGES)
     return in_memory(pa.table({"images": merged}), datasets.Features({"images": images.FEATURE})), "images"
 
 
@@ -54,8 +54,8 @@ def check_strays(dataset: datasets.Dataset, read: Collection[str], counts: Seque
     Raises:
         DataError: a row without images has such a column.
     """
-    known = {*read, *references.IMAGES, *references.OTHERS, *references.NAMES}
-    others = [column for column in dataset.column_names if column not in known]
+    looked_at = {*read, *references.IMAGES, *references.OTHERS, *references.NAMES}
+    others = [column for column in dataset.column_names if column not in looked_at]
     bare = np.flatnonzero(np.array(counts) == 0)
     if not bare.size or not others:
         return
@@ -82,8 +82,8 @@ def _value(scalar: Any) -> Any:
         return None
 
 
-def _error(row: str, found: references.Unclear) -> DataError:
-    return DataError(f"{row}: column {found}")
+def _error(row: str, problem: references.Unclear) -> DataError:
+    return DataError(f"{row}: column {problem}")
 
 
 def _may_be_blank(dataset: datasets.Dataset, column: str) -> bool:
@@ -102,11 +102,11 @@ def _chosen(dataset: datasets.Dataset, columns: Sequence[str], path: str, name: 
     """The number of the column that has each row's images, -1 for none, a thousand rows at a time."""
     media = sum(column in references.OTHERS for column in columns)  # they come first
     for number, arrays in enumerate(_batches(dataset, columns, path)):
-        filled = np.array([_filled(array) for array in arrays.values()])
+        filled = np.array([_has_images(array) for array in arrays.values()])
         first = np.where(filled.any(0), filled.argmax(0), -1)
         for at in np.flatnonzero((first >= 0) & (first < media))[:1]:
             raise _error(name(number * _BATCH + int(at)), references.unread(columns[first[at]]))
-        embedded = np.array([_embedded(array) for array in arrays.values()])
+        embedded = np.array([_has_bytes(array) for array in arrays.values()])
         for at in np.flatnonzero(filled.sum(0) > 1).tolist():
             ours = columns[first[at]]
             for other in (columns[index] for index in np.flatnonzero(filled[:, at]) if index != first[at]):
@@ -118,9 +118,9 @@ def _chosen(dataset: datasets.Dataset, columns: Sequence[str], path: str, name: 
         yield first
 
 
-def _filled(array: pa.Array) -> Mask:
-    found: Mask = _has_value(array).to_numpy(zero_copy_only=False)
-    return found
+def _has_images(array: pa.Array) -> Mask:
+    mask: Mask = _has_value(array).to_numpy(zero_copy_only=False)
+    return mask
 
 
 def _has_value(array: pa.Array) -> pa.Array:
@@ -129,20 +129,20 @@ def _has_value(array: pa.Array) -> pa.Array:
         return pc.fill_null(pc.greater(pc.list_value_length(array), 0), False)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return pc.fill_null(pc.not_equal(array, ""), False)
-    found = array.is_valid()
+    mask = array.is_valid()
     if pa.types.is_struct(kind) and kind.num_fields:
         parts = [_has_value(pc.struct_field(array, field.name)) for field in kind]
         for part in parts[1:]:
             parts[0] = pc.or_(parts[0], part)
-        found = pc.and_(found, parts[0])
-    return found
+        mask = pc.and_(mask, parts[0])
+    return mask
 
 
-def _embedded(array: pa.Array) -> Mask:
+def _has_bytes(array: pa.Array) -> Mask:
     """The rows whose images, or some of them, come with their bytes."""
     result = np.zeros(len(array), bool)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        result[pc.list_parent_indices(array).to_numpy(zero_copy_only=False)[_embedded(array.flatten())]] = True
+        result[pc.list_parent_indices(array).to_numpy(zero_copy_only=False)[_has_bytes(array.flatten())]] = True
         return result
     if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
         array = pc.struct_field(array, "bytes")
@@ -151,21 +151,21 @@ def _embedded(array: pa.Array) -> Mask:
     return result
 
 
-def _merged(dataset: datasets.Dataset, columns: Sequence[str], chosen: Numbers, path: str) -> Iterator[pa.Array]:
+def _merge(dataset: datasets.Dataset, columns: Sequence[str], chosen: Numbers, path: str) -> Iterator[pa.Array]:
     start = 0
     for arrays in _batches(dataset, columns, path):
-        parts = {column: _listed(array, dataset, column, path) for column, array in arrays.items()}
+        parts = {column: _list_array(array, dataset, column, path) for column, array in arrays.items()}
         size = len(next(iter(parts.values())))
-        own = chosen[start : start + size]
-        used = np.unique(own[own >= 0])
+        numbers = chosen[start : start + size]
+        used = np.unique(numbers[numbers >= 0])
         nothing = pa.array([[]], images.IMAGES)
         every = pa.concat_arrays([nothing, *(parts[columns[index]] for index in used)])
-        place = np.searchsorted(used, own) * size + np.arange(size) + 1
-        yield every.take(pa.array(np.where(own >= 0, place, 0)))
+        place = np.searchsorted(used, numbers) * size + np.arange(size) + 1
+        yield every.take(pa.array(np.where(numbers >= 0, place, 0)))
         start += size
 
 
-def _listed(array: pa.Array, dataset: datasets.Dataset, column: str, path: str) -> pa.Array:
+def _list_array(array: pa.Array, dataset: datasets.Dataset, column: str, path: str) -> pa.Array:
     """The batch as a list array of images, their paths as they are written."""
     wrong = images.wrong(column, dataset.features[column], path)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
@@ -173,4 +173,4 @@ def _listed(array: pa.Array, dataset: datasets.Dataset, column: str, path: str) 
     else:
         there = _has_value(array)
         values, counts = array.filter(there), pc.cast(there, pa.int32())
-    return images.listed(counts, *images.bytes_and_paths(values, wrong))
+    return images.list_array(counts, *images.bytes_and_paths(values, wrong))

@@ -24,8 +24,8 @@ def generator(seed: int, pair_id: str, index: int, kind: str) -> Rng:
     return np.random.default_rng(_digest(f"{seed}|{pair_id}|{index}|{kind}"))
 
 
-def other_index(seed: int, pair_id: str, index: int, count: int, own: int, attempt: int = 0) -> int:
-    """A pair other than ``own`` out of ``count``, whose image stands in for the ``index``-th image of ``own``.
+def other_index(seed: int, pair_id: str, index: int, count: int, row: int, attempt: int = 0) -> int:
+    """A pair other than ``row`` out of ``count``, whose image stands in for the ``index``-th image of ``row``.
 
     The first is drawn evenly; ``attempt`` counts the pairs that turned out to show the same picture. Attempts 0 to
     ``count - 2`` name every other pair exactly once, with a drawn stride, because neighbours often share an image.
@@ -45,7 +45,7 @@ def other_index(seed: int, pair_id: str, index: int, count: int, own: int, attem
     while math.gcd(stride, others) > 1:  # 1 always qualifies, so this ends
         stride = rng.randrange(others) + 1
     place = (start + attempt * stride) % others
-    return place + (place >= own)
+    return place + (place >= row)
 
 
 def _digest(text: str) -> int:

@@ -19,9 +19,9 @@ from pipeline.base.config_file import groups, make
 from pipeline.base.errors import ConfigError
 from pipeline.recipe.load import RECIPES, built_in, load_recipe
 from training.config import TrainConfig, __main__
+from training.config.json_schema import recipe_schema
 from training.config.page import anchor, page
 from training.config.recipe import WholeRecipe
-from training.config.schema import recipe_schema
 
 VALIDATOR = Draft202012Validator(recipe_schema())
 QUICKSTART = yaml.safe_load((RECIPES / "quickstart.yaml").read_text())

@@ -13,7 +13,7 @@ from PIL import Image
 
 from training.errors import DataError
 from training.formats import content, open
-from training.formats.files import identity
+from training.formats.dataset_files import identity
 
 Row = dict[str, Any]
 

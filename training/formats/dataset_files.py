@@ -48,11 +48,11 @@ def load(path: str, split: str | None = None) -> datasets.Dataset:
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
         # What a builder met is the cause of an error that only says that there was one.
         reason = error.__cause__ or error
-        said = shortened(" ".join(str(reason).split()), 500)
-        if "corresponds to no data" in said:
+        message = shortened(" ".join(str(reason).split()), 500)
+        if "corresponds to no data" in message:
             raise DataError(f"dataset {path}: has no rows; nothing to train on") from error
         raise DataError(
-            f"dataset {path}: cannot be opened ({type(reason).__name__}: {said}); "
+            f"dataset {path}: cannot be opened ({type(reason).__name__}: {message}); "
             "check the path, or the name and the network"
         ) from error
     return _rows(loaded, path, split)
@@ -73,12 +73,12 @@ def identity(path: str) -> str:
     place = Path(path)
     if not place.exists():
         return path
-    found = [place] if place.is_file() else sorted(file for file in place.rglob("*") if _holds_rows(file))
+    data_files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if _holds_rows(file))
     digest = hashlib.sha256()
-    for file in found:
+    for file in data_files:
         with file.open("rb") as opened:
-            own = hashlib.file_digest(opened, "sha256").hexdigest()
-        digest.update(f"{'' if file == place else file.relative_to(place).as_posix()}|{own}\n".encode())
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{'' if file == place else file.relative_to(place).as_posix()}|{content}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -97,12 +97,12 @@ def _load_file(place: Path, path: str) -> Any:
     return datasets.load_dataset(kind, data_files=str(place))
 
 
-def _refuse(found: Iterable[Path]) -> None:
+def _refuse(data_files: Iterable[Path]) -> None:
     """
     Raises:
         DataError: a JSON file that its reader must not see.
     """
-    for file in found:
+    for file in data_files:
         if _FILES.get(file.suffix.lower()) == "json" and file.is_file():
             try:
                 nesting.refuse(file)

@@ -61,7 +61,7 @@ def similarities(model: str, pictures: Sequence[Image.Image], text: str) -> list
 
     Raises ``ModelError`` when it cannot be loaded or run.
     """
-    rows = [{"images": [_encoded(picture)], "candidates": [{"text": text}]} for picture in pictures]
+    rows = [{"images": [_encode(picture)], "candidates": [{"text": text}]} for picture in pictures]
     try:
         scores = _scorer(model).score(rows)["clip.cosine"]
     except ModelError:
@@ -92,7 +92,7 @@ def _scorer(model: str) -> ClipScorer:
         ) from error
 
 
-def _encoded(picture: Image.Image) -> bytes:
+def _encode(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "BMP")  # exact, and quicker to write than PNG
     return buffer.getvalue()
