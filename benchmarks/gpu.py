@@ -241,12 +241,12 @@ def noise(ran: Ran) -> dict[str, Any]:
     """Log-probs of the same sequences in passes of other sizes, in nats per response token."""
     from training.forward.batch import answer
     from training.forward.policy import pair_logps
-    from training.forward.rounding import expected, watched
+    from training.forward.rounding import scale, watch
 
     pairs, config = ran.data.train.pairs, ran.config
     count = min(8, len(pairs))
     runs: dict[int, dict[Any, Any]] = {}
-    with torch.no_grad(), watched(ran.policy.model) as logits:
+    with torch.no_grad(), watch(ran.policy.model) as logits:
         for size in (1, 2, count):
             parts = [
                 pair_logps(ran.policy, ran.data.train, list(range(at, min(at + size, count))), config)
@@ -263,7 +263,7 @@ def noise(ran: Ran) -> dict[str, Any]:
         for name, few in (("short", True), ("long", False)):
             own = [(nats, tokens) for nats, tokens in off if (tokens <= SHORT) == few]
             each = [nats / tokens for nats, tokens in own]
-            ratios = [nats / expected(tokens, logits.largest, ran.policy.forward.dtype) for nats, tokens in own]
+            ratios = [nats / scale(tokens, logits.largest, ran.policy.forward.dtype) for nats, tokens in own]
             found[f"1_vs_{size}_{name}"] = {
                 "max": round(max(each), 4),
                 "mean": round(statistics.mean(each), 4),

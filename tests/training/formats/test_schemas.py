@@ -18,7 +18,7 @@ from trl.data_utils import extract_prompt
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
 from pipeline.base.images.tags import OTHERS, TAG
-from training.data.render import structured
+from training.data.render import structure
 from training.errors import DataError
 from training.formats import FORMATS, MESSAGES, open, read
 from training.formats.mdpo import without_template
@@ -312,7 +312,7 @@ def test_keys_that_arrow_fills_with_null_are_not_there() -> None:
     parts = [{"type": "image", "text": None, "image": None}, {"type": "text", "text": "q", "image": None}]
     (result,) = rows_of([SAME["trl"] | {"prompt": [asked(parts)]}])
     assert result["prompt"] == [user(IMAGE, text("q"))]
-    assert structured(result["prompt"], 1) == [user({"type": "image"}, text("q"))]
+    assert structure(result["prompt"], 1) == [user({"type": "image"}, text("q"))]
 
 
 def test_the_prompt_that_two_conversations_share_is_trls() -> None:
@@ -321,7 +321,7 @@ def test_the_prompt_that_two_conversations_share_is_trls() -> None:
     theirs = extract_prompt(row)
     (ours,) = rows_of([row])
     for column in ("prompt", "chosen", "rejected"):
-        assert ours[column] == structured(theirs[column], 0)
+        assert ours[column] == structure(theirs[column], 0)
 
 
 # -- mDPO's templates ----------------------------------------------------------------------------------------------
@@ -635,8 +635,8 @@ def test_the_pipelines_dataset_is_read_as_it_is(dataset_folder: Path, rows: list
     result = open(str(dataset_folder))
     assert result["id"][:] == [row["id"] for row in rows]
     for theirs, ours in zip(rows, result, strict=True):
-        assert structured(ours["prompt"], 1) == structured(theirs["prompt"], 1)
-        assert structured(ours["rejected"], 0) == structured(theirs["rejected"], 0)
+        assert structure(ours["prompt"], 1) == structure(theirs["prompt"], 1)
+        assert structure(ours["rejected"], 0) == structure(theirs["rejected"], 0)
         assert Image.open(io.BytesIO(ours["images"][0]["bytes"])).tobytes() == theirs["images"][0].tobytes()
 
 
