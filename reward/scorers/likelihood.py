@@ -7,7 +7,6 @@ rejected texts differ in it whatever they say, the pairs differ in style.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import takewhile
@@ -16,9 +15,9 @@ from typing import Any
 
 from reward.models.clip_models import digest
 from reward.models.conversation import BadConversation, Conversation, processor_messages
+from reward.scorers.by_conversation import check_options, score_each
 from reward.scorers.protocol import Row, Scores
 
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
 #: What decides about a log-prob; documentation and training logs do not.
 _IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 
@@ -53,10 +52,7 @@ class LikelihoodScorer:
     ) -> None:
         self.model, self.revision = str(model), revision
         self.batch_size, self.dtype, self.device = batch_size, dtype, device
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype={dtype!r} is none of {', '.join(_DTYPES)}")
+        check_options(batch_size, dtype)
         if Path(self.model).is_dir():
             _check(Path(self.model))  # now, not when the first row comes
 
@@ -74,23 +70,7 @@ class LikelihoodScorer:
         Raises:
             ValueError: a row cannot be scored; the message names row and candidate.
         """
-        conversations = [[_conversation(row, candidate["text"]) for candidate in row["candidates"]] for row in rows]
-        first: dict[Conversation, tuple[int, int]] = {}
-        for r, of_row in enumerate(conversations):
-            for c, conversation in enumerate(of_row):
-                first.setdefault(conversation, (r, c))
-        distinct = list(first)
-        try:
-            values = self._means(distinct) if distinct else []
-        except BadConversation as error:
-            r, c = first[distinct[error.index]]
-            raise ValueError(f"row {r}, candidate {c}: {error.reason}") from error
-        means = dict(zip(distinct, values, strict=True))
-        for conversation, value in means.items():
-            if value is not None and not math.isfinite(value):
-                r, c = first[conversation]
-                raise ValueError(f"row {r}, candidate {c}: the log-prob is {value}; try dtype=float32")
-        return {self.name: [[means[conversation] for conversation in of_row] for of_row in conversations]}
+        return {self.name: score_each(rows, self._means, "log-prob")}
 
     @cached_property
     def _opened(self) -> tuple[Any, Any]:
@@ -188,8 +168,3 @@ def _check(folder: Path) -> None:
         raise ValueError(f"model={str(folder)!r} has no vision_config; name a vision-language model")
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"model={str(folder)!r} has no *.safetensors; save it again with save_pretrained")
-
-
-def _conversation(row: Row, text: str) -> Conversation:
-    messages = tuple((message["role"], message["content"]) for message in row["prompt"])
-    return Conversation(tuple(row["images"]), (*messages, ("assistant", text)))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from reward.models.conversation import BadConversation, Conversation, RewardBackend
+from reward.models.conversation import RewardBackend
 from reward.models.reward_checkpoint import Checkpoint, read_checkpoint
+from reward.scorers.by_conversation import check_options, score_each
 from reward.scorers.protocol import Row, Scores
-
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class RewardModelScorer:
@@ -47,10 +45,7 @@ class RewardModelScorer:
         self.model, self.revision, self.base = str(model), revision, base
         self.batch_size, self.dtype, self.device = batch_size, dtype, device
         self._given = backend
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype={dtype!r} is none of {', '.join(_DTYPES)}")
+        check_options(batch_size, dtype)
         if Path(self.model).is_dir():
             _ = self.checkpoint  # a wrong folder is found out now, not when the first row comes
 
@@ -69,27 +64,7 @@ class RewardModelScorer:
         Raises:
             ValueError: a row cannot be scored; the message names row and candidate.
         """
-        sees = self.checkpoint.sees
-        by_row = [[_conversation(row, candidate["text"], sees) for candidate in row["candidates"]] for row in rows]
-        first = {
-            conversation: (r, c)
-            for r, of_row in reversed([*enumerate(by_row)])
-            for c, conversation in reversed([*enumerate(of_row)])
-        }
-        if not first:
-            return {self.name: [[] for _ in rows]}
-        distinct = sorted(first, key=first.__getitem__)
-        try:
-            values = self._backend.rewards(distinct)
-        except BadConversation as error:
-            r, c = first[distinct[error.index]]
-            raise ValueError(f"row {r}, candidate {c}: {error.reason}") from error
-        rewards = dict(zip(distinct, values, strict=True))
-        for conversation, value in rewards.items():
-            if value is not None and not math.isfinite(value):
-                r, c = first[conversation]
-                raise ValueError(f"row {r}, candidate {c}: the reward is {value}; try dtype=float32")
-        return {self.name: [[rewards[conversation] for conversation in of_row] for of_row in by_row]}
+        return {self.name: score_each(rows, lambda given: self._backend.rewards(given), "reward", self.checkpoint.sees)}
 
     @cached_property
     def _backend(self) -> RewardBackend:
@@ -98,8 +73,3 @@ class RewardModelScorer:
         from reward.models.backend import TransformersRewards  # imports torch
 
         return TransformersRewards.open(self.checkpoint, self.batch_size, self.dtype, self.device)
-
-
-def _conversation(row: Row, response: str, sees: bool) -> Conversation:
-    messages = tuple((message["role"], message["content"]) for message in row["prompt"])
-    return Conversation(tuple(row["images"]) if sees else (), (*messages, ("assistant", response)))
