@@ -107,8 +107,8 @@ def main(
         str | None,
         typer.Option(
             help="Comma-separated: pope, chair, amber (or amber_generative, amber_discriminative), shr, "
-            "object_halbench, mmhal, or one of your own such as mylab.colours:Colours. Over scenes, all that can be "
-            "asked there if left out."
+            "object_halbench, mmhal, mme, or one of your own such as mylab.colours:Colours. Over scenes, all that can "
+            "be asked there if left out."
         ),
     ] = None,
     data: Annotated[

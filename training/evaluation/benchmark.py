@@ -37,6 +37,8 @@ class Benchmark:
         title: what the results call its data; ``name`` if left out.
         folder: where its files lie, below the folder of all benchmarks; ``name`` if left out.
         files: patterns of the files that questions and truths are made from; their digest goes with every number.
+        nested: folders in its folder that the files may lie in, as distributed; the first that has some is read.
+        own_images: whether the images come with the files: what ``Question.image`` names is then in the same folder.
         source: where the files come from.
         judged: whether answers need the judgement of a model (``Answer.judgement``).
         headline: of ours, the metrics that tables and plots show, in order; of others, these are all.
@@ -48,6 +50,8 @@ class Benchmark:
     title: ClassVar[str] = ""
     folder: ClassVar[str] = ""
     files: ClassVar[tuple[str, ...]] = ("*",)
+    nested: ClassVar[tuple[str, ...]] = ()
+    own_images: ClassVar[bool] = False
     source: ClassVar[str] = ""
     judged: ClassVar[bool] = False
     headline: ClassVar[tuple[str, ...]] = ()

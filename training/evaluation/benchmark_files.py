@@ -78,10 +78,19 @@ def digest(paths: Iterable[Path]) -> str:
         DataError: a file cannot be read.
     """
     total = hashlib.sha256()
-    for path in sorted(paths, key=lambda file_path: file_path.name):
-        try:
-            with open_regular(path) as file:
-                total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
+    # By content where names are equal: files of one name lie in several folders, which no file system lists in order.
+    for name, content in sorted((path.name, _content_digest(path)) for path in paths):
+        total.update(f"{name}\0{content}\0".encode())
     return total.hexdigest()[:16]
+
+
+def _content_digest(path: Path) -> str:
+    """
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error

@@ -60,7 +60,7 @@ def load(
     Args:
         data: the folder that holds one for each suite (``Benchmark.folder``).
         images: where the images lie, in this folder or in one of the suite's folder's name in it; None for ``images``
-            in the suite's own folder.
+            in the suite's own folder. Not for suites whose images come with their files (``Benchmark.own_images``).
         limit: about how many images a suite asks, drawn by ``seed``; None for as many as it asks by itself.
         options, shared: see ``benchmarks.make``.
 
@@ -77,7 +77,7 @@ def load(
 
 def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | None, seed: int) -> Suite:
     name, subfolder = benchmark.name, benchmark.folder or benchmark.name
-    folder = data / subfolder
+    folder = _folder_with_files(data / subfolder, benchmark)
     if not folder.is_dir():
         of = f" of {benchmark.source}" if benchmark.source else ""
         raise DataError(
@@ -89,6 +89,8 @@ def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | No
     _check(name, questions)
     identity = benchmarks.identity(benchmark)
     roots = [folder / "images"] if images is None else [images / subfolder, images]
+    if benchmark.own_images:
+        roots = [folder]
     return Suite(
         name=name,
         version=benchmark.version,
@@ -104,6 +106,12 @@ def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | No
         versions={**opened.versions, **({} if identity is None else {"benchmark": identity})},
         judge_prompt=benchmark.judge_prompt if benchmark.judged else None,
     )
+
+
+def _folder_with_files(folder: Path, benchmark: Benchmark) -> Path:
+    """Where the files lie: in one of ``Benchmark.nested`` in ``folder`` that has some, or in ``folder``."""
+    places = [folder / place for place in benchmark.nested]
+    return next((place for place in places if any(any(place.glob(pattern)) for pattern in benchmark.files)), folder)
 
 
 def _check(name: str, questions: Sequence[Question]) -> None:

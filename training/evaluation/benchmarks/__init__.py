@@ -20,6 +20,7 @@ BENCHMARKS: Mapping[str, str] = {
     "shr": f"{_HERE}.shr:Shr",
     "object_halbench": f"{_HERE}.object_halbench:ObjectHalbench",
     "mmhal": f"{_HERE}.mmhal:Mmhal",
+    "mme": f"{_HERE}.mme:Mme",
 }
 
 
