@@ -72,21 +72,21 @@ def _rows(dataset: Path) -> Iterator[dict[str, Any]]:
     from pipeline.base.errors import InputError
 
     try:
-        found = datasets.load_from_disk(str(dataset))
+        pairs = datasets.load_from_disk(str(dataset))
     except Exception as error:  # the library raises OSError, ValueError and its own
         raise InputError(
             f"cannot open the dataset {dataset} ({type(error).__name__}: {str(error)[:200]})",
             "give the folder `dataset` of a run, or its folder `pairs`",
         ) from error
-    if isinstance(found, datasets.DatasetDict):
-        found = found.get("pairs", found)
-    missing = [name for name in _COLUMNS if name not in found.column_names]
+    if isinstance(pairs, datasets.DatasetDict):
+        pairs = pairs.get("pairs", pairs)
+    missing = [name for name in _COLUMNS if name not in pairs.column_names]
     if missing:
         raise InputError(
             f"{dataset} has no column {', '.join(missing)}", "give the folder `dataset` of a run, or its folder `pairs`"
         )
     seen: Counter[str] = Counter()
-    for table in found.select_columns(list(_COLUMNS)).with_format("arrow").iter(batch_size=32):
+    for table in pairs.select_columns(list(_COLUMNS)).with_format("arrow").iter(batch_size=32):
         for row in table.to_pylist():
             seen[row["id"]] += 1
             again = seen[row["id"]]
@@ -116,7 +116,7 @@ def _answer(row: Mapping[str, Any], side: str) -> list[dict[str, str]]:
     return [_turn(row[side][0], row["id"])]
 
 
-def _turn(message: Mapping[str, str], one: str) -> dict[str, str]:
+def _turn(message: Mapping[str, str], pair_id: str) -> dict[str, str]:
     from pipeline.base.errors import InputError
     from pipeline.base.images.tags import TAG
 
@@ -125,7 +125,7 @@ def _turn(message: Mapping[str, str], one: str) -> dict[str, str]:
         what = (
             f"a message of role {role!r}" if role not in SPEAKERS else f"{TAG} in a text, which would become an image"
         )
-        raise InputError(f"id {one!r}: {what}; this format cannot say that", "remove the row")
+        raise InputError(f"id {pair_id!r}: {what}; this format cannot say that", "remove the row")
     return {"from": SPEAKERS[role], "value": text}
 
 

@@ -66,7 +66,7 @@ def main(
     A killed run continues where it stopped when the same command is given again. The result is in OUTPUT_DIR/NAME:
     dataset/, train/model, report.html and summary.json.
     """
-    plan, said = _read(list(arguments or []))
+    plan, command = _read(list(arguments or []))
     if preview:
         from pipeline.recipe.preview import show
 
@@ -74,7 +74,7 @@ def main(
     elif show_plan or explain:
         _tell(plan, explain)
     else:
-        _start(plan, resume.value, stages, said)
+        _start(plan, resume.value, stages, command)
 
 
 def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
@@ -106,9 +106,9 @@ def _tell(plan: Plan, explain: bool) -> None:
             typer.echo(f"{stage}: " + "\n  ".join(reasons))
         return
     table = Table("stage", "shards done", "would run because")
-    for one in plan.outlook(run):
-        shards = f"{one.done}" if one.shards is None else f"{one.done} of {one.shards}"
-        table.add_row(one.stage, shards, "\n".join(one.reasons) or "holds")
+    for outlook in plan.outlook(run):
+        shards = f"{outlook.done}" if outlook.shards is None else f"{outlook.done} of {outlook.shards}"
+        table.add_row(outlook.stage, shards, "\n".join(outlook.reasons) or "holds")
     Console(width=None if Console().is_terminal else 120).print(table)
 
 

@@ -37,9 +37,11 @@ _BY_TEXT = {os.strerror(code): code for code in (*_FULL, errno.EROFS)}
 def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) -> typer.Typer:
     """``main`` as a command line with ``--debug``; ``named`` are errors that it means for the user beside
     ``UserError``. A parameter that is a dataclass stands for its fields: each is an option of its own."""
-    own = inspect.signature(main, eval_str=True)
+    signature = inspect.signature(main, eval_str=True)
     groups: dict[str, Any] = {
-        name: one.annotation for name, one in own.parameters.items() if dataclasses.is_dataclass(one.annotation)
+        name: parameter.annotation
+        for name, parameter in signature.parameters.items()
+        if dataclasses.is_dataclass(parameter.annotation)
     }
 
     def guarded(*args: Any, debug: bool, **options: Any) -> None:
@@ -47,7 +49,7 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) 
         try:
             with ended_by_signals():
                 for name, group in groups.items():
-                    options[name] = group(**{one.name: options.pop(one.name) for one in dataclasses.fields(group)})
+                    options[name] = group(**{key.name: options.pop(key.name) for key in dataclasses.fields(group)})
                 main(*args, **options)
             sys.stdout.flush()
         except (typer.Exit, typer.Abort, SystemExit):
@@ -58,18 +60,18 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) 
         except BaseException as error:
             if _is_usage(error):
                 raise
-            said, code = message(error, named)
+            text, code = message(error, named)
             if debug:
                 _print(_fit("".join(traceback.format_exception(error)), _LONGEST_TRACEBACK))
-            _print(said)
+            _print(text)
             raise typer.Exit(code) from None
 
     functools.update_wrapper(guarded, main)
     option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_DEBUG)
-    plain = [one for one in own.parameters.values() if one.name not in groups]
-    parameters = [*plain, *(one for group in groups.values() for one in _fields(group)), option]
-    guarded.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    guarded.__annotations__ = {one.name: one.annotation for one in parameters}
+    plain = [parameter for parameter in signature.parameters.values() if parameter.name not in groups]
+    parameters = [*plain, *(field for group in groups.values() for field in _fields(group)), option]
+    guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(cls=_Command)(guarded)
     return app
@@ -77,9 +79,9 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) 
 
 def _fields(group: Any) -> Iterator[inspect.Parameter]:
     kinds = get_type_hints(group, include_extras=True)
-    for one in dataclasses.fields(group):
+    for field in dataclasses.fields(group):
         yield inspect.Parameter(
-            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=kinds[one.name]
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name]
         )
 
 
@@ -93,8 +95,8 @@ def message(error: BaseException, named: tuple[type[Exception], ...] = ()) -> tu
         return f"ended by {error}; the same command continues", error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues", 130
-    said, code = _said(error, named)
-    return f"error: {_in_lines(_fit(said))}", code
+    text, code = _message(error, named)
+    return f"error: {_in_lines(_fit(text))}", code
 
 
 def _in_lines(text: str) -> str:
@@ -117,16 +119,16 @@ def _fit(text: str, most: int = LONGEST - 10) -> str:
     return shortened(_printable(secrets.message(shortened(text, 4 * most))), most)
 
 
-def _said(error: BaseException, named: tuple[type[Exception], ...]) -> tuple[str, int]:
+def _message(error: BaseException, named: tuple[type[Exception], ...]) -> tuple[str, int]:
     if isinstance(error, UserError):
         return str(error), error.exit_code
     # Disks run full under libraries that say so in errors of their own.
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in (*_FULL, errno.EROFS):
             return _system(cause), 2
-        said = str(cause)[:LONGEST].lower()
-        code = next((code for text, code in _BY_TEXT.items() if text.lower() in said), None)
-        if code is None and "inline_container" in said and "unexpected pos" in said:  # torch.save's whole account of it
+        words = str(cause)[:LONGEST].lower()
+        code = next((code for text, code in _BY_TEXT.items() if text.lower() in words), None)
+        if code is None and "inline_container" in words and "unexpected pos" in words:  # torch.save's whole account
             code = errno.ENOSPC
         if code is not None:
             return _system(OSError(code, os.strerror(code))), 2

@@ -60,14 +60,14 @@ def make(
     Raises:
         ConfigError: listing every problem found.
     """
-    found = [*problems, *_unknown_keys(group, values), *read.secret_keys(values)]
+    lines = [*problems, *_unknown_keys(group, values), *read.secret_keys(values)]
     try:
         made = group.model_validate(dict(values))
     except ValidationError as error:
-        found += _problems(group, [item for item in error.errors() if item["type"] != "extra_forbidden"])
-        raise _config_error(found, what) from error
-    if found:
-        raise _config_error(found, what)
+        lines += _problems(group, [item for item in error.errors() if item["type"] != "extra_forbidden"])
+        raise _config_error(lines, what) from error
+    if lines:
+        raise _config_error(lines, what)
     return made
 
 
@@ -104,8 +104,8 @@ def _override(group: type[BaseModel], values: dict[str, Any], override: str) -> 
     try:
         value = read.text(text)
     except read.BadYaml as error:
-        said = read.shown(text, key.strip())
-        raise ConfigError(f"{read.name(key)}: the value {said} is not valid YAML ({error}); quote it") from error
+        shown = read.shown(text, key.strip())
+        raise ConfigError(f"{read.name(key)}: the value {shown} is not valid YAML ({error}); quote it") from error
     return _replace(group, values, parts, value, key)
 
 
@@ -117,8 +117,8 @@ def _replace(
     inner = values.get(parts[0])
     if inner is not None and not isinstance(inner, dict):
         at = read.name(key.strip().removesuffix(f".{'.'.join(parts[1:])}"))
-        said = read.shown(inner, parts[0])
-        raise ConfigError(f"{read.name(key)}: {at} is {said}, not a group; write {at}=... instead")
+        shown = read.shown(inner, parts[0])
+        raise ConfigError(f"{read.name(key)}: {at} is {shown}, not a group; write {at}=... instead")
     field = _fields(group).get(parts[0]) if group is not None else None
     rest = _names(field, parts[1:]) if field is not None else parts[1:]
     below = _member(groups(field), inner or {}) if field is not None else None
@@ -174,10 +174,10 @@ def _problems(group: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:
             yield line
         else:
             tried.setdefault(alternative, []).append((len(keys), line))
-    for found in tried.values():
+    for errors in tried.values():
         # The type that the value nearly has is the one with an error inside of it.
-        depth = max(depth for depth, _ in found)
-        first, *others = [line for at, line in found if at == depth]
+        depth = max(depth for depth, _ in errors)
+        first, *others = [line for at, line in errors if at == depth]
         yield "; or ".join([first, *(line.partition(": ")[2] for line in others)])
 
 
@@ -190,7 +190,7 @@ def _problem(key: str, item: Any) -> str:
         remedy = f"use one of {', '.join(kinds)}"
         if PLUGGED in kinds:  # entry points are called as the key is: sources, engines
             offered = plugins.offered(f"{key.rpartition('.')[2]}s")
-            remedy = plugins.remedy(kind, [*(one for one in kinds if one != PLUGGED), *offered])
+            remedy = plugins.remedy(kind, [*(name for name in kinds if name != PLUGGED), *offered])
         return f"{key}.kind: unknown (value {read.shown(kind)}); {remedy}"
     if item["type"] == "value_error":  # a rule between keys names them itself
         message = item["msg"].removeprefix("Value error, ")

@@ -88,7 +88,7 @@ def find(kind: str, name: str, built_in: Collection[str] = ()) -> Any:
     raise ConfigError(f"{name!r} is none of the {kind}", remedy(name, sorted({*built_in, *points})))
 
 
-def remedy(name: str, known: Collection[str]) -> str:
+def remedy(name: str, names: Collection[str]) -> str:
     """What to write where ``name`` is none of the ``known`` ones and no path.
 
     >>> remedy("jsnol", ["jsonl"]), remedy("mylab.archive.Archive", ["jsonl"])
@@ -96,19 +96,19 @@ def remedy(name: str, known: Collection[str]) -> str:
     """
     module, _, attribute = name.rpartition(".")
     path = f"{module}:{attribute}" if module and attribute else ""
-    others = f"use one of {', '.join(known)}, or a path such as mylab.module:Name"
-    return _meant(name, known) or (f"did you mean {path}?" if path else others)
+    others = f"use one of {', '.join(names)}, or a path such as mylab.module:Name"
+    return _meant(name, names) or (f"did you mean {path}?" if path else others)
 
 
-def make(found: Any, options: Mapping[str, Any], name: str, taken: Collection[str] = ()) -> Any:
+def make(plugin: Any, options: Mapping[str, Any], name: str, taken: Collection[str] = ()) -> Any:
     """An instance of the dataclass ``found`` with these options, none of which may be called as one of ``taken``.
 
     Raises:
         ConfigError: it is no frozen dataclass, or an option is unknown, missing or of another type.
     """
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and found.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    if not (isinstance(plugin, type) and dataclasses.is_dataclass(plugin) and plugin.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise ConfigError(f"{name} is no frozen dataclass", "put @dataclass(frozen=True) above the class")
-    fields = [field.name for field in dataclasses.fields(found) if field.init]
+    fields = [field.name for field in dataclasses.fields(plugin) if field.init]
     if clash := sorted({*fields} & {*taken}):
         raise ConfigError(f"{name} has an option {clash[0]}, which stands for something else here", "call it otherwise")
     for key in options:
@@ -116,7 +116,7 @@ def make(found: Any, options: Mapping[str, Any], name: str, taken: Collection[st
             there = f"it has {', '.join(fields)}" if fields else "it has none"
             raise ConfigError(f"{name} has no option {key!r}", _meant(key, [*fields, *taken]) or there)
     try:
-        made = TypeAdapter(found).validate_python(dict(options))
+        made = TypeAdapter(plugin).validate_python(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
         at = f"option {key}: " if (key := ".".join(map(str, first["loc"]))) else ""
@@ -124,8 +124,8 @@ def make(found: Any, options: Mapping[str, Any], name: str, taken: Collection[st
         raise ConfigError(f"{name}: {at}{message}", "correct it in the recipe") from error
     except Exception as error:  # whatever the class does when it is made
         raise ConfigError(f"{name}: {type(error).__name__}: {error}", "correct its options in the recipe") from error
-    for key, known in _unknown(options, made):
-        raise ConfigError(f"{name} has no option {key!r}", _meant(key, known) or f"there are {', '.join(known)}")
+    for key, names in _unknown(options, made):
+        raise ConfigError(f"{name} has no option {key!r}", _meant(key, names) or f"there are {', '.join(names)}")
     return made
 
 
@@ -165,34 +165,34 @@ def _at(path: str) -> Any:
         raise ConfigError(
             f"{path} cannot be imported: {type(error).__name__}: {error}", "correct the module"
         ) from error
-    found: Any = module
+    target: Any = module
     for part in attribute.split("."):
-        names = [one for one in dir(found) if not one.startswith("_")]
-        if not hasattr(found, part):
+        names = [name for name in dir(target) if not name.startswith("_")]
+        if not hasattr(target, part):
             raise ConfigError(f"{path}: {place} has no {part!r}", _meant(part, names) or f"it has {', '.join(names)}")
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target
 
 
 def _unknown(options: Any, made: Any, at: str = "") -> Iterator[tuple[str, list[str]]]:
     """Keys that a group inside the options does not have, which pydantic drops in silence, and those it has."""
     if isinstance(options, Mapping) and dataclasses.is_dataclass(made):
-        known = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
-        yield from ((f"{at}{key}", [f"{at}{one}" for one in known]) for key in options if key not in known)
+        fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
+        yield from ((f"{at}{key}", [f"{at}{name}" for name in fields]) for key in options if key not in fields)
     elif isinstance(options, Mapping) and isinstance(made, Mapping):
-        known = {str(key): value for key, value in made.items()}
+        fields = {str(key): value for key, value in made.items()}
     else:
         inner = zip(options, made, strict=False) if isinstance(options, list) and isinstance(made, list | tuple) else ()
-        for one, other in inner:
-            yield from _unknown(one, other, at)
+        for value, other in inner:
+            yield from _unknown(value, other, at)
         return
     for key, value in options.items():
-        if str(key) in known:
-            yield from _unknown(value, known[str(key)], f"{at}{key}.")
+        if str(key) in fields:
+            yield from _unknown(value, fields[str(key)], f"{at}{key}.")
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
+def _meant(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {close[0]}?" if close else ""
 
 
@@ -202,8 +202,8 @@ def _meant_module(name: str) -> str:
         places = importlib.import_module(parent).__path__ if parent else None
     except Exception:
         places = None
-    known = [module.name for module in pkgutil.iter_modules(places)]
-    close = difflib.get_close_matches(leaf, known, n=1)
+    leaves = [module.name for module in pkgutil.iter_modules(places)]
+    close = difflib.get_close_matches(leaf, leaves, n=1)
     if close:
         return f"did you mean {f'{parent}.' if parent else ''}{close[0]}?"
     return "install it, or run the command in the folder that it lies in"

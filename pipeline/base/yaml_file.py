@@ -88,8 +88,8 @@ def shown(value: Any, key: str = "") -> str:
 
 def name(key: Any) -> str:
     """A key as an error shows it."""
-    said = key.encode("utf-8", "backslashreplace").decode() if isinstance(key, str) else shown(key)
-    return said if len(said) <= _LONGEST_NAME else f"{said[:_LONGEST_NAME]}..."
+    shown_key = key.encode("utf-8", "backslashreplace").decode() if isinstance(key, str) else shown(key)
+    return shown_key if len(shown_key) <= _LONGEST_NAME else f"{shown_key[:_LONGEST_NAME]}..."
 
 
 def listed(problems: list[str]) -> list[str]:
@@ -219,5 +219,5 @@ def _reason(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.reader.ReaderError):
         return f"position {error.position}: the character {error.character!r:.20} is not allowed"
     what = str(getattr(error, "problem", None) or getattr(error, "context", None) or "not readable")
-    what = next((said for sign, said in _PLAINER.items() if sign in what), what)
+    what = next((plain for sign, plain in _PLAINER.items() if sign in what), what)
     return f"{at}{secrets.message(' '.join(str(what).split())[:200])}"

@@ -54,8 +54,8 @@ def bounded(client: type[Any]) -> type[Any]:
             if not same_host(str(response.request.url), target):
                 host = urlsplit(urljoin(str(response.request.url), target)).netloc.rpartition("@")[2]
                 raise _Refused(REDIRECTED, f"it redirects to another server, {host[:200]}, which is not followed")
-        said = response.headers.get("content-length", "0")
-        if said.isascii() and said.isdigit() and int(said[:20]) > MOST_BYTES:
+        length = response.headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > MOST_BYTES:
             raise _too_large()
         # It was not asked for, and a few bytes can stand for gigabytes.
         if response.headers.get("content-encoding", "identity").lower() not in ("", "identity"):

@@ -173,7 +173,7 @@ def completions(reply: Any, request: Request) -> list[Completion]:
     counted = getattr(usage, "completion_tokens", None) if len(choices) == 1 else None
     counted = counted if type(counted) is int else None
     try:
-        return [_completion(choice, counted, request) for choice in sorted(choices, key=lambda one: one.index or 0)]
+        return [_completion(choice, counted, request) for choice in sorted(choices, key=lambda item: item.index or 0)]
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise NoData("server_error", f"a choice of the reply is malformed: {error}") from None
 

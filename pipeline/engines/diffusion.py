@@ -134,7 +134,7 @@ def batches(guidance: Sequence[float], size: int) -> list[list[int]]:
     by_scale: dict[float, list[int]] = {}
     for at, scale in enumerate(guidance):
         by_scale.setdefault(scale, []).append(at)
-    return [own[start : start + size] for own in by_scale.values() for start in range(0, len(own), size)]
+    return [indices[start : start + size] for indices in by_scale.values() for start in range(0, len(indices), size)]
 
 
 def identity(model: str, revision: str | None = None) -> str:

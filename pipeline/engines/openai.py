@@ -155,7 +155,7 @@ class OpenAIEngine:
             client = self._client.with_options(
                 max_retries=min(spec.retries, _OPEN_RETRIES), timeout=min(spec.timeout_s, _OPEN_TIMEOUT_S)
             )
-            served = [str(one.id) for one in (await client.models.list()).data]
+            served = [str(model.id) for model in (await client.models.list()).data]
         except openai.OpenAIError as error:
             return self._ends_the_run(error) or EngineError(
                 f"no usable answer from {spec.base_url}: {self._reason(error)}",
@@ -237,7 +237,7 @@ class OpenAIEngine:
         """One reply; what the server refuses to understand is left out, and not sent again to it once that helped."""
         import openai
 
-        dialect = known = self._dialect
+        dialect = first = self._dialect
         more = {"extra_body": CONTINUE} if request.prefix else {}
         while True:
             try:
@@ -252,7 +252,7 @@ class OpenAIEngine:
             except (ValueError, RecursionError) as error:  # the body is not JSON, or nested without end
                 raise NoData("server_error", f"the reply cannot be read: {error}") from None
             else:
-                if dialect != known:
+                if dialect != first:
                     self._dialect = dialect
                 return reply
 
@@ -325,8 +325,8 @@ def _error_type(error: Exception) -> str:
 def _message(error: Exception) -> str:
     """What the server itself said, where it said something."""
     body = getattr(error, "body", None)
-    said = body.get("message") if isinstance(body, dict) else None
-    return str(said or getattr(error, "message", "") or error) or type(error).__name__
+    message = body.get("message") if isinstance(body, dict) else None
+    return str(message or getattr(error, "message", "") or error) or type(error).__name__
 
 
 def _read_key(variable: str) -> str:

@@ -53,5 +53,5 @@ class InTurns:
             yield from self._engine.generate(requests, sampling)
 
     def stats(self) -> dict[str, int]:
-        found: dict[str, int] = getattr(self._engine, "stats", dict)()
-        return found
+        counts: dict[str, int] = getattr(self._engine, "stats", dict)()
+        return counts

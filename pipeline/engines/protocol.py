@@ -136,8 +136,8 @@ def _fault(completion: Completion) -> str | None:
         return f"is {completion!r:.80}, which is no Completion with a text"
     kinds = {"finish_reason": str | None, "n_tokens": int | None, "logprob": float | int | None}
     for name, kind in kinds.items():
-        if not isinstance(found := getattr(completion, name), kind):
-            return f"has {found!r:.40} as its {name}"
+        if not isinstance(value := getattr(completion, name), kind):
+            return f"has {value!r:.40} as its {name}"
     try:
         completion.text.encode()
     except UnicodeEncodeError as error:

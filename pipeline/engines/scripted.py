@@ -52,13 +52,12 @@ class ScriptedEngine:
         cut = len(words) > sampling.max_tokens
         first = None
         if sampling.top_logprobs:
-            found = self.first(request, index) if self.first else _alternatives(words[0])
-            first = likeliest(found or (), sampling.top_logprobs)
+            tokens = self.first(request, index) if self.first else _alternatives(words[0])
+            first = likeliest(tokens or (), sampling.top_logprobs)
         words = words[: sampling.max_tokens]
-        said = " ".join(words)
-        return Completion(
-            f" {said}" if request.prefix else said, len(words), "length" if cut else "stop", -float(len(words)), first
-        )
+        answer = " ".join(words)
+        answer = f" {answer}" if request.prefix else answer
+        return Completion(answer, len(words), "length" if cut else "stop", -float(len(words)), first)
 
     def _draw(self, request: Request, index: int) -> str:
         digest = hashlib.blake2b(f"{request.id}:{request.seed + index}".encode(), digest_size=8).digest()
@@ -67,8 +66,8 @@ class ScriptedEngine:
     def _chaos(self, request: Request) -> None:
         if request.id in self.raise_on:
             raise RuntimeError(f"the engine broke at {request.id}")
-        for one, mark in self.kill_on:
-            if one == request.id and (mark is None or not mark.exists()):
+        for fatal, mark in self.kill_on:
+            if fatal == request.id and (mark is None or not mark.exists()):
                 if mark is not None:
                     mark.touch()
                 os._exit(1)

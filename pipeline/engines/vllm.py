@@ -137,27 +137,27 @@ class How:
         )
 
     def response(self, request: Request, output: Any) -> Response:
-        done = sorted(output.outputs, key=lambda one: one.index)
-        return Response(request.id, tuple(self._completion(request, one) for one in done))
+        done = sorted(output.outputs, key=lambda completion: completion.index)
+        return Response(request.id, tuple(self._completion(request, output) for output in done))
 
-    def _completion(self, request: Request, one: Any) -> Completion:
-        reason, text = one.finish_reason or "stop", one.text
+    def _completion(self, request: Request, output: Any) -> Completion:
+        reason, text = output.finish_reason or "stop", output.text
         if self.tokenizer is not None and not request.prefix:
             # As vLLM does: the token that ended the answer is not part of its text.
-            ids = list(one.token_ids)[:-1] if reason == "stop" else list(one.token_ids)
+            ids = list(output.token_ids)[:-1] if reason == "stop" else list(output.token_ids)
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        logprob = float(one.cumulative_logprob or 0.0)
-        return Completion(trimmed(text, request), len(one.token_ids), reason, logprob, self._first(one))
+        logprob = float(output.cumulative_logprob or 0.0)
+        return Completion(trimmed(text, request), len(output.token_ids), reason, logprob, self._first(output))
 
-    def _first(self, one: Any) -> tuple[tuple[str, float], ...] | None:
+    def _first(self, output: Any) -> tuple[tuple[str, float], ...] | None:
         """vLLM adds the sampled token to the likeliest ones, so there may be one too many."""
-        if not self.sampling.top_logprobs or not one.logprobs:
+        if not self.sampling.top_logprobs or not output.logprobs:
             return None
-        tokens = [(self._token(token, found), float(found.logprob)) for token, found in one.logprobs[0].items()]
+        tokens = [(self._token(token, entry), float(entry.logprob)) for token, entry in output.logprobs[0].items()]
         return likeliest(tokens, self.sampling.top_logprobs)
 
-    def _token(self, token: int, found: Any) -> str:
-        text: str = self.tokenizer.decode([token]) if self.tokenizer is not None else found.decoded_token or ""
+    def _token(self, token: int, entry: Any) -> str:
+        text: str = self.tokenizer.decode([token]) if self.tokenizer is not None else entry.decoded_token or ""
         return text
 
 
@@ -199,7 +199,7 @@ class VllmEngine:
         late = self._spec.late_decode and not sampling.stop  # to find a stop string, vLLM must see the text
         how = How(sampling, self._tokenizer if late else None)
         for response in self._runner.run(requests, self._prompt, how):
-            self._tokens += sum(one.n_tokens or 0 for one in response.completions)
+            self._tokens += sum(completion.n_tokens or 0 for completion in response.completions)
             yield response
 
     def stats(self) -> dict[str, int]:
@@ -269,12 +269,12 @@ class Alone:
         try:
             for request, prompt in ready:
                 try:
-                    (one,) = self._llm.enqueue([prompt], [how.params(request)], use_tqdm=False)
+                    (request_id,) = self._llm.enqueue([prompt], [how.params(request)], use_tqdm=False)
                 except _refusals() as error:
                     yield _refusal(request, error)
                 else:
                     # assign_request_id appends a random suffix; outputs carry the part before it.
-                    waiting[_external(one)] = request
+                    waiting[_external(request_id)] = request
             while waiting:
                 for output in engine.step():
                     if output.finished:
@@ -342,7 +342,7 @@ class Overlapping:
         number = str(next(self._numbers))
         try:
             # FINAL_ONLY: there is one output, with all n answers.
-            (output,) = [one async for one in self._llm.generate(prompt, how.params(request), number)]
+            (output,) = [last async for last in self._llm.generate(prompt, how.params(request), number)]
         except _refusals() as error:
             return _refusal(request, error)
         return how.response(request, output)

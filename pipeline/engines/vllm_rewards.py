@@ -77,8 +77,8 @@ class VllmRewards:
     def rewards(self, conversations: Sequence[Conversation]) -> list[float | None]:
         from vllm import PoolingParams
 
-        found: list[float | None] = [None] * len(conversations)
-        ids = [self._reader.token_ids(one, index) for index, one in enumerate(conversations)]
+        logits: list[float | None] = [None] * len(conversations)
+        ids = [self._reader.token_ids(conversation, index) for index, conversation in enumerate(conversations)]
         fits = [index for index, tokens in enumerate(ids) if len(tokens) <= self._most]
         outputs = self._llm.classify(
             [{"prompt_token_ids": ids[index]} for index in fits],
@@ -87,8 +87,8 @@ class VllmRewards:
             use_tqdm=False,
         )
         for index, output in zip(fits, outputs, strict=True):
-            (found[index],) = output.outputs.probs
-        return found
+            (logits[index],) = output.outputs.probs
+        return logits
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()

@@ -41,20 +41,20 @@ def check(run: Run, table: str, recipe: Recipe) -> None:
         return
     ours = built_in("scenes")
     names: Counter[str] = Counter()
-    said, understood = None, False
+    sample, understood = None, False
     for shard in run.shards(table):
         facts = _judged(run.read(table, shard))
         names.update(pc.struct_field(pc.list_flatten(pc.struct_field(facts, "objects")), "name").to_pylist())
         phrases = _phrases(facts)
-        said = said or (phrases[0].as_py() if len(phrases) else None)
+        sample = sample or (phrases[0].as_py() if len(phrases) else None)
         understood = understood or len(ours.named_objects(phrases)[0]) > 0
     for key, name in wanted.items():
-        known = vocabulary(name, key)
-        if unknown := [one for one, _ in names.most_common() if one is not None and known.canonical(one) is None]:
-            raise _unknown(key, known, unknown)
-        if said is not None and not understood and name == "scenes" and key != _OBJECTS:
+        words = vocabulary(name, key)
+        if unknown := [word for word, _ in names.most_common() if word is not None and words.canonical(word) is None]:
+            raise _unknown(key, words, unknown)
+        if sample is not None and not understood and name == "scenes" and key != _OBJECTS:
             raise InputError(
-                f"the regions of the facts, such as {said!r:.80}, name no object of {key}=scenes",
+                f"the regions of the facts, such as {sample!r:.80}, name no object of {key}=scenes",
                 f"set {key} to words that they are written in: coco, or a JSON file",
             )
 
@@ -62,14 +62,14 @@ def check(run: Run, table: str, recipe: Recipe) -> None:
 def _named(recipe: Recipe) -> dict[str, str | None]:
     """Key of the recipe -> the vocabulary that facts are read with there."""
     objects, scorers = recipe.score.objects, recipe.score.scorers
-    found: dict[str, str | None] = {}
+    vocabularies: dict[str, str | None] = {}
     if "objects" in scorers and not (objects.detections and objects.always):
-        found[_OBJECTS] = objects.vocabulary
+        vocabularies[_OBJECTS] = objects.vocabulary
     if "facts" in scorers:
-        found["score.facts.vocabulary"] = recipe.score.facts.vocabulary
+        vocabularies["score.facts.vocabulary"] = recipe.score.facts.vocabulary
     if recipe.rewrite is not None:
-        found["rewrite.vocabulary"] = recipe.rewrite.vocabulary
-    return found
+        vocabularies["rewrite.vocabulary"] = recipe.rewrite.vocabulary
+    return vocabularies
 
 
 def _judged(prompts: pa.Table) -> Any:
@@ -86,10 +86,10 @@ def _phrases(facts: Any) -> Any:
     return pc.drop_null(pc.struct_field(regions, "phrase"))
 
 
-def _unknown(key: str, known: Vocabulary, names: list[str]) -> InputError:
+def _unknown(key: str, words: Vocabulary, names: list[str]) -> InputError:
     shown = ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    message = f"the facts name {shown}: no object of {key}={known.name}"
-    fits = {name: sum(built_in(name).canonical(one) is not None for one in names) for name in BUILT_IN}
+    message = f"the facts name {shown}: no object of {key}={words.name}"
+    fits = {name: sum(built_in(name).canonical(word) is not None for word in names) for name in BUILT_IN}
     best = max(fits, key=lambda name: fits[name])
     if fits[best] == len(names):
         return InputError(message, f"set {key}={best}, which knows all of them")

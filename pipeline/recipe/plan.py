@@ -80,7 +80,7 @@ class Plan:
         specs = r.sample.each()
         names = self._tables(specs)
         pending = self.held is not None
-        order = sorted(zip(names, specs, strict=True), key=lambda one: self._turn(one[1], specs))
+        order = sorted(zip(names, specs, strict=True), key=lambda entry: self._turn(entry[1], specs))
         for name, spec in order:
             stages.append(self._candidates(spec, name, first.name))
             if pending and self._is_base(spec):
@@ -88,17 +88,17 @@ class Plan:
                 pending = False
         if pending:
             stages += self.before()
-        asked = [spec for _, spec in order]
-        if (one := self._continues()) is not None and (rule := r.sample.continuation) is not None:
-            stages.append(ContinueStage(one, rule, r.seed, tuple(names), self._is_base(one)))
+        sampled = [spec for _, spec in order]
+        if (continued := self._continues()) is not None and (rule := r.sample.continuation) is not None:
+            stages.append(ContinueStage(continued, rule, r.seed, tuple(names), self._is_base(continued)))
             names.append(continue_.NAME)
-            asked.append(one)
+            sampled.append(continued)
         if len(names) > 1:
             stages.append(Gathered(tuple(names), DESCRIBED if rewriting else "sample"))
         if rewriting is not None:
             stages += rewriting.stages()
-            asked += [rewriting.base] if rewriting.spec.questions is not None else []
-        return [*stages, *score.stages(r.score, asked, r.seed, r.pair.weighed), PairStage(r.pair, r.seed)]
+            sampled += [rewriting.base] if rewriting.spec.questions is not None else []
+        return [*stages, *score.stages(r.score, sampled, r.seed, r.pair.weighed), PairStage(r.pair, r.seed)]
 
     def names(self) -> frozenset[str]:
         """The stages of the recipe, and those that go on from its pairs."""
@@ -142,23 +142,23 @@ class Plan:
         """What would run, and why; stages that hold have no reasons."""
         survey = Survey(run)
         stale: set[str] = set()
-        found: list[Outlook] = []
+        outlooks: list[Outlook] = []
         for stage in self.generation():
             reasons = explain(run, stage, survey, [name for name in stage.inputs if name in stale])
             # A source decides about its shards itself, whatever it reads.
             source = None if isinstance(stage, Source) else stage.inputs[0]
-            known = not (stale & {"source", source}) and source is not None
-            shards = len(run.shards(source)) if known and source is not None else None
+            countable = not (stale & {"source", source}) and source is not None
+            shards = len(run.shards(source)) if countable and source is not None else None
             now = current_record(run, stage, survey)
             done = [s for s in run.shards(stage.name) if not source or survey.current(now, s, stage.inputs)]
             if reasons:
                 stale.add(stage.name)
-            found.append(Outlook(stage.name, shards, len(done), tuple(reasons)))
-        return found
+            outlooks.append(Outlook(stage.name, shards, len(done), tuple(reasons)))
+        return outlooks
 
     def explain(self, run: Run) -> dict[str, list[str]]:
         """Stage -> why it would run; stages that hold are left out."""
-        return {one.stage: list(one.reasons) for one in self.outlook(run) if one.reasons}
+        return {outlook.stage: list(outlook.reasons) for outlook in self.outlook(run) if outlook.reasons}
 
     def _candidates(self, spec: Sample, name: str, prompts: str) -> Stage:
         if isinstance(spec.engine, GivenEngine):
@@ -180,11 +180,11 @@ class Plan:
         """How a model is asked, without noise: as it is sampled, or else as the first that is sampled, which it is if
         None is named."""
         specs = self.recipe.sample.each()
-        asked = [spec for spec in specs if not isinstance(spec.engine, GivenEngine)]
-        asked = asked or [specs[0].model_copy(update={"engine": VllmEngine()})]
-        wanted = asked[0].model if model is None else model
-        same = [spec for spec in asked if spec.model == wanted]
-        like = next((spec for spec in same if spec.noise is None), [*same, asked[0]][0])
+        sampled = [spec for spec in specs if not isinstance(spec.engine, GivenEngine)]
+        sampled = sampled or [specs[0].model_copy(update={"engine": VllmEngine()})]
+        wanted = sampled[0].model if model is None else model
+        same = [spec for spec in sampled if spec.model == wanted]
+        like = next((spec for spec in same if spec.noise is None), [*same, sampled[0]][0])
         return like.model_copy(update={"model": wanted, "noise": None})
 
     def _tables(self, specs: Sequence[Sample]) -> list[str]:
@@ -205,9 +205,9 @@ class Plan:
 
     def _turn(self, spec: Sample, specs: Sequence[Sample]) -> tuple[bool, int]:
         """When a model is sampled: entries of one model after each other, and last the one that is needed next."""
-        own, after = (spec.model, spec.revision), self._continues() or self._answers()
-        last = score.asks(self.recipe.score, spec, specs) if after is None else (after.model, after.revision) == own
-        return last, [(one.model, one.revision) for one in specs].index(own)
+        model, after = (spec.model, spec.revision), self._continues() or self._answers()
+        last = score.asks(self.recipe.score, spec, specs) if after is None else (after.model, after.revision) == model
+        return last, [(other.model, other.revision) for other in specs].index(model)
 
     def _imagined(self) -> list[Source | Stage]:
         """From texts to questions about images made from them."""
@@ -278,7 +278,7 @@ def publish_run(
 
     # Where the run lies says nothing about the data, and would make equal datasets differ.
     recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
-    made_by = [asdict(replace(one, seconds=0.0)) for name, one in steps(run).items() if makes_data(name)]
+    made_by = [asdict(replace(step, seconds=0.0)) for name, step in steps(run).items() if makes_data(name)]
 
     def card(rows: str) -> str:
         from pipeline.publishing import card

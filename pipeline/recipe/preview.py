@@ -78,16 +78,16 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
     samples = {row["id"]: row["candidates"] or [] for row in run.table("sample").to_pylist()}
     scores = {row["id"]: row["scores"] or [] for row in run.table("score").to_pylist()}
     for pair in run.table("pair").to_pylist():
-        one = pair["id"]
-        yield {**pair, "prompt": prompts[one]["prompt"], "candidates": samples[one], "scores": scores[one]}
+        row_id = pair["id"]
+        yield {**pair, "prompt": prompts[row_id]["prompt"], "candidates": samples[row_id], "scores": scores[row_id]}
 
 
 def _print(console: Any, row: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.panel import Panel
 
-    asked = escape(" / ".join(message["content"] for message in row["prompt"]))
-    lines = [f"[bold]{asked}[/]"]
+    question = escape(" / ".join(message["content"] for message in row["prompt"]))
+    lines = [f"[bold]{question}[/]"]
     for side, colour in (("chosen", "green"), ("rejected", "red")):
         at = row[side]
         if at is not None:
@@ -98,5 +98,5 @@ def _print(console: Any, row: dict[str, Any]) -> None:
     if row["chosen"] is None:
         why = row["error"] if row["reason"] == "failed" else f"of {len(row['candidates'])} answers"
         lines.append(f"[yellow]no pair: {row['reason']}[/] {escape(why or '')}")
-        lines += [f"  [dim]{escape(one['text'])}[/]" for one in row["candidates"]]
+        lines += [f"  [dim]{escape(candidate['text'])}[/]" for candidate in row["candidates"]]
     console.print(Panel("\n".join(lines), title=row["id"], title_align="left"))

@@ -119,13 +119,13 @@ class Recipe(Frozen):
 
     def _speak(self) -> None:
         """The objects of the source are called as its kind calls them, where nobody says otherwise."""
-        own = "coco" if self.source.kind == "coco" else "scenes"
+        vocabulary = "coco" if self.source.kind == "coco" else "scenes"
         if self.source.kind == "visual_genome":
             self._refuse_silent_words()
         if self.rewrite is not None and self.rewrite.vocabulary is None:
-            self._set("rewrite", self.rewrite.speaking(own))
+            self._set("rewrite", self.rewrite.speaking(vocabulary))
         named = {
-            name: group.model_copy(update={"vocabulary": own})
+            name: group.model_copy(update={"vocabulary": vocabulary})
             for name in ("objects", "facts")
             if (group := getattr(self.score, name)).vocabulary is None
         }
@@ -141,7 +141,7 @@ class Recipe(Frozen):
 
     def _trained(self) -> dict[str, str | None]:
         """The model that is to be trained, and its revision where it is sampled as well."""
-        sampled = {one.model: one.revision for one in self.sample.each() if not isinstance(one.engine, GivenEngine)}
+        sampled = {spec.model: spec.revision for spec in self.sample.each() if not isinstance(spec.engine, GivenEngine)}
         model = (self.train or {}).get("model") or next(iter(sampled), None)
         if model is None:
             raise ValueError("score.likelihood.model: missing; with sample.engine.kind=given there is no sampled model")
@@ -152,7 +152,7 @@ class Recipe(Frozen):
         if self.rewrite is not None:
             return self.rewrite.vocabulary
         groups = (getattr(self.score, name, None) for name in self.score.scorers)
-        return next((one for group in groups if (one := getattr(group, "vocabulary", None)) is not None), None)
+        return next((words for group in groups if (words := getattr(group, "vocabulary", None)) is not None), None)
 
     def _set(self, key: str, value: Frozen) -> None:
         object.__setattr__(self, key, value)  # nobody has seen the recipe yet

@@ -30,25 +30,27 @@ def by_claims(
 
     Refuses (``unreadable`` or the engine's error) where the text could not be split into claims.
     """
-    own = [one for one in verdicts if one.candidate == candidate]
-    for one in own:
-        if one.question == SPLITTING:
-            kind, _, message = (one.error or "unreadable: the text could not be split").partition(": ")
+    of_text = [verdict for verdict in verdicts if verdict.candidate == candidate]
+    for verdict in of_text:
+        if verdict.question == SPLITTING:
+            kind, _, message = (verdict.error or "unreadable: the text could not be split").partition(": ")
             return Problem(kind, message)
     sentences = split(text)
-    found: list[Finding] = []
-    for one in own:
-        for number in _homes(one.question, sentences, lexicon):
-            start, end = _at(one.question, sentences[number])
+    findings: list[Finding] = []
+    for verdict in of_text:
+        for number in _homes(verdict.question, sentences, lexicon):
+            start, end = _at(verdict.question, sentences[number])
             says: Says = "unclear"
-            if one.error is None and one.p_yes is not None:
-                says = "hallucination" if one.p_yes < low else "correct" if one.p_yes >= high else "unclear"
-            known = one.p_yes is not None and not math.isnan(one.p_yes)
-            reason = f"P(yes) = {one.p_yes:.3f} for {one.question!r}" if known else f"{NO_VERDICT}{one.error or 'nan'}"
-            found.append(Finding(number, start, end, says, None, text[start:end], reason, "claims"))
-    silent = set(range(len(sentences))) - {one.sentence for one in found}
-    found += [whole(number, sentences[number], "no claim was made of it", "claims") for number in silent]
-    return tuple(sorted(found, key=lambda one: (one.sentence, one.start, one.end)))
+            p_yes = verdict.p_yes
+            if verdict.error is None and p_yes is not None:
+                says = "hallucination" if p_yes < low else "correct" if p_yes >= high else "unclear"
+            reason = f"{NO_VERDICT}{verdict.error or 'nan'}"
+            if p_yes is not None and not math.isnan(p_yes):
+                reason = f"P(yes) = {p_yes:.3f} for {verdict.question!r}"
+            findings.append(Finding(number, start, end, says, None, text[start:end], reason, "claims"))
+    silent = set(range(len(sentences))) - {finding.sentence for finding in findings}
+    findings += [whole(number, sentences[number], "no claim was made of it", "claims") for number in silent]
+    return tuple(sorted(findings, key=lambda finding: (finding.sentence, finding.start, finding.end)))
 
 
 def _homes(claim: str, sentences: Sequence[Sentence], lexicon: Lexicon | None) -> list[int]:
@@ -56,25 +58,25 @@ def _homes(claim: str, sentences: Sequence[Sentence], lexicon: Lexicon | None) -
     the first of equals."""
     exact = [
         number
-        for number, one in enumerate(sentences)
+        for number, sentence in enumerate(sentences)
         if any(
-            claim.casefold() == own.text.casefold()
-            for own in (phrases(one.text, lexicon.vocabulary) if lexicon else statements(one.text))
+            claim.casefold() == phrase.text.casefold()
+            for phrase in (phrases(sentence.text, lexicon.vocabulary) if lexicon else statements(sentence.text))
         )
     ]
     if exact or not sentences:
         return exact
     words = _content(claim)
-    shared = [len(words & _content(one.text)) for one in sentences]
+    shared = [len(words & _content(sentence.text)) for sentence in sentences]
     return [shared.index(max(shared))]
 
 
 def _at(claim: str, sentence: Sentence) -> tuple[int, int]:
     """Where the claim's words stand, or all but the first, which may be an article that was "the"."""
     for words in (claim, claim.partition(" ")[2]):
-        found = words and re.search(re.escape(words), sentence.text, re.IGNORECASE)
-        if found:
-            return sentence.start + found.start(), sentence.start + found.end()
+        match = words and re.search(re.escape(words), sentence.text, re.IGNORECASE)
+        if match:
+            return sentence.start + match.start(), sentence.start + match.end()
     return sentence.start, sentence.end
 
 

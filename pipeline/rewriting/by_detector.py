@@ -40,21 +40,25 @@ class PluggedDetector:
         """
         try:
             with _TURN:
-                found = list(self.plugin.find(text, row))
+                spans = list(self.plugin.find(text, row))
         except PipelineError:
             raise
         except Exception as error:  # one text's, and no reason to lose the others
             return Problem(type(error).__name__, str(error))
         try:
-            read = [at(text, one.start, one.end, one.verdict, one.reason, one.kind, self.name) for one in found]
+            located = [
+                at(text, span.start, span.end, span.verdict, span.reason, span.kind, self.name) for span in spans
+            ]
         except (AttributeError, TypeError, ValueError) as error:
-            told = f"{self.name}: {error}; make findings with reward.text.fact_findings.at"
-            return Problem("malformed_finding", told)
+            message = f"{self.name}: {error}; make findings with reward.text.fact_findings.at"
+            return Problem("malformed_finding", message)
         silent = dict(enumerate(split(text)))
-        for one in read:
-            silent.pop(one.sentence, None)
-        read += [whole(number, one, "nothing was found in it", self.name) for number, one in silent.items()]
-        return tuple(sorted(read, key=lambda one: (one.sentence, one.start, one.end)))
+        for finding in located:
+            silent.pop(finding.sentence, None)
+        located += [
+            whole(number, sentence, "nothing was found in it", self.name) for number, sentence in silent.items()
+        ]
+        return tuple(sorted(located, key=lambda entry: (entry.sentence, entry.start, entry.end)))
 
 
 @dataclass(frozen=True)

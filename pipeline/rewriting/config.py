@@ -24,11 +24,11 @@ def _check(group: Asked, by: str, reads: Iterable[str]) -> None:
     reads = {*reads, "by"}
     # By value: a recipe that was written down names every key.
     fields = {name: field for name, field in type(group).model_fields.items() if name not in reads}
-    own = [
+    idle = [
         name for name, field in fields.items() if getattr(group, name) != field.get_default(call_default_factory=True)
     ]
-    if own:
-        raise ValueError(f"by={by} does not read {', '.join(own)}; remove it, or change by")
+    if idle:
+        raise ValueError(f"by={by} does not read {', '.join(idle)}; remove it, or change by")
     if "model" in reads and not group.model:
         raise ValueError(f"by={by} asks a model; name it: {{by: {by}, model: ...}}")
 

@@ -37,7 +37,7 @@ from reward.text.lexicon import Lexicon
 from reward.text.types import VERSION, Finding, Problem
 
 #: What is found in each text of a row, by its number, or why nothing is.
-Found = Mapping[int, tuple[Finding, ...] | Problem]
+ByText = Mapping[int, tuple[Finding, ...] | Problem]
 #: What a model said of the texts.
 ASKED = "detect-asked"
 #: What a model ``says`` of a sentence, null where its answer could not be read, and what is ``true`` by exact facts.
@@ -92,8 +92,10 @@ class DetectStage:
 
     @property
     def worker(self) -> WorkerSpec | None:
-        own = self.spec.plugged()
-        return WorkerSpec(f"detector:{own.name}", OpenDetector(own), gpus=1.0) if own and own.in_worker else None
+        plugged = self.spec.plugged()
+        if not plugged or not plugged.in_worker:
+            return None
+        return WorkerSpec(f"detector:{plugged.name}", OpenDetector(plugged), gpus=1.0)
 
     @property
     def version(self) -> int:
@@ -110,34 +112,34 @@ class DetectStage:
         return (self.prompts, self.described, *((self.asked.name,) if self.asked else ()))
 
     def options(self) -> dict[str, Any]:
-        own: dict[str, Any] = {"by": self.spec.by, "rules": VERSION, "lexicon": lexicon(self.words).version}
+        recorded: dict[str, Any] = {"by": self.spec.by, "rules": VERSION, "lexicon": lexicon(self.words).version}
         if (plugged := self.spec.plugged()) is not None:
-            return {**own, "identity": plugged.identity}
+            return {**recorded, "identity": plugged.identity}
         if self.asked is None:
-            return {**own, "complete": self.spec.complete}
+            return {**recorded, "complete": self.spec.complete}
         limits = {"low": self.spec.low, "high": self.spec.high} if self.spec.by == "claims" else {}
-        return {**own, **limits, "asked": self.asked.ask.scored_as}
+        return {**recorded, **limits, "asked": self.asked.ask.scored_as}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         rows, made = read(tables, self.prompts, (self.described,), detected=False)
-        known = lexicon(self.words)
+        words = lexicon(self.words)
         plugged = model if isinstance(model, PluggedDetector) else self.spec.plugged()
         if plugged is not None:
             shown, problems = candidate_rows(tables[self.prompts], tables[self.described])
             made.failures.update(problems)
-        said = self._said(tables, made.failures)
+        verdicts = self._verdicts(tables, made.failures)
         done: dict[str, dict[str, Any]] = {}
         for row in rows:
             with made.guard(row):
                 failure = made.failures.get(row.id)
                 if failure is not None:
-                    found: Found = _silent(row, failure)
+                    findings: ByText = _silent(row, failure)
                 elif plugged is not None:
-                    found = {place: plugged.findings(one["text"], shown[row.id]) for place, one in row.originals()}
+                    findings = {at: plugged.findings(each["text"], shown[row.id]) for at, each in row.originals()}
                 else:
-                    found = self._found(row, known, said.get(row.id, ()))
-                done[row.id] = {**_columns_of(found, failure), "checked": list(self._checked(row, found, known))}
-        table = [{"id": one, **(done[one] if one in done else failed(*made.failures[one]))} for one in made.ids]
+                    findings = self._by_text(row, words, verdicts.get(row.id, ()))
+                done[row.id] = {**_columns_of(findings, failure), "checked": list(self._checks(row, findings, words))}
+        table = [{"id": key, **(done[key] if key in done else failed(*made.failures[key]))} for key in made.ids]
         return stored(table, self.schema)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
@@ -145,41 +147,43 @@ class DetectStage:
         model or a plug-in is: a ``tally`` of the sentences that were checked (``pipeline.rewriting.checked.rates``
         makes shares of it)."""
         verdicts = Counter(columns.items(table["findings"], "verdict").to_pylist())
-        found = {name: verdicts[name] for name in sorted(verdicts)}
+        by_verdict = {name: verdicts[name] for name in sorted(verdicts)}
         checked = tally(_texts(table["checked"])) if self.spec.by != "facts" else {}
-        own = columns.items(table["findings"], "reason").drop_null()
-        open_ones = pc.sum(pc.starts_with(own, fact_findings.NO_VERDICT)).as_py() or 0
-        said = {"unread": open_ones} if self.spec.by == "claims" else {}
-        return {**found, **said, "refused": len(columns.items(table["refused"])), **checked}
+        reasons = columns.items(table["findings"], "reason").drop_null()
+        open_ones = pc.sum(pc.starts_with(reasons, fact_findings.NO_VERDICT)).as_py() or 0
+        unread = {"unread": open_ones} if self.spec.by == "claims" else {}
+        return {**by_verdict, **unread, "refused": len(columns.items(table["refused"])), **checked}
 
-    def _said(self, tables: Mapping[str, pa.Table], failures: dict[str, tuple[str, str]]) -> dict[str, list[Verdict]]:
+    def _verdicts(
+        self, tables: Mapping[str, pa.Table], failures: dict[str, tuple[str, str]]
+    ) -> dict[str, list[Verdict]]:
         """The verdicts of each row; rows that could not be asked about are put into ``failures``."""
         if self.asked is None:
             return {}
-        said = {}
+        verdicts = {}
         for row in tables[self.asked.name].to_pylist():
             if row["status"] == "ok":
-                said[row["id"]] = read_verdicts(row["verdicts"])
+                verdicts[row["id"]] = read_verdicts(row["verdicts"])
             else:
                 failures.setdefault(row["id"], (row["error_type"], row["error"]))
-        return said
+        return verdicts
 
-    def _found(self, row: Row, known: Lexicon, verdicts: Sequence[Verdict]) -> Found:
-        return {place: self._findings(row, place, one["text"], known, verdicts) for place, one in row.originals()}
+    def _by_text(self, row: Row, words: Lexicon, verdicts: Sequence[Verdict]) -> ByText:
+        return {at: self._findings(row, at, each["text"], words, verdicts) for at, each in row.originals()}
 
-    def _checked(self, row: Row, found: Found, known: Lexicon) -> Iterator[dict[str, Any]]:
-        for place, own in found.items() if self.spec.by != "facts" else ():
-            for one in check(row.texts[place]["text"], own, row.facts, known):
-                yield {"candidate": place, **one._asdict()}
+    def _checks(self, row: Row, findings: ByText, words: Lexicon) -> Iterator[dict[str, Any]]:
+        for place, of_text in findings.items() if self.spec.by != "facts" else ():
+            for sentence in check(row.texts[place]["text"], of_text, row.facts, words):
+                yield {"candidate": place, **sentence._asdict()}
 
     def _findings(
-        self, row: Row, place: int, text: str, known: Lexicon, verdicts: Sequence[Verdict]
+        self, row: Row, place: int, text: str, words: Lexicon, verdicts: Sequence[Verdict]
     ) -> tuple[Finding, ...] | Problem:
         if self.spec.by == "facts":
-            return fact_findings.by_facts(text, row.facts, known, self.spec.complete)
+            return fact_findings.by_facts(text, row.facts, words, self.spec.complete)
         if self.spec.by == "claims":
-            own = lexicon(self.spec.vocabulary) if self.spec.vocabulary is not None else None
-            return by_claims(text, place, verdicts, own, self.spec.low, self.spec.high)
+            objects = lexicon(self.spec.vocabulary) if self.spec.vocabulary is not None else None
+            return by_claims(text, place, verdicts, objects, self.spec.low, self.spec.high)
         assert self.asked is not None and isinstance(self.asked.ask.asker, JudgeDetector)
         return self.asked.ask.asker.findings(text, place, verdicts)
 
@@ -194,37 +198,37 @@ def stages(
     """
     if spec.by == "facts" or spec.plugged() is not None:
         return [DetectStage(spec, words, prompts, described)]
-    asked = AskDetector(AskStage(spec.spec(sampled), _asker(spec), seed), prompts, described)
-    return [asked, DetectStage(spec, words, prompts, described, asked)]
+    asking = AskDetector(AskStage(spec.spec(sampled), _asker(spec), seed), prompts, described)
+    return [asking, DetectStage(spec, words, prompts, described, asking)]
 
 
 def _asker(spec: Detect) -> Asker:
     if spec.by == "judge":
         return JudgeDetector(spec.facts, not spec.blind, spec.max_tokens)
-    known = None
+    words = None
     if spec.vocabulary is not None:
-        known = vocabulary(spec.vocabulary, "rewrite.detect.vocabulary")
-    return ClaimScorer(spec.splitter, known, spec.template, spec.template_many, spec.max_tokens, spec.min_mass)
+        words = vocabulary(spec.vocabulary, "rewrite.detect.vocabulary")
+    return ClaimScorer(spec.splitter, words, spec.template, spec.template_many, spec.max_tokens, spec.min_mass)
 
 
-def _silent(row: Row, failure: Failure) -> Found:
+def _silent(row: Row, failure: Failure) -> ByText:
     """The same reason for every text of a row."""
     return {place: Problem(*failure) for place, _ in row.originals()}
 
 
-def _columns_of(found: Found, failure: Failure | None) -> dict[str, Any]:
+def _columns_of(by_text: ByText, failure: Failure | None) -> dict[str, Any]:
     """The row of a table: what was found in each text. ``failure`` is that of the row, if it came before."""
     if failure is not None:
         return failed(*failure)
-    problems = [refused(place, own) for place, own in found.items() if isinstance(own, Problem)]
-    if problems and len(problems) == len(found):
+    problems = [refused(place, problem) for place, problem in by_text.items() if isinstance(problem, Problem)]
+    if problems and len(problems) == len(by_text):
         kind, message = problems[0]["error_type"], problems[0]["error"]
         return {"refused": problems, **failed(kind, f"no text could be looked through, the first one: {message}")}
     findings = [
-        {"candidate": place, **{name: getattr(one, name) for name in Finding.__slots__}}
-        for place, own in found.items()
-        if not isinstance(own, Problem)
-        for one in own
+        {"candidate": place, **{name: getattr(finding, name) for name in Finding.__slots__}}
+        for place, of_text in by_text.items()
+        if not isinstance(of_text, Problem)
+        for finding in of_text
     ]
     return {"findings": findings, "refused": problems, **OK}
 
@@ -232,6 +236,6 @@ def _columns_of(found: Found, failure: Failure | None) -> dict[str, Any]:
 def _texts(column: Any) -> Iterator[list[Checked]]:
     """The sentences of each text that was checked. Those of a text stand behind each other."""
     for row in column.to_pylist():
-        own: Iterable[dict[str, Any]] = row or ()
-        for _, sentences in itertools.groupby(own, key=lambda one: one["candidate"]):
-            yield [Checked(one["sentence"], one["says"], one["true"]) for one in sentences]
+        checked: Iterable[dict[str, Any]] = row or ()
+        for _, sentences in itertools.groupby(checked, key=lambda sentence: sentence["candidate"]):
+            yield [Checked(sentence["sentence"], sentence["says"], sentence["true"]) for sentence in sentences]

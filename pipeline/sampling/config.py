@@ -123,9 +123,9 @@ class PluggedEngine(PlugIn):
 
     @model_validator(mode="after")
     def _gpus_are_a_number(self) -> PluggedEngine:
-        found = getattr(self.made, "gpus", 1)
-        if not isinstance(found, int | float) or not 0 <= found < math.inf:
-            raise ValueError(f"{self.kind}: gpus is {found!r}; it is how many GPUs a worker needs, such as 1 or 0")
+        gpus = getattr(self.made, "gpus", 1)
+        if not isinstance(gpus, int | float) or not 0 <= gpus < math.inf:
+            raise ValueError(f"{self.kind}: gpus is {gpus!r}; it is how many GPUs a worker needs, such as 1 or 0")
         return self
 
 
@@ -216,8 +216,8 @@ class Sample(Frozen):
         """One entry per model; ``models`` and ``continue`` are empty in each."""
         if not self.models:
             return (self.model_copy(update={"continuation": None}),)
-        own = {name: getattr(self, name) for name in self.model_fields_set - {"models", "continuation"}}
-        return tuple(Sample.model_validate({**own, **_named(entry)}) for entry in self.models)
+        common = {name: getattr(self, name) for name in self.model_fields_set - {"models", "continuation"}}
+        return tuple(Sample.model_validate({**common, **_named(entry)}) for entry in self.models)
 
     @model_validator(mode="before")
     @classmethod
@@ -241,10 +241,10 @@ class Sample(Frozen):
             raise ValueError("an entry of models has models itself; write one list")
         if any("continue" in entry for entry in self.models):
             raise ValueError("continue goes on from the answers of all models; write it beside models, not in an entry")
-        names = [(one.model, one.revision, one.noise) for one in self.each()] if self.models else []
+        names = [(spec.model, spec.revision, spec.noise) for spec in self.each()] if self.models else []
         if len(set(names)) != len(names):
             raise ValueError("models names one twice; give it several temperatures, or a larger n")
-        sampled = (one for one in self.each() if one.noise is None and not isinstance(one.engine, GivenEngine))
+        sampled = (spec for spec in self.each() if spec.noise is None and not isinstance(spec.engine, GivenEngine))
         if self.continuation is not None and not any(sampled):
             raise ValueError("continue has no sampled answers to go on from; ask a model without noise as well")
         return self

@@ -77,27 +77,27 @@ class ContinueStage:
         problems: dict[str, Failure] = {}
         requests: Requests[tuple[str, int]] = Requests()
         for prompt, row in zip(source.to_pylist(), sampled.to_pylist(), strict=True):
-            one = row["id"]
+            row_id = row["id"]
             if row["status"] != "ok":
-                problems[one] = (row["error_type"], row["error"])
+                problems[row_id] = (row["error_type"], row["error"])
                 continue
-            made[one] = []
+            made[row_id] = []
             begun = list(self._begun(row["candidates"]))
             try:
                 images = pictures(prompt["images"] if self.rule.images and begun else ())
             except UNREADABLE as error:
-                problems[one] = unreadable(error)
+                problems[row_id] = unreadable(error)
                 continue
             for place, prefix, temperature in begun:
-                seed = seeds.derive(self.seed, f"{one}#continued", self.spec.model, place)
-                request = Request(f"{one}#{place}", images, turns(self.spec, prompt["prompt"]), seed, prefix)
-                requests.add((one, place), request, self._sampling(temperature))
-        for (one, place), request, sampling, response in requests.responses(model):
+                seed = seeds.derive(self.seed, f"{row_id}#continued", self.spec.model, place)
+                request = Request(f"{row_id}#{place}", images, turns(self.spec, prompt["prompt"]), seed, prefix)
+                requests.add((row_id, place), request, self._sampling(temperature))
+        for (row_id, place), request, sampling, response in requests.responses(model):
             if (why := failure(response)) is not None:
-                problems[one] = why
+                problems[row_id] = why
                 continue
             (answer,) = response.completions
-            made[one].append(self._candidate(request, sampling, place, answer))
+            made[row_id].append(self._candidate(request, sampling, place, answer))
         return _table(columns.whole(sampled["id"]).to_pylist(), made, problems)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
@@ -109,10 +109,11 @@ class ContinueStage:
 
     def _begun(self, candidates: Sequence[Candidate]) -> Iterable[tuple[int, str, float]]:
         """Of what is to be continued: index, the words that stay, temperature."""
-        for place, one in enumerate(candidates):
-            prefix = beginning(one["text"], self.rule.share)
-            if one["origin"] == "sampled" and one["finish_reason"] != "length" and prefix:
-                yield place, prefix, one["temperature"] if self.rule.temperature is None else self.rule.temperature
+        for place, candidate in enumerate(candidates):
+            prefix = beginning(candidate["text"], self.rule.share)
+            if candidate["origin"] == "sampled" and candidate["finish_reason"] != "length" and prefix:
+                temperature = self.rule.temperature
+                yield place, prefix, candidate["temperature"] if temperature is None else temperature
 
     def _sampling(self, temperature: float) -> Sampling:
         return Sampling(1, temperature, self.spec.top_p, self._most, tuple(self.spec.stop))
@@ -148,9 +149,9 @@ def beginning(text: str, share: float) -> str:
 
 def _table(ids: Sequence[str], made: Mapping[str, list[Candidate]], problems: Mapping[str, Failure]) -> pa.Table:
     rows = [
-        {"id": one, **failed(*problems[one])}
-        if one in problems
-        else {"id": one, "candidates": sorted(made[one], key=lambda candidate: candidate["parent"]), **OK}
-        for one in ids
+        {"id": row_id, **failed(*problems[row_id])}
+        if row_id in problems
+        else {"id": row_id, "candidates": sorted(made[row_id], key=lambda candidate: candidate["parent"]), **OK}
+        for row_id in ids
     ]
     return stored(rows, CANDIDATES)

@@ -61,9 +61,15 @@ class SampleStage:
     def options(self) -> dict[str, Any]:
         # Runs from before there was noise hold.
         without = {"models", "chat_template", "continue", *(() if self.spec.noise else ("noise",))}
-        own = {key: value for key, value in self.spec.result_options().items() if key not in without}
+        recorded = {key: value for key, value in self.spec.result_options().items() if key not in without}
         template = {"chat_template": models.digest(text)} if (text := template_text(self.spec)) else {}
-        return {"seed": self.seed, "on_policy": self.on_policy, **own, **template, "model_identity": self._identity()}
+        return {
+            "seed": self.seed,
+            "on_policy": self.on_policy,
+            **recorded,
+            **template,
+            "model_identity": self._identity(),
+        }
 
     def salvages(self, options: Mapping[str, Any]) -> bool:
         """With a higher ``max_tokens``, only the answers that were cut off are asked for again. Which model is to be
@@ -111,31 +117,31 @@ class SampleStage:
         """
         requests: Requests[list[Place]] = Requests()
         for row in rows.to_pylist():
-            one = row["id"]
+            row_id = row["id"]
             if row["status"] != "ok":
-                errors[one] = (row["error_type"], row["error"])
+                errors[row_id] = (row["error_type"], row["error"])
                 continue
-            if one in nothing:
+            if row_id in nothing:
                 continue
-            before = kept.get(one)
+            before = kept.get(row_id)
             cut = [i for i, c in enumerate(before) if self._is_cut(c)] if before else []
             if before and not cut:
                 continue
             try:
                 request = self._request(row)
             except UNREADABLE as error:
-                errors[one] = unreadable(error)
+                errors[row_id] = unreadable(error)
                 continue
             if before:
                 # The engine numbers the samples of a request from its seed on, so sample i can be asked for alone.
                 for i in cut:
-                    alone = replace(request, id=f"{one}#{i}", seed=before[i]["seed"])
-                    requests.add([(one, i)], alone, self._sampling(before[i]["temperature"], 1))
+                    alone = replace(request, id=f"{row_id}#{i}", seed=before[i]["seed"])
+                    requests.add([(row_id, i)], alone, self._sampling(before[i]["temperature"], 1))
                 continue
             for at, temperature in enumerate(self.spec.temperatures):
-                places = [(one, at * self.spec.n + i) for i in range(self.spec.n)]
-                asked = replace(request, seed=self._seed(one, at))
-                requests.add(places, asked, self._sampling(temperature, self.spec.n))
+                places = [(row_id, at * self.spec.n + i) for i in range(self.spec.n)]
+                seeded = replace(request, seed=self._seed(row_id, at))
+                requests.add(places, seeded, self._sampling(temperature, self.spec.n))
         return requests
 
     def _table(
@@ -149,13 +155,13 @@ class SampleStage:
         """Candidates from ``answers``, else from what was ``kept``. Built column by column: a shard has thousands."""
         count = len(self.spec.temperatures) * self.spec.n
         flat: dict[str, list[Any]] = {name: [] for name in _PER_CANDIDATE}
-        for one in ids:
-            if one in errors or one in nothing:
+        for row_id in ids:
+            if row_id in errors or row_id in nothing:
                 continue
-            before = kept.get(one)
-            first = [self._seed(one, at) for at in range(len(self.spec.temperatures))]
+            before = kept.get(row_id)
+            first = [self._seed(row_id, at) for at in range(len(self.spec.temperatures))]
             for index in range(count):
-                answer = answers.get((one, index))
+                answer = answers.get((row_id, index))
                 if answer is None:
                     assert before is not None
                     for name, column in flat.items():
@@ -174,8 +180,8 @@ class SampleStage:
             "revision": self.spec.revision,
         }
         candidates = _structs(flat, {**same, "on_policy": self.on_policy})
-        bad = [errors.get(one) for one in ids]
-        sizes = [0 if error or one in nothing else count for one, error in zip(ids, bad, strict=True)]
+        bad = [errors.get(row_id) for row_id in ids]
+        sizes = [0 if error or row_id in nothing else count for row_id, error in zip(ids, bad, strict=True)]
         lists = columns.lists(np.array(sizes), candidates)
         return pa.table(
             {
@@ -205,9 +211,9 @@ class SampleStage:
     def _sampling(self, temperature: float, n: int) -> Sampling:
         return Sampling(n, temperature, self.spec.top_p, self.spec.max_tokens, tuple(self.spec.stop))
 
-    def _seed(self, one: str, at: int) -> int:
+    def _seed(self, row_id: str, at: int) -> int:
         noise = f"#{self.spec.noise.label}" if self.spec.noise else ""
-        return seeds.derive(self.seed, one, f"{self.spec.model}{noise}", at)
+        return seeds.derive(self.seed, row_id, f"{self.spec.model}{noise}", at)
 
     def _is_cut(self, candidate: Candidate) -> bool:
         return candidate["finish_reason"] == "length" and (candidate["n_tokens"] or 0) < self.spec.max_tokens
@@ -282,8 +288,8 @@ def template_text(spec: Sample) -> str | None:
 
 def _is_here(spec: Sample) -> bool:
     """Whether a plug-in's model is a folder; whatever else its name says is for the plug-in to say."""
-    own = isinstance(spec.engine, PluggedEngine) and spec.engine.gpus > 0
-    return own and (spec.model in models.BUILT_IN or Path(spec.model).expanduser().is_dir())
+    local = isinstance(spec.engine, PluggedEngine) and spec.engine.gpus > 0
+    return local and (spec.model in models.BUILT_IN or Path(spec.model).expanduser().is_dir())
 
 
 def worker(spec: Sample) -> WorkerSpec:

@@ -127,7 +127,7 @@ class Asked(Frozen):
 
     def spec(self, sampled: Sequence[Sample] = ()) -> Sample:
         """The model as one to be sampled, one answer at a time."""
-        same = [one for one in sampled if (one.model, one.revision) == (self.model, self.revision)]
+        same = [spec for spec in sampled if (spec.model, spec.revision) == (self.model, self.revision)]
         like = same[0] if same and self.engine is None else None
         return Sample(
             model=self.model,
@@ -179,8 +179,9 @@ class Judge(Asked):
     @property
     def questions(self) -> tuple[tuple[str, str], ...]:
         """Name and question of each criterion."""
-        own = self.criteria
-        return tuple(own.items()) if isinstance(own, dict) else tuple((name, CRITERIA[name]) for name in own)
+        criteria = self.criteria
+        named = criteria if isinstance(criteria, dict) else {name: CRITERIA[name] for name in criteria}
+        return tuple(named.items())
 
 
 class Claims(Asked):
@@ -203,22 +204,22 @@ class Claims(Asked):
 
     @model_validator(mode="after")
     def _templates(self) -> Claims:
-        for key, known in (("template", {"claim"}), ("template_many", {"claim", "number", "noun"})):
+        for key, fields in (("template", {"claim"}), ("template_many", {"claim", "number", "noun"})):
             text = getattr(self, key)
             if text is not None:
-                _check_template(key, text, known)
+                _check_template(key, text, fields)
         if self.splitter == "model" and self.vocabulary is not None:
             raise ValueError("vocabulary has no meaning with splitter=model; remove one of the two")
         return self
 
 
-def _check_template(key: str, text: str, known: set[str]) -> None:
-    names = ", ".join(f"{{{name}}}" for name in sorted(known))
+def _check_template(key: str, text: str, fields: set[str]) -> None:
+    names = ", ".join(f"{{{name}}}" for name in sorted(fields))
     try:
-        found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        used = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
     except ValueError as error:
         raise ValueError(f"{key}={text!r} is no template ({error}); double braces that mean themselves") from None
-    if not found or found - known:
+    if not used or used - fields:
         raise ValueError(f"{key}={text!r} must hold {names} and nothing else in braces")
 
 
@@ -252,8 +253,8 @@ class Score(Frozen):
                 raise ValueError(f"{name} is among scorers and has no group; add {name}: {{model: ...}}")
         if idle := sorted(set(self.options) - set(self.scorers)):
             raise ValueError(f"options.{idle[0]} is of no scorer; add {idle[0]} to scorers, or remove it")
-        if own := sorted(set(self.options) & set(BUILT_IN)):
-            raise ValueError(f"options.{own[0]}: the options of {own[0]} are in the group {own[0]}; write them there")
+        if group := next(iter(sorted(set(self.options) & set(BUILT_IN))), None):
+            raise ValueError(f"options.{group}: the options of {group} are in the group {group}; write them there")
         try:
             names = self.names
         except PipelineError as error:

@@ -38,9 +38,9 @@ class GivenStage:
         return {"engine": {"kind": "given"}, "content": pds.stamp(self.spec)}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
-        said = _answers(self.spec, tuple(files.stamp(path, whole=False) for path in files.expand(self.spec.path)))
+        answers = _answers(self.spec, tuple(files.stamp(path, whole=False) for path in files.expand(self.spec.path)))
         rows = tables["source"].select(["id", "source", *OK]).to_pylist()
-        return stored([_row(row, said.get(row["source"])) for row in rows], CANDIDATES)
+        return stored([_row(row, answers.get(row["source"])) for row in rows], CANDIDATES)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}

@@ -93,8 +93,8 @@ class SourceStage:
     def _identity(self) -> dict[str, Any]:
         if isinstance(self.spec, ImagineSource):
             # Texts, images, ranking and questions count by what the tables say.
-            own = {"kind", "limit", "dedup", "max_image_bytes", "max_image_pixels"}
-            return {**self.spec.model_dump(mode="json", include=own), "origin": self.spec.origin}
+            counted = {"kind", "limit", "dedup", "max_image_bytes", "max_image_pixels"}
+            return {**self.spec.model_dump(mode="json", include=counted), "origin": self.spec.origin}
         return sources.identity(self.spec, self.seed)
 
 
@@ -115,8 +115,8 @@ class BuiltSource:
         return {**self.config, "shard_size": self.shard_size}
 
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
-        found = (Entry(**row) for row in self.build(self.config))
-        yield from spooled(run, self.name, self.shard_size, found, Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False))
+        entries = (Entry(**row) for row in self.build(self.config))
+        yield from spooled(run, self.name, self.shard_size, entries, Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False))
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}

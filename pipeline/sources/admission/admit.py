@@ -58,15 +58,17 @@ def admit(entries: Iterable[Entry], verdicts: Verdicts, blobs: Blobs) -> Iterato
     for chunk in _chunks(entries):
         keys = [[key(image, entry.root) for image in entry.images] for entry in chunk]
         wanted = {
-            one: (image, entry.root)
-            for entry, own in zip(chunk, keys, strict=True)
-            for image, one in zip(entry.images, own, strict=True)
+            image_key: (image, entry.root)
+            for entry, entry_keys in zip(chunk, keys, strict=True)
+            for image, image_key in zip(entry.images, entry_keys, strict=True)
         }
-        found = verdicts.look(wanted)
+        by_image = verdicts.look(wanted)
         kept: dict[str | bytes, tuple[int, int]] = {
-            one: blobs.put(one, image["bytes"]) for one, (image, _) in wanted.items() if isinstance(one, bytes)
+            image_key: blobs.put(image_key, image["bytes"])
+            for image_key, (image, _) in wanted.items()
+            if isinstance(image_key, bytes)
         }
-        rows = [_row(entry, own, found, kept) for entry, own in zip(chunk, keys, strict=True)]
+        rows = [_row(entry, entry_keys, by_image, kept) for entry, entry_keys in zip(chunk, keys, strict=True)]
         malformed = [entry.error is not None and entry.error[0] != WRONG_FACTS for entry in chunk]
         yield _batch(rows, malformed, failures)
     failures.finish()
@@ -84,17 +86,17 @@ def prompt_id(digests: Iterable[bytes], prompt: Sequence[Mapping[str, str]]) -> 
 def _row(
     entry: Entry,
     keys: Sequence[str | bytes],
-    found: Mapping[str | bytes, Verdict],
+    by_image: Mapping[str | bytes, Verdict],
     kept: Mapping[str | bytes, tuple[int, int]],
 ) -> dict[str, Any]:
     """A row of ``ADMITTED``; the id of one that failed is null, and comes from ``_Failures``."""
     if entry.error is not None:
         return _failed(entry.source, entry.error)
-    verdicts = [found[one] for one in keys]
+    verdicts = [by_image[image_key] for image_key in keys]
     prompt, status = _asked(entry, verdicts)
     pictures = []
-    for image, one, verdict in zip(entry.images, keys, verdicts, strict=True):
-        offset, size = kept.get(one, (-1, -1))
+    for image, image_key, verdict in zip(entry.images, keys, verdicts, strict=True):
+        offset, size = kept.get(image_key, (-1, -1))
         # Equal bytes may come under several names.
         path = image["path"] if offset >= 0 else verdict.path
         pictures.append(

@@ -68,13 +68,13 @@ class Filter:
 
     def why(self, row: Candidate) -> tuple[str, str] | None:
         """Reason and detail if the row is to be dropped; otherwise its images are known from now on."""
-        found = self._contaminated(row) or self._seen(row)
-        if found is None and (self._exact or self._perceptual is not None):
+        reason = self._contaminated(row) or self._seen(row)
+        if reason is None and (self._exact or self._perceptual is not None):
             for digest, value in zip(row.digests, row.hashes, strict=True):
                 self._kept.setdefault(digest, row.id)
                 if self._perceptual is not None and value is not None:
                     self._index.add(value, row.id)
-        return found
+        return reason
 
     def _contaminated(self, row: Candidate) -> tuple[str, str] | None:
         if self._benchmark is not None and (gram := self._benchmark.shared(row.texts)) is not None:

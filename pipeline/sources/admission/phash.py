@@ -57,9 +57,9 @@ class Index:
         for band, part in zip(self._bands, _parts(value), strict=True):
             for mask in self._masks:
                 for other in band.get(part ^ mask, ()):
-                    found = ((value ^ other).bit_count(), other)
-                    if found[0] <= self._distance and (best is None or found < best):
-                        best = found
+                    near = ((value ^ other).bit_count(), other)
+                    if near[0] <= self._distance and (best is None or near < best):
+                        best = near
         return (best[0], self._labels[best[1]]) if best else None
 
 

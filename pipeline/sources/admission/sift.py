@@ -32,9 +32,9 @@ def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], N
     ids, rows, starts = [np.empty(0, "S24")], [np.empty(0, np.int32)], [0]
     for number in range(spool.buckets):
         table = spool.bucket(number)
-        found = names(table["id"])
-        order = np.argsort(found, kind="stable").astype(np.int32)
-        sorted_ids = found[order]
+        bucket_ids = names(table["id"])
+        order = np.argsort(bucket_ids, kind="stable").astype(np.int32)
+        sorted_ids = bucket_ids[order]
         first = np.ones(len(order), bool)
         first[1:] = sorted_ids[1:] != sorted_ids[:-1]
         if not first.all():
@@ -48,7 +48,7 @@ def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], N
                 if why is not None:
                     drop(_dropped(table, row, *why))
             order = order[np.array([why is None for why in reasons])]
-        ids.append(found[order])
+        ids.append(bucket_ids[order])
         rows.append(order)
         starts.append(starts[-1] + len(order))
     return Kept(np.concatenate(ids), np.concatenate(rows), np.array(starts))
@@ -69,13 +69,13 @@ def _candidates(table: pa.Table, order: Array) -> Iterator[Candidate | None]:
             texts += [*(facts.get("captions") or ()), *right(facts)]
             pictures = row["pictures"]
             yield (
-                Candidate(row["id"], [one["digest"] for one in pictures], [one["hash"] for one in pictures], texts)
+                Candidate(row["id"], [seen["digest"] for seen in pictures], [seen["hash"] for seen in pictures], texts)
                 if row["status"] == "ok"
                 else None
             )
 
 
 def _dropped(table: pa.Table, row: int, reason: str, detail: str) -> dict[str, Any]:
-    (found,) = table.slice(row, 1).select(["id", "source", "pictures", "prompt"]).to_pylist()
-    images = [public(one["path"]) if one["path"] else None for one in found.pop("pictures")]
-    return {**found, "images": images, "reason": reason, "detail": detail}
+    (values,) = table.slice(row, 1).select(["id", "source", "pictures", "prompt"]).to_pylist()
+    images = [public(picture["path"]) if picture["path"] else None for picture in values.pop("pictures")]
+    return {**values, "images": images, "reason": reason, "detail": detail}

@@ -73,7 +73,7 @@ class Spool:
     def _spill(self) -> None:
         table = pa.Table.from_batches(self._waiting)
         self._waiting, self._bytes = [], 0
-        digits = np.array([one[:2] for one in table["id"].to_pylist()], "S2")
+        digits = np.array([row_id[:2] for row_id in table["id"].to_pylist()], "S2")
         order = np.argsort(digits, kind="stable")
         names = np.array([f"{number:02x}" for number in range(BUCKETS)], "S2")
         starts = [*np.searchsorted(digits[order], names).tolist(), table.num_rows]

@@ -54,15 +54,15 @@ class Verdicts:
 
     def look(self, images: Mapping[str | bytes, tuple[Mapping[str, Any], Root | None]]) -> dict[str | bytes, Verdict]:
         """The verdict on every image; the keys are those of ``key``."""
-        found = {key: self._kept[key] for key in images if key in self._kept}
-        for key in found:
+        verdicts = {key: self._kept[key] for key in images if key in self._kept}
+        for key in verdicts:
             self._kept.move_to_end(key)
-        new = [key for key in images if key not in found]
+        new = [key for key in images if key not in verdicts]
         for key, verdict in zip(new, self._map([(key, *images[key]) for key in new]), strict=True):
-            found[key] = self._kept[key] = verdict
+            verdicts[key] = self._kept[key] = verdict
         while len(self._kept) > self._size:
             self._kept.popitem(last=False)
-        return found
+        return verdicts
 
     def _map(self, jobs: list[tuple[str | bytes, Mapping[str, Any], Root | None]]) -> Iterable[Verdict]:
         if len(jobs) < 2:

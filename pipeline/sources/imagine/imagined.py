@@ -30,8 +30,8 @@ def entries(run: Run, source: str) -> Iterator[Entry]:
 def _entry(row: Mapping[str, Any], instruction: Mapping[str, Any], source: str) -> Entry:
     at = instruction["image"]
     image = row["images"][at]
-    known = {key: instruction[key] for key in ("question_type", "answer") if instruction[key] is not None}
-    facts = {**(image["facts"] or {}), **known} or None
+    answer = {key: instruction[key] for key in ("question_type", "answer") if instruction[key] is not None}
+    facts = {**(image["facts"] or {}), **answer} or None
     picture = {"bytes": image["bytes"], "path": f"{row['id']}-{at}.png"}
     return Entry([picture], said(instruction["text"]), facts, source)
 

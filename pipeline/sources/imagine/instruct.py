@@ -54,26 +54,26 @@ class InstructStage:
         return worker(self.spec.ask()) if isinstance(self.spec, Written) else None
 
     def options(self) -> dict[str, Any]:
-        own = self.spec.result_options()
+        recorded = self.spec.result_options()
         if not isinstance(self.spec, Written):
-            return {"seed": self.seed, **own}
+            return {"seed": self.seed, **recorded}
         identity = identified(self.spec.ask(), self.seed)["model_identity"]
-        return {"seed": self.seed, **own, "model_identity": identity, "says": self._says()}
+        return {"seed": self.seed, **recorded, "model_identity": identity, "says": self._says()}
 
     def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:
         ranked = {row["id"]: row for row in tables["rank"].to_pylist()}
         rows = tables["imagine"].to_pylist()
-        asked: dict[Place, list[Instruction]] = {}
+        written: dict[Place, list[Instruction]] = {}
         errors: dict[str, tuple[str, str]] = {}
         kept = {row["id"]: ranked[row["id"]]["kept"] for row in rows if ranked[row["id"]]["status"] == "ok"}
         if isinstance(self.spec, Written):
             assert model is not None
-            self._write(model, [row for row in rows if row["id"] in kept], kept, asked, errors)
+            self._write(model, [row for row in rows if row["id"] in kept], kept, written, errors)
         else:
             for row in rows:
                 for at in kept.get(row["id"], ()):
-                    asked[row["id"], at] = self._make(row, at)
-        return stored([self._row(row, ranked[row["id"]], asked, errors) for row in rows], INSTRUCTIONS)
+                    written[row["id"], at] = self._make(row, at)
+        return stored([self._row(row, ranked[row["id"]], written, errors) for row in rows], INSTRUCTIONS)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """How many ``questions`` there are, and how many of them were left out because they are ``leading``."""
@@ -84,16 +84,16 @@ class InstructStage:
         self,
         row: Mapping[str, Any],
         ranked: Mapping[str, Any],
-        asked: Mapping[Place, Sequence[Instruction]],
+        written: Mapping[Place, Sequence[Instruction]],
         errors: Mapping[str, tuple[str, str]],
     ) -> dict[str, Any]:
-        one = row["id"]
+        row_id = row["id"]
         if ranked["status"] != "ok":
-            return {"id": one, **{key: ranked[key] for key in OK}}
-        if one in errors:
-            return {"id": one, **failed(*errors[one])}
-        flat = [{"image": at, **each} for at in ranked["kept"] for each in asked[one, at]]
-        return {"id": one, "instructions": [self._judged(each, row["text"]) for each in flat], **OK}
+            return {"id": row_id, **{key: ranked[key] for key in OK}}
+        if row_id in errors:
+            return {"id": row_id, **failed(*errors[row_id])}
+        flat = [{"image": at, **each} for at in ranked["kept"] for each in written[row_id, at]]
+        return {"id": row_id, "instructions": [self._judged(each, row["text"]) for each in flat], **OK}
 
     def _judged(self, instruction: Instruction, text: str) -> Instruction:
         # With an exact answer from what was drawn, a question takes nothing for granted that is not so.
@@ -114,7 +114,7 @@ class InstructStage:
         model: Engine,
         rows: Sequence[Mapping[str, Any]],
         kept: Mapping[str, Sequence[int]],
-        asked: dict[Place, list[Instruction]],
+        written: dict[Place, list[Instruction]],
         errors: dict[str, tuple[str, str]],
     ) -> None:
         """Ask the model about every kept image of all rows at once."""
@@ -129,24 +129,24 @@ class InstructStage:
             if (why := failure(response)) is not None:
                 errors[row["id"]] = why
                 continue
-            found = questions(response.completions[0].text, spec.per_image)
-            if found:
-                asked[row["id"], at] = [{"text": text} for text in found]
+            texts = questions(response.completions[0].text, spec.per_image)
+            if texts:
+                written[row["id"], at] = [{"text": text} for text in texts]
             else:
                 errors[row["id"]] = ("no_question", f"the model wrote none about image {at}")
 
     def _request(self, name: str, row: Mapping[str, Any], at: int) -> Request:
         assert isinstance(self.spec, Written)
-        said = self._says().format(text=row["text"], count=self.spec.per_image)
+        message = self._says().format(text=row["text"], count=self.spec.per_image)
         images = () if self.spec.shows == "text" else (row["images"][at]["bytes"],)
-        return Request(name, images, (("user", said),), self._seed(row["id"], at))
+        return Request(name, images, (("user", message),), self._seed(row["id"], at))
 
     def _says(self) -> str:
         assert isinstance(self.spec, Written)
         return self.spec.instruction or BUILT_IN[self.spec.shows]
 
-    def _seed(self, one: str, at: int) -> int:
-        return seeds.derive(self.seed, one, "instruct", at)
+    def _seed(self, row_id: str, at: int) -> int:
+        return seeds.derive(self.seed, row_id, "instruct", at)
 
 
 def questions(answer: str, most: int) -> list[str]:
@@ -156,8 +156,8 @@ def questions(answer: str, most: int) -> list[str]:
     >>> questions("Here are two:\\n1. What is on the left?\\n2) What is on the left?\\n- Count the boats.", 5)
     ['What is on the left?', 'Count the boats.']
     """
-    found = (_NUMBERING.sub("", line).strip().strip('"').strip() for line in answer.splitlines())
-    return list(dict.fromkeys(line for line in found if line and not line.endswith(":")))[:most]
+    lines = (_NUMBERING.sub("", line).strip().strip('"').strip() for line in answer.splitlines())
+    return list(dict.fromkeys(line for line in lines if line and not line.endswith(":")))[:most]
 
 
 def _about(facts: Mapping[str, Any], spec: SceneQuestions, rng: random.Random) -> Iterator[Instruction]:

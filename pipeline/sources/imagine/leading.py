@@ -61,13 +61,13 @@ def leading(question: str, text: str) -> str | None:
     for at, word in enumerate(words):
         if word == "why" or (word == "how" and words[at + 1 : at + 2] and words[at + 1] not in _MEASURES):
             return f"asks {word!r}"
-    known = _WORD.findall(text.lower())
-    shared = _grams(words) & _grams(known)
+    described = _WORD.findall(text.lower())
+    shared = _grams(words) & _grams(described)
     for gram in (tuple(words[at : at + _QUOTED]) for at in range(len(words))):
         if gram in shared:
             return f"repeats {' '.join(gram)!r}"
     for at, phrase in enumerate(_definite(words)):
-        if at or set(phrase[:-1]) & set(known):
+        if at or set(phrase[:-1]) & set(described):
             return f"takes {' '.join(phrase)!r} for granted"
     return None
 

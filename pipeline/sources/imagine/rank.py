@@ -66,8 +66,8 @@ class RankStage:
         """How many ``images`` there were and how many were ``kept``; of those of which it is known, how many show what
         their text says (``known_*``, ``faithful_*``), before ranking and after. Of how many ``texts`` the scorer tells
         whether it read all of them, and how many it ``cut``."""
-        known = columns.whole(table["cut"]).drop_null().to_pylist()
-        read = {"texts": len(known), "cut": sum(known)} if known else {}
+        cuts = columns.whole(table["cut"]).drop_null().to_pylist()
+        read = {"texts": len(cuts), "cut": sum(cuts)} if cuts else {}
         counts = dict.fromkeys(
             ("images", "kept", "known_before", "faithful_before", "known_after", "faithful_after"), 0
         )
@@ -86,12 +86,12 @@ class RankStage:
 
     def _rank(self, scorer: ImageScorer, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A row that breaks the scorer fails alone."""
-        asked = [
+        pairs = [
             (row["text"], [image["bytes"] for image in row["images"] if image["bytes"] is not None]) for row in rows
         ]
         try:
-            found = scorer.score_images(asked) if asked else []
-            texts = [text for text, _ in asked]
+            ranking = scorer.score_images(pairs) if pairs else []
+            texts = [text for text, _ in pairs]
             cut = scorer.cut(texts) if isinstance(scorer, Cuts) else [None] * len(texts)
         except PipelineError:
             raise
@@ -99,7 +99,7 @@ class RankStage:
             if len(rows) > 1:
                 return [ranked for row in rows for ranked in self._rank(scorer, [row])]
             return [_failed(rows[0], failed(type(error).__name__, str(error)))]
-        return [self._row(row, scores, read) for row, scores, read in zip(rows, found, cut, strict=True)]
+        return [self._row(row, scores, read) for row, scores, read in zip(rows, ranking, cut, strict=True)]
 
     def _row(self, row: Mapping[str, Any], scores: Sequence[float], cut: bool | None) -> dict[str, Any]:
         given = iter(scores)

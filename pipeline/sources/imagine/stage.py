@@ -45,10 +45,10 @@ class TextSource:
     def options(self) -> dict[str, Any]:
         """What the texts say, not where they lie."""
         if self.spec.path is None:
-            own: dict[str, Any] = {"scenes": self.spec.scenes, "seed": self.seed + self.spec.seed}
+            recorded: dict[str, Any] = {"scenes": self.spec.scenes, "seed": self.seed + self.spec.seed}
         else:
-            own = {"content": [files.stamp(path) for path in files.expand(self.spec.path)]}
-        return {**own, "shard_size": self.shard_size}
+            recorded = {"content": [files.stamp(path) for path in files.expand(self.spec.path)]}
+        return {**recorded, "shard_size": self.shard_size}
 
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
         """
@@ -112,17 +112,17 @@ class ImagineStage:
     @property
     def worker(self) -> WorkerSpec | None:
         """Scenes are drawn where the driver runs; a model gets processes of its own."""
-        one = self.spec.generator
-        if isinstance(one, SceneGenerator):
+        generator = self.spec.generator
+        if isinstance(generator, SceneGenerator):
             return None
         from pipeline.engines.diffusion import OpenDiffusers
 
-        options = one.model_dump(exclude={"kind", "workers", "model"})
+        options = generator.model_dump(exclude={"kind", "workers", "model"})
         return WorkerSpec(
-            f"diffusers:{one.model}",
-            OpenDiffusers(model=models.resolve(one.model), **options),
+            f"diffusers:{generator.model}",
+            OpenDiffusers(model=models.resolve(generator.model), **options),
             gpus=1.0,
-            count=one.workers,
+            count=generator.workers,
         )
 
     def options(self) -> dict[str, Any]:
@@ -162,10 +162,10 @@ class ImagineStage:
     def _row(self, row: Mapping[str, Any], made: Iterator[dict[str, Any]]) -> dict[str, Any]:
         if row["status"] != "ok":
             return {"id": row["id"], "text": _text(row), "images": None, **{key: row[key] for key in OK}}
-        own = [next(made) for _ in range(self.spec.images_per_prompt)]
-        whole = any(image["bytes"] is not None for image in own)
-        status = OK if whole else failed(own[0]["error_type"], own[0]["error"])
-        return {"id": row["id"], "text": _text(row), "images": own if whole else None, **status}
+        images = [next(made) for _ in range(self.spec.images_per_prompt)]
+        whole = any(image["bytes"] is not None for image in images)
+        status = OK if whole else failed(images[0]["error_type"], images[0]["error"])
+        return {"id": row["id"], "text": _text(row), "images": images if whole else None, **status}
 
 
 def _text(row: Mapping[str, Any]) -> str:

@@ -32,14 +32,14 @@ def answers(values: Iterable[Any]) -> tuple[str, ...]:
     >>> answers([[{"answer": "no"}, {"answer": "yes", "answer_id": 2}, {"answer": "yes", "answer_id": 3}]])
     ('yes', 'no')
     """
-    found: dict[str, int] = {}
+    distinct: dict[str, int] = {}
     for value in values:
-        own: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for text in _texts(value):
-            own[text] = own.get(text, 0) + 1
-        for text in sorted(own, key=lambda one: -own[one]):
-            found.setdefault(text, 0)
-    return tuple(found)
+            counts[text] = counts.get(text, 0) + 1
+        for text in sorted(counts, key=lambda answer: -counts[answer]):
+            distinct.setdefault(text, 0)
+    return tuple(distinct)
 
 
 def _texts(value: Any, deep: int = 0) -> Iterator[str]:

@@ -23,12 +23,13 @@ from pipeline.sources.readers.roots import root_of
 
 def read(spec: CocoSource) -> Iterator[Entry]:
     root, name = root_of(spec.root, spec.path, spec.allow_http), files.base_name(spec.path)
-    known = _Instances(spec.path)
+    instances = _Instances(spec.path)
     captions = _captions(spec.captions) if spec.captions else None
-    for one, (file, width, height) in known.images.items():
-        facts = {"objects": known.objects(one, width, height), "captions": captions.of(one) if captions else None}
+    for image, (file, width, height) in instances.images.items():
+        objects = instances.objects(image, width, height)
+        facts = {"objects": objects, "captions": captions.of(image) if captions else None}
         for prompt in spec.prompts:
-            yield Entry([{"bytes": None, "path": file}], said(prompt), facts, f"{name}:{one}", root)
+            yield Entry([{"bytes": None, "path": file}], said(prompt), facts, f"{name}:{image}", root)
 
 
 def stamp(spec: CocoSource) -> list[str]:
@@ -51,8 +52,8 @@ class _Grouped:
             self._order = np.argsort(images, kind="stable")
             self._sorted = images[self._order]
         start, end = np.searchsorted(self._sorted, [image, image + 1])
-        found: list[int] = self._order[start:end].tolist()
-        return found
+        places: list[int] = self._order[start:end].tolist()
+        return places
 
 
 class _Instances:
@@ -71,15 +72,15 @@ class _Instances:
 
     def _take(self, key: str | None, item: Any) -> None:
         if key == "images":
-            one = fields.number(item, "id")
-            if one in self.images:
-                raise ValueError(f"image {one} comes a second time; give every image an id of its own")
+            number = fields.number(item, "id")
+            if number in self.images:
+                raise ValueError(f"image {number} comes a second time; give every image an id of its own")
             shape = fields.size(item, "width"), fields.size(item, "height")
-            self.images[one] = (fields.text(item, "file_name"), *shape)
+            self.images[number] = (fields.text(item, "file_name"), *shape)
         elif key == "categories":
-            one, name = fields.number(item, "id"), fields.text(item, "name")
-            if self._names.setdefault(one, name) != name:
-                raise ValueError(f"category {one} is called {self._names[one]!r} and {name!r}; keep one")
+            number, name = fields.number(item, "id"), fields.text(item, "name")
+            if self._names.setdefault(number, name) != name:
+                raise ValueError(f"category {number} is called {self._names[number]!r} and {name!r}; keep one")
         elif key == "annotations":
             image, category = fields.number(item, "image_id"), fields.number(item, "category_id")
             fractions(item["bbox"], 1, 1)  # that it is a box
@@ -89,18 +90,18 @@ class _Instances:
             self._of.add(image)
 
     def objects(self, image: int, width: float, height: float) -> list[dict[str, Any]]:
-        found: dict[int, dict[str, Any]] = {}
+        things: dict[int, dict[str, Any]] = {}
         for at in self._of.of(image):
             category = self._category[at]
             box = fractions(self._boxes[4 * at : 4 * at + 4].tolist(), width, height)
             if box is None:
                 continue  # nothing of it is in the image
-            thing = found.setdefault(category, {"name": self._name(category), "count": 0, "boxes": []})
+            thing = things.setdefault(category, {"name": self._name(category), "count": 0, "boxes": []})
             thing["boxes"].append(box)
             # A crowd is one box around a number nobody counted.
-            known = thing["count"] is not None and not self._crowd[at]
-            thing["count"] = thing["count"] + 1 if known else None
-        return [found[category] for category in sorted(found)]
+            countable = thing["count"] is not None and not self._crowd[at]
+            thing["count"] = thing["count"] + 1 if countable else None
+        return [things[category] for category in sorted(things)]
 
     def _name(self, category: int) -> str:
         if category not in self._names:
@@ -119,7 +120,7 @@ class _Captions:
 
 
 def _captions(path: str) -> _Captions:
-    found = _Captions()
+    captions = _Captions()
     for number, (key, item) in enumerate(elements(path), 1):
         if key != "annotations":
             continue
@@ -130,10 +131,10 @@ def _captions(path: str) -> _Captions:
             text = fields.text(item, "caption").strip()
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise _malformed(path, key, number, error) from error
-        found.texts += text.encode("utf-8", "replace")
-        found.ends.append(len(found.texts))
-        found.of_image.add(image)
-    return found
+        captions.texts += text.encode("utf-8", "replace")
+        captions.ends.append(len(captions.texts))
+        captions.of_image.add(image)
+    return captions
 
 
 def _malformed(path: str, key: str | None, number: int, error: Exception) -> InputError:

@@ -40,22 +40,22 @@ def read(value: Mapping[str, Any]) -> dict[str, Any] | None:
     elif not isinstance(facts, Mapping):
         raise BadFacts(f"`facts` is {facts!r:.80}", "see pipeline.base.tables.FACTS for its columns")
     _check(facts, _FACTS, "facts")
-    found: dict[str, Any] = {}
+    checked: dict[str, Any] = {}
     if (kind := _text(facts, "question_type", "facts")) is not None:
-        found["question_type"] = kind
+        checked["question_type"] = kind
     if (things := _list(facts, "objects", "facts")) is not None:
-        found["objects"] = [one for i, thing in enumerate(things) for one in _object(thing, f"facts.objects[{i}]")]
+        checked["objects"] = [item for i, thing in enumerate(things) for item in _object(thing, f"facts.objects[{i}]")]
     if (regions := _list(facts, "regions", "facts")) is not None:
-        found["regions"] = [one for i, region in enumerate(regions) for one in _region(region, f"facts.regions[{i}]")]
+        checked["regions"] = [area for i, item in enumerate(regions) for area in _region(item, f"facts.regions[{i}]")]
     if (captions := _texts(facts, "captions", "facts")) is not None:
-        found["captions"] = captions
+        checked["captions"] = captions
     right = _answers(value, "")
-    known = _answers(facts, "facts.")
-    if right and known and not set(right) & set(known):
-        raise BadFacts(f"the answer is {right[0]!r:.80}, and that of the facts {known[0]!r:.80}", "keep one of them")
-    if chosen := right or known:
-        found |= {"answer": chosen[0], **({"answers": list(chosen)} if len(chosen) > 1 else {})}
-    return found or None
+    of_facts = _answers(facts, "facts.")
+    if right and of_facts and not set(right) & set(of_facts):
+        raise BadFacts(f"the answer is {right[0]!r:.80}, and that of the facts {of_facts[0]!r:.80}", "keep one of them")
+    if chosen := right or of_facts:
+        checked |= {"answer": chosen[0], **({"answers": list(chosen)} if len(chosen) > 1 else {})}
+    return checked or None
 
 
 def _answers(value: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -99,8 +99,8 @@ def _region(region: Any, where: str) -> list[dict[str, Any]]:
     phrase, box = _text(region, "phrase", where), region.get("box")
     if box is None:
         return [{"phrase": phrase, "box": None}]
-    found = _box(box, f"{where}.box")
-    return [] if found is None else [{"phrase": phrase, "box": found}]
+    area = _box(box, f"{where}.box")
+    return [] if area is None else [{"phrase": phrase, "box": area}]
 
 
 def _box(box: Any, where: str) -> list[float] | None:
@@ -120,18 +120,18 @@ def _count(value: Any, where: str) -> int | None:
 
 
 def _text(value: Mapping[str, Any], name: str, where: str) -> str | None:
-    found = value.get(name)
-    if found is None or isinstance(found, str):
-        return found
-    if isinstance(found, float) and math.isnan(found):
+    text = value.get(name)
+    if text is None or isinstance(text, str):
+        return text
+    if isinstance(text, float) and math.isnan(text):
         return None
-    raise BadFacts(f"{where}.{name} is {found!r:.80}", "give a text")
+    raise BadFacts(f"{where}.{name} is {text!r:.80}", "give a text")
 
 
 def _texts(value: Mapping[str, Any], name: str, where: str) -> list[str] | None:
     """A list of texts, or a single one."""
-    if isinstance(found := value.get(name), str):
-        return [found]
+    if isinstance(text := value.get(name), str):
+        return [text]
     if (items := _list(value, name, where)) is None:
         return None
     for item in items:
@@ -141,19 +141,19 @@ def _texts(value: Mapping[str, Any], name: str, where: str) -> list[str] | None:
 
 
 def _list(value: Mapping[str, Any], name: str, where: str) -> list[Any] | None:
-    found = value.get(name)
-    if found is None or isinstance(found, list):
-        return found
-    raise BadFacts(f"{where}.{name} is {found!r:.80}", "give a list")
+    items = value.get(name)
+    if items is None or isinstance(items, list):
+        return items
+    raise BadFacts(f"{where}.{name} is {items!r:.80}", "give a list")
 
 
-def _check(value: Any, known: list[str], where: str) -> None:
+def _check(value: Any, keys: list[str], where: str) -> None:
     if not isinstance(value, Mapping):
-        raise BadFacts(f"{where} is {value!r:.80}", f"give {{{', '.join(known)}}}")
-    if unknown := sorted(map(str, value.keys() - set(known))):
-        raise BadFacts(f"unknown key {unknown[0]!r} in {where}", _suggestion(unknown[0], known))
+        raise BadFacts(f"{where} is {value!r:.80}", f"give {{{', '.join(keys)}}}")
+    if unknown := sorted(map(str, value.keys() - set(keys))):
+        raise BadFacts(f"unknown key {unknown[0]!r} in {where}", _suggestion(unknown[0], keys))
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+def _suggestion(name: str, keys: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(keys), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(keys))}"

@@ -15,10 +15,10 @@ def text(item: Mapping[str, Any], key: str) -> str:
         KeyError: there is no such key.
         ValueError: it is no text, or an empty one.
     """
-    found = item[key]
-    if not isinstance(found, str) or not found.strip():
-        raise ValueError(f"{key} is {found!r:.80}, which is no text")
-    return found
+    value = item[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key} is {value!r:.80}, which is no text")
+    return value
 
 
 def number(item: Mapping[str, Any], key: str) -> int:
@@ -31,12 +31,12 @@ def number(item: Mapping[str, Any], key: str) -> int:
     >>> number({"id": 7}, "id"), number({"id": "7"}, "id"), number({"id": 7.0}, "id")
     (7, 7, 7)
     """
-    found = item[key]
-    digits = isinstance(found, str) and found.isascii() and found.isdigit() and len(found) < 20
-    whole = isinstance(found, int) or (isinstance(found, float) and found.is_integer())
-    if isinstance(found, bool) or not (digits or whole) or not -_MOST <= int(found) < _MOST:
-        raise ValueError(f"{key} is {found!r:.80}, which is no id")
-    return int(found)
+    value = item[key]
+    digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not (digits or whole) or not -_MOST <= int(value) < _MOST:
+        raise ValueError(f"{key} is {value!r:.80}, which is no id")
+    return int(value)
 
 
 def size(item: Mapping[str, Any], key: str) -> float:
@@ -46,7 +46,7 @@ def size(item: Mapping[str, Any], key: str) -> float:
         KeyError: there is no such key.
         ValueError: it is none.
     """
-    found = item[key]
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1e9:
-        raise ValueError(f"{key} is {found!r:.80}, which is no size of an image")
-    return float(found)
+    value = item[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ValueError(f"{key} is {value!r:.80}, which is no size of an image")
+    return float(value)

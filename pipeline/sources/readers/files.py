@@ -65,13 +65,13 @@ def expand(path: str) -> list[str]:
         return [path]
     here = local(path)
     if here is not None:
-        found = glob.glob(here, recursive=True)
+        paths = glob.glob(here, recursive=True)
     else:
         fs, pattern = _remote(path)
-        found = [fs.unstrip_protocol(name) for name in fs.glob(pattern)]
-    if not found:
+        paths = [fs.unstrip_protocol(name) for name in fs.glob(pattern)]
+    if not paths:
         raise InputError(f"source: no file matches {public(path)}", "check the pattern")
-    return sorted(found)
+    return sorted(paths)
 
 
 def walk(path: str, suffixes: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -113,8 +113,8 @@ def stamp(path: str, whole: bool = True) -> str:
         stat = os.fstat(file.fileno())
         if not whole or stat.st_size > _WHOLE:
             return f"{stat.st_size}:{stat.st_mtime_ns}"
-        found: str = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
-        return found
+        content: str = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
+        return content
 
 
 def digest(values: Iterable[str]) -> str:
@@ -135,8 +135,8 @@ def unreadable(path: str, error: Exception) -> InputError:
 
 def _walk(base: str, inner: str, ends: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     with os.scandir(os.path.join(base, inner)) as listing:
-        found = sorted(listing, key=lambda entry: entry.name)
-    for entry in found:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         name = os.path.join(inner, entry.name)

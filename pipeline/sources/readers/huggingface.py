@@ -70,24 +70,24 @@ def _open(spec: HuggingFaceSource) -> Any:
         if _on_disk(spec):
             if (here := files.local(spec.path)) is not None:
                 check(here)
-            found = datasets.load_from_disk(spec.path)
+            dataset = datasets.load_from_disk(spec.path)
         else:
-            found = datasets.load_dataset(
+            dataset = datasets.load_dataset(
                 spec.path, spec.name, split=spec.split, revision=spec.revision, streaming=True
             )
     except Exception as error:  # the library raises OSError, ValueError and errors of the hub
-        said = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         remedy = "check source.path (a folder written by save_to_disk, or a name), source.split and source.revision"
         raise InputError(
-            f"source.path: cannot open dataset {spec.path} ({type(error).__name__}: {said})", remedy
+            f"source.path: cannot open dataset {spec.path} ({type(error).__name__}: {message})", remedy
         ) from error
-    if isinstance(found, datasets.DatasetDict):
-        if spec.split not in found:
+    if isinstance(dataset, datasets.DatasetDict):
+        if spec.split not in dataset:
             raise InputError(
-                f"{spec.path} has no split {spec.split!r}", f"set source.split to one of {', '.join(found)}"
+                f"{spec.path} has no split {spec.split!r}", f"set source.split to one of {', '.join(dataset)}"
             )
-        return found[spec.split]
-    return found
+        return dataset[spec.split]
+    return dataset
 
 
 def _encoded(dataset: Any) -> Iterator[dict[str, Any] | record.BadRow]:

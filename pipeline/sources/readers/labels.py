@@ -16,10 +16,10 @@ class NoLabel(ValueError):
 def of_arrow(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     """The features that the library keeps in the schema of its Arrow and Parquet files; empty for other files."""
     try:
-        found = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return features if isinstance(features, dict) else {}
 
 
 def named(feature: Any, value: Any) -> Any:

@@ -33,12 +33,12 @@ def read(spec: PdsSource) -> Iterator[Entry]:
     for path in _paths(spec):
         root = root_of(spec.root, path, spec.allow_http)
         name = files.base_name(path)
-        for place, found in llava.items(path):
-            yield from record.attempt(f"{name}:{place.number}", _entries, found, place, name, root, spec.prompts)
+        for place, value in llava.items(path):
+            yield from record.attempt(f"{name}:{place.number}", _entries, value, place, name, root, spec.prompts)
 
 
-def _entries(found: Any, place: record.Place, name: str, root: Root, prompts: Sequence[str]) -> Iterator[Entry]:
-    item = _item(found, place, name)
+def _entries(value: Any, place: record.Place, name: str, root: Root, prompts: Sequence[str]) -> Iterator[Entry]:
+    item = _item(value, place, name)
     return record.entries({**item.said, "prompt": item.prompt}, place, item.source, root, prompts)
 
 
@@ -51,9 +51,9 @@ def answers(spec: PdsSource) -> Iterator[tuple[str, str, str]]:
     """
     for path in _paths(spec):
         name = files.base_name(path)
-        for place, found in llava.items(path):
+        for place, value in llava.items(path):
             with contextlib.suppress(record.BadRow):
-                item = _item(found, place, name)
+                item = _item(value, place, name)
                 yield item.source, item.chosen, item.rejected
 
 
@@ -74,12 +74,12 @@ def _paths(spec: PdsSource) -> list[str]:
     return paths
 
 
-def _item(found: Any, place: record.Place, name: str) -> Item:
+def _item(value: Any, place: record.Place, name: str) -> Item:
     """
     Raises:
         BadRow: it is no pair of conversations.
     """
-    item = llava.an_object(found, place)
+    item = llava.an_object(value, place)
     chosen, rejected = (_turns(item, side, place) for side in SIDES)
     if _asked(chosen) != _asked(rejected):
         raise record.BadRow(

@@ -48,8 +48,8 @@ def entries(spec: ScenesSource | ReadSource, seed: int = 0) -> Iterator[Entry]:
     Raises:
         InputError: a file cannot be read, or is damaged as a whole.
     """
-    found = _scenes(spec, seed) if isinstance(spec, ScenesSource) else _reader(spec).read(spec)
-    return islice(found, spec.limit)
+    rows = _scenes(spec, seed) if isinstance(spec, ScenesSource) else _reader(spec).read(spec)
+    return islice(rows, spec.limit)
 
 
 def identity(spec: ScenesSource | ReadSource, seed: int = 0) -> dict[str, Any]:

@@ -57,14 +57,14 @@ def attempt(source: str, make: Callable[..., Iterable[Entry]], *row: Any) -> Ite
     [('a.jsonl:7', ('malformed_row', 'a.jsonl, line 7: not an object; write one {...} per line'))]
     """
     try:
-        found = list(make(*row))
+        made = list(make(*row))
     except BadRow as error:
-        found = [Entry([], [], None, source, error=(error.kind, error.reason))]
+        made = [Entry([], [], None, source, error=(error.kind, error.reason))]
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # Rows are as odd as what wrote them: what no rule foresaw is this one's, and no reason to lose the others.
         reason = f"{source}: {type(error).__name__}: {error}; correct the row, or remove it"
-        found = [Entry([], [], None, source, error=("malformed_row", reason))]
-    yield from found
+        made = [Entry([], [], None, source, error=("malformed_row", reason))]
+    yield from made
 
 
 def entries(
@@ -78,7 +78,7 @@ def entries(
     """
     images = _images(value, place)
     try:
-        known = facts.read(value)
+        checked = facts.read(value)
     except facts.BadFacts as error:
         raise BadRow(f"{place}: {error.message}", error.remedy, WRONG_FACTS) from error
     prompt = value.get("prompt")
@@ -88,9 +88,9 @@ def entries(
         if not prompts:
             raise missing("prompt", value, place, "or set source.prompts")
         for text in prompts:
-            yield Entry(images, said(text), known, source, root)
+            yield Entry(images, said(text), checked, source, root)
     else:
-        yield Entry(images, _messages(prompt, place), known, source, root)
+        yield Entry(images, _messages(prompt, place), checked, source, root)
 
 
 def labelled(
@@ -102,13 +102,13 @@ def labelled(
     Raises:
         BadRow: a label has no name.
     """
-    found = dict(value)
+    named = dict(value)
     for name, column in columns.items():
         try:
-            found[name] = labels.named(features.get(column), value.get(name))
+            named[name] = labels.named(features.get(column), value.get(name))
         except labels.NoLabel as error:
             raise BadRow(f"{place}: `{column}`: {error}", "correct it, or the features of the dataset") from error
-    return {name: own for name, own in found.items() if own is not None or name in value}
+    return {name: label for name, label in named.items() if label is not None or name in value}
 
 
 def values(batch: Any) -> Iterator[dict[str, Any] | BadRow]:
@@ -119,10 +119,10 @@ def values(batch: Any) -> Iterator[dict[str, Any] | BadRow]:
     except (ValueError, OverflowError, SystemError):
         for at in range(batch.num_rows):
             try:
-                found: Any = batch.slice(at, 1).to_pylist()[0]
+                row: Any = batch.slice(at, 1).to_pylist()[0]
             except (ValueError, OverflowError, SystemError) as error:
-                found = BadRow(f"a value cannot be read ({type(error).__name__}: {error})", "correct it")
-            yield found
+                row = BadRow(f"a value cannot be read ({type(error).__name__}: {error})", "correct it")
+            yield row
 
 
 def missing(column: str, present: Iterable[str], place: object, otherwise: str = "") -> BadRow:
@@ -146,14 +146,14 @@ def parse(text: str, place: object, what: str = "") -> Any:
 
 def _images(value: Mapping[str, Any], place: object) -> list[dict[str, Any]]:
     try:
-        found = references.find(value)
+        images = references.find(value)
     except references.Unclear as error:
         raise BadRow(f"{place}: {error.message}", error.remedy, error.kind) from error
-    if found is None:
+    if images is None:
         if not any(name in value for name in references.IMAGES):
             raise missing("images", value, place, "empty for a prompt without an image")
         return []
-    items = found if isinstance(found, list) else [found]
+    items = images if isinstance(images, list) else [images]
     return [_image(item, place) for item in items]
 
 

@@ -25,28 +25,28 @@ _Known = tuple[list[str], tuple[float, float]]
 
 def read(spec: VisualGenomeSource) -> Iterator[Entry]:
     root, name = root_of(spec.root, spec.path, spec.allow_http), files.base_name(spec.path)
-    known = _image_data(spec.image_data) if spec.image_data else {}
+    sizes = _image_data(spec.image_data) if spec.image_data else {}
     seen: set[int] = set()
     for number, item in anything(spec.path):
-        yield from record.attempt(f"{name}#{number}", _entries, item, number, known, spec, name, root, seen)
+        yield from record.attempt(f"{name}#{number}", _entries, item, number, sizes, spec, name, root, seen)
 
 
 def _entries(
-    item: Any, number: int, known: Mapping[int, _Known], spec: VisualGenomeSource, name: str, root: Root, seen: set[int]
+    item: Any, number: int, sizes: Mapping[int, _Known], spec: VisualGenomeSource, name: str, root: Root, seen: set[int]
 ) -> Iterator[Entry]:
     try:
-        one = fields.number(item, "id")
-        if one in seen:
-            raise ValueError(f"image {one} comes a second time")
-        seen.add(one)
-        places, shape = known.get(one, ([f"{folder}{one}.jpg" for folder in _FOLDERS], None))
+        image = fields.number(item, "id")
+        if image in seen:
+            raise ValueError(f"image {image} comes a second time")
+        seen.add(image)
+        places, shape = sizes.get(image, ([f"{folder}{image}.jpg" for folder in _FOLDERS], None))
         path = _present(root, places)
         regions = _regions(item["regions"], shape or _measure(root, path, spec.max_image_bytes))
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise record.BadRow(f"{public(spec.path)}, item {number}: {what}", "give region_descriptions.json") from error
     for prompt in spec.prompts:
-        yield Entry([{"bytes": None, "path": path}], said(prompt), {"regions": regions}, f"{name}:{one}", root)
+        yield Entry([{"bytes": None, "path": path}], said(prompt), {"regions": regions}, f"{name}:{image}", root)
 
 
 def stamp(spec: VisualGenomeSource) -> list[str]:
@@ -54,19 +54,19 @@ def stamp(spec: VisualGenomeSource) -> list[str]:
 
 
 def _image_data(path: str) -> dict[int, _Known]:
-    found: dict[int, _Known] = {}
+    images: dict[int, _Known] = {}
     for number, item in array(path):
         try:
-            one = fields.number(item, "image_id" if "image_id" in item else "id")
+            image = fields.number(item, "image_id" if "image_id" in item else "id")
             shape = fields.size(item, "width"), fields.size(item, "height")
-            url = fields.text(item, "url") if item.get("url") else f"{one}.jpg"
+            url = fields.text(item, "url") if item.get("url") else f"{image}.jpg"
             parts = urlsplit(url).path.strip("/").split("/")
-            if one in found:
-                raise ValueError(f"image {one} comes a second time")
-            found[one] = (["/".join(parts[-2:]), parts[-1]], shape)
+            if image in images:
+                raise ValueError(f"image {image} comes a second time")
+            images[image] = (["/".join(parts[-2:]), parts[-1]], shape)
         except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{public(path)}, item {number}: {error}", "give image_data.json") from error
-    return found
+    return images
 
 
 def _present(root: Root, places: list[str]) -> str:
@@ -93,10 +93,10 @@ def _regions(regions: list[dict[str, Any]], shape: tuple[float, float] | None) -
         return None
     if min(shape) <= 0:
         raise ValueError(f"the image is {json.dumps(shape)} pixels large")
-    found = []
+    kept = []
     for region in regions:
         box = fractions([region[key] for key in ("x", "y", "width", "height")], *shape)
         if region["phrase"] == "" or box is None:
             continue  # nothing is said, or nothing is shown
-        found.append({"phrase": fields.text(region, "phrase").strip(), "box": box})
-    return found
+        kept.append({"phrase": fields.text(region, "phrase").strip(), "box": box})
+    return kept

@@ -44,13 +44,13 @@ class _Sample:
 
 
 def read(spec: WebDatasetSource) -> Iterator[Entry]:
-    said = False
+    warned = False
     for path in files.expand(spec.path):
         name = files.base_name(path)
         for sample in _samples(path):
             yield from record.attempt(f"{name}:{sample.key}", _entries, path, name, sample, spec.prompts)
-            if spec.prompts and "txt" in sample.parts and not said:
-                said = True
+            if spec.prompts and "txt" in sample.parts and not warned:
+                warned = True
                 Progress().say(f"{name}: source.prompts are asked, so KEY.txt is not read as a prompt")
 
 
