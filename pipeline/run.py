@@ -115,10 +115,10 @@ def _tell(plan: Plan, explain: bool) -> None:
 def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
     from pipeline.base import secrets
     from pipeline.base.lock import locked
-    from pipeline.recipe.plan import chosen
+    from pipeline.recipe.plan import stage_groups
     from pipeline.running.store import Run
 
-    wanted = chosen(stages)
+    wanted = stage_groups(stages)
     plan.preflight()
     with locked(Run(plan.recipe.run_dir).path, secrets.text(" ".join(command))):
         _run(plan, resume, wanted, command)

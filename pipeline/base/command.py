@@ -23,7 +23,7 @@ from typer.core import TyperCommand
 
 from pipeline.base import secrets
 from pipeline.base.ending import Ended, ended_by_signals
-from pipeline.base.errors import LONGEST, UserError, shortened
+from pipeline.base.errors import LONGEST, UserError, shorten
 
 _DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _LONGEST_TRACEBACK = 100_000
@@ -116,7 +116,7 @@ def _in_lines(text: str) -> str:
 
 def _fit(text: str, most: int = LONGEST - 10) -> str:
     # What is far beyond the limit is cut before it is looked through, well outside of what will be shown.
-    return shortened(_printable(secrets.message(shortened(text, 4 * most))), most)
+    return shorten(_printable(secrets.message(shorten(text, 4 * most))), most)
 
 
 def _message(error: BaseException, named: tuple[type[Exception], ...]) -> tuple[str, int]:

@@ -90,7 +90,7 @@ def _groups(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
 
 def _config_error(problems: Sequence[str], what: str) -> ConfigError:
     different = list(dict.fromkeys(problems))
-    lines = read.listed(different)
+    lines = read.bullets(different)
     if len(lines) == 1:
         return ConfigError(lines[0])
     return ConfigError("\n".join([f"{what} has {len(different)} problems:", *(f"  - {line}" for line in lines)]))
@@ -189,13 +189,13 @@ def _problem(key: str, item: Any) -> str:
         kind, kinds = item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "").split(", ")
         remedy = f"use one of {', '.join(kinds)}"
         if PLUGGED in kinds:  # entry points are called as the key is: sources, engines
-            offered = plugins.offered(f"{key.rpartition('.')[2]}s")
+            offered = plugins.offers(f"{key.rpartition('.')[2]}s")
             remedy = plugins.remedy(kind, [*(name for name in kinds if name != PLUGGED), *offered])
         return f"{key}.kind: unknown (value {read.shown(kind)}); {remedy}"
     if item["type"] == "value_error":  # a rule between keys names them itself
         message = item["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    return f"{key}: {read.expected(item)} (value {read.shown(item['input'], key)})"
+    return f"{key}: {read.expectation(item)} (value {read.shown(item['input'], key)})"
 
 
 def _keys(group: type[BaseModel] | None, loc: Sequence[Any]) -> tuple[list[str], str | None]:

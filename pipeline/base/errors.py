@@ -12,12 +12,12 @@ class UserError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        return shortened(super().__str__())
+        return shorten(super().__str__())
 
 
-def shortened(text: str, most: int = LONGEST) -> str:
+def shorten(text: str, most: int = LONGEST) -> str:
     """
-    >>> shortened("x" * 50 + "end", 40)
+    >>> shorten("x" * 50 + "end", 40)
     'xxxxxxxxxx ... (38 characters) ... xxend'
     """
     if len(text) <= most:
@@ -40,7 +40,7 @@ class PipelineError(UserError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return shortened(f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message)
+        return shorten(f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message)
 
 
 class ConfigError(PipelineError):

@@ -30,14 +30,14 @@ from pipeline.base.errors import ConfigError
 GROUP = "vlm_preference"
 
 
-def offered(kind: str) -> dict[str, EntryPoint]:
+def offers(kind: str) -> dict[str, EntryPoint]:
     """The entry points of the installed packages, by name. ``kind`` is ``scorers``, ``policies``, ..."""
     return {point.name: point for point in entry_points(group=f"{GROUP}.{kind}")}
 
 
 def names_one(kind: str, name: str, built_in: Collection[str]) -> bool:
     """Whether ``name`` is meant for other people's code: a path, or what a package offers. Our own names are ours."""
-    return name not in built_in and (":" in name or name in offered(kind))
+    return name not in built_in and (":" in name or name in offers(kind))
 
 
 def plug(
@@ -82,7 +82,7 @@ def find(kind: str, name: str, built_in: Collection[str] = ()) -> Any:
     """
     if ":" in name:
         return _at(name)
-    points = offered(kind)
+    points = offers(kind)
     if name in points:
         return _at(points[name].value)
     raise ConfigError(f"{name!r} is none of the {kind}", remedy(name, sorted({*built_in, *points})))
@@ -97,7 +97,7 @@ def remedy(name: str, names: Collection[str]) -> str:
     module, _, attribute = name.rpartition(".")
     path = f"{module}:{attribute}" if module and attribute else ""
     others = f"use one of {', '.join(names)}, or a path such as mylab.module:Name"
-    return _meant(name, names) or (f"did you mean {path}?" if path else others)
+    return _suggestion(name, names) or (f"did you mean {path}?" if path else others)
 
 
 def make(plugin: Any, options: Mapping[str, Any], name: str, taken: Collection[str] = ()) -> Any:
@@ -114,7 +114,7 @@ def make(plugin: Any, options: Mapping[str, Any], name: str, taken: Collection[s
     for key in options:
         if key not in fields:
             there = f"it has {', '.join(fields)}" if fields else "it has none"
-            raise ConfigError(f"{name} has no option {key!r}", _meant(key, [*fields, *taken]) or there)
+            raise ConfigError(f"{name} has no option {key!r}", _suggestion(key, [*fields, *taken]) or there)
     try:
         made = TypeAdapter(plugin).validate_python(dict(options))
     except ValidationError as error:
@@ -125,7 +125,7 @@ def make(plugin: Any, options: Mapping[str, Any], name: str, taken: Collection[s
     except Exception as error:  # whatever the class does when it is made
         raise ConfigError(f"{name}: {type(error).__name__}: {error}", "correct its options in the recipe") from error
     for key, names in _unknown(options, made):
-        raise ConfigError(f"{name} has no option {key!r}", _meant(key, names) or f"there are {', '.join(names)}")
+        raise ConfigError(f"{name} has no option {key!r}", _suggestion(key, names) or f"there are {', '.join(names)}")
     return made
 
 
@@ -146,7 +146,7 @@ def identity(made: Any, name: str) -> str:
     return f"{name}@{version} {json.dumps(options, sort_keys=True, default=str)}"
 
 
-def raised(made: Any, error: Exception) -> str:
+def failure(made: Any, error: Exception) -> str:
     """What other people's code has raised, and where: ``ZeroDivisionError: division by zero (mylab.grey, line 12)``."""
     home = type(made).__module__
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_globals.get("__name__") == home]
@@ -160,7 +160,7 @@ def _at(path: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
             raise ConfigError(f"{path} imports {error.name}, which is not installed", "install it") from error
-        raise ConfigError(f"{path}: there is no module {error.name}", _meant_module(error.name)) from error
+        raise ConfigError(f"{path}: there is no module {error.name}", _suggested_module(error.name)) from error
     except Exception as error:  # whatever the module does when it is imported
         raise ConfigError(
             f"{path} cannot be imported: {type(error).__name__}: {error}", "correct the module"
@@ -169,7 +169,9 @@ def _at(path: str) -> Any:
     for part in attribute.split("."):
         names = [name for name in dir(target) if not name.startswith("_")]
         if not hasattr(target, part):
-            raise ConfigError(f"{path}: {place} has no {part!r}", _meant(part, names) or f"it has {', '.join(names)}")
+            raise ConfigError(
+                f"{path}: {place} has no {part!r}", _suggestion(part, names) or f"it has {', '.join(names)}"
+            )
         target = getattr(target, part)
     return target
 
@@ -191,12 +193,12 @@ def _unknown(options: Any, made: Any, at: str = "") -> Iterator[tuple[str, list[
             yield from _unknown(value, fields[str(key)], f"{at}{key}.")
 
 
-def _meant(name: str, names: Iterable[str]) -> str:
+def _suggestion(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {close[0]}?" if close else ""
 
 
-def _meant_module(name: str) -> str:
+def _suggested_module(name: str) -> str:
     parent, _, leaf = name.rpartition(".")
     try:
         places = importlib.import_module(parent).__path__ if parent else None

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.base.errors import shortened
+from pipeline.base.errors import shorten
 
 #: Raised whenever a column changes its name, type or meaning; part of every stage's fingerprint.
 SCHEMA_VERSION = 3
@@ -129,7 +129,7 @@ def failed(error_type: str, error: str) -> dict[str, Any]:
     >>> failed("unreadable_image", "row 3: truncated PNG")["status"]
     'failed'
     """
-    return {"status": "failed", "error_type": storable(error_type), "error": shortened(storable(error))}
+    return {"status": "failed", "error_type": storable(error_type), "error": shorten(storable(error))}
 
 
 def stored(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.base import secrets
-from pipeline.base.errors import shortened
+from pipeline.base.errors import shorten
 
 #: Of a file, in bytes; of its values, once aliases are replaced by what they stand for; of lists within lists.
 MOST_BYTES, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 32
@@ -92,13 +92,13 @@ def name(key: Any) -> str:
     return shown_key if len(shown_key) <= _LONGEST_NAME else f"{shown_key[:_LONGEST_NAME]}..."
 
 
-def listed(problems: list[str]) -> list[str]:
+def bullets(problems: list[str]) -> list[str]:
     """The first of many problems, and how many there are more."""
     kept: list[str] = []
     for problem in problems[:MOST_PROBLEMS]:
         if kept and sum(map(len, kept)) + len(problem) > MOST_CHARACTERS:
             break
-        kept.append(shortened(problem, MOST_CHARACTERS))
+        kept.append(shorten(problem, MOST_CHARACTERS))
     more = len(problems) - len(kept)
     return [*kept, f"and {more} more"] if more else kept
 
@@ -116,10 +116,10 @@ def secret_keys(value: Any, key: str = "") -> Iterator[str]:
         yield f"{key}: {what}; leave it in the environment"
 
 
-def expected(problem: Mapping[str, object]) -> str:
+def expectation(problem: Mapping[str, object]) -> str:
     """What is wrong, by one of pydantic's errors, in the words of YAML instead of Python's.
 
-    >>> expected({"type": "tuple_type", "msg": "Input should be a valid tuple"})
+    >>> expectation({"type": "tuple_type", "msg": "Input should be a valid tuple"})
     'should be a list, such as [1, 2]'
     """
     kind = _IN_YAML.get(str(problem["type"]))

@@ -28,7 +28,7 @@ class _Refused(Exception):
 
 
 @cache
-def bounded(client: type[Any]) -> type[Any]:
+def bounded_client(client: type[Any]) -> type[Any]:
     """A subclass of the ``httpx`` client class whose ``send`` ends within the request's read time-out, all in all. A
     reply from elsewhere or of more than ``MOST_BYTES`` becomes one with status 421 and a code of this module."""
     import httpx2

@@ -20,7 +20,7 @@ from pipeline.engines.protocol import (
     Response,
     Sampling,
     likeliest,
-    trimmed,
+    trim,
     unservable,
 )
 
@@ -193,7 +193,7 @@ def _completion(choice: Any, counted: int | None, request: Request) -> Completio
     tokens = getattr(choice.logprobs, "content", None)
     logprob = math.fsum(token.logprob for token in tokens) if tokens is not None else math.nan
     return Completion(
-        text=trimmed(text.removeprefix(request.prefix), request),
+        text=trim(text.removeprefix(request.prefix), request),
         n_tokens=len(tokens) if tokens is not None else counted,
         finish_reason=choice.finish_reason,
         logprob=logprob if math.isfinite(logprob) else None,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.base.errors import EngineError
-from pipeline.engines.bounded import REDIRECTED, TOO_LARGE, bounded
+from pipeline.engines.bounded import REDIRECTED, TOO_LARGE, bounded_client
 from pipeline.engines.chat_completions import (
     CONTINUE,
     Dialect,
@@ -98,7 +98,7 @@ class OpenAIEngine:
             base_url=spec.base_url,
             max_retries=spec.retries,
             timeout=timeout,
-            http_client=bounded(openai.DefaultAsyncHttpxClient)(),
+            http_client=bounded_client(openai.DefaultAsyncHttpxClient)(),
         )
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:

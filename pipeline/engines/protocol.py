@@ -114,12 +114,12 @@ def ask(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> Iter
             why = " twice" if any(request.id == response.id for request in requests) else ", which it was not asked"
             raise EngineError(f"the engine answered request {response.id!r:.80}{why}", "correct the engine")
         del waiting[response.id]
-        yield _checked(response, sampling.n)
+        yield _check(response, sampling.n)
     for name in waiting:
         yield Response(name, error_type="no_answer", error="the engine has left it out")
 
 
-def _checked(response: Response, n: int) -> Response:
+def _check(response: Response, n: int) -> Response:
     if response.error_type is not None:
         return response
     if len(response.completions) != n:
@@ -147,7 +147,7 @@ def _fault(completion: Completion) -> str | None:
     return None
 
 
-def trimmed(text: str, request: Request) -> str:
+def trim(text: str, request: Request) -> str:
     """What an engine made, as a completion's text."""
     return text.rstrip() if request.prefix else text.strip()
 

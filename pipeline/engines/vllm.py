@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from pipeline.base import model_names as models
 from pipeline.base.errors import EngineError
 from pipeline.base.images import pixels
-from pipeline.engines.protocol import Completion, Request, Response, Sampling, likeliest, trimmed, unservable
+from pipeline.engines.protocol import Completion, Request, Response, Sampling, likeliest, trim, unservable
 
 #: Set before vLLM is imported, where the user has not.
 _ENV = {
@@ -147,7 +147,7 @@ class How:
             ids = list(output.token_ids)[:-1] if reason == "stop" else list(output.token_ids)
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
         logprob = float(output.cumulative_logprob or 0.0)
-        return Completion(trimmed(text, request), len(output.token_ids), reason, logprob, self._first(output))
+        return Completion(trim(text, request), len(output.token_ids), reason, logprob, self._first(output))
 
     def _first(self, output: Any) -> tuple[tuple[str, float], ...] | None:
         """vLLM adds the sampled token to the likeliest ones, so there may be one too many."""

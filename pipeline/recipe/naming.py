@@ -34,7 +34,7 @@ def check(run: Run, table: str, recipe: Recipe) -> None:
     Raises:
         InputError: a vocabulary of the recipe does not know an object of the facts, or nothing that regions describe.
     """
-    wanted = _named(recipe)
+    wanted = _vocabularies(recipe)
     if recipe.source.kind in _OUR_OWN:
         wanted = {key: name for key, name in wanted.items() if name != "scenes"}
     if not wanted:
@@ -43,7 +43,7 @@ def check(run: Run, table: str, recipe: Recipe) -> None:
     names: Counter[str] = Counter()
     sample, understood = None, False
     for shard in run.shards(table):
-        facts = _judged(run.read(table, shard))
+        facts = _open_facts(run.read(table, shard))
         names.update(pc.struct_field(pc.list_flatten(pc.struct_field(facts, "objects")), "name").to_pylist())
         phrases = _phrases(facts)
         sample = sample or (phrases[0].as_py() if len(phrases) else None)
@@ -51,7 +51,7 @@ def check(run: Run, table: str, recipe: Recipe) -> None:
     for key, name in wanted.items():
         words = vocabulary(name, key)
         if unknown := [word for word, _ in names.most_common() if word is not None and words.canonical(word) is None]:
-            raise _unknown(key, words, unknown)
+            raise _unknown_names(key, words, unknown)
         if sample is not None and not understood and name == "scenes" and key != _OBJECTS:
             raise InputError(
                 f"the regions of the facts, such as {sample!r:.80}, name no object of {key}=scenes",
@@ -59,7 +59,7 @@ def check(run: Run, table: str, recipe: Recipe) -> None:
             )
 
 
-def _named(recipe: Recipe) -> dict[str, str | None]:
+def _vocabularies(recipe: Recipe) -> dict[str, str | None]:
     """Key of the recipe -> the vocabulary that facts are read with there."""
     objects, scorers = recipe.score.objects, recipe.score.scorers
     vocabularies: dict[str, str | None] = {}
@@ -72,7 +72,7 @@ def _named(recipe: Recipe) -> dict[str, str | None]:
     return vocabularies
 
 
-def _judged(prompts: pa.Table) -> Any:
+def _open_facts(prompts: pa.Table) -> Any:
     """The facts of the prompts whose answers they judge: of those that are no questions."""
     facts = columns.whole(prompts["facts"])
     open_prompt = columns.ok(prompts) & columns.bools(pc.is_null(pc.struct_field(facts, "answer")))
@@ -86,7 +86,7 @@ def _phrases(facts: Any) -> Any:
     return pc.drop_null(pc.struct_field(regions, "phrase"))
 
 
-def _unknown(key: str, words: Vocabulary, names: list[str]) -> InputError:
+def _unknown_names(key: str, words: Vocabulary, names: list[str]) -> InputError:
     shown = ", ".join(map(repr, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     message = f"the facts name {shown}: no object of {key}={words.name}"
     fits = {name: sum(built_in(name).canonical(word) is not None for word in names) for name in BUILT_IN}

@@ -25,12 +25,12 @@ from pipeline.running.resume import Resume, current_record, explain
 from pipeline.running.stage import Source, Stage
 from pipeline.running.store import Run, Survey
 from pipeline.sampling import continuation as continue_
-from pipeline.sampling.config import GivenEngine, OpenAIEngine, PluggedEngine, Sample, VllmEngine
+from pipeline.sampling.config import GivenOptions, OpenAIOptions, PluggedOptions, Sample, VllmOptions
 from pipeline.sampling.continuation import ContinueStage
 from pipeline.sampling.stage import SampleStage, slug
 from pipeline.scoring import stage as score
 from pipeline.sources.config import PdsSource
-from pipeline.sources.given import GivenStage
+from pipeline.sources.given_stage import GivenStage
 from pipeline.sources.imagine.config import ImagineSource
 from pipeline.sources.imagine.instruct import InstructStage
 from pipeline.sources.imagine.rank import RankStage
@@ -76,7 +76,7 @@ class Plan:
         r = self.recipe
         rewriting = self.rewriting()
         first = rewriting.first() if rewriting else SourceStage(r.source, r.seed, r.shard_size)
-        stages: list[Source | Stage] = [*self._imagined(), first]
+        stages: list[Source | Stage] = [*self._imagine_stages(), first]
         specs = r.sample.each()
         names = self._tables(specs)
         pending = self.held is not None
@@ -123,8 +123,8 @@ class Plan:
         base = self.base()
         update: dict[str, Any] = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": self.held.max_tokens}
         if model is not None:
-            elsewhere = isinstance(base.engine, PluggedEngine) and not base.engine.gpus
-            engine = VllmEngine() if elsewhere or isinstance(base.engine, OpenAIEngine) else base.engine
+            elsewhere = isinstance(base.engine, PluggedOptions) and not base.engine.gpus
+            engine = VllmOptions() if elsewhere or isinstance(base.engine, OpenAIOptions) else base.engine
             update |= {"model": str(model), "revision": None, "engine": engine}
         return SampleStage(base.model_copy(update=update), self.recipe.seed, name=name, reads="eval-source")
 
@@ -161,7 +161,7 @@ class Plan:
         return {outlook.stage: list(outlook.reasons) for outlook in self.outlook(run) if outlook.reasons}
 
     def _candidates(self, spec: Sample, name: str, prompts: str) -> Stage:
-        if isinstance(spec.engine, GivenEngine):
+        if isinstance(spec.engine, GivenOptions):
             assert isinstance(self.recipe.source, PdsSource)  # or the recipe would not have been accepted
             return GivenStage(self.recipe.source, name)
         return SampleStage(spec, self.recipe.seed, name=name, reads=prompts, on_policy=self._is_base(spec))
@@ -180,8 +180,8 @@ class Plan:
         """How a model is asked, without noise: as it is sampled, or else as the first that is sampled, which it is if
         None is named."""
         specs = self.recipe.sample.each()
-        sampled = [spec for spec in specs if not isinstance(spec.engine, GivenEngine)]
-        sampled = sampled or [specs[0].model_copy(update={"engine": VllmEngine()})]
+        sampled = [spec for spec in specs if not isinstance(spec.engine, GivenOptions)]
+        sampled = sampled or [specs[0].model_copy(update={"engine": VllmOptions()})]
         wanted = sampled[0].model if model is None else model
         same = [spec for spec in sampled if spec.model == wanted]
         like = next((spec for spec in same if spec.noise is None), [*same, sampled[0]][0])
@@ -209,7 +209,7 @@ class Plan:
         last = score.asks(self.recipe.score, spec, specs) if after is None else (after.model, after.revision) == model
         return last, [(other.model, other.revision) for other in specs].index(model)
 
-    def _imagined(self) -> list[Source | Stage]:
+    def _imagine_stages(self) -> list[Source | Stage]:
         """From texts to questions about images made from them."""
         r = self.recipe
         if not isinstance(r.source, ImagineSource):
@@ -239,7 +239,7 @@ def group(stage: str, rewriting: Container[str] = ()) -> str:
     return {"eval": "evaluate", "ask": "score", "prompts": "source"}.get(first := stage.split("-", 1)[0], first)
 
 
-def chosen(names: str | None) -> frozenset[str]:
+def stage_groups(names: str | None) -> frozenset[str]:
     """The stages that ``--stages`` names, all without it.
 
     Raises:

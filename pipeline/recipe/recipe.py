@@ -15,7 +15,7 @@ from pipeline.base.files import locate
 from pipeline.pairing.config import Pair
 from pipeline.publishing.config import Publish
 from pipeline.rewriting.config import Rewrite
-from pipeline.sampling.config import GivenEngine, Sample
+from pipeline.sampling.config import GivenOptions, Sample
 from pipeline.scoring.config import Score
 from pipeline.sources.kinds import Source
 
@@ -77,7 +77,7 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _given_answers_exist(self) -> Recipe:
         specs = self.sample.each()
-        given = [spec for spec in specs if isinstance(spec.engine, GivenEngine)]
+        given = [spec for spec in specs if isinstance(spec.engine, GivenOptions)]
         if given and self.source.kind != "pds":
             raise ValueError(
                 "sample.engine.kind=given takes the answers that come with the prompts, and those of "
@@ -110,7 +110,7 @@ class Recipe(Frozen):
         self._speak()
         likelihood, style = self.score.likelihood, self.publish.style
         if "likelihood" in self.score.scorers and likelihood.model is None:
-            filled = likelihood.model_copy(update=self._trained())
+            filled = likelihood.model_copy(update=self._trained_model())
             self._set("score", self.score.model_copy(update={"likelihood": filled}))
         if style.vocabulary is None:
             named = style.model_copy(update={"vocabulary": self._vocabulary()})
@@ -139,9 +139,10 @@ class Recipe(Frozen):
             if group is not None and group.vocabulary is None:
                 raise ValueError(f"{key}.vocabulary: missing; name words for source.kind=visual_genome, such as coco")
 
-    def _trained(self) -> dict[str, str | None]:
+    def _trained_model(self) -> dict[str, str | None]:
         """The model that is to be trained, and its revision where it is sampled as well."""
-        sampled = {spec.model: spec.revision for spec in self.sample.each() if not isinstance(spec.engine, GivenEngine)}
+        specs = (spec for spec in self.sample.each() if not isinstance(spec.engine, GivenOptions))
+        sampled = {spec.model: spec.revision for spec in specs}
         model = (self.train or {}).get("model") or next(iter(sampled), None)
         if model is None:
             raise ValueError("score.likelihood.model: missing; with sample.engine.kind=given there is no sampled model")

@@ -16,7 +16,7 @@ from pipeline.rewriting.config import Correct
 from pipeline.rewriting.lineage import DETECT, Made, Row, TextQuestion, answers, lexicon, origin_counts, read
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
-from pipeline.sampling.stage import identified, worker
+from pipeline.sampling.stage import identity_options, worker
 from reward.text.fact_findings import hallucinations
 from reward.text.types import VERSION, Problem
 
@@ -63,7 +63,7 @@ class CorrectStage:
             identity = {
                 "blind": self.spec.blind,
                 "max_tokens": self.spec.max_tokens,
-                **identified(self.asked, self.seed),
+                **identity_options(self.asked, self.seed),
             }
         return {"by": self.spec.by, "rules": VERSION, **identity}
 

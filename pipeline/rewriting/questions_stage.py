@@ -22,8 +22,8 @@ from pipeline.rewriting.inject_stage import TOGETHER, together
 from pipeline.rewriting.lineage import DETECT, Candidate, Made, Row, image_digest, lexicon, origin_counts, read
 from pipeline.running.store import Run
 from pipeline.sources.admission.verdicts import Verdicts
-from pipeline.sources.readers.protocol import Entry, said
-from pipeline.sources.stage import spooled
+from pipeline.sources.readers.protocol import Entry, user_turn
+from pipeline.sources.stage import spool_shards
 from reward.scorers.correctness import CorrectnessScorer
 from reward.text.types import VERSION, Problem, Rewrite
 
@@ -77,7 +77,7 @@ class QuestionSource:
             InputError: a table is not finished, or there is nothing to ask.
         """
         verdicts = Verdicts(self.max_bytes, self.max_pixels, hashed=False)
-        yield from spooled(run, self.name, self.shard_size, self._entries(run), verdicts)
+        yield from spool_shards(run, self.name, self.shard_size, self._entries(run), verdicts)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
@@ -109,7 +109,7 @@ class QuestionSource:
                             "question_type": question.question_type,
                             "answer": question.answer,
                         }
-                        yield Entry(row.images, said(question.text), facts, f"{SOURCE}:{question.why}")
+                        yield Entry(row.images, user_turn(question.text), facts, f"{SOURCE}:{question.why}")
 
     def _numbers(self, run: Run) -> list[int]:
         numbers = run.shards(self.prompts)

@@ -21,7 +21,7 @@ from pipeline.rewriting.config import Restyle
 from pipeline.rewriting.lineage import Made, Row, TextQuestion, answers, lexicon, origin_counts, read
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
-from pipeline.sampling.stage import identified, worker
+from pipeline.sampling.stage import identity_options, worker
 from reward.text.types import VERSION, Problem, Rewrite
 
 NAME = "sample-restyled"
@@ -62,7 +62,7 @@ class RestyleStage:
         rules = {"by": self.spec.by, "paraphrases": self.spec.paraphrases, "rules": VERSION, "parts": list(self.parts)}
         if self.asked is None:
             return {**rules, "seed": self.seed}
-        writer = {"max_tokens": self.spec.max_tokens, **identified(self.asked, self.seed)}
+        writer = {"max_tokens": self.spec.max_tokens, **identity_options(self.asked, self.seed)}
         return {**rules, **writer, "lexicon": lexicon(self.words).version}
 
     def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:

@@ -26,7 +26,7 @@ from pipeline.base.config import (
 Temperature = NonNegative
 
 
-class VllmEngine(Frozen):
+class VllmOptions(Frozen):
     """vLLM inside the worker."""
 
     kind: Literal["vllm"] = Field("vllm", description="vLLM")
@@ -61,7 +61,7 @@ class VllmEngine(Frozen):
     workers: Count = Field(1, description="copies of the engine", json_schema_extra=NEUTRAL)
 
 
-class OpenAIEngine(Frozen):
+class OpenAIOptions(Frozen):
     """Any server that speaks OpenAI's chat completions. The server decides about ``revision``."""
 
     kind: Literal["openai"] = Field(description="a server that speaks OpenAI's chat completions")
@@ -89,7 +89,7 @@ class OpenAIEngine(Frozen):
         return value.rstrip("/")
 
 
-class ScriptedEngine(Frozen):
+class ScriptedOptions(Frozen):
     """Canned texts, for tests and for trying out a recipe."""
 
     kind: Literal["scripted"] = Field(description="canned texts, no model")
@@ -101,14 +101,14 @@ class ScriptedEngine(Frozen):
     workers: Count = Field(1, description="processes", json_schema_extra=NEUTRAL)
 
 
-class GivenEngine(Frozen):
+class GivenOptions(Frozen):
     """No model: the candidates are the answers that came with the prompts (``source.kind=pds``). The other keys of
     ``sample`` have no meaning then, and ``model`` may be left out."""
 
     kind: Literal["given"] = Field(description="the answers that come with the prompts")
 
 
-class PluggedEngine(PlugIn):
+class PluggedOptions(PlugIn):
     """Other people's code, with its options beside ``kind``. A worker has as many GPUs as it says, one if it says
     nothing, where there are any."""
 
@@ -122,7 +122,7 @@ class PluggedEngine(PlugIn):
         return float(getattr(self.made, "gpus", 1))
 
     @model_validator(mode="after")
-    def _gpus_are_a_number(self) -> PluggedEngine:
+    def _gpus_are_a_number(self) -> PluggedOptions:
         gpus = getattr(self.made, "gpus", 1)
         if not isinstance(gpus, int | float) or not 0 <= gpus < math.inf:
             raise ValueError(f"{self.kind}: gpus is {gpus!r}; it is how many GPUs a worker needs, such as 1 or 0")
@@ -130,12 +130,12 @@ class PluggedEngine(PlugIn):
 
 
 Engine = Annotated[
-    Annotated[VllmEngine, Tag("vllm")]
-    | Annotated[OpenAIEngine, Tag("openai")]
-    | Annotated[ScriptedEngine, Tag("scripted")]
-    | Annotated[GivenEngine, Tag("given")]
-    | Annotated[PluggedEngine, Tag(PLUGGED)],
-    by_kind("vllm", PluggedEngine.group, ("vllm", "openai", "scripted", "given")),
+    Annotated[VllmOptions, Tag("vllm")]
+    | Annotated[OpenAIOptions, Tag("openai")]
+    | Annotated[ScriptedOptions, Tag("scripted")]
+    | Annotated[GivenOptions, Tag("given")]
+    | Annotated[PluggedOptions, Tag(PLUGGED)],
+    by_kind("vllm", PluggedOptions.group, ("vllm", "openai", "scripted", "given")),
 ]
 
 
@@ -199,7 +199,7 @@ class Sample(Frozen):
     max_tokens: Count = Field(96, description="an answer is cut after so many tokens")
     stop: tuple[str, ...] = Field((), description="texts that end an answer")
     max_image_pixels: Count | None = Field(None, description="pixels; larger images are scaled down for the model")
-    engine: Engine = Field(VllmEngine(), description="through what the model is asked")
+    engine: Engine = Field(VllmOptions(), description="through what the model is asked")
     noise: Noise | None = Field(None, description="noise over the images that the model sees")
     models: Annotated[tuple[dict[str, Any], ...], SAME_KEYS] = Field(
         (), description="several models: each entry has the keys of sample in which it differs"
@@ -217,7 +217,7 @@ class Sample(Frozen):
         if not self.models:
             return (self.model_copy(update={"continuation": None}),)
         common = {name: getattr(self, name) for name in self.model_fields_set - {"models", "continuation"}}
-        return tuple(Sample.model_validate({**common, **_named(entry)}) for entry in self.models)
+        return tuple(Sample.model_validate({**common, **_with_model(entry)}) for entry in self.models)
 
     @model_validator(mode="before")
     @classmethod
@@ -226,8 +226,8 @@ class Sample(Frozen):
         listed = values.get("models") if isinstance(values, Mapping) else None
         if isinstance(listed, list | tuple) and listed and "model" not in values:
             first = listed[0]
-            return {"model": _named(first).get("model") if isinstance(first, Mapping) else None, **values}
-        return _named(values) if isinstance(values, Mapping) else values
+            return {"model": _with_model(first).get("model") if isinstance(first, Mapping) else None, **values}
+        return _with_model(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _consistent(self) -> Sample:
@@ -235,7 +235,7 @@ class Sample(Frozen):
             raise ValueError(f"n={self.n} greedy samples are all the same; set n=1 or temperature above 0")
         if len(set(self.temperatures)) != len(self.temperatures):
             raise ValueError(f"temperature={list(self.temperatures)} names one twice; remove it")
-        if self.chat_template is not None and isinstance(self.engine, OpenAIEngine):
+        if self.chat_template is not None and isinstance(self.engine, OpenAIOptions):
             raise ValueError("chat_template is the server's affair with kind=openai; start it with the template")
         if any("models" in entry for entry in self.models):
             raise ValueError("an entry of models has models itself; write one list")
@@ -244,13 +244,13 @@ class Sample(Frozen):
         names = [(spec.model, spec.revision, spec.noise) for spec in self.each()] if self.models else []
         if len(set(names)) != len(names):
             raise ValueError("models names one twice; give it several temperatures, or a larger n")
-        sampled = (spec for spec in self.each() if spec.noise is None and not isinstance(spec.engine, GivenEngine))
+        sampled = (spec for spec in self.each() if spec.noise is None and not isinstance(spec.engine, GivenOptions))
         if self.continuation is not None and not any(sampled):
             raise ValueError("continue has no sampled answers to go on from; ask a model without noise as well")
         return self
 
 
-def _named(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_model(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """With a name for what stands where a model would, if none is asked."""
     engine = values.get("engine")
     kind = engine.get("kind") if isinstance(engine, Mapping) else getattr(engine, "kind", None)

@@ -20,7 +20,7 @@ from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Continuation, Sample
 from pipeline.sampling.gather import GatherStage
 from pipeline.sampling.requests import UNREADABLE, Failure, Requests, failure, pictures, unreadable
-from pipeline.sampling.stage import identified, tokens, turns, worker
+from pipeline.sampling.stage import identity_options, tokens, turns, worker
 
 NAME = "sample-continued"
 #: Of fewer words there is no beginning to speak of.
@@ -63,7 +63,7 @@ class ContinueStage:
     def options(self) -> dict[str, Any]:
         rule = self.rule.model_dump(mode="json", exclude={"model"})
         return {
-            **identified(self.spec, self.seed, _OF_SAMPLES),
+            **identity_options(self.spec, self.seed, _OF_SAMPLES),
             **rule,
             "max_tokens": self._most,
             "parts": list(self.parts),
@@ -82,7 +82,7 @@ class ContinueStage:
                 problems[row_id] = (row["error_type"], row["error"])
                 continue
             made[row_id] = []
-            begun = list(self._begun(row["candidates"]))
+            begun = list(self._beginnings(row["candidates"]))
             try:
                 images = pictures(prompt["images"] if self.rule.images and begun else ())
             except UNREADABLE as error:
@@ -107,7 +107,7 @@ class ContinueStage:
     def _most(self) -> int:
         return self.rule.max_tokens or self.spec.max_tokens
 
-    def _begun(self, candidates: Sequence[Candidate]) -> Iterable[tuple[int, str, float]]:
+    def _beginnings(self, candidates: Sequence[Candidate]) -> Iterable[tuple[int, str, float]]:
         """Of what is to be continued: index, the words that stay, temperature."""
         for place, candidate in enumerate(candidates):
             prefix = beginning(candidate["text"], self.rule.share)

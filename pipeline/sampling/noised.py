@@ -6,7 +6,7 @@ from pipeline.base.images import pixels
 from pipeline.sampling.config import DiffusionNoise, Noise
 
 
-def noised(data: bytes, noise: Noise, seed: int, max_pixels: int | None = None) -> bytes:
+def add_noise(data: bytes, noise: Noise, seed: int, max_pixels: int | None = None) -> bytes:
     """The picture in the encoded file ``data`` under noise, as a PNG file; the same for the same seed.
 
     It is first scaled down to ``max_pixels``: noise on what is then averaged away would be less than was asked for.

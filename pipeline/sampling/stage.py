@@ -19,8 +19,8 @@ from pipeline.base.images import image_files
 from pipeline.base.tables import CANDIDATES
 from pipeline.engines.protocol import Completion, Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
-from pipeline.sampling.config import GivenEngine, OpenAIEngine, PluggedEngine, Sample, ScriptedEngine
-from pipeline.sampling.noised import noised
+from pipeline.sampling.config import GivenOptions, OpenAIOptions, PluggedOptions, Sample, ScriptedOptions
+from pipeline.sampling.noised import add_noise
 from pipeline.sampling.requests import UNREADABLE, Failure, Requests, failure, pictures, unreadable
 
 Candidate = dict[str, Any]
@@ -82,7 +82,7 @@ class SampleStage:
 
     def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
         rows = tables[self.reads].select(_COLUMNS)
-        kept = self._kept(tables.get(self.name))
+        kept = self._earlier(tables.get(self.name))
         answers: dict[Place, Completion] = {}
         errors: dict[str, Failure] = {}
         imageless = set(rows["id"].filter(pc.equal(pc.list_value_length(rows["images"]), 0)).to_pylist())
@@ -98,7 +98,7 @@ class SampleStage:
         empty = pc.sum(pc.equal(pc.list_value_length(table["candidates"]), 0)).as_py()
         return {**tokens(table), **({"without_images": empty} if empty else {})}
 
-    def _kept(self, earlier: pa.Table | None) -> dict[str, list[Candidate]]:
+    def _earlier(self, earlier: pa.Table | None) -> dict[str, list[Candidate]]:
         """What an earlier session already has: the candidates of each prompt that did not fail."""
         if earlier is None:
             return {}
@@ -205,7 +205,8 @@ class SampleStage:
             # Not by the model's name: several see the same noise.
             drawn = (seeds.derive(self.seed, row["id"], "#noise", at) for at in range(len(images)))
             most = self.spec.max_image_pixels
-            images = tuple(noised(data, self.spec.noise, seed, most) for data, seed in zip(images, drawn, strict=True))
+            noise = self.spec.noise
+            images = tuple(add_noise(data, noise, seed, most) for data, seed in zip(images, drawn, strict=True))
         return Request(row["id"], images, turns(self.spec, row["prompt"]), seed=0)
 
     def _sampling(self, temperature: float, n: int) -> Sampling:
@@ -219,11 +220,11 @@ class SampleStage:
         return candidate["finish_reason"] == "length" and (candidate["n_tokens"] or 0) < self.spec.max_tokens
 
     def _identity(self) -> str:
-        if isinstance(self.spec.engine, ScriptedEngine):
+        if isinstance(self.spec.engine, ScriptedOptions):
             return f"scripted:{self.spec.model}"
-        if isinstance(self.spec.engine, OpenAIEngine):
+        if isinstance(self.spec.engine, OpenAIOptions):
             return f"served:{self.spec.model}@{self.spec.revision or 'unknown'}"
-        if isinstance(self.spec.engine, PluggedEngine):
+        if isinstance(self.spec.engine, PluggedOptions):
             served = f"{self.spec.model}@{self.spec.revision or 'unknown'}"
             return f"{self.spec.engine.identity} {models.identity(self.spec.model) if _is_here(self.spec) else served}"
         return models.identity(self.spec.model, self.spec.revision)
@@ -260,7 +261,7 @@ def turns(spec: Sample, prompt: Iterable[Mapping[str, str]]) -> tuple[tuple[str,
     return messages
 
 
-def identified(spec: Sample, seed: int, without: frozenset[str] = _OF_SAMPLES) -> dict[str, Any]:
+def identity_options(spec: Sample, seed: int, without: frozenset[str] = _OF_SAMPLES) -> dict[str, Any]:
     """What of a model that is asked changes the result, for the options of a stage."""
     options = SampleStage(spec, seed).options()
     return {key: value for key, value in options.items() if key not in without}
@@ -288,14 +289,14 @@ def template_text(spec: Sample) -> str | None:
 
 def _is_here(spec: Sample) -> bool:
     """Whether a plug-in's model is a folder; whatever else its name says is for the plug-in to say."""
-    local = isinstance(spec.engine, PluggedEngine) and spec.engine.gpus > 0
+    local = isinstance(spec.engine, PluggedOptions) and spec.engine.gpus > 0
     return local and (spec.model in models.BUILT_IN or Path(spec.model).expanduser().is_dir())
 
 
 def worker(spec: Sample) -> WorkerSpec:
     """The processes that hold ``spec``'s model."""
     engine = spec.engine
-    if isinstance(engine, ScriptedEngine):
+    if isinstance(engine, ScriptedOptions):
         from pipeline.engines.scripted import Open
 
         return WorkerSpec(
@@ -303,7 +304,7 @@ def worker(spec: Sample) -> WorkerSpec:
             Open(texts=engine.texts, seconds_per_request=engine.seconds_per_request),
             count=engine.workers,
         )
-    if isinstance(engine, OpenAIEngine):
+    if isinstance(engine, OpenAIOptions):
         from pipeline.engines.openai import OpenOpenAI
 
         return WorkerSpec(
@@ -320,14 +321,14 @@ def worker(spec: Sample) -> WorkerSpec:
             cpus=0.1,  # it waits for the network
             count=engine.workers,
         )
-    if isinstance(engine, PluggedEngine):
+    if isinstance(engine, PluggedOptions):
         from pipeline.engines.plugged_engine import Model, OpenPlugged
 
         name = models.resolve(spec.model) if _is_here(spec) else spec.model
         model = Model(name, spec.revision, template_text(spec), spec.max_image_pixels)
         opened = OpenPlugged(engine.kind, engine.made, model)
         return WorkerSpec(f"{engine.kind}:{spec.model}", opened, gpus=engine.gpus, count=engine.workers)
-    if isinstance(engine, GivenEngine):
+    if isinstance(engine, GivenOptions):
         raise TypeError("given answers are nobody's to ask; GivenStage has them")
     from pipeline.engines.vllm import OpenVllm
 

@@ -15,7 +15,7 @@ from pipeline.engines.protocol import MOST_LOGPROBS, TRANSIENT, Engine, Request,
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
 from pipeline.sampling.requests import UNREADABLE, Failure, Requests, failure, pictures, unreadable
-from pipeline.sampling.stage import identified, worker
+from pipeline.sampling.stage import identity_options, worker
 from reward.asking.protocol import Answer, Asker, Question, Verdict
 
 _SOURCE = ("id", "images", "prompt", "facts")
@@ -53,10 +53,10 @@ class AskStage:
     @property
     def scored_as(self) -> str:
         """The version of the scores that are made of the answers: of the asker, and of the model."""
-        return f"{self.asker.version}:{identified(self.spec, self.seed)['model_identity']}"
+        return f"{self.asker.version}:{identity_options(self.spec, self.seed)['model_identity']}"
 
     def options(self) -> dict[str, Any]:
-        return {**identified(self.spec, self.seed), self.asker.name: self.asker.version}
+        return {**identity_options(self.spec, self.seed), self.asker.name: self.asker.version}
 
     def process(self, model: Engine, tables: Mapping[str, pa.Table]) -> pa.Table:
         ids = tables["sample"]["id"].to_pylist()

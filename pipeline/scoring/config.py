@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, name_or_path
 from pipeline.base.errors import PipelineError
-from pipeline.sampling.config import Engine, GivenEngine, OpenAIEngine, Sample, Temperature, VllmEngine
+from pipeline.sampling.config import Engine, GivenOptions, OpenAIOptions, Sample, Temperature, VllmOptions
 from pipeline.scoring.plugged import Plugged, plugged
 from reward.asking.claims import MIN_MASS, TRUE_OF
 from reward.asking.judge import CRITERIA
@@ -115,13 +115,13 @@ class Asked(Frozen):
     @field_validator("engine")
     @classmethod
     def _asks(cls, value: Engine | None) -> Engine | None:
-        if isinstance(value, GivenEngine):
+        if isinstance(value, GivenOptions):
             raise ValueError("engine.kind=given asks nobody; use vllm, openai or scripted")
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Asked:
-        if self.chat_template is not None and isinstance(self.engine, OpenAIEngine):
+        if self.chat_template is not None and isinstance(self.engine, OpenAIOptions):
             raise ValueError("chat_template is the server's affair with kind=openai; start it with the template")
         return self
 
@@ -138,7 +138,7 @@ class Asked(Frozen):
             temperature=self.temperature,
             max_tokens=self.max_tokens,
             max_image_pixels=self.max_image_pixels or (like.max_image_pixels if like else None),
-            engine=self.engine or (like.engine if like else VllmEngine()),
+            engine=self.engine or (like.engine if like else VllmOptions()),
         )
 
 
@@ -158,7 +158,7 @@ class Judge(Asked):
 
     @field_validator("criteria")
     @classmethod
-    def _known(cls, value: tuple[str, ...] | dict[str, str]) -> tuple[str, ...] | dict[str, str]:
+    def _check_criteria(cls, value: tuple[str, ...] | dict[str, str]) -> tuple[str, ...] | dict[str, str]:
         if not value:
             raise ValueError(f"criteria is empty; name some of {', '.join(CRITERIA)}, or write name: question")
         for name in value:

@@ -26,7 +26,7 @@ from pipeline.running.store import Run, options_of
 from pipeline.sources.admission import filter
 from pipeline.sources.admission.admit import admit
 from pipeline.sources.admission.filter import DROPPED, Filter
-from pipeline.sources.admission.layout import cut
+from pipeline.sources.admission.shards import cut
 from pipeline.sources.admission.sift import Array, names, sift
 from pipeline.sources.admission.spool import MEMORY, Spool
 from pipeline.sources.admission.verdicts import Verdicts
@@ -80,7 +80,7 @@ class SourceStage:
             self.spec.max_image_bytes, self.spec.max_image_pixels, hashed=Filter.hashes(dedup, benchmark)
         )
         aside = _Aside(run, self.name)
-        yield from spooled(run, self.name, self.shard_size, self._entries(run), verdicts, sieve, aside)
+        yield from spool_shards(run, self.name, self.shard_size, self._entries(run), verdicts, sieve, aside)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {WITHOUT_IMAGE: count} if (count := without_image(table)) else {}
@@ -116,7 +116,7 @@ class BuiltSource:
 
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
         entries = (Entry(**row) for row in self.build(self.config))
-        yield from spooled(run, self.name, self.shard_size, entries, Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False))
+        yield from spool_shards(run, self.name, self.shard_size, entries, Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False))
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
@@ -128,7 +128,7 @@ def without_image(prompts: pa.Table) -> int:
     return pc.sum(pc.and_(none, pc.equal(prompts["status"], "ok"))).as_py() or 0
 
 
-def spooled(
+def spool_shards(
     run: Run,
     stage: str,
     size: int,

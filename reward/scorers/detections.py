@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from pipeline.base.errors import shortened
+from pipeline.base.errors import shorten
 from pipeline.base.images.image_files import read_regular
 from pipeline.base.json_keys import once
 from reward.scorers.objects import ObjectScorer, judge, truth_of, values_of
@@ -79,11 +79,11 @@ class Detections:
             listed, categories = _read_coco(content) if _is_coco(content) else (_read_list(content), None)
             labels, seen = _labels(listed, threshold)
         except _Malformed as error:
-            raise ValueError(shortened(f"{path}: {error}")) from error
+            raise ValueError(shorten(f"{path}: {error}")) from error
         detectable = frozenset(classes) if classes is not None else seen if categories is None else categories
         if unknown := sorted(seen - detectable):
             raise ValueError(
-                shortened(f"{path}: label {unknown[0]!r} is none of the detector's classes; add it to classes")
+                shorten(f"{path}: label {unknown[0]!r} is none of the detector's classes; add it to classes")
             )
         digest = hashlib.sha256(data + json.dumps([threshold, sorted(detectable)]).encode()).hexdigest()
         return cls(labels, detectable, digest[:16])

@@ -10,8 +10,8 @@ from reward.scorers.protocol import Row, Scores
 class GivenScorer:
     """Score ``given``: 1.0 for the first candidate of origin ``given``, 0.0 for the others of that origin, else null.
 
-    The first is the chosen answer of the file: ``pipeline.sources.given`` puts it there. Answers of models that were
-    asked as well cannot be compared by this score.
+    The first is the chosen answer of the file: ``pipeline.sources.given_stage`` puts it there. Answers of models that
+    were asked as well cannot be compared by this score.
     """
 
     name = "given"

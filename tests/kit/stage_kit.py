@@ -25,7 +25,7 @@ from pipeline.sampling.stage import SampleStage
 from pipeline.scenes import raster
 from pipeline.scenes.world import scene
 from pipeline.sources.admission.admit import prompt_id
-from pipeline.sources.admission.layout import place
+from pipeline.sources.admission.shards import place
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), *((n, pa.string()) for n in OK)])
 

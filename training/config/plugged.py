@@ -38,7 +38,7 @@ class Slot:
             except PipelineError:
                 raise
             except Exception as error:  # what it says of itself is code, too
-                raise ConfigError(f"{self.name} raised {plugins.raised(plugged, error)}", "correct it") from error
+                raise ConfigError(f"{self.name} raised {plugins.failure(plugged, error)}", "correct it") from error
             return plugged
         if self.options:
             named = f"{self.name} is" if self.name else "none is named"

@@ -86,7 +86,7 @@ def _by_plugin(made: Any, kind: str, image: Image.Image, rng: Rng, text: str, na
     try:
         picture = made.corrupt(image.copy(), rng, text)
     except Exception as error:  # whatever other people's code raises
-        raise PluginError(f"{name}: {kind} raised {plugins.raised(made, error)}; correct it") from error
+        raise PluginError(f"{name}: {kind} raised {plugins.failure(made, error)}; correct it") from error
     if not isinstance(picture, Image.Image):
         raise PluginError(f"{name}: {kind} gives {picture!r:.80}; give an RGB image of {image.width} x {image.height}")
     if (picture.mode, picture.size) != (image.mode, image.size):

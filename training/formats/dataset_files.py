@@ -11,7 +11,7 @@ import datasets
 
 from pipeline.base import nesting
 from pipeline.base.dataset_files import check, is_missing
-from pipeline.base.errors import shortened
+from pipeline.base.errors import shorten
 from training.errors import DataError
 
 #: What rows are read from, in a folder. Image files are not among them: a row names them by their paths.
@@ -48,7 +48,7 @@ def load(path: str, split: str | None = None) -> datasets.Dataset:
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
         # What a builder met is the cause of an error that only says that there was one.
         reason = error.__cause__ or error
-        message = shortened(" ".join(str(reason).split()), 500)
+        message = shorten(" ".join(str(reason).split()), 500)
         if "corresponds to no data" in message:
             raise DataError(f"dataset {path}: has no rows; nothing to train on") from error
         raise DataError(

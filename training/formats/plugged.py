@@ -35,7 +35,7 @@ def _check(name: str, made: Any, row: dict[str, Any], images: int) -> Preference
     try:
         given = made.convert(row, images)
     except Exception as error:  # whatever other people's code raises
-        raise DataError(f"{name} raised {plugins.raised(made, error)}; correct it, or drop the row") from error
+        raise DataError(f"{name} raised {plugins.failure(made, error)}; correct it, or drop the row") from error
     if not isinstance(given, Mapping) or set(given) != set(_GIVES):
         raise DataError(f"{name} gives {given!r:.80}; give a dict of {', '.join(_GIVES)}")
     prompt = given["prompt"]

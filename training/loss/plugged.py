@@ -51,7 +51,7 @@ def _call(name: str, made: Any, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # whatever other people's code raises
-        raise PluginError(f"{name} raised {plugins.raised(made, error)}; correct it") from error
+        raise PluginError(f"{name} raised {plugins.failure(made, error)}; correct it") from error
 
 
 def _check(value: Any, like: Tensor, name: str) -> Tensor:

@@ -91,9 +91,9 @@ def _row(
 ) -> dict[str, Any]:
     """A row of ``ADMITTED``; the id of one that failed is null, and comes from ``_Failures``."""
     if entry.error is not None:
-        return _failed(entry.source, entry.error)
+        return _failed_row(entry.source, entry.error)
     verdicts = [by_image[image_key] for image_key in keys]
-    prompt, status = _asked(entry, verdicts)
+    prompt, status = _prompt(entry, verdicts)
     pictures = []
     for image, image_key, verdict in zip(entry.images, keys, verdicts, strict=True):
         offset, size = kept.get(image_key, (-1, -1))
@@ -112,7 +112,7 @@ def _row(
     }
 
 
-def _asked(entry: Entry, verdicts: Sequence[Verdict]) -> tuple[Sequence[Mapping[str, str]], dict[str, Any]]:
+def _prompt(entry: Entry, verdicts: Sequence[Verdict]) -> tuple[Sequence[Mapping[str, str]], dict[str, Any]]:
     """The prompt without the tags of its images, and whether the row can be used."""
     prompt = entry.prompt
     if any(_half(text) for message in prompt for text in (message["role"], message["content"])):
@@ -139,7 +139,7 @@ def _half(text: str) -> bool:
     return False
 
 
-def _failed(source: str, error: tuple[str, str]) -> dict[str, Any]:
+def _failed_row(source: str, error: tuple[str, str]) -> dict[str, Any]:
     """A row of which nothing is known but where it stands."""
     return {"id": None, "pictures": [], "prompt": [], "facts": None, "source": storable(source), **failed(*error)}
 
@@ -150,7 +150,7 @@ def _batch(rows: list[dict[str, Any]], malformed: list[bool], failures: _Failure
     except NOT_STORED:
         for at, row in enumerate(rows):
             if (why := _not_storable(row)) is not None:
-                rows[at], malformed[at] = _failed(row["source"], ("malformed_row", why)), True
+                rows[at], malformed[at] = _failed_row(row["source"], ("malformed_row", why)), True
         batch = pa.RecordBatch.from_pylist(rows, schema=ADMITTED)
     failures.note(rows, malformed)
     return batch.set_column(0, "id", pa.array(failures.ids(rows), pa.string()))

@@ -68,7 +68,7 @@ class Filter:
 
     def why(self, row: Candidate) -> tuple[str, str] | None:
         """Reason and detail if the row is to be dropped; otherwise its images are known from now on."""
-        reason = self._contaminated(row) or self._seen(row)
+        reason = self._contamination(row) or self._repetition(row)
         if reason is None and (self._exact or self._perceptual is not None):
             for digest, value in zip(row.digests, row.hashes, strict=True):
                 self._kept.setdefault(digest, row.id)
@@ -76,8 +76,8 @@ class Filter:
                     self._index.add(value, row.id)
         return reason
 
-    def _contaminated(self, row: Candidate) -> tuple[str, str] | None:
-        if self._benchmark is not None and (gram := self._benchmark.shared(row.texts)) is not None:
+    def _contamination(self, row: Candidate) -> tuple[str, str] | None:
+        if self._benchmark is not None and (gram := self._benchmark.overlap(row.texts)) is not None:
             return "contaminated_text", f"a benchmark has {gram!r}"
         if self._forbidden is not None:
             for value in row.hashes:
@@ -86,7 +86,7 @@ class Filter:
                     return "contaminated_image", f"{near[0]} bits from the benchmark's {near[1]}"
         return None
 
-    def _seen(self, row: Candidate) -> tuple[str, str] | None:
+    def _repetition(self, row: Candidate) -> tuple[str, str] | None:
         """A row of several images is a copy if every one of them is."""
         if not row.digests:
             return None

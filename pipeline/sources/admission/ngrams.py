@@ -29,7 +29,7 @@ class Benchmark:
         self._n = n
         self._known = {gram for path in paths for text in texts(path) for gram in ngrams(text, n)}
 
-    def shared(self, candidates: Iterable[str]) -> str | None:
+    def overlap(self, candidates: Iterable[str]) -> str | None:
         """The first n-gram that is in the benchmark too, or None."""
         return next((gram for text in candidates for gram in ngrams(text, self._n) if gram in self._known), None)
 

@@ -40,13 +40,13 @@ def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], N
         if not first.all():
             heads = order[first][np.cumsum(first) - 1]
             for row, head in zip(order[~first].tolist(), heads[~first].tolist(), strict=True):
-                drop(_dropped(table, row, DUPLICATE, f"same as {public(table['source'][head].as_py() or 'a row')}"))
+                drop(_dropped_row(table, row, DUPLICATE, f"same as {public(table['source'][head].as_py() or 'a row')}"))
         order = order[first]
         if filter is not None and len(order):
             reasons = [filter.why(row) if row else None for row in _candidates(table, order)]
             for row, why in zip(order.tolist(), reasons, strict=True):
                 if why is not None:
-                    drop(_dropped(table, row, *why))
+                    drop(_dropped_row(table, row, *why))
             order = order[np.array([why is None for why in reasons])]
         ids.append(bucket_ids[order])
         rows.append(order)
@@ -75,7 +75,7 @@ def _candidates(table: pa.Table, order: Array) -> Iterator[Candidate | None]:
             )
 
 
-def _dropped(table: pa.Table, row: int, reason: str, detail: str) -> dict[str, Any]:
+def _dropped_row(table: pa.Table, row: int, reason: str, detail: str) -> dict[str, Any]:
     (values,) = table.slice(row, 1).select(["id", "source", "pictures", "prompt"]).to_pylist()
     images = [public(picture["path"]) if picture["path"] else None for picture in values.pop("pictures")]
     return {**values, "images": images, "reason": reason, "detail": detail}

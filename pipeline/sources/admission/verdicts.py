@@ -74,7 +74,7 @@ class Verdicts:
     def _judge(self, key: str | bytes, image: Mapping[str, Any], root: Root | None) -> Verdict:
         written = image["path"]
         if isinstance(key, bytes):
-            return self._decoded(image["bytes"], key, written)
+            return self._decode(image["bytes"], key, written)
         digest = hashlib.blake2b(written.encode("utf-8", "replace"), digest_size=32).digest()
         try:
             path = written if root is None else root.resolve(written)
@@ -83,29 +83,29 @@ class Verdicts:
             return Verdict(written, digest, None, error.kind, error.reason)
         except (OSError, ValueError) as error:
             return Verdict(written, digest, None, "missing_image", f"{public(written)}: {_reason(error)}")
-        return self._decoded(data, hashlib.blake2b(data, digest_size=32).digest(), path)
+        return self._decode(data, hashlib.blake2b(data, digest_size=32).digest(), path)
 
-    def _decoded(self, data: bytes, digest: bytes, path: str | None) -> Verdict:
+    def _decode(self, data: bytes, digest: bytes, path: str | None) -> Verdict:
         try:
             image, interpreted = look(data, self._max_pixels, self._max_bytes)
         except BadImage as error:
             return Verdict(path, digest, None, error.kind, f"{public(path or 'image')}: {error.reason}")
         if interpreted:
-            digest = _interpreted(digest)
+            digest = _interpretation(digest)
         return Verdict(path, digest, phash(image) if self._hashed else None)
 
 
-def seen(data: bytes) -> bytes:
+def image_digest(data: bytes) -> bytes:
     """The digest of a good image, as it is in the ids of prompts.
 
     Raises:
         BadImage: it cannot be decoded.
     """
     digest = hashlib.blake2b(data, digest_size=32).digest()
-    return digest if is_final(data) or not look(data, None, None)[1] else _interpreted(digest)
+    return digest if is_final(data) or not look(data, None, None)[1] else _interpretation(digest)
 
 
-def _interpreted(digest: bytes) -> bytes:
+def _interpretation(digest: bytes) -> bytes:
     return hashlib.blake2b(digest, digest_size=32, key=_INTERPRETED).digest()
 
 

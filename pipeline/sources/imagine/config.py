@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag, model_validator
 
 from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, NonNegative, NotNegative, Real, Whole, by_kind
-from pipeline.sampling.config import Engine, Sample, Temperature, VllmEngine
+from pipeline.sampling.config import Engine, Sample, Temperature, VllmOptions
 from pipeline.scoring.config import Clip
 from pipeline.sources.config import DESCRIBE, Common, Location
 
@@ -105,7 +105,7 @@ class Written(_Instruct):
     per_image: Count = Field(1, description="questions about an image")
     temperature: Temperature = Field(0.7, description="0 is greedy")
     max_tokens: Count = Field(256, description="of all questions about an image")
-    engine: Engine = Field(VllmEngine(), description="through what the model is asked")
+    engine: Engine = Field(VllmOptions(), description="through what the model is asked")
 
     @model_validator(mode="after")
     def _a_model_and_its_instruction(self) -> Written:

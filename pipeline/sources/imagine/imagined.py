@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.base.errors import InputError
 from pipeline.running.store import Run
-from pipeline.sources.readers.protocol import Entry, said
+from pipeline.sources.readers.protocol import Entry, user_turn
 
 #: The tables that are read; their rows are those of the first.
 TABLES = ("imagine", "rank", "instruct")
@@ -33,7 +33,7 @@ def _entry(row: Mapping[str, Any], instruction: Mapping[str, Any], source: str) 
     answer = {key: instruction[key] for key in ("question_type", "answer") if instruction[key] is not None}
     facts = {**(image["facts"] or {}), **answer} or None
     picture = {"bytes": image["bytes"], "path": f"{row['id']}-{at}.png"}
-    return Entry([picture], said(instruction["text"]), facts, source)
+    return Entry([picture], user_turn(instruction["text"]), facts, source)
 
 
 def _shards(run: Run) -> list[int]:

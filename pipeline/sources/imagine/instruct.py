@@ -16,7 +16,7 @@ from pipeline.base.tables import INSTRUCTIONS, OK, failed, stored
 from pipeline.engines.protocol import Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.requests import Requests, failure
-from pipeline.sampling.stage import identified, worker
+from pipeline.sampling.stage import identity_options, worker
 from pipeline.sources.imagine.config import SceneQuestions, Templates, Written
 from pipeline.sources.imagine.leading import leading
 
@@ -57,7 +57,7 @@ class InstructStage:
         recorded = self.spec.result_options()
         if not isinstance(self.spec, Written):
             return {"seed": self.seed, **recorded}
-        identity = identified(self.spec.ask(), self.seed)["model_identity"]
+        identity = identity_options(self.spec.ask(), self.seed)["model_identity"]
         return {"seed": self.seed, **recorded, "model_identity": identity, "says": self._says()}
 
     def process(self, model: Engine | None, tables: Mapping[str, pa.Table]) -> pa.Table:
@@ -93,9 +93,9 @@ class InstructStage:
         if row_id in errors:
             return {"id": row_id, **failed(*errors[row_id])}
         flat = [{"image": at, **each} for at in ranked["kept"] for each in written[row_id, at]]
-        return {"id": row_id, "instructions": [self._judged(each, row["text"]) for each in flat], **OK}
+        return {"id": row_id, "instructions": [self._judge(each, row["text"]) for each in flat], **OK}
 
-    def _judged(self, instruction: Instruction, text: str) -> Instruction:
+    def _judge(self, instruction: Instruction, text: str) -> Instruction:
         # With an exact answer from what was drawn, a question takes nothing for granted that is not so.
         free = self.spec.keep_leading or instruction.get("answer") is not None
         why = None if free else leading(instruction["text"], text)

@@ -59,7 +59,7 @@ class RankStage:
         rows = tables["imagine"].to_pylist()
         good = [row for row in rows if row["status"] == "ok"]
         made = iter(self._rank(model, good))
-        ranked = [next(made) if row["status"] == "ok" else _failed(row, row) for row in rows]
+        ranked = [next(made) if row["status"] == "ok" else _failed_row(row, row) for row in rows]
         return stored(ranked, RANKED)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
@@ -98,7 +98,7 @@ class RankStage:
         except Exception as error:  # other people's models: any error is one row's, until shown otherwise
             if len(rows) > 1:
                 return [ranked for row in rows for ranked in self._rank(scorer, [row])]
-            return [_failed(rows[0], failed(type(error).__name__, str(error)))]
+            return [_failed_row(rows[0], failed(type(error).__name__, str(error)))]
         return [self._row(row, scores, read) for row, scores, read in zip(rows, ranking, cut, strict=True)]
 
     def _row(self, row: Mapping[str, Any], scores: Sequence[float], cut: bool | None) -> dict[str, Any]:
@@ -171,5 +171,5 @@ def open_scorer(spec: Rank) -> ImageScorer:
         raise ConfigError(f"source.rank: {error}") from error
 
 
-def _failed(row: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
+def _failed_row(row: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": row["id"], **{key: status[key] for key in OK}}

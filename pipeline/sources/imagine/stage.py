@@ -22,8 +22,8 @@ from pipeline.sources.admission.verdicts import Verdicts
 from pipeline.sources.imagine.config import DiffusersGenerator, ImagineSource, SceneGenerator, Texts
 from pipeline.sources.readers import files, record
 from pipeline.sources.readers.jsonl import an_object, lines
-from pipeline.sources.readers.protocol import Entry, said
-from pipeline.sources.stage import spooled
+from pipeline.sources.readers.protocol import Entry, user_turn
+from pipeline.sources.stage import spool_shards
 
 #: Arrow's columns of bytes hold no more.
 _MOST_BYTES = (1 << 31) - 1
@@ -55,7 +55,7 @@ class TextSource:
         Raises:
             InputError: a file cannot be read, or no line of it is a text.
         """
-        yield from spooled(
+        yield from spool_shards(
             run, self.name, self.shard_size, texts(self.spec, self.seed), Verdicts(MAX_BYTES, MAX_PIXELS, hashed=False)
         )
 
@@ -84,7 +84,7 @@ def _of_line(line: str, place: record.Place, source: str, plain: bool) -> Iterat
     text = line.strip() if plain else an_object(line, place).get("text")
     if not isinstance(text, str):
         raise record.BadRow(f"{place}: no `text`", 'write {"text": "..."} on each line, or plain lines in a .txt')
-    yield Entry([], said(text), None, source)
+    yield Entry([], user_turn(text), None, source)
 
 
 def _of_scenes(count: int, seed: int) -> Iterator[Entry]:
@@ -94,7 +94,7 @@ def _of_scenes(count: int, seed: int) -> Iterator[Entry]:
     for index in range(count):
         rng = random.Random(f"texts:{seed}:{index}")
         text = grammar.describe(grammar.reading_order(scene(seed, index)), rng)
-        yield Entry([], said(text), None, f"scenes:{seed}")
+        yield Entry([], user_turn(text), None, f"scenes:{seed}")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ImagineStage:
         good = [row for row in rows if row["status"] == "ok"]
         wishes = [wish for row in good for wish in self._wishes(row)]
         pictures = (model or _painter(self.spec.generator)).paint(wishes)
-        drawn = [_drawn(wish, picture) for wish, picture in zip(wishes, pictures, strict=True)]
+        drawn = [_image_row(wish, picture) for wish, picture in zip(wishes, pictures, strict=True)]
         _check_size(drawn, len(rows))
         made = iter(drawn)
         return stored([self._row(row, made) for row in rows], IMAGES)
@@ -187,7 +187,7 @@ def _painter(spec: SceneGenerator | DiffusersGenerator) -> Painter:
     return ScenePainter(spec.drop, spec.swap, spec.add)
 
 
-def _drawn(wish: Wish, picture: Picture) -> dict[str, Any]:
+def _image_row(wish: Wish, picture: Picture) -> dict[str, Any]:
     return {
         "bytes": picture.bytes,
         "seed": wish.seed,

@@ -17,7 +17,7 @@ from pipeline.sources.config import CocoSource
 from pipeline.sources.readers import fields, files
 from pipeline.sources.readers.boxes import fractions
 from pipeline.sources.readers.elements import elements
-from pipeline.sources.readers.protocol import Entry, said
+from pipeline.sources.readers.protocol import Entry, user_turn
 from pipeline.sources.readers.roots import root_of
 
 
@@ -29,7 +29,7 @@ def read(spec: CocoSource) -> Iterator[Entry]:
         objects = instances.objects(image, width, height)
         facts = {"objects": objects, "captions": captions.of(image) if captions else None}
         for prompt in spec.prompts:
-            yield Entry([{"bytes": None, "path": file}], said(prompt), facts, f"{name}:{image}", root)
+            yield Entry([{"bytes": None, "path": file}], user_turn(prompt), facts, f"{name}:{image}", root)
 
 
 def stamp(spec: CocoSource) -> list[str]:

@@ -120,13 +120,13 @@ class _Scanner:
                     raise self._wrong(error.msg, error.pos) from error
                 continue
             except (RecursionError, ValueError) as error:  # nested without end, thousands of digits, a key twice
-                return Unreadable(self._skipped(f"{error}"))
+                return Unreadable(self._skip(f"{error}"))
             # A number that what was read so far cuts off may be a shorter number: "0." or "1e".
             if self._text[end : end + 1] in _ENDS or not self._more():
                 self._at = end
                 return value
 
-    def _skipped(self, reason: str) -> str:
+    def _skip(self, reason: str) -> str:
         """Go behind the value that begins here, without reading what it holds."""
         depth = 0
         while True:

@@ -91,7 +91,7 @@ def walk(path: str, suffixes: Iterable[str]) -> Iterator[tuple[str, str]]:
     listing = fs.find(name, detail=True)
     for full in sorted(listing):
         if full.lower().endswith(ends):
-            yield full[len(name) :].lstrip("/"), _told(listing[full])
+            yield full[len(name) :].lstrip("/"), _remote_stamp(listing[full])
 
 
 def absolute(path: str) -> str:
@@ -105,7 +105,7 @@ def stamp(path: str, whole: bool = True) -> str:
     if here is None:
         fs, name = _remote(path)
         try:
-            return _told(fs.info(name))
+            return _remote_stamp(fs.info(name))
         except Exception as error:
             raise unreadable(path, error) from error
     file: Any
@@ -184,6 +184,6 @@ def is_folder(path: str) -> bool:
     return bool(fs.isdir(name))
 
 
-def _told(info: dict[str, Any]) -> str:
+def _remote_stamp(info: dict[str, Any]) -> str:
     keys = ("size", "ETag", "etag", "checksum", "md5Hash", "mtime", "LastModified", "last_modified", "created")
     return json.dumps({key: str(info[key]) for key in keys if info.get(key) is not None})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pipeline.sources.config import FolderSource
 from pipeline.sources.readers import files
-from pipeline.sources.readers.protocol import Entry, said
+from pipeline.sources.readers.protocol import Entry, user_turn
 from pipeline.sources.readers.roots import Root
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
@@ -19,7 +19,7 @@ def read(spec: FolderSource) -> Iterator[Entry]:
         # Relative to the folder and not to the root, of which it may be a part.
         image = {"bytes": None, "path": f"{place}/{name}"}
         for prompt in spec.prompts:
-            yield Entry([image], said(prompt), None, name, root)
+            yield Entry([image], user_turn(prompt), None, name, root)
 
 
 def stamp(spec: FolderSource) -> str:

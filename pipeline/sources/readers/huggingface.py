@@ -21,7 +21,7 @@ from pipeline.sources.readers.roots import Root
 
 def read(spec: HuggingFaceSource) -> Iterator[Entry]:
     dataset = _open(spec)
-    rows, features = _encoded(dataset), dataset.features.to_dict() if dataset.features is not None else {}
+    rows, features = _rows(dataset), dataset.features.to_dict() if dataset.features is not None else {}
     root = Root(spec.root or (spec.path if _on_disk(spec) else f"hf://datasets/{spec.path}"), spec.allow_http)
     name = files.base_name(spec.path)
     for number, row in enumerate(rows, 1):
@@ -39,7 +39,7 @@ def _entries(
 ) -> Iterator[Entry]:
     if isinstance(row, record.BadRow):
         raise record.BadRow(f"{place}: {row.message}", row.remedy)
-    value = record.labelled(_value(row, spec, place), _names(spec), features, place)
+    value = record.name_labels(_value(row, spec, place), _names(spec), features, place)
     return record.entries(value, place, source, root, spec.prompts)
 
 
@@ -90,7 +90,7 @@ def _open(spec: HuggingFaceSource) -> Any:
     return dataset
 
 
-def _encoded(dataset: Any) -> Iterator[dict[str, Any] | record.BadRow]:
+def _rows(dataset: Any) -> Iterator[dict[str, Any] | record.BadRow]:
     """Rows with images as ``{"bytes", "path"}``: in Arrow's format the library decodes nothing."""
     import pyarrow as pa
 

@@ -56,10 +56,10 @@ def lines(path: str) -> Iterator[tuple[int, str | record.BadRow]]:
                     raise InputError(f"{public(path)} is in UTF-16", "save it as UTF-8")
                 data = data.removeprefix(codecs.BOM_UTF8)
             if not data.isspace():
-                yield number, _decoded(data, record.Place(path, "line", number))
+                yield number, _decode(data, record.Place(path, "line", number))
 
 
-def _decoded(data: bytes, place: record.Place) -> str | record.BadRow:
+def _decode(data: bytes, place: record.Place) -> str | record.BadRow:
     try:
         return data.decode()
     except UnicodeDecodeError as error:

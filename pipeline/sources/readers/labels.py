@@ -22,7 +22,7 @@ def of_arrow(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def named(feature: Any, value: Any) -> Any:
+def name_labels(feature: Any, value: Any) -> Any:
     """``value`` with names for the numbers of class labels in it. ``feature`` is as ``Features.to_dict()`` writes it;
     -1 is a label that nobody gave.
 
@@ -30,13 +30,15 @@ def named(feature: Any, value: Any) -> Any:
         NoLabel: the feature has no name for the number.
 
     >>> label = {"names": ["yes", "no"], "_type": "ClassLabel"}
-    >>> named(label, 1), named({"feature": label, "_type": "List"}, [0, None]), named({"dtype": "int64"}, 3)
-    ('no', ['yes', None], 3)
+    >>> name_labels(label, 1), name_labels({"feature": label, "_type": "List"}, [0, None])
+    ('no', ['yes', None])
+    >>> name_labels({"dtype": "int64"}, 3)
+    3
     """
     if value is None or feature is None:
         return value
     if isinstance(feature, list) and feature:
-        return [named(feature[0], item) for item in value] if isinstance(value, list) else value
+        return [name_labels(feature[0], item) for item in value] if isinstance(value, list) else value
     if not isinstance(feature, Mapping):
         return value
     kind = feature.get("_type")
@@ -45,12 +47,12 @@ def named(feature: Any, value: Any) -> Any:
     if kind in _LISTS:
         inner = feature.get("feature")
         if isinstance(value, list):
-            return [named(inner, item) for item in value]
+            return [name_labels(inner, item) for item in value]
         # A sequence of structs is stored as a struct of lists.
-        return named({key: [of] for key, of in inner.items()}, value) if isinstance(inner, Mapping) else value
+        return name_labels({key: [of] for key, of in inner.items()}, value) if isinstance(inner, Mapping) else value
     if isinstance(kind, str) or not isinstance(value, Mapping):
         return value
-    return {key: named(feature.get(key), item) for key, item in value.items()}
+    return {key: name_labels(feature.get(key), item) for key, item in value.items()}
 
 
 def _name(names: Any, value: Any) -> str | None:

@@ -36,11 +36,11 @@ def _entries(item: Any, place: record.Place, source: str, root: Root, use_answer
         raise record.BadRow(
             f"{place}: `conversations` is not a list of {{from, value}}", "correct it, or remove the item"
         ) from error
-    value = {**pictured(item), "prompt": prompt, "answer": answer if use_answers else None}
+    value = {**without_answers(item), "prompt": prompt, "answer": answer if use_answers else None}
     return record.entries(value, place, source, root)
 
 
-def pictured(item: Mapping[str, Any]) -> dict[str, Any]:
+def without_answers(item: Mapping[str, Any]) -> dict[str, Any]:
     """What an item says besides its conversations. One that names no image is a question of text only."""
     rest = {key: value for key, value in item.items() if key not in ("facts", *ANSWERS)}
     return {"images": None, **rest}

@@ -35,7 +35,7 @@ def _entries(
 ) -> Iterator[Entry]:
     if isinstance(value, record.BadRow):
         raise record.BadRow(f"{place}: {value.message}", value.remedy)
-    value = record.labelled(value, {name: name for name in ("prompt", "facts", *ANSWERS)}, features, place)
+    value = record.name_labels(value, {name: name for name in ("prompt", "facts", *ANSWERS)}, features, place)
     if isinstance(value.get("facts"), str):
         value = {**value, "facts": record.parse(value["facts"], place, "`facts` is ")}
     return record.entries(value, place, source, root, prompts)

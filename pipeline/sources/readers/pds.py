@@ -1,6 +1,6 @@
 """Preference pairs in the layout of PDS-DPO (``pipeline.base.conversations``), the same up to the last turn.
 
-As a source it gives the prompts: what both conversations begin with. The answers are for ``pipeline.sources.given``.
+As a source it gives the prompts: what both conversations begin with. The answers are for ``sources.given_stage``.
 Answers are taken as they are, the empty ones too: what is wrong with them is for the gates to say.
 """
 
@@ -19,10 +19,10 @@ from pipeline.sources.readers.protocol import Entry
 from pipeline.sources.readers.roots import Root, root_of
 
 
-class Item(NamedTuple):
-    """One item of a file. ``said`` is what it says of its images, ``source`` what the prompts table calls it by."""
+class PairItem(NamedTuple):
+    """One item of a file. ``row`` is what it says of its images, ``source`` what the prompts table calls it by."""
 
-    said: Mapping[str, Any]
+    row: Mapping[str, Any]
     prompt: list[dict[str, str]]
     chosen: str
     rejected: str
@@ -39,7 +39,7 @@ def read(spec: PdsSource) -> Iterator[Entry]:
 
 def _entries(value: Any, place: record.Place, name: str, root: Root, prompts: Sequence[str]) -> Iterator[Entry]:
     item = _item(value, place, name)
-    return record.entries({**item.said, "prompt": item.prompt}, place, item.source, root, prompts)
+    return record.entries({**item.row, "prompt": item.prompt}, place, item.source, root, prompts)
 
 
 def answers(spec: PdsSource) -> Iterator[tuple[str, str, str]]:
@@ -74,23 +74,23 @@ def _paths(spec: PdsSource) -> list[str]:
     return paths
 
 
-def _item(value: Any, place: record.Place, name: str) -> Item:
+def _item(value: Any, place: record.Place, name: str) -> PairItem:
     """
     Raises:
         BadRow: it is no pair of conversations.
     """
     item = llava.an_object(value, place)
     chosen, rejected = (_turns(item, side, place) for side in SIDES)
-    if _asked(chosen) != _asked(rejected):
+    if _before_answer(chosen) != _before_answer(rejected):
         raise record.BadRow(
             f"{place}: the two conversations differ before the last turn",
             "let them begin with the same turns, or remove the item",
         )
     source = f"{name}:{place.number}"
-    return Item(llava.pictured(item), chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], source)
+    return PairItem(llava.without_answers(item), chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], source)
 
 
-def _asked(turns: list[dict[str, str]]) -> list[tuple[str, str]]:
+def _before_answer(turns: list[dict[str, str]]) -> list[tuple[str, str]]:
     """What comes before the answer, whether the images' tags are written or not."""
     return [(turn["role"], tags.split(turn["content"])[1]) for turn in turns[:-1]]
 

@@ -61,5 +61,5 @@ def _blamed(spec: PluggedSource, what: str, when: Callable[[], str] = str) -> It
     except PipelineError:
         raise
     except Exception as error:
-        told = f"{spec.kind}: {what} failed{when()}: {plugins.raised(spec.made, error)}"
+        told = f"{spec.kind}: {what} failed{when()}: {plugins.failure(spec.made, error)}"
         raise InputError(told, "correct it, or what it reads") from error

@@ -61,7 +61,7 @@ def identity(spec: ScenesSource | ReadSource, seed: int = 0) -> dict[str, Any]:
     return {**options, "content": _reader(spec).stamp(spec)}
 
 
-def said(prompt: str) -> list[dict[str, str]]:
+def user_turn(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 

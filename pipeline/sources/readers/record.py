@@ -13,7 +13,7 @@ from pipeline.base.images import references
 from pipeline.base.json_keys import once
 from pipeline.sources.readers import facts, labels
 from pipeline.sources.readers.answer import COLUMNS as ANSWERS
-from pipeline.sources.readers.protocol import Entry, said
+from pipeline.sources.readers.protocol import Entry, user_turn
 from pipeline.sources.readers.roots import Root
 
 #: All that a row is looked at for.
@@ -88,12 +88,12 @@ def entries(
         if not prompts:
             raise missing("prompt", value, place, "or set source.prompts")
         for text in prompts:
-            yield Entry(images, said(text), checked, source, root)
+            yield Entry(images, user_turn(text), checked, source, root)
     else:
         yield Entry(images, _messages(prompt, place), checked, source, root)
 
 
-def labelled(
+def name_labels(
     value: dict[str, Any], columns: Mapping[str, str], features: Mapping[str, Any], place: object
 ) -> dict[str, Any]:
     """``value`` with names for class labels. ``columns`` maps its keys to those of ``features``
@@ -105,7 +105,7 @@ def labelled(
     named = dict(value)
     for name, column in columns.items():
         try:
-            named[name] = labels.named(features.get(column), value.get(name))
+            named[name] = labels.name_labels(features.get(column), value.get(name))
         except labels.NoLabel as error:
             raise BadRow(f"{place}: `{column}`: {error}", "correct it, or the features of the dataset") from error
     return {name: label for name, label in named.items() if label is not None or name in value}
@@ -171,7 +171,7 @@ def _image(item: Any, place: object) -> dict[str, Any]:
 
 def _messages(prompt: Any, place: object) -> list[dict[str, str]]:
     if type(prompt) is str:
-        return said(prompt)
+        return user_turn(prompt)
     if isinstance(prompt, list) and all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
     ):

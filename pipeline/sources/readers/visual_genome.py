@@ -14,7 +14,7 @@ from pipeline.sources.config import VisualGenomeSource
 from pipeline.sources.readers import fields, files, record
 from pipeline.sources.readers.boxes import fractions
 from pipeline.sources.readers.elements import anything, array
-from pipeline.sources.readers.protocol import Entry, said
+from pipeline.sources.readers.protocol import Entry, user_turn
 from pipeline.sources.readers.roots import Refused, Root, root_of
 
 #: The two archives of the images unpack into these folders.
@@ -46,7 +46,7 @@ def _entries(
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise record.BadRow(f"{public(spec.path)}, item {number}: {what}", "give region_descriptions.json") from error
     for prompt in spec.prompts:
-        yield Entry([{"bytes": None, "path": path}], said(prompt), {"regions": regions}, f"{name}:{image}", root)
+        yield Entry([{"bytes": None, "path": path}], user_turn(prompt), {"regions": regions}, f"{name}:{image}", root)
 
 
 def stamp(spec: VisualGenomeSource) -> list[str]:

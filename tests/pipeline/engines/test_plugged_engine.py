@@ -17,7 +17,7 @@ from pipeline.engines.plugged_engine import InTurns, Model
 from pipeline.engines.protocol import Request, Sampling, ask
 from pipeline.recipe.load import make_recipe
 from pipeline.recipe.plan import Held, Plan
-from pipeline.sampling.config import Sample, VllmEngine
+from pipeline.sampling.config import Sample, VllmOptions
 from pipeline.sampling.stage import SampleStage
 from pipeline.scoring.stage import stages as score_stages
 
@@ -130,7 +130,7 @@ def test_the_trained_model_goes_to_the_engine_if_it_has_its_models_here(tmp_path
     )
     assert plan.answers("eval-before").spec.engine == plan.recipe.sample.engine
     after = plan.answers("eval-after", tmp_path).spec.engine
-    assert (after == plan.recipe.sample.engine) is own and isinstance(after, VllmEngine) is not own
+    assert (after == plan.recipe.sample.engine) is own and isinstance(after, VllmOptions) is not own
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline import run as module
 from pipeline.base.errors import ConfigError
-from pipeline.recipe.plan import Held, Plan, chosen
+from pipeline.recipe.plan import Held, Plan, stage_groups
 from pipeline.running.store import Run
 
 ENGINE = {"kind": "scripted", "texts": TEXTS}
@@ -71,7 +71,7 @@ def test_the_model_to_be_trained_is_the_one_that_is_evaluated_and_on_policy(tmp_
 @pytest.mark.parametrize(("given", "said"), [("scor", "no stage scor"), ("", "named"), ("source,nothing", "nothing")])
 def test_a_stage_that_does_not_exist_is_named(given: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        chosen(given)
+        stage_groups(given)
 
 
 @pytest.mark.parametrize(

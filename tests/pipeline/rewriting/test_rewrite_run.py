@@ -23,7 +23,7 @@ from pipeline.pairing.config import Pair
 from pipeline.pairing.rule import make_pairs
 from pipeline.pairing.stage import pairs_of
 from pipeline.recipe.load import load_recipe, make_recipe
-from pipeline.recipe.plan import Held, Plan, chosen, group
+from pipeline.recipe.plan import Held, Plan, group, stage_groups
 from pipeline.rewriting import steps as rewritten
 from pipeline.rewriting import verify
 from pipeline.running.store import Run
@@ -185,7 +185,7 @@ def test_the_stages_between_sampling_and_scoring_are_called_rewrite(tmp_path: Pa
     groups = {name: group(name, rewriting_.names()) for name in names(Plan(rewriting(tmp_path)))}
     assert {name for name, of in groups.items() if of == "rewrite"} == rewriting_.names()
     assert groups["prompts"] == "source" and groups["sample-described"] == "sample" and groups["score"] == "score"
-    assert chosen("rewrite") == {"rewrite"} and rewritten.TABLES - {"sample-described"} <= rewriting_.names()
+    assert stage_groups("rewrite") == {"rewrite"} and rewritten.TABLES - {"sample-described"} <= rewriting_.names()
 
 
 # -------------------------------------------------------------------------------------------------------- the policy

@@ -16,7 +16,7 @@ from stage_kit import Double, put_prompts
 from pipeline.base import files
 from pipeline.running.executor import Executor
 from pipeline.running.store import Run
-from pipeline.sources.admission.layout import place
+from pipeline.sources.admission.shards import place
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from pipeline.recipe.plan import Plan, run_stage
 from pipeline.running.executor import Executor, process_shard
 from pipeline.running.store import Run
 from pipeline.sampling.config import DiffusionNoise, GaussianNoise, Sample
-from pipeline.sampling.noised import noised
+from pipeline.sampling.noised import add_noise
 from pipeline.sampling.stage import SampleStage, slug
 
 NOISE = DiffusionNoise(step=500)
@@ -85,8 +85,8 @@ def generated(tmp: Path, **changes: Any) -> Run:
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_one_another() -> None:
-    first = noised(png(), NOISE, 7)
-    assert first == noised(png(), NOISE, 7) != noised(png(), NOISE, 8)
+    first = add_noise(png(), NOISE, 7)
+    assert first == add_noise(png(), NOISE, 7) != add_noise(png(), NOISE, 8)
     assert pixels.size(first) == pixels.size(png()) and first[1:4] == b"PNG"
 
 
@@ -94,34 +94,36 @@ def test_the_same_seed_gives_the_same_picture_and_another_one_another() -> None:
 @settings(max_examples=20)
 @given(step=st.integers(1, 60))
 def test_a_step_of_diffusion_leaves_what_the_schedule_says(size: tuple[int, int], step: int) -> None:
-    found = numbers(noised(grey(*size), DiffusionNoise(step=step), step))
+    found = numbers(add_noise(grey(*size), DiffusionNoise(step=step), step))
     assert found.std() == pytest.approx(np.sqrt(1 - signal(step)) / 2, rel=0.03, abs=2e-3)
-    black = numbers(noised(grey(*size, 0), DiffusionNoise(step=step), step))
+    black = numbers(add_noise(grey(*size, 0), DiffusionNoise(step=step), step))
     middle = np.median(black)  # of a picture at -1, half is clipped
     assert middle == pytest.approx(max(0.0, (1 - np.sqrt(signal(step))) / 2), abs=0.02)
 
 
 @pytest.mark.parametrize("std", [0.05, 0.1])
 def test_gaussian_noise_has_the_deviation_that_is_asked_for(std: float) -> None:
-    assert numbers(noised(grey(300, 200), GaussianNoise(kind="gaussian", std=std), 1)).std() == pytest.approx(std, 0.03)
+    assert numbers(add_noise(grey(300, 200), GaussianNoise(kind="gaussian", std=std), 1)).std() == pytest.approx(
+        std, 0.03
+    )
 
 
 def test_after_the_last_step_nothing_of_the_picture_is_left() -> None:
-    left = [numbers(noised(grey(64, 64, value), DiffusionNoise(step=1000), 3)) for value in (0, 255)]
+    left = [numbers(add_noise(grey(64, 64, value), DiffusionNoise(step=1000), 3)) for value in (0, 255)]
     assert np.abs(left[0] - left[1]).max() < 0.02
 
 
 def test_noise_of_a_large_picture_is_as_coarse_as_a_model_can_see() -> None:
-    found = numbers(noised(grey(4 * GRAIN, 8), NOISE, 1))
+    found = numbers(add_noise(grey(4 * GRAIN, 8), NOISE, 1))
     cells = found[:8, ::4]
     assert all((found[:8, at::4] == cells).all() for at in range(4))
     assert (found[::4] != found[3::4]).sum() == 0 and len(np.unique(cells[0])) > 50
 
 
 def test_a_picture_is_scaled_down_before_it_is_noised() -> None:
-    small = noised(grey(100, 100), NOISE, 1, max_pixels=2500)
+    small = add_noise(grey(100, 100), NOISE, 1, max_pixels=2500)
     assert pixels.size(small) == (50, 50) and numbers(small).std() == pytest.approx(
-        numbers(noised(grey(50, 50), NOISE, 1)).std()
+        numbers(add_noise(grey(50, 50), NOISE, 1)).std()
     )
 
 
@@ -129,9 +131,9 @@ def test_a_picture_is_scaled_down_before_it_is_noised() -> None:
 def test_it_is_the_noise_with_which_training_corrupts(step: int, seed: int) -> None:
     rng, picture = np.random.default_rng, pixels.decode(png())
     theirs = noise.diffusion(picture, step, rng(seed))
-    assert numbers(noised(png(), DiffusionNoise(step=step), seed)).tolist() == (np.asarray(theirs) / 255).tolist()
+    assert numbers(add_noise(png(), DiffusionNoise(step=step), seed)).tolist() == (np.asarray(theirs) / 255).tolist()
     theirs = noise.gaussian(picture, step / 500, rng(seed))
-    found = noised(png(), GaussianNoise(kind="gaussian", std=step / 500), seed)
+    found = add_noise(png(), GaussianNoise(kind="gaussian", std=step / 500), seed)
     assert numbers(found).tolist() == (np.asarray(theirs) / 255).tolist()
 
 

@@ -20,7 +20,7 @@ from pipeline.recipe.load import make_recipe
 from pipeline.recipe.plan import Held, Plan, group
 from pipeline.running.executor import process_shard
 from pipeline.running.stage import Dispensable
-from pipeline.sampling.config import Sample, VllmEngine
+from pipeline.sampling.config import Sample, VllmOptions
 from pipeline.scoring.ask import AskStage
 from pipeline.scoring.config import Asked, Claims, Judge, Score
 from pipeline.scoring.scorers import open_scorers
@@ -109,7 +109,7 @@ def test_without_an_engine_a_judge_is_asked_as_it_is_sampled_and_any_other_throu
     own = Asked(model="m", revision="r", max_tokens=40).spec([sampled(), same])
     assert (own.engine, own.max_image_pixels) == (same.engine, 9)
     assert (own.n, own.temperature, own.max_tokens, own.top_p, own.system_prompt) == (1, 0.0, 40, 1.0, None)
-    assert Asked(model="m").spec([same]).engine == VllmEngine()  # of another revision
+    assert Asked(model="m").spec([same]).engine == VllmOptions()  # of another revision
     explicit = Asked.model_validate({"model": "m", "revision": "r", "engine": {"kind": "scripted"}}).spec([same])
     assert explicit.max_image_pixels is None and explicit.engine != same.engine
 

@@ -169,7 +169,7 @@ def test_shared_ngrams_are_those_of_both_texts(one: list[str], other: list[str],
     benchmark = Benchmark([], n)
     benchmark._known = set(ngrams(" ".join(one), n))
     runs = [{tuple(words[at : at + n]) for at in range(len(words) - n + 1)} for words in (one, other)]
-    assert (benchmark.shared([" ".join(other)]) is None) == (not runs[0] & runs[1])
+    assert (benchmark.overlap([" ".join(other)]) is None) == (not runs[0] & runs[1])
 
 
 def test_texts_of_a_benchmark_come_from_every_kind_of_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.running.executor import Executor
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
-from pipeline.sources.given import GivenStage
+from pipeline.sources.given_stage import GivenStage
 from reward import gates
 from reward.text.language import answer_language
 

@@ -17,11 +17,11 @@ from stage_kit import content_id, layout, png
 from pipeline.base.errors import StoreError
 from pipeline.base.tables import OK, PROMPTS
 from pipeline.sources.admission.admit import admit
-from pipeline.sources.admission.layout import cut
+from pipeline.sources.admission.shards import cut
 from pipeline.sources.admission.sift import names, sift
 from pipeline.sources.admission.spool import Blobs, Spool
 from pipeline.sources.admission.verdicts import Verdicts
-from pipeline.sources.readers.protocol import Entry, said
+from pipeline.sources.readers.protocol import Entry, user_turn
 
 PICTURES = [png(index) for index in range(3)]
 PROMPT = st.tuples(st.integers(0, 40), st.integers(0, 2), st.booleans())
@@ -29,7 +29,7 @@ PROMPT = st.tuples(st.integers(0, 40), st.integers(0, 2), st.booleans())
 
 def entry(number: int, text: int, image: int, facts: bool) -> Entry:
     known = {"captions": [f"caption {number}"]} if facts else None
-    return Entry([{"bytes": PICTURES[image], "path": f"{image}.png"}], said(str(text)), known, str(number))
+    return Entry([{"bytes": PICTURES[image], "path": f"{image}.png"}], user_turn(str(text)), known, str(number))
 
 
 def in_memory(entries: list[Entry], size: int, before: dict[int, list[str]]) -> dict[int, pa.Table]:
@@ -76,7 +76,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("pipeline.sources.admission.admit._ROWS", 128)
 
     def entries(count: int) -> Iterator[Entry]:
-        return (Entry([], said(f"{number} " + "x" * 500), None, "s") for number in range(count))
+        return (Entry([], user_turn(f"{number} " + "x" * 500), None, "s") for number in range(count))
 
     def peak(count: int) -> tuple[int, int]:
         arrow = 0
@@ -114,6 +114,6 @@ def test_blobs_come_back_and_repeated_ones_are_written_once(tmp_path: Path) -> N
 def test_a_full_disk_is_a_clean_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with Spool(tmp_path / "file" / "spool.tmp", memory=1) as spool:
-        (batch,) = admit([Entry([], said("x"), None, "s")], Verdicts(1, 1, hashed=False), spool.blobs)
+        (batch,) = admit([Entry([], user_turn("x"), None, "s")], Verdicts(1, 1, hashed=False), spool.blobs)
         with pytest.raises(StoreError, match="cannot write"):
             spool.add(batch)

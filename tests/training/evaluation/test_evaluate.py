@@ -22,7 +22,7 @@ from pipeline.engines.scripted import ScriptedEngine
 from pipeline.running.executor import Executor, process_shard
 from pipeline.running.pool import Done
 from pipeline.running.store import Run
-from pipeline.sampling.config import Sample, VllmEngine
+from pipeline.sampling.config import Sample, VllmOptions
 from pipeline.scenes import grammar
 from pipeline.sources.admission.admit import prompt_id
 from pipeline.sources.admission.verdicts import Verdicts, key
@@ -505,7 +505,7 @@ def test_other_weights_at_the_same_path_are_asked_anew(here, data, tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"one")
-    spec = CANNED.model_copy(update={"model": str(folder), "engine": VllmEngine()})
+    spec = CANNED.model_copy(update={"model": str(folder), "engine": VllmOptions()})
     judge = session.Judge("strict", "build 7", spec=spec.model_copy(update={"max_tokens": 96}))
     first = here(Model(judging))
     session.evaluate(suites, spec, tmp_path / "out", judge, progress=quiet())

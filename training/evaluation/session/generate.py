@@ -20,7 +20,7 @@ from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
 from pipeline.sources.admission.admit import prompt_id
-from pipeline.sources.admission.verdicts import seen
+from pipeline.sources.admission.verdicts import image_digest
 from pipeline.sources.stage import BuiltSource
 from training.errors import DataError
 from training.evaluation.question import Answer
@@ -181,6 +181,6 @@ def _digest(picture: Picture) -> bytes:
     except (OSError, pixels.BadImage) as error:
         raise DataError(f"the image {picture['path']} cannot be read: {error}; replace it") from error
     try:
-        return seen(data)
+        return image_digest(data)
     except pixels.BadImage:  # a failed row, which no other has the id of
         return hashlib.blake2b(data, digest_size=32).digest()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base import model_names as models
-from pipeline.sampling.config import OpenAIEngine, PluggedEngine, Sample, VllmEngine
+from pipeline.sampling.config import OpenAIOptions, PluggedOptions, Sample, VllmOptions
 
 #: Files of a processor, the newer one first: there, the images' part stands under a key of its own.
 _FILES = ("processor_config.json", "preprocessor_config.json")
@@ -18,11 +18,11 @@ _OTHER = frozenset({"processor_class", "auto_map", "_processor_class"})
 def preprocessing(spec: Sample) -> str:
     """The settings of the image processor as JSON, and ``max_image_pixels`` if images are scaled down before."""
     before = "" if spec.max_image_pixels is None else f"at most {spec.max_image_pixels} pixels, then "
-    if isinstance(spec.engine, OpenAIEngine):
+    if isinstance(spec.engine, OpenAIOptions):
         return f"{before}the server's own"
-    if isinstance(spec.engine, PluggedEngine):
+    if isinstance(spec.engine, PluggedOptions):
         return f"{before}that of {spec.engine.kind}"
-    if not isinstance(spec.engine, VllmEngine):
+    if not isinstance(spec.engine, VllmOptions):
         return f"{before}none"
     image = settings(spec.model, spec.revision)
     return before + (json.dumps(image, sort_keys=True) if image is not None else "unknown: the model has no processor")

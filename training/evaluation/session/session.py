@@ -12,7 +12,7 @@ from pipeline.base.files import write_text
 from pipeline.base.progress import Progress
 from pipeline.running.executor import Executor
 from pipeline.running.store import Run, libraries
-from pipeline.sampling.config import OpenAIEngine, PluggedEngine, Sample, VllmEngine
+from pipeline.sampling.config import OpenAIOptions, PluggedOptions, Sample, VllmOptions
 from training.errors import DataError
 from training.evaluation import benchmarks
 from training.evaluation.benchmarks import amber
@@ -104,11 +104,11 @@ def evaluate(
 def identity(spec: Sample) -> str:
     """Which build of a model answers: the content of a folder or the commit of a hub model; what is known of a served
     one."""
-    if isinstance(spec.engine, VllmEngine):
+    if isinstance(spec.engine, VllmOptions):
         return build(spec.model, spec.revision)
-    if isinstance(spec.engine, OpenAIEngine):
+    if isinstance(spec.engine, OpenAIOptions):
         return spec.revision or "as served, build unknown"
-    if isinstance(spec.engine, PluggedEngine):
+    if isinstance(spec.engine, PluggedOptions):
         return spec.engine.identity
     return spec.engine.kind
 
