@@ -87,7 +87,7 @@ def test_the_log_probs_are_those_of_the_trainers_own_reference(
     ref = reference.load_or_compute(policy, pairs, config, Start("weights", "config", "processor"), config.output_dir)(
         range(8)
     )
-    rows = {shown: stored(request.output / f"{shown}.arrow") for shown in request.shown}
+    rows = {shown: stored(request.output / f"{shown}.arrow") for shown in request.all_conditions}
     assert [row["row"] for row in rows["true"]] == list(range(8))
     for condition, column, branch in (
         ("true", "chosen", "chosen"),

@@ -158,7 +158,7 @@ class Corruption(Frozen):
 
     @field_validator("keep_area")
     @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1]:
             raise ValueError("needs 0 < low <= high <= 1, for instance [0.01, 0.2]")
         return value

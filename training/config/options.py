@@ -219,7 +219,7 @@ class TrainOptions(Frozen):
 
     @field_validator("resume", mode="before")
     @classmethod
-    def _said(cls, value: Any) -> Any:
+    def _resume_word(cls, value: Any) -> Any:
         return {True: "always", False: "never"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
@@ -321,7 +321,7 @@ class TrainOptions(Frozen):
 
     def plugged(self, key: str) -> Any:
         """The object that is named there; None if it is one of ours."""
-        return self.slots()[key].made()
+        return self.slots()[key].open()
 
     @property
     def plugins(self) -> dict[str, str]:

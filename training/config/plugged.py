@@ -25,7 +25,7 @@ class Slot:
     method: str
     check: Callable[[Any, str], None] = lambda made, name: None
 
-    def made(self) -> Any:
+    def open(self) -> Any:
         """The object that is named; None if it is one of ours, or none.
 
         Raises:
@@ -46,14 +46,14 @@ class Slot:
         return None
 
     def identity(self) -> str | None:
-        """Path, version and options; None as ``made``."""
-        plugged = self.made()
+        """Path, version and options; None as ``open``."""
+        plugged = self.open()
         return plugins.identity(plugged, str(self.name)) if plugged is not None else None
 
     def problem(self) -> str | None:
-        """Why ``made`` raises, in one line."""
+        """Why ``open`` raises, in one line."""
         try:
-            self.made()
+            self.open()
         except PipelineError as error:
             return f"{error.message}; {error.remedy}"
         return None

@@ -58,7 +58,7 @@ def corrupt(
     if image.mode != "RGB":
         raise ValueError(f"{name}: mode is {image.mode}; convert it to RGB first")
     rng = generator(seed, pair_id, index, config.kind)
-    if (made := config.slot.made()) is not None:
+    if (made := config.slot.open()) is not None:
         return _by_plugin(made, config.kind, image, rng, text, name)
     if config.kind not in _KINDS:
         raise ValueError(f"corruption.kind={config.kind} takes a picture of the dataset; the caller chooses it")

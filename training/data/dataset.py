@@ -62,7 +62,7 @@ def prepare(
     if config.needs_corrupted:
         identity(config.corruption)  # a CLIP model that is not there shows now
     result = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"))
-    if config.needs_corrupted and config.corruption.slot.made() is not None:
+    if config.needs_corrupted and config.corruption.slot.open() is not None:
         _check_repeats(result)
     if config.limit is not None:
         kept = few([pair.id for pair in result.pairs], config.limit, config.seed)

@@ -91,7 +91,7 @@ def weights_digest(model: nn.Module) -> str:
 def config_digest(model: nn.Module) -> str:
     """Of the class and the configuration: the same weights compute something else with another ``rope_theta``."""
     config: Any = model.config
-    return _of_json([type(model).__name__, _kept(config.to_dict())])
+    return _of_json([type(model).__name__, _strip(config.to_dict())])
 
 
 def processor_digest(processor: Any) -> str:
@@ -100,10 +100,10 @@ def processor_digest(processor: Any) -> str:
     return _of_json([type(processor).__name__, processor.image_processor.to_dict(), options])
 
 
-def _kept(value: Any) -> Any:
+def _strip(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _kept(inner) for key, inner in value.items() if key not in _ASIDE}
-    return [_kept(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {str(key): _strip(inner) for key, inner in value.items() if key not in _ASIDE}
+    return [_strip(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _add(digest: Any, prompt: Prompt | None) -> None:

@@ -202,7 +202,7 @@ def _texts(
             if filled:
                 values = {**values, "rejected": values["chosen"]}
             try:
-                converted.append(_converted(values, schema, {key: n[index] for key, n in counts.items()}, names.column))
+                converted.append(_convert(values, schema, {key: n[index] for key, n in counts.items()}, names.column))
             except DataError as error:
                 raise DataError(f"{names(index)}: {error}") from error
             except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -227,7 +227,7 @@ def _name(value: Any, column: str) -> str | None:
     return str(int(value))
 
 
-def _converted(
+def _convert(
     row: Mapping[str, Any], schema: Schema, counts: Mapping[str, int], id_column: str | None
 ) -> dict[str, Any]:
     number = counts["images"]

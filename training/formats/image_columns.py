@@ -36,7 +36,7 @@ def find(dataset: datasets.Dataset, path: str, name: Name) -> tuple[datasets.Dat
     columns = [column for column in (*references.OTHERS, *references.IMAGES) if column in dataset.column_names]
     if len(columns) == 1 and columns[0] in references.IMAGES and not _may_be_blank(dataset, columns[0]):
         return dataset, columns[0]
-    chosen = np.concatenate([*_chosen(dataset, columns, path, name), np.empty(0, np.int64)])
+    chosen = np.concatenate([*_column_numbers(dataset, columns, path, name), np.empty(0, np.int64)])
     used = np.unique(chosen[chosen >= 0])
     if not used.size:
         return None
@@ -98,7 +98,7 @@ def _batches(dataset: datasets.Dataset, columns: Sequence[str], path: str) -> It
         yield dict(zip(columns, arrays, strict=True))
 
 
-def _chosen(dataset: datasets.Dataset, columns: Sequence[str], path: str, name: Name) -> Iterator[Numbers]:
+def _column_numbers(dataset: datasets.Dataset, columns: Sequence[str], path: str, name: Name) -> Iterator[Numbers]:
     """The number of the column that has each row's images, -1 for none, a thousand rows at a time."""
     media = sum(column in references.OTHERS for column in columns)  # they come first
     for number, arrays in enumerate(_batches(dataset, columns, path)):

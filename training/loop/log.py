@@ -104,6 +104,6 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def shown(metrics: Mapping[str, float]) -> str:
+def progress_note(metrics: Mapping[str, float]) -> str:
     """The main metrics of a step, in one line."""
     return "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics)

@@ -29,7 +29,7 @@ from training.loop.checkpoint import Progress
 from training.loop.evaluate_loss import HeldOut, evaluate
 from training.loop.export import export
 from training.loop.inputs import Inputs
-from training.loop.log import MetricsLog, shown
+from training.loop.log import MetricsLog, progress_note
 from training.loop.optimise import cosine_with_warmup, make_optimizer
 from training.loop.reference import Reference
 from training.loop.sharding import clip, is_sharded, shard, sum_gradients, whole
@@ -127,7 +127,7 @@ def train(config: TrainConfig) -> TrainResult:
                 }
                 sums = Sums(names, worker)
                 metrics_log.write(done, line)
-                bar.note(shown(line))
+                bar.note(progress_note(line))
             if saves:
                 kept = Progress(done, *sums.total(), best)
                 checkpoint.save(checkpoints, kept, parameters, optimizer, scheduler, about, worker.main)

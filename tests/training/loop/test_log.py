@@ -14,7 +14,7 @@ import pytest
 from pipeline.base.errors import ConfigError
 from pipeline.base.progress import ProgressBar
 from training.config import TrainConfig
-from training.loop.log import MetricsLog, shown
+from training.loop.log import MetricsLog, progress_note
 from training.loop.resume import TRAINED
 from training.loop.trainer import train
 
@@ -108,7 +108,7 @@ def test_asked_for_and_not_installed_is_an_error_before_anything_is_done(
 def test_a_bar_without_a_terminal_says_loss_rate_and_time_left(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     with ProgressBar("train", 10, done=4) as bar:
         bar.advance()
-        bar.note(shown({"loss": 0.5, "eval/loss": 0.25, "grad_norm": 3.0}))
+        bar.note(progress_note({"loss": 0.5, "eval/loss": 0.25, "grad_norm": 3.0}))
     said = capsys.readouterr().err
     assert said.startswith("train step 5/10  loss 0.5000  eval/loss 0.2500  ")
     assert "step/s" in said and "s left" in said and "grad_norm" not in said

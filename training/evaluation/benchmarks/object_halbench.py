@@ -78,7 +78,7 @@ class EveryWordPhrases:
     version = "every-word@2"
 
     def __call__(self, phrase: str, words: Words) -> list[str]:
-        lemmas = [lemma for lemma, _, _ in words.merged(words.cut(phrase.lower()))]
+        lemmas = [lemma for lemma, _, _ in words.merge(words.cut(phrase.lower()))]
         word_pairs = set(words.pairs.values())
         return [lemma for lemma in lemmas if lemma in word_pairs and " " in lemma] or lemmas
 

@@ -67,13 +67,13 @@ def _measure(
     """Per condition the log-probs under one model."""
     from training.evaluation.probing import condition_logps as logps
 
-    keys = {shown: logps_key(request, identity, data, shown) for shown in request.shown}
-    paths = {shown: folder / f"{shown}.arrow" for shown in request.shown}
-    missing = [shown for shown in request.shown if logps.read(paths[shown], keys[shown]) is None]
+    keys = {shown: logps_key(request, identity, data, shown) for shown in request.all_conditions}
+    paths = {shown: folder / f"{shown}.arrow" for shown in request.all_conditions}
+    missing = [shown for shown in request.all_conditions if logps.read(paths[shown], keys[shown]) is None]
     if missing:
         for shown, rows, about in _compute(request, model, missing, visible):
             logps.write(paths[shown], rows, keys[shown], about)
-    tables = {shown: logps.read(paths[shown], keys[shown]) for shown in request.shown}
+    tables = {shown: logps.read(paths[shown], keys[shown]) for shown in request.all_conditions}
     return {shown: stored for shown, stored in tables.items() if stored is not None}
 
 

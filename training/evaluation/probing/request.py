@@ -54,7 +54,7 @@ class ProbeRequest:
             raise ConfigError("conditions names one twice; name each once")
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def all_conditions(self) -> tuple[str, ...]:
         """All conditions, the true image first."""
         return (TRUE, *self.conditions)
 
@@ -103,7 +103,11 @@ def logps_key(request: ProbeRequest, model: str, data: str, condition: str) -> s
 def result_key(request: ProbeRequest, identities: ProbeIdentity) -> str:
     """What the result depends on."""
     return _digest(
-        [logps_key(request, model, identities.data, shown) for model in identities.models for shown in request.shown]
+        [
+            logps_key(request, model, identities.data, shown)
+            for model in identities.models
+            for shown in request.all_conditions
+        ]
     )
 
 

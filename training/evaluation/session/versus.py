@@ -29,7 +29,7 @@ def versus(a: Path, b: Path, output: Path) -> str:
     for name in shared:
         of_a, of_b = stored.provenance(first, name), stored.provenance(second, name)
         for field in differing(of_a, of_b):
-            problems.append(f"{name}.{field}: {_shown(of_a, field)} and {_shown(of_b, field)}")
+            problems.append(f"{name}.{field}: {_quote(of_a, field)} and {_quote(of_b, field)}")
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise DataError(f"{a} and {b} cannot be compared; they differ in\n{lines}\n  -> evaluate both models alike")
@@ -47,7 +47,7 @@ def versus(a: Path, b: Path, output: Path) -> str:
     return text
 
 
-def _shown(provenance: Provenance, field: str) -> str:
+def _quote(provenance: Provenance, field: str) -> str:
     value = getattr(provenance, field)
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return text if len(text) <= 120 else f"{text[:120]}..."

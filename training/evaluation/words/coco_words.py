@@ -110,7 +110,7 @@ class Words:
 
         ``surface`` is the lemma that was looked up; offsets are those in the lower-cased text.
         """
-        lookups = self.merged(self.cut(text.lower()))
+        lookups = self.merge(self.cut(text.lower()))
         words = {word for word, _, _ in lookups}
         seatless = {"toilet", "seat"} <= words
         classes = self.synonyms.classes
@@ -120,7 +120,7 @@ class Words:
             if word in classes and not (seatless and word == "seat")
         ]
 
-    def merged(self, words: Sequence[Token]) -> list[tuple[str, int, int]]:
+    def merge(self, words: Sequence[Token]) -> list[tuple[str, int, int]]:
         """(lemma or pair, start, end), pairs merged greedily from the left."""
         lemmas = list(self.lemmatise([word.text for word in words]))
         lookups = []
@@ -211,7 +211,7 @@ def lemmatiser_version(variant: str) -> str:
     return "none" if variant == "coco80" else "singular@1"
 
 
-def _listed(_: Synonyms) -> dict[str, str]:
+def _fixed_pairs(_: Synonyms) -> dict[str, str]:
     return {**{pair: pair for pair in _PAIRS}, **_ALIASES}
 
 
@@ -239,8 +239,8 @@ def _singulars(texts: Sequence[str]) -> list[str]:
 
 #: Variant -> (its lemmatiser, loaded when called; its pairs). Loading fails where a package is missing.
 _VARIANTS: Mapping[str, tuple[Callable[[], Lemmatiser], Callable[[Synonyms], dict[str, str]]]] = {
-    "standalone": (lambda: _singulars, _listed),
-    "original": (lambda: _singulars, _listed),
-    "lmms_eval": (wordnet_by_part_of_speech, _listed),
+    "standalone": (lambda: _singulars, _fixed_pairs),
+    "original": (lambda: _singulars, _fixed_pairs),
+    "lmms_eval": (wordnet_by_part_of_speech, _fixed_pairs),
     "object_halbench": (wordnet_nouns, _every_pair),
 }
