@@ -119,7 +119,7 @@ def outcome_rows(findings: Findings) -> list[tuple[str, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelRow:
     """The texts of one model, most frequent values first. ``on_policy`` is a share; None if no text says whether it
     is."""
 
@@ -133,13 +133,13 @@ class Model:
     finish_reasons: Mapping[str, int]
 
 
-def model_rows(findings: Findings) -> list[Model]:
+def model_rows(findings: Findings) -> list[ModelRow]:
     """Every model and revision, the one with most texts first."""
     names = sorted(findings.models, key=lambda name: (-findings.models[name], name))
     return [_model(findings, *name) for name in names]
 
 
-def _model(findings: Findings, model: str, revision: str) -> Model:
+def _model(findings: Findings, model: str, revision: str) -> ModelRow:
     def of(kind: Kind) -> bool:
         return (kind.model, kind.revision) == (model, revision)
 
@@ -153,7 +153,7 @@ def _model(findings: Findings, model: str, revision: str) -> Model:
         finish_reasons[kind.finish_reason] += number
         on_policy[kind.on_policy] += number
     recorded = on_policy[True] + on_policy[False] > 0
-    return Model(
+    return ModelRow(
         model,
         revision,
         candidates=sum(texts.values()),
