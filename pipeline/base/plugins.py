@@ -206,6 +206,8 @@ def _suggested_module(name: str) -> str:
         places = None
     leaves = [module.name for module in pkgutil.iter_modules(places)]
     close = difflib.get_close_matches(leaf, leaves, n=1)
-    if close:
-        return f"did you mean {f'{parent}.' if parent else ''}{close[0]}?"
-    return "install it, or run the command in the folder that it lies in"
+    if close and parent:
+        return f"did you mean {parent}.{close[0]}?"
+    # A package of one's own is more often out of sight than misspelt.
+    place = "install it, or run the command in the folder that it lies in"
+    return f"did you mean {close[0]}? If not, {place}" if close else place
