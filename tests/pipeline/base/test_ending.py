@@ -93,7 +93,6 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     assert process.returncode == 143 and gone(child)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
 def test_a_library_that_makes_a_plain_interruption_of_a_signal_does_not_hide_it() -> None:
     with pytest.raises(Ended) as told, ended_by_signals():
         try:

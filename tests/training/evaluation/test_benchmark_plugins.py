@@ -126,6 +126,8 @@ OURS = ('name: ClassVar[str] = "colours"', 'name: ClassVar[str] = "pope"')
         (PATH, {}, [OURS], "cannot be called 'pope'"),
         (PATH, {}, [("@dataclass(frozen=True)", "@dataclass")], "is no frozen dataclass"),
         (PATH, {}, [("class Colours(Benchmark)", "class Colours")], "let the class inherit training.evaluation"),
+        (PATH, {}, [("def score(", "def scores(")], "has no method score"),
+        (PATH, {}, [("def questions(", "def question(")], "has no method questions"),
         (PATH, {}, [("str(number)", '"1"')], "id '1' is there twice; every question needs an id of its own"),
         (PATH, {}, [('data / "colours.jsonl"', 'data / "colors.jsonl"')], "colors.jsonl is missing"),
         (PATH, {}, [('row, ("image",', 'row, ("picture",')], "line 1: key 'picture' is missing"),

@@ -59,6 +59,10 @@ def find(name: str) -> type[Benchmark]:
     kind = plugins.find(KIND, BENCHMARKS.get(name, name), [*BENCHMARKS, *TOGETHER])
     if not (isinstance(kind, type) and issubclass(kind, Benchmark)):
         raise ConfigError(f"{name} is no benchmark; let the class inherit training.evaluation.benchmark.Benchmark")
+    if kind.open is Benchmark.open:  # a missing one would else be missed when all answers are there
+        for method in ("questions", "score"):
+            if getattr(kind, method) is getattr(Benchmark, method):
+                raise ConfigError(f"{name} has no method {method}", "see docs/extending.md")
     return kind
 
 
