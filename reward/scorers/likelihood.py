@@ -103,7 +103,8 @@ class LikelihoodScorer:
     def _batch(self, conversations: Sequence[Conversation], batch: Sequence[int]) -> dict[int, float]:
         """The means by place; of those that do not fit, and of texts without a token, none."""
         import torch
-        from torch.nn.functional import cross_entropy
+
+        from reward.models.logps import target_logps
 
         model, reader = self._opened
         try:
@@ -130,7 +131,7 @@ class LikelihoodScorer:
         means = {}
         for row, first, end in spans:
             predicted, truth = logits[row, first - 1 - low : end - 1 - low], tensors["input_ids"][row, first:end]
-            means[batch[inputs.kept[row]]] = -float(cross_entropy(predicted.float(), truth))
+            means[batch[inputs.kept[row]]] = float(target_logps(predicted, truth, "mean"))
         return means
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from reward.models.logps import target_logps
 from training.forward import attention
 from training.forward.batch import PairBatch
 from training.forward.features import FeatureCache, image_inputs
@@ -85,8 +85,7 @@ def token_logps(model: nn.Module, batch: PairBatch, forward: Forward = Forward()
         with narrowed:
             states = parts.backbone(**inputs, **images, use_cache=False).last_hidden_state.flatten(0, 1)
         if not forward.response_only:
-            logits = parts.head(states)[read]
-            return layout, -cross_entropy(logits.float(), targets, reduction="none")
+            return layout, target_logps(parts.head(states)[read], targets)
         return layout, head_logps(parts.head, states.index_select(0, read), targets, forward.head_chunk)
 
 
@@ -104,7 +103,7 @@ def head_logps(head: nn.Module, states: Tensor, targets: Tensor, chunk: int | No
 
 
 def _head(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-    return -cross_entropy(head(states).float(), targets, reduction="none")
+    return target_logps(head(states), targets)
 
 
 def _token_keys(batch: PairBatch, layout: Padded) -> dict[str, Tensor]:
