@@ -28,8 +28,10 @@ from typing import Literal
 from reward.asking.judge import defuse, quote
 from reward.asking.protocol import Answer, Question, Verdict, outcomes
 from reward.scorers.protocol import Row
-from reward.text.numbers import number_words
-from reward.text.object_vocabulary import Mention, Vocabulary
+from reward.text.lexicon import article, general
+from reward.text.noun_phrases import Phrase, read
+from reward.text.numbers import SMALL, number_words
+from reward.text.object_vocabulary import Vocabulary
 
 #: Asked about a statement.
 TRUE_OF = "Is it true of the image that: {claim}? Answer yes or no."
@@ -56,31 +58,12 @@ _HIGHEST = 0.01
 SPLITTING = "(splitting)"
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+#: Of a phrase that counts so many things, the number is asked about.
+_COUNTED = range(2, 11)
+#: Each of them stands for one thing, or goes back to one.
+_SINGLE = frozenset({"a", "an", "another"})
 
-
-_NUMBERS = number_words(2, 10)
-_DIGITS = {str(number): word for word, number in _NUMBERS.items()}
-_ONE = frozenset({"a", "an", "one", "1", "another", "each", "every", "this", "that", "single"})
-_SOME = frozenset({"some", "several", "many", "few", "both", "these", "those", "multiple", "various"})
-_KNOWN = frozenset({"the", "his", "her", "its", "their", "my", "our", "your"})
-_NO = frozenset({"no", "not", "without", "neither", "nor"})
-#: Words that never stand between a determiner and its noun.
-_STOP = _words(
-    "and or but of with in on at by to from near under over above below behind beside between next is are was were "
-    "be being has have shows show see seen as like also there"
-)
-#: Adjectives that belong to a noun even if it has no determiner: in "shows red cups", only "red" does.
-_ADJECTIVES = _words(
-    "red orange yellow green blue purple violet brown pink black white grey gray golden silver "
-    "small large big tiny huge little tall short long old young new wooden metal"
-)
-#: How many words before a noun are looked at.
-_REACH = 5
-_BEFORE = re.compile(rf"(?:[\w'-]+[^\S\n]+){{1,{_REACH}}}$")
-
-_DETERMINER = rf"(?:an?|one|another|the|some|several|many|no|{'|'.join(_NUMBERS)}|\d+)"
+_DETERMINER = rf"(?:an?|one|another|the|some|several|many|no|{'|'.join(number_words(2, 10))}|\d+)"
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", "etc", "e.g", "i.e")
 _SENTENCE_END = re.compile(
     "".join(rf"(?<!\b{re.escape(short)}\.)" for short in _ABBREVIATIONS) + r"(?<=[.!?])[\"')\]]*\s+(?=\S)|;\s+|\n+"
@@ -111,22 +94,17 @@ class Claim:
 
 
 def phrases(text: str, vocabulary: Vocabulary) -> list[Claim]:
-    """Each mentioned object with its determiner and adjectives, in order, each phrase once.
+    """Each mentioned object with its determiner and adjectives, in order, each phrase once; as
+    ``reward.text.noun_phrases`` reads them.
 
-    ``the`` and its like become the indefinite article; denied objects ("no dog") claim nothing.
+    ``the`` and its like become the indefinite article; denied objects ("no dog") and questions claim nothing.
 
     >>> vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boats": "boat", "kite": "kite"})
     >>> [claim.text for claim in phrases("There is a red sun and 2 blue boats. The kite is up, no boats.", vocabulary)]
     ['a red sun', 'two blue boats', 'a kite']
     """
-    claims: list[Claim] = []
-    end = 0
-    for mention in vocabulary.mentions(text):
-        claim = _phrase(text[end : mention.start], mention)
-        end = mention.end
-        if claim is not None:
-            claims.append(claim)
-    return _distinct(claims)
+    lexicon = general(vocabulary)
+    return _distinct(_claim(text, phrase, lexicon.plural(phrase.surface)) for phrase in read(text, lexicon))
 
 
 def statements(text: str) -> list[Claim]:
@@ -229,7 +207,8 @@ class ClaimScorer:
         words = f"{self.vocabulary.name}@{self.vocabulary.version}" if self.vocabulary else None
         options = [self.splitter, words, self.template, self.template_many, self.min_mass]
         text = json.dumps([*options, *([self.max_tokens, SPLIT] if self.splitter == "model" else [])])
-        return f"2:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        # How noun phrases are read changes claims about the objects of a vocabulary only.
+        return f"{3 if words else 2}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
         if _is_question(row):
@@ -319,35 +298,17 @@ def _is_question(row: Row) -> bool:
     return bool(facts) and facts.get("answer") is not None
 
 
-def _phrase(before: str, mention: Mention) -> Claim | None:
-    """``before`` is the text between the mention before and this one."""
-    near = _BEFORE.search(before)
-    words = near[0].lower().split() if near else []
-    adjectives: list[str] = []
-    determiner = stop = ""
-    while words and not determiner and not stop:
-        word = words.pop()
-        if word in _ONE | _SOME | _KNOWN | _NO or word in _NUMBERS or word.isdigit():
-            determiner = word
-        elif word in _STOP:
-            stop = word
-        else:
-            adjectives.insert(0, word)
-    if not determiner:  # what stands there may be a verb: only what is surely an adjective belongs to the noun
-        first = next((i for i in range(len(adjectives), 0, -1) if adjectives[i - 1] not in _ADJECTIVES), 0)
-        adjectives = adjectives[first:]
-    if determiner in _NO or (words and words[-1] in _NO):
-        return None
-    noun = mention.surface.lower()
-    phrase = [*adjectives, noun]
-    number = _DIGITS.get(determiner, determiner if determiner in _NUMBERS else "")
-    if number:
-        return Claim(" ".join([number, *phrase]), number, noun)
-    if determiner in _SOME or (determiner.isdigit() and determiner not in _ONE):
-        return Claim(" ".join([determiner, *phrase]))
-    if determiner in _ONE or noun == mention.name.lower():
-        return Claim(" ".join(["an" if phrase[0][0] in "aeiou" else "a", *phrase]))
-    return Claim(" ".join(phrase))
+def _claim(text: str, phrase: Phrase, plural: bool | None) -> Claim:
+    first, last = phrase.determiner or (phrase.start, phrase.start)
+    noun = phrase.surface.lower()
+    described = " ".join([*text[last : phrase.noun[0]].lower().split(), noun])
+    if phrase.count is not None and phrase.count in _COUNTED:
+        number = SMALL[phrase.count]
+        return Claim(f"{number} {described}", number, noun)
+    determiner = " ".join(text[first:last].lower().split())
+    if phrase.count == 1 or determiner in _SINGLE or (plural is False and (not determiner or not phrase.new)):
+        return Claim(f"{article(described)} {described}")
+    return Claim(f"{determiner} {described}" if determiner and phrase.new else described)
 
 
 def _claims_in(sentence: str) -> Iterator[str]:

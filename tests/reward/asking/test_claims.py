@@ -65,10 +65,13 @@ def talk(scorer: ClaimScorer, of: dict[str, Any], *rounds: dict[str, Answer]) ->
         ("A dog. The dog sleeps. a Dog", ["a dog"]),
         ("There is no dog, not a kite, and a boat without the sun.", ["a boat"]),
         ("Boats\nand a\nkite", ["boats", "a kite"]),
-        ("Is it? Yes.", []),
+        ("A pair of red boats, 12 dogs, these dogs, both boats and an orange owl",
+         ["two red boats", "12 dogs", "dogs", "boats", "an orange owl"]),
+        ("The dog and his kite", ["a dog", "a kite"]),
+        ("Is it? Yes. Is there a dog?", []),
         ("", []),
     ],
-)
+)  # fmt: skip
 def test_a_phrase_is_the_object_with_its_determiner_and_adjectives(text: str, claims: list[str]) -> None:
     assert [claim.text for claim in phrases(text, THINGS)] == claims
 
