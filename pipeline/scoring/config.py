@@ -13,12 +13,13 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, name_or_path
 from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenOptions, OpenAIOptions, Sample, Temperature, VllmOptions
-from pipeline.scoring.plugged import Plugged, plugged
+from pipeline.scoring.plugged import OURS, Plugged, ours, plugged
 from reward.asking.claims import MIN_MASS, TRUE_OF
 from reward.asking.judge import CRITERIA
 
-#: Our scorers by their names in a recipe: formulas, models in the worker's process, models that are asked.
-BUILT_IN = ("objects", "facts", "correctness", "given", "clip", "reward_model", "likelihood", "judge", "claims")
+#: Our scorers whose options are a group of their own.
+GROUPS = ("objects", "facts", "clip", "reward_model", "likelihood", "judge", "claims")
+BUILT_IN = (*GROUPS, *OURS)
 
 
 _DTYPE = "of the weights; auto: bfloat16 on a GPU, float32 elsewhere"
@@ -232,7 +233,7 @@ class Score(Frozen):
         "entry point (docs/extending.md)",
     )
     options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="options of scorers that are not ours, by their names in scorers"
+        default_factory=dict, description="options of scorers that have no group here, by their names in scorers"
     )
     objects: Objects = Field(Objects(), description="objects that a text names")
     facts: Facts = Field(Facts(), description="objects, colours, numbers and places")
@@ -253,9 +254,11 @@ class Score(Frozen):
                 raise ValueError(f"{name} is among scorers and has no group; add {name}: {{model: ...}}")
         if idle := sorted(set(self.options) - set(self.scorers)):
             raise ValueError(f"options.{idle[0]} is of no scorer; add {idle[0]} to scorers, or remove it")
-        if group := next(iter(sorted(set(self.options) & set(BUILT_IN))), None):
+        if group := next(iter(sorted(set(self.options) & set(GROUPS))), None):
             raise ValueError(f"options.{group}: the options of {group} are in the group {group}; write them there")
         try:
+            for name in OURS.keys() & self.options.keys():
+                ours(name, self.options[name])
             names = self.names
         except PipelineError as error:
             raise ValueError(f"scorers: {error.message}; {error.remedy}") from error

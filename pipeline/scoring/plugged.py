@@ -1,4 +1,4 @@
-"""A scorer that is not ours (``pipeline.base.plugins``), as one of a recipe."""
+"""Scorers that need nothing of a recipe but their own options: other people's (``pipeline.base.plugins``), and ours."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from pipeline.base.errors import ConfigError
 from reward.scorers.protocol import Row, Scorer, Scores, gives
 
 KIND = "scorers"
+
+#: Of ours, those without a group of their own in ``score``: a file in reward/scorers, and its line here. Imported when
+#: a recipe opens them; their options are in ``score.options``.
+OURS = {
+    "correctness": "reward.scorers.correctness:CorrectnessScorer",
+    "given": "reward.scorers.given:GivenScorer",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,15 @@ class Plugged:
             if wrong:
                 raise ValueError(f"{name}: {wrong[0]} values for a row with another number of candidates")
         return scores
+
+
+def ours(name: str, options: Mapping[str, Any]) -> Scorer:
+    """
+    Raises:
+        ConfigError: an option is wrong.
+    """
+    scorer: Scorer = plugins.make(plugins.find(KIND, OURS[name]), options, name)
+    return scorer
 
 
 def plugged(reference: str, options: Mapping[str, Any], built_in: Sequence[str]) -> Plugged:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError
 from pipeline.scoring.config import BUILT_IN, Score
+from pipeline.scoring.plugged import OURS, ours
 from pipeline.scoring.vocabularies import vocabulary
 from reward.asking.protocol import Asker
 from reward.scorers.protocol import Scorer
@@ -49,10 +50,10 @@ def open_scorers(spec: Score) -> list[Scorer]:
 
 
 def _open(name: str, spec: Score) -> Scorer:
-    if name not in _OPEN:
-        return spec.plugged(name)
     try:
-        return _OPEN[name](spec)
+        if name in OURS:
+            return ours(name, spec.options.get(name, {}))
+        return _OPEN[name](spec) if name in _OPEN else spec.plugged(name)
     except (ValueError, OSError) as error:
         raise ConfigError(f"score.{name}: {error}") from error
 
@@ -74,18 +75,6 @@ def _facts(spec: Score) -> Scorer:
     from reward.scorers.facts import FactScorer
 
     return FactScorer(lexicon(spec.facts.vocabulary, "score.facts.vocabulary"), spec.facts.complete)
-
-
-def _correctness(spec: Score) -> Scorer:
-    from reward.scorers.correctness import CorrectnessScorer
-
-    return CorrectnessScorer()
-
-
-def _given(spec: Score) -> Scorer:
-    from reward.scorers.given import GivenScorer
-
-    return GivenScorer()
 
 
 def _clip(spec: Score) -> Scorer:
@@ -141,8 +130,6 @@ def _built_in_base(adapter: Path) -> str | None:
 _OPEN = {
     "objects": _objects,
     "facts": _facts,
-    "correctness": _correctness,
-    "given": _given,
     "clip": _clip,
     "reward_model": _reward_model,
     "likelihood": _likelihood,

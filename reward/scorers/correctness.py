@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from reward.scorers.protocol import Row, Scores
 from reward.text.yes_no import PARSERS
 
 
+@dataclass(frozen=True)
 class CorrectnessScorer:
     """Agreement with the known answer, or with any of them where several are right.
 
@@ -32,14 +34,17 @@ class CorrectnessScorer:
         ValueError: ``parser`` is not one of ``reward.text.yes_no.PARSERS``.
     """
 
-    name = "correctness"
-    names = ("correctness", "correctness.unparseable")
+    parser: str | None = None
+    name: ClassVar[str] = "correctness"
+    names: ClassVar[tuple[str, ...]] = ("correctness", "correctness.unparseable")
 
-    def __init__(self, parser: str | None = None) -> None:
-        if parser is not None and parser not in PARSERS:
-            raise ValueError(f"parser={parser!r} is unknown; use one of {', '.join(PARSERS)}")
-        self.parser = parser
-        self.version = f"2:{parser}" if parser else "2"
+    def __post_init__(self) -> None:
+        if self.parser is not None and self.parser not in PARSERS:
+            raise ValueError(f"parser={self.parser!r} is unknown; use one of {', '.join(PARSERS)}")
+
+    @property
+    def version(self) -> str:
+        return f"2:{self.parser}" if self.parser else "2"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         table = [

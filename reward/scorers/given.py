@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from reward.scorers.protocol import Row, Scores
 
 
+@dataclass(frozen=True)
 class GivenScorer:
     """Score ``given``: 1.0 for the first candidate of origin ``given``, 0.0 for the others of that origin, else null.
 
@@ -14,9 +17,9 @@ class GivenScorer:
     were asked as well cannot be compared by this score.
     """
 
-    name = "given"
-    names = ("given",)
-    version = "1"
+    name: ClassVar[str] = "given"
+    names: ClassVar[tuple[str, ...]] = ("given",)
+    version: ClassVar[str] = "1"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         return {"given": [preferences([candidate.get("origin") for candidate in row["candidates"]]) for row in rows]}

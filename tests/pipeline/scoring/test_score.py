@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,10 @@ from stage_kit import candidate, prompt_row
 from pipeline.base.errors import ConfigError, EngineError
 from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
 from pipeline.scoring.config import Score
+from pipeline.scoring.plugged import OURS, ours
 from pipeline.scoring.scorers import open_scorers, vocabulary
 from pipeline.scoring.stage import ModelScoreStage, ScoreStage
+from reward.scorers.given import GivenScorer
 
 FACTS = {"objects": [{"name": "sun"}]}
 SPEC = Score(scorers=("objects", "correctness"))
@@ -224,3 +227,25 @@ def test_a_shard_in_which_all_failed_and_an_empty_one() -> None:
     broken = prompt_row("b", **failed("unreadable_image", "why"))
     assert ScoreStage(SPEC).process(None, tables(broken)).to_pylist()[0]["error_type"] == "unreadable_image"
     assert ScoreStage(SPEC).process(None, tables()).num_rows == 0
+
+
+def test_a_scorer_of_ours_is_its_file_and_a_line_in_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OURS, "preferred", "reward.scorers.given:GivenScorer")
+    spec = Score(scorers=("correctness",), options={"correctness": {"parser": "official"}})
+    assert [scorer.version for scorer in open_scorers(spec)] == ["2:official"]
+    assert open_scorers(spec)[0].score([{"facts": {"answer": "no"}, "candidates": [{"text": "None."}]}])
+    assert isinstance(ours("preferred", {}), GivenScorer)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"correctness": {"parsr": "official"}}, "did you mean parser?"),
+        ({"correctness": {"parser": "pope"}}, "parser='pope' is unknown"),
+        ({"objects": {"vocabulary": "coco"}}, "the options of objects are in the group objects"),
+        ({"given": {}}, "options.given is of no scorer"),
+    ],
+)
+def test_a_wrong_option_of_a_scorer_of_ours_is_an_error_of_the_recipe(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Score(scorers=("objects", "correctness"), options=options)
