@@ -124,6 +124,12 @@ def main(
         Path | None, typer.Option(help="Left out, runs/evaluate/MODEL. The same command goes on where it stopped.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask about so many images of each suite, drawn.")] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Ask about these images of each suite: an id or file name a line, or a JSON list."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which images, which scenes, and how answers are drawn.")] = 0,
     max_failure_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Of prompts that may stay without an answer.")
@@ -162,8 +168,8 @@ def main(
     from training.evaluation.suite import load
 
     in_scenes = data == "scenes"
-    if in_scenes and (images is not None or options.suffix):
-        raise ConfigError("--images and --suffix are for the files of benchmarks; scenes have their own")
+    if in_scenes and (images is not None or ids is not None or options.suffix):
+        raise ConfigError("--images, --ids and --suffix are for the files of benchmarks; scenes have their own")
     if suite is None and not in_scenes:
         raise ConfigError("name suites, such as --suite pope,chair")
     names = benchmarks.names(suite or ",".join(world.SUITES))
@@ -178,7 +184,7 @@ def main(
         suites = world.load(names, world.config(limit, seed, flags), of_suites, flags)
     else:
         session.require_judge(names, judge)
-        suites = load(names, Path(data), images, limit, seed, of_suites, flags)
+        suites = load(names, Path(data), images, limit, seed, of_suites, flags, ids)
     place = output or Path("runs", "evaluate", slug(spec))
     with locked(place, "python -m training.evaluate"):
         typer.echo(session.evaluate(suites, spec, place, judge, seed, max_failure_rate))

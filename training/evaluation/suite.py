@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import ConfigError
 from training.errors import DataError
-from training.evaluation import benchmark_files, benchmarks
+from training.evaluation import benchmark_files, benchmarks, image_list
 from training.evaluation.benchmark import Benchmark, Score
+from training.evaluation.image_list import Entry, ImageList
 from training.evaluation.question import COUNTS, Answer, Question
 from training.evaluation.tally import Tally
 
@@ -54,6 +57,7 @@ def load(
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     shared: Mapping[str, Any] | None = None,
+    ids: Path | Sequence[Entry] | None = None,
 ) -> list[Suite]:
     """The suites ``names`` over the files of their benchmarks.
 
@@ -62,20 +66,34 @@ def load(
         images: where the images lie, in this folder or in one of the suite's folder's name in it; None for ``images``
             in the suite's own folder. Not for suites whose images come with their files (``Benchmark.own_images``).
         limit: about how many images a suite asks, drawn by ``seed``; None for as many as it asks by itself.
-        options, shared: see ``benchmarks.make``.
+        options, shared: see ``benchmarks.make``. ``ids`` of a suite stands in place of the next argument.
+        ids: the images that are asked about, in place of those drawn, as a file or a list (``image_list``); ``limit``
+            draws among them.
 
     Raises:
         DataError: a folder, a file, an image or a model that reads answers is missing, or a file is malformed.
         ConfigError: there is no such suite, or it has no such option.
     """
     drawn = {**(shared or {}), "seed": seed, **({} if limit is None else {"limit": limit})}
-    made = benchmarks.make(names, options or {}, drawn)
+    options_of = {name: dict(given) for name, given in (options or {}).items()}
+    lists = {name: given.pop("ids") for name, given in options_of.items() if "ids" in given}
+    fixed = [name for name, given in options_of.items() if "limit" in given and (ids or lists.get(name)) is not None]
+    if fixed:
+        raise ConfigError(f"{fixed[0]}.limit and a list of ids: leave one out; --limit draws among the listed images")
+    names = list(names)
+    made = benchmarks.make(names, options_of, drawn)
     if not data.is_dir():
         raise DataError(f"there is no folder {data}; give --data DIR with a folder for each suite, or scenes")
-    return [_load(benchmark, data, images, limit, seed) for benchmark in made]
+    suites = []
+    for name, benchmark in zip(names, made, strict=True):
+        listed = lists.get(name, lists.get(benchmark.name, ids))
+        suites.append(_load(benchmark, data, images, limit, seed, None if listed is None else image_list.of(listed)))
+    return suites
 
 
-def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | None, seed: int) -> Suite:
+def _load(
+    benchmark: Benchmark, data: Path, images: Path | None, limit: int | None, seed: int, listed: ImageList | None
+) -> Suite:
     name, subfolder = benchmark.name, benchmark.folder or benchmark.name
     folder = _folder_with_files(data / subfolder, benchmark)
     if not folder.is_dir():
@@ -84,8 +102,9 @@ def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | No
             f"suite {name}: there is no folder {folder}; put the benchmark's own files there: "
             f"{', '.join(benchmark.files)}{of} (docs/evaluation.md)"
         )
-    opened = benchmark.open(folder)
-    questions = limited(opened.questions, limit, seed)
+    opened = _listed(benchmark, listed).open(folder)
+    asked, version = _among(opened.questions, benchmark, listed)
+    questions = limited(asked, limit, seed)
     _check(name, questions)
     identity = benchmarks.identity(benchmark)
     roots = [folder / "images"] if images is None else [images / subfolder, images]
@@ -103,7 +122,7 @@ def _load(benchmark: Benchmark, data: Path, images: Path | None, limit: int | No
         ),
         prompt=_prompt(benchmark),
         parser=getattr(benchmark, "parser", "none"),
-        versions={**opened.versions, **({} if identity is None else {"benchmark": identity})},
+        versions={**opened.versions, **version, **({} if identity is None else {"benchmark": identity})},
         judge_prompt=benchmark.judge_prompt if benchmark.judged else None,
     )
 
@@ -112,6 +131,31 @@ def _folder_with_files(folder: Path, benchmark: Benchmark) -> Path:
     """Where the files lie: in one of ``Benchmark.nested`` in ``folder`` that has some, or in ``folder``."""
     places = [folder / place for place in benchmark.nested]
     return next((place for place in places if any(any(place.glob(pattern)) for pattern in benchmark.files)), folder)
+
+
+def _listed(benchmark: Benchmark, listed: ImageList | None) -> Benchmark:
+    """The benchmark that asks about the listed images: it draws none itself, so that all of them are there."""
+    names = benchmarks.options_of(type(benchmark))
+    values = {key: value for key, value in (("ids", listed), ("limit", None)) if listed is not None and key in names}
+    return replace(benchmark, **values) if values else benchmark  # type: ignore[type-var]
+
+
+def _among(
+    questions: Sequence[Question], benchmark: Benchmark, listed: ImageList | None
+) -> tuple[Sequence[Question], dict[str, str]]:
+    """The questions about the listed images, and what is told of these; all, if there is no list.
+
+    Raises:
+        DataError: an entry is no image of the suite.
+    """
+    if listed is None:
+        return questions, {}
+    if "ids" not in benchmarks.options_of(type(benchmark)):
+        images = set(listed.among({question.image: question.image for question in questions}, benchmark.name))
+        questions = [question for question in questions if question.image in images]
+    names = sorted({question.image for question in questions})
+    digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
+    return questions, {"images": f"{len(names)} listed, {digest}"}
 
 
 def _check(name: str, questions: Sequence[Question]) -> None:

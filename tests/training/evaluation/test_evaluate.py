@@ -538,7 +538,7 @@ def test_other_weights_at_the_same_path_are_asked_anew(here, data, tmp_path):
         (("canned", "--data", "DATA", "--suite", "pope", "--option", "suffix=x"), "write SUITE.KEY=VALUE, such"),
         (("canned", "--data", "scenes", "--option", "chair.variant=coco80"), "chair.variant is for the files of"),
         (("canned", "--data", "DATA", "--suite", "pope", "--images", "DATA"), "2 of 2 images are missing, the first"),
-        (("canned", "--data", "DATA", "--suite", "chair", "--variant", "coco80"), "images=500, but only 2"),
+        (("canned", "--data", "DATA", "--suite", "chair", "--variant", "coco80"), "fewer with --limit 2"),
         (("canned", "--data", "DATA", "--suite", "chair"), "variant standalone wants synonyms=FILE"),
         (("canned", "--data", "DATA", "--suite", "pope", "--engine", "kindscripted"), "write KEY=VALUE"),
         (("canned", "--data", "DATA", "--suite", "pope", "--engine", "tensor=2"), "engine.tensor: unknown key"),

@@ -27,7 +27,9 @@ from typing import ClassVar, Protocol
 from reward.scorers.objects import ObjectVerdict
 from training.errors import DataError
 from training.evaluation import coco_annotations as coco
+from training.evaluation import image_list
 from training.evaluation.benchmark import Benchmark, Opened
+from training.evaluation.image_list import Entry, ImageList
 from training.evaluation.question import Answer, Question, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Tally
@@ -53,7 +55,7 @@ class Chair(Benchmark):
         synonyms: the list of words; ``synonyms.txt`` of the folder if left out.
         prompt: asks for a description.
         limit: so many images, drawn by ``seed`` from ``instances_val*.json``; all, if None.
-        ids: the images by their ids, in place of those drawn.
+        ids: the images, in place of those drawn.
     """
 
     variant: Variant = "standalone"
@@ -61,7 +63,7 @@ class Chair(Benchmark):
     prompt: str = "Please describe this image in detail."
     limit: int | None = 500
     seed: int = 0
-    ids: tuple[int, ...] | None = None
+    ids: tuple[Entry, ...] | ImageList | None = None
     name: ClassVar[str] = "chair"
     version: ClassVar[str] = "2"
     title: ClassVar[str] = "COCO"
@@ -94,16 +96,17 @@ class Chair(Benchmark):
         paths = coco.paths(data, "instances")
         if self.ids is not None:
             annotated = coco.instances(paths)
-            chosen = list(dict.fromkeys(self.ids))
-            lost = [id for id in chosen if id not in annotated]
-            if lost:
-                raise DataError(f"image {lost[0]} is not in {data}/instances_*.json; add the file that it is in")
+            files = {id: image.file for id, image in annotated.items()}
+            chosen = image_list.of(self.ids).among(files, self.name)
         else:
             annotated = coco.instances([path for path in paths if "val" in path.name] or paths)
             chosen = sorted(annotated)
             if self.limit is not None:
                 if self.limit > len(chosen):
-                    raise DataError(f"images={self.limit}, but only {len(chosen)} are annotated; ask for fewer")
+                    raise DataError(
+                        f"suite chair asks about {self.limit} images, but only {len(chosen)} are annotated; ask for "
+                        f"fewer with --limit {len(chosen)}"
+                    )
                 chosen = sorted(random.Random(f"chair:images:{self.seed}").sample(chosen, self.limit))
         truths = coco.truths(data, annotated, chosen, words)
         return [Question(str(id), annotated[id].file, self.prompt, {"objects": truths[id]}) for id in chosen]
