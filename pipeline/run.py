@@ -20,6 +20,7 @@ from pipeline.base.command import command
 if TYPE_CHECKING:
     from pipeline.recipe.plan import Plan
     from pipeline.running.store import Run
+    from training.evaluation.in_run import BenchmarksOfRun
 
 # Every other import stands in the function that needs it: --help answers without Arrow, Ray or torch.
 #: Shown at the end, where the evaluation has them.
@@ -117,14 +118,20 @@ def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> N
     from pipeline.base.lock import locked
     from pipeline.recipe.plan import stage_groups
     from pipeline.running.store import Run
+    from training import job
 
     wanted = stage_groups(stages)
     plan.preflight()
+    benchmarks = job.benchmarks_of(plan)
+    if benchmarks is not None and "evaluate" in wanted:
+        _ = benchmarks.suites  # what is missing shows now, not after hours
     with locked(Run(plan.recipe.run_dir).path, secrets.text(" ".join(command))):
-        _run(plan, resume, wanted, command)
+        _run(plan, resume, wanted, command, benchmarks)
 
 
-def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) -> None:
+def _run(
+    plan: Plan, resume: Any, wanted: frozenset[str], command: list[str], benchmarks: BenchmarksOfRun | None
+) -> None:
     from pipeline.base.files import remove, write_text
     from pipeline.base.sweep import sweep, sweep_shared
     from pipeline.publishing import report
@@ -137,7 +144,7 @@ def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) ->
     from training import job
 
     recipe, run = plan.recipe, Run(plan.recipe.run_dir, plan.names())
-    sweep(run.path, swapped=(FOLDER,), apart=("train", f"{FOLDER}-reference"))
+    sweep(run.path, swapped=(FOLDER,), apart=("train", "evaluate", f"{FOLDER}-reference"))
     sweep_shared(run.path / f"{FOLDER}-reference")
     job.sweep_training(run.path / "train")
     # Interrupted here, an old summary would describe data that no longer exists.
@@ -150,19 +157,28 @@ def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) ->
             published, seconds = steps.publish_run(plan, run, command, findings)
             _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)
             typer.echo(f"{published.pairs} pairs in {published.path}", err=True)
+        measured = benchmarks if "evaluate" in wanted else None
+        if measured is not None:
+            executor.close()  # what comes now opens models of its own
+            measured.measure(run, "before", again=resume == "never")
         if recipe.train is not None and "train" in wanted:
             executor.close()  # the trainer needs the memory
             job.train(plan, run, run.path / FOLDER, resume)
         trained = job.trained_model(plan, run)
+        if measured is not None and trained is not None:
+            measured.measure(run, "after", trained, again=resume == "never")
         if plan.held is not None and trained is not None and "evaluate" in wanted:
             steps.run_stage(executor, plan.answers("eval-after", trained), resume)
     if trained is None:  # what is there of another model is nothing of this run
         run = Run(run.path, plan.names() - {"train", "eval-after"})
     evaluation = job.evaluate(plan, run, trained)
+    rows = benchmarks.results(run, trained) if benchmarks is not None else []
     there = current(run)
     pairs = there.extras["pairs"] if there is not None else 0
     summary: dict[str, Any] = {"stages": _stages(plan, run), "pairs": pairs, "evaluation": evaluation}
     summary["style"] = report.style(run)
+    if rows:
+        summary["benchmarks"] = rows
     if (ranked := run.record("rank")) is not None and (faithful := gain(ranked.extras)) is not None:
         summary["images"] = faithful
     write_text(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -172,7 +188,7 @@ def _run(plan: Plan, resume: Any, wanted: frozenset[str], command: list[str]) ->
         remove(run.path / "report.html")
     elif not report.holds(run, *told):
         report.write(run, *told, findings=findings())
-    _show(run.path / "report.html", evaluation)
+    _show(run.path / "report.html", evaluation, rows)
 
 
 def _add_seconds(run: Run, stage: str, seconds: float, rows: int) -> None:
@@ -187,7 +203,7 @@ def _stages(plan: Plan, run: Run) -> dict[str, dict[str, Any]]:
     return {r.stage: {key: asdict(r)[key] for key in ("seconds", "rows", "failed", "extras")} for r in records}
 
 
-def _show(path: Path, evaluation: dict[str, Any]) -> None:
+def _show(path: Path, evaluation: dict[str, Any], benchmarks: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -197,6 +213,12 @@ def _show(path: Path, evaluation: dict[str, Any]) -> None:
         for name in HEADLINE:
             values = [side.get(name) for side in evaluation.values()]
             table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in values))
+        console.print(table)
+    if benchmarks:
+        table = Table("suite", "metric", "before", "after", "difference", "p")
+        for row in benchmarks:
+            numbers = (row["before"], row["after"], row["difference"], row["p_value"])
+            table.add_row(row["suite"], row["metric"], *("-" if value is None else f"{value:.3f}" for value in numbers))
         console.print(table)
     if path.is_file():
         console.print(f"report: {path}", soft_wrap=True, highlight=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from pipeline.base import model_names as models
 from pipeline.base.ending import run_child
@@ -29,19 +30,32 @@ from pipeline.sampling.stage import SampleStage
 from pipeline.sources.config import FileSource, PluggedSource
 from pipeline.sources.readers import files as sources
 from training.config import TrainConfig, make_config
-from training.config.evaluation import EvaluateConfig
+from training.config.evaluation import BenchmarkEvaluation, EvaluateConfig, Evaluation
+from training.evaluation.in_run import BenchmarksOfRun
 from training.evaluation.scenes import build
 from training.evaluation.summarise import summarise
 
+_EVALUATION: TypeAdapter[EvaluateConfig | BenchmarkEvaluation] = TypeAdapter(Evaluation)
+
 
 def evaluation_of(recipe: Recipe) -> Held | None:
-    """The evaluation that the recipe asks for."""
-    if recipe.evaluate is None:
+    """The evaluation over scenes that the recipe asks for."""
+    config = _asked_for(recipe)
+    if not isinstance(config, EvaluateConfig):
         return None
-    config = EvaluateConfig.model_validate(recipe.evaluate)
     # How answers are read changes no answer; it would only make the prompts look stale.
     options = config.model_dump(mode="json", exclude={"parser", "max_tokens"})
     return Held(build, options, config.max_tokens)
+
+
+def benchmarks_of(plan: Plan) -> BenchmarksOfRun | None:
+    """The benchmarks that the recipe asks for."""
+    config = _asked_for(plan.recipe)
+    return BenchmarksOfRun(plan, config) if isinstance(config, BenchmarkEvaluation) else None
+
+
+def _asked_for(recipe: Recipe) -> EvaluateConfig | BenchmarkEvaluation | None:
+    return None if recipe.evaluate is None else _EVALUATION.validate_python(recipe.evaluate)
 
 
 def check(plan: Plan) -> None:

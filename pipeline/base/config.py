@@ -81,9 +81,9 @@ SAME_KEYS = "entries have the keys of their group"
 
 @dataclass(frozen=True)
 class ReadAs:
-    """Mark of a mapping that is checked as a ``group`` and kept as it was written."""
+    """Mark of a mapping that is checked as a ``group``, or as one of a union of groups, and kept as it was written."""
 
-    group: type[BaseModel]
+    group: Any
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def kept(value: Any, check: ValidatorFunctionWrapHandler) -> Any:

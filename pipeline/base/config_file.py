@@ -74,7 +74,7 @@ def make(
 def groups(field: FieldInfo) -> dict[str, type[BaseModel]]:
     """The groups that a field may hold, by their ``kind``; the only one of a field without kinds by ``""``."""
     marked = [mark.group for mark in field.metadata if isinstance(mark, ReadAs)]
-    return {"": marked[0]} if marked else dict(_groups(field.annotation))
+    return dict(_groups(marked[0] if marked else field.annotation))
 
 
 def _groups(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,6 +24,15 @@ from pipeline.base import model_names as models
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.card import model_rows, outcome_rows, plain, style_masked, style_rows
 from pipeline.publishing.collect import collect
+from pipeline.publishing.evaluation_rows import (
+    Comparison,
+    evaluation_rows,
+    headline,
+    json_or_none,
+    number,
+    p_text,
+    percent,
+)
 from pipeline.publishing.findings import STEPS, Findings, steps
 from pipeline.publishing.page_images import data_uri, gallery
 from pipeline.running.joined import Example, pictures
@@ -34,36 +42,13 @@ from reward.answers.match_answer import right
 from reward.scorers.objects import judge, truth_of
 from reward.text.object_vocabulary import Vocabulary
 
+#: Metrics in the picture of before and after; the table has all.
+_BARS = 12
 TEMPLATES = Path(__file__).parent / "templates"
 #: Steps whose shards are those of the texts.
 IMAGINED = STEPS[: STEPS.index("source")]
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How a metric is shown. ``better`` is None where neither more nor less is better by itself."""
-
-    key: str
-    label: str
-    short: str
-    better: Literal["lower", "higher"] | None
-    unit: Literal["%", "words"] = "%"
-    plotted: bool = True
-
-
-METRICS = (
-    Metric("chair_i", "CHAIRi: hallucinated mentions of all mentions", "CHAIRi", "lower"),
-    Metric("chair_s", "CHAIRs: captions with a hallucination", "CHAIRs", "lower"),
-    Metric("cover", "Cover: objects in the image that are named", "Cover", "higher"),
-    Metric("shr", "SHR: sentences with something wrong", "SHR", "lower"),
-    Metric("mean_length", "Words per caption", "words", None, "words", plotted=False),
-    Metric("pope_random_accuracy", "POPE accuracy, random", "POPE\nrandom", "higher"),
-    Metric("pope_popular_accuracy", "POPE accuracy, popular", "POPE\npopular", "higher"),
-    Metric("pope_adversarial_accuracy", "POPE accuracy, adversarial", "POPE\nadversarial", "higher"),
-    Metric("pope_f1", "POPE F1, mean of the three splits", "POPE F1", "higher", plotted=False),
-    Metric("pope_yes_ratio", "POPE answers that say yes (half should)", "says yes", None),
-)
-_COUNTS = ("captions", "pope_questions", "images", "unparseable", "truncated", "failed")
 #: Panel title -> series name -> column of ``metrics.jsonl``.
 _PANELS: Mapping[str, Mapping[str, str]] = {
     "loss": {"loss": "loss"},
@@ -97,21 +82,21 @@ def write(
     made_from = key(run, recipe, command)
     records, shown = steps(run), pictures(run, findings.examples)
     recipe = secrets.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded_recipe(records))
-    names, evaluations = _evaluations(run_dir)
-    rows = comparison(evaluations) if evaluations else []
+    evaluated = evaluation_rows(run_dir)
+    rows = evaluated.rows
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
-    environment.filters.update(percent=_percent, number=_number)
+    environment.filters.update(percent=percent, number=number, p_text=p_text)
     page = environment.get_template("report.html.j2").render(
         name=recipe.get("name") or run_dir.resolve().name,
         findings=findings,
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100),
         command=secrets.text(command) if command else None,
         headline=headline(rows, findings),
-        labels=names,
+        labels=evaluated.labels,
         rows=rows,
-        counts=_evaluation_counts(evaluations),
+        counts=evaluated.counts,
         made_from=made_from,
-        plots=_plots(findings, rows, names, run),
+        plots=_plots(findings, rows, evaluated.labels, run),
         cards=[
             _card(example, shown.get(example.id, ()), vocabulary or _vocabulary(findings))
             for example in findings.examples
@@ -148,81 +133,11 @@ def style(run: Run) -> dict[str, dict[str, Any]]:
     return consistency.summary(run)
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One metric before and after; intervals are [low, high] or None. All in the metric's own unit (shares in 0..1)."""
-
-    metric: Metric
-    before: float | None
-    after: float | None
-    before_ci: tuple[float, float] | None
-    after_ci: tuple[float, float] | None
-
-    @property
-    def delta(self) -> float | None:
-        return None if self.before is None or self.after is None else self.after - self.before
-
-    @property
-    def verdict(self) -> Literal["better", "worse", "same", ""]:
-        """Whether after is better; "" where the metric has no better or a value is missing."""
-        if self.delta is None or self.metric.better is None:
-            return ""
-        if self.delta == 0:
-            return "same"
-        return "better" if (self.delta < 0) == (self.metric.better == "lower") else "worse"
-
-    @property
-    def apart(self) -> bool:
-        """The two intervals do not touch."""
-        if self.before_ci is None or self.after_ci is None:
-            return False
-        return self.before_ci[1] < self.after_ci[0] or self.after_ci[1] < self.before_ci[0]
-
-
-def comparison(evaluations: Sequence[Mapping[str, Any]]) -> list[Comparison]:
-    """The metrics that the first or the last evaluation has, first against last; a lone one is "before"."""
-    before, after = evaluations[0], evaluations[-1] if len(evaluations) > 1 else {}
-    rows = (
-        Comparison(
-            metric,
-            _finite(before.get(metric.key)),
-            _finite(after.get(metric.key)),
-            _interval(before.get(f"{metric.key}_ci")),
-            _interval(after.get(f"{metric.key}_ci")),
-        )
-        for metric in METRICS
-    )
-    return [row for row in rows if row.before is not None or row.after is not None]
-
-
-def headline(rows: Sequence[Comparison], findings: Findings) -> str:
-    """What came out, in one or two sentences, with what was paid for it.
-
-    >>> cover = Comparison(METRICS[2], 0.91, 0.79, None, None)
-    >>> headline([Comparison(METRICS[0], 0.13, 0.054, None, None), cover], None).split(". ")[1]
-    'Cover goes from 91.0 % to 79.0 %: part of the gain is saying less.'
-    """
-    by_key = {row.metric.key: row for row in rows if row.delta is not None}
-    chair, cover = by_key.get("chair_i"), by_key.get("cover")
-    if chair is None or chair.delta is None:
-        return (
-            f"{findings.pairs:,} preference pairs from {findings.prompts:,} prompts and {findings.candidates:,} texts."
-        )
-    verb = "fall" if chair.delta < 0 else "rise" if chair.delta > 0 else "stay"
-    sentence = f"Hallucinated mentions {verb} from {_percent(chair.before)} to {_percent(chair.after)}."
-    if cover is not None and cover.delta is not None:
-        sentence += f" Cover goes from {_percent(cover.before)} to {_percent(cover.after)}"
-        # Where there are intervals they decide whether Cover fell at all, else two points do.
-        fell = cover.apart if cover.before_ci and cover.after_ci else abs(cover.delta) > 0.02
-        sentence += ": part of the gain is saying less." if fell and cover.delta < 0 and chair.delta < 0 else "."
-    return sentence
-
-
 def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str], run: Run) -> dict[str, Markup]:
     from pipeline.publishing import plots  # matplotlib takes a second to import
 
     made: dict[str, str] = {"outcomes": plots.outcomes(outcome_rows(findings))}
-    both = [row for row in rows if row.metric.plotted and row.delta is not None]
+    both = [row for row in rows if row.metric.plotted and row.delta is not None][:_BARS]
     if both:
         before = [_bar(row.before, row.before_ci) for row in both]
         after = [_bar(row.after, row.after_ci) for row in both]
@@ -250,7 +165,7 @@ def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str],
 def _training(run_dir: Path) -> tuple[list[float], dict[str, dict[str, list[float]]]]:
     path = run_dir / "train" / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = [row for row in map(_json_or_none, lines) if isinstance(row, dict) and "step" in row]
+    rows = [row for row in map(json_or_none, lines) if isinstance(row, dict) and "step" in row]
     columns = {column for row in rows for column in row}
     panels = {
         title: {
@@ -324,26 +239,6 @@ def _timing(run: Run, record: Record) -> dict[str, Any]:
     }
 
 
-def _evaluations(run_dir: Path) -> tuple[list[str], list[Mapping[str, Any]]]:
-    """Names and metrics of the evaluations in ``summary.json``, in the order they stand there."""
-    path = run_dir / "summary.json"
-    summary = _json_or_none(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if not isinstance(summary, dict):
-        return [], []
-    if isinstance(summary.get("evaluation"), dict):
-        summary = summary["evaluation"]
-    keys = {metric.key for metric in METRICS}
-    evaluations = {name: value for name, value in summary.items() if isinstance(value, dict) and keys & value.keys()}
-    if not evaluations and keys & summary.keys():
-        evaluations = {"model": summary}
-    return list(evaluations), list(evaluations.values())
-
-
-def _evaluation_counts(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    rows = ((name.replace("_", " "), [_number(each.get(name)) for each in evaluations]) for name in _COUNTS)
-    return [(name, values) for name, values in rows if set(values) != {"–"}]
-
-
 def _vocabulary(findings: Findings) -> Vocabulary | None:
     """The built-in vocabulary that the objects were found with; None where it was a file."""
     named = [spread.version for name, spread in findings.scores.items() if name.startswith("objects.")]
@@ -363,33 +258,6 @@ def _recorded_recipe(records: Mapping[str, Record]) -> dict[str, Any]:
     return {step: dict(record.options) for step, record in records.items()}
 
 
-def _json_or_none(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:  # a line cut short by a kill
-        return None
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _interval(value: Any) -> tuple[float, float] | None:
-    ends = [_finite(end) for end in value] if isinstance(value, list | tuple) else []
-    return (ends[0], ends[1]) if len(ends) == 2 and ends[0] is not None and ends[1] is not None else None
-
-
 def _bar(value: float | None, interval: tuple[float, float] | None) -> tuple[float, float, float]:
     height = value or 0.0
     return (height, *(interval or (height, height)))
-
-
-def _percent(share: float | None, unit: str = "%") -> str:
-    """A share as percent, or a number of words as it is."""
-    if share is None:
-        return "–"
-    return f"{100 * share:.1f} %" if unit == "%" else f"{share:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.4g}" if isinstance(value, float) and value % 1 else f"{value:,.0f}"

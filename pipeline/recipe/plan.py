@@ -120,13 +120,18 @@ class Plan:
     def answers(self, name: str, model: Path | None = None) -> SampleStage:
         """Greedy answers to the held-out prompts, by the model to be trained or by the one in the folder ``model``."""
         assert self.held is not None
+        return SampleStage(self.greedy(self.held.max_tokens, model), self.recipe.seed, name=name, reads="eval-source")
+
+    def greedy(self, max_tokens: int, model: Path | None = None) -> Sample:
+        """How the model to be trained is measured, or the one in the folder ``model``: with the engine that it is
+        sampled with, where that can open a folder."""
         base = self.base()
-        update: dict[str, Any] = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": self.held.max_tokens}
+        update: dict[str, Any] = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": max_tokens}
         if model is not None:
             elsewhere = isinstance(base.engine, PluggedOptions) and not base.engine.gpus
             engine = VllmOptions() if elsewhere or isinstance(base.engine, OpenAIOptions) else base.engine
             update |= {"model": str(model), "revision": None, "engine": engine}
-        return SampleStage(base.model_copy(update=update), self.recipe.seed, name=name, reads="eval-source")
+        return base.model_copy(update=update)
 
     def base(self) -> Sample:
         """How the model that is to be trained is asked: ``train.model``, or the first that is sampled."""

@@ -43,7 +43,9 @@ class Recipe(Frozen):
     pair: Pair = Field(description="which candidates become pairs")
     publish: Publish = Field(Publish(), description="how the dataset is written, and what stops it")
     train: dict[str, Any] | None = Field(None, description="training on the pairs; null: none")
-    evaluate: dict[str, Any] | None = Field(None, description="measuring on held-out prompts; null: none")
+    evaluate: dict[str, Any] | None = Field(
+        None, description="the model is measured, before and after training; null: not"
+    )
 
     @model_validator(mode="after")
     def _scores_exist(self) -> Recipe:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
-from pipeline.base.config import Count, Frozen, Name, Whole
+from pipeline.base.config import Count, Frozen, Name, Whole, by_kind
+from pipeline.scoring.config import Asked
 from reward.text.yes_no import Parser
 
 
 class EvaluateConfig(Frozen):
-    """CHAIR, POPE and SHR of the model before and after training, on held-out prompts that are answered greedily."""
+    """CHAIR, POPE and SHR over held-out scenes that are answered greedily."""
 
     kind: Literal["scenes"] = Field("scenes", description="the built-in world")
     scenes: Count = Field(500, description="held-out scenes; each is described once and asked about")
@@ -23,3 +25,34 @@ class EvaluateConfig(Frozen):
     per_image: Count = Field(3, description="POPE questions per image, split and answer (yes and no)")
     parser: Parser = Field("official", description="how yes or no is read")
     describe: Name = Field("Describe the image.", description="the prompt that CHAIR is measured on")
+
+
+class SuiteJudge(Asked):
+    """Who judges the answers of suites that need it."""
+
+    max_tokens: Count = Field(1024, description="a judgement is cut after so many tokens")
+    judgements: Path | None = Field(
+        None, description="file of what model has said already, as --judgements of training.evaluate; asks nobody"
+    )
+
+
+class BenchmarkEvaluation(Frozen):
+    """Benchmarks from their own files, asked greedily as `python -m training.evaluate` asks them, without the sampled
+    model's system prompt."""
+
+    kind: Literal["benchmarks"] = Field(description="the files of published benchmarks, or of one's own")
+    suites: tuple[Name, ...] = Field(min_length=1, description="as --suite of training.evaluate, such as [pope, chair]")
+    data: Path = Field(description="folder of the benchmarks' files, as --data (docs/evaluation.md)")
+    images: Path | None = Field(None, description="where their images lie, as --images; default: beside the files")
+    limit: Count | None = Field(None, description="about so many images of each suite, drawn; default: all")
+    seed: Whole = Field(0, description="of the draw of images")
+    max_tokens: Count = Field(512, description="an answer is cut after so many tokens; cut answers are counted")
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of suites, by their names in suites"
+    )
+    judge: SuiteJudge | None = Field(None, description="who judges the answers of suites that need it")
+
+
+Evaluation = Annotated[
+    Annotated[EvaluateConfig, Tag("scenes")] | Annotated[BenchmarkEvaluation, Tag("benchmarks")], by_kind("scenes")
+]

@@ -9,7 +9,7 @@ from pydantic import Field
 from pipeline.base.config import ReadAs
 from pipeline.recipe.recipe import Recipe
 from training.config import TrainOptions
-from training.config.evaluation import EvaluateConfig
+from training.config.evaluation import Evaluation
 
 
 class WholeRecipe(Recipe):
@@ -18,6 +18,6 @@ class WholeRecipe(Recipe):
     train: Annotated[dict[str, Any] | None, ReadAs(TrainOptions)] = Field(
         None, description="training on the pairs; null: none"
     )
-    evaluate: Annotated[dict[str, Any] | None, ReadAs(EvaluateConfig)] = Field(
-        None, description="measuring on held-out prompts; null: none"
+    evaluate: Annotated[dict[str, Any] | None, ReadAs(Evaluation)] = Field(
+        None, description="the model is measured, before and after training; null: not"
     )

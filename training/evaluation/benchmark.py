@@ -43,6 +43,7 @@ class Benchmark:
         judged: whether answers need the judgement of a model (``Answer.judgement``).
         headline: of ours, the metrics that tables and plots show, in order; of others, these are all.
         units: of ours, those of metrics that are no share of anything.
+        lower, neutral: metrics where less is better, and where neither more nor less is; of ours, more of any other is.
     """
 
     name: ClassVar[str]
@@ -56,6 +57,8 @@ class Benchmark:
     judged: ClassVar[bool] = False
     headline: ClassVar[tuple[str, ...]] = ()
     units: ClassVar[Mapping[str, str]] = {}
+    lower: ClassVar[frozenset[str]] = frozenset({"unparseable_rate"})
+    neutral: ClassVar[frozenset[str]] = frozenset({"yes_ratio", "mean_length", "words", "sentences"})
 
     def questions(self, data: Path) -> Iterable[Question]:
         """What is asked, from the files in the folder ``data``.

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.base.errors import InputError
 from pipeline.publishing.collect import collect
-from pipeline.publishing.report import METRICS, Comparison, comparison, headline, write
+from pipeline.publishing.evaluation_rows import METRICS, Comparison, comparison, headline
+from pipeline.publishing.report import write
 from pipeline.running import joined
 from pipeline.running.store import Run, make_record
 from reward.text.object_vocabulary import Vocabulary

@@ -46,6 +46,7 @@ class AmberGenerative(Benchmark):
     files: ClassVar[tuple[str, ...]] = ("*.json", "safe_words.txt", "query/query_generative.json")
     source: ClassVar[str] = SOURCE
     headline: ClassVar[tuple[str, ...]] = amber_formula.GENERATIVE
+    lower: ClassVar[frozenset[str]] = frozenset({"chair", "hal", "cog"})
 
     def open(self, data: Path) -> Opened:
         questions = describe(data)

@@ -71,6 +71,7 @@ class Chair(Benchmark):
     source: ClassVar[str] = "COCO, and synonyms.txt of github.com/LisaAnne/Hallucination (data)"
     headline: ClassVar[tuple[str, ...]] = ("chair_s", "chair_i", "recall", "mean_length")
     units: ClassVar[Mapping[str, str]] = {"mean_length": "words"}
+    lower: ClassVar[frozenset[str]] = frozenset({"chair_s", "chair_i"})
 
     def open(self, data: Path) -> Opened:
         words = self.words(data)

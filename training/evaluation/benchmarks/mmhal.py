@@ -70,6 +70,7 @@ class Mmhal(Benchmark):
     judged: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = METRICS
     units: ClassVar[Mapping[str, str]] = {"score": "0 to 6"}
+    lower: ClassVar[frozenset[str]] = frozenset({"hallucination_rate", "unparseable_rate"})
 
     def questions(self, data: Path) -> list[Question]:
         """The truth holds what a judge is to read: ``image_content``, ``gt_answer`` and the place, which is the type.

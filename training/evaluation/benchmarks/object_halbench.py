@@ -122,6 +122,7 @@ class ObjectHalbench(Benchmark):
     judged: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = METRICS
     units: ClassVar[Mapping[str, str]] = {"mean_length": "words"}
+    lower: ClassVar[frozenset[str]] = frozenset({"response", "mention", "chair_s"})
 
     def open(self, data: Path) -> Opened:
         phrases = PHRASES[self.phrases]()

@@ -77,6 +77,7 @@ class Shr(Benchmark):
     judged: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = ("shr", "shr_words", "sentences", "words", "distinct_1", "distinct_2")
     units: ClassVar[Mapping[str, str]] = {"words": "per description", "sentences": "per description"}
+    lower: ClassVar[frozenset[str]] = frozenset({"shr", "shr_words"})
 
     def questions(self, data: Path) -> list[Question]:
         """One description per listed image; its truth holds ``regions`` as [box, phrase] and ``facts``, for the judge.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from training.evaluation import benchmarks
 
@@ -57,6 +57,20 @@ def headline(suite: str, metrics: Mapping[str, Any]) -> list[str]:
 def units(suite: str) -> Mapping[str, str]:
     """Metrics that are no share of anything."""
     return benchmarks.find(suite).units if suite in benchmarks.BENCHMARKS else {}
+
+
+def better(suite: str, metric: str) -> Literal["lower", "higher"] | None:
+    """Which way a metric gets better; None where neither is, or where nobody has said it.
+
+    >>> better("pope", "f1"), better("pope", "yes_ratio"), better("amber", "amber_score")
+    ('higher', None, 'higher')
+    """
+    if suite in benchmarks.TOGETHER:
+        return "higher"
+    if suite not in benchmarks.BENCHMARKS:
+        return None
+    kind = benchmarks.find(suite)
+    return "lower" if metric in kind.lower else None if metric in kind.neutral else "higher"
 
 
 def _label(suite: str, name: str) -> str:

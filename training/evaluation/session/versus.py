@@ -12,6 +12,9 @@ from training.evaluation.compare import as_json, compare
 from training.evaluation.result import Provenance, differing
 from training.evaluation.session import markdown, plot, stored
 
+#: What a comparison leaves, for programs.
+COMPARISON = "compare.json"
+
 
 def versus(a: Path, b: Path, output: Path) -> str:
     """Compare every suite that both have; writes ``compare.json``, ``compare.md`` and ``compare.png`` into ``output``
@@ -41,7 +44,7 @@ def versus(a: Path, b: Path, output: Path) -> str:
         except ValueError as error:
             raise DataError(f"{a} and {b}, suite {name}: {error}") from error
     text = markdown.comparison(content)
-    write_text(output / "compare.json", json.dumps(content, indent=2) + "\n")
+    write_text(output / COMPARISON, json.dumps(content, indent=2) + "\n")
     write_text(output / "compare.md", text + "\n")
     plot.comparison(content, output / "compare.png")
     return text

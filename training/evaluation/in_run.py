@@ -1,0 +1,119 @@
+"""Benchmarks as the evaluation of a run: its model before and after training, and how far the two differ.
+
+In ``evaluate/before`` and ``evaluate/after`` of the run is what ``python -m training.evaluate`` writes, in ``evaluate``
+what its ``--compare`` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.base.errors import ConfigError
+from pipeline.base.files import is_local, remove, remove_tree
+from pipeline.base.sweep import sweep
+from pipeline.recipe.plan import Plan
+from pipeline.running.store import Run
+from pipeline.sampling.config import Sample
+from training.config.evaluation import BenchmarkEvaluation
+from training.errors import DataError
+from training.evaluation import benchmarks
+from training.evaluation.session import markdown, session, stored
+from training.evaluation.session.versus import COMPARISON, versus
+from training.evaluation.suite import Suite, load
+
+FOLDER = "evaluate"
+Side = Literal["before", "after"]
+
+
+@dataclass(frozen=True)
+class BenchmarksOfRun:
+    """The suites of a recipe, and their results in its run."""
+
+    plan: Plan
+    config: BenchmarkEvaluation
+
+    @cached_property
+    def suites(self) -> tuple[Suite, ...]:
+        """With everything that they need read.
+
+        Raises:
+            PipelineError: a suite, a file, an image or a judge is missing, or an option is wrong.
+        """
+        config, output = self.config, self.plan.recipe.output_dir
+        if not is_local(Run(self.plan.recipe.run_dir).path):
+            raise ConfigError(
+                f"output_dir={output} is remote; benchmarks need a local folder",
+                "set evaluate=null here, and give the model to python -m training.evaluate",
+            )
+        names = benchmarks.names(",".join(config.suites))
+        session.require_judge(names, self._judge)
+        return tuple(load(names, config.data, config.images, config.limit, config.seed, config.options))
+
+    def measure(self, run: Run, side: Side, model: Path | None = None, again: bool = False) -> None:
+        """Ask the model that is to be trained, or the one in the folder ``model``. What is answered already is not
+        asked again, unless ``again``.
+
+        Raises:
+            PipelineError: the model cannot be opened, or too many answers failed. The same call goes on.
+        """
+        place = run.path / FOLDER / side
+        if again:
+            remove_tree(place)
+        sweep(place)
+        remove(run.path / FOLDER / COMPARISON)  # of other answers
+        session.evaluate(self.suites, self._spec(model), place, self._judge, 0, self.plan.recipe.max_failure_rate)
+
+    def results(self, run: Run, trained: Path | None) -> list[dict[str, Any]]:
+        """A row for each metric that results show: ``suite``, ``metric``, ``better`` (lower, higher or None), ``unit``
+        (None: a share), ``before`` and ``after`` with ``_ci``, ``difference`` with its ``_ci`` and ``p_value`` (paired,
+        by image). None where something has not been measured."""
+        folder = run.path / FOLDER
+        before = _read(folder / "before", self._spec(None))
+        after = _read(folder / "after", self._spec(trained)) if trained is not None else {}
+        differences: Mapping[str, Any] = {}
+        if before and after:
+            versus(folder / "before", folder / "after", folder)
+            differences = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))["suites"]
+        rows = []
+        for suite, metrics in (before or after).items():
+            for name in markdown.headline(suite, metrics):
+                sides = {"before": metrics.get(name), "after": after.get(suite, {}).get(name)}
+                row: dict[str, Any] = {"suite": suite, "metric": name, "better": markdown.better(suite, name)}
+                row["unit"] = markdown.units(suite).get(name)
+                for side, metric in sides.items():
+                    row |= {side: metric and metric["value"], f"{side}_ci": metric and metric["interval"]}
+                paired = differences.get(suite, {}).get(name, {})
+                row |= {"difference": paired.get("difference"), "difference_ci": paired.get("interval")}
+                rows.append({**row, "p_value": paired.get("p_value")})
+        return rows
+
+    def _spec(self, model: Path | None) -> Sample:
+        # A benchmark's numbers are compared with other people's, who ask without it.
+        return self.plan.greedy(self.config.max_tokens, model).model_copy(update={"system_prompt": None})
+
+    @cached_property
+    def _judge(self) -> session.Judge | None:
+        judge = self.config.judge
+        if judge is None:
+            return None
+        if judge.judgements is not None:
+            return session.Judge(judge.model, judge.revision or "build unknown", file=judge.judgements)
+        spec = judge.spec()
+        return session.Judge(judge.model, session.identity(spec), spec)
+
+
+def _read(folder: Path, spec: Sample) -> dict[str, Any]:
+    """The metrics of each suite, if they are of this model."""
+    try:
+        content, _ = stored.read(folder)
+    except DataError:
+        return {}
+    build = session.identity(spec)
+    if any(stored.provenance(content, name).model_revision != build for name in content["suites"]):
+        return {}
+    return {name: suite["metrics"] for name, suite in content["suites"].items()}
