@@ -52,7 +52,9 @@ class BenchmarksOfRun:
             )
         names = benchmarks.names(",".join(config.suites))
         session.require_judge(names, self._judge)
-        return tuple(load(names, config.data, config.images, config.limit, config.seed, config.options))
+        return tuple(
+            load(names, config.data, config.images, config.limit, config.seed, config.options, ids=config.ids)
+        )
 
     def measure(self, run: Run, side: Side, model: Path | None = None, again: bool = False) -> None:
         """Ask the model that is to be trained, or the one in the folder ``model``. What is answered already is not
