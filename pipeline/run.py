@@ -160,12 +160,14 @@ def _run(
         measured = benchmarks if "evaluate" in wanted else None
         if measured is not None:
             executor.close()  # what comes now opens models of its own
+            typer.echo("measuring the model before training", err=True)
             measured.measure(run, "before", again=resume == "never")
         if recipe.train is not None and "train" in wanted:
             executor.close()  # the trainer needs the memory
             job.train(plan, run, run.path / FOLDER, resume)
         trained = job.trained_model(plan, run)
         if measured is not None and trained is not None:
+            typer.echo("measuring the model after training", err=True)
             measured.measure(run, "after", trained, again=resume == "never")
         if plan.held is not None and trained is not None and "evaluate" in wanted:
             steps.run_stage(executor, plan.answers("eval-after", trained), resume)
@@ -218,7 +220,7 @@ def _show(path: Path, evaluation: dict[str, Any], benchmarks: list[dict[str, Any
         table = Table("suite", "metric", "before", "after", "difference", "p")
         for row in benchmarks:
             numbers = (row["before"], row["after"], row["difference"], row["p_value"])
-            table.add_row(row["suite"], row["metric"], *("-" if value is None else f"{value:.3f}" for value in numbers))
+            table.add_row(row["title"], row["metric"], *("-" if value is None else f"{value:.3f}" for value in numbers))
         console.print(table)
     if path.is_file():
         console.print(f"report: {path}", soft_wrap=True, highlight=False)

@@ -40,6 +40,8 @@ METRICS = (
     Metric("pope_yes_ratio", "POPE answers that say yes (half should)", "says yes", None),
 )
 _COUNTS = ("captions", "pope_questions", "images", "unparseable", "truncated", "failed")
+#: A difference with this p-value or more is not called better or worse.
+_CHANCE = 0.05
 #: Suites whose first metric stands at the top.
 _TILES = 3
 
@@ -61,8 +63,9 @@ class Comparison:
 
     @property
     def verdict(self) -> Literal["better", "worse", "same", ""]:
-        """Whether after is better; "" where the metric has no better or a value is missing."""
-        if self.delta is None or self.metric.better is None:
+        """Whether after is better; "" where the metric has no better, a value is missing, or chance explains it."""
+        chance = self.p_value is not None and self.p_value >= _CHANCE
+        if self.delta is None or self.metric.better is None or chance:
             return ""
         if self.delta == 0:
             return "same"
@@ -147,9 +150,9 @@ def _benchmarks(entries: Sequence[Mapping[str, Any]]) -> list[Comparison]:
     tiles = [(suite, first[suite]) for suite in [*suites][:_TILES]]
     for entry in entries:
         suite, name, unit = entry["suite"], entry["metric"], entry["unit"]
-        words = f"{suite.replace('_', ' ')}: {name.replace('_', ' ')}{f' ({unit})' if unit else ''}"
+        words = f"{entry['title']}: {name.replace('_', ' ')}{f' ({unit})' if unit else ''}"
         metric = Metric(
-            f"{suite}.{name}", words, f"{suite}\n{name}".replace("_", " "), entry["better"], unit or "%",
+            f"{suite}.{name}", words, f"{entry['title']}\n{name}".replace("_", " "), entry["better"], unit or "%",
             plotted=not unit, tile=(suite, name) in tiles,
         )  # fmt: skip
         sides = (_finite(entry["before"]), _finite(entry["after"]))
@@ -160,12 +163,12 @@ def _benchmarks(entries: Sequence[Mapping[str, Any]]) -> list[Comparison]:
 
 def _sentence(row: Comparison) -> str:
     """
-    >>> _sentence(Comparison(Metric("pope.f1", "pope: f1", "", "higher"), 0.8, 0.85, None, None, 0.0004))
-    'Pope: f1 goes from 80.0 % to 85.0 % (p < 0.001).'
+    >>> _sentence(Comparison(Metric("pope.f1", "POPE: f1", "", "higher"), 0.8, 0.85, None, None, 0.0004))
+    'POPE: f1 goes from 80.0 % to 85.0 % (p < 0.001).'
     """
     unit, label = row.metric.unit, row.metric.label
     sides = f"from {percent(row.before, unit)} to {percent(row.after, unit)}"
-    return f"{label[:1].upper()}{label[1:]} goes {sides}{f' ({p_text(row.p_value)})' if row.p_value else ''}."
+    return f"{label} goes {sides}{f' ({p_text(row.p_value)})' if row.p_value is not None else ''}."
 
 
 def p_text(value: float | None) -> str:

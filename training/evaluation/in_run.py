@@ -52,9 +52,7 @@ class BenchmarksOfRun:
             )
         names = benchmarks.names(",".join(config.suites))
         session.require_judge(names, self._judge)
-        return tuple(
-            load(names, config.data, config.images, config.limit, config.seed, config.options, ids=config.ids)
-        )
+        return tuple(load(names, config.data, config.images, config.limit, config.seed, config.options, ids=config.ids))
 
     def measure(self, run: Run, side: Side, model: Path | None = None, again: bool = False) -> None:
         """Ask the model that is to be trained, or the one in the folder ``model``. What is answered already is not
@@ -71,9 +69,9 @@ class BenchmarksOfRun:
         session.evaluate(self.suites, self._spec(model), place, self._judge, 0, self.plan.recipe.max_failure_rate)
 
     def results(self, run: Run, trained: Path | None) -> list[dict[str, Any]]:
-        """A row for each metric that results show: ``suite``, ``metric``, ``better`` (lower, higher or None), ``unit``
-        (None: a share), ``before`` and ``after`` with ``_ci``, ``difference`` with its ``_ci`` and ``p_value`` (paired,
-        by image). None where something has not been measured."""
+        """A row for each metric that results show and either side has: ``suite``, its ``title``, ``metric``, ``better``
+        (lower, higher or None), ``unit`` (None: a share), ``before`` and ``after`` with ``_ci``, ``difference`` with its
+        ``_ci`` and ``p_value`` (paired, by image). None where something has not been measured."""
         folder = run.path / FOLDER
         before = _read(folder / "before", self._spec(None))
         after = _read(folder / "after", self._spec(trained)) if trained is not None else {}
@@ -85,7 +83,10 @@ class BenchmarksOfRun:
         for suite, metrics in (before or after).items():
             for name in markdown.headline(suite, metrics):
                 sides = {"before": metrics.get(name), "after": after.get(suite, {}).get(name)}
-                row: dict[str, Any] = {"suite": suite, "metric": name, "better": markdown.better(suite, name)}
+                if all(metric is None or metric["value"] is None for metric in sides.values()):
+                    continue  # such as what sums up questions that were not asked
+                row: dict[str, Any] = {"suite": suite, "title": markdown.title(suite), "metric": name}
+                row["better"] = markdown.better(suite, name)
                 row["unit"] = markdown.units(suite).get(name)
                 for side, metric in sides.items():
                     row |= {side: metric and metric["value"], f"{side}_ci": metric and metric["interval"]}

@@ -135,7 +135,7 @@ def test_the_report_shows_the_benchmarks_with_their_p_values(
     of_run.measure(run, "after", model)
     (run.path / "summary.json").write_text(json.dumps({"benchmarks": of_run.results(run, model)}))
     shown = evaluation_rows(run.path)
-    assert shown.labels == ("before", "after") and shown.rows[0].metric.label == "pope: accuracy"
+    assert shown.labels == ("before", "after") and shown.rows[0].metric.label == "POPE: accuracy"
     assert shown.rows[0].verdict == "better" and shown.rows[0].p_value is not None and shown.rows[0].metric.tile
 
 
@@ -189,7 +189,7 @@ def test_a_run_measures_and_tells(tmp_path: Path, data: Path, asked: list[str], 
     path.write_text(yaml.safe_dump(values))
     result = CliRunner().invoke(module.app, [str(path)])
     assert result.exit_code == 0, result.output
-    assert "pope" in result.output and "accuracy" in result.output
+    assert "POPE" in result.output and "accuracy" in result.output
     rows = json.loads((tmp_path / "run" / "summary.json").read_text())["benchmarks"]
     assert rows[0]["metric"] == "accuracy" and rows[0]["before"] == 0.5
-    assert "pope: accuracy" in (tmp_path / "run" / "report.html").read_text()
+    assert "POPE: accuracy" in (tmp_path / "run" / "report.html").read_text()

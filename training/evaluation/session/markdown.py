@@ -59,6 +59,19 @@ def units(suite: str) -> Mapping[str, str]:
     return benchmarks.find(suite).units if suite in benchmarks.BENCHMARKS else {}
 
 
+def title(suite: str) -> str:
+    """How a suite is called in prose.
+
+    >>> title("pope"), title("chair"), title("object_halbench"), title("colours")
+    ('POPE', 'CHAIR', 'Object HalBench', 'colours')
+    """
+    words = suite.replace("_", " ")
+    if suite not in benchmarks.BENCHMARKS:
+        return words
+    called = benchmarks.find(suite).title.partition(",")[0]
+    return called if called.lower().startswith(words) else words.upper()
+
+
 def better(suite: str, metric: str) -> Literal["lower", "higher"] | None:
     """Which way a metric gets better; None where neither is, or where nobody has said it.
 
