@@ -70,8 +70,8 @@ class BenchmarksOfRun:
 
     def results(self, run: Run, trained: Path | None) -> list[dict[str, Any]]:
         """A row for each metric that results show and either side has: ``suite``, its ``title``, ``metric``, ``better``
-        (lower, higher or None), ``unit`` (None: a share), ``before`` and ``after`` with ``_ci``, ``difference`` with its
-        ``_ci`` and ``p_value`` (paired, by image). None where something has not been measured."""
+        (lower, higher or None), ``unit`` (None: a share), ``before`` and ``after`` with ``_ci``, ``difference`` with
+        its ``_ci`` and ``p_value`` (paired, by image). None where something has not been measured."""
         folder = run.path / FOLDER
         before = _read(folder / "before", self._spec(None))
         after = _read(folder / "after", self._spec(trained)) if trained is not None else {}
