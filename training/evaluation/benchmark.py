@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from training.evaluation.question import Answer, Question
+from training.evaluation.question import Answer, Picture, Question
 from training.evaluation.tally import Tally
 
 Score = Callable[[Sequence[Question], Mapping[str, Answer]], Tally]
@@ -21,11 +21,19 @@ Score = Callable[[Sequence[Question], Mapping[str, Answer]], Tally]
 
 @dataclass(frozen=True)
 class Opened:
-    """A benchmark with its files read. ``versions``: whatever its numbers depend on, such as a tagger, by name."""
+    """A benchmark with its files read.
+
+    Args:
+        versions: whatever its numbers depend on, such as a tagger, by name.
+        pictures: by name, those that lie inside its files (``inside_files``); all others are files of their own.
+        files: those that were read, where ``Benchmark.files`` may match more; None for all of these.
+    """
 
     questions: Sequence[Question]
     score: Score
     versions: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    files: Sequence[Path] | None = None
 
 
 class Benchmark:

@@ -1,4 +1,4 @@
-"""A question of a benchmark with its truth, and what a model and a judge said to it."""
+"""A question of a benchmark with its truth, the pictures it is about, and what a model and a judge said to it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ from typing import Any
 
 #: What ``pairs`` counts.
 COUNTS = ("asked", "failed", "truncated")
+#: An image as the prompts table has it: ``{"bytes": ..., "path": ...}``; a path without bytes is absolute.
+Picture = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """``id`` is unique in its suite. ``image`` is the picture's file name; answers about one picture are not
-    independent, so it is the unit that intervals are drawn over. ``truth`` holds plain JSON, as its suite wants it."""
+    independent, so it is the unit that intervals are drawn over. ``truth`` holds plain JSON, as its suite wants it.
+    ``shown`` names the pictures that are shown where that is not ``image`` alone: several, or none."""
 
     id: str
     image: str
     prompt: str
     truth: Mapping[str, Any] = field(default_factory=dict)
+    shown: tuple[str, ...] | None = None
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names of the pictures that are shown, in order."""
+        return (self.image,) if self.shown is None else self.shown
 
 
 @dataclass(frozen=True, slots=True)

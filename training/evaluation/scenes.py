@@ -26,8 +26,8 @@ from training.config.evaluation import EvaluateConfig
 from training.evaluation import benchmarks
 from training.evaluation.benchmark import Benchmark, Opened
 from training.evaluation.benchmarks import amber, chair, pope, shr
-from training.evaluation.question import Question
-from training.evaluation.suite import Picture, Suite
+from training.evaluation.question import Picture, Question
+from training.evaluation.suite import Suite
 from training.evaluation.words.similarity import Exact
 
 #: ``source`` of a prompt that asks for a description, and how that of a POPE question begins.

@@ -17,18 +17,15 @@ from training.errors import DataError
 from training.evaluation import benchmark_files, benchmarks, image_list
 from training.evaluation.benchmark import Benchmark, Score
 from training.evaluation.image_list import Entry, ImageList
-from training.evaluation.question import COUNTS, Answer, Question
+from training.evaluation.question import COUNTS, Answer, Picture, Question
 from training.evaluation.tally import Tally
-
-#: An image as the prompts table has it: ``{"bytes": ..., "path": ...}``; a path without bytes is absolute.
-Picture = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Suite:
     """
     Args:
-        pictures: what each ``Question.image`` shows.
+        pictures: what each of ``Question.images`` shows.
         score: a tally from the answers by id; they hold judgements where ``judge_prompt`` is given.
         judge_prompt: what a judge is asked about an answer, None where that answer needs no judgement. Without it, no
             judge is needed.
@@ -114,11 +111,13 @@ def _load(
         name=name,
         version=benchmark.version,
         questions=tuple(questions),
-        pictures=_pictures(name, questions, roots),
+        pictures=_pictures(name, questions, roots, opened.pictures),
         score=partial(_score, opened.score, questions),
         data=benchmark.title or name,
         files=benchmark_files.digest(
-            path for pattern in benchmark.files for path in folder.glob(pattern) if path.is_file()
+            [path for pattern in benchmark.files for path in folder.glob(pattern) if path.is_file()]
+            if opened.files is None
+            else opened.files
         ),
         prompt=_prompt(benchmark),
         parser=getattr(benchmark, "parser", "none"),
@@ -214,20 +213,23 @@ def _prompt(benchmark: Benchmark) -> str:
     return f"as in the data, and {suffix!r} behind it" if suffix else "as in the data"
 
 
-def _pictures(name: str, questions: Sequence[Question], roots: Sequence[Path]) -> dict[str, Picture]:
+def _pictures(
+    name: str, questions: Sequence[Question], roots: Sequence[Path], inside: Mapping[str, Picture]
+) -> dict[str, Picture]:
     """Where every image lies.
 
     Raises:
         DataError: some are missing; the message names the first and says how many.
     """
-    places = {image: _find(image, roots) for image in dict.fromkeys(question.image for question in questions)}
+    images = dict.fromkeys(image for question in questions for image in question.images)
+    places = {image: _find(image, roots) for image in images if image not in inside}
     lost = [image for image, path in places.items() if path is None]
     if lost:
         raise DataError(
             f"suite {name}: {len(lost)} of {len(places)} images are missing, the first is {lost[0]!r}; looked in "
             f"{' and '.join(map(str, roots))}; give --images DIR"
         )
-    return {image: {"bytes": None, "path": path} for image, path in places.items()}
+    return {image: inside[image] if image in inside else {"bytes": None, "path": places[image]} for image in images}
 
 
 def _find(image: str, roots: Sequence[Path]) -> str | None:

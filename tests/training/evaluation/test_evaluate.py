@@ -721,7 +721,7 @@ def test_the_id_of_a_prompt_is_that_of_the_table(here, world, tmp_path):
     here(Model(truthful(world)))
     over_scenes(tmp_path, ["pope"])
     (pope,) = scenes.load(["pope"], FEW)
-    prompts = {one.id: generate.ImagePrompt(one.prompt, pope.pictures[one.image]) for one in pope.questions}
+    prompts = {one.id: generate.ImagePrompt(one.prompt, (pope.pictures[one.image],)) for one in pope.questions}
     assert set(generate.identify(prompts).values()) == set(Run(tmp_path).table("source")["id"].to_pylist())
 
 
@@ -729,7 +729,7 @@ def test_the_id_of_a_prompt_is_that_of_the_table(here, world, tmp_path):
 def test_the_id_of_a_prompt_about_a_picture_to_be_interpreted_is_that_of_the_table_too(picture):
     """Or its answer would not be found."""
     image = {"bytes": picture, "path": None}
-    (known,) = generate.identify({"a": generate.ImagePrompt("What?", image)}).values()
+    (known,) = generate.identify({"a": generate.ImagePrompt("What?", (image,))}).values()
     (verdict,) = Verdicts(10**9, 10**9, hashed=False).look({key(image, None): (image, None)}).values()
     assert known == prompt_id([verdict.digest], [{"role": "user", "content": "What?"}])
 

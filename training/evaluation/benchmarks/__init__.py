@@ -21,6 +21,11 @@ BENCHMARKS: Mapping[str, str] = {
     "object_halbench": f"{_HERE}.object_halbench:ObjectHalbench",
     "mmhal": f"{_HERE}.mmhal:Mmhal",
     "mme": f"{_HERE}.mme:Mme",
+    "scienceqa": f"{_HERE}.scienceqa:Scienceqa",
+    "seed": f"{_HERE}.seed:Seed",
+    "mmmu": f"{_HERE}.mmmu:Mmmu",
+    "mmbench": f"{_HERE}.mmbench:Mmbench",
+    "mmvet": f"{_HERE}.mmvet:Mmvet",
 }
 
 

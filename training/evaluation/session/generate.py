@@ -23,8 +23,7 @@ from pipeline.sources.admission.admit import prompt_id
 from pipeline.sources.admission.verdicts import image_digest
 from pipeline.sources.stage import BuiltSource
 from training.errors import DataError
-from training.evaluation.question import Answer
-from training.evaluation.suite import Picture
+from training.evaluation.question import Answer, Picture
 
 Row = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)
@@ -34,10 +33,10 @@ SHARD_SIZE = 256
 
 @dataclass(frozen=True)
 class ImagePrompt:
-    """What is asked about ``picture``, or about nothing."""
+    """What is asked about ``pictures``, in their order. Their bytes are read only where they are needed."""
 
     text: str
-    picture: Picture | None = None
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,16 @@ def identify(prompts: Mapping[Key, ImagePrompt]) -> dict[Key, str]:
     Raises:
         DataError: an image cannot be read.
     """
-    digests: dict[Any, bytes] = {}
+    digests: dict[int | str, bytes] = {}
     prompt_ids = {}
     for key, prompt in prompts.items():
         images = []
-        if prompt.picture is not None:
-            place = prompt.picture["bytes"] if prompt.picture["bytes"] is not None else prompt.picture["path"]
+        for picture in prompt.pictures:
+            # Not by its bytes, which would all stay in memory.
+            place = picture["path"] if picture["bytes"] is None else id(picture)
             if place not in digests:
-                digests[place] = _digest(prompt.picture)
-            images = [digests[place]]
+                digests[place] = _digest(picture)
+            images.append(digests[place])
         prompt_ids[key] = prompt_id(images, _messages(prompt))
     return prompt_ids
 
@@ -100,31 +100,30 @@ def generate(
     """
     if not prompts:
         return {}
-    rows = {ids[key]: _row(prompt) for key, prompt in prompts.items()}
-    everything = {*_earlier(run, tables.prompts), *rows}
+    by_id = {ids[key]: prompt for key, prompt in prompts.items()}
+    everything = {*_earlier(run, tables.prompts), *by_id}
 
     def build(_: Mapping[str, Any]) -> Iterator[Row]:
-        yield from rows.values()
+        yield from map(_row, by_id.values())
         # What earlier sessions asked: its stage is about to be made anew, so none of it is of this one.
         for shard in run.shards(tables.prompts):
             for row in run.peek(tables.prompts, shard).to_pylist():
-                if row["id"] in everything and row["id"] not in rows:
+                if row["id"] in everything and row["id"] not in by_id:
                     yield {name: row[name] for name in ("images", "prompt", "facts", "source")}
 
     executor.write(BuiltSource(tables.prompts, build, {"prompts": revision(everything)}, shard_size))
     executor.run(SampleStage(spec, seed, name=tables.answers, reads=tables.prompts))
-    answers, errors = _read(run, tables.answers, rows)
+    answers, errors = _read(run, tables.answers, by_id)
     # A prompt that failed as such has no id of its own.
-    lost = [id for id in rows if id not in answers]
+    lost = [id for id in by_id if id not in answers]
     reasons = _failures(run, tables.prompts) if lost else []
     answers |= dict.fromkeys(lost, Answer(None))
     errors |= dict.fromkeys(lost, reasons[0] if reasons else "it was not asked")
-    if len(errors) > max_failure_rate * len(rows):
+    if len(errors) > max_failure_rate * len(by_id):
         (id, error), *_ = errors.items()
-        text = rows[id]["prompt"][0]["content"]
         raise TooManyFailures(
-            f"{len(errors)} of {len(rows)} prompts have no answer, more than max_failure_rate={max_failure_rate:g}; "
-            f"the first is {text[:80]!r}: {error}",
+            f"{len(errors)} of {len(by_id)} prompts have no answer, more than max_failure_rate={max_failure_rate:g}; "
+            f"the first is {by_id[id].text[:80]!r}: {error}",
             "correct the cause and run this again, which asks for them anew (what is finished is kept), or allow more "
             "failures",
         )
@@ -166,8 +165,8 @@ def _read(run: Run, stage: str, wanted: Collection[str]) -> tuple[dict[str, Answ
 
 
 def _row(prompt: ImagePrompt) -> Row:
-    pictures = [] if prompt.picture is None else [dict(prompt.picture)]
-    return {"images": pictures, "prompt": _messages(prompt), "facts": None, "source": "evaluate"}
+    images = [dict(picture) for picture in prompt.pictures]
+    return {"images": images, "prompt": _messages(prompt), "facts": None, "source": "evaluate"}
 
 
 def _messages(prompt: ImagePrompt) -> list[dict[str, str]]:

@@ -74,7 +74,9 @@ def evaluate(
         PipelineError: a model cannot be opened, or too many answers failed. The same call goes on.
     """
     prompts = {
-        (suite.name, question.id): ImagePrompt(question.prompt, suite.pictures[question.image])
+        (suite.name, question.id): ImagePrompt(
+            question.prompt, tuple(suite.pictures[image] for image in question.images)
+        )
         for suite in suites
         for question in suite.questions
     }
