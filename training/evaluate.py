@@ -37,10 +37,13 @@ class SuiteOptions:
         ),
     ] = None
     parser: Annotated[
-        str | None, _suites(help="POPE and AMBER, yes or no: official, lmms_eval, vlmevalkit; AMBER also exact.")
+        str | None,
+        _suites(
+            help="How answers are read: official, lmms_eval, vlmevalkit, of multiple choice too; AMBER also exact."
+        ),
     ] = None
     prompt: Annotated[str | None, _suites(help="Asks for a description, of CHAIR, SHR and scenes.")] = None
-    suffix: Annotated[str | None, _suites(help="Stands behind every question of POPE and AMBER.")] = None
+    suffix: Annotated[str | None, _suites(help="Stands behind every question.")] = None
     variant: Annotated[str | None, _suites(help="CHAIR: standalone, original, lmms_eval, object_halbench, coco80.")] = (
         None
     )
@@ -107,8 +110,8 @@ def main(
         str | None,
         typer.Option(
             help="Comma-separated: pope, chair, amber (or amber_generative, amber_discriminative), shr, "
-            "object_halbench, mmhal, mme, or one of your own such as mylab.colours:Colours. Over scenes, all that can "
-            "be asked there if left out."
+            "object_halbench, mmhal, mme, scienceqa, seed, mmmu, mmbench, mmvet, or one of your own such as "
+            "mylab.colours:Colours. Over scenes, all that can be asked there if left out."
         ),
     ] = None,
     data: Annotated[

@@ -25,7 +25,7 @@ class Opened:
 
     Args:
         versions: whatever its numbers depend on, such as a tagger, by name.
-        pictures: by name, those that lie inside its files (``inside_files``); all others are files of their own.
+        pictures: by name, those that lie inside its files (``image_tables``); all others are files of their own.
         files: those that were read, where ``Benchmark.files`` may match more; None for all of these.
     """
 

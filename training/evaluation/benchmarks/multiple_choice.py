@@ -78,6 +78,7 @@ class MultipleChoice(Benchmark):
     rules: ClassVar[Mapping[str, Rule]]
     own_images: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = METRICS
+    neutral: ClassVar[frozenset[str]] = frozenset({"chance"})
 
     @property
     def prompt(self) -> str:
