@@ -145,6 +145,7 @@ def _run(
 
     recipe, run = plan.recipe, Run(plan.recipe.run_dir, plan.names())
     sweep(run.path, swapped=(FOLDER,), apart=("train", "evaluate", f"{FOLDER}-reference"))
+    sweep(run.path / "evaluate")  # runs of their own, below this one
     sweep_shared(run.path / f"{FOLDER}-reference")
     job.sweep_training(run.path / "train")
     # Interrupted here, an old summary would describe data that no longer exists.

@@ -163,6 +163,7 @@ def main(
     if data is None:
         raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
     from pipeline.base.lock import locked
+    from pipeline.base.sweep import sweep
     from pipeline.sampling.stage import slug
     from training.evaluation import benchmarks
     from training.evaluation import scenes as world
@@ -190,6 +191,7 @@ def main(
         suites = load(names, Path(data), images, limit, seed, of_suites, flags, ids)
     place = output or Path("runs", "evaluate", slug(spec))
     with locked(place, "python -m training.evaluate"):
+        sweep(place)
         typer.echo(session.evaluate(suites, spec, place, judge, seed, max_failure_rate))
     typer.echo(f"\n{place}", err=True)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import json
 import os
 import pickle
 import random
@@ -50,6 +51,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
     "images twice": {"publish": {"images_in_candidates": True, "rows_per_shard": 3}},
     "larger shards": {"shard_size": 5},
+    "benchmarks": {"evaluate": {"kind": "benchmarks", "suites": ["pope"], "data": "../benchmarks"}},
 }
 
 
@@ -63,6 +65,21 @@ def drive(changes: dict[str, Any]) -> None:
     recipe = make_recipe({**FIRST, **changes})
     plan = Plan(recipe, job.evaluation_of(recipe))
     run._start(plan, "if-possible", None, ["python", "-m", "pipeline.run", "recipe.yaml"])
+
+
+def pope_files(folder: Path) -> None:
+    """POPE about two images, which a scripted engine has answers to."""
+    from PIL import Image
+
+    (folder / "pope" / "images").mkdir(parents=True)
+    lines = []
+    for number in range(2):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "pope" / "images" / f"{number}.png")
+        for name, label in (("sun", "yes"), ("cup", "no")):
+            row = {"image": f"{number}.png", "text": f"Is there a {name} in the image?", "label": label}
+            lines.append(json.dumps(row) + "\n")
+    for split in ("random", "popular", "adversarial"):
+        (folder / "pope" / f"coco_pope_{split}.json").write_text("".join(lines))
 
 
 @dataclass
@@ -89,6 +106,7 @@ class Runs:
                 importlib.import_module(name)
 
     def __post_init__(self) -> None:
+        pope_files(self.folder / "benchmarks")
         for name in ("torch", "safetensors.torch"):  # whose writers are wrapped in every child
             importlib.import_module(name)
         self.warm({})
@@ -162,6 +180,9 @@ def outputs(run: Path, changes: dict[str, Any]) -> dict[str, str]:
     for stage in Plan(recipe, job.evaluation_of(recipe)).generation():
         rows = Run(run).table(stage.name).sort_by("id").to_pylist()
         found[f"rows of {stage.name}"] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    if (changes.get("evaluate") or {}).get("kind") == "benchmarks":
+        before = run / "evaluate" / "before"
+        found |= {f"before/{name}": digest for name, digest in tree(before).items() if name.startswith("results.")}
     if changes.get("train"):
         for name in ("model", "adapter"):
             found |= {f"{name}/{file}": digest for file, digest in tree(run / "train" / name).items()}

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from pipeline.base.errors import ConfigError
 from pipeline.base.files import is_local, remove, remove_tree
-from pipeline.base.sweep import sweep
 from pipeline.recipe.plan import Plan
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
@@ -64,7 +63,6 @@ class BenchmarksOfRun:
         place = run.path / FOLDER / side
         if again:
             remove_tree(place)
-        sweep(place)
         remove(run.path / FOLDER / COMPARISON)  # of other answers
         session.evaluate(self.suites, self._spec(model), place, self._judge, 0, self.plan.recipe.max_failure_rate)
 
