@@ -103,7 +103,7 @@ def _tell(plan: Plan, explain: bool) -> None:
 
     run = Run(plan.recipe.run_dir)
     if explain:
-        for stage, reasons in (plan.explain(run) or {"nothing": ["every stage up to pair holds"]}).items():
+        for stage, reasons in (plan.explain(run) or {"nothing": ["every stage up to publish holds"]}).items():
             typer.echo(f"{stage}: " + "\n  ".join(reasons))
         return
     table = Table("stage", "shards done", "would run because")
@@ -158,6 +158,8 @@ def _run(
             published, seconds = steps.publish_run(plan, run, command, findings)
             _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)
             typer.echo(f"{published.pairs} pairs in {published.path}", err=True)
+            for warning in published.warnings():
+                typer.echo(f"warning: {warning}", err=True)
         measured = benchmarks if "evaluate" in wanted else None
         if measured is not None:
             executor.close()  # what comes now opens models of its own

@@ -84,9 +84,13 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
     config = _train_config(plan, run)
     new, old = _record(plan, run, config), _without_neutral(run.record("train"))
     folder, model = run.folder("train"), run.folder("train") / "model"
-    if resume == "never" or (old is not None and old.own != new.own):
-        if resume == "always" and old is not None:
-            raise PipelineError(f"training was done with other options: {'; '.join(changes(old, new))}", "restore them")
+    differences = changes(old, new) if old is not None else []
+    # Rows that were published again may be the same to a trainer, which compares what it reads of them (resume.settle).
+    if [line for line in differences if line.startswith("dataset: ")] == differences and resume != "never":
+        old = old and replace(old, finished=old.finished and not differences)
+    else:
+        if resume == "always":
+            raise PipelineError(f"training was done with other options: {'; '.join(differences)}", "restore them")
         with locked(folder, "python -m pipeline.run"):  # nobody may be training there
             run.clear("train")
         old = None
@@ -153,7 +157,7 @@ def _train_config(plan: Plan, run: Run) -> dict[str, Any]:
     options = {"model": plan.base().model, "seed": plan.recipe.seed, **(plan.recipe.train or {})}
     return {
         # Published rows name files below the source's root, which the source has looked at.
-        **({"allowed_roots": roots} if (roots := _roots(plan.recipe)) else {}),
+        **({"allowed_roots": roots} if (roots := _roots(plan.recipe, publish.current(run))) else {}),
         **options,
         "model": models.resolve(options["model"]),
         "dataset": absolute(run.path / FOLDER),
@@ -169,10 +173,11 @@ def _without_neutral(record: Record | None) -> Record | None:
     return replace(record, options={key: value for key, value in record.options.items() if key not in neutral})
 
 
-def _roots(recipe: Recipe) -> list[str]:
+def _roots(recipe: Recipe, published: Record | None) -> list[str]:
     """Where the images lie that published rows name by their paths."""
     source = recipe.source
-    if recipe.publish.images == "embed" or not isinstance(source, FileSource | PluggedSource):
+    images = recipe.publish.images if published is None else published.options.get("images", "reference")
+    if images == "embed" or not isinstance(source, FileSource | PluggedSource):
         return []
     if isinstance(source, PluggedSource) or source.root is not None:
         return [_place(source.root or ".")]

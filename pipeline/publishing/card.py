@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,9 @@ from jinja2 import Environment, StrictUndefined
 
 from pipeline.base import secrets
 from pipeline.base.config import flatten
+from pipeline.base.local_paths import base_name, shorten_options, shorten_paths
+from pipeline.publishing import markdown
+from pipeline.publishing.card_header import header, licence_of
 from pipeline.publishing.collect import collect
 from pipeline.publishing.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, makes_data, steps
 from pipeline.publishing.gaps import gaps
@@ -30,12 +33,12 @@ from reward.answers.match_answer import right
 
 TEMPLATE = Path(__file__).parents[2] / "data_cards" / "template.md"
 
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 EXAMPLES = 3
 _BAR_WIDTH = 24
 #: Stands where there is no value.
 _NONE = "–"
 _BINS = 8
+_NO_LICENCE = {"license_name": None, "license_link": None}
 
 
 def render(
@@ -44,12 +47,14 @@ def render(
     command: str,
     findings: Findings | None = None,
     content: str | None = None,
+    pictures: Collection[str] = (),
 ) -> str:
     """The card as Markdown with a Hugging Face YAML header.
 
     ``recipe`` is the run's recipe as plain data, ``command`` what made the run. Values of secret-looking options are
-    masked in both; no environment variable is read. ``findings`` are those of the run if they are known already.
-    ``content`` identifies the published rows.
+    masked in both, and the folders of this machine left out; no environment variable is read. ``findings`` are those of
+    the run if they are known already. ``content`` identifies the published rows, ``pictures`` are the files beside the
+    card (``pipeline.publishing.card_pictures``).
 
     Raises:
         InputError: the run has no source table (see ``pipeline.publishing.collect.collect``).
@@ -57,20 +62,35 @@ def render(
     run = opened(run)
     findings = findings or collect(run)
     records = _data_records(run)
-    recipe = secrets.options(recipe)
+    recipe = shorten_options(secrets.options(recipe))
+    publish = {"authors": (), "citation": None, **(recipe.get("publish") or {})}
+    published = run.record("publish")
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(cell=_cell, quote=_quote, percent=_percent, counted=_counts_text)
+    environment.filters.update(
+        inline=markdown.inline,
+        code=markdown.code,
+        quote=markdown.quote,
+        block=markdown.block,
+        link=markdown.link,
+        percent=_percent,
+        counted=_counts_text,
+        shown=_shown,
+    )
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        header=_header(findings, recipe, content),
+        header=header(findings, recipe, content),
+        licence={**_NO_LICENCE, **licence} if (licence := licence_of(recipe)) else None,
+        publish=publish,
+        outside=image_places(published.extras if published is not None else {}),
+        pictures=sorted(pictures),
         name=recipe.get("name") or run.path.name,
         findings=findings,
         outcomes=outcome_rows(findings),
         sources=_most(findings.sources),
         models=model_rows(findings),
         on_policy_pairs=_on_policy_pairs(findings.paired),
-        trusted=sorted({model for record in records for model in trusted_models(record.options)}),
+        trusted=sorted({base_name(model) for record in records for model in trusted_models(record.options)}),
         sampling=_flat(recipe.get("sample", {})),
         seed=recipe.get("seed"),
         pairing=_flat(recipe.get("pair", {})),
@@ -84,9 +104,14 @@ def render(
         examples=[_example(example) for example in findings.some(EXAMPLES)],
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=110).rstrip(),
         versions=versions(records),
-        command=secrets.text(command),
-        secrets=secrets,
+        command=shorten_paths(secrets.text(command)),
     )
+
+
+def image_places(extras: Mapping[str, int]) -> tuple[int, int]:
+    """How many images of the pairs lie outside of the dataset: in files of this machine, and at addresses. ``extras``
+    is what the record of publishing counts."""
+    return extras.get("local_images", 0), extras.get("remote_images", 0)
 
 
 def ranking(pair: Mapping[str, Any]) -> list[str]:
@@ -96,7 +121,9 @@ def ranking(pair: Mapping[str, Any]) -> list[str]:
     ['Candidates are ranked by 1 × `a` − 0.5 × `b`.', 'A candidate with `b` above 0 is never chosen.']
     """
     weights = {name: weight for name, weight in (pair.get("weights") or {}).items() if weight}
-    terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} × `{name}`" for name, weight in weights.items()]
+    terms = [
+        f"{'−' if weight < 0 else '+'} {abs(weight):g} × {markdown.code(name)}" for name, weight in weights.items()
+    ]
     sentences = []
     if terms:
         each = ", each standardised among the able candidates of its prompt" if pair.get("standardise") else ""
@@ -105,7 +132,7 @@ def ranking(pair: Mapping[str, Any]) -> list[str]:
     for name, veto in (pair.get("vetoes") or {}).items():
         bounds = [f"{key} {veto[key]:g}" for key in ("above", "below") if veto.get(key) is not None]
         bars = never[veto.get("bars", "chosen")]
-        sentences.append(f"A candidate with `{name}` {' or '.join(bounds)} is {bars}.")
+        sentences.append(f"A candidate with {markdown.code(name)} {' or '.join(bounds)} is {bars}.")
     return sentences
 
 
@@ -243,39 +270,13 @@ def versions(records: Sequence[Record]) -> dict[str, str]:
     return dict(sorted(recorded.items()))
 
 
-def _header(findings: Findings, recipe: Mapping[str, Any], content: str | None) -> str:
-    synthetic = (recipe.get("source") or {}).get("kind", "scenes") == "scenes"
-    size = next((label for bound, label in _SIZES if findings.pairs < bound), "n>1M")
-    # ``load_dataset`` of a local folder caches by the folder's last name and by this header, not by place or content:
-    # without a word that changes with the rows, it hands out those of whatever run was loaded before.
-    described = {"description": f"rows {content}"} if content else {}
-    header = {
-        # The built-in world is the project's own; of anybody else's images only they can say.
-        "license": "apache-2.0" if synthetic else "other",
-        "task_categories": ["image-text-to-text"],
-        "size_categories": [size],
-        "tags": ["preference", "dpo", "trl", "vision-language", "hallucination", "synthetic"],
-        "pretty_name": str(recipe.get("name") or "preference pairs"),
-        "configs": [
-            {
-                "config_name": name,
-                "data_files": [{"split": "train", "path": f"{name}/data-*.arrow"}],
-                **described,
-                **default,
-            }
-            for name, default in (("pairs", {"default": True}), ("candidates", {}))
-        ],
-    }
-    return yaml.safe_dump(header, sort_keys=False).rstrip()
-
-
 def _data_records(run: Run) -> list[Record]:
     """Only of stages that made the data: what was trained or evaluated since must not change a dataset's card."""
     return [record for step, record in steps(run).items() if makes_data(step)]
 
 
 def _stage_row(record: Record) -> dict[str, Any]:
-    options = secrets.options(record.options)
+    options = shorten_options(secrets.options(record.options))
     words = ("identit", "model", "revision", "scorers.", "pretrained")
     return {
         "name": record.stage,
@@ -372,6 +373,11 @@ def _bar(share: float) -> str:
     return "█" * max(round(share * _BAR_WIDTH), int(share > 0))
 
 
+def _shown(text: str) -> str:
+    """A message or a name, without secrets and the folders of this machine."""
+    return shorten_paths(base_name(secrets.text(text)))
+
+
 def _number(value: float | None) -> str:
     return _NONE if value is None else f"{value:.4g}"
 
@@ -386,13 +392,3 @@ def _counts_text(counts: Mapping[Any, int]) -> str:
     '1.0 (8), – (2)'
     """
     return ", ".join(f"{'–' if value is None else value} ({number})" for value, number in counts.items())
-
-
-def _cell(value: object) -> str:
-    """Text that cannot break out of a Markdown table cell."""
-    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def _quote(value: object) -> str:
-    """Text as a Markdown quotation; its own lines cannot end it."""
-    return "\n".join(f"> {line}".rstrip() for line in str(value).replace("<", "&lt;").splitlines() or [""])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.base.config import Count, Fraction, Frozen, NonNegative
+from pipeline.base.config import Count, Fraction, Frozen, Name, NonNegative
+from pipeline.publishing.licences import licence_id
 
 
 class StyleGates(Frozen):
@@ -33,15 +34,47 @@ class StyleGates(Frozen):
         return self
 
 
+def _in_one_line(text: str) -> str:
+    if len(text.splitlines()) > 1 or text != text.strip():
+        raise ValueError(f"{text!r} is not one line; take the line breaks and the space around it away")
+    return text
+
+
+Line = Annotated[Name, AfterValidator(_in_one_line)]
+#: Options that only the card tells: they change no row, and nothing that was made from the rows.
+TOLD = frozenset({"license", "license_name", "license_link", "authors", "citation", "tags"})
+
+
 class Publish(Frozen):
-    """How the dataset is written. Images that the prompts hold are always in the pairs, and so are members of tars and
-    what readers of the file could see in different ways."""
+    """How the dataset is written, and what its card says of it. Images that the prompts hold are always in the pairs,
+    and so are members of tars and what readers of the file could see in different ways."""
 
     rows_per_shard: Count = Field(10_000, description="rows in one file of the dataset")
-    images: Literal["reference", "embed"] = Field(
-        "reference",
-        description="embed: copy image files that the prompts only name into the pairs, so that the dataset can be "
-        "moved; reference: leave their paths",
+    images: Literal["embed", "reference"] = Field(
+        "embed",
+        description="embed: copy images that the prompts only name, from files and addresses, into the pairs, so that "
+        "others can open the dataset; reference: leave their paths, which lead nowhere on another machine",
     )
     images_in_candidates: bool = Field(False, description="images in the table of all candidates, too")
     style: StyleGates = Field(StyleGates(), description="what stops publishing")
+    license: Annotated[str, AfterValidator(licence_id)] | None = Field(
+        None,
+        description="id of the Hub's list of licences, such as cc-by-4.0; other: see license_name; unknown: nobody can "
+        "say. Default: apache-2.0 for the built-in world, none for other images",
+    )
+    license_name: Line | None = Field(None, description="what a licence is called that is not on the list")
+    license_link: Line | None = Field(None, description="where its text is")
+    authors: tuple[Line, ...] = Field((), description="who made the dataset, for its card")
+    citation: Name | None = Field(None, description="how to cite it: a BibTeX entry, or any text")
+    tags: tuple[Line, ...] = Field((), description="tags of the card, beside those that every dataset of ours has")
+
+    @model_validator(mode="after")
+    def _names_its_licence(self) -> Publish:
+        if self.license == "other" and self.license_name is None:
+            raise ValueError("license=other says nothing alone; add license_name, and license_link to its text")
+        if self.license != "other" and (self.license_name or self.license_link):
+            raise ValueError(
+                f"license_name and license_link are for license=other, and license is {self.license or 'not given'}; "
+                "set license=other, or remove them"
+            )
+        return self

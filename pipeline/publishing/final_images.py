@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline.base import columns
 from pipeline.base.errors import InputError
 from pipeline.base.images import image_files, pixels
+from pipeline.base.local_paths import base_name
 from pipeline.base.tables import IMAGE
 
 #: Pillow decodes and compresses outside Python's lock; each may hold a large image.
@@ -26,12 +27,13 @@ class FinalImages:
     """``embed``: the files that images are in are copied. Otherwise their paths stay, but for what a reader could see
     in another way, or not open at all, as the member of a tar.
 
-    State: the last files that stay, so that each is read once.
+    State: the last files that stay, so that each is read once; how many images of the columns did, ``outside``.
     """
 
     def __init__(self, embed: bool) -> None:
         self._embed = embed
         self._stay: OrderedDict[str, None] = OrderedDict()
+        self.outside = {"local_images": 0, "remote_images": 0}
 
     def copies(self, pictures: Any) -> bool:
         """Whether bytes of any of the images will be published; if so, few rows are to be looked at at a time."""
@@ -59,8 +61,10 @@ class FinalImages:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="publish") as threads:
             shown = dict(zip(wanted, threads.map(self._shown, wanted, wanted.values()), strict=True))
         self._keep(path for path, had in wanted if had is None and shown[path, had] is None)
-        told = pa.array([_public(path, had, shown.get((path, had))) for path, had in keys], pa.string())
+        told = pa.array([self._public(path, had, shown.get((path, had))) for path, had in keys], pa.string())
         data = pa.array([shown.get(key, key[1]) for key in keys], pa.binary())
+        for place in told.filter(data.is_null()).to_pylist():
+            self.outside["remote_images" if image_files.local(place) is None else "local_images"] += 1
         return columns.lists(sizes, pa.StructArray.from_arrays([data, told], fields=list(IMAGE)))
 
     def _keep(self, paths: Iterable[str]) -> None:
@@ -93,12 +97,13 @@ class FinalImages:
                 "put it back, or set publish.images=reference" if self._embed else "put it back",
             ) from error
 
-
-def _public(path: str, had: bytes | None, shown: bytes | None) -> str:
-    """The path beside the bytes, if there are any; without the folder of this machine, or what may be secret."""
-    if had is not None:
-        return path
-    return _file_name(path) if shown is not None else image_files.public(path)
+    def _public(self, path: str, had: bytes | None, shown: bytes | None) -> str:
+        """The path beside the bytes, if there are any; without the folder of this machine, or what may be secret."""
+        if had is not None:
+            return path and base_name(path)
+        if shown is not None:
+            return _file_name(path)
+        return base_name(image_files.public(path)) if self._embed else image_files.public(path)
 
 
 def _file_name(path: str) -> str:

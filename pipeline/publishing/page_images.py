@@ -83,6 +83,15 @@ def data_uri(image: bytes) -> tuple[str, bool]:
     """The picture for an ``img`` tag, and whether it is so small that its pixels should stay sharp when enlarged."""
     try:
         small = max(pixels.size(image)) <= 160
+    except pixels.BadImage:
+        small = False
+    image, kind = reduce_picture(image)
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}", small
+
+
+def reduce_picture(image: bytes) -> tuple[bytes, str]:
+    """A picture that a page can show, and its kind (``png``, ``jpeg``, ``webp``): of many bytes, a smaller one."""
+    try:
         image = pixels.final(image)
         if len(image) > LARGEST:
             picture = pixels.decode(image, None, None)
@@ -91,6 +100,5 @@ def data_uri(image: bytes) -> tuple[str, bool]:
             picture.save(buffer, "JPEG", quality=85)
             image = buffer.getvalue()
     except pixels.BadImage:
-        small = False
-    kind = next((kind for start, kind in _KINDS.items() if image.startswith(start)), "png")
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}", small
+        pass
+    return image, next((kind for start, kind in _KINDS.items() if image.startswith(start)), "png")

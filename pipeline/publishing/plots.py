@@ -1,7 +1,7 @@
-"""The report's plots, as SVG to be placed inside an HTML page.
+"""The plots of the report and of the card. Those of both are figures, which ``svg`` or ``png`` makes into a file.
 
-Text stays text and takes the page's font; lines and labels take the page's colour (``currentColor``), so that one
-drawing serves light and dark. Nothing in the SVG refers to anything outside it.
+An SVG is placed inside an HTML page: text stays text and takes the page's font; lines and labels take the page's colour
+(``currentColor``), so that one drawing serves light and dark. Nothing in it refers to anything outside it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,31 @@ _STYLE: Any = {
 }
 
 
+def svg(figure: Any) -> str:
+    """A figure of this module for an HTML page."""
+    buffer = io.StringIO()
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with plt.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    plt.close(figure)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # an HTML parser knows them; left out, no URL remains
+    svg = re.sub(r'<g id="[a-zA-Z0-9]+(_\d+)+">', "<g>", svg)  # these repeat from plot to plot
+    svg = re.sub(r'(<svg)[^>]*?(viewBox="[^"]*")[^>]*>', r'\1 \2 role="img" aria-hidden="true">', svg, count=1)
+    return svg.replace(_INK, "currentColor")
+
+
+def png(figure: Any) -> bytes:
+    """A figure of this module as a file; the same one gives the same bytes."""
+    buffer = io.BytesIO()
+    with plt.rc_context(_STYLE):
+        figure.savefig(buffer, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
 def before_after(names: Sequence[str], before: Sequence[Bar], after: Sequence[Bar], labels: tuple[str, str]) -> str:
     """Two bars per metric, in percent, with their intervals; ``before`` and ``after`` are aligned to ``names``."""
     with plt.rc_context(_STYLE):
@@ -60,7 +85,7 @@ def before_after(names: Sequence[str], before: Sequence[Bar], after: Sequence[Ba
         axes.set_ylabel("%")
         _grid(axes)
         axes.legend(loc="upper right", ncols=2, bbox_to_anchor=(1, 1.14))
-        return _svg(figure)
+        return svg(figure)
 
 
 #: (value, low end of its interval, high end)
@@ -87,10 +112,10 @@ def curves(steps: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[fl
             axes.set_axis_off()
         for axes in grid[-1]:
             axes.set_xlabel("step")
-        return _svg(figure)
+        return svg(figure)
 
 
-def histograms(scores: Mapping[str, tuple[Tally, Tally]]) -> str:
+def histograms(scores: Mapping[str, tuple[Tally, Tally]]) -> Any:
     """Per score the share of chosen and of rejected texts by value; bars per value where there are few values."""
     columns = min(3, len(scores))
     rows = -(-len(scores) // columns)
@@ -104,10 +129,10 @@ def histograms(scores: Mapping[str, tuple[Tally, Tally]]) -> str:
         for axes in grid[:, 0]:
             axes.set_ylabel("% of texts")
         grid.flat[0].legend(fontsize=8, loc="best")
-        return _svg(figure)
+        return figure
 
 
-def lengths(chosen: Tally, rejected: Tally, difference: Tally) -> str:
+def lengths(chosen: Tally, rejected: Tally, difference: Tally) -> Any:
     """Words of chosen and rejected texts, and the difference within a pair."""
     with plt.rc_context(_STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 2.3), layout="constrained")
@@ -120,7 +145,7 @@ def lengths(chosen: Tally, rejected: Tally, difference: Tally) -> str:
         right.set_title("words of chosen − words of rejected")
         right.set_ylabel("% of pairs")
         _grid(right)
-        return _svg(figure)
+        return figure
 
 
 def logp_gaps(kinds: Mapping[str, Tally]) -> str:
@@ -134,7 +159,7 @@ def logp_gaps(kinds: Mapping[str, Tally]) -> str:
             axes.set_xlabel("log-prob of chosen − of rejected, nats per token")
             _grid(axes)
         row[0, 0].set_ylabel("% of pairs")
-        return _svg(figure)
+        return svg(figure)
 
 
 def outcomes(rows: Sequence[tuple[str, int]]) -> str:
@@ -152,7 +177,7 @@ def outcomes(rows: Sequence[tuple[str, int]]) -> str:
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.set_xticks([])
-        return _svg(figure)
+        return svg(figure)
 
 
 def _two_histograms(axes: Any, chosen: Tally, rejected: Tally) -> None:
@@ -195,18 +220,3 @@ def _edges(tallies: Sequence[Tally], most: int = 24) -> list[float]:
 
 def _grid(axes: Any) -> None:
     axes.grid(axis="y", color=_INK, alpha=0.12, linewidth=0.8)
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    )
-    plt.close(figure)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # an HTML parser knows them; left out, no URL remains
-    svg = re.sub(r'<g id="[a-zA-Z0-9]+(_\d+)+">', "<g>", svg)  # these repeat from plot to plot
-    svg = re.sub(r'(<svg)[^>]*?(viewBox="[^"]*")[^>]*>', r'\1 \2 role="img" aria-hidden="true">', svg, count=1)
-    return svg.replace(_INK, "currentColor")

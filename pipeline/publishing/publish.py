@@ -1,7 +1,7 @@
 """Write the dataset that others load: ``pairs`` with TRL's columns and provenance, ``candidates`` with every score.
 
 The folder opens with ``datasets.load_from_disk`` (whole, or one config) and ``datasets.load_dataset``, no code of ours
-needed. Rows are ordered by id, in whatever shards they lie. A prompt may have several pairs; ``id`` with ``pair`` (0,
+needed. A prompt may have several pairs; ``id`` with ``pair`` (0,
 1, ...) names one. The same rows give the same bytes, whenever and by however many workers they were made. Shards are
 read one after the other, so memory does not grow with the run.
 
@@ -11,54 +11,62 @@ what is published says which it should be: whatever a killed process has left, o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from pipeline.base import columns, files, memory
+from pipeline.base import files, memory
 from pipeline.base import model_names as models
-from pipeline.base.columns import Ints
 from pipeline.base.errors import InputError
-from pipeline.publishing import by_id
 from pipeline.publishing import style_gate as consistency
-from pipeline.publishing.config import Publish
-from pipeline.publishing.dataset_folder import BATCH_ROWS, write
+from pipeline.publishing.config import TOLD, Publish
+from pipeline.publishing.dataset_folder import write
 from pipeline.publishing.final_images import FinalImages
-from pipeline.running.store import Record, Run, fingerprint, make_record
+from pipeline.publishing.published_rows import candidate_features, candidate_tables, pair_features, pair_tables
+from pipeline.publishing.side_scores import score_names
+from pipeline.running.store import Record, Run, changes, fingerprint, make_record
 
 if TYPE_CHECKING:
     from reward.text.object_vocabulary import Vocabulary
 
 TABLES = ("source", "sample", "score", "pair")
 #: Changes whenever the same tables may be published as other rows.
-ROWS = 4
+ROWS = 5
 FOLDER = "dataset"
+#: What lies beside the rows and the card, written anew with the card.
+_BESIDE = ("pictures", "LICENSE")
 #: Says what the folder holds, written last.
 _WHOLE = "dataset_dict.json"
-_SIDES = ("chosen", "rejected")
-_MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}}]
-#: Pairs whose images are in memory at a time.
-_IMAGE_ROWS = 16
-#: Shards that are open at a time; of disjoint ones only one is in use.
-_OPEN = 8
 
 
 @dataclass(frozen=True)
 class Published:
-    """``reused`` if the folder was already there, made from the same tables."""
+    """``reused`` if the folder was already there, made from the same tables. ``local_images`` of the pairs are files of
+    this machine, and ``remote_images`` lie at addresses: the folder has only their paths."""
 
     path: Path
     pairs: int
     candidates: int
     reused: bool
+    local_images: int = 0
+    remote_images: int = 0
+
+    def warnings(self) -> Iterator[str]:
+        """What keeps others from opening the dataset, with the remedy."""
+        if self.local_images:
+            yield (
+                f"{self.local_images} images of the pairs are files of this machine, so the dataset works on this "
+                "machine only (publish.images=embed copies them into it)"
+            )
+        if self.remote_images:
+            yield (
+                f"{self.remote_images} images of the pairs lie at addresses, so the dataset works where these can be "
+                "read (publish.images=embed copies them into it)"
+            )
 
 
 def record(run: Run, spec: Publish, about: str = "") -> Record:
@@ -69,7 +77,16 @@ def record(run: Run, spec: Publish, about: str = "") -> Record:
     words = masked_vocabulary(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
-    return make_record("publish", 6, {**spec.model_dump(), **decides}, upstream)
+    return make_record("publish", 7, {**spec.model_dump(exclude=set(TOLD)), **decides}, upstream)
+
+
+def reasons(run: Run, spec: Publish) -> list[str]:
+    """Why publishing would write the rows again; empty if it would not."""
+    old = run.record("publish")
+    if old is None:
+        return ["never ran"]
+    differences = changes(old, record(run, spec))
+    return differences or ([] if current(run) is not None else ["unfinished, or the folder is gone"])
 
 
 def current(run: Run) -> Record | None:
@@ -98,9 +115,15 @@ def rows(published: Record) -> str:
     return fingerprint("publish", ROWS, options, {})
 
 
-def publish(run: Run, spec: Publish, card: Callable[[str], str], about: str = "") -> Published:
+def publish(
+    run: Run,
+    spec: Publish,
+    card: Callable[[str], str],
+    about: str = "",
+    beside: Callable[[], Mapping[str, bytes]] = dict,
+) -> Published:
     """Write ``run.path/dataset``, or leave it if it holds what it should. ``card`` renders its README, given what
-    identifies the rows; ``about`` identifies what else it tells.
+    identifies the rows; ``about`` identifies what else it tells; ``beside`` gives the files that it shows, by name.
 
     Raises:
         InputError: there is not a single pair, or an image that is to be copied is gone.
@@ -113,8 +136,9 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str], about: str = ""
         if old.fingerprint != new.fingerprint:
             same = replace(new, seconds=old.seconds, rows=old.rows, extras=old.extras)
             run.save(same)
-            run.save(replace(same, finished=True, made=_describe(target, card, _says(target)["rows"])))
-        return Published(target, old.extras["pairs"], old.extras["candidates"], True)
+            made = _describe(target, card, beside(), _says(target)["rows"])
+            run.save(replace(same, finished=True, made=made))
+        return Published(target, reused=True, **old.extras)
     run.save(new)  # from here on nothing is published, until it is
     partial = target.with_name(target.name + files.PARTIAL)
     files.remove_tree(partial)
@@ -123,16 +147,19 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str], about: str = ""
         consistency.write(run, styles, new)  # where the card finds it
         memory.release()
         consistency.check(styles, spec.style)
-        tables = _pairs(run, spec.images == "embed")
-        pairs = write(partial / "pairs", _pair_features(), tables, spec.rows_per_shard)
+        scores, images = score_names(run), FinalImages(spec.images == "embed")
+        tables = pair_tables(run, scores, images)
+        pairs = write(partial / "pairs", pair_features(scores), tables, spec.rows_per_shard)
         if not pairs.rows:
             raise _no_pairs(run)
         with_images = spec.images_in_candidates
         final = FinalImages(spec.images == "embed") if with_images else None
-        features, tables = _candidate_features(with_images), _candidates(run, final)
+        features, tables = candidate_features(with_images), candidate_tables(run, final)
         candidates = write(partial / "candidates", features, tables, spec.rows_per_shard)
         memory.release()
-        made = _describe(partial, card, models.digest(f"{pairs.digest} {candidates.digest}"))
+        counts = {"pairs": pairs.rows, "candidates": candidates.rows, **images.outside}
+        run.save(replace(new, extras=counts))  # where the card finds it
+        made = _describe(partial, card, beside(), models.digest(f"{pairs.digest} {candidates.digest}"))
         files.replace_folder(partial, target)
     except OSError as error:
         files.remove_tree(partial)
@@ -140,15 +167,19 @@ def publish(run: Run, spec: Publish, card: Callable[[str], str], about: str = ""
     except BaseException:
         files.remove_tree(partial)
         raise
-    counts = {"pairs": pairs.rows, "candidates": candidates.rows}
     run.save(replace(new, rows=pairs.rows, extras=counts, finished=True, made=made))
     return Published(target, **counts, reused=False)
 
 
-def _describe(folder: Path, card: Callable[[str], str], rows: str) -> str:
+def _describe(folder: Path, card: Callable[[str], str], beside: Mapping[str, bytes], rows: str) -> str:
     """Write what tells of the rows; what identifies all of the folder."""
     readme = card(rows)
-    made = models.digest(f"{rows} {readme}")
+    digests = "".join(f" {name}:{hashlib.sha256(data).hexdigest()}" for name, data in sorted(beside.items()))
+    made = models.digest(f"{rows} {readme}{digests}")
+    for name in _BESIDE:
+        files.remove_tree(folder / name) if (folder / name).is_dir() else files.remove(folder / name)
+    for name, data in beside.items():
+        files.write_atomic(folder / name, lambda file, data=data: file.write(data))  # type: ignore[misc]
     files.write_text(folder / "README.md", readme)
     files.write_text(folder / _WHOLE, json.dumps({"splits": ["pairs", "candidates"], "rows": rows, "made": made}))
     return made
@@ -169,173 +200,3 @@ def _no_pairs(run: Run) -> InputError:
         reasons.update(run.read("pair", shard)["reason"].to_pylist())
     counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
     return InputError(f"not one of the prompts gave a pair ({counts})", "lower pair.margin, or raise sample.n")
-
-
-# --------------------------------------------------------------------------------------------------------------- rows
-
-
-def _pairs(run: Run, embed: bool) -> Iterator[pa.Table]:
-    """The rows of ``pairs``, a few at a time."""
-    final = FinalImages(embed)
-
-    @lru_cache(_OPEN)
-    def opened(shard: int) -> tuple[pa.Table, pa.Table, pa.Table]:
-        pairs = run.read("pair", shard)
-        pairs = pairs.filter(pairs["chosen"].is_valid())
-        pairs = _number_pairs(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
-        return pairs, run.read("source", shard), run.read("sample", shard)
-
-    def step(shard: int) -> int:
-        pairs, source, _ = opened(shard)
-        of_pairs = pc.is_in(columns.whole(source["id"]), value_set=pc.unique(pairs["id"]))
-        return _IMAGE_ROWS if final.copies(source["images"].filter(of_pairs)) else BATCH_ROWS
-
-    def rows(shard: int, at: Ints) -> pa.Table:
-        pairs, source, sample = opened(shard)
-        return _pair_rows(pairs.take(pa.array(at)), source, sample, final)
-
-    for group in by_id.groups(run):
-        yield from by_id.merge(group, lambda shard: columns.whole(opened(shard)[0]["id"]), rows, min(map(step, group)))
-
-
-def _number_pairs(pairs: pa.Table) -> pa.Table:
-    """Sorted by ``id``, with a column that tells the pairs of one prompt apart."""
-    first = pc.index_in(columns.whole(pairs["id"]), value_set=pc.unique(pairs["id"])).to_numpy()
-    begins = np.flatnonzero(np.diff(first, prepend=-1))
-    number = np.arange(len(first)) - begins[first]
-    return pairs.append_column("pair", pa.array(number, pa.int32()))
-
-
-def _pair_rows(pairs: pa.Table, source: pa.Table, sample: pa.Table, final: FinalImages) -> pa.Table:
-    ids = columns.whole(pairs["id"])
-    of_source, of_sample = _places(ids, source, "source"), _places(ids, sample, "sample")
-    prompts = source.select(["images", "prompt", "source"]).take(of_source)
-    first = columns.starts(columns.counts(sample["candidates"]))[of_sample.to_numpy()]
-    at = {side: pa.array(first + pairs[side].to_numpy()) for side in _SIDES}
-    texts = {side: columns.items(sample["candidates"], "text").take(at[side]) for side in _SIDES}
-    made = {
-        "images": final.column(ids, prompts["images"]),
-        "prompt": prompts["prompt"],
-        **{side: _answer(texts[side]) for side in _SIDES},
-        **{name: pairs[name] for name in ("id", "pair", "policy", "chosen_score", "rejected_score", "margin")},
-        "source": prompts["source"],
-        **{
-            f"{side}_{name}": columns.items(sample["candidates"], name).take(at[side])
-            for side in _SIDES
-            for name in ("model", "seed", "on_policy")
-        },
-    }
-    return pa.table({name: made[name] for name in _pair_features()})
-
-
-def _answer(texts: Any) -> pa.Array:
-    """A conversation of one message for every text."""
-    role = pa.array(["assistant"] * len(texts), pa.string())
-    messages = pa.StructArray.from_arrays([role, texts], names=["role", "content"])
-    return columns.lists(np.ones(len(texts), np.int64), messages)
-
-
-def _candidates(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
-    """Every prompt with all its texts; a prompt that failed has none, and says why."""
-    left = ["facts"] if final else ["facts", "images"]
-
-    @lru_cache(_OPEN)
-    def opened(shard: int) -> tuple[Any, ...]:
-        source, sample, score = (run.read(stage, shard) for stage in ("source", "sample", "score"))
-        return source.drop_columns(left), pc.sort_indices(source["id"]), sample, score
-
-    def ids(shard: int) -> pa.Array:
-        source, order, *_ = opened(shard)
-        return columns.whole(source["id"]).take(order)
-
-    def rows(shard: int, at: Ints) -> pa.Table:
-        source, order, sample, score = opened(shard)
-        return _candidate_rows(source.take(order.take(pa.array(at))), sample, score, final)
-
-    for group in by_id.groups(run):
-        yield from by_id.merge(group, ids, rows, _IMAGE_ROWS if final else BATCH_ROWS)
-
-
-def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, final: FinalImages | None) -> pa.Table:
-    ids = columns.whole(prompts["id"])
-    sample = sample.take(_places(ids, sample, "sample"))
-    score = score.take(_places(ids, score, "score"))
-    error = {name: pa.nulls(len(ids), pa.string()) for name in ("error_type", "error")}
-    for table in (score, sample, prompts):  # what failed first is what is told
-        broken = pc.not_equal(columns.whole(table["status"]), "ok")
-        error = {name: pc.if_else(broken, columns.whole(table[name]), later) for name, later in error.items()}
-    made = {
-        **({"images": final.column(ids, prompts["images"], columns.ok(prompts))} if final else {}),
-        **{name: prompts[name] for name in ("id", "prompt", "source")},
-        "candidates": _texts(ids, sample["candidates"], score["scores"]),
-        **error,
-    }
-    return pa.table({name: made[name] for name in _candidate_features(final is not None)})
-
-
-def _texts(ids: Any, candidates: Any, scores: Any) -> pa.Array:
-    """The candidates of each row, each with its own value of every score."""
-    sizes = columns.counts(candidates)
-    scored = columns.Scored.of(ids, scores, sizes)
-    of_row = np.bincount(scored.row, minlength=len(sizes))
-    row = columns.rows(sizes)
-    score = columns.ranges(columns.starts(of_row)[row], of_row[row])  # for every text the scores of its row
-    index = columns.ranges(np.zeros(len(sizes), np.int64), sizes)  # of a text among those of its row
-    value = scored.values.take(pa.array(scored.begins[score] + np.repeat(index, of_row[row])))
-    named = pa.StructArray.from_arrays([scored.name.take(pa.array(score)), value], names=["name", "value"])
-    arrays = [*(columns.items(candidates, name) for name in _CANDIDATE), columns.lists(of_row[row], named)]
-    return columns.lists(sizes, pa.StructArray.from_arrays(arrays, names=[*_CANDIDATE, "scores"]))
-
-
-def _places(ids: Any, table: pa.Table, stage: str) -> Any:
-    """Where the rows with these ids are."""
-    places = pc.index_in(ids, value_set=columns.whole(table["id"]))
-    if places.null_count:
-        lost = ids.filter(places.is_null())[0].as_py()
-        raise InputError(f"{stage}: the shard has no row for id {lost!r}", f"delete {stage}/ and run again")
-    return places
-
-
-# ----------------------------------------------------------------------------------------------------------- features
-
-#: Columns of a published candidate, and their type.
-_CANDIDATE = {
-    "text": "string",
-    "origin": "string",
-    "model": "string",
-    "revision": "string",
-    "seed": "int64",
-    "temperature": "float64",
-    "n_tokens": "int32",
-    "finish_reason": "string",
-    "logprob": "float64",
-    "on_policy": "bool",
-}
-
-
-def _pair_features() -> dict[str, Any]:
-    return {
-        "images": [{"_type": "Image"}],
-        "prompt": _MESSAGES,
-        "chosen": _MESSAGES,
-        "rejected": _MESSAGES,
-        **_values(id="string", pair="int32", source="string", policy="string"),
-        **_values(chosen_score="float64", rejected_score="float64", margin="float64"),
-        **_values(chosen_model="string", rejected_model="string", chosen_seed="int64", rejected_seed="int64"),
-        **_values(chosen_on_policy="bool", rejected_on_policy="bool"),
-    }
-
-
-def _candidate_features(with_images: bool) -> dict[str, Any]:
-    return {
-        **_values(id="string"),
-        **({"images": [{"_type": "Image"}]} if with_images else {}),
-        "prompt": _MESSAGES,
-        **_values(source="string"),
-        "candidates": [{**_values(**_CANDIDATE), "scores": [_values(name="string", value="float64")]}],
-        **_values(error_type="string", error="string"),
-    }
-
-
-def _values(**types: str) -> dict[str, Any]:
-    return {name: {"dtype": dtype, "_type": "Value"} for name, dtype in types.items()}

@@ -153,10 +153,10 @@ def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str],
         if len({*spread.chosen.values.tolist(), *spread.rejected.values.tolist()}) > 1
     }
     if spreads:
-        made["scores"] = plots.histograms(spreads)
+        made["scores"] = plots.svg(plots.histograms(spreads))
     if findings.pairs:
         words = findings.lengths
-        made["lengths"] = plots.lengths(words.chosen, words.rejected, words.difference)
+        made["lengths"] = plots.svg(plots.lengths(words.chosen, words.rejected, words.difference))
     if findings.logp_gaps:
         made["style"] = plots.logp_gaps(findings.logp_gaps)
     return {name: Markup(svg) for name, svg in made.items()}

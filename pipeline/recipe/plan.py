@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError
 from pipeline.pairing.stage import PairStage
 from pipeline.publishing.findings import makes_data, steps
-from pipeline.publishing.publish import Published, masked_vocabulary, publish
+from pipeline.publishing.publish import Published, masked_vocabulary, publish, reasons
 from pipeline.recipe import naming
 from pipeline.recipe.recipe import Recipe
 from pipeline.rewriting.lineage import Gathered
@@ -149,17 +150,25 @@ class Plan:
         stale: set[str] = set()
         outlooks: list[Outlook] = []
         for stage in self.generation():
-            reasons = explain(run, stage, survey, [name for name in stage.inputs if name in stale])
+            why = explain(run, stage, survey, [name for name in stage.inputs if name in stale])
             # A source decides about its shards itself, whatever it reads.
             source = None if isinstance(stage, Source) else stage.inputs[0]
             countable = not (stale & {"source", source}) and source is not None
             shards = len(run.shards(source)) if countable and source is not None else None
             now = current_record(run, stage, survey)
             done = [s for s in run.shards(stage.name) if not source or survey.current(now, s, stage.inputs)]
-            if reasons:
+            if why:
                 stale.add(stage.name)
-            outlooks.append(Outlook(stage.name, shards, len(done), tuple(reasons)))
-        return outlooks
+            outlooks.append(Outlook(stage.name, shards, len(done), tuple(why)))
+        return [*outlooks, self._publishing(run, bool(stale))]
+
+    def _publishing(self, run: Run, stale: bool) -> Outlook:
+        """Publishing has no shards of its own."""
+        if not stale:
+            why = reasons(run, self.recipe.publish)
+        else:
+            why = ["stages before it run again"] if run.record("publish") is not None else ["never ran"]
+        return Outlook("publish", None, 0, tuple(why))
 
     def explain(self, run: Run) -> dict[str, list[str]]:
         """Stage -> why it would run; stages that hold are left out."""
@@ -285,11 +294,18 @@ def publish_run(
     recipe = plan.recipe.model_dump(mode="json", exclude={"output_dir"})
     made_by = [asdict(replace(step, seconds=0.0)) for name, step in steps(run).items() if makes_data(name)]
 
+    @cache
+    def beside() -> dict[str, bytes]:
+        from pipeline.publishing.card_pictures import files_beside
+        from pipeline.publishing.collect import collect
+
+        return files_beside(run, findings() if findings else collect(run), recipe)
+
     def card(rows: str) -> str:
         from pipeline.publishing import card
 
-        return card.render(run, recipe, " ".join(command), findings() if findings else None, rows)
+        return card.render(run, recipe, " ".join(command), findings() if findings else None, rows, beside())
 
     about = models.digest(json.dumps([recipe, list(command), made_by], sort_keys=True, default=str))
     started = time.monotonic()
-    return publish(run, plan.recipe.publish, card, about), time.monotonic() - started
+    return publish(run, plan.recipe.publish, card, about, beside), time.monotonic() - started

@@ -68,7 +68,7 @@ def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch:
     assert invoke(path).exit_code == 0 and len(trained) == 1  # nothing to do
     assert (run.path / "report.html").stat().st_mtime_ns == page
     assert json.loads((run.path / "summary.json").read_text()) == summary
-    assert "every stage up to pair holds" in invoke(path, "--explain").output
+    assert "every stage up to publish holds" in invoke(path, "--explain").output
 
     explained = invoke(path, "pair.margin=0.75", "--explain").output
     assert "pair: margin: 0.5 -> 0.75" in explained and "sample" not in explained

@@ -83,6 +83,24 @@ def test_held_out_rows_that_only_measure_do_not_train_again(trained: Callable[..
     assert not trained(**options_of("only measured", path))
 
 
+def test_rows_that_were_published_again_are_for_the_trainer_to_compare(
+    trained: Callable[..., bool], tmp_path: Path
+) -> None:
+    """They may have other columns only, and then what has been trained stands (``training.loop.resume``)."""
+    run = Run(tmp_path / "run")
+
+    def publish(content: str) -> None:
+        run.save(replace(make_record("publish", 1, {"content": content}, {}), finished=True, made="abc"))
+
+    assert trained() and not trained()
+    write_text(run.folder("train") / "trained.json", "{}")
+    publish("other")
+    assert trained() and (run.folder("train") / "trained.json").exists()
+    assert not trained()
+    publish("a third")
+    assert trained(beta=0.3) and not (run.folder("train") / "trained.json").exists()
+
+
 def test_the_trainer_may_read_the_images_that_published_rows_name(tmp_path: Path) -> None:
     def roots(publish: str = "reference", **source: Any) -> Any:
         made = recipe_of({"model": "m"}, **source).model_copy(update={"publish": Publish(images=publish)})
@@ -96,6 +114,11 @@ def test_the_trainer_may_read_the_images_that_published_rows_name(tmp_path: Path
     assert roots(**where, root="s3://bucket/images") == ["s3://bucket/images"]
     assert roots(kind="folder", path=str(tmp_path)) == [str(tmp_path)]
     assert roots("embed", **where) is None and roots(kind="scenes") is None
+    # What is published counts, not what the recipe would publish now.
+    write_text(tmp_path / "dataset" / "dataset_dict.json", '{"made": "abc"}')
+    record = replace(make_record("publish", 1, {"images": "reference"}, {}), finished=True, made="abc")
+    Run(tmp_path).save(record)
+    assert roots("embed", **where) == [str(tmp_path)]
     # What a training may read changes nothing about what it learns.
     assert "allowed_roots" in TrainConfig.neutral()
 

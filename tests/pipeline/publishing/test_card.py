@@ -1,3 +1,4 @@
+import io
 import re
 from dataclasses import replace
 
@@ -8,15 +9,32 @@ import yaml
 from fake_run import COMMAND, FAILED, RECIPE, make
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from PIL import Image
 
 from pipeline.base import secrets
-from pipeline.base.errors import InputError
+from pipeline.base.errors import ConfigError, InputError
 from pipeline.publishing.card import histogram, model_rows, outcome_rows, render, trusted_models
+from pipeline.publishing.card_pictures import files_beside
 from pipeline.publishing.collect import OTHER_SOURCES, collect
+from pipeline.publishing.config import Publish
 from pipeline.publishing.findings import PAIRED, UNFINISHED, Spread
 from pipeline.publishing.value_counts import Tally
+from pipeline.recipe.load import make_recipe
 from pipeline.running import joined
 from pipeline.running.store import Run, make_record
+
+PAGE = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+ATTACKS = [
+    "a | b `c` \\| \\",
+    "<img src=x onerror=alert(1)>",
+    "</code></pre><script>alert(1)</script>",
+    "![seen](http://evil.example/pixel.png)",
+    "---\nlicense: mit\n---",
+    "# heading\ntitle\n===",
+    "```\n~~~\n````\n- item",
+    "<!-- hidden",
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +71,126 @@ def test_yaml_header_is_what_the_hub_reads(card):
 def test_a_licence_is_only_claimed_for_the_projects_own_images(run_dir):
     card = render(run_dir, {**RECIPE, "source": {"kind": "jsonl", "path": "mine.jsonl"}}, COMMAND)
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "other"
+
+
+def told_by(run_dir, recipe=RECIPE, **publish):
+    """The card of a run with these options, and its header."""
+    card = render(run_dir, {**recipe, "publish": Publish(**publish).model_dump(mode="json")}, COMMAND)
+    return card, yaml.safe_load(card.split("---\n")[1])
+
+
+MINE = {**RECIPE, "source": {"kind": "jsonl", "path": "/home/me/photos/mine.jsonl"}}
+
+
+def test_licence_authors_citation_and_tags_are_on_the_card(run_dir):
+    entry = "@misc{ann2026,\n  title = {Pairs ``` of photos},\n}"
+    card, header = told_by(
+        run_dir, MINE, license="CC-BY-4.0", authors=["Ann <ann@host>", "B|ob"], citation=entry, tags=["photos", "dpo"]
+    )
+    assert header["license"] == "cc-by-4.0" and "license_name" not in header
+    assert header["tags"] == ["preference", "dpo", "trl", "vision-language", "hallucination", "synthetic", "photos"]
+    page = PAGE.render(card.split("---\n", 2)[2])
+    assert "<h2>Licence</h2>\n<p>cc-by-4.0</p>" in page
+    assert "<li>Ann &lt;ann@host&gt;</li>\n<li>B|ob</li>" in page
+    assert f'<code class="language-bibtex">{entry}\n</code>' in page
+
+
+def test_a_licence_of_ones_own_has_a_name_and_a_link(run_dir):
+    link = "https://host.example/licence"
+    card, header = told_by(run_dir, MINE, license="other", license_name="Ours: 1", license_link=link)
+    assert (header["license"], header["license_name"], header["license_link"]) == ("other", "Ours: 1", link)
+    assert f"Ours: 1: <{link}>" in card
+
+
+def test_a_card_without_them_says_nothing_of_them(run_dir, card):
+    assert not {"## Authors", "## Citation"} & set(card.splitlines())
+    assert "## Licence" in card.splitlines()  # that of the built-in world
+    assert "## Licence" not in told_by(run_dir, MINE)[0].splitlines()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"license": "cc-by4"}, r"did you mean cc-by-\d"),
+        ({"license": "apache"}, r"did you mean apache-2\.0\?"),
+        ({"license": "ours"}, "license=other with license_name"),
+        ({"license": "other"}, "license=other says nothing alone; add license_name"),
+        ({"license": "mit", "license_name": "Ours"}, "are for license=other, and license is mit"),
+        ({"license_link": "https://a"}, "are for license=other, and license is not given"),
+        ({"tags": ["a\n---\nlicense: mit"]}, "is not one line"),
+        ({"tags": [""]}, "at least 1 character"),
+        ({"authors": ["Ann\n# Heading"]}, "is not one line"),
+    ],
+)
+def test_what_a_card_cannot_say_is_refused(options, says):
+    values = {"name": "x", "sample": {"model": "m"}, "pair": {"weights": {"correctness": 1}}, "publish": options}
+    with pytest.raises(ConfigError, match=says):
+        make_recipe(values)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_nothing_that_others_wrote_is_acted_on(tmp_path, attack):
+    """In answers, prompts, names, reasons and options."""
+    run_dir = make(tmp_path / "run", prompts_count=12)
+
+    def spoil(row):
+        for text in row["candidates"] or ():
+            text.update(text=f"{attack}\n{text['text']} {attack}", model=attack, revision=attack, origin=attack)
+        return row
+
+    change(run_dir, "sample", spoil)
+    prompt = [{"role": "user", "content": attack}]
+    change(run_dir, "source", lambda row: {**row, "prompt": prompt, "source": attack, "error": attack})
+    change(run_dir, "pair", lambda row: {**row, "reason": row["reason"] and attack, "policy": attack})
+    options = {
+        "citation": f"@a{attack}",
+        "license": "other",
+        "license_name": " ".join(attack.split()),
+        "tags": ["a: b"],
+    }
+    recipe = {**MINE, "sample": {**RECIPE["sample"], "system_prompt": attack}}
+    card, header = told_by(run_dir, recipe, **options)
+    clean, _ = told_by(
+        make(tmp_path / "clean", prompts_count=12), MINE, **{**options, "citation": "@a", "license_name": "a"}
+    )
+    page, expected = (PAGE.render(text.split("---\n", 2)[2]) for text in (card, clean))
+    assert header["license_name"] == options["license_name"] and header["tags"][-1] == "a: b"
+    assert set(re.findall(r"<(\w+)", page)) <= set(re.findall(r"<(\w+)", expected))
+    for tag in ("h1", "h2", "table", "blockquote", "ul", "pre"):
+        assert page.count(f"<{tag}>") == expected.count(f"<{tag}>"), tag
+
+
+def test_no_folder_of_this_machine_is_on_the_card(run_dir):
+    run = Run(run_dir)
+    record = run.record("sample")
+    at_home = {**record.options, "model": "/home/me/models/qwen", "engine.trust_remote_code": True}
+    try:
+        run.save(replace(record, options=at_home))
+        recipe = {**MINE, "sample": {**RECIPE["sample"], "model": "/home/me/models/qwen"}}
+        card = render(run_dir, recipe, "python -m pipeline.run mine.yaml source.path=/home/me/photos/mine.jsonl")
+    finally:
+        run.save(record)
+    assert "/home/me" not in card and "source.path=mine.jsonl" in card
+    assert "| sample.model | `qwen` |" in card and "model: qwen" in card and "the model qwen was run" in card
+
+
+def test_the_pictures_beside_a_card_are_shown_in_it(run_dir):
+    run, findings = Run(run_dir), collect(run_dir)
+    beside = files_beside(run, findings, RECIPE)
+    pictures = sorted(name for name in beside if name.startswith("pictures/"))
+    assert pictures == [
+        *(f"pictures/example-{n}-1.png" for n in (1, 2, 3)),
+        "pictures/lengths.png",
+        "pictures/scores.png",
+    ]
+    for name in pictures:
+        Image.open(io.BytesIO(beside[name])).verify()
+    assert beside["LICENSE"].startswith(b"This dataset is under the Apache License 2.0")
+    assert files_beside(run, findings, RECIPE) == beside
+    card = render(run_dir, RECIPE, COMMAND, findings, None, beside)
+    page = PAGE.render(card.split("---\n", 2)[2])
+    assert sorted(re.findall('<img src="([^"]*)"', page)) == pictures
+    assert "LICENSE" not in files_beside(run, findings, MINE)
 
 
 def test_outcomes_add_up_to_the_prompts(card, run_dir):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from stage_kit import generated
 
 from pipeline.base.errors import InputError, StoreError
-from pipeline.publishing import by_id, card, dataset_folder
+from pipeline.publishing import by_id, card, dataset_folder, published_rows
 from pipeline.publishing import publish as module
 from pipeline.publishing.config import Publish, StyleGates
 from pipeline.publishing.publish import Published, publish
@@ -134,13 +135,17 @@ def test_it_is_written_once_and_again_when_something_changed(tmp_path: Path) -> 
 
 
 def test_a_gate_on_style_changes_no_row_and_what_is_written_changes_them(run: Run) -> None:
-    plain, gated, embedded = (
+    plain, gated, referenced = (
         module.record(run, spec)
-        for spec in (Publish(), Publish(style=StyleGates(max_auc=0.9, vocabulary="scenes")), Publish(images="embed"))
+        for spec in (
+            Publish(),
+            Publish(style=StyleGates(max_auc=0.9, vocabulary="scenes")),
+            Publish(images="reference"),
+        )
     )
     assert plain.own != gated.own  # the card says other things
     assert module.rows(plain) == module.rows(gated)
-    assert module.rows(plain) != module.rows(embedded)
+    assert module.rows(plain) != module.rows(referenced)
 
 
 def test_a_crash_leaves_the_old_dataset_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +275,7 @@ def test_bytes_depend_on_no_shard(run: Run, tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for one in (module, dataset_folder):
+    for one in (published_rows, dataset_folder):
         monkeypatch.setattr(one, "BATCH_ROWS", 4)
     own, peaks = pa.default_memory_pool(), []
     for scenes in (10, 60):
@@ -321,18 +326,31 @@ def outside(tmp_path: Path) -> Run:
     return run
 
 
-def test_images_stay_where_they_are_or_are_copied(outside: Run, tmp_path: Path) -> None:
-    done(outside)
-    for row in rows(outside):
-        assert row["images"] == [{"bytes": None, "path": str(tmp_path / f"{row['id']}.png")}]
-    assert not done(outside, Publish(images="embed")).reused
+def test_images_are_copied_or_stay_where_they_are_and_then_it_is_said(outside: Run, tmp_path: Path) -> None:
+    published = done(outside)
     for row in rows(outside):
         name = f"{row['id']}.png"
         assert row["images"] == [{"bytes": (tmp_path / name).read_bytes(), "path": name}]
+    assert (published.local_images, list(published.warnings())) == (0, [])
+    published = done(outside, Publish(images="reference"))
+    assert not published.reused
+    for row in rows(outside):
+        assert row["images"] == [{"bytes": None, "path": str(tmp_path / f"{row['id']}.png")}]
+    assert (published.local_images, published.remote_images) == (published.pairs, 0)
+    assert f"{published.pairs} images of the pairs are files of this machine" in next(published.warnings())
+    assert done(outside, Publish(images="reference")) == Published(**{**vars(published), "reused": True})
+    told = card.render(outside, {}, "python -m pipeline.run")
+    assert f"**This dataset works on one machine only:** {published.pairs} images" in told
+
+
+def test_a_run_whose_images_are_all_in_its_rows_is_not_warned_of(run: Run) -> None:
+    published = done(run, Publish(images="reference"))
+    assert (published.local_images, published.remote_images) == (0, 0)
+    assert "on one machine only" not in card.render(run, {}, "python -m pipeline.run")
 
 
 def test_an_image_that_is_gone_is_named_and_the_old_dataset_stays(outside: Run, tmp_path: Path) -> None:
-    done(outside)
+    done(outside, Publish(images="reference"))
     before, one = tree(outside.path / "dataset"), rows(outside)[3]["id"]
     (tmp_path / f"{one}.png").unlink()
     with pytest.raises(InputError, match=rf"id '{one}': .*{one}\.png cannot be read.*\n.*publish\.images=reference"):
@@ -350,8 +368,99 @@ def test_no_path_gives_a_password_away(outside: Run, monkeypatch: pytest.MonkeyP
         return {**row, "images": [{"bytes": None, "path": "https://me:secret@host/a.png?signature=secret"}]}
 
     change(outside, "source", remote)
-    done(outside)
+    published = done(outside, Publish(images="reference"))
     assert {image["path"] for row in rows(outside) for image in row["images"]} == {"https://host/a.png"}
+    assert (published.local_images, published.remote_images) == (0, published.pairs)
+    assert "lie at addresses" in next(published.warnings())
+    told = card.render(outside, {}, "python -m pipeline.run")
+    assert "at the addresses that the rows name" in told and "on one machine only" not in told
+
+
+def test_no_column_names_a_folder_of_this_machine(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+
+    def at_home(row: dict[str, Any]) -> dict[str, Any]:
+        images = [{**image, "path": "/home/me/My photos/a.png"} for image in row["images"]]
+        return {**row, "images": images, "source": "/home/me/data/prompts.jsonl:3"}
+
+    def by_folder(row: dict[str, Any]) -> dict[str, Any]:
+        texts = [{**text, "model": "/home/me/models/qwen"} for text in row["candidates"]]
+        failed = {"status": "failed", "error_type": "engine", "error": "no file /home/me/data/x.png; see https://a/b/c"}
+        return {**row, "candidates": texts, **(failed if row["id"] == broken else {})}
+
+    broken = run.table("pair").filter(pc.is_null(run.table("pair")["chosen"]))["id"][0].as_py()
+    change(run, "source", at_home)
+    change(run, "sample", by_folder)
+    done(run)
+    assert "/home/me" not in str([rows(run, config) for config in ("pairs", "candidates")])
+    row = rows(run)[0]
+    assert (row["images"][0]["path"], row["source"]) == ("a.png", "prompts.jsonl:3")
+    assert {row["chosen_model"], row["rejected_model"]} == {"qwen"}
+    told = {row["id"]: row for row in rows(run, "candidates")}
+    assert told[broken]["error"] == "no file x.png; see https://a/b/c"
+    assert {text["model"] for row in told.values() for text in row["candidates"]} == {"qwen"}
+
+
+def test_both_sides_have_every_score_by_its_name_and_null_where_it_is_not_known(tmp_path: Path) -> None:
+    import datasets
+
+    run = generated(tmp_path)
+    first = sorted(row["id"] for row in run.table("pair").to_pylist() if row["chosen"] is not None)[0]
+
+    def without(row: dict[str, Any]) -> dict[str, Any]:
+        scores = [score for score in row["scores"] if row["id"] != first or score["name"] != "correctness"]
+        return {**row, "scores": scores[::-1]}
+
+    change(run, "score", without)
+    done(run)
+    names = {score["name"] for row in run.table("score").to_pylist() for score in row["scores"]}
+    pairs = datasets.load_from_disk(str(run.path / "dataset" / "pairs"))
+    assert pairs.features["chosen_scores"] == {name: datasets.Value("float64") for name in sorted(names)}
+    texts = {row["id"]: row["candidates"] for row in rows(run, "candidates")}
+    for row in pairs.remove_columns("images"):
+        for side in ("chosen", "rejected"):
+            (text,) = [text for text in texts[row["id"]] if text["seed"] == row[f"{side}_seed"]]
+            every = dict.fromkeys(names) | {score["name"]: score["value"] for score in text["scores"]}
+            assert row[f"{side}_scores"] == every
+    assert rows(run)[0]["id"] == first and rows(run)[0]["chosen_scores"]["correctness"] is None
+    assert any(row["chosen_scores"]["objects.hallucinated"] == 0 for row in rows(run))
+
+
+def test_pairs_that_nothing_was_scored_for_have_no_columns_of_scores(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+    change(run, "score", lambda row: {**row, "scores": []})
+    done(run)
+    assert not {"chosen_scores", "rejected_scores"} & rows(run)[0].keys()
+
+
+def test_what_only_the_card_tells_writes_no_row_again(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+    written = done(run)
+    shards = {path: path.stat().st_mtime_ns for path in (run.path / "dataset").rglob("*.arrow")}
+    of_rows = module.rows(run.record("publish"))  # type: ignore[arg-type]
+    told = Publish(license="cc-by-4.0", authors=("Ann",), citation="@misc{a}", tags=("photos",))
+    assert module.reasons(run, told) == []
+    again = publish(
+        run, told, lambda _: HEADER + "More.", "other", lambda: {"LICENSE": b"Ours", "pictures/a.png": b"a"}
+    )
+    assert again.reused and again.pairs == written.pairs
+    assert {path: path.stat().st_mtime_ns for path in shards} == shards
+    assert module.rows(run.record("publish")) == of_rows  # type: ignore[arg-type]
+    assert (run.path / "dataset" / "LICENSE").read_bytes() == b"Ours" and module.current(run) is not None
+    publish(run, told, lambda _: HEADER, "another")
+    assert not (run.path / "dataset" / "pictures").exists() and not (run.path / "dataset" / "LICENSE").exists()
+
+
+def test_a_dataset_of_before_is_written_again_and_the_plan_says_why(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+    done(run)
+    now = run.record("publish")
+    assert now is not None and module.reasons(run, Publish()) == []
+    run.save(replace(now, version=6, options={**now.options, "images": "reference"}))
+    assert module.reasons(run, Publish()) == ["stage version: 6 -> 7", "images: reference -> embed"]
+    assert not done(run).reused and module.reasons(run, Publish()) == []
+    shutil.rmtree(run.path / "dataset")
+    assert module.reasons(run, Publish()) == ["unfinished, or the folder is gone"]
 
 
 def test_a_shard_that_lacks_a_row_is_an_error(tmp_path: Path) -> None:
@@ -385,7 +494,7 @@ def test_both_configs_join_the_tables_row_by_row(tmp_path: Path) -> None:
         {
             **{name: source[one][name] for name in ("id", "prompt", "source")},
             "candidates": [
-                {**{name: text[name] for name in module._CANDIDATE}, "scores": scored(one, i)}
+                {**{name: text[name] for name in published_rows._CANDIDATE}, "scores": scored(one, i)}
                 for i, text in enumerate(sample[one]["candidates"] or [])
             ],
             "error_type": sample[one]["error_type"],
@@ -405,6 +514,10 @@ def test_both_configs_join_the_tables_row_by_row(tmp_path: Path) -> None:
                     "pair": 0,
                     **{name: made[name] for name in ("id", "policy", "chosen_score", "rejected_score", "margin")},
                     **{f"{s}_{name}": t[name] for s, t in texts.items() for name in ("model", "seed", "on_policy")},
+                    **{
+                        f"{side}_scores": {s["name"]: s["value"] for s in scored(made["id"], made[side])}
+                        for side in texts
+                    },
                 }
             )
     assert rows(run) == pairs

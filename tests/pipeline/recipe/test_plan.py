@@ -141,5 +141,5 @@ def test_nothing_is_left_to_do_after_a_run_and_the_plan_says_so(tmp_path: Path, 
     path = write(tmp_path)
     assert "never ran" in invoke(path, "--plan")
     invoke(path)
-    assert invoke(path, "--plan").count("holds") == 4
+    assert invoke(path, "--plan").count("holds") == 5
     assert "margin: 0.5 -> 2" in invoke(path, "pair.margin=2", "--plan")

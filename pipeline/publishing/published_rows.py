@@ -1,0 +1,221 @@
+"""The rows of the published dataset, from the tables of a run, shard after shard: the columns and what is in them.
+
+Rows are ordered by id, in whatever shards they lie. No folder of this machine stands in a column, but for images that
+are not copied. Memory does not grow with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.base import columns
+from pipeline.base.columns import Ints
+from pipeline.base.errors import InputError
+from pipeline.base.local_paths import base_name, shorten_paths
+from pipeline.publishing import by_id
+from pipeline.publishing.dataset_folder import BATCH_ROWS
+from pipeline.publishing.final_images import FinalImages
+from pipeline.publishing.side_scores import side_scores
+from pipeline.running.store import Run
+
+_SIDES = ("chosen", "rejected")
+_MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}}]
+#: Pairs whose images are in memory at a time.
+_IMAGE_ROWS = 16
+#: Shards that are open at a time; of disjoint ones only one is in use.
+_OPEN = 8
+
+
+def pair_tables(run: Run, scores: Sequence[str], final: FinalImages) -> Iterator[pa.Table]:
+    """The rows of ``pairs``, a few at a time; ``scores`` are those that both sides have a field for."""
+
+    @lru_cache(_OPEN)
+    def opened(shard: int) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
+        pairs = run.read("pair", shard)
+        pairs = pairs.filter(pairs["chosen"].is_valid())
+        pairs = _number_pairs(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
+        return pairs, run.read("source", shard), run.read("sample", shard), run.read("score", shard)
+
+    def step(shard: int) -> int:
+        pairs, source, *_ = opened(shard)
+        of_pairs = pc.is_in(columns.whole(source["id"]), value_set=pc.unique(pairs["id"]))
+        return _IMAGE_ROWS if final.copies(source["images"].filter(of_pairs)) else BATCH_ROWS
+
+    def rows(shard: int, at: Ints) -> pa.Table:
+        pairs, source, sample, score = opened(shard)
+        return _pair_rows(pairs.take(pa.array(at)), source, sample, score, scores, final)
+
+    for group in by_id.groups(run):
+        yield from by_id.merge(group, lambda shard: columns.whole(opened(shard)[0]["id"]), rows, min(map(step, group)))
+
+
+def _number_pairs(pairs: pa.Table) -> pa.Table:
+    """Sorted by ``id``, with a column that tells the pairs of one prompt apart."""
+    first = pc.index_in(columns.whole(pairs["id"]), value_set=pc.unique(pairs["id"])).to_numpy()
+    begins = np.flatnonzero(np.diff(first, prepend=-1))
+    number = np.arange(len(first)) - begins[first]
+    return pairs.append_column("pair", pa.array(number, pa.int32()))
+
+
+def _pair_rows(
+    pairs: pa.Table, source: pa.Table, sample: pa.Table, score: pa.Table, names: Sequence[str], final: FinalImages
+) -> pa.Table:
+    ids = columns.whole(pairs["id"])
+    tables = {"source": source, "sample": sample, "score": score}
+    of_source, of_sample, of_score = (_places(ids, table, stage) for stage, table in tables.items())
+    prompts = source.select(["images", "prompt", "source"]).take(of_source)
+    sizes = columns.counts(sample["candidates"])
+    first = columns.starts(sizes)[of_sample.to_numpy()]
+    places = {side: columns.ints(pairs[side], -1) for side in _SIDES}
+    at = {side: pa.array(first + place) for side, place in places.items()}
+    scored = columns.Scored.of(ids, score["scores"].take(of_score), sizes[of_sample.to_numpy()])
+    texts = {side: columns.items(sample["candidates"], "text").take(at[side]) for side in _SIDES}
+    made = {
+        "images": final.column(ids, prompts["images"]),
+        "prompt": prompts["prompt"],
+        **{side: _answer(texts[side]) for side in _SIDES},
+        **{name: pairs[name] for name in ("id", "pair", "policy", "chosen_score", "rejected_score", "margin")},
+        **side_scores(names, scored, places),
+        "source": _rewrite(prompts["source"], shorten_paths),
+        **{
+            f"{side}_{name}": columns.items(sample["candidates"], name).take(at[side])
+            for side in _SIDES
+            for name in ("seed", "on_policy")
+        },
+        **{
+            f"{side}_model": _rewrite(columns.items(sample["candidates"], "model").take(at[side]), base_name)
+            for side in _SIDES
+        },
+    }
+    return pa.table({name: made[name] for name in pair_features(names)})
+
+
+def _rewrite(texts: Any, rule: Callable[[str], str]) -> Any:
+    """A column of texts after ``rule``, which is asked once about each of them."""
+    encoded = columns.whole(texts).dictionary_encode()
+    return pa.array(map(rule, encoded.dictionary.to_pylist()), pa.string()).take(encoded.indices)
+
+
+def _answer(texts: Any) -> pa.Array:
+    """A conversation of one message for every text."""
+    role = pa.array(["assistant"] * len(texts), pa.string())
+    messages = pa.StructArray.from_arrays([role, texts], names=["role", "content"])
+    return columns.lists(np.ones(len(texts), np.int64), messages)
+
+
+def candidate_tables(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
+    """Every prompt with all its texts; a prompt that failed has none, and says why."""
+    left = ["facts"] if final else ["facts", "images"]
+
+    @lru_cache(_OPEN)
+    def opened(shard: int) -> tuple[Any, ...]:
+        source, sample, score = (run.read(stage, shard) for stage in ("source", "sample", "score"))
+        return source.drop_columns(left), pc.sort_indices(source["id"]), sample, score
+
+    def ids(shard: int) -> pa.Array:
+        source, order, *_ = opened(shard)
+        return columns.whole(source["id"]).take(order)
+
+    def rows(shard: int, at: Ints) -> pa.Table:
+        source, order, sample, score = opened(shard)
+        return _candidate_rows(source.take(order.take(pa.array(at))), sample, score, final)
+
+    for group in by_id.groups(run):
+        yield from by_id.merge(group, ids, rows, _IMAGE_ROWS if final else BATCH_ROWS)
+
+
+def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, final: FinalImages | None) -> pa.Table:
+    ids = columns.whole(prompts["id"])
+    sample = sample.take(_places(ids, sample, "sample"))
+    score = score.take(_places(ids, score, "score"))
+    error = {name: pa.nulls(len(ids), pa.string()) for name in ("error_type", "error")}
+    for table in (score, sample, prompts):  # what failed first is what is told
+        broken = pc.not_equal(columns.whole(table["status"]), "ok")
+        error = {name: pc.if_else(broken, columns.whole(table[name]), later) for name, later in error.items()}
+    made = {
+        **({"images": final.column(ids, prompts["images"], columns.ok(prompts))} if final else {}),
+        **{name: prompts[name] for name in ("id", "prompt")},
+        "source": _rewrite(prompts["source"], shorten_paths),
+        "candidates": _texts(ids, sample["candidates"], score["scores"]),
+        **{name: _rewrite(column, shorten_paths) for name, column in error.items()},
+    }
+    return pa.table({name: made[name] for name in candidate_features(final is not None)})
+
+
+def _texts(ids: Any, candidates: Any, scores: Any) -> pa.Array:
+    """The candidates of each row, each with its own value of every score."""
+    sizes = columns.counts(candidates)
+    scored = columns.Scored.of(ids, scores, sizes)
+    of_row = np.bincount(scored.row, minlength=len(sizes))
+    row = columns.rows(sizes)
+    score = columns.ranges(columns.starts(of_row)[row], of_row[row])  # for every text the scores of its row
+    index = columns.ranges(np.zeros(len(sizes), np.int64), sizes)  # of a text among those of its row
+    value = scored.values.take(pa.array(scored.begins[score] + np.repeat(index, of_row[row])))
+    named = pa.StructArray.from_arrays([scored.name.take(pa.array(score)), value], names=["name", "value"])
+    arrays = {name: columns.items(candidates, name) for name in _CANDIDATE}
+    arrays |= {"model": _rewrite(arrays["model"], base_name), "scores": columns.lists(of_row[row], named)}
+    return columns.lists(sizes, pa.StructArray.from_arrays(list(arrays.values()), names=list(arrays)))
+
+
+def _places(ids: Any, table: pa.Table, stage: str) -> Any:
+    """Where the rows with these ids are."""
+    places = pc.index_in(ids, value_set=columns.whole(table["id"]))
+    if places.null_count:
+        lost = ids.filter(places.is_null())[0].as_py()
+        raise InputError(f"{stage}: the shard has no row for id {lost!r}", f"delete {stage}/ and run again")
+    return places
+
+
+# ----------------------------------------------------------------------------------------------------------- features
+
+#: Columns of a published candidate, and their type.
+_CANDIDATE = {
+    "text": "string",
+    "origin": "string",
+    "model": "string",
+    "revision": "string",
+    "seed": "int64",
+    "temperature": "float64",
+    "n_tokens": "int32",
+    "finish_reason": "string",
+    "logprob": "float64",
+    "on_policy": "bool",
+}
+
+
+def pair_features(scores: Sequence[str]) -> dict[str, Any]:
+    """The columns of ``pairs``, as ``datasets`` writes their types."""
+    each = _values(**dict.fromkeys(scores, "float64"))
+    return {
+        "images": [{"_type": "Image"}],
+        "prompt": _MESSAGES,
+        "chosen": _MESSAGES,
+        "rejected": _MESSAGES,
+        **_values(id="string", pair="int32", source="string", policy="string"),
+        **_values(chosen_score="float64", rejected_score="float64", margin="float64"),
+        **({f"{side}_scores": each for side in _SIDES} if scores else {}),
+        **_values(chosen_model="string", rejected_model="string", chosen_seed="int64", rejected_seed="int64"),
+        **_values(chosen_on_policy="bool", rejected_on_policy="bool"),
+    }
+
+
+def candidate_features(with_images: bool) -> dict[str, Any]:
+    """The columns of ``candidates``, likewise."""
+    return {
+        **_values(id="string"),
+        **({"images": [{"_type": "Image"}]} if with_images else {}),
+        "prompt": _MESSAGES,
+        **_values(source="string"),
+        "candidates": [{**_values(**_CANDIDATE), "scores": [_values(name="string", value="float64")]}],
+        **_values(error_type="string", error="string"),
+    }
+
+
+def _values(**types: str) -> dict[str, Any]:
+    return {name: {"dtype": dtype, "_type": "Value"} for name, dtype in types.items()}
