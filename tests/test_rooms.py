@@ -48,9 +48,11 @@ ROOMS = (
     "training.run",
     "training.evaluate",
     "training.probe",
+    "pipeline.commands",
+    "pipeline.cli",
 )
 #: Whole files that only start something: nobody imports them.
-COMMANDS = ("pipeline.run", "pipeline.pds", "training.run", "training.evaluate", "training.probe")
+COMMANDS = ("pipeline.run", "pipeline.pds", "training.run", "training.evaluate", "training.probe", "pipeline.cli")
 Imports = dict[str, set[str]]
 
 

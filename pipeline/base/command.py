@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import errno
 import functools
+import importlib
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from pipeline.base import secrets
 from pipeline.base.ending import Ended, ended_by_signals
@@ -185,13 +187,13 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-class _Command(TyperCommand):
+class _TellsUsage:
     """Tells wrong arguments as every other error."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         code: object = 1
         try:
-            code = super().main(*args, **{**options, "standalone_mode": False})
+            code = super().main(*args, **{**options, "standalone_mode": False})  # type: ignore[misc]
         except typer.Abort:
             pass
         except Exception as error:
@@ -200,6 +202,52 @@ class _Command(TyperCommand):
             _print(f"error: {_fit(_usage(error))}")
             code = getattr(error, "exit_code", 2)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Command(_TellsUsage, TyperCommand):
+    """One command."""
+
+
+class Lazy(NamedTuple):
+    """A command by the module whose ``app`` it is, with the flags that it is always given, and its line in a list if
+    that is another one."""
+
+    module: str
+    flags: tuple[str, ...] = ()
+    about: str = ""
+
+
+class CommandGroup(_TellsUsage, TyperGroup):
+    """Several commands under one name. A module is imported when its command is asked for, or all are to be listed."""
+
+    lazy: ClassVar[Mapping[str, Lazy]] = {}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.lazy)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.lazy:
+            return None
+        entry = self.lazy[cmd_name]
+        found = typer.main.get_command(importlib.import_module(entry.module).app)
+        found.name = cmd_name
+        found.short_help = entry.about or found.short_help
+        parse = found.parse_args
+        found.parse_args = lambda ctx, args: parse(ctx, [*entry.flags, *args])  # type: ignore[method-assign]
+        return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.lazy:
+            close = difflib.get_close_matches(args[0], self.lazy, n=1)
+            ctx.fail(f"there is no command {args[0]!r}{f', did you mean {close[0]}?' if close else ''}")
+        return super().resolve_command(ctx, args)
+
+
+def command_group(main: Callable[..., None], commands: type[CommandGroup]) -> typer.Typer:
+    """``commands`` under one name, with shell completion; ``main`` has the options that stand before a command."""
+    app = typer.Typer(cls=commands, pretty_exceptions_enable=False, no_args_is_help=True)
+    app.callback()(main)
+    return app
 
 
 def _is_usage(error: BaseException) -> bool:

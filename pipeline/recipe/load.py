@@ -27,7 +27,7 @@ def load_recipe(
     Raises:
         ConfigError: listing every problem found.
     """
-    path = _find(str(name_or_path))
+    path = find_recipe(str(name_or_path))
     return config_file.load(group, path, overrides, {"name": path.stem}, "the recipe")
 
 
@@ -45,7 +45,12 @@ def built_in() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def _find(name: str) -> Path:
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of a built-in one.
+
+    Raises:
+        ConfigError: there is none.
+    """
     path = Path(name)
     if path.is_file():
         return path

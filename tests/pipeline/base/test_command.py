@@ -146,7 +146,7 @@ def test_every_command_line_ends_here() -> None:
             if isinstance(node, ast.Assign)
             and isinstance(node.value, ast.Call)
             and isinstance(node.value.func, ast.Name)
-            and node.value.func.id == "command"
+            and node.value.func.id in ("command", "command_group")
         ]
         assert len(made) == 1 and ast.unparse(tree.body[-1]).endswith("app()"), path
 

@@ -1,0 +1,48 @@
+"""The console command ``vlm-preference``: everything that ``python -m`` can start, under one name.
+
+Nobody imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import typer
+
+from pipeline.base.command import CommandGroup, Lazy, command_group
+
+
+class Commands(CommandGroup):
+    lazy: ClassVar[Mapping[str, Lazy]] = {
+        "run": Lazy("pipeline.run"),
+        "plan": Lazy("pipeline.run", ("--plan",), "Show what a run would do, and what is done."),
+        "train": Lazy("training.run"),
+        "evaluate": Lazy("training.evaluate"),
+        "probe": Lazy("training.probe"),
+        "recipes": Lazy("pipeline.commands.recipes"),
+        "schema": Lazy("pipeline.commands.schema"),
+    }
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"vlm-preference {version('vlm-preference')}")
+        raise typer.Exit
+
+
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Preference data for vision-language models: generate, score, pair, publish, train, evaluate."""
+
+
+app = command_group(main, Commands)
+
+
+if __name__ == "__main__":
+    app()

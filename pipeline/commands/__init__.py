@@ -1,0 +1,1 @@
+"""Small commands of ``vlm-preference`` that are no step of a run."""
