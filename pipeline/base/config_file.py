@@ -15,6 +15,7 @@ from pipeline.base import plugins
 from pipeline.base import yaml_file as read
 from pipeline.base.config import PLUGGED, SAME_KEYS, ReadAs
 from pipeline.base.errors import ConfigError
+from pipeline.base.other_names import our_name
 
 Group = TypeVar("Group", bound=BaseModel)
 
@@ -159,8 +160,8 @@ def _unknown_keys(group: type[BaseModel], values: Mapping[str, Any], prefix: str
             continue
         named = read.name(key)
         elsewhere = getattr(group, "elsewhere", {}).get(key)
-        close = difflib.get_close_matches(named, fields, n=1)
-        remedy = elsewhere or (f"did you mean {prefix}{close[0]}?" if close else f"known keys: {', '.join(fields)}")
+        close = our_name(named, fields) or next(iter(difflib.get_close_matches(named, fields, n=1)), None)
+        remedy = elsewhere or (f"did you mean {prefix}{close}?" if close else f"known keys: {', '.join(fields)}")
         yield f"{prefix}{named}: unknown key (value {read.shown(value, named)}); {remedy}"
 
 

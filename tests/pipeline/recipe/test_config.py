@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipeline.base import config_file
+from pipeline.base import config_file, other_names
 from pipeline.base.command import message
 from pipeline.base.config import flatten
 from pipeline.base.errors import ConfigError
 from pipeline.recipe.load import built_in, load_recipe, make_recipe
 from pipeline.recipe.recipe import Recipe
+from training.config.recipe import WholeRecipe
 
 MINIMAL = {"name": "x", "source": {"scenes": 3}, "sample": {"model": "m"}, "pair": {"weights": {"correctness": 1}}}
 
@@ -142,3 +144,31 @@ def test_what_is_wrong_is_said_in_the_words_of_yaml_and_reaches_the_console_whol
     with pytest.raises(ConfigError) as error:
         load_recipe("quickstart", [override])
     assert message(error.value) == (f"error: {said}", 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("train.lr=1e-5", "train.learning_rate"),
+        ("train.num_train_epochs=1", "train.epochs"),
+        ("train.per_device_train_batch_size=2", "train.micro_batch_size"),
+        ("train.lora_rank=8", "train.lora"),
+        ("train.lora.rank=8", "train.lora.r"),
+        ("sample.num_generations=4", "sample.n"),
+        ("sample.max_new_tokens=64", "sample.max_tokens"),
+        ("sample.engine.tp=2", "sample.engine.tensor_parallel_size"),
+        ("evaluate.tasks=[pope]", "known keys"),
+    ],
+)
+def test_what_other_tools_call_an_option_is_understood(override: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("quickstart", [override], WholeRecipe)
+    assert f"did you mean {meant}?" in str(caught.value) or (meant == "known keys" and meant in str(caught.value))
+
+
+def test_every_name_of_other_tools_leads_to_an_option() -> None:
+    options = set(
+        re.findall(r"^\| `(\w+)`", (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(), re.M)
+    )
+    assert {ours for names in other_names._OURS.values() for ours in names} <= options
+    assert not other_names._OURS.keys() & options
