@@ -171,4 +171,3 @@ def test_every_name_of_other_tools_leads_to_an_option() -> None:
         re.findall(r"^\| `(\w+)`", (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(), re.M)
     )
     assert {ours for names in other_names._OURS.values() for ours in names} <= options
-    assert not other_names._OURS.keys() & options
