@@ -132,10 +132,12 @@ def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> N
 def _run(
     plan: Plan, resume: Any, wanted: frozenset[str], command: list[str], benchmarks: BenchmarksOfRun | None
 ) -> None:
+    from pipeline.base import secrets
     from pipeline.base.files import remove, write_text
     from pipeline.base.sweep import sweep, sweep_shared
     from pipeline.publishing import report
     from pipeline.publishing.collect import collect
+    from pipeline.publishing.hallucinated import RECIPE
     from pipeline.publishing.publish import FOLDER, current
     from pipeline.recipe import plan as steps
     from pipeline.running.executor import Executor
@@ -150,6 +152,8 @@ def _run(
     job.sweep_training(run.path / "train")
     # Interrupted here, an old summary would describe data that no longer exists.
     remove(run.path / "summary.json")
+    # What the tables were made by, for whoever looks at them later.
+    write_text(run.path / RECIPE, json.dumps(secrets.options(recipe.model_dump(mode="json")), indent=2) + "\n")
     # For the card and the report; training changes nothing of it.
     findings = cache(lambda: collect(run))
     with Executor(run, recipe.max_failure_rate, recipe.shard_retries) as executor:

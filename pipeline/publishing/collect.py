@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 from pipeline.base import columns
 from pipeline.base.columns import Ints
-from pipeline.pairing.config import Gates, Pair
+from pipeline.pairing.config import Pair
+from pipeline.pairing.recorded import recorded_rule
 from pipeline.pairing.rule import stops
 from pipeline.pairing.stage import questions
 from pipeline.publishing import style_gate as consistency
@@ -53,7 +54,7 @@ def collect(run: Run | Path) -> Findings:
         InputError: there is no ``source`` table, or a row refers to a candidate that does not exist.
     """
     run = opened(run)
-    totals = _Totals(_gates(run))
+    totals = _Totals(_rule(run))
     for shard in joined.shards(run):
         totals.add(shard)
     findings = Findings(
@@ -93,13 +94,10 @@ def _drop_reasons(run: Run) -> Counter[str]:
     return reasons
 
 
-def _gates(run: Run) -> Pair:
+def _rule(run: Run) -> Pair:
     """The options of pairing that decide which texts are stopped, as they were recorded."""
     record = run.record("pair")
-    options = record.options if record is not None else {}
-    named = {name: options[name] for name in ("min_words", "max_repeated") if name in options}
-    gates = {name: options[f"gates.{name}"] for name in Gates.model_fields if f"gates.{name}" in options}
-    return Pair(policy="continuation", gates=Gates(**gates), **named)
+    return recorded_rule(record.options if record is not None else {})
 
 
 class _Totals:

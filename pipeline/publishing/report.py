@@ -34,12 +34,14 @@ from pipeline.publishing.evaluation_rows import (
     percent,
 )
 from pipeline.publishing.findings import STEPS, Findings, steps
+from pipeline.publishing.hallucinated import Truth, by_vocabulary, of_run, saved_recipe
 from pipeline.publishing.page_images import data_uri, gallery
-from pipeline.running.joined import Example, pictures
+from pipeline.publishing.word_diff import pieces
+from pipeline.running import prompt_rows
+from pipeline.running.joined import Example
+from pipeline.running.prompt_rows import PromptRow
 from pipeline.running.store import Record, Run, opened
-from pipeline.scoring.vocabularies import BUILT_IN, built_in
 from reward.answers.match_answer import right
-from reward.scorers.objects import judge, truth_of
 from reward.text.object_vocabulary import Vocabulary
 
 #: Metrics in the picture of before and after; the table has all.
@@ -70,9 +72,9 @@ def write(
     """Write ``report.html`` of a run and return its path.
 
     ``recipe`` (plain data) defaults to the run's ``recipe.yaml``, else to the options the stages have recorded.
-    Without ``command`` the report points to the dataset's card. ``vocabulary`` finds the hallucinated words to mark; it
-    defaults to that of the scenes if their scores were computed with it. ``findings`` are those of the run if they
-    are known already.
+    Without ``command`` the report points to the dataset's card. Hallucinated words are marked by what the run itself
+    went by (``pipeline.publishing.hallucinated``), or by its facts and ``vocabulary``. ``findings`` are those of the
+    run if they are known already.
 
     Raises:
         InputError: the run has no source table.
@@ -80,10 +82,12 @@ def write(
     run = opened(run)
     run_dir, findings = run.path, findings or collect(run)
     made_from = key(run, recipe, command)
-    records, shown = steps(run), pictures(run, findings.examples)
-    recipe = secrets.options(recipe if recipe is not None else _saved_recipe(run_dir) or _recorded_recipe(records))
+    records = steps(run)
+    truth = by_vocabulary(vocabulary) if vocabulary is not None else of_run(run, recipe)
+    recipe = secrets.options(recipe if recipe is not None else saved_recipe(run_dir) or _recorded_recipe(records))
     evaluated = evaluation_rows(run_dir)
     rows = evaluated.rows
+    rows_of = _rows_of(run, findings.examples)
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
     environment.filters.update(percent=percent, number=number, p_text=p_text)
     page = environment.get_template("report.html.j2").render(
@@ -97,10 +101,11 @@ def write(
         counts=evaluated.counts,
         made_from=made_from,
         plots=_plots(findings, rows, evaluated.labels, run),
-        cards=[
-            _card(example, shown.get(example.id, ()), vocabulary or _vocabulary(findings))
-            for example in findings.examples
-        ],
+        evaluates=bool(recipe.get("evaluate")),
+        trains=bool(recipe.get("train")),
+        legend=truth.legend,
+        marking=bool(truth.finders),
+        cards=[_card(example, rows_of[example.shard][example.id], truth) for example in findings.examples],
         stages=[_timing(run, record) for record in records.values()],
         outcomes=outcome_rows(findings),
         style=style_rows(findings.style),
@@ -178,19 +183,27 @@ def _training(run_dir: Path) -> tuple[list[float], dict[str, dict[str, list[floa
     return [float(row["step"]) for row in rows], {title: series for title, series in panels.items() if series}
 
 
-def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | None) -> dict[str, Any]:
+def _rows_of(run: Run, examples: Sequence[Example]) -> dict[int, dict[str, PromptRow]]:
+    """By shard and id."""
+    ids: dict[int, list[str]] = {}
+    for example in examples:
+        ids.setdefault(example.shard, []).append(example.id)
+    return {shard: prompt_rows.read(run, shard, of_shard) for shard, of_shard in ids.items()}
+
+
+def _card(example: Example, row: PromptRow, truth: Truth) -> dict[str, Any]:
+    # By the text: equal ones have the same marks.
+    marks = dict(zip((candidate["text"] for candidate in row.candidates), truth.marks(row), strict=True))
     facts = example.facts or {}
     names = [
         f"{thing['name']} × {thing['count']}" if (thing["count"] or 0) > 1 else thing["name"]
         for thing in facts.get("objects") or ()
     ]
-    truth = truth_of({"facts": example.facts}, vocabulary) if vocabulary is not None else None
-    judged = vocabulary if truth is not None else None
     alt = f"In the picture: {', '.join(names)}." if names else f"Picture for the prompt: {example.prompt}"
     return {
         "id": example.id,
         "source": example.source,
-        "images": [(*data_uri(image), alt) for image in shown],
+        "images": [(*data_uri(image), alt) for image in row.pictures()],
         "prompt": example.prompt,
         "answer": " / ".join(right(facts)),
         "objects": ", ".join(names),
@@ -199,7 +212,7 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
         "sides": [
             {
                 "kind": kind,
-                "parts": _mark(candidate["text"], truth or frozenset(), judged),
+                "parts": pieces(candidate["text"], marks=marks[candidate["text"]]),
                 "model": candidate["model"],
                 "seed": candidate["seed"],
                 "temperature": candidate["temperature"],
@@ -209,17 +222,6 @@ def _card(example: Example, shown: Sequence[bytes], vocabulary: Vocabulary | Non
         ],
         "scores": [(name, *both) for name, both in example.scores.items() if both != (None, None)],
     }
-
-
-def _mark(text: str, truth: frozenset[str], vocabulary: Vocabulary | None) -> list[tuple[str, bool]]:
-    """The text in pieces, each with whether it names an object that is not there."""
-    if vocabulary is None:
-        return [(text, False)]
-    pieces, end = [], 0
-    for mention in judge(text, truth, vocabulary).hallucinated:
-        pieces += [(text[end : mention.start], False), (text[mention.start : mention.end], True)]
-        end = mention.end
-    return [piece for piece in (*pieces, (text[end:], False)) if piece[0]]
 
 
 def _timing(run: Run, record: Record) -> dict[str, Any]:
@@ -237,21 +239,6 @@ def _timing(run: Run, record: Record) -> dict[str, Any]:
         # The same rows may lie in other shards.
         "fingerprint": record.made if record.stage == "publish" else record.fingerprint,
     }
-
-
-def _vocabulary(findings: Findings) -> Vocabulary | None:
-    """The built-in vocabulary that the objects were found with; None where it was a file."""
-    named = [spread.version for name, spread in findings.scores.items() if name.startswith("objects.")]
-    for vocabulary in map(built_in, BUILT_IN):
-        if any(version.endswith(f":{vocabulary.name}@{vocabulary.version}") for version in named):
-            return vocabulary
-    return None
-
-
-def _saved_recipe(run_dir: Path) -> dict[str, Any] | None:
-    path = run_dir / "recipe.yaml"
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return recipe if isinstance(recipe, dict) else None
 
 
 def _recorded_recipe(records: Mapping[str, Record]) -> dict[str, Any]:

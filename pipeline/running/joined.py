@@ -6,7 +6,7 @@ a time. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from pipeline.base import columns
 from pipeline.base.columns import Ints
 from pipeline.base.errors import InputError
-from pipeline.base.images import image_files, pixels
 from pipeline.base.tables import CANDIDATES, PAIRS, SCORES
 from pipeline.running.store import Run
 
@@ -153,24 +152,3 @@ def shards(run: Run) -> Iterator[Joined]:
             stage: run.read(stage, shard) if shard in there[stage] else empty[stage].empty_table() for stage in STAGES
         }
         yield Joined.of(shard, tables)
-
-
-def pictures(run: Run, examples: Iterable[Example]) -> dict[str, tuple[bytes, ...]]:
-    """The encoded images of the examples by their id, as far as they are still where they were."""
-    wanted: dict[int, list[str]] = {}
-    for example in examples:
-        wanted.setdefault(example.shard, []).append(example.id)
-    encoded = {}
-    for shard, ids in wanted.items():
-        table = run.read("source", shard).select(["id", "images"])
-        for row in table.filter(pc.is_in(table["id"], value_set=pa.array(ids))).to_pylist():
-            encoded[row["id"]] = tuple(_image_bytes(row["images"]))
-    return encoded
-
-
-def _image_bytes(of_row: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    for image in of_row:
-        try:
-            yield image_files.load(image, pixels.MAX_BYTES)
-        except (OSError, pixels.BadImage):
-            continue

@@ -31,7 +31,7 @@ from urllib.parse import unquote
 from pipeline.base.errors import shorten
 from pipeline.base.images.image_files import read_regular
 from pipeline.base.json_keys import once
-from reward.scorers.objects import ObjectScorer, judge, truth_of, values_of
+from reward.scorers.objects import ObjectScorer, ObjectVerdict, judge, truth_of, values_of
 from reward.scorers.protocol import Row, Scores
 from reward.text.object_vocabulary import Vocabulary
 
@@ -167,18 +167,27 @@ class DetectedObjectScorer:
         table = [list(self._row(row)) for row in rows]
         return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
 
+    def verdicts(self, row: Row) -> list[ObjectVerdict] | list[None]:
+        """Of each candidate; None where the row is not judged."""
+        return self._judged(row)[0]
+
     def _row(self, row: Row) -> Iterator[tuple[float | None, ...]]:
+        verdicts, unmatched = self._judged(row)
+        for verdict in verdicts:
+            values = values_of(verdict) if verdict is not None else (None,) * len(ObjectScorer.names)
+            yield *values, unmatched
+
+    def _judged(self, row: Row) -> tuple[list[ObjectVerdict] | list[None], float | None]:
+        """With ``objects.unmatched``."""
         texts = [candidate["text"] for candidate in row["candidates"]]
         annotated = truth_of(row, self.vocabulary)
         if annotated is not None and not self.always:
-            yield from ((*values_of(judge(text, annotated, self.vocabulary)), None) for text in texts)
-        elif (row["facts"] or {}).get("answer") is not None or not row["images"]:
-            yield from [(None,) * len(self.names)] * len(texts)
-        elif (truth := self._truth(row)) is None:
-            yield from [(*(None,) * len(ObjectScorer.names), 1.0)] * len(texts)
-        else:
-            for text in texts:
-                yield (*values_of(judge(text, truth, self.vocabulary, self.classes)), 0.0)
+            return [judge(text, annotated, self.vocabulary) for text in texts], None
+        if (row["facts"] or {}).get("answer") is not None or not row["images"]:
+            return [None] * len(texts), None
+        if (truth := self._truth(row)) is None:
+            return [None] * len(texts), 1.0
+        return [judge(text, truth, self.vocabulary, self.classes) for text in texts], 0.0
 
     def _truth(self, row: Row) -> frozenset[str] | None:
         paths = row.get("paths") or [None] * len(row["images"])

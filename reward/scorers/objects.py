@@ -100,12 +100,18 @@ class ObjectScorer:
         self.version = f"2:{vocabulary.name}@{vocabulary.version}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
-        true = [truth_of(row, self.vocabulary) for row in rows]
         table = [
-            [self._values(candidate["text"], truth) for candidate in row["candidates"]]
-            for row, truth in zip(rows, true, strict=True)
+            [values_of(verdict) if verdict is not None else (None,) * len(self.names) for verdict in self.verdicts(row)]
+            for row in rows
         ]
         return {name: [[values[i] for values in row] for row in table] for i, name in enumerate(self.names)}
+
+    def verdicts(self, row: Row) -> list[ObjectVerdict] | list[None]:
+        """Of each candidate; None where the row is not judged."""
+        truth = truth_of(row, self.vocabulary)
+        if truth is None:
+            return [None] * len(row["candidates"])
+        return [judge(candidate["text"], truth, self.vocabulary) for candidate in row["candidates"]]
 
     def score_columns(self, batch: Batch) -> dict[str, Any]:
         """
@@ -158,9 +164,6 @@ class ObjectScorer:
         sizes = pc.fill_null(pc.list_value_length(captions), 0).to_numpy(zero_copy_only=False)
         text, thing = self.vocabulary.named_objects(pc.fill_null(pc.list_flatten(captions), ""))
         return np.repeat(np.arange(len(facts)), sizes)[text], thing
-
-    def _values(self, text: str, truth: frozenset[str] | None) -> tuple[float | None, ...]:
-        return (None,) * len(self.names) if truth is None else values_of(judge(text, truth, self.vocabulary))
 
 
 def values_of(verdict: ObjectVerdict) -> tuple[float | None, ...]:

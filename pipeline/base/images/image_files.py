@@ -131,6 +131,18 @@ def local(path: str) -> str | None:
     return None if is_url(path) else path
 
 
+def is_here(image: Mapping[str, Any]) -> bool:
+    """Whether an image's bytes are in the row or on a disk of this machine, so that nothing has to be fetched.
+
+    >>> is_here({"bytes": None, "path": "tar:///a.tar#offset=0&size=1&name=b"}), is_here({"bytes": None, "path": "s3://b/a"})
+    (True, False)
+    """
+    path = image["path"] or ""
+    if path.startswith(_TAR):
+        path = path.removeprefix(_TAR).rpartition("#")[0]
+    return image["bytes"] is not None or (path != "" and local(path) is not None)
+
+
 def public(path: str) -> str:
     """The path without what may be secret: user, password and query of a URL.
 

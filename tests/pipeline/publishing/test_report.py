@@ -90,7 +90,7 @@ def test_24_pairs_with_images_texts_and_origins(text, page):
 def test_marked_words_are_the_hallucinated_ones(text):
     for card in re.findall(r'<article class="pair">.*?</article>', text, re.S):
         there = {name.split(" × ")[0] for name in re.search(r'alt="In the picture: (.*?)\."', card)[1].split(", ")}
-        marked = re.findall(r'<mark title="not in the image">(.*?)</mark>', card)
+        marked = re.findall(r'<mark title="\w+ is not there">(.*?)</mark>', card)
         assert not there & set(marked)
         if "Describe the image." in card:
             texts = [re.sub(r"<.*?>", "", part) for part in re.findall(r"<b>\w+</b>\n<p>(.*?)</p>", card, re.S)]
@@ -102,11 +102,11 @@ def test_marked_words_are_the_hallucinated_ones(text):
 
 def test_before_and_after_with_intervals_and_change(text):
     assert "Hallucinated mentions fall from 13.0 % to 7.5 %." in text
-    row = re.search(r"<tr><td>CHAIRi.*?</tr>", text, re.S)[0]
+    row = re.search(r"<tr><td[^>]*>CHAIRi.*?</tr>", text, re.S)[0]
     cells = [re.sub(r"<.*?>", "", cell).strip() for cell in re.findall(r"<td.*?>(.*?)</td>", row, re.S)]
     assert cells[1:] == ["13.0 %", "11.0 – 15.2", "7.5 %", "5.5 – 9.7", "−5.5 *"]
-    assert 'class="better"' in row
-    assert 'class="worse"' in re.search(r"<tr><td>Cover.*?</tr>", text, re.S)[0]
+    assert 'class="change better"' in row
+    assert 'class="change worse"' in re.search(r"<tr><td[^>]*>Cover.*?</tr>", text, re.S)[0]
 
 
 def test_every_plot_is_there_with_a_text_alternative(page):
@@ -172,7 +172,7 @@ def test_an_evaluation_alone_is_shown_without_a_change(tmp_path):
     (run_dir / "summary.json").write_text(json.dumps({"before": {"chair_i": 0.13, "cover": None}}))
     text = write(run_dir).read_text()
     Page(text)
-    assert "<td>13.0 %</td>" in text and '<th scope="col">change</th>' not in text
+    assert ">13.0 %</td>" in text and ">change</th>" not in text
 
 
 def test_texts_cannot_inject_markup(tmp_path):
