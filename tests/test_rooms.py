@@ -31,8 +31,8 @@ ROOMS = (
     "pipeline.rewriting",
     "pipeline.pairing",
     "pipeline.publishing",
+    "pipeline.exporting",
     "pipeline.recipe",
-    "pipeline.pds",
     "training.errors",
     "training.config",
     "training.formats",
@@ -45,6 +45,7 @@ ROOMS = (
     "training.job",
     "training.evidence",
     "pipeline.run",
+    "pipeline.export",
     "training.run",
     "training.evaluate",
     "training.probe",
@@ -52,7 +53,14 @@ ROOMS = (
     "pipeline.cli",
 )
 #: Whole files that only start something: nobody imports them.
-COMMANDS = ("pipeline.run", "pipeline.pds", "training.run", "training.evaluate", "training.probe", "pipeline.cli")
+COMMANDS = (
+    "pipeline.run",
+    "pipeline.export",
+    "training.run",
+    "training.evaluate",
+    "training.probe",
+    "pipeline.cli",
+)
 Imports = dict[str, set[str]]
 
 
@@ -191,6 +199,8 @@ LIGHT = (
     "pipeline.recipe.plan",
     "pipeline.recipe.preview",
     "pipeline.run",
+    "pipeline.export",
+    "pipeline.exporting.formats",
     "pipeline.running.pool",
     "pipeline.pairing.rule",
     "pipeline.scenes.scene_words",

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 #: The conversation that ends with the chosen answer, and the one that ends with the rejected answer.
@@ -31,3 +32,12 @@ def messages(turns: Any) -> list[dict[str, str]]:
     if not all(isinstance(message["content"], str) for message in found):
         raise ValueError("a value is no text")
     return found
+
+
+def turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The way back.
+
+    >>> turns([{"role": "user", "content": "Q"}])
+    [{'from': 'human', 'value': 'Q'}]
+    """
+    return [{"from": SPEAKERS[message["role"]], "value": message["content"]} for message in messages]

@@ -42,11 +42,12 @@ def sweep_output(folder: Path) -> None:
     sweep(folder, swapped=("model", "adapter"), apart=("tensorboard", "wandb"))
 
 
-def sweep_shared(folder: Path) -> None:
-    """The same in a folder that others may be writing into: of processes of this machine that are no more."""
+def sweep_shared(folder: Path, begins: str = "") -> None:
+    """The same in a folder that others may be writing into: of processes of this machine that are no more. Of other
+    people's files there, ``begins`` keeps away: more dots may stand before it."""
     for name in files.names(folder):
         made_by = _OF_PROCESS.search(name)
-        if made_by and not _alive(int(made_by[1])):
+        if made_by and name.lstrip(".").startswith(begins.lstrip(".")) and not _alive(int(made_by[1])):
             _remove(folder / name)
 
 

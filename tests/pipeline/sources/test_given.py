@@ -11,8 +11,9 @@ import pytest
 import yaml
 from stage_kit import png
 
-from pipeline import pds
 from pipeline.base.errors import ConfigError, InputError
+from pipeline.exporting.formats import FORMATS
+from pipeline.exporting.write_export import Exported, export
 from pipeline.publishing.config import Publish
 from pipeline.publishing.publish import publish
 from pipeline.recipe.load import make_recipe
@@ -153,8 +154,8 @@ def test_a_prompt_that_the_file_no_longer_has_fails_alone(tmp_path: Path) -> Non
 def test_what_was_imported_is_exported_as_it_came(kept: str, tmp_path: Path) -> None:
     run = ran(recipe(tmp_path, write(tmp_path)))
     publish(run, Publish(images=kept), lambda _: "")  # type: ignore[arg-type]
-    out = tmp_path / "out" / "pairs.json"
-    assert pds.export(run.path / "dataset", out) == pds.Exported(1, 1)
+    out = tmp_path / "pairs" / "pairs.json"
+    assert export(FORMATS["pds"], run.path, out.parent) == Exported(1, 1, {})
     (item,), first = json.loads(out.read_text()), json.loads((tmp_path / "pairs.json").read_text())[0]
     assert (out.parent / item["image"]).read_bytes() == (tmp_path / first["image"]).read_bytes()
     for side in ("conversations", "rejected_conversations"):
@@ -162,7 +163,7 @@ def test_what_was_imported_is_exported_as_it_came(kept: str, tmp_path: Path) -> 
     (tmp_path / "fine.png").unlink()
     if kept == "reference":
         with pytest.raises(InputError, match=r"fine\.png cannot be read"):
-            pds.export(run.path / "dataset", tmp_path / "again.json")
+            export(FORMATS["pds"], run.path, tmp_path / "again")
     again = recipe(tmp_path, out, name="again")
     assert [row["chosen"] for row in ran(again).table("pair").to_pylist()] == [0]
     assert ran(again).table("source")["id"].to_pylist()[0] in run.table("source")["id"].to_pylist()
@@ -199,7 +200,7 @@ def test_where_no_model_is_asked_none_needs_a_name(values: dict[str, Any]) -> No
 
 
 def test_the_recipe_on_the_page_is_one() -> None:
-    page = (Path(__file__).parents[3] / "docs/pds_format.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/exports.md").read_text()
     (snippet,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     found = make_recipe({"name": "x", **yaml.safe_load(snippet)})
     assert found.source.kind == "pds" and found.score.scorers[0] == "given"

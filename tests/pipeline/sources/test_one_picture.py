@@ -16,9 +16,10 @@ from picture_kit import file, noise, turned
 from PIL import Image
 from stage_kit import generated
 
-from pipeline import pds
 from pipeline.base.images.pixels import decode
 from pipeline.engines.chat_completions import data_url
+from pipeline.exporting.formats import FORMATS
+from pipeline.exporting.write_export import export
 from pipeline.publishing import page_images
 from pipeline.publishing.config import Publish
 from pipeline.publishing.publish import publish
@@ -121,10 +122,10 @@ def test_rows_that_failed_are_published_without_a_look_at_what_they_name(outside
 
 def test_exported_pairs_show_the_same(outside: Run, tmp_path: Path) -> None:
     folder = publish(outside, Publish(images="embed"), lambda _: "card").path
-    pds.export(folder, tmp_path / "out.json")
-    for item in json.loads((tmp_path / "out.json").read_text()):
+    export(FORMATS["pds"], folder, tmp_path / "out")
+    for item in json.loads((tmp_path / "out/out.json").read_text()):
         original = (tmp_path / f"{item['id']}.img").read_bytes()
-        assert np.array_equal(naive((tmp_path / item["image"]).read_bytes()), np.asarray(decode(original)))
+        assert np.array_equal(naive((tmp_path / "out" / item["image"]).read_bytes()), np.asarray(decode(original)))
 
 
 def test_another_look_at_a_picture_is_another_prompt_and_at_a_plain_one_the_same(tmp_path: Path) -> None:
