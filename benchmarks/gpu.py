@@ -103,8 +103,8 @@ def part(result: dict[str, Any], name: str, keep: Path | None) -> Iterator[None]
         result[f"{name}/error"] = f"{type(error).__name__}: {error}"[:400]
         traceback.print_exc()
     result[f"{name}/wall_s"] = round(synchronised() - start, 1)
-    said = result.get(f"{name}/error", "done")
-    print(name, said, result[f"{name}/wall_s"], "s", file=sys.stderr, flush=True)
+    outcome = result.get(f"{name}/error", "done")
+    print(name, outcome, result[f"{name}/wall_s"], "s", file=sys.stderr, flush=True)
     if keep is not None:  # a machine that is taken away leaves what was measured until then
         keep.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -141,17 +141,17 @@ def ours(
     config, worker = make_config(values | changes), here()
     start = time.perf_counter()
     data = inputs.read(config, processor, positions(model), visible=False)
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "prepare_ms_per_row": round((time.perf_counter() - start) * 1e3 / len(data.train.pairs), 1)
     }
     told = io.StringIO()
     with contextlib.redirect_stderr(told):
         policy = place(prepare_tuning(model, config), data, config, worker)
-    found |= {"note": told.getvalue().strip(), "shares": policy.forward.share_prefix}
+    report |= {"note": told.getvalue().strip(), "shares": policy.forward.share_prefix}
     start = synchronised()
     ref = make_reference(policy, data.train, str(dataset), config, Start(config.objective, "random", "random"), worker)
-    found["reference_pairs_per_s"] = round(len(data.train.pairs) / (synchronised() - start), 2)
-    found |= step_zero(policy, data.train, ref, config, worker)
+    report["reference_pairs_per_s"] = round(len(data.train.pairs) / (synchronised() - start), 2)
+    report |= step_zero(policy, data.train, ref, config, worker)
 
     optimizer, names = make_optimizer(policy.model, config), metric_names(config)
     parameters, sums = trainable(policy.model), Sums(names, worker)
@@ -170,7 +170,7 @@ def ours(
             reading.append(spent["collate"])
     pairs = data.train.pairs
     tokens = sum(len(pair.prompt.ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / len(pairs)
-    found |= {
+    report |= {
         "pairs_per_s": round(BATCH / settled(times), 3),
         "step_s": round(settled(times), 3),
         "collate_s_per_step": round(statistics.median(reading), 3),
@@ -178,7 +178,7 @@ def ours(
         "loss": round(sums.means()["loss"], 4),
         "peak_gib": peak_gib(),
     }
-    return found, Ran(policy, data, config)
+    return report, Ran(policy, data, config)
 
 
 def step_zero(policy: Any, dataset: Any, ref: Any, config: Any, worker: Any) -> dict[str, Any]:
@@ -188,21 +188,21 @@ def step_zero(policy: Any, dataset: Any, ref: Any, config: Any, worker: Any) -> 
     from training.forward.rounding import judge
     from training.loop.step_zero import check_step_zero, compare
 
-    said = None
+    refusal = None
     try:
-        found = check_step_zero(policy, dataset, ref, config, worker)
+        step = check_step_zero(policy, dataset, ref, config, worker)
     except StepZeroError as error:
-        said = str(error)
-        found = compare(policy, dataset, ref, config, worker)
-    judged = judge(found.stored, found.logits, DTYPES[config.dtype])
-    short, long = ([one.per_token for one in found.stored if (one.tokens <= SHORT) == few] for few in (True, False))
+        refusal = str(error)
+        step = compare(policy, dataset, ref, config, worker)
+    judged = judge(step.stored, step.logits, DTYPES[config.dtype])
+    short, long = ([gap.per_token for gap in step.stored if (gap.tokens <= SHORT) == few] for few in (True, False))
     return {
-        "step_zero_refused": said is not None,
-        "step_zero_said": said,
-        "step_zero_same_passes": max(one.per_token for one in found.same),
+        "step_zero_refused": refusal is not None,
+        "step_zero_said": refusal,
+        "step_zero_same_passes": max(gap.per_token for gap in step.same),
         "step_zero_stored": round(judged.mean, 3),
         "step_zero_allowed": round(judged.allowed, 3),
-        "step_zero_logits": round(found.logits, 1),
+        "step_zero_logits": round(step.logits, 1),
         "step_zero_worst_short": round(max(short, default=0.0), 4),
         "step_zero_worst_long": round(max(long, default=0.0), 4),
     }
@@ -252,8 +252,8 @@ def noise(ran: Ran) -> dict[str, Any]:
                 pair_logps(ran.policy, ran.data.train, list(range(at, min(at + size, count))), config)
                 for at in range(0, count, size)
             ]
-            runs[size] = {branch: torch.cat([one[branch] for one in parts]) for branch in config.branches}
-    found: dict[str, Any] = {}
+            runs[size] = {branch: torch.cat([logps[branch] for logps in parts]) for branch in config.branches}
+    report: dict[str, Any] = {}
     for size in (2, count):
         off = [
             (abs(nats), len(answer(pairs[index], branch)))
@@ -261,17 +261,17 @@ def noise(ran: Ran) -> dict[str, Any]:
             for index, nats in enumerate((runs[size][branch] - values).tolist())
         ]
         for name, few in (("short", True), ("long", False)):
-            own = [(nats, tokens) for nats, tokens in off if (tokens <= SHORT) == few]
-            each = [nats / tokens for nats, tokens in own]
-            ratios = [nats / scale(tokens, logits.largest, ran.policy.forward.dtype) for nats, tokens in own]
-            found[f"1_vs_{size}_{name}"] = {
+            gaps = [(nats, tokens) for nats, tokens in off if (tokens <= SHORT) == few]
+            each = [nats / tokens for nats, tokens in gaps]
+            ratios = [nats / scale(tokens, logits.largest, ran.policy.forward.dtype) for nats, tokens in gaps]
+            report[f"1_vs_{size}_{name}"] = {
                 "max": round(max(each), 4),
                 "mean": round(statistics.mean(each), 4),
                 "over_2e-2": sum(value > 2e-2 for value in each),
                 "of": len(each),
                 "ratio": {"mean": round(statistics.mean(ratios), 3), "max": round(max(ratios), 3)},
             }
-    return found
+    return report
 
 
 def kernels(ran: Ran) -> dict[str, Any]:
@@ -296,8 +296,8 @@ def kernels(ran: Ran) -> dict[str, Any]:
     return {
         "wall_s": round(wall, 3),
         "gpu_busy_s": round(sum(map(device_time, events)) / 1e6, 3),
-        "attention": {one.key[:70]: one.count for one in events if any(word in one.key.lower() for word in words)},
-        "top": [[one.key[:60], one.count, round(device_time(one) / 1e3, 1)] for one in events[:8]],
+        "attention": {op.key[:70]: op.count for op in events if any(word in op.key.lower() for word in words)},
+        "top": [[op.key[:60], op.count, round(device_time(op) / 1e3, 1)] for op in events[:8]],
     }
 
 
@@ -318,13 +318,13 @@ def tower(ran: Ran) -> dict[str, Any]:
             for _ in range(times):
                 features = tower_features(base, images, DEVICE)
             seconds = synchronised() - start
-        return seconds / times / len(images) * 1e3, torch.cat([one.flatten(0, -2) for one in features]).float()
+        return seconds / times / len(images) * 1e3, torch.cat([feature.flatten(0, -2) for feature in features]).float()
 
     took, alone = run()
-    found = {"sdpa_ms_per_image": round(took, 1), "tokens_per_image": alone.shape[0] // len(images)}
+    report = {"sdpa_ms_per_image": round(took, 1), "tokens_per_image": alone.shape[0] // len(images)}
     visual = getattr(base.model, "visual", None)
     if visual is None:
-        return found
+        return report
     from torch.nn.attention.varlen import varlen_attn
     from transformers import AttentionInterface
 
@@ -350,7 +350,7 @@ def tower(ran: Ran) -> dict[str, Any]:
     finally:
         visual.config._attn_implementation = before
     apart = ((alone - together).norm() / alone.norm()).item()
-    return found | {"varlen_ms_per_image": round(took, 1), "relative_difference": round(apart, 4)}
+    return report | {"varlen_ms_per_image": round(took, 1), "relative_difference": round(apart, 4)}
 
 
 def trl(model: Any, processor: Any, dataset: Path, folder: Path, steps: int) -> dict[str, Any]:
@@ -433,8 +433,8 @@ def measured(options: argparse.Namespace, result: dict[str, Any], folder: Path) 
         with part(result, name, options.json):
             if full:
                 model = model.float()  # what a user gets who sets no dtype
-            found, ran = ours(model, processor, dataset, folder, 3 if full else options.steps, **changes)
-            result[name], model = found, back_to_base(ran.policy)
+            report, ran = ours(model, processor, dataset, folder, 3 if full else options.steps, **changes)
+            result[name], model = report, back_to_base(ran.policy)
         if full:
             model = model.to(torch.bfloat16)
         ran = None

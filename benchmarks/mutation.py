@@ -122,14 +122,14 @@ def mutants_of(module: str) -> list[Mutant]:
     """Every mutant of a module that can change what it does."""
     path = ROOT / module
     inert = inert_places(path.read_text())
-    tree, found = get_ast(path.read_text()), list[Mutant]()
+    tree, mutants = get_ast(path.read_text()), list[Mutant]()
     for name in plugins.operator_names():
         cls = plugins.get_operator(name)
         if cls.arguments():  # those that rename variables: not meant for a run over everything
             continue
         places = (start for node in ast_nodes(tree) for start, _ in cls().mutation_positions(node))
-        found += [Mutant(module, name, at, start[0]) for at, start in enumerate(places) if start not in inert]
-    return found
+        mutants += [Mutant(module, name, at, start[0]) for at, start in enumerate(places) if start not in inert]
+    return mutants
 
 
 def inert_places(text: str) -> set[tuple[int, int]]:

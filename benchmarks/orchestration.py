@@ -106,7 +106,7 @@ def main() -> None:
         "pairs": stages["pairs"],
         "seconds": round(seconds, 2),
         "prompts_per_s": round(options.prompts / seconds, 1),
-        "stages_s": {stage: round(one["seconds"], 2) for stage, one in stages["stages"].items()},
+        "stages_s": {stage: round(record["seconds"], 2) for stage, record in stages["stages"].items()},
         "driver_peak_mb": round(peak, 1),
         "resume_decision_s": round(resumed, 2),
         **output.MACHINE,

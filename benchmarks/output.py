@@ -31,7 +31,7 @@ def _ticks() -> tuple[int, int]:
     """CPU time that other guests of the host had while this one had work to do, and that in all, since its start."""
     if not _STAT.exists():
         return 0, 0
-    spent = [int(one) for one in _STAT.read_text().split("\n", 1)[0].split()[1:9]]
+    spent = [int(ticks) for ticks in _STAT.read_text().split("\n", 1)[0].split()[1:9]]
     return spent[7], sum(spent)
 
 

@@ -84,11 +84,11 @@ def bare_vllm(options: argparse.Namespace, turns: Iterable[int], n: int | None =
     engine = opener(options)()
     llm = engine._runner._llm
     copies = options.n if n == 1 else 1
-    llm.generate([engine._prompt(one) for one in requests(options, 0)[:2]], SamplingParams(n=2), use_tqdm=False)
+    llm.generate([engine._prompt(request) for request in requests(options, 0)[:2]], SamplingParams(n=2), use_tqdm=False)
     llm.reset_prefix_cache()
     for turn in turns:
-        asked = [request for request in requests(options, turn) for _ in range(copies)]
-        made = [engine._prompt(request) for request in asked]
+        copied = [request for request in requests(options, turn) for _ in range(copies)]
+        made = [engine._prompt(request) for request in copied]
         params = [
             SamplingParams(
                 n=n or options.n,
@@ -97,12 +97,12 @@ def bare_vllm(options: argparse.Namespace, turns: Iterable[int], n: int | None =
                 seed=request.seed + k % copies,
                 logprobs=0,
             )
-            for k, request in enumerate(asked)
+            for k, request in enumerate(copied)
         ]
         started = time.perf_counter()
         outputs = llm.generate(made, params, use_tqdm=False)
         seconds = time.perf_counter() - started
-        yield sum(len(one.token_ids) for output in outputs for one in output.outputs), seconds
+        yield sum(len(completion.token_ids) for output in outputs for completion in output.outputs), seconds
 
 
 def expanded_vllm(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[Pass]:
@@ -265,18 +265,18 @@ def _problems(options: argparse.Namespace) -> list[str]:
 
         async def prepare() -> None:
             row = {"messages": messages(requests(options, 0)[0]), made.IDX_IN_BATCH_COLUMN: 0}
-            (done,) = [one async for one in made.udf([row])]
+            (done,) = [prepared async for prepared in made.udf([row])]
             if "image" not in done["multimodal_data"]:
                 raise LookupError(f"the prepared row has no image: {sorted(done)}")
 
         asyncio.run(prepare())
     except Exception as error:
-        found: list[str] = []
+        causes: list[str] = []
         cause: BaseException | None = error
         while cause is not None:
-            found.append(f"{type(cause).__name__}: {cause}")
+            causes.append(f"{type(cause).__name__}: {cause}")
             cause = cause.__cause__
-        return found
+        return causes
     return []
 
 
@@ -372,7 +372,7 @@ def main() -> None:
                 ways.pop(name).end()
     for way in ways.values():
         way.end()
-    rates = {name: statistics.median(found.values()) for name, found in runs.items()}
+    rates = {name: statistics.median(speeds.values()) for name, speeds in runs.items()}
     # What the pipeline does on this machine if nobody says otherwise.
     usual = "pipeline_overlap" if on_gpu else "pipeline"
     result: dict[str, Any] = {name: round(rate, 1) for name, rate in rates.items()}
@@ -389,7 +389,7 @@ def main() -> None:
     if "ray_data_llm" in rates:
         result["ray_data_llm_is"] = ray_data_llm_is()
     result |= {
-        "runs": {way: [round(r, 1) for r in found.values()] for way, found in runs.items()},
+        "runs": {way: [round(r, 1) for r in speeds.values()] for way, speeds in runs.items()},
         "hardware": hardware(),
     }
     result |= {"model": Path(options.model).name, "load_format": options.load_format, "prompts": options.prompts}

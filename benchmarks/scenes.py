@@ -20,9 +20,9 @@ COUNT = 10_000
 def rate(with_png: bool) -> float:
     start = time.perf_counter()
     for index in range(COUNT):
-        one = scene(0, index)
-        raster.png(one) if with_png else raster.pixels(one)
-        prompts.facts(one)
+        drawing = scene(0, index)
+        raster.png(drawing) if with_png else raster.pixels(drawing)
+        prompts.facts(drawing)
     return COUNT / (time.perf_counter() - start)
 
 

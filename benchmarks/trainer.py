@@ -321,9 +321,9 @@ def in_process(what: str, job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile("r", suffix=".json") as answer, tempfile.TemporaryDirectory() as output:
         given = json.dumps(job | {"output": str(Path(output) / "out"), "answer": answer.name})
         command = [sys.executable, __file__, "--inside", what, given]
-        found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment())
-        if found.returncode:
-            raise SystemExit(f"{what} {job['who']} failed:\n{found.stdout[-3000:]}")
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment())
+        if done.returncode:
+            raise SystemExit(f"{what} {job['who']} failed:\n{done.stdout[-3000:]}")
         result: dict[str, Any] = json.loads(Path(answer.name).read_text())
     print(f"{job['name']}: {result}", file=sys.stderr, flush=True)
     return result
@@ -395,7 +395,7 @@ def measured(common: dict[str, Any], savings: bool, repeats: int) -> dict[str, A
         for _ in range(repeats)
     ]
     trl, dpo, mdpo, live = (
-        {key: statistics.median(one[name][key] for one in rounds) for key in ("pairs_per_s", "memory")}
+        {key: statistics.median(report[name][key] for report in rounds) for key in ("pairs_per_s", "memory")}
         for name in rounds[0]
     )
     result: dict[str, Any] = {
@@ -414,7 +414,7 @@ def measured(common: dict[str, Any], savings: bool, repeats: int) -> dict[str, A
             "dpo": dpo["memory"] / 2**30,
             "mdpo": mdpo["memory"] / 2**30,
         },
-        "pairs_per_s_of_each_round": [{name: one[name]["pairs_per_s"] for name in one} for one in rounds],
+        "pairs_per_s_of_each_round": [{name: report[name]["pairs_per_s"] for name in report} for report in rounds],
     }
     if savings:
         naive = job("DPO without any saving", "ours", objective="dpo", **NOTHING)

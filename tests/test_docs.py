@@ -23,10 +23,10 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
-    found = {name: ROOT / name.replace(".", "/") for name in MODULE.findall(page.read_text(encoding="utf-8"))}
+    modules = {name: ROOT / name.replace(".", "/") for name in MODULE.findall(page.read_text(encoding="utf-8"))}
     lost = {
         name
-        for name, path in found.items()
+        for name, path in modules.items()
         if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists())
     }
     assert lost == set()

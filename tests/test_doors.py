@@ -30,7 +30,7 @@ class Awkward(NamedTuple):
     """What a row has besides its texts, what is asked, and how many images it has or what the error says."""
 
     keys: dict[str, Any]
-    asked: str
+    question: str
     right: int | str
 
 
@@ -118,9 +118,9 @@ def _llava(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _pds(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     items = []
     for row in rows:
-        asked = {"from": "human", "value": row["prompt"]}
+        question = {"from": "human", "value": row["prompt"]}
         sides = {"conversations": "a", "rejected_conversations": "b"}
-        turns = {side: [asked, {"from": "gpt", "value": text}] for side, text in sides.items()}
+        turns = {side: [question, {"from": "gpt", "value": text}] for side, text in sides.items()}
         items.append({**{k: v for k, v in row.items() if k != "prompt"}, **turns})
     (folder / "rows.json").write_text(json.dumps(items))
     return {"kind": "pds", "path": folder / "rows.json"}
@@ -143,10 +143,10 @@ def prompts(folder: Path, keys: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("kind", SOURCES)
 def test_every_source_reads_the_images_or_says_why_not(kind: str, tmp_path: Path) -> None:
     pictures(tmp_path)
-    rows = [{**row.keys, "prompt": f"{row.asked} ({name})"} for name, row in ROWS.items()]
-    found = prompts(tmp_path, SOURCES[kind](tmp_path, [*rows, {**rows[0], "prompt": "last"}]))
-    assert len(found) == len(ROWS) + 1
-    for (name, row), made in zip(ROWS.items(), found, strict=False):
+    rows = [{**row.keys, "prompt": f"{row.question} ({name})"} for name, row in ROWS.items()]
+    results = prompts(tmp_path, SOURCES[kind](tmp_path, [*rows, {**rows[0], "prompt": "last"}]))
+    assert len(results) == len(ROWS) + 1
+    for (name, row), made in zip(ROWS.items(), results, strict=False):
         if isinstance(row.right, int):
             assert (made["status"], made["error"], len(made["images"])) == ("ok", None, row.right), name
             assert made["prompt"] == [{"role": "user", "content": f"{Q} ({name})"}]
@@ -173,9 +173,9 @@ def test_tags_in_the_prompts_of_a_recipe_are_the_images_too(kind: str, tmp_path:
         with tarfile.open(tmp_path / "a.tar", "w") as tar:
             tar.add(path / "a.png", "a.png")
         path = tmp_path / "a.tar"
-    asked = [f"<image>\n{Q}", f"<image> <image> {Q}", f"Is <image> red? {Q}"]
+    questions = [f"<image>\n{Q}", f"<image> <image> {Q}", f"Is <image> red? {Q}"]
     values = {"name": "x", "sample": {"model": "m"}, "pair": {"weights": {"correctness": 1}}}
-    recipe = make_recipe({**values, "source": {"kind": kind, "path": path, "prompts": asked}})
+    recipe = make_recipe({**values, "source": {"kind": kind, "path": path, "prompts": questions}})
     ((_, table),) = SourceStage(recipe.source, 0, 9).shards(Run(tmp_path / "run"))
     rows = table.to_pylist()
     assert sorted(row["error_type"] or row["prompt"][0]["content"] for row in rows) == [
@@ -184,7 +184,7 @@ def test_tags_in_the_prompts_of_a_recipe_are_the_images_too(kind: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("said", "members", "right"),
+    ("record", "members", "right"),
     [
         ({"prompt": f"<image>\n{Q}"}, 1, 1),
         ({"prompt": Q, "image": "000.png"}, 1, 1),
@@ -196,11 +196,11 @@ def test_tags_in_the_prompts_of_a_recipe_are_the_images_too(kind: str, tmp_path:
     ],
 )
 def test_a_webdataset_sample_has_the_images_beside_its_json(
-    said: dict[str, Any], members: int, right: int | str, tmp_path: Path
+    record: dict[str, Any], members: int, right: int | str, tmp_path: Path
 ) -> None:
     pictures(tmp_path)
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for key, text in (("1", said), ("2", {"prompt": "good"})):
+        for key, text in (("1", record), ("2", {"prompt": "good"})):
             data = json.dumps(text).encode()
             info = tarfile.TarInfo(f"{key}.json")
             info.size = len(data)
@@ -227,29 +227,29 @@ def _turn(side: str, text: str) -> dict[str, str]:
 
 GOOD, BAD = "A cat.", "A dog."
 SCHEMAS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
-    "trl": lambda keys, asked: {
+    "trl": lambda keys, prompt: {
         **keys,
-        "prompt": [_said("user", asked)],
+        "prompt": [_said("user", prompt)],
         "chosen": [_said("assistant", GOOD)],
         "rejected": [_said("assistant", BAD)],
     },
-    "rlaif_v": lambda keys, asked: {**keys, "question": asked, "chosen": GOOD, "rejected": BAD},
-    "mdpo": lambda keys, asked: {"img_path": None, **keys, "prompt": asked, "chosen": GOOD, "rejected": BAD},
-    "llamafactory": lambda keys, asked: {
+    "rlaif_v": lambda keys, prompt: {**keys, "question": prompt, "chosen": GOOD, "rejected": BAD},
+    "mdpo": lambda keys, prompt: {"img_path": None, **keys, "prompt": prompt, "chosen": GOOD, "rejected": BAD},
+    "llamafactory": lambda keys, prompt: {
         **keys,
-        "conversations": [_turn("human", asked)],
+        "conversations": [_turn("human", prompt)],
         "chosen": _turn("gpt", GOOD),
         "rejected": _turn("gpt", BAD),
     },
-    "swift": lambda keys, asked: {
+    "swift": lambda keys, prompt: {
         **keys,
-        "messages": [_said("user", asked), _said("assistant", GOOD)],
+        "messages": [_said("user", prompt), _said("assistant", GOOD)],
         "rejected_response": BAD,
     },
-    "pds_dpo": lambda keys, asked: {
+    "pds_dpo": lambda keys, prompt: {
         **keys,
-        "conversations": [_turn("human", asked), _turn("gpt", GOOD)],
-        "rejected_conversations": [_turn("human", asked), _turn("gpt", BAD)],
+        "conversations": [_turn("human", prompt), _turn("gpt", GOOD)],
+        "rejected_conversations": [_turn("human", prompt), _turn("gpt", BAD)],
     },
 }
 #: Schemas in which an image without a tag is an error, as it is where they come from.
@@ -257,17 +257,17 @@ TAGGED = ("llamafactory", "pds_dpo")
 
 
 def _written(schema: str, name: str) -> dict[str, Any]:
-    keys, asked, right = ROWS[name]
-    if schema in TAGGED and isinstance(right, int) and "<image>" not in asked:
-        asked = "<image>" * right + asked
-    return {"id": name, **SCHEMAS[schema](keys, asked)}
+    keys, prompt, right = ROWS[name]
+    if schema in TAGGED and isinstance(right, int) and "<image>" not in prompt:
+        prompt = "<image>" * right + prompt
+    return {"id": name, **SCHEMAS[schema](keys, prompt)}
 
 
 def _opened(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     pictures(folder)
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found: list[dict[str, Any]] = formats.open(str(folder / "train.jsonl")).to_list()
-    return found
+    read: list[dict[str, Any]] = formats.open(str(folder / "train.jsonl")).to_list()
+    return read
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -319,9 +319,9 @@ def test_columns_of_different_kinds_are_put_together_row_by_row() -> None:
         {"images": None, "image": None},
     ]
     rows = [SCHEMAS["rlaif_v"](kind, Q) for kind in kinds * 700]
-    found = formats.read(datasets.Dataset.from_list(rows))["images"][:]
-    assert [[image["bytes"] for image in images] for images in found[-3:]] == [[red.getvalue()], [blue.getvalue()], []]
-    assert found == found[:3] * 700
+    read = formats.read(datasets.Dataset.from_list(rows))["images"][:]
+    assert [[image["bytes"] for image in images] for images in read[-3:]] == [[red.getvalue()], [blue.getvalue()], []]
+    assert read == read[:3] * 700
     rows[-2] = SCHEMAS["rlaif_v"]({"images": kinds[0]["images"], "image": blue.getvalue()}, Q)
     with pytest.raises(DataError, match="row 2098: column `images` and `image` name different images"):
         formats.read(datasets.Dataset.from_list(rows))

@@ -85,19 +85,19 @@ def server() -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            assert asked["model"] == "house-vlm" and asked["images"] and asked["messages"][0][0] == "user"
-            count = asked["n"] - ("few" in self.path)
+            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            assert request["model"] == "house-vlm" and request["images"] and request["messages"][0][0] == "user"
+            count = request["n"] - ("few" in self.path)
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps([TEXTS[(asked["seed"] + i) % len(TEXTS)] for i in range(count)]).encode())
+            self.wfile.write(json.dumps([TEXTS[(request["seed"] + i) % len(TEXTS)] for i in range(count)]).encode())
 
         def log_message(self, *_: Any) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as own:
-        threading.Thread(target=own.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{own.server_port}/"
-        own.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}/"
+        http.shutdown()
 
 
 def zipped(path: Path, *rows: dict[str, Any]) -> None:
@@ -126,8 +126,8 @@ def test_an_example_runs(installed: Path, server: str, tmp_path: Path, number: i
         recipe["sample"] = {**recipe["sample"], "engine": {**recipe["sample"]["engine"], "url": server}}
     done = run(installed, tmp_path, recipe, "--stages", "source,sample,rewrite,score,pair,publish")
     assert done.returncode == 0, done.stderr
-    said = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert said["pairs"] > 0 and not any(stage["failed"] for stage in said["stages"].values())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["pairs"] > 0 and not any(stage["failed"] for stage in summary["stages"].values())
     card = (tmp_path / "run" / "dataset" / "README.md").read_text()
     assert re.search(r"mylab\.\w+:\w+@1", card)
     if "score" in RECIPES[number]:
@@ -186,7 +186,7 @@ def test_an_engine_that_raises_fails_its_rows_in_a_line(installed: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "wanted"),
     [
         ({"source": {"kind": "mylab.archve:Archive"}}, "no module mylab.archve; did you mean mylab.archive?"),
         ({"source": {"kind": "archve"}}, "source.kind: unknown (value 'archve'); did you mean archive?"),
@@ -210,12 +210,12 @@ def test_an_engine_that_raises_fails_its_rows_in_a_line(installed: Path, tmp_pat
         ({"pair": {**BASE["pair"], "policy": "top_kk"}}, "'top_kk' is none of the policies; did you mean top_k?"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(installed: Path, tmp_path: Path, recipe: dict[str, Any], said: str) -> None:
+def test_a_mistake_is_one_line(installed: Path, tmp_path: Path, recipe: dict[str, Any], wanted: str) -> None:
     if "score" in recipe:
         recipe = {**recipe, "pair": {**BASE["pair"], "weights": {"objects.hallucinated": -1}}}
-        recipe["score"]["scorers"] = ["objects", *(one for one in recipe["score"]["scorers"])]
+        recipe["score"]["scorers"] = ["objects", *(name for name in recipe["score"]["scorers"])]
     done = run(installed, tmp_path, recipe, "--plan")
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and wanted in done.stderr and "Traceback" not in done.stderr
 
 
 def train(installed: Path, folder: Path, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -265,7 +265,7 @@ def importable(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "wanted"),
     [
         ({"corruption": {"kind": "mylab.mosiac:Mosaic"}}, "no module mylab.mosiac; did you mean mylab.mosaic?"),
         ({"corruption": {"kind": "mosiac"}}, "'mosiac' is none of the corruptions; did you mean mosaic?"),
@@ -277,10 +277,10 @@ def importable(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         ({"dataset_format": "rated", "dataset_format_options": {"apart": "far"}}, "option apart: Input should be a "),
     ],
 )
-def test_a_mistake_in_a_training_is_one_line(importable: None, values: dict[str, Any], said: str) -> None:
+def test_a_mistake_in_a_training_is_one_line(importable: None, values: dict[str, Any], wanted: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_config({"model": "m", "dataset": "d", "output_dir": "o", **values})
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert wanted in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_name_that_a_package_offers_is_as_good_in_a_training(importable: None) -> None:

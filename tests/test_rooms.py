@@ -86,7 +86,7 @@ def graph(sources: Mapping[str, str]) -> Imports:
         return name if name in sources else name.rpartition(".")[0] if name.rpartition(".")[0] in sources else None
 
     return {
-        module: {found for name in imported(source) if (found := owner(name)) is not None} - {module}
+        module: {other for name in imported(source) if (other := owner(name)) is not None} - {module}
         for module, source in sources.items()
     }
 
@@ -138,7 +138,7 @@ def test_no_files_import_each_other() -> None:
 )
 def test_an_import_that_goes_up_would_be_found(module: str, statement: str) -> None:
     changed = graph({**SOURCES, module: f"{SOURCES[module]}\n{statement}\n"})
-    assert {one for one, _ in forbidden(changed)} == {module}
+    assert {importer for importer, _ in forbidden(changed)} == {module}
 
 
 def test_a_circle_would_be_found() -> None:
@@ -182,12 +182,12 @@ def test_few_files_lie_beside_the_rooms(package: str) -> None:
     ],
 )
 def test_ray_and_the_engines_are_imported_in_their_own_files_alone(package: str, only: str) -> None:
-    found = {
+    importers = {
         module
         for module, source in SOURCES.items()
         if any(f"{name}.".startswith(f"{package}.") for name in imported(source))
     }
-    assert found == set(only.split())
+    assert importers == set(only.split())
 
 
 LIGHT = (
@@ -214,8 +214,8 @@ LIGHT = (
 def test_what_is_light_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'ray', 'vllm', 'transformers', 'datasets', 'open_clip', 'matplotlib'}"
     code = f"import sys, {', '.join(LIGHT)}; print(sorted({heavy} & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert process.stdout.strip() == "[]"
 
 
 def test_help_answers_in_under_a_second() -> None:

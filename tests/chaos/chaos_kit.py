@@ -52,7 +52,7 @@ class Job:
     @property
     def sampled(self) -> list[str]:
         """The ids of all sampled rows, as they lie in the shards."""
-        return [one for table in Run(self.run).tables("sample") for one in table["id"].to_pylist()]
+        return [id for table in Run(self.run).tables("sample") for id in table["id"].to_pylist()]
 
     @property
     def dataset(self) -> dict[str, str]:

@@ -157,12 +157,12 @@ class Watch:
                 folders = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir())
                 contents = {str(path.relative_to(root)): path.read_bytes() for path in files(root)}
             lost = {os.path.relpath(path, root): safe for path, safe in self.unsynced.items()} if power else {}
-            found = {name: data[: _halved(len(data), lost.get(name, len(data)))] for name, data in contents.items()}
-            self.left[point] = name = digest(folders, found)
+            left = {name: data[: _halved(len(data), lost.get(name, len(data)))] for name, data in contents.items()}
+            self.left[point] = name = digest(folders, left)
             if not (into / name).exists():
                 for folder in (".", *folders):
                     (into / name / folder).mkdir(parents=True, exist_ok=True)
-                for path, data in found.items():
+                for path, data in left.items():
                     (into / name / path).write_bytes(data)
                     shutil.copystat(root / path, into / name / path)
         self._quiet = False
@@ -299,20 +299,20 @@ def unseen(folder: Path, changes: list[Change]) -> list[str]:
 def unsafe(changes: list[Change]) -> list[str]:
     """Renames of files that were not synced before, and whose folder was not synced behind it: a power cut can leave
     the new name with nothing in it, or the old one."""
-    found = []
+    renames = []
     for at, change in enumerate(changes):
         if change.what != "os.rename":
             continue
         old, new = change.paths
         if any(part.endswith((".tmp", ".partial")) for part in Path(new).parts):
             continue  # to be renamed once more
-        found += [
+        renames += [
             f"{path} is not synced before {old} -> {new}" for path in sorted(change.unsynced) if _below(path, old)
         ]
         folder = os.path.dirname(new)
         if not any(later.what == "fsync" and later.paths[0] == folder for later in changes[at:]):
-            found.append(f"{folder} is not synced after {old} -> {new}")
-    return found
+            renames.append(f"{folder} is not synced after {old} -> {new}")
+    return renames
 
 
 def _below(path: str, folder: str) -> bool:

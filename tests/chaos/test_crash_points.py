@@ -135,8 +135,8 @@ class Runs:
         """Every change that the recipe makes on the disk, which begins where ``before`` is."""
         self.put(before)
         assert self.run(changes, Watch(str(self.place))) == 0, self.said()
-        found: list[Change] = pickle.loads((self.folder / "changes").read_bytes())[0]
-        return found
+        recorded: list[Change] = pickle.loads((self.folder / "changes").read_bytes())[0]
+        return recorded
 
     def finish(self, changes: dict[str, Any]) -> dict[str, str]:
         assert self.run(changes) == 0, self.said()
@@ -174,24 +174,24 @@ def outputs(run: Path, changes: dict[str, Any]) -> dict[str, str]:
     from training import job
 
     assert unfinished(run) == []
-    found = {f"dataset/{name}": digest for name, digest in tree(run / "dataset").items()}
-    found |= {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ("summary.json", "report.html")}
+    digests = {f"dataset/{name}": digest for name, digest in tree(run / "dataset").items()}
+    digests |= {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ("summary.json", "report.html")}
     recipe = make_recipe({**FIRST, **changes})
     for stage in Plan(recipe, job.evaluation_of(recipe)).generation():
         rows = Run(run).table(stage.name).sort_by("id").to_pylist()
-        found[f"rows of {stage.name}"] = hashlib.sha256(repr(rows).encode()).hexdigest()
+        digests[f"rows of {stage.name}"] = hashlib.sha256(repr(rows).encode()).hexdigest()
     if (changes.get("evaluate") or {}).get("kind") == "benchmarks":
         before = run / "evaluate" / "before"
-        found |= {f"before/{name}": digest for name, digest in tree(before).items() if name.startswith("results.")}
+        digests |= {f"before/{name}": digest for name, digest in tree(before).items() if name.startswith("results.")}
     if changes.get("train"):
         for name in ("model", "adapter"):
-            found |= {f"{name}/{file}": digest for file, digest in tree(run / "train" / name).items()}
-        found["metrics"] = (run / "train" / "metrics.jsonl").read_text()
-    return found
+            digests |= {f"{name}/{file}": digest for file, digest in tree(run / "train" / name).items()}
+        digests["metrics"] = (run / "train" / "metrics.jsonl").read_text()
+    return digests
 
 
-def differing(found: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
-    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+def differing(result: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
+    return sorted(name for name in result.keys() | wanted.keys() if result.get(name) != wanted.get(name))
 
 
 @pytest.fixture(scope="module")
@@ -207,8 +207,8 @@ class Tried:
     states: set[str] = field(default_factory=set)
     differences: list[str] = field(default_factory=list)
 
-    def check(self, what: str, found: dict[str, str], wanted: dict[str, str]) -> None:
-        if lost := differing(found, wanted):
+    def check(self, what: str, result: dict[str, str], wanted: dict[str, str]) -> None:
+        if lost := differing(result, wanted):
             self.differences.append(f"{what}: {', '.join(lost)}")
 
 

@@ -66,8 +66,8 @@ def test_another_training_over_a_finished_one(
     runs.finish({"train": trained})
     finished = runs.keep("finished")
     other = {"train": {**trained, "learning_rate": 0.002}}
-    found = crash(runs, finished, ("another rate", other), ("trained", {"train": trained}))
-    say("another training over a finished one", *found, capsys)
+    points = crash(runs, finished, ("another rate", other), ("trained", {"train": trained}))
+    say("another training over a finished one", *points, capsys)
 
 
 def test_no_training_over_a_finished_one(
@@ -77,5 +77,5 @@ def test_no_training_over_a_finished_one(
     runs.put(None)
     runs.finish({"train": trained})
     finished = runs.keep("finished")
-    found = crash(runs, finished, ("no training", {"train": None}), ("trained", {"train": trained}))
-    say("no training over a finished one", *found, capsys)
+    points = crash(runs, finished, ("no training", {"train": None}), ("trained", {"train": trained}))
+    say("no training over a finished one", *points, capsys)

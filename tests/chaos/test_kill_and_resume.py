@@ -24,7 +24,7 @@ def check(job: Job, published: dict[str, str], calm: Calm) -> None:
     assert len(published) > 6 and published == {name: calm.dataset[name] for name in published}
     assert job.sampled == calm.sampled  # nothing lost, nothing twice
     summary = json.loads((job.run / "summary.json").read_text())["stages"]
-    counts = {name: (one["rows"], one["failed"]) for name, one in summary.items()}
+    counts = {name: (stage["rows"], stage["failed"]) for name, stage in summary.items()}
     assert all(counts[name] == (len(calm.sampled), 0) for name in ("source", "sample", "score", "pair"))
 
 

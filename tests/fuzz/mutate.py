@@ -34,9 +34,9 @@ def structure(value: Any, rng: random.Random, times: int = 0) -> Any:
 
 def text(value: Any) -> bytes:
     """JSON of it, with what no writer of JSON would write."""
-    said = json.dumps(value)
-    said = said.replace(json.dumps(_DEEP), "[" * 20_000 + "]" * 20_000)
-    return said.replace(json.dumps(_LONG), "9" * 5_000).encode()
+    document = json.dumps(value)
+    document = document.replace(json.dumps(_DEEP), "[" * 20_000 + "]" * 20_000)
+    return document.replace(json.dumps(_LONG), "9" * 5_000).encode()
 
 
 def data(value: bytes, rng: random.Random, other: bytes = b"") -> bytes:

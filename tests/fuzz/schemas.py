@@ -42,17 +42,17 @@ def check(kind: str, rng: random.Random, folder: Path) -> str:
         path = folder / rng.choice(("a.json", "a.jsonl"))
         whole = mutate.written(rows, rng)
         path.write_bytes(whole if path.suffix == ".json" else b"\n".join(mutate.written(row, rng) for row in rows))
-        found = formats.open(str(path))
+        dataset = formats.open(str(path))
         if path.suffix == ".jsonl" and b"\0" not in path.read_bytes():
-            assert found.num_rows >= 1
+            assert dataset.num_rows >= 1
         return "accepted"
     try:
         made = datasets.Dataset.from_list(json.loads(json.dumps(rows)))
         count = len(made)
     except Exception:  # what the library cannot hold is no input
         made, count = datasets.Dataset.from_list([ROWS[kind]]), 1
-    found = formats.read(made, path="odd", image_root=str(folder))
-    assert found.num_rows == count, f"{count} rows in, {found.num_rows} out"
+    dataset = formats.read(made, path="odd", image_root=str(folder))
+    assert dataset.num_rows == count, f"{count} rows in, {dataset.num_rows} out"
     return "accepted"
 
 

@@ -75,8 +75,8 @@ def check(kind: str, rng: random.Random, folder: Path) -> str:
         AssertionError: a row was lost.
     """
     path = _made(kind, rng, folder)
-    asked = [] if kind in ("jsonl", "pds", "webdataset", "llava") else ["Describe the image."]
-    options: dict[str, Any] = {"kind": kind, "path": str(path), **({"prompts": asked} if asked else {})}
+    prompts = [] if kind in ("jsonl", "pds", "webdataset", "llava") else ["Describe the image."]
+    options: dict[str, Any] = {"kind": kind, "path": str(path), **({"prompts": prompts} if prompts else {})}
     if kind == "huggingface":
         options["columns"] = {"images": "images"}
     spec = _SPEC.validate_python(options)
@@ -101,8 +101,8 @@ def check(kind: str, rng: random.Random, folder: Path) -> str:
     return "failed row" if any(row["status"] == "failed" for row in rows) else "accepted"
 
 
-def _counted(found: Iterator[Entry], kept: list[Entry]) -> Iterator[Entry]:
-    for entry in found:
+def _counted(entries: Iterator[Entry], kept: list[Entry]) -> Iterator[Entry]:
+    for entry in entries:
         kept.append(entry)
         yield entry
 

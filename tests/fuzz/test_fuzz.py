@@ -109,9 +109,9 @@ def test_every_odd_input_is_accepted_a_named_error_or_a_failed_row(
                 wrong.append(f"{door}, FUZZ_SEED={SEED}, number {number}: {type(error).__name__}\n{told}")
     with capsys.disabled():
         print(f"\nFUZZ_SEED={SEED}: {each * len(DOORS)} inputs in {time.monotonic() - begun:.0f} s, {len(wrong)} wrong")
-        for door, found in counted.items():
-            print(f"  {door:24}" + ", ".join(f"{count} {name}" for name, count in sorted(found.items())))
+        for door, outcomes in counted.items():
+            print(f"  {door:24}" + ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())))
     assert not wrong, f"{len(wrong)} inputs:\n" + "\n\n".join(wrong[:12])
     if each >= 15:  # inputs that are all refused, or all accepted, show nothing
-        dull = {door for door, found in counted.items() if len(found) < 2}
+        dull = {door for door, outcomes in counted.items() if len(outcomes) < 2}
         assert not dull, f"only one outcome at {dull}"

@@ -60,31 +60,31 @@ def training(rng: random.Random, folder: Path) -> str:
 def overrides(rng: random.Random, folder: Path) -> str:
     name = rng.choice(NAMES)
     keys = list(flatten(yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))))
-    said = []
+    settings = []
     for _ in range(rng.choice((1, 1, 2, 5))):
         key = rng.choice(keys)
         if rng.random() < 0.3:
             key = rng.choice((key[:-1], f"{key}.x", key.upper(), f"{key}..", "", mutate.HALF, key.partition(".")[0]))
         value: Any = rng.choice(mutate.ODD)
         text = value if isinstance(value, str) else json.dumps(value)
-        said.append(f"{key}{rng.choice(('=', '=', '=', '==', ' = ', ''))}{text}")
-    load_recipe(name, said)
+        settings.append(f"{key}{rng.choice(('=', '=', '=', '==', ' = ', ''))}{text}")
+    load_recipe(name, settings)
     return "accepted"
 
 
 def detections(rng: random.Random, folder: Path) -> str:
-    own = [{"image": "a.jpg", "detections": [{"label": "dog", "score": 0.9, "box": [0, 0, 1, 1]}]}] * 2
-    keyed = {"a.jpg": own[0]["detections"], "b.jpg": []}
+    listed = [{"image": "a.jpg", "detections": [{"label": "dog", "score": 0.9, "box": [0, 0, 1, 1]}]}] * 2
+    keyed = {"a.jpg": listed[0]["detections"], "b.jpg": []}
     coco = {
         "images": [{"id": 1, "file_name": "a.jpg"}],
         "categories": [{"id": 1, "name": "dog"}],
         "annotations": [{"image_id": 1, "category_id": 1, "score": 0.5}],
     }
     path = folder / "a.json"
-    path.write_bytes(mutate.written(mutate.structure(rng.choice((own, keyed, coco)), rng), rng))
+    path.write_bytes(mutate.written(mutate.structure(rng.choice((listed, keyed, coco)), rng), rng))
     try:
-        found = Detections.read(path)
-        found.labels_of(b"x", "a.jpg")
+        opened = Detections.read(path)
+        opened.labels_of(b"x", "a.jpg")
     except ValueError as error:
         return _named(error, path)
     return "accepted"
@@ -100,22 +100,22 @@ def vocabulary(rng: random.Random, folder: Path) -> str:
 def verdicts(rng: random.Random, folder: Path) -> str:
     """What a judge says is read, or is unreadable; it never is an error, for other rows wait."""
     fix = [{"sentence": 1, "correction": "A dog sits."}, {"sentence": 2, "correction": None}]
-    found = [{"sentence": 1, "verdict": "hallucination", "kind": "object", "words": "chair", "reason": "none"}]
-    lines = "\n".join(mutate.text(mutate.structure(one, rng)).decode() for one in [*fix, *found])
-    said = rng.choice(("Score: 7", "Verdict: A", "yes", '["dog", "cat"]', "```json\n[]\n```", lines, lines))
+    findings = [{"sentence": 1, "verdict": "hallucination", "kind": "object", "words": "chair", "reason": "none"}]
+    lines = "\n".join(mutate.text(mutate.structure(line, rng)).decode() for line in [*fix, *findings])
+    reply = rng.choice(("Score: 7", "Verdict: A", "yes", '["dog", "cat"]', "```json\n[]\n```", lines, lines))
     if rng.random() < 0.7:
-        said = mutate.data(said.encode("utf-8", "replace"), rng).decode("utf-8", "surrogateescape")
-    assert read_score(said) in (None, *range(1, 11)) and read_verdict(said) in (None, "A", "B", "tie")
-    told = [parser(said) for parser in (yes_no.official, yes_no.lmms_eval, yes_no.vlmevalkit)]
+        reply = mutate.data(reply.encode("utf-8", "replace"), rng).decode("utf-8", "surrogateescape")
+    assert read_score(reply) in (None, *range(1, 11)) and read_verdict(reply) in (None, "A", "B", "tie")
+    told = [parser(reply) for parser in (yes_no.official, yes_no.lmms_eval, yes_no.vlmevalkit)]
     assert {*told} <= {"yes", "no", None}
-    known = [read_score(said), read_verdict(said), read_claims(said), objects_in(said)]
-    first = [(said[:4], rng.choice((-1.0, 0.0, float("-inf"), float("nan"), -1e308))), ("yes", -0.1), ("no", -3.0)]
+    values = [read_score(reply), read_verdict(reply), read_claims(reply), objects_in(reply)]
+    first = [(reply[:4], rng.choice((-1.0, 0.0, float("-inf"), float("nan"), -1e308))), ("yes", -0.1), ("no", -3.0)]
     chance = p_yes(first)
     assert chance is None or 0 <= chance <= 1
     sentences = split(TEXT)
     bad = Finding(0, sentences[0].start, sentences[0].end, "hallucination", "object", "chair", "none", "judge")
-    known += [sentence_judge.read(said, sentences), corrector.read(Answer(said), TEXT, [bad])]
-    return "accepted" if any(one is not None and not isinstance(one, Problem) for one in known) else "failed row"
+    values += [sentence_judge.read(reply, sentences), corrector.read(Answer(reply), TEXT, [bad])]
+    return "accepted" if any(value is not None and not isinstance(value, Problem) for value in values) else "failed row"
 
 
 def replies(rng: random.Random, folder: Path) -> str:
@@ -140,20 +140,20 @@ def replies(rng: random.Random, folder: Path) -> str:
         return "failed row"
     reply = construct_type(type_=ChatCompletion, value=value)
     try:
-        found = completions(reply, REQUEST)
+        answers = completions(reply, REQUEST)
     except (NoData, NotContinued) as error:
         assert len(str(error)) < 20_000
         return "failed row"
-    (response,) = engines.ask(_Said(found), [REQUEST], engines.Sampling(n=len(found)))
-    for one in response.completions:
-        one.text.encode()
-        assert one.n_tokens is None or 0 <= one.n_tokens < 2**31
+    (response,) = engines.ask(_Said(answers), [REQUEST], engines.Sampling(n=len(answers)))
+    for completion in response.completions:
+        completion.text.encode()
+        assert completion.n_tokens is None or 0 <= completion.n_tokens < 2**31
     return "accepted" if response.error_type is None else "failed row"
 
 
 class _Said:
-    def __init__(self, found: list[Completion]) -> None:
-        self._found = found
+    def __init__(self, answers: list[Completion]) -> None:
+        self._found = answers
 
     def generate(self, requests: Any, sampling: Any) -> Any:
         return [Response(requests[0].id, tuple(self._found))]
@@ -169,11 +169,11 @@ def pictures(rng: random.Random, folder: Path) -> str:
     except (OSError, ValueError, KeyError):  # not every format has every mode
         Image.new("RGB", (8, 8)).save(buffer, kind)
     try:
-        found = pixels.decode(mutate.data(buffer.getvalue(), rng), 1 << 20, 1 << 20)
+        image = pixels.decode(mutate.data(buffer.getvalue(), rng), 1 << 20, 1 << 20)
     except pixels.BadImage as error:
         assert error.kind and 0 < len(error.reason) < 1000
         return "failed row"
-    assert found.mode == "RGB" and found.getpixel((0, 0))
+    assert image.mode == "RGB" and image.getpixel((0, 0))
     return "accepted"
 
 

@@ -15,7 +15,7 @@ class Loopback:
     """``say`` answers every request; ``asked`` are their (path, headers)."""
 
     def __init__(self, say: Say) -> None:
-        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
         loopback = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -23,7 +23,7 @@ class Loopback:
 
             def do_GET(self) -> None:
                 self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                loopback.asked.append((self.path, dict(self.headers)))
+                loopback.requests.append((self.path, dict(self.headers)))
                 self.close_connection = True
                 with contextlib.suppress(OSError):  # the client has gone
                     say(self)

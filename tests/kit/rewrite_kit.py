@@ -38,33 +38,33 @@ def tables(*rows: Texts, facts: Mapping[str, Any] | None = FACTS) -> dict[str, p
     """Prompts p0, p1, ... and what was said to each; None where that failed."""
     ids = [f"p{at}" for at in range(len(rows))]
     sampled = [
-        {"id": one, **(failed("timeout", "late") if texts is None else {"candidates": texts, **OK})}
-        for one, texts in zip(ids, rows, strict=True)
+        {"id": id, **(failed("timeout", "late") if texts is None else {"candidates": texts, **OK})}
+        for id, texts in zip(ids, rows, strict=True)
     ]
     return {
-        "source": pa.Table.from_pylist([prompt_row(one, facts=facts) for one in ids], schema=PROMPTS),
+        "source": pa.Table.from_pylist([prompt_row(id, facts=facts) for id in ids], schema=PROMPTS),
         DESCRIBED: pa.Table.from_pylist(sampled, schema=CANDIDATES),
     }
 
 
 def cooccurrence(*facts: Mapping[str, Any] | None) -> pa.Table:
-    known = Cooccurrence.of(facts or (FACTS, {"objects": [{"name": "sun"}, {"name": "moon"}]}), scenes())
-    row = {"id": "cooccurrence", "together": known.as_json(), **OK}
+    counts = Cooccurrence.of(facts or (FACTS, {"objects": [{"name": "sun"}, {"name": "moon"}]}), scenes())
+    row = {"id": "cooccurrence", "together": counts.as_json(), **OK}
     return pa.Table.from_pylist([row], schema=COOCCURRENCE)
 
 
 def through(given: dict[str, pa.Table], *stages: Any, engine: Any = None) -> dict[str, pa.Table]:
     """The tables with those that the stages make, one after the other."""
-    found = dict(given)
+    filled = dict(given)
     for stage in stages:
-        made = stage.process(engine, {name: found[name] for name in stage.inputs})
-        found[stage.name] = made.cast(stage.schema)
-    return found
+        made = stage.process(engine, {name: filled[name] for name in stage.inputs})
+        filled[stage.name] = made.cast(stage.schema)
+    return filled
 
 
-def restored(parent: str, one: Mapping[str, Any]) -> str:
+def restored(parent: str, row: Mapping[str, Any]) -> str:
     """What the edits of a candidate make of its parent."""
-    return apply(parent, [Edit(**edit) for edit in one["edits"]])
+    return apply(parent, [Edit(**edit) for edit in row["edits"]])
 
 
 @dataclass
@@ -73,10 +73,10 @@ class Listener:
 
     answer: Callable[[Request, int], str]
     refuse: frozenset[str] = frozenset()
-    asked: list[tuple[Request, Sampling]] = field(default_factory=list)
+    requests: list[tuple[Request, Sampling]] = field(default_factory=list)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
-        self.asked += [(request, sampling) for request in requests]
+        self.requests += [(request, sampling) for request in requests]
         engine = ScriptedEngine(answer=self.answer, refuse=self.refuse)
         # Backwards: answers come in any order.
         return iter(list(engine.generate(requests, sampling))[::-1])

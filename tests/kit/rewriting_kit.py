@@ -37,17 +37,17 @@ def facts(*objects: dict[str, Any]) -> dict[str, Any]:
     return {"objects": list(objects), "regions": None, "captions": None, "answer": None}
 
 
-def true_text(one: Scene, rng: random.Random) -> str:
+def true_text(image: Scene, rng: random.Random) -> str:
     """Names everything that is there, in a wording of the grammar."""
-    return grammar.describe(grammar.reading_order(one), rng)
+    return grammar.describe(grammar.reading_order(image), rng)
 
 
-def faulty_items(one: Scene, rng: random.Random) -> list[Item]:
+def faulty_items(image: Scene, rng: random.Random) -> list[Item]:
     """A few true items, in which up to three things are wrong: those of the reward model's training, and places."""
-    items = grammar.reading_order(one)
+    items = grammar.reading_order(image)
     for _ in range(rng.randrange(4)):
         _, fault, _ = rng.choice(FAULTS)
-        items = fault(list(items), one, rng) or items
+        items = fault(list(items), image, rng) or items
     return [
         replace(item, cell=rng.randrange(9)) if item.cell is not None and rng.random() < 0.3 else item for item in items
     ]
@@ -62,12 +62,12 @@ def wording(items: list[Item], rng: random.Random) -> str:
 
 def described(index: int) -> tuple[str, dict[str, Any], Scene]:
     """A description with or without faults, and the facts."""
-    text, _, one = told_items(index)
-    return text, prompts.facts(one), one
+    text, _, image = told_items(index)
+    return text, prompts.facts(image), image
 
 
 def told_items(index: int) -> tuple[str, list[Item], Scene]:
     """The same description, and what it was meant to say."""
-    one, rng = scene(17, index), random.Random(f"described:{index}")
-    items = faulty_items(one, rng)
-    return wording(items, rng), items, one
+    image, rng = scene(17, index), random.Random(f"described:{index}")
+    items = faulty_items(image, rng)
+    return wording(items, rng), items, image

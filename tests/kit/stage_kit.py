@@ -50,8 +50,8 @@ def png(index: int = 0) -> bytes:
     return raster.png(scene(3, index))
 
 
-def prompt_row(one: str, **changes: Any) -> dict[str, Any]:
-    row = {"id": one, "images": [{"bytes": png(), "path": "a.png"}], "facts": None, "source": "test"}
+def prompt_row(id: str, **changes: Any) -> dict[str, Any]:
+    row = {"id": id, "images": [{"bytes": png(), "path": "a.png"}], "facts": None, "source": "test"}
     return {**row, "prompt": [{"role": "user", "content": "Describe the image."}], **OK, **changes}
 
 
@@ -62,9 +62,9 @@ def content_id(images: Sequence[bytes], prompt: Sequence[Mapping[str, str]]) -> 
 
 def layout(ids: Sequence[str], size: int, before: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
     """Which ids lie in which shard, when those of ``before`` are there already."""
-    known = np.array(sorted(ids), dtype=str)
+    rows = np.array(sorted(ids), dtype=str)
     old = ((shard, np.array(part, dtype=str)) for shard, part in before.items())
-    return {shard: known[at].tolist() for shard, at in place(known, size, old)}
+    return {shard: rows[at].tolist() for shard, at in place(rows, size, old)}
 
 
 def candidate(text: str, **changes: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def put_prompts(run: Run, shards: int = 3, size: int = 2) -> list[str]:
     """A finished source with ids p0, p1, ..."""
     ids = [f"p{i}" for i in range(shards * size)]
     for shard in range(shards):
-        rows = [prompt_row(one) for one in ids[shard * size : (shard + 1) * size]]
+        rows = [prompt_row(id) for id in ids[shard * size : (shard + 1) * size]]
         run.write("source", shard, pa.Table.from_pylist(rows, schema=PROMPTS))
     run.save(make_record("source", 1, {"shard_size": size}, {}))
     return ids
@@ -101,8 +101,8 @@ class Double:
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         bad = {"status": "failed", "error_type": "unlucky", "error": "on the list"}
         rows = [
-            {"id": one, "value": int(one[1:]) * self.factor, **(bad if one in self.fail else OK)}
-            for one in tables["source"]["id"].to_pylist()
+            {"id": id, "value": int(id[1:]) * self.factor, **(bad if id in self.fail else OK)}
+            for id in tables["source"]["id"].to_pylist()
         ]
         return pa.Table.from_pylist(rows, schema=SCHEMA)
 

@@ -45,14 +45,14 @@ def save(family: Family, folder: Path) -> Path:
     return save_for_vllm(*family.build(), folder)
 
 
-def ask_vllm(folder: Path, asked: Sequence[tuple[Sequence[Request], Sampling]]) -> list[list[Response]]:
+def ask_vllm(folder: Path, questions: Sequence[tuple[Sequence[Request], Sampling]]) -> list[list[Response]]:
     """What the engine answers to each batch. To be called in a process of its own, after ``hasten_vllm``: the end of
     one engine takes vLLM's process groups with it, and so any other engine of the process."""
     from pipeline.engines.vllm import OpenVllm
 
     engine = OpenVllm(str(folder))()
     try:
-        return [list(engine.generate(requests, sampling)) for requests, sampling in asked]
+        return [list(engine.generate(requests, sampling)) for requests, sampling in questions]
     finally:
         engine.close()
 

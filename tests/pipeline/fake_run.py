@@ -113,27 +113,27 @@ def add_training(run_dir: Path) -> None:
 
 
 def _prompt(index: int, rng: random.Random) -> dict[str, Any]:
-    one = scene(7, index)
-    text, source, facts = "Describe the image.", "scenes:7:describe", prompts.facts(one)
+    picture = scene(7, index)
+    text, source, facts = "Describe the image.", "scenes:7:describe", prompts.facts(picture)
     if index % 3 == 2:
         name = rng.choice(OBJECTS)
         text, source = f"Is there {article(name)} {name} in the image?", "scenes:7:existence"
-        facts |= {"question_type": "existence", "answer": "yes" if name in one.names else "no"}
-    images = [{"bytes": raster.png(one), "path": f"scene-7-{index}.png"}]
+        facts |= {"question_type": "existence", "answer": "yes" if name in picture.names else "no"}
+    images = [{"bytes": raster.png(picture), "path": f"scene-7-{index}.png"}]
     message = [{"role": "user", "content": text}]
     return {"id": f"{index:05d}", "images": images, "prompt": message, "facts": facts, "source": source, **OK}
 
 
-def _caption(one: Scene, rng: random.Random) -> str:
-    names = [name for name in sorted(one.names) if rng.random() < 0.85]
+def _caption(picture: Scene, rng: random.Random) -> str:
+    names = [name for name in sorted(picture.names) if rng.random() < 0.85]
     names += [rng.choice(OBJECTS)] if rng.random() < 0.45 else []
-    said = [f"{article(name)} {name}" for name in names or [rng.choice(OBJECTS)]]
-    return "The image shows " + ", ".join(said[:-1]) + (" and " if said[1:] else "") + said[-1] + "."
+    phrases = [f"{article(name)} {name}" for name in names or [rng.choice(OBJECTS)]]
+    return "The image shows " + ", ".join(phrases[:-1]) + (" and " if phrases[1:] else "") + phrases[-1] + "."
 
 
 def _candidates(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    one, question = scene(7, int(row["id"])), row["facts"]["answer"] is not None
-    texts = [rng.choice(("Yes.", "No.")) if question else _caption(one, rng) for _ in range(4)]
+    picture, question = scene(7, int(row["id"])), row["facts"]["answer"] is not None
+    texts = [rng.choice(("Yes.", "No.")) if question else _caption(picture, rng) for _ in range(4)]
     return {
         "id": row["id"],
         "candidates": [

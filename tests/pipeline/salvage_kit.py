@@ -21,11 +21,11 @@ class Seeded:
     """Sample ``i`` of a request depends on seed + i alone, as with vLLM; writes down what it was asked."""
 
     refuse: dict[str, str] = field(default_factory=dict)
-    asked: list[tuple[str, int, int, float]] = field(default_factory=list)
+    requests: list[tuple[str, int, int, float]] = field(default_factory=list)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
         for request in requests:
-            self.asked.append((request.id, sampling.n, sampling.max_tokens, sampling.temperature))
+            self.requests.append((request.id, sampling.n, sampling.max_tokens, sampling.temperature))
             if request.id in self.refuse:
                 yield Response(request.id, error_type=self.refuse[request.id], error="not now")
                 continue
@@ -43,9 +43,9 @@ def stage(**changes: Any) -> SampleStage:
     return SampleStage(Sample.model_validate(values), seed=0)
 
 
-def sample(run: Run, one: SampleStage, engine: Seeded) -> pa.Table:
-    found = prepare(run, one, "if-possible", Survey(run))
+def sample(run: Run, spec: SampleStage, engine: Seeded) -> pa.Table:
+    plan = prepare(run, spec, "if-possible", Survey(run))
     for shard in run.shards("source"):
-        if shard not in found.done:
-            process_shard(one, engine, run, shard, found.record)
+        if shard not in plan.done:
+            process_shard(spec, engine, run, shard, plan.record)
     return run.table("sample")

@@ -78,7 +78,7 @@ def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reason"),
     [
         (["quickstrat"], "did you mean 'quickstart'"),
         (["quickstart", "sample.temprature=1"], "did you mean sample.temperature?"),
@@ -87,9 +87,9 @@ def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch:
         (["quickstart", "train=null", "sample.model=./nowhere/vlm"], "no model folder './nowhere/vlm'"),
     ],
 )
-def test_a_mistake_is_one_message_before_anything_runs(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_message_before_anything_runs(arguments: list[str], reason: str, tmp_path: Path) -> None:
     result = invoke(*arguments, f"output_dir={tmp_path}")
-    assert result.exit_code == 2 and said in result.output
+    assert result.exit_code == 2 and reason in result.output
     assert result.output.startswith("error: ") and "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
 
@@ -121,4 +121,4 @@ def test_a_run_that_somebody_works_on_can_be_looked_at_and_not_run(tmp_path: Pat
         assert refused.exit_code == 2 and "python -m pipeline.run theirs" in refused.output
         assert f"process {os.getpid()}" in refused.output and "Traceback" not in refused.output
         assert invoke(path, "--plan").exit_code == 0 and invoke(path, "--explain").exit_code == 0
-        assert [one.name for one in (tmp_path / "run").iterdir()] == [".lock"]
+        assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]

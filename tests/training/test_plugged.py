@@ -223,8 +223,8 @@ def test_a_wrong_path_or_class_is_one_line_for_every_kind(made: str, message: st
     for key, values in keyed(made):
         with pytest.raises(ConfigError) as caught:
             config(**values)
-        said = str(caught.value)
-        assert said.startswith(f"{key}: ") and message in said and "\n" not in said
+        text = str(caught.value)
+        assert text.startswith(f"{key}: ") and message in text and "\n" not in text
 
 
 @pytest.mark.parametrize(
@@ -290,8 +290,8 @@ def test_path_version_and_options_are_what_a_checkpoint_must_match(monkeypatch: 
     ):
         with monkeypatch.context() as patch:
             patch.setattr(made, "version", "2")
-            (said,) = changes(was, config(**ALL), start)
-            assert said.startswith(f"plugins.{key} was '{path(made)}@1 ") and f"is '{path(made)}@2 " in said
+            (change,) = changes(was, config(**ALL), start)
+            assert change.startswith(f"plugins.{key} was '{path(made)}@1 ") and f"is '{path(made)}@2 " in change
 
 
 def test_a_configuration_without_plug_ins_is_recorded_as_before_there_were_any() -> None:
@@ -405,9 +405,9 @@ def test_a_run_is_not_resumed_with_another_version(configure: Configure, monkeyp
 
 def smeared(pair: str = "p", **options: Any) -> Image.Image:
     image = Image.new("RGB", (9, 7), "white")
-    found = corrupt(image, config(corruption={"kind": SMEARED, "options": options}).corruption, 0, pair, 2)
+    smeared_image = corrupt(image, config(corruption={"kind": SMEARED, "options": options}).corruption, 0, pair, 2)
     assert image.getpixel((0, 0)) == (255, 255, 255)  # its own copy was painted on
-    return found
+    return smeared_image
 
 
 def test_a_corruption_draws_from_the_pair_alone() -> None:

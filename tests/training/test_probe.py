@@ -71,8 +71,8 @@ def stored(path: Path) -> list[dict[str, Any]]:
         return pa.ipc.open_file(source).read_all().to_pylist()
 
 
-def value(found: dict[str, Any], part: str, name: str) -> float:
-    return found[part]["metrics"][name]["value"]
+def value(results: dict[str, Any], part: str, name: str) -> float:
+    return results[part]["metrics"][name]["value"]
 
 
 def test_the_log_probs_are_those_of_the_trainers_own_reference(
@@ -94,8 +94,8 @@ def test_the_log_probs_are_those_of_the_trainers_own_reference(
         ("true", "rejected", "rejected"),
         ("corrupted", "chosen", "corrupted"),
     ):
-        found = torch.tensor([row[column] for row in rows[condition]], dtype=torch.float64)
-        torch.testing.assert_close(found, ref[branch], atol=1e-5, rtol=0)
+        computed = torch.tensor([row[column] for row in rows[condition]], dtype=torch.float64)
+        torch.testing.assert_close(computed, ref[branch], atol=1e-5, rtol=0)
     for condition in request.conditions:  # negative control: what is shown does matter
         apart = [abs(a["chosen"] - b["chosen"]) for a, b in zip(rows["true"], rows[condition], strict=True)]
         assert min(apart) > 1e-4
@@ -118,22 +118,22 @@ def test_drift_is_the_difference_to_the_reference_beside_the_true_image(
     request_of: Callable[..., ProbeRequest], other_model: Path
 ) -> None:
     request = request_of(reference=str(other_model), conditions=("none",))
-    found = probe(request, visible=False)
-    own, old = (stored(folder / "true.arrow") for folder in (request.output, request.output / "reference"))
-    change = [a["chosen"] - b["chosen"] for a, b in zip(own, old, strict=True)]
-    assert value(found, "drift", "chosen") == pytest.approx(sum(change) / 8)
-    won = [a["chosen"] - b["chosen"] > a["rejected"] - b["rejected"] for a, b in zip(own, old, strict=True)]
-    assert value(found, "conditional", "accuracy_true") == pytest.approx(sum(won) / 8)
-    assert found["reference"]["provenance"]["model"] == str(other_model)
-    assert "swapped" not in json.dumps(found["conditional"]["metrics"])
-    low, high = found["drift"]["metrics"]["chosen"]["interval"]
-    assert low < value(found, "drift", "chosen") < high
+    results = probe(request, visible=False)
+    mine, old = (stored(folder / "true.arrow") for folder in (request.output, request.output / "reference"))
+    change = [a["chosen"] - b["chosen"] for a, b in zip(mine, old, strict=True)]
+    assert value(results, "drift", "chosen") == pytest.approx(sum(change) / 8)
+    won = [a["chosen"] - b["chosen"] > a["rejected"] - b["rejected"] for a, b in zip(mine, old, strict=True)]
+    assert value(results, "conditional", "accuracy_true") == pytest.approx(sum(won) / 8)
+    assert results["reference"]["provenance"]["model"] == str(other_model)
+    assert "swapped" not in json.dumps(results["conditional"]["metrics"])
+    low, high = results["drift"]["metrics"]["chosen"]["interval"]
+    assert low < value(results, "drift", "chosen") < high
 
 
 def test_a_model_has_not_drifted_from_itself(request_of: Callable[..., ProbeRequest], model_folder: Path) -> None:
-    found = probe(request_of(reference=str(model_folder), conditions=()), visible=False)
-    assert value(found, "drift", "chosen") == value(found, "drift", "margin") == 0.0
-    assert value(found, "conditional", "accuracy_true") == 0.5
+    results = probe(request_of(reference=str(model_folder), conditions=()), visible=False)
+    assert value(results, "drift", "chosen") == value(results, "drift", "margin") == 0.0
+    assert value(results, "conditional", "accuracy_true") == 0.5
 
 
 def test_the_same_again_reads_what_is_there_and_runs_no_model(
@@ -157,11 +157,11 @@ def test_a_killed_probe_computes_only_the_conditions_that_are_missing(
     (request.output / probing.RESULT).unlink()
     (request.output / "none.arrow").unlink()
     (request.output / "swapped.arrow").write_bytes(b"damaged")
-    asked: list[list[str]] = []
+    conditions: list[list[str]] = []
     real = probing._compute
-    monkeypatch.setattr(probing, "_compute", lambda *args: asked.append(args[2]) or real(*args))
+    monkeypatch.setattr(probing, "_compute", lambda *args: conditions.append(args[2]) or real(*args))
     assert probe(request, visible=False) == first
-    assert asked == [["swapped", "none"]]
+    assert conditions == [["swapped", "none"]]
 
 
 def test_other_weights_or_other_pairs_are_not_taken_for_what_is_stored(
@@ -198,10 +198,10 @@ def test_a_pair_is_swapped_with_one_about_another_picture(
         rows[index]["images"] = rows[0]["images"]
     true = prepare(formats.read(publish(rows)), processor, configure())
     swapped = prepare(show(true, "swapped"), processor, configure(objective="dpo"))
-    own = [pair.prompt.images for pair in true.pairs]
+    images = [pair.prompt.images for pair in true.pairs]
     other = [pair.prompt.images for pair in swapped.pairs]
-    assert all(a != b for a, b in zip(own, other, strict=True))
-    assert sorted(own) == sorted(other)  # every image is lent once
+    assert all(a != b for a, b in zip(images, other, strict=True))
+    assert sorted(images) == sorted(other)  # every image is lent once
     assert [pair.chosen_ids for pair in true.pairs] == [pair.chosen_ids for pair in swapped.pairs]
 
 
@@ -209,27 +209,27 @@ def test_a_pair_is_swapped_with_one_about_another_picture(
 def test_partners_are_strangers_whatever_the_order_and_each_lends_once_if_that_is_possible(
     shows: list[int], rng: Any
 ) -> None:
-    ids, pictures = [f"pair-{i}" for i in range(len(shows))], [(str(one),) for one in shows]
+    ids, pictures = [f"pair-{i}" for i in range(len(shows))], [(str(picture),) for picture in shows]
     if len(set(shows)) == 1:
         with pytest.raises(DataError, match=r"pair pair-0: .* leave out the condition swapped"):
             partners(ids, pictures)
         return
-    found = partners(ids, pictures)
-    assert all(pictures[a] != pictures[b] for a, b in enumerate(found))
+    lenders = partners(ids, pictures)
+    assert all(pictures[a] != pictures[b] for a, b in enumerate(lenders))
     if max(map(shows.count, shows)) <= len(shows) / 2:
-        assert sorted(found) == list(range(len(shows)))
+        assert sorted(lenders) == list(range(len(shows)))
     order = rng.sample(range(len(ids)), len(ids))
     again = partners([ids[i] for i in order], [pictures[i] for i in order])
-    assert {ids[i]: ids[found[i]] for i in range(len(ids))} == {
+    assert {ids[i]: ids[lenders[i]] for i in range(len(ids))} == {
         ids[i]: ids[order[again[place]]] for place, i in enumerate(order)
     }
 
 
 def test_a_partner_has_as_many_images_and_none_in_common() -> None:
     pictures = [("sun", "boat"), ("sun",), ("boat", "horse"), ("tree", "star"), ("key",)]
-    found = partners(list("abcde"), pictures)
-    assert [len(pictures[i]) for i in found] == [2, 1, 2, 2, 1]
-    assert all(not set(pictures[a]) & set(pictures[b]) for a, b in enumerate(found))
+    lenders = partners(list("abcde"), pictures)
+    assert [len(pictures[i]) for i in lenders] == [2, 1, 2, 2, 1]
+    assert all(not set(pictures[a]) & set(pictures[b]) for a, b in enumerate(lenders))
 
 
 def test_fewer_pairs_are_among_more_and_stay_when_rows_move(publish: Publish, rows: Rows) -> None:
@@ -253,8 +253,8 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
 ) -> None:
     rows[4]["rejected"][0]["content"] = "a square" + " and nothing" * 80  # the model has 128 positions
     publish(rows).save_to_disk(str(tmp_path / "long"))
-    found = probe(request_of(dataset=str(tmp_path / "long")), visible=False)
-    assert (found["pairs"], found["conditional"]["counts"]) == (7, {"pairs": 7, "left_out": 1})
+    results = probe(request_of(dataset=str(tmp_path / "long")), visible=False)
+    assert (results["pairs"], results["conditional"]["counts"]) == (7, {"pairs": 7, "left_out": 1})
     assert [row["row"] for row in stored(request_of().output / "swapped.arrow")] == [0, 1, 2, 3, 5, 6, 7]
 
 
@@ -268,15 +268,15 @@ def test_a_log_prob_is_not_computed_for_a_pair_without_an_owner(
 
 
 def test_the_command_prints_a_table(request_of: Callable[..., ProbeRequest]) -> None:
-    one = request_of()
-    options = ["--dataset", one.dataset, "--output", str(one.output), "--conditions", "none", "--corruption", "black"]
-    found = CliRunner().invoke(app, [one.model, *options, "--limit", "4"])
-    assert found.exit_code == 0, found.output
-    assert "4 pairs" in found.output and "| accuracy_gap_none | " in found.output
+    request = request_of()
+    options = ["--dataset", request.dataset, "--output", str(request.output), "--conditions", "none", "--limit", "4"]
+    done = CliRunner().invoke(app, [request.model, *options, "--corruption", "black"])
+    assert done.exit_code == 0, done.output
+    assert "4 pairs" in done.output and "| accuracy_gap_none | " in done.output
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "reason"),
     [
         (["--conditions", "swaped"], "swaped is unknown; use some of swapped, none, corrupted"),
         (["--corruption", "{kind: crop, keep: 1}"], "--corruption"),
@@ -284,12 +284,12 @@ def test_the_command_prints_a_table(request_of: Callable[..., ProbeRequest]) -> 
     ],
 )
 def test_what_cannot_be_probed_is_said_in_one_line(
-    request_of: Callable[..., ProbeRequest], wrong: list[str], said: str
+    request_of: Callable[..., ProbeRequest], wrong: list[str], reason: str
 ) -> None:
-    one = request_of()
-    options = [one.model, "--dataset", one.dataset, "--output", str(one.output), *wrong]
-    found = CliRunner().invoke(app, options)
-    assert found.exit_code == 2 and said in found.output and "Traceback" not in found.output
+    request = request_of()
+    options = [request.model, "--dataset", request.dataset, "--output", str(request.output), *wrong]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 2 and reason in done.output and "Traceback" not in done.output
 
 
 def test_a_corruption_from_the_data_needs_the_data(pairs: Any) -> None:

@@ -38,8 +38,8 @@ def test_ranges(pairs: list[tuple[int, int]]) -> None:
 def test_rows_of_other_ids_are_null(have: list[str], wanted: list[str]) -> None:
     table = pa.table({"id": pa.array(have, pa.string()), "status": pa.array(["ok"] * len(have), pa.string())})
     aligned_table = columns.align(table, pa.array(wanted, pa.string()))
-    assert aligned_table["id"].to_pylist() == [one if one in have else None for one in wanted]
-    assert columns.ok(aligned_table).tolist() == [one in have for one in wanted]
+    assert aligned_table["id"].to_pylist() == [id if id in have else None for id in wanted]
+    assert columns.ok(aligned_table).tolist() == [id in have for id in wanted]
 
 
 def test_a_score_has_one_value_for_each_candidate() -> None:

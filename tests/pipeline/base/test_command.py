@@ -40,7 +40,7 @@ class Special(UserError):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "first_line"),
     [
         (UserError("row 3 of a.jsonl: no image; give one"), 2, "row 3 of a.jsonl: no image; give one"),
         (Special("too many"), 3, "too many"),
@@ -67,10 +67,10 @@ class Special(UserError):
         (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no"), 1, "unexpected UnicodeEncodeError"),
     ],
 )
-def test_every_error_is_one_short_message(error: BaseException, code: int, said: str) -> None:
+def test_every_error_is_one_short_message(error: BaseException, code: int, first_line: str) -> None:
     result = ended(error)
     assert result.exit_code == code and result.stdout == ""
-    assert result.stderr.startswith(f"error: {said}") and "Traceback" not in result.stderr
+    assert result.stderr.startswith(f"error: {first_line}") and "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 2
     traced = ended(error, "--debug")
     assert traced.exit_code == code and "Traceback" in traced.stderr and "in main" in traced.stderr
@@ -125,8 +125,8 @@ def test_no_secret_is_said_with_or_without_a_traceback(text: str, monkeypatch: p
     monkeypatch.setenv("SOME_SERVICE_TOKEN", SECRET[3:])
     for error in (UserError(text), RuntimeError(text), chained(RuntimeError("x"), OSError(text))):
         for arguments in ([], ["--debug"]):
-            said = ended(error, *arguments).stderr
-            assert SECRET[12:] not in said and "error: " in said
+            stderr = ended(error, *arguments).stderr
+            assert SECRET[12:] not in stderr and "error: " in stderr
 
 
 def commands() -> list[Path]:
@@ -136,9 +136,9 @@ def commands() -> list[Path]:
 
 
 def test_every_command_line_ends_here() -> None:
-    found = commands()
-    assert len(found) >= 14
-    for path in found:
+    paths = commands()
+    assert len(paths) >= 14
+    for path in paths:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         made = [
             node

@@ -22,7 +22,7 @@ BOMB = "name: x\na: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "reason"),
     [
         (BOMB, "line 6, column 4: holds more than 20000 values, aliases counted as what they name"),
         (f"a: {'[' * 3000}{']' * 3000}", "nested more than 32 levels deep"),
@@ -45,7 +45,7 @@ BOMB = "name: x\na: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n" + "".join(
 )
 @pytest.mark.parametrize("load", [load_recipe, load_config])
 def test_what_cannot_be_meant_is_one_short_line(
-    load: Callable[[Path], Any], data: str | bytes, said: str, tmp_path: Path
+    load: Callable[[Path], Any], data: str | bytes, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
@@ -53,7 +53,7 @@ def test_what_cannot_be_meant_is_one_short_line(
     with pytest.raises(ConfigError) as caught:
         load(path)
     text = str(caught.value)
-    assert f"bad.yaml is not valid YAML: {said}" in text or said in text
+    assert f"bad.yaml is not valid YAML: {reason}" in text or reason in text
     assert len(text) < 600 and time.monotonic() - begun < 10
 
 
@@ -114,10 +114,10 @@ def test_what_yaml_writes_is_read_as_it_was_or_refused(value: Any) -> None:
     import yaml
 
     try:
-        found = read.text(yaml.safe_dump(value, allow_unicode=False))
+        values = read.text(yaml.safe_dump(value, allow_unicode=False))
     except read.BadYaml:
         return
-    assert found == value
+    assert values == value
 
 
 @given(st.text(max_size=200))

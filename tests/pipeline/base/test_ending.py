@@ -65,8 +65,8 @@ def test_a_signal_ends_the_command_and_its_child_in_order(sent: str, code: int) 
     out, err = process.communicate(timeout=30)
     assert process.returncode == code and gone(child)
     assert out.splitlines() == ["child left in order", "left in order"]
-    said = err.splitlines()
-    assert said[-1] == f"{'interrupted' if sent == 'SIGINT' else f'ended by {sent}'}; the same command continues"
+    lines = err.splitlines()
+    assert lines[-1] == f"{'interrupted' if sent == 'SIGINT' else f'ended by {sent}'}; the same command continues"
     assert "Traceback" not in err
 
 

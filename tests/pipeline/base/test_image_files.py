@@ -26,8 +26,8 @@ def no_files(folder: Path) -> dict[str, Path]:
     (folder / "in").mkdir()
     (folder / "link.png").symlink_to(folder / "fifo.png")
     names = {"a FIFO": "fifo.png", "a socket": "s.png", "a folder": "in"}
-    found = {kind: folder / name for kind, name in names.items()}
-    return {**found, "a FIFO, by a link": folder / "link.png", "a device": Path("/dev/zero")}
+    paths = {kind: folder / name for kind, name in names.items()}
+    return {**paths, "a FIFO, by a link": folder / "link.png", "a device": Path("/dev/zero")}
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
@@ -44,18 +44,18 @@ def test_a_fifo_that_comes_between_look_and_open_is_not_waited_for(
     regular = os.stat(__file__)
     real = os.stat
     monkeypatch.setattr(os, "stat", lambda path, **more: regular if "a.png" in str(path) else real(path, **more))
-    found: list[Exception] = []
+    errors: list[Exception] = []
 
     def work() -> None:
         try:
             open_regular(tmp_path / "a.png")
         except OSError as error:
-            found.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(10)
-    assert not thread.is_alive() and "FIFO" in str(found[0])
+    assert not thread.is_alive() and "FIFO" in str(errors[0])
 
 
 def test_no_more_is_read_than_is_allowed(tmp_path: Path) -> None:

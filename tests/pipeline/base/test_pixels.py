@@ -205,8 +205,8 @@ def test_of_several_frames_the_first_counts():
         data = file(first, kind, save_all=True, append_images=[second], **options)
         shown = pixels(first if kind != "GIF" else Image.open(io.BytesIO(data)).convert("RGB"))
         assert np.array_equal(pixels(decode(data)), shown) and not is_final(data)
-        with Image.open(io.BytesIO(final(data))) as one:
-            assert getattr(one, "n_frames", 1) == 1
+        with Image.open(io.BytesIO(final(data))) as image:
+            assert getattr(image, "n_frames", 1) == 1
 
 
 MODES = st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F", "PA"])

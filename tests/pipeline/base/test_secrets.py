@@ -50,12 +50,12 @@ def test_what_is_given_comes_back_nowhere(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: tuple[str, str], in_file: bool, debug: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("secret")
-    path, (said, secret) = folder / "recipe.yaml", value
+    path, (written, secret) = folder / "recipe.yaml", value
     loaded = recipe(folder / "runs").model_dump(mode="json")
     if in_file:
-        loaded[key.partition(".")[0]] = {key.rpartition(".")[2]: said}
+        loaded[key.partition(".")[0]] = {key.rpartition(".")[2]: written}
     path.write_text(yaml.safe_dump(loaded))
-    more = [*([] if in_file else [f"{key}={said}"]), "--plan", *(["--debug"] if debug else [])]
+    more = [*([] if in_file else [f"{key}={written}"]), "--plan", *(["--debug"] if debug else [])]
     result = CliRunner().invoke(module.app, [str(path), *more])
     path.unlink()
     assert secret not in result.output and secret not in everything(folder)

@@ -66,8 +66,8 @@ def test_other_messages_stay_as_they_are() -> None:
 
 
 def test_no_tag_reaches_an_engine_beside_an_image() -> None:
-    asked = Request("a", (b"x",), (("user", "Is <image> red?"),), 0)
-    refused = messages(asked)
+    request = Request("a", (b"x",), (("user", "Is <image> red?"),), 0)
+    refused = messages(request)
     assert not isinstance(refused, list) and refused.error_type == "image_tags" and "<image>" in str(refused.error)
     begun = Request("a", (b"x",), (("user", "Is it red?"),), 0, prefix="The <image>")
     assert unservable(begun) is not None

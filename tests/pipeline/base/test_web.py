@@ -15,7 +15,7 @@ from pipeline.base.images.web import Elsewhere, fetch, same_host
 def test_the_body_is_what_was_sent() -> None:
     with serving(reply(b"image")) as server:
         assert fetch(f"{server.url}/a b.png?x=1", 5) == b"image"
-        assert server.asked[0][0] == "/a%20b.png?x=1" and server.asked[0][1]["Accept-Encoding"] == "identity"
+        assert server.requests[0][0] == "/a%20b.png?x=1" and server.requests[0][1]["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize("say", [endless(chunked=True), endless(chunked=False), reply(b"x" * 1_000_000)])
@@ -32,15 +32,15 @@ def test_it_ends_in_its_time_however_often_a_byte_comes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("say", "said"),
+    ("say", "reason"),
     [
         (reply(b"no", status=404), "status 404"),
         (reply(b"short", Content_Length="99"), "5 of 99|IncompleteRead"),
         (lambda handler: handler.wfile.write(b"what\r\n\r\n"), "BadStatusLine"),
     ],
 )
-def test_what_is_no_image_is_an_error_of_the_system(say: Say, said: str) -> None:
-    with serving(say) as server, pytest.raises(OSError, match=said):
+def test_what_is_no_image_is_an_error_of_the_system(say: Say, reason: str) -> None:
+    with serving(say) as server, pytest.raises(OSError, match=reason):
         fetch(server.url, 1000)
 
 
@@ -55,7 +55,7 @@ def test_a_redirect_to_another_server_is_not_followed(status: int) -> None:
     with serving(reply(b"stolen")) as thief, serving(reply(b"", status, Location=f"{thief.url}/a")) as server:
         with pytest.raises(Elsewhere):
             fetch(server.url.replace("http://", "http://me:secret@"))
-        assert not thief.asked
+        assert not thief.requests
 
 
 def test_a_redirect_on_the_same_server_is_followed_with_what_it_was_given() -> None:
@@ -65,7 +65,7 @@ def test_a_redirect_on_the_same_server_is_followed_with_what_it_was_given() -> N
     with serving(say) as server:
         assert fetch(f"{server.url.replace('http://', 'http://me:p%40w@')}/a") == b"here"
         wanted = f"Basic {base64.b64encode(b'me:p@w').decode()}"
-        assert [headers["Authorization"] for _, headers in server.asked] == [wanted, wanted]
+        assert [headers["Authorization"] for _, headers in server.requests] == [wanted, wanted]
 
 
 @pytest.mark.parametrize(

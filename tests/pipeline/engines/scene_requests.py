@@ -25,5 +25,5 @@ def request(index: int, **changes: Any) -> Request:
 def ask(engine: Any, requests: list[Request], sampling: Sampling = SAMPLING) -> dict[str, Response]:
     """The responses by id, after checking that every request got exactly one."""
     responses = list(engine.generate(requests, sampling))
-    assert sorted(one.id for one in responses) == sorted(one.id for one in requests)
-    return {one.id: one for one in responses}
+    assert sorted(item.id for item in responses) == sorted(item.id for item in requests)
+    return {response.id: response for response in responses}

@@ -49,9 +49,9 @@ def answered(say: Say, **changes: Any) -> Response:
         engine = spec(server.url, **changes)()
         begun = time.monotonic()
         try:
-            (found,) = engine.generate([Request("r", (), (("user", "Say."),), seed=1)], Sampling(n=1, max_tokens=4))
+            (response,) = engine.generate([Request("r", (), (("user", "Say."),), seed=1)], Sampling(n=1, max_tokens=4))
             assert time.monotonic() - begun < 10
-            return found
+            return response
         finally:
             engine.close()
 
@@ -73,8 +73,8 @@ def test_a_try_ends_in_its_time_however_often_a_byte_comes(retries: int) -> None
     ],
 )
 def test_a_reply_is_not_read_beyond_its_size_and_not_asked_for_again(say: Say, why: str) -> None:
-    found = answered(say, timeout_s=20, retries=3)
-    assert found.error_type == "reply_too_large" and why in (found.error or "")
+    response = answered(say, timeout_s=20, retries=3)
+    assert response.error_type == "reply_too_large" and why in (response.error or "")
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_a_reply_is_not_read_beyond_its_size_and_not_asked_for_again(say: Say, w
     ],
 )
 def test_a_reply_without_an_answer_is_one_failed_row(body: bytes, kind: str) -> None:
-    found = answered(reply(body, Content_Type="application/json"), timeout_s=20)
-    assert found.error_type == kind and found.error and len(found.error) <= 400
+    response = answered(reply(body, Content_Type="application/json"), timeout_s=20)
+    assert response.error_type == kind and response.error and len(response.error) <= 400
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -103,7 +103,7 @@ def test_a_redirect_to_another_server_is_not_followed_and_ends_the_run(status: i
         away = reply(b"", status=status, Location=f"{thief.url}/v1/chat/completions")
         with pytest.raises(EngineError, match="redirects to another server, 127") as caught:
             answered(away, retries=3)
-        assert not thief.asked and KEY not in str(caught.value)
+        assert not thief.requests and KEY not in str(caught.value)
 
 
 def test_a_redirect_on_the_same_server_is_followed() -> None:
@@ -127,7 +127,7 @@ def models(request: pytest.FixtureRequest) -> Iterator[Say]:
             "nested": reply(NESTED, Content_Type="application/json"),
             "elsewhere": reply(b"", status=302, Location=f"{thief.url}/v1/models"),
         }[request.param]
-        assert not thief.asked
+        assert not thief.requests
 
 
 def test_a_list_of_models_has_the_same_bounds(models: Say) -> None:

@@ -27,17 +27,17 @@ class Pipe:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def __call__(self, **asked: Any) -> Any:
+    def __call__(self, **options: Any) -> Any:
         import torch
 
-        self.calls.append(asked)
-        if "break" in asked["prompt"]:
+        self.calls.append(options)
+        if "break" in options["prompt"]:
             raise RuntimeError("out of\nmemory")
         images = []
-        for text, own in zip(asked["prompt"], asked["generator"], strict=True):
-            noise = torch.rand(8, 8, 3, generator=own).numpy() * asked["guidance_scale"] * 20
+        for text, generator in zip(options["prompt"], options["generator"], strict=True):
+            noise = torch.rand(8, 8, 3, generator=generator).numpy() * options["guidance_scale"] * 20
             images.append(Image.fromarray((noise * (text not in ("blank", "unsafe"))).astype(np.uint8)))
-        return SimpleNamespace(images=images, nsfw_content_detected=[text == "unsafe" for text in asked["prompt"]])
+        return SimpleNamespace(images=images, nsfw_content_detected=[text == "unsafe" for text in options["prompt"]])
 
 
 def paint(wishes: list[Wish], **options: Any) -> tuple[list[Any], Pipe]:
@@ -47,17 +47,17 @@ def paint(wishes: list[Wish], **options: Any) -> tuple[list[Any], Pipe]:
 
 @given(st.lists(st.sampled_from([5.0, 7.0, 9.0]), max_size=20), st.integers(1, 5))
 def test_batches_hold_every_image_once_and_one_guidance_scale_each(guidance: list[float], size: int) -> None:
-    found = batches(guidance, size)
-    assert sorted(at for batch in found for at in batch) == list(range(len(guidance)))
-    assert all(len(batch) <= size and len({guidance[at] for at in batch}) == 1 for batch in found)
+    parts = batches(guidance, size)
+    assert sorted(at for batch in parts for at in batch) == list(range(len(guidance)))
+    assert all(len(batch) <= size and len({guidance[at] for at in batch}) == 1 for batch in parts)
 
 
 def test_an_image_is_the_same_in_any_batch() -> None:
     wishes = [Wish(f"text {n}", n, (5.0, 9.0)[n % 2]) for n in range(7)]
-    (one, first), (four, _) = (paint(wishes, batch_size=size) for size in (1, 4))
-    assert [picture.bytes for picture in one] == [picture.bytes for picture in four]
-    assert len({picture.bytes for picture in one}) == 7 and len(first.calls) == 7
-    assert all(Image.open(io.BytesIO(picture.bytes)).format == "PNG" for picture in one)
+    (alone, first), (four, _) = (paint(wishes, batch_size=size) for size in (1, 4))
+    assert [picture.bytes for picture in alone] == [picture.bytes for picture in four]
+    assert len({picture.bytes for picture in alone}) == 7 and len(first.calls) == 7
+    assert all(Image.open(io.BytesIO(picture.bytes)).format == "PNG" for picture in alone)
 
 
 def test_what_the_safety_checker_blacked_out_is_a_failure_and_so_is_a_blank_image() -> None:
@@ -74,7 +74,7 @@ def test_what_the_safety_checker_blacked_out_is_a_failure_and_so_is_a_blank_imag
 def test_a_pipeline_without_a_safety_checker_is_believed() -> None:
     pipe = Pipe()
     silent = DiffusersPainter(
-        lambda **asked: SimpleNamespace(images=pipe(**asked).images),
+        lambda **options: SimpleNamespace(images=pipe(**options).images),
         OpenDiffusers("m"),  # type: ignore[arg-type]
     )
     assert next(iter(silent.paint([Wish("a", 1, 5.0)]))).bytes
@@ -104,13 +104,13 @@ def folder(path: Path) -> Path:
 
 
 def test_the_identity_of_a_pipeline_is_that_of_all_its_parts(tmp_path: Path) -> None:
-    one, other = folder(tmp_path / "one"), folder(tmp_path / "other")
-    assert diffusion.identity(str(one)) == diffusion.identity(str(other))
+    first, other = folder(tmp_path / "one"), folder(tmp_path / "other")
+    assert diffusion.identity(str(first)) == diffusion.identity(str(other))
     (other / "unet" / "config.json").write_text('{"changed": 1}')
-    assert diffusion.identity(str(one)) != diffusion.identity(str(other))
+    assert diffusion.identity(str(first)) != diffusion.identity(str(other))
     assert diffusion.identity("org/model", "v2") == "org/model@v2"
     with pytest.raises(EngineError, match=r"model_index\.json"):
-        diffusion.identity(str(one / "unet"))
+        diffusion.identity(str(first / "unet"))
 
 
 def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
@@ -186,12 +186,12 @@ def test_a_real_pipeline_draws_the_same_image_for_the_same_wish_alone(tmp_path: 
         [other, wish, Wish("a red sun", 7, 9.0), Wish("a red sun", 9, 5.0)]
     )
     pixels = [
-        np.asarray(Image.open(io.BytesIO(one.bytes or b""))).astype(int)
-        for one in (alone, between, beside, guided, reseeded)
+        np.asarray(Image.open(io.BytesIO(picture.bytes or b""))).astype(int)
+        for picture in (alone, between, beside, guided, reseeded)
     ]
-    assert all(one.shape == (16, 16, 3) for one in pixels)
+    assert all(array.shape == (16, 16, 3) for array in pixels)
     assert np.abs(pixels[0] - pixels[1]).max() <= 1  # the last bit may depend on the batch
-    assert all(np.abs(pixels[0] - one).max() > 1 for one in pixels[2:])
+    assert all(np.abs(pixels[0] - array).max() > 1 for array in pixels[2:])
 
 
 def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -131,16 +131,17 @@ def elsewhere() -> Iterator[ProcessPoolExecutor]:
 @pytest.fixture(scope="module")
 def answers(tiny: Tiny, elsewhere: ProcessPoolExecutor) -> dict[str, dict[str, Response]]:
     """By sampling, then by prompt."""
-    asked = {
+    questions = {
         sampling: ([request(prompt, images) for prompt, images in PROMPTS.items()], SAMPLINGS[sampling])
         for sampling in SAMPLINGS
     }
-    answered = elsewhere.submit(ask_vllm, tiny.folder, list(asked.values())).result()
-    return {name: {one.id: one for one in responses} for name, responses in zip(asked, answered, strict=True)}
+    answered = elsewhere.submit(ask_vllm, tiny.folder, list(questions.values())).result()
+    by_id = ({response.id: response for response in responses} for responses in answered)
+    return dict(zip(questions, by_id, strict=True))
 
 
-def request(one: str, images: tuple[bytes, ...], seed: int = 5) -> Request:
-    return Request(one, images, (("user", QUESTION),), seed)
+def request(id: str, images: tuple[bytes, ...], seed: int = 5) -> Request:
+    return Request(id, images, (("user", QUESTION),), seed)
 
 
 def decoded(data: bytes) -> Any:
@@ -162,12 +163,12 @@ def test_transformers_finds_class_weights_and_processor_in_the_folder(tiny: Tiny
 
 
 def test_a_prompt_holds_the_image_tokens_of_its_images(tiny: Tiny) -> None:
-    one, two = tiny.family.tokens
+    single, two = tiny.family.tokens
     held = {
         name: int((tiny.inputs(images)["input_ids"] == tiny.model.config.image_token_id).sum())
         for name, images in PROMPTS.items()
     }
-    assert held == {"text": 0, "one image": one, "another image": one, "two images": two}
+    assert held == {"text": 0, "one image": single, "another image": single, "two images": two}
 
 
 def test_a_prompt_opens_once(tiny: Tiny) -> None:
@@ -182,7 +183,7 @@ def test_every_request_gets_n_answers(answers: dict[str, dict[str, Response]]) -
     for answer in answers["two"].values():
         first, second = answer.completions
         assert first != second
-        assert all(0 < one.n_tokens <= 8 and one.logprob < 0 for one in answer.completions)
+        assert all(0 < completion.n_tokens <= 8 and completion.logprob < 0 for completion in answer.completions)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

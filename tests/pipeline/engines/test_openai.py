@@ -83,7 +83,7 @@ class Server:
     def __init__(self) -> None:
         self.answer: Callable[[dict[str, Any]], Reply] = obedient
         self.models = Reply({"object": "list", "data": [{"id": name, "object": "model"} for name in ("m", "other")]})
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.keys: set[str | None] = set()
         self.running = self.peak = self.abandoned = 0
@@ -115,7 +115,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.keys.add(self.headers["Authorization"])
             with server.lock:
-                server.asked.append(body)
+                server.requests.append(body)
                 server.times.append(time.monotonic())
                 server.running += 1
                 server.peak = max(server.peak, server.running)
@@ -185,10 +185,12 @@ def request(index: int = 0, **changes: Any) -> Request:
 def ask(engine: OpenAIEngine, *requests: Request, sampling: Sampling = SAMPLING) -> dict[str, Response]:
     """The responses by id, after checking that every request got exactly one, of the promised shape."""
     responses = list(engine.generate(requests, sampling))
-    assert sorted(one.id for one in responses) == sorted(one.id for one in requests)
-    for one in responses:
-        assert (one.error_type is None and len(one.completions) == sampling.n) or (one.error and not one.completions)
-    return {one.id: one for one in responses}
+    assert sorted(item.id for item in responses) == sorted(item.id for item in requests)
+    for made in responses:
+        assert (made.error_type is None and len(made.completions) == sampling.n) or (
+            made.error and not made.completions
+        )
+    return {response.id: response for response in responses}
 
 
 def one(engine: OpenAIEngine, sampling: Sampling = SAMPLING, **changes: Any) -> Response:
@@ -212,7 +214,7 @@ def decoded(url: str) -> tuple[str, bytes]:
 def test_one_request_carries_n_and_every_option(server: Server, opened: Any) -> None:
     answer = one(opened(), Sampling(n=3, temperature=0.7, top_p=0.9, max_tokens=16, stop=("\n", "END")), seed=5)
     assert [c.text for c in answer.completions] == ["answer 5", "answer 6", "answer 7"]
-    (body,) = server.asked
+    (body,) = server.requests
     assert {key: body[key] for key in body if key != "messages"} == {
         "model": "m", "n": 3, "temperature": 0.7, "top_p": 0.9, "max_tokens": 16, "seed": 5, "stop": ["\n", "END"],
         "logprobs": True,
@@ -223,7 +225,7 @@ def test_one_request_carries_n_and_every_option(server: Server, opened: Any) -> 
 def test_the_alternatives_of_the_first_token_are_asked_for_only_if_wanted(server: Server, opened: Any) -> None:
     one(opened(), Sampling(n=1, top_logprobs=3))
     one(opened(), Sampling(n=1))
-    assert [body.get("top_logprobs") for body in server.asked] == [3, None]
+    assert [body.get("top_logprobs") for body in server.requests] == [3, None]
 
 
 def continuing(body: dict[str, Any]) -> Reply:
@@ -235,16 +237,16 @@ def test_a_begun_answer_is_sent_last_and_only_what_follows_comes_back(server: Se
     server.answer = continuing
     answer = one(opened(), Sampling(n=2), prefix="A sun")
     assert [c.text for c in answer.completions] == [" and more"] * 2
-    (body,) = server.asked
+    (body,) = server.requests
     assert body["messages"][-1] == {"role": "assistant", "content": "A sun"}
     assert {key: body[key] for key in CONTINUE} == CONTINUE
     server.answer = obedient
     one(opened())
-    assert not set(CONTINUE) & set(server.asked[-1]) and server.asked[-1]["messages"][-1]["role"] == "user"
+    assert not set(CONTINUE) & set(server.requests[-1]) and server.requests[-1]["messages"][-1]["role"] == "user"
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "reason"),
     [
         (lambda body: chat("Two suns."), "begins new ones"),
         (lambda body: chat(None), "begins new ones"),
@@ -252,10 +254,10 @@ def test_a_begun_answer_is_sent_last_and_only_what_follows_comes_back(server: Se
     ],
 )
 def test_a_server_that_does_not_go_on_with_a_begun_answer_ends_the_run(
-    server: Server, opened: Any, answer: Callable[[dict[str, Any]], Reply], said: str
+    server: Server, opened: Any, answer: Callable[[dict[str, Any]], Reply], reason: str
 ) -> None:
     server.answer = answer
-    with pytest.raises(EngineError, match=f"does not go on with answers that are begun: .*{said}") as caught:
+    with pytest.raises(EngineError, match=f"does not go on with answers that are begun: .*{reason}") as caught:
         one(opened(), Sampling(n=1), prefix="A sun")
     assert "engine.kind=vllm" in caught.value.remedy
 
@@ -267,20 +269,20 @@ def test_a_begun_answer_may_be_refused_for_other_reasons(server: Server, opened:
 
 def test_greedy(server: Server, opened: Any) -> None:
     assert one(opened(), Sampling(n=1, temperature=0.0)).completions[0].text == "answer 0"
-    assert server.asked[0]["temperature"] == 0 and "stop" not in server.asked[0]
+    assert server.requests[0]["temperature"] == 0 and "stop" not in server.requests[0]
 
 
 @pytest.mark.parametrize(("seed", "sent"), [(2**62 - 1, 2**62 - 1), (2**63 + 4, 4), (-1, 2**63 - 1)])
 def test_a_seed_is_what_a_server_accepts(server: Server, opened: Any, seed: int, sent: int) -> None:
     one(opened(), seed=seed)
-    assert server.asked[0]["seed"] == sent
+    assert server.requests[0]["seed"] == sent
 
 
 def test_the_image_travels_as_it_is_before_the_first_text_of_the_user(server: Server, opened: Any) -> None:
     image = raster.png(scene(5, 0))
     messages = (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))
     one(opened(), images=(image, png(kind="JPEG")), messages=messages)
-    system, first, *rest = server.asked[0]["messages"]
+    system, first, *rest = server.requests[0]["messages"]
     assert system == {"role": "system", "content": "s"} and [message["content"] for message in rest] == ["b", "c"]
     assert first["content"][2] == {"type": "text", "text": "a"}
     assert [part["type"] for part in first["content"]] == ["image_url", "image_url", "text"]
@@ -354,17 +356,17 @@ def with_alternatives(text: str, *tokens: tuple[str, float]) -> Reply:
 
 def test_the_alternatives_of_the_first_token_come_likeliest_first(server: Server, opened: Any) -> None:
     server.answer = lambda _: with_alternatives("Yes it is", (" no", -2.0), ("Yes", -0.2), ("?", float("-inf")))
-    asked = Sampling(n=1, top_logprobs=3)
-    assert one(opened(), asked).completions[0].first == (("Yes", -0.2), (" no", -2.0))
+    sampling = Sampling(n=1, top_logprobs=3)
+    assert one(opened(), sampling).completions[0].first == (("Yes", -0.2), (" no", -2.0))
     server.answer = lambda _: chat("Yes")  # a server that gives none
-    assert one(opened(), asked).completions[0].first is None
+    assert one(opened(), sampling).completions[0].first is None
 
 
 @pytest.mark.parametrize(
-    ("most", "first", "asked"), [(5, (("Yes", -0.2),), [20, 5, 5]), (0, None, [20, 5, None, None])]
+    ("most", "first", "counts"), [(5, (("Yes", -0.2),), [20, 5, 5]), (0, None, [20, 5, None, None])]
 )
 def test_a_server_that_gives_few_alternatives_is_asked_for_few_and_one_that_gives_none_for_none(
-    server: Server, opened: Any, most: int, first: Any, asked: list[int | None]
+    server: Server, opened: Any, most: int, first: Any, counts: list[int | None]
 ) -> None:
     def few(body: dict[str, Any]) -> Reply:
         if body.get("top_logprobs", 0) > most:
@@ -373,7 +375,7 @@ def test_a_server_that_gives_few_alternatives_is_asked_for_few_and_one_that_give
 
     server.answer, engine = few, opened()
     assert [one(engine, Sampling(n=1, top_logprobs=20)).completions[0].first for _ in range(2)] == [first] * 2
-    assert [body.get("top_logprobs") for body in server.asked] == asked
+    assert [body.get("top_logprobs") for body in server.requests] == counts
 
 
 def test_choices_are_taken_in_the_order_of_their_index_and_no_more_than_n(server: Server, opened: Any) -> None:
@@ -390,14 +392,14 @@ def test_missing_answers_are_asked_for_with_the_seeds_that_belong_to_them(
     server.answer = lambda body: obedient({**body, "n": min(most, body["n"])})
     answer = one(opened(), Sampling(n=5), seed=40)
     assert [c.text for c in answer.completions] == [f"answer {seed}" for seed in range(40, 45)]
-    assert [body["seed"] for body in server.asked] == list(range(40, 45, most))
+    assert [body["seed"] for body in server.requests] == list(range(40, 45, most))
 
 
 def test_a_server_that_gives_no_answer_fails_the_row(server: Server, opened: Any) -> None:
     server.answer = lambda body: chat() if body["seed"] else chat("a")
     answer = one(opened())
     assert answer.error_type == "too_few_answers" and "1 of n=3" in (answer.error or "")
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_a_filtered_answer_is_no_data(server: Server, opened: Any) -> None:
@@ -436,7 +438,7 @@ def test_a_server_without_logprobs_is_asked_without_from_then_on(server: Server,
     engine = opened(concurrency=1)
     answers = ask(engine, *(request(i) for i in range(4)))
     assert all(c.logprob is None for answer in answers.values() for c in answer.completions)
-    assert sum("logprobs" in body for body in server.asked) == 1 and len(server.asked) == 5
+    assert sum("logprobs" in body for body in server.requests) == 1 and len(server.requests) == 5
 
 
 @pytest.mark.parametrize("message", ["Only one completion choice is allowed", "'n' : number must be at most 1"])
@@ -444,14 +446,14 @@ def test_a_server_that_refuses_n_is_asked_one_by_one(server: Server, opened: Any
     server.answer = lambda body: wrong(400, message) if body["n"] > 1 else obedient(body)
     answer = one(opened(), seed=10)
     assert [c.text for c in answer.completions] == ["answer 10", "answer 11", "answer 12"]
-    assert [body["n"] for body in server.asked] == [3, 1, 1, 1]
+    assert [body["n"] for body in server.requests] == [3, 1, 1, 1]
 
 
 def test_a_server_that_wants_max_completion_tokens_gets_it(server: Server, opened: Any) -> None:
     message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     server.answer = lambda body: wrong(400, message) if "max_tokens" in body else obedient(body)
     assert one(opened()).error_type is None
-    assert server.asked[1]["max_completion_tokens"] == 16
+    assert server.requests[1]["max_completion_tokens"] == 16
 
 
 def test_a_wrong_guess_about_the_server_changes_nothing_for_other_requests(server: Server, opened: Any) -> None:
@@ -461,9 +463,9 @@ def test_a_wrong_guess_about_the_server_changes_nothing_for_other_requests(serve
     server.answer = answer
     engine = opened()
     assert one(engine, messages=(("user", "bad"),)).error_type == "bad_request"
-    assert [body["n"] for body in server.asked] == [3, 1]
+    assert [body["n"] for body in server.requests] == [3, 1]
     one(engine)
-    assert server.asked[-1]["n"] == 3
+    assert server.requests[-1]["n"] == 3
 
 
 # ------------------------------------------------------------------------------------------------------------- faults
@@ -485,7 +487,7 @@ def test_retry_after_is_honoured(server: Server, opened: Any) -> None:
 def test_a_passing_fault_is_tried_again(server: Server, opened: Any, status: int) -> None:
     server.answer = first_wrong(2, wrong(status))
     assert one(opened()).error_type is None
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -498,20 +500,20 @@ def test_a_lasting_fault_is_one_that_a_later_run_tries_again(
     answer = one(opened())
     assert answer.error_type == kind and kind in TRANSIENT
     assert answer.error == f"status {status}: try later (after 2 retries)"
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
 
 
 def test_a_server_that_does_not_answer_in_time(server: Server, opened: Any) -> None:
     server.answer = lambda _: Reply({}, seconds=5)
     answer = one(opened(timeout_s=0.2, retries=1))
     assert answer.error_type == "timeout" and "after 1 retries" in (answer.error or "")
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_a_server_that_went_away(server: Server, opened: Any) -> None:
     server.answer = lambda _: Reply("", 0)
     assert one(opened(retries=1)).error_type == "connection" and "connection" in TRANSIENT
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -530,7 +532,7 @@ def test_a_bad_request_is_not_tried_again(server: Server, opened: Any, reply: Re
     answer = one(opened())
     assert answer.error_type == kind and kind not in TRANSIENT
     assert answer.error == f"status {reply.status}: {reply.body['error']['message']}"
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_what_no_server_could_answer_is_not_sent(server: Server, opened: Any) -> None:
@@ -543,7 +545,7 @@ def test_what_no_server_could_answer_is_not_sent(server: Server, opened: Any) ->
         request(3),
     )
     assert [answers[f"r{i}"].error_type for i in range(4)] == ["unreadable_image"] * 2 + ["empty_prompt", None]
-    assert "image 1" in (answers["r1"].error or "") and len(server.asked) == 1
+    assert "image 1" in (answers["r1"].error or "") and len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -562,7 +564,7 @@ def test_what_no_other_request_would_escape_ends_the_run(
     engine = opened(concurrency=1)
     with pytest.raises(EngineError, match=remedy):
         list(engine.generate([request(i) for i in range(50)], SAMPLING))
-    assert len(server.asked) < 10
+    assert len(server.requests) < 10
 
 
 FAULTS = st.sampled_from(["ok", "fewer", "none", "500 once", "500", "429 once", "400", "filter", "html", "hang up"])
@@ -664,7 +666,7 @@ def test_a_reader_that_stops_cancels_what_is_on_the_way(server: Server, opened: 
     assert wait_for(lambda: server.running == 3)
     responses.close()
     assert wait_for(lambda: server.abandoned == 3 and server.running == 0)
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
     assert one(engine).error_type is None  # and the slots are free again
 
 
@@ -740,18 +742,18 @@ def test_the_key_is_sent_and_stands_nowhere_else(
     caplog.set_level(logging.DEBUG)
     for name in ("openai", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.DEBUG)
-    found = [repr(spec(server)), repr(pickle.dumps(spec(server)))]
+    texts = [repr(spec(server)), repr(pickle.dumps(spec(server)))]
     server.answer = lambda _: reply
     engine = opened()
-    found.append(repr(engine))
+    texts.append(repr(engine))
     try:
-        found += [repr(answer) for answer in engine.generate([request()], SAMPLING)]
+        texts += [repr(answer) for answer in engine.generate([request()], SAMPLING)]
     except EngineError as error:
-        found += [*traceback.format_exception(error), repr(error), repr(pickle.dumps(error))]
+        texts += [*traceback.format_exception(error), repr(error), repr(pickle.dumps(error))]
         assert error.__context__ is None
-    found += [caplog.text, *capfd.readouterr()]
+    texts += [caplog.text, *capfd.readouterr()]
     assert server.keys == {f"Bearer {KEY}"}
-    assert not [text for text in found if KEY in text or KEY[:12] in text]
+    assert not [text for text in texts if KEY in text or KEY[:12] in text]
 
 
 def test_a_server_that_quotes_the_key_while_opening(server: Server, opened: Any) -> None:

@@ -29,19 +29,20 @@ def spec(model: str = "house-vlm", **engine: Any) -> Sample:
     return Sample.model_validate({"model": model, "n": 2, "engine": {"kind": KIND, **engine}})
 
 
-def opened(one: Sample) -> Any:
-    return SampleStage(one, 0).worker.open()
+def opened(sample: Sample) -> Any:
+    return SampleStage(sample, 0).worker.open()
 
 
 def answers(mode: str) -> dict[str, str | None]:
-    return {one.id: one.error_type for one in ask(plugin_kit.Client(mode, None), REQUESTS, Sampling(n=2))}
+    responses = ask(plugin_kit.Client(mode, None), REQUESTS, Sampling(n=2))
+    return {response.id: response.error_type for response in responses}
 
 
 def test_an_engine_is_asked_and_its_answers_are_candidates() -> None:
     stage = SampleStage(spec(), 0)
     prompts = pa.Table.from_pylist([prompt_row("p0"), prompt_row("p1")], schema=PROMPTS)
     rows = stage.process(opened(stage.spec), {"source": prompts}).to_pylist()
-    assert [[one["text"] for one in row["candidates"]] for row in rows] == [["A sun.", "A sun."]] * 2
+    assert [[candidate["text"] for candidate in row["candidates"]] for row in rows] == [["A sun.", "A sun."]] * 2
 
 
 @pytest.mark.parametrize(
@@ -82,8 +83,8 @@ def test_what_open_gives_must_be_an_engine() -> None:
 def test_one_shard_after_the_other() -> None:
     engine = InTurns(plugin_kit.Client("good", None))
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda _: len(list(ask(engine, REQUESTS, Sampling()))), range(8)))
-    assert found == [3] * 8 and engine.stats() == {}
+        counts = list(threads.map(lambda _: len(list(ask(engine, REQUESTS, Sampling()))), range(8)))
+    assert counts == [3] * 8 and engine.stats() == {}
     # Without it the test's engine breaks, as others may.
     alone = plugin_kit.Client("good", None)
     with pytest.raises(AssertionError, match="two at a time"), ThreadPoolExecutor(4) as threads:
@@ -113,24 +114,24 @@ def test_workers_and_gpus() -> None:
 
 
 def test_a_judge_is_asked_through_the_engine_of_the_model_that_it_is(tmp_path: Path) -> None:
-    own = recipe(
+    judging = recipe(
         tmp_path,
         sample={"model": "house-vlm", "n": 2, "engine": {"kind": KIND}},
         score={"scorers": ["objects", "correctness", "judge"], "judge": {"model": "house-vlm"}},
     )
-    stage = score_stages(own.score, own.sample.each(), 0)[0]
-    assert stage.worker == SampleStage(own.sample, 0).worker
+    stage = score_stages(judging.score, judging.sample.each(), 0)[0]
+    assert stage.worker == SampleStage(judging.sample, 0).worker
 
 
-@pytest.mark.parametrize(("gpus", "own"), [(0, False), (1, True)])
-def test_the_trained_model_goes_to_the_engine_if_it_has_its_models_here(tmp_path: Path, gpus: int, own: bool) -> None:
+@pytest.mark.parametrize(("gpus", "ours"), [(0, False), (1, True)])
+def test_the_trained_model_goes_to_the_engine_if_it_has_its_models_here(tmp_path: Path, gpus: int, ours: bool) -> None:
     plan = Plan(
         recipe(tmp_path, sample={"model": "m", "n": 2, "engine": {"kind": KIND, "gpus": gpus}}),
         Held(lambda _: iter(()), {}, 8),
     )
     assert plan.answers("eval-before").spec.engine == plan.recipe.sample.engine
     after = plan.answers("eval-after", tmp_path).spec.engine
-    assert (after == plan.recipe.sample.engine) is own and isinstance(after, VllmOptions) is not own
+    assert (after == plan.recipe.sample.engine) is ours and isinstance(after, VllmOptions) is not ours
 
 
 @pytest.mark.parametrize(

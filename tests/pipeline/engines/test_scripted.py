@@ -20,9 +20,9 @@ def first(engine: ScriptedEngine, top_logprobs: int = 5) -> tuple[tuple[str, flo
 
 @pytest.mark.parametrize(("text", "other"), [("Yes.", "No"), ("no, it is not", "Yes")])
 def test_yes_and_no_share_what_there_is(text: str, other: str) -> None:
-    found = first(ScriptedEngine((text,)))
-    assert found is not None and [token for token, _ in found] == [text.split()[0], other]
-    assert [math.exp(logprob) for _, logprob in found] == pytest.approx([SURE, 1 - SURE])
+    tokens = first(ScriptedEngine((text,)))
+    assert tokens is not None and [token for token, _ in tokens] == [text.split()[0], other]
+    assert [math.exp(logprob) for _, logprob in tokens] == pytest.approx([SURE, 1 - SURE])
 
 
 def test_another_word_has_no_opposite() -> None:

@@ -20,7 +20,7 @@ from engines.scene_requests import SAMPLING, ask, request
 from pipeline.base.errors import EngineError
 from pipeline.base.model_names import BUILT_IN
 from pipeline.engines.openai import OpenAIEngine, OpenOpenAI
-from pipeline.engines.protocol import Sampling
+from pipeline.engines.protocol import Response, Sampling
 from pipeline.sampling.continuation import beginning
 
 START_LIMIT_S = 420
@@ -90,30 +90,35 @@ def served(base_url: str) -> Iterator[OpenAIEngine]:
     engine.close()
 
 
+def texts(answer: Response) -> list[str]:
+    return [completion.text for completion in answer.completions]
+
+
 def test_a_scene_gets_n_answers_with_their_log_probs(served: OpenAIEngine) -> None:
     for answer in ask(served, [request(i) for i in range(6)]).values():
         assert answer.error_type is None, answer.error
-        assert len(answer.completions) == 4 and len({one.text for one in answer.completions}) > 1
-        for one in answer.completions:
-            assert one.text and one.n_tokens is not None and 0 < one.n_tokens <= 24
-            assert one.logprob is not None and one.logprob < 0
-            assert one.finish_reason in ("stop", "length") and (one.finish_reason == "length") <= (one.n_tokens == 24)
+        assert len(answer.completions) == 4 and len(set(texts(answer))) > 1
+        for made in answer.completions:
+            assert made.text and made.n_tokens is not None and 0 < made.n_tokens <= 24
+            assert made.logprob is not None and made.logprob < 0
+            assert made.finish_reason in ("stop", "length")
+            assert (made.finish_reason == "length") <= (made.n_tokens == 24)
 
 
 def test_the_same_seed_gives_the_same_answers(served: OpenAIEngine) -> None:
     first, again = (ask(served, [request(0)])["r0"] for _ in range(2))
-    assert [one.text for one in first.completions] == [one.text for one in again.completions]
+    assert texts(first) == texts(again)
     other = ask(served, [request(0, seed=12345)])["r0"]
-    assert [one.text for one in first.completions] != [one.text for one in other.completions]
+    assert texts(first) != texts(other)
 
 
 def test_answer_i_is_drawn_from_seed_plus_i(served: OpenAIEngine) -> None:
     # What the engine relies on when it asks for missing answers, and the sample stage for those that were cut off.
     seed = request(0).seed
-    together = [one.text for one in ask(served, [request(0)])["r0"].completions]
+    together = texts(ask(served, [request(0)])["r0"])
     alone = Sampling(n=1, temperature=SAMPLING.temperature, max_tokens=SAMPLING.max_tokens)
-    asked = [request(0, id=str(i), seed=seed + i) for i in range(4)]
-    answers = ask(served, asked, alone)
+    requests = [request(0, id=str(i), seed=seed + i) for i in range(4)]
+    answers = ask(served, requests, alone)
     assert [answers[str(i)].completions[0].text for i in range(4)] == together
 
 
@@ -122,8 +127,8 @@ def test_greedy_answers_are_those_of_vllm_in_this_process(served: OpenAIEngine, 
         pytest.fail("the server holds the built-in model: unset VLLM_TEST_MODEL")
     requests, greedy = [request(i) for i in range(4)], Sampling(n=1, temperature=0.0, max_tokens=48)
     here, there = ask(vllm_engine, requests, greedy), ask(served, requests, greedy)
-    for one in requests:
-        (a,), (b,) = here[one.id].completions, there[one.id].completions
+    for wanted in requests:
+        (a,), (b,) = here[wanted.id].completions, there[wanted.id].completions
         assert (a.text, a.n_tokens, a.finish_reason) == (b.text, b.n_tokens, b.finish_reason)
         assert b.logprob == pytest.approx(a.logprob, abs=1e-3)
 
@@ -134,9 +139,9 @@ def test_a_begun_answer_goes_on_as_it_would_have(served: OpenAIEngine) -> None:
         key: answer.completions[0].text for key, answer in ask(served, [request(i) for i in range(4)], greedy).items()
     }
     begun = [request(i, prefix=beginning(whole[f"r{i}"], 0.5)) for i in range(4)]
-    for one in ask(served, begun, greedy).values():
-        prefix = beginning(whole[one.id], 0.5)
-        assert prefix and prefix + one.completions[0].text == whole[one.id]
+    for rest in ask(served, begun, greedy).values():
+        prefix = beginning(whole[rest.id], 0.5)
+        assert prefix and prefix + rest.completions[0].text == whole[rest.id]
 
 
 def test_bad_requests_are_answered_with_a_reason_and_harm_no_other(served: OpenAIEngine) -> None:

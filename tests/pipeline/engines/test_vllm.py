@@ -39,9 +39,9 @@ def test_every_request_gets_n_completions(vllm_engine: Any) -> None:
     for answer in answers.values():
         assert answer.error_type is None and len(answer.completions) == 4
         assert len({c.text for c in answer.completions}) > 1
-        for one in answer.completions:
-            assert 0 < one.n_tokens <= 24 and one.logprob < 0 and one.finish_reason in ("stop", "length")
-            assert (one.finish_reason == "length") <= (one.n_tokens == 24)
+        for made in answer.completions:
+            assert 0 < made.n_tokens <= 24 and made.logprob < 0 and made.finish_reason in ("stop", "length")
+            assert (made.finish_reason == "length") <= (made.n_tokens == 24)
 
 
 def test_the_same_seeds_give_the_same_answers_whatever_was_asked_before(vllm_engine: Any) -> None:
@@ -99,17 +99,17 @@ class Letters:
     """A tokenizer whose token 0 is "a"."""
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
-        return "".join(chr(ord("a") + one) for one in ids)
+        return "".join(chr(ord("a") + token) for token in ids)
 
 
 def test_the_alternatives_of_the_first_token_are_decoded_and_no_more_than_asked_for() -> None:
-    found = {
+    tokens = {
         i: SimpleNamespace(logprob=value, decoded_token=f"t{i}") for i, value in enumerate((-3.0, -0.1, -math.inf, -9))
     }
-    one = SimpleNamespace(
-        index=0, text="b", token_ids=[1], finish_reason="length", cumulative_logprob=-0.1, logprobs=[found, found]
+    completion = SimpleNamespace(
+        index=0, text="b", token_ids=[1], finish_reason="length", cumulative_logprob=-0.1, logprobs=[tokens, tokens]
     )
-    output = SimpleNamespace(outputs=[one])
+    output = SimpleNamespace(outputs=[completion])
 
     def first(top_logprobs: int, tokenizer: Any) -> Any:
         how = How(Sampling(n=1, top_logprobs=top_logprobs), tokenizer)
@@ -121,32 +121,32 @@ def test_the_alternatives_of_the_first_token_are_decoded_and_no_more_than_asked_
 
 
 def test_the_model_says_how_likely_yes_and_no_are(vllm_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = [request(i, messages=(("user", "Is there a sun in the image?"),)) for i in range(4)]
+    requests = [request(i, messages=(("user", "Is there a sun in the image?"),)) for i in range(4)]
     greedy = Sampling(n=1, temperature=0.0, max_tokens=1, top_logprobs=20)
-    late = ask(vllm_engine, asked, greedy)
+    late = ask(vllm_engine, requests, greedy)
     for answer in late.values():
-        (one,) = answer.completions
-        assert one.first is not None and len(one.first) == 20
-        assert one.first[0][0].strip() == one.text and one.first[0][1] == pytest.approx(one.logprob, abs=1e-5)
-        assert sum(math.exp(logprob) for text, logprob in one.first if text.strip() in ("Yes", "No")) > 0.9
+        (made,) = answer.completions
+        assert made.first is not None and len(made.first) == 20
+        assert made.first[0][0].strip() == made.text and made.first[0][1] == pytest.approx(made.logprob, abs=1e-5)
+        assert sum(math.exp(logprob) for text, logprob in made.first if text.strip() in ("Yes", "No")) > 0.9
     monkeypatch.setattr(vllm_engine, "_spec", replace(vllm_engine._spec, late_decode=False))
-    early = ask(vllm_engine, asked, greedy)
+    early = ask(vllm_engine, requests, greedy)
     assert [c.first[0] for a in early.values() for c in a.completions if c.first] == [
         c.first[0] for a in late.values() for c in a.completions if c.first
     ]
 
 
 def test_what_follows_a_begun_answer_is_not_decoded_alone_and_keeps_its_space() -> None:
-    one = SimpleNamespace(
+    completion = SimpleNamespace(
         index=0, text=" b ", token_ids=[1], finish_reason="length", cumulative_logprob=-0.1, logprobs=None
     )
-    output = SimpleNamespace(outputs=[one])
+    output = SimpleNamespace(outputs=[completion])
 
     def text(**changes: Any) -> str:
         return How(Sampling(n=1), Letters()).response(request(0, **changes), output).completions[0].text
 
     assert (text(), text(prefix="a")) == ("b", " b")
-    one.text = "not looked at"
+    completion.text = "not looked at"
     assert text() == "b"
 
 
@@ -160,10 +160,11 @@ def test_the_rest_of_an_answer_follows_from_its_beginning(
              , greedy).items()}  # fmt: skip
     begun = [request(i, prefix=beginning(whole[f"r{i}"].text, 0.5)) for i in range(6)]
     rest = {key: answer.completions[0] for key, answer in ask(vllm_engine, begun, greedy).items()}
-    for one in begun:
-        assert one.prefix and one.prefix + rest[one.id].text == whole[one.id].text
-        assert rest[one.id].n_tokens < whole[one.id].n_tokens and rest[one.id].logprob >= whole[one.id].logprob
-    blind = ask(vllm_engine, [replace(one, images=()) for one in begun], greedy)
+    for opening in begun:
+        full, ending = whole[opening.id], rest[opening.id]
+        assert opening.prefix and opening.prefix + ending.text == full.text
+        assert ending.n_tokens < full.n_tokens and ending.logprob >= full.logprob
+    blind = ask(vllm_engine, [replace(opening, images=()) for opening in begun], greedy)
     assert all(answer.error_type is None for answer in blind.values())
     assert any(blind[key].completions[0].text != rest[key].text for key in rest)
 
@@ -202,7 +203,7 @@ def test_decoding_late_gives_the_same_text(
     assert reasons & {"stop"} or sampling.max_tokens == 4
     # The control: a decoder that forgets the rule about the last token is found out.
     monkeypatch.setattr(module.How, "response", lambda self, r, output: Response(r.id, tuple(
-        Completion(str(one.text)[1:], len(one.token_ids), one.finish_reason, float(one.cumulative_logprob))
-        for one in output.outputs
+        Completion(str(made.text)[1:], len(made.token_ids), made.finish_reason, float(made.cumulative_logprob))
+        for made in output.outputs
     )))  # fmt: skip
     assert ask(vllm_engine, requests, sampling) != late

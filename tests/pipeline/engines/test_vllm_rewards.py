@@ -58,13 +58,13 @@ def ask(path: Path) -> list[float | None]:
 
 def test_vllm_and_transformers_give_the_same_rewards(folder: Path) -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        found = pool.submit(ask, folder).result()
+        rewards = pool.submit(ask, folder).result()
     expected = TransformersRewards.open(read_checkpoint(str(folder)), 2, "float32", "cpu").rewards(CONVERSATIONS)
-    assert found[3] is None and expected[3] is None  # longer than the context
-    assert [one for one in found if one is not None] == pytest.approx(
-        [one for one in expected if one is not None], abs=1e-3
+    assert rewards[3] is None and expected[3] is None  # longer than the context
+    assert [reward for reward in rewards if reward is not None] == pytest.approx(
+        [reward for reward in expected if reward is not None], abs=1e-3
     )
-    assert len({round(one, 2) for one in found if one is not None}) == 4
+    assert len({round(reward, 2) for reward in rewards if reward is not None}) == 4
 
 
 def test_only_text_classifiers_are_left_to_vllm(folder: Path, tmp_path: Path) -> None:

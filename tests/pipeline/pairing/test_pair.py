@@ -57,9 +57,9 @@ def test_what_holds_for_every_pair(row: list[Any], margin: float) -> None:
     assert pair["chosen_score"] >= pair["rejected_score"] + margin > pair["rejected_score"]
     totals = combine({"good": [r[1] for r in row], "bad": [r[2] for r in row]}, policy.weights, len(row))
     assert (totals[pair["chosen"]], totals[pair["rejected"]]) == (pair["chosen_score"], pair["rejected_score"])
-    for one in (chosen, rejected):
-        assert one["text"].strip() and one["finish_reason"] != "length" and repeats(one["text"]) <= 2
-    lengths = [len(normal_text(one["text"]).split()) for one in (chosen, rejected)]
+    for candidate in (chosen, rejected):
+        assert candidate["text"].strip() and candidate["finish_reason"] != "length" and repeats(candidate["text"]) <= 2
+    lengths = [len(normal_text(candidate["text"]).split()) for candidate in (chosen, rejected)]
     assert max(lengths) / min(lengths) <= policy.max_length_ratio
 
 
@@ -196,7 +196,7 @@ def test_columns_choose_the_same_among_equals(texts: list[tuple[str, float]], ma
 @given(st.lists(st.sampled_from("ab"), max_size=12).map(" ".join), st.integers(1, 4))
 def test_columns_see_the_same_repetition(text: str, most: int) -> None:
     policy = POLICY.model_copy(update={"max_repeated": most})
-    row = [({"text": one, "finish_reason": "stop"}, score, None) for one, score in ((text, 2.0), ("c d e f", 0.0))]
+    row = [({"text": words, "finish_reason": "stop"}, score, None) for words, score in ((text, 2.0), ("c d e f", 0.0))]
     samples = [{"id": "x", "candidates": [c for c, _, _ in row], **OK}]
     values = [{"name": n, "version": "1", "values": [r[i] for r in row]} for i, n in ((1, "good"), (2, "bad"))]
     table = pairs_of(

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
-from pipeline.pairing import balance, policies
-from pipeline.pairing import rule as pair
+from pipeline.pairing import balance, policies, rule
 from pipeline.pairing.config import BY_ORIGIN, Gates, Pair, Veto
 from pipeline.pairing.policies import POLICIES, REASONS, standardise
 from pipeline.pairing.rule import make_pairs, totals, valid
@@ -92,7 +91,7 @@ def tables(rows: Sequence[Row], policy: Pair) -> tuple[list[dict[str, Any]], lis
         {
             "id": str(i),
             "scores": [
-                {"name": name, "version": "1", "values": [one[side] for one in row]}
+                {"name": name, "version": "1", "values": [texts[side] for texts in row]}
                 for side, name in enumerate(names(policy), 1)
             ],
             **OK,
@@ -117,10 +116,10 @@ def told(row: Row, rows: Sequence[dict[str, Any]]) -> list[Any]:
     """The pairs as texts and scores, whatever the numbers of the candidates."""
     sides = ("chosen", "rejected")
     return [
-        tuple((row[one[side]][0]["text"], one[f"{side}_score"]) for side in sides)
-        if one.get("chosen") is not None
-        else one["reason"]
-        for one in rows
+        tuple((row[pair[side]][0]["text"], pair[f"{side}_score"]) for side in sides)
+        if pair.get("chosen") is not None
+        else pair["reason"]
+        for pair in rows
     ]
 
 
@@ -131,7 +130,8 @@ def plain(**changes: Any) -> Pair:
 def pairs(policy: Pair, *texts: tuple[str, float | None], seed: int = 0, **more: Any) -> list[Any]:
     row = [({"text": t, "finish_reason": "stop", "origin": "sampled", **more}, value, None) for t, value in texts]
     return [
-        one if isinstance(one, str) else tuple(text for text, _ in one) for one in told(row, run(row, policy, seed))
+        made_pair if isinstance(made_pair, str) else tuple(text for text, _ in made_pair)
+        for made_pair in told(row, run(row, policy, seed))
     ]
 
 
@@ -143,15 +143,16 @@ def pairs(policy: Pair, *texts: tuple[str, float | None], seed: int = 0, **more:
 def test_every_pair_of_every_policy_is_one(name: str, data: Any, row: Row) -> None:
     policy = data.draw(options(name))
     rows = run(row, policy)
-    assert rows and all((one.get("chosen") is None) == (one.get("reason") in REASONS) for one in rows)
-    assert len({one.get("reason") for one in rows} - {None, "length_balance"}) == 0 or len(rows) == 1
+    assert rows and all((pair.get("chosen") is None) == (pair.get("reason") in REASONS) for pair in rows)
+    assert len({pair.get("reason") for pair in rows} - {None, "length_balance"}) == 0 or len(rows) == 1
     assert len(made(rows)) <= (policy.max_pairs or POLICIES[name].most or math.inf)
-    values = {n: [one[side] for one in row] for side, n in enumerate(names(policy), 1)}
-    able = [i for i, (one, _, _) in enumerate(row) if valid(one, policy, PROMPT)]
+    values = {n: [scored[side] for scored in row] for side, n in enumerate(names(policy), 1)}
+    able = [i for i, (text, _, _) in enumerate(row) if valid(text, policy, PROMPT)]
     worth = totals(values, policy, able, len(row))
     seen = set()
-    for one in made(rows):
-        chosen, rejected = (row[one[side]][0] for side in ("chosen", "rejected"))
+    for pair in made(rows):
+        sides = ("chosen", "rejected")
+        chosen, rejected = (row[pair[side]][0] for side in sides)
         for text in (chosen, rejected):
             assert valid(text, policy, PROMPT)
             assert text["on_policy"] or not policy.on_policy_only
@@ -161,14 +162,14 @@ def test_every_pair_of_every_policy_is_one(name: str, data: Any, row: Row) -> No
         assert frozenset(map(tuple, words)) not in seen, "the same two texts again, or the other way round"
         seen.add(frozenset(map(tuple, words)))
         if policy.weights:
-            assert one["chosen_score"] >= one["rejected_score"] + policy.margin
-            assert one["chosen_score"] > one["rejected_score"]
-            assert one["margin"] == one["chosen_score"] - one["rejected_score"]
-            assert (worth[one["chosen"]], worth[one["rejected"]]) == (one["chosen_score"], one["rejected_score"])
+            assert pair["chosen_score"] >= pair["rejected_score"] + policy.margin
+            assert pair["chosen_score"] > pair["rejected_score"]
+            assert pair["margin"] == pair["chosen_score"] - pair["rejected_score"]
+            assert [worth[pair[side]] for side in sides] == [pair[f"{side}_score"] for side in sides]
         else:
-            assert one["chosen_score"] is one["rejected_score"] is one["margin"] is None
+            assert pair["chosen_score"] is pair["rejected_score"] is pair["margin"] is None
         for score, veto in policy.vetoes.items():
-            assert not any(veto.bar(side, values[score][one[side]]) for side in ("chosen", "rejected"))
+            assert not any(veto.bar(side, values[score][pair[side]]) for side in ("chosen", "rejected"))
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -190,8 +191,8 @@ def equally_wide(row: Row) -> bool:
     only one of the two is made, and which one is up to the order of texts."""
     for weight in (0, 0.5):
         margins = [
-            (frozenset((normal_text(one["text"]), normal_text(other["text"]))), (a - weight * b) - (c - weight * d))
-            for (one, a, b), (other, c, d) in itertools.permutations(row, 2)
+            (frozenset((normal_text(first["text"]), normal_text(other["text"]))), (a - weight * b) - (c - weight * d))
+            for (first, a, b), (other, c, d) in itertools.permutations(row, 2)
             if a is not None and b is not None and c is not None and d is not None
         ]
         wide = [pair for pair in margins if pair[1] > 0]
@@ -205,13 +206,13 @@ def equally_wide(row: Row) -> bool:
 def test_with_the_sign_of_all_scores_chosen_and_rejected_change_places(name: str, data: Any, row: Row) -> None:
     policy = data.draw(options(name)).model_copy(update={"vetoes": {}, "balance_length": False})
     # Among texts that are worth the same the tie-break looks at the chosen one first.
-    worth = [one[1:] for one in row if None not in one[1:]]
+    worth = [scored[1:] for scored in row if None not in scored[1:]]
     assume(len({a - b / 2 for a, b in worth}) == len(worth) and len({a for a, _ in worth}) == len(worth))
-    assume(name != "correctness" or None not in [one[1] for one in row])
+    assume(name != "correctness" or None not in [scored[1] for scored in row])
     assume(not equally_wide(row))
-    mirrored = [(one, None if a is None else -a, None if b is None else -b) for one, a, b in row]
+    mirrored = [(text, None if a is None else -a, None if b is None else -b) for text, a, b in row]
     there, back = run(row, policy), run(mirrored, policy)
-    assert [one.get("reason") for one in there] == [one.get("reason") for one in back]
+    assert [pair.get("reason") for pair in there] == [pair.get("reason") for pair in back]
     turned = {(two["rejected"], two["chosen"], -two["rejected_score"], -two["chosen_score"]) for two in made(back)}
     assert {
         (two["chosen"], two["rejected"], two["chosen_score"], two["rejected_score"]) for two in made(there)
@@ -226,8 +227,8 @@ def test_columns_give_the_very_rows(name: str, data: Any, rows: Sequence[Row], s
     prompts = data.draw(
         st.lists(st.sampled_from([PROMPT, "请描述这张图片。", ""]), min_size=len(rows), max_size=len(rows))
     )
-    asked = {row["id"]: prompt for row, prompt in zip(samples, prompts, strict=True)}
-    source = [{"id": one, "prompt": [{"role": "user", "content": text}], **OK} for one, text in asked.items()]
+    questions = {row["id"]: prompt for row, prompt in zip(samples, prompts, strict=True)}
+    source = [{"id": id, "prompt": [{"role": "user", "content": text}], **OK} for id, text in questions.items()]
     columns = pairs_of(
         pa.Table.from_pylist(samples, schema=CANDIDATES),
         pa.Table.from_pylist(scores, schema=SCORES),
@@ -235,8 +236,8 @@ def test_columns_give_the_very_rows(name: str, data: Any, rows: Sequence[Row], s
         pa.Table.from_pylist(source, schema=PROMPTS),
         seed,
     )
-    rule = make_pairs(samples, scores, policy, asked, seed)
-    assert columns.to_pylist() == pa.Table.from_pylist(rule, schema=PAIRS).to_pylist()
+    by_rows = make_pairs(samples, scores, policy, questions, seed)
+    assert columns.to_pylist() == pa.Table.from_pylist(by_rows, schema=PAIRS).to_pylist()
 
 
 # -------------------------------------------------------------------------------------- scores that are not known
@@ -258,23 +259,24 @@ def test_no_pair_goes_through_what_is_not_known(name: str, data: Any, rows: Sequ
     policy = data.draw(options(name))
     samples, scores = tables([row for row, _ in rows], policy)
     noted = [{**score, "unknown": notes} for score, (_, notes) in zip(scores, rows, strict=True)]
-    with_notes, without = (make_pairs(samples, own, policy) for own in (noted, scores))
+    with_notes, without = (make_pairs(samples, score_rows, policy) for score_rows in (noted, scores))
     columns = pairs_of(
         pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(noted, schema=SCORES), policy
     )
     assert columns.to_pylist() == pa.Table.from_pylist(with_notes, schema=PAIRS).to_pylist()
-    needed = {one for one, weight in policy.weights.items() if weight} | set(policy.vetoes)
+    needed = {score for score, weight in policy.weights.items() if weight} | set(policy.vetoes)
     for number, (row, notes) in enumerate(rows):
-        own = [one for one in with_notes if one["id"] == str(number)]
+        of_row = [pair for pair in with_notes if pair["id"] == str(number)]
         hurt = [note for note in notes or () if note["scorer"] in needed]
         if not hurt and not policy.balance_length:  # nobody weighs it: as if it had said nothing
-            assert own == [one for one in without if one["id"] == str(number)]
+            assert of_row == [pair for pair in without if pair["id"] == str(number)]
         if any(note["failed"] for note in hurt):
-            assert [(one["reason"], one["status"], one.get("chosen")) for one in own] == [("failed", "failed", None)]
-        values = {n: [one[side] for one in row] for side, n in enumerate(names(policy), 1)}
-        for one in made(own):
+            (pair,) = of_row
+            assert (pair["reason"], pair["status"], pair.get("chosen")) == ("failed", "failed", None)
+        values = {n: [scored[side] for scored in row] for side, n in enumerate(names(policy), 1)}
+        for pair in made(of_row):
             for note in hurt:
-                of_pair = [values[note["scorer"]][one[side]] for side in ("chosen", "rejected")]
+                of_pair = [values[note["scorer"]][pair[side]] for side in ("chosen", "rejected")]
                 if policy.weights.get(note["scorer"]):
                     assert None not in of_pair
                 elif (veto := policy.vetoes[note["scorer"]]).bars != "both":
@@ -290,17 +292,17 @@ def test_a_weighed_score_that_nobody_knows_is_not_left_out_of_the_sum() -> None:
     policy = Pair(weights={"claims.true": 1.0, "objects.covered": 1.0}, margin=0.5)
     unknown = [{"scorer": "claims", "failed": False, "error_type": "unreadable", "error": "why"}]
     for notes, expected in ((None, 0), (unknown, None)):
-        (one,) = make_pairs([{"id": "0", "candidates": texts, **OK}],
+        (pair,) = make_pairs([{"id": "0", "candidates": texts, **OK}],
                             [{"id": "0", "scores": both, "unknown": notes, **OK}], policy)  # fmt: skip
-        assert one.get("chosen") == expected and (notes is None or one["reason"] == "no_valid_candidate")
+        assert pair.get("chosen") == expected and (notes is None or pair["reason"] == "no_valid_candidate")
 
 
 def test_a_shard_in_which_a_scorer_failed_everywhere_misses_no_score_of_the_recipe() -> None:
     texts = [{"text": text, "finish_reason": "stop"} for text in ("A sun.", "A boat.")]
     samples = [{"id": "0", "candidates": texts, **OK}]
     note = {"scorer": "clip", "failed": True, "error_type": "timeout", "error": "slow"}
-    own = [{"name": "objects.covered", "version": "1", "values": [2.0, 1.0]}]
-    scores = [{"id": "0", "scores": own, "unknown": [note], **OK}]
+    values = [{"name": "objects.covered", "version": "1", "values": [2.0, 1.0]}]
+    scores = [{"id": "0", "scores": values, "unknown": [note], **OK}]
     given = (pa.Table.from_pylist(samples, schema=CANDIDATES), pa.Table.from_pylist(scores, schema=SCORES))
     (row,) = pairs_of(*given, Pair(weights={"clip.cosine": 1.0, "objects.covered": 1.0})).to_pylist()
     assert (row["reason"], row["error_type"], row["error"]) == ("failed", "timeout", "clip: slow")
@@ -322,8 +324,8 @@ def test_every_pair_above_the_margin_the_widest_first() -> None:
 def test_the_best_against_one_of_the_others_by_chance() -> None:
     texts = [("best", 9.0)] + [(f"text {i}", float(i)) for i in range(8)]
     drawn = [pairs(plain(policy="best_vs_random"), *texts, seed=seed) for seed in range(40)]
-    assert all(len(one) == 1 and one[0][0] == "best" for one in drawn)
-    assert len({one[0][1] for one in drawn}) > 4
+    assert all(len(of_seed) == 1 and of_seed[0][0] == "best" for of_seed in drawn)
+    assert len({of_seed[0][1] for of_seed in drawn}) > 4
     assert drawn[0] == pairs(plain(policy="best_vs_random"), *texts, seed=0)
 
 
@@ -382,20 +384,20 @@ def test_an_answer_against_what_its_own_beginning_became() -> None:
         ("a cup and a queen", "continued", 1, 0.0),
         ("a cup and a boat", "continued", None, 0.0),
     )
-    found = run(row, Pair(policy="continuation"))
-    assert {(pair["chosen"], pair["rejected"]) for pair in found} == {(0, 2), (1, 3)}
+    pair_rows = run(row, Pair(policy="continuation"))
+    assert {(pair["chosen"], pair["rejected"]) for pair in pair_rows} == {(0, 2), (1, 3)}
 
 
 def test_a_text_against_what_was_made_from_it_and_not_across_families() -> None:
-    said = [("A sun and a dog.", "sampled", None), ("A boat and a dog.", "sampled", None)]
+    sampled = [("A sun and a dog.", "sampled", None), ("A boat and a dog.", "sampled", None)]
     corrected = [("A sun there.", "corrected", 0)]
     injected = [("A boat, a dog and a cat.", "injected", 1), ("No parent is there.", "corrected", None)]
     row = [
         ({"text": text, "origin": origin, "parent": parent, "finish_reason": "stop", "model": "m"}, None, None)
-        for text, origin, parent in (*said, *corrected, *injected)
+        for text, origin, parent in (*sampled, *corrected, *injected)
     ]
     policy = Pair(policy="rewritten", weights={}, max_pairs=None, max_length_ratio=9.0)
-    two = {tuple(text for text, _ in one) for one in told(row, run(row, policy))}
+    two = {tuple(text for text, _ in made_pair) for made_pair in told(row, run(row, policy))}
     assert two == {("A sun there.", "A sun and a dog."), ("A boat and a dog.", "A boat, a dog and a cat.")}
 
 
@@ -420,8 +422,8 @@ def test_copies_of_one_text_are_identical_however_many_rows_without_candidates_c
         pa.Table.from_pylist(rows, schema=schema)
         for rows, schema in zip(tables([[]] * before + [copies], policy), (CANDIDATES, SCORES), strict=True)
     )
-    found = pairs_of(samples, scores, policy)["reason"].to_pylist()
-    assert found == ["no_valid_candidate"] * before + ["identical"]
+    reasons = pairs_of(samples, scores, policy)["reason"].to_pylist()
+    assert reasons == ["no_valid_candidate"] * before + ["identical"]
 
 
 def test_texts_of_other_models_can_be_left_out() -> None:
@@ -446,14 +448,14 @@ def test_a_gated_text_is_no_side_of_a_pair_unless_its_gate_is_off() -> None:
 def test_standardised_scores_have_mean_0_and_deviation_1_whatever_the_scale(
     values: list[float], scale: int, shift: int
 ) -> None:
-    found = standardise(values)
+    scaled = standardise(values)
     if len(set(values)) == 1:
-        assert found == [0.0] * len(values)
+        assert scaled == [0.0] * len(values)
         return
-    assert math.fsum(found) == pytest.approx(0, abs=1e-9)
-    assert math.fsum(value * value for value in found) / len(found) == pytest.approx(1)
-    assert standardise([scale * value + shift for value in values]) == pytest.approx(found)
-    assert standardise([-value for value in values]) == [-score for score in found]
+    assert math.fsum(scaled) == pytest.approx(0, abs=1e-9)
+    assert math.fsum(value * value for value in scaled) / len(scaled) == pytest.approx(1)
+    assert standardise([scale * value + shift for value in values]) == pytest.approx(scaled)
+    assert standardise([-value for value in values]) == [-score for score in scaled]
 
 
 @pytest.mark.parametrize("values", [[1e308, -1e308], [1e-200, 2e-200, 0.0], [5.0], [1e308, 1e307, 0.0]])
@@ -475,7 +477,7 @@ def test_only_able_texts_count_for_the_mean() -> None:
     policy = plain(standardise=True, margin=0.1)
     texts = (("one", 1.0), ("two", 0.0))
     row = [({"text": t, "finish_reason": "stop"}, value, None) for t, value in (*texts, ("", 1000.0))]
-    assert [one["chosen_score"] for one in run(row, policy)] == [1.0]
+    assert [pair["chosen_score"] for pair in run(row, policy)] == [1.0]
 
 
 def test_a_score_that_is_equal_for_all_contributes_nothing() -> None:
@@ -502,7 +504,7 @@ def test_an_unknown_score_bars_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "reason"),
     [
         ({"policy": "best_vs_worst"}, "weights needs a score"),
         ({"policy": "correctness", "weights": {"a": 1}}, r"weights: \{correctness: 1\}"),
@@ -512,8 +514,8 @@ def test_an_unknown_score_bars_nothing() -> None:
         ({"weights": {"a": 1}, "longer_wins": [0.6, 0.9]}, "leaves out one half"),
     ],
 )
-def test_options_that_do_not_fit_together_are_an_error(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_options_that_do_not_fit_together_are_an_error(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
         Pair.model_validate(values)
 
 
@@ -549,8 +551,8 @@ def test_a_pair_that_is_left_out_stays_as_a_row_with_its_reason() -> None:
         ]
     ] * 5
     policy = plain(balance_length=True)
-    found = make_pairs(*tables(rows, policy), policy)
-    assert [row.get("reason") for row in found] == ["length_balance"] * 4 + [None]
+    pair_rows = make_pairs(*tables(rows, policy), policy)
+    assert [row.get("reason") for row in pair_rows] == ["length_balance"] * 4 + [None]
 
 
 # -------------------------------------------------------------------------------------------------------- pairing again
@@ -565,7 +567,7 @@ def test_pairing_again_reads_neither_images_nor_models(monkeypatch: pytest.Monke
     stage = PairStage(plain())
     samples, scores = tables([row], stage.spec)
     prompts = [{"id": "0", "prompt": [{"role": "user", "content": PROMPT}]}]
-    found = stage.process(
+    table = stage.process(
         None,
         {
             "sample": pa.Table.from_pylist(samples, schema=CANDIDATES),
@@ -573,7 +575,7 @@ def test_pairing_again_reads_neither_images_nor_models(monkeypatch: pytest.Monke
             "source": pa.Table.from_pylist(prompts, schema=pa.schema([PROMPTS.field("id"), PROMPTS.field("prompt")])),
         },
     )
-    assert stage.worker is None and found["chosen"].to_pylist() == [0]
+    assert stage.worker is None and table["chosen"].to_pylist() == [0]
 
 
 def test_prompts_are_an_input_only_if_a_gate_compares_with_them() -> None:
@@ -588,7 +590,7 @@ def test_the_seed_of_the_run_counts_only_where_there_is_chance() -> None:
     assert PairStage(drawn, 1).options() != PairStage(drawn, 2).options()
 
 
-@pytest.mark.parametrize("module", [balance, pair, policies])
+@pytest.mark.parametrize("module", [balance, rule, policies])
 def test_examples_of_the_documentation_hold(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
 

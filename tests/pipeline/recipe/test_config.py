@@ -75,7 +75,7 @@ def test_a_missing_section_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "value", "said"),
+    ("section", "value", "reason"),
     [
         ("sample", {"model": "m", "temperature": 0, "n": 2}, "greedy"),
         ("score", {"scorers": []}, "at least one"),
@@ -85,8 +85,8 @@ def test_a_missing_section_is_named() -> None:
         ("name", "../elsewhere", "name"),
     ],
 )
-def test_rules_between_keys(section: str, value: object, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_rules_between_keys(section: str, value: object, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         make_recipe({**MINIMAL, section: value})
 
 
@@ -118,7 +118,7 @@ def test_a_recipe_survives_dumping_and_loading() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "reason"),
     [
         ("sample.models={a: 1}", "sample.models: should be a list, such as [1, 2] (value {'a': 1})"),
         ("sample.models=[5]", "sample.models.0: should be a group of keys, such as {name: 1} (value 5)"),
@@ -140,10 +140,10 @@ def test_a_recipe_survives_dumping_and_loading() -> None:
         ("sample.n", "override 'sample.n' is not of the form KEY=VALUE, for instance seed=1"),
     ],
 )
-def test_what_is_wrong_is_said_in_the_words_of_yaml_and_reaches_the_console_whole(override: str, said: str) -> None:
+def test_what_is_wrong_is_said_in_the_words_of_yaml_and_reaches_the_console_whole(override: str, reason: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_recipe("quickstart", [override])
-    assert message(error.value) == (f"error: {said}", 2)
+    assert message(error.value) == (f"error: {reason}", 2)
 
 
 @pytest.mark.parametrize(

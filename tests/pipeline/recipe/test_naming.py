@@ -26,8 +26,8 @@ def coco(folder: Path, *names: str, captions: list[str] | None = None) -> dict[s
     source = {"kind": "coco", "path": str(folder / "inst.json")}
     if captions is None:
         return source
-    said = [{"image_id": 1, "caption": text} for text in captions]
-    (folder / "caps.json").write_text(json.dumps({"images": images, "annotations": said}))
+    captioned = [{"image_id": 1, "caption": text} for text in captions]
+    (folder / "caps.json").write_text(json.dumps({"images": images, "annotations": captioned}))
     return {**source, "captions": str(folder / "caps.json")}
 
 
@@ -45,11 +45,11 @@ PAIR = {"weights": {"objects.hallucinated": -1}, "margin": 0.5, "max_length_rati
 
 def scored(run: Run, name: str) -> dict[str, float | None]:
     """Text -> value of one score."""
-    found = {}
+    by_text = {}
     for texts, of_row in zip(run.table("sample").to_pylist(), run.table("score").to_pylist(), strict=True):
-        (values,) = (one["values"] for one in of_row["scores"] if one["name"] == name)
-        found.update(zip((one["text"] for one in texts["candidates"]), values, strict=True))
-    return found
+        (values,) = (scores["values"] for scores in of_row["scores"] if scores["name"] == name)
+        by_text.update(zip((candidate["text"] for candidate in texts["candidates"]), values, strict=True))
+    return by_text
 
 
 def test_a_coco_source_is_read_with_the_words_of_coco(tmp_path: Path) -> None:
@@ -72,15 +72,15 @@ def test_what_captions_name_is_no_hallucination(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["scenes", "jsonl", "coco"])
 def test_every_vocabulary_that_is_left_out_follows_the_source(kind: str, tmp_path: Path) -> None:
     source = {"scenes": {"scenes": 1}, "jsonl": rows(tmp_path, {"prompt": "x"}), "coco": coco(tmp_path, "dog")}[kind]
-    own = recipe(tmp_path, source=source, rewrite={})
+    left_out = recipe(tmp_path, source=source, rewrite={})
     expected = "coco" if kind == "coco" else "scenes"
-    assert own.rewrite is not None
-    groups = (own.score.objects, own.score.facts, own.rewrite, own.publish.style)
+    assert left_out.rewrite is not None
+    groups = (left_out.score.objects, left_out.score.facts, left_out.rewrite, left_out.publish.style)
     assert [group.vocabulary for group in groups] == [expected] * 4
     named = recipe(tmp_path, source=source, score={"objects": {"vocabulary": "words.json"}})
     assert (named.score.objects.vocabulary, named.publish.style.vocabulary) == ("words.json", "words.json")
-    again = recipe(tmp_path, **{**own.model_dump(mode="json"), "name": "again"})
-    assert again.score == own.score and again.rewrite == own.rewrite
+    again = recipe(tmp_path, **{**left_out.model_dump(mode="json"), "name": "again"})
+    assert again.score == left_out.score and again.rewrite == left_out.rewrite
 
 
 def test_the_choice_is_in_the_fingerprint(tmp_path: Path) -> None:
@@ -115,20 +115,21 @@ def test_facts_that_no_word_fits_end_the_run_before_anything_is_sampled(tmp_path
     with pytest.raises(InputError, match=r"(?s)'person', 'gnu', .* and 1 more: no.*`coco` knows 1 of them; add every"):
         _generated_with(tmp_path, {"objects": {"vocabulary": str(tmp_path / "words.json")}}, rows(tmp_path, some, odd))
     assert not Run(tmp_path / "run").shards("sample")
-    asked = {"prompt": "z", "answer": "yes", "facts": odd["facts"]}
-    generated(tmp_path, source=rows(tmp_path, asked), sample=scripted("Yes.", "No."), **words)  # a question: not judged
+    question = {"prompt": "z", "answer": "yes", "facts": odd["facts"]}
+    source = rows(tmp_path, question)  # a question: not judged
+    generated(tmp_path, source=source, sample=scripted("Yes.", "No."), **words)
 
 
 def _generated_with(folder: Path, score: dict[str, Any], source: dict[str, Any]) -> None:
     from pipeline.recipe import naming
     from pipeline.sources.stage import SourceStage
 
-    own = recipe(folder, source=source, score=score)
-    run = Run(own.run_dir)
+    made = recipe(folder, source=source, score=score)
+    run = Run(made.run_dir)
     run.clear("source")  # of another recipe
-    for number, table in SourceStage(own.source, 0, 4).shards(run):
+    for number, table in SourceStage(made.source, 0, 4).shards(run):
         run.write("source", number, table)
-    naming.check(run, "source", own)
+    naming.check(run, "source", made)
 
 
 def test_regions_in_other_words_than_those_of_the_scenes_are_no_empty_image(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_regions_in_other_words_than_those_of_the_scenes_are_no_empty_image(tmp_
 
 def test_a_vocabulary_of_the_wrong_shape_ends_the_run_before_it_begins(tmp_path: Path) -> None:
     (tmp_path / "voc.json").write_text('{"person": ["person", "man"], "dog": ["dog", "dogs"]}')
-    own = recipe(tmp_path, score={"objects": {"vocabulary": str(tmp_path / "voc.json")}})
+    made = recipe(tmp_path, score={"objects": {"vocabulary": str(tmp_path / "voc.json")}})
     with pytest.raises(ConfigError, match=r'(?s)\{"person": "person", "man": "person"\}.*"surface form"'):
-        Plan(own).preflight()
+        Plan(made).preflight()
     assert not list(tmp_path.glob("run"))

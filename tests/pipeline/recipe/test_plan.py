@@ -68,14 +68,14 @@ def test_the_model_to_be_trained_is_the_one_that_is_evaluated_and_on_policy(tmp_
     assert other.answers("eval-before").spec.model == "third" and "eval-before" in names(other)
 
 
-@pytest.mark.parametrize(("given", "said"), [("scor", "no stage scor"), ("", "named"), ("source,nothing", "nothing")])
-def test_a_stage_that_does_not_exist_is_named(given: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+@pytest.mark.parametrize(("given", "reason"), [("scor", "no stage scor"), ("", "named"), ("source,nothing", "nothing")])
+def test_a_stage_that_does_not_exist_is_named(given: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         stage_groups(given)
 
 
 @pytest.mark.parametrize(
-    ("sample", "said"),
+    ("sample", "reason"),
     [
         ({"n": 2, "models": [{"model": "a"}, {"model": "a"}]}, "names one twice"),
         ({"models": [{"model": "a", "temprature": 1}]}, r"did you mean sample.models\[0\].temperature"),
@@ -86,8 +86,8 @@ def test_a_stage_that_does_not_exist_is_named(given: str, said: str) -> None:
         ({"model": "a", "engine": {"kind": "openai", "base_url": "host:80"}}, "must be like"),
     ],
 )
-def test_what_is_wrong_with_models_is_said(tmp_path: Path, sample: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_is_wrong_with_models_is_said(tmp_path: Path, sample: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         recipe(tmp_path, sample=sample)
 
 
@@ -132,8 +132,8 @@ def test_only_the_named_stages_run(tmp_path: Path, ray_cluster: None) -> None:
 
 def test_a_preview_prints_pairs_and_touches_nothing(tmp_path: Path, ray_cluster: None) -> None:
     path = write(tmp_path)
-    said = invoke(path, "--preview", "6")
-    assert said.count("chosen") == said.count("rejected") >= 1 and "no pair" in said
+    preview = invoke(path, "--preview", "6")
+    assert preview.count("chosen") == preview.count("rejected") >= 1 and "no pair" in preview
     assert not (tmp_path / "run").exists()
 
 

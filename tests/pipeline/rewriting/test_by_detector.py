@@ -26,9 +26,9 @@ def detect(**options: Any) -> DetectStage:
 
 
 def test_sentences_without_a_finding_are_unclear() -> None:
-    found = PluggedDetector("mine", Finder()).findings(FALSE, ROW)
-    assert not isinstance(found, Problem)
-    assert [(finding.sentence, finding.verdict, finding.words, finding.by) for finding in found] == [
+    findings = PluggedDetector("mine", Finder()).findings(FALSE, ROW)
+    assert not isinstance(findings, Problem)
+    assert [(finding.sentence, finding.verdict, finding.words, finding.by) for finding in findings] == [
         (0, "unclear", "The image shows a red sun and two blue cups.", "mine"),
         (1, "hallucination", "anchor", "mine"),
     ]
@@ -44,8 +44,8 @@ def test_sentences_without_a_finding_are_unclear() -> None:
     ],
 )
 def test_what_is_no_finding_is_the_problem_of_the_text(mode: str, kind: str, why: str) -> None:
-    found = PluggedDetector("mine", Finder(mode)).findings(FALSE, ROW)
-    assert isinstance(found, Problem) and found.kind == kind and why in found.message
+    problem = PluggedDetector("mine", Finder(mode)).findings(FALSE, ROW)
+    assert isinstance(problem, Problem) and problem.kind == kind and why in problem.message
 
 
 def test_what_it_finds_is_corrected_and_held_against_the_facts() -> None:
@@ -54,7 +54,7 @@ def test_what_it_finds_is_corrected_and_held_against_the_facts() -> None:
     made = through(tables(said(FALSE, TRUE)), stage, correct)
     (row,) = made["detect"].to_pylist()
     assert {finding["by"] for finding in row["findings"]} == {"plugin_kit:Finder"}
-    assert [one["text"] for one in made["sample-corrected"].to_pylist()[0]["candidates"]] == [TRUE]
+    assert [candidate["text"] for candidate in made["sample-corrected"].to_pylist()[0]["candidates"]] == [TRUE]
     counts = stage.extras(made["detect"])
     assert counts["true_positives"] == 1 and counts["hallucination"] == 1 and counts["checked_texts"] == 2
 
@@ -79,10 +79,10 @@ def test_version_and_options_are_what_it_is() -> None:
 
 def test_one_with_a_model_has_a_worker() -> None:
     assert detect().worker is None
-    own = Detect(by="plugin_kit:HeavyFinder").plugged()
-    assert own is not None
+    finder = Detect(by="plugin_kit:HeavyFinder").plugged()
+    assert finder is not None
     worker = DetectStage(Detect(by="plugin_kit:HeavyFinder"), "scenes", "source", DESCRIBED).worker
-    assert worker is not None and worker.gpus == 1 and worker.open == OpenDetector(own) and worker.open() == own
+    assert worker is not None and worker.gpus == 1 and worker.open == OpenDetector(finder) and worker.open() == finder
 
 
 @pytest.mark.parametrize(

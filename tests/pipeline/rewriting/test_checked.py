@@ -25,7 +25,7 @@ TEXT = "There is a red sun. There is a moon. You can also see two blue cups. How
 def said(*verdicts: Any, text: str = TEXT) -> list[Any]:
     """Findings of a judge, one on each sentence."""
     (first, *_) = by_facts(text, None, scenes())
-    return [replace(first, sentence=number, verdict=one, by="judge") for number, one in enumerate(verdicts)]
+    return [replace(first, sentence=number, verdict=verdict, by="judge") for number, verdict in enumerate(verdicts)]
 
 
 def test_a_sentence_of_which_the_facts_do_not_tell_all_is_undecided() -> None:
@@ -55,12 +55,12 @@ def test_every_sentence_falls_into_one_cell() -> None:
 
 def test_a_sentence_with_a_claim_without_a_verdict_counts_neither_as_right_nor_as_wrong() -> None:
     """Of a red sun, a moon and two blue cups; only what is flagged counts all the same."""
-    found = [
+    findings = [
         Verdict(0, "a red sun", error="unreadable: 0.001"), Verdict(0, "a moon", error="timeout: slow"),
         Verdict(0, "two blue cups", p_yes=0.9),
     ]  # fmt: skip
-    checked = check(TEXT, by_claims(TEXT, 0, found, scenes()), KNOWN, scenes())
-    assert [(one.says, one.true) for one in checked] == [
+    checked = check(TEXT, by_claims(TEXT, 0, findings, scenes()), KNOWN, scenes())
+    assert [(sentence.says, sentence.true) for sentence in checked] == [
         (None, "correct"), (None, "hallucination"), ("correct", "correct"), ("unclear", "unclear")
     ]  # fmt: skip
     counts = tally([checked])

@@ -151,7 +151,7 @@ def test_the_edits_say_what_became_of_which_words() -> None:
     text = "There is a dog and a cat. There is a red cup."
     made = by_rules(text, by_facts(text, KNOWN, ENGLISH), KNOWN, ENGLISH)
     assert isinstance(made, Rewrite)
-    assert [(one.old, one.new) for one in made.edits] == [(" and a cat", ""), ("a", "an"), ("red", "orange")]
+    assert [(edit.old, edit.new) for edit in made.edits] == [(" and a cat", ""), ("a", "an"), ("red", "orange")]
 
 
 # -------------------------------------------------------------------------------------------------------- every scene
@@ -191,11 +191,11 @@ def test_untouched_sentences_stay_byte_for_byte(index: int, absent: Any) -> None
     made = by_rules(text, findings, truth, scenes(), absent)
     if isinstance(made, Rewrite):
         flagged = {finding.sentence for finding in hallucinations(findings)}
-        rest = [one.text for number, one in enumerate(split(text)) if number not in flagged]
+        rest = [sentence.text for number, sentence in enumerate(split(text)) if number not in flagged]
         left = iter([sentence.text for sentence in split(made.text)])
-        assert all(one in left for one in rest)  # in this order
+        assert all(words in left for words in rest)  # in this order
         for edit in made.edits:
-            inside = [n for n, one in enumerate(split(text)) if one.start < edit.end and edit.start < one.end]
+            inside = [n for n, part in enumerate(split(text)) if part.start < edit.end and edit.start < part.end]
             assert set(inside) <= flagged
 
 
@@ -206,12 +206,12 @@ def test_of_a_judge_who_errs_no_object_is_taken_that_is_not_there_and_nothing_it
     text, truth, shown = described(index)
     some = data.draw(st.lists(st.sampled_from(by_facts(text, truth, scenes())), min_size=1, unique=True))
     kinds = data.draw(st.lists(st.sampled_from([None, *KINDS]), min_size=len(some), max_size=len(some)))
-    said = [replace(f, verdict="hallucination", kind=k, by="judge") for f, k in zip(some, kinds, strict=True)]
-    made = by_rules(text, said, truth, scenes(), absent)
+    flags = [replace(f, verdict="hallucination", kind=k, by="judge") for f, k in zip(some, kinds, strict=True)]
+    made = by_rules(text, flags, truth, scenes(), absent)
     if isinstance(made, Rewrite):
         named, before = ({phrase.name for phrase in read(each, scenes())} for each in (made.text, text))
         assert named - before <= shown.names
-        flagged = {each.sentence for each in said}
+        flagged = {each.sentence for each in flags}
         left = iter([each.text for each in split(made.text)])
         assert all(each.text in left for number, each in enumerate(split(text)) if number not in flagged)
 

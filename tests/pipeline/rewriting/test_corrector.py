@@ -20,8 +20,8 @@ PARTS = [sentence.text for sentence in split(TEXT)]
 
 
 def flag(*numbers: int, text: str = TEXT) -> list[Finding]:
-    own = split(text)
-    return [Finding(n, own[n].start, own[n].end, "hallucination", None, own[n].text, "so it is") for n in numbers]
+    parts = split(text)
+    return [Finding(n, parts[n].start, parts[n].end, "hallucination", None, parts[n].text, "so it is") for n in numbers]
 
 
 def answer(*lines: tuple[int, str | None]) -> Answer:
@@ -32,7 +32,7 @@ def test_the_model_reads_the_sentences_what_is_wrong_and_what_is_known() -> None
     made = question(TEXT, flag(1), facts(thing("dog", 1)), images=False, max_tokens=77)
     assert isinstance(made, Question) and (made.max_tokens, made.images) == (77, False)
     lines = made.text.splitlines()
-    assert all(one in lines for one in ("> 2: Two dogs run.", "> object: dog, number 1", "> sentence 2. so it is"))
+    assert all(line in lines for line in ("> 2: Two dogs run.", "> object: dog, number 1", "> sentence 2. so it is"))
     none = question(TEXT, [], None)
     assert isinstance(none, Problem) and none.kind == "nothing_wrong"
 

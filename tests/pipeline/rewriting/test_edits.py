@@ -17,9 +17,9 @@ def test_the_edits_make_the_text_and_touch_nothing_else(a: str, b: str, c: str, 
     first, second = (len(a), len(a + b), new), (len(a + b), len(parent), other)  # they touch
     made = Rewrite.of(parent, [first, second])
     assert made.text == a + new + other == apply(parent, made.edits)
-    assert all(parent[one.start : one.end] == one.old != one.new for one in made.edits)
-    assert all(one.end <= then.start for one, then in zip(made.edits, made.edits[1:], strict=False))
-    assert all(one.start >= len(a) for one in made.edits)
+    assert all(parent[edit.start : edit.end] == edit.old != edit.new for edit in made.edits)
+    assert all(edit.end <= then.start for edit, then in zip(made.edits, made.edits[1:], strict=False))
+    assert all(edit.start >= len(a) for edit in made.edits)
 
 
 def test_an_edit_is_of_words_and_leaves_out_those_that_stay() -> None:

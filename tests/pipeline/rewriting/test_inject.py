@@ -72,24 +72,24 @@ def test_a_text_with_faults_keeps_them_and_other_sentences_stay(index: int, seed
     text, truth, _ = described(index)
     made = by_rules(text, truth, scenes(), SEEN, seed, wanted)
     if isinstance(made, Rewrite):
-        before, after = (len(hallucinations(by_facts(one, truth, scenes()))) for one in (text, made.text))
+        before, after = (len(hallucinations(by_facts(version, truth, scenes()))) for version in (text, made.text))
         assert after == before + 1
-        own, new = ([sentence.text for sentence in split(of_)] for of_ in (text, made.text))
-        assert sum(one not in new for one in own) <= 1 and len(new) <= len(own) + 1
+        old, new = ([sentence.text for sentence in split(of_)] for of_ in (text, made.text))
+        assert sum(sentence not in new for sentence in old) <= 1 and len(new) <= len(old) + 1
 
 
 def test_all_kinds_and_both_ways_of_wrong_objects_come_up() -> None:
-    found: dict[Kind | None, int] = {}
+    by_kind: dict[Kind | None, int] = {}
     longer = 0
     for seed in range(200):
         text, truth = of(seed)
         made = by_rules(text, truth, scenes(), SEEN, seed)
         assert isinstance(made, Rewrite)
         (bad,) = hallucinations(by_facts(made.text, truth, scenes()))
-        found[bad.kind] = found.get(bad.kind, 0) + 1
+        by_kind[bad.kind] = by_kind.get(bad.kind, 0) + 1
         longer += len(assertions(made.text, scenes())) > len(assertions(text, scenes()))
-    assert set(found) == set(KINDS) and min(found[kind] for kind in ("object", "attribute", "count")) > 30
-    assert 0.2 * found["object"] < longer < 0.8 * found["object"] + found["count"]
+    assert set(by_kind) == set(KINDS) and min(by_kind[kind] for kind in ("object", "attribute", "count")) > 30
+    assert 0.2 * by_kind["object"] < longer < 0.8 * by_kind["object"] + by_kind["count"]
 
 
 def test_wrong_objects_are_mostly_those_that_go_along_with_the_true_ones() -> None:
@@ -116,29 +116,29 @@ def test_wrong_objects_are_mostly_those_that_go_along_with_the_true_ones() -> No
 )
 def test_english_is_made_wrong_so(text: str, kind: Kind, texts: set[str] | None) -> None:
     truth = facts(thing("dog", 1, boxes=[box(0.2, 0.5)]), thing("cup", 1, "red", boxes=[box(0.8, 0.5)]))
-    found = set()
+    results = set()
     for seed in range(20):
         made = by_rules(text, truth, ENGLISH, Cooccurrence(), seed, (kind,))
-        found.add(made.text if isinstance(made, Rewrite) else made.kind)
+        results.add(made.text if isinstance(made, Rewrite) else made.kind)
     if kind == "count":  # "a dog" says no number in English; one must be said
-        assert found == {"nothing_to_change"}
+        assert results == {"nothing_to_change"}
     elif texts is None:
-        assert len(found) > 3 and all(text_made.startswith("The cup is ") for text_made in found) and text not in found
+        assert len(results) > 3 and all(made.startswith("The cup is ") for made in results) and text not in results
     else:
-        assert found == (texts or {"nothing_to_change"}) or (
+        assert results == (texts or {"nothing_to_change"}) or (
             kind == "relation"
-            and all("cup on the left" in text_made or "cup on the left side" in text_made for text_made in found)
+            and all("cup on the left" in text_made or "cup on the left side" in text_made for text_made in results)
         )
 
 
 def test_an_added_object_joins_the_list_as_the_list_is_written() -> None:
     truth = facts(thing("dog", 1), thing("cup", 1), thing("boat", 1))
-    found = set()
+    results = set()
     for seed in range(60):
         made = by_rules("There is a dog, a cup, and a boat.", truth, ENGLISH, Cooccurrence(), seed, ("object",))
         assert isinstance(made, Rewrite)
-        found.add(re.sub(r"\ban? (?!dog|cup|boat)\w+", "a THING", made.text))
-    assert found == {
+        results.add(re.sub(r"\ban? (?!dog|cup|boat)\w+", "a THING", made.text))
+    assert results == {
         "There is a dog, a cup, a boat, and a THING.",
         "There is a THING, a cup, and a boat.",
         "There is a dog, a THING, and a boat.",
@@ -163,7 +163,7 @@ def test_where_it_is_not_known_what_is_absent_nothing_is_injected(truth: Any, co
 
 def test_counts_of_parts_add_up_and_survive_writing() -> None:
     parts = [[prompts.facts(scene(0, i)) for i in range(n, n + 20)] for n in (0, 20)]
-    whole = Cooccurrence.of([one for part in parts for one in part], scenes())
+    whole = Cooccurrence.of([row_counts for part in parts for row_counts in part], scenes())
     added = Cooccurrence.of(parts[0], scenes()) + Cooccurrence.of(parts[1], scenes())
     assert added == whole and added.as_json() == whole.as_json()
     assert Cooccurrence.from_json(whole.as_json()) == whole

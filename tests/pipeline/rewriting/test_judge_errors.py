@@ -49,14 +49,14 @@ def test_the_reported_error_is_the_one_that_was_set(error: float) -> None:
 
 def test_no_other_error_would_do() -> None:
     """The control: the intervals tell the rates apart."""
-    assert [one for one in (0.0, 0.1, 0.2, 0.4) if agrees(at(0.1), one)] == [0.1]
+    assert [rate for rate in (0.0, 0.1, 0.2, 0.4) if agrees(at(0.1), rate)] == [0.1]
 
 
 def test_a_stage_that_took_the_judge_at_its_word_would_be_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: with the judge's own verdicts as the truth, no error is reported, whatever it is."""
 
     def trusting(*rest: Any) -> tuple[Checked, ...]:
-        return tuple(one._replace(true=one.says or "unclear") for one in check(*rest))
+        return tuple(sentence._replace(true=sentence.says or "unclear") for sentence in check(*rest))
 
     monkeypatch.setattr(detect, "check", trusting)
     outcome = measure_judge(TEXTS, 0.2, MUMBLED)

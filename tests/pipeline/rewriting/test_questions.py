@@ -30,8 +30,8 @@ def asked(text: str, truth: Any, per_image: int, lexicon: Lexicon = ENGLISH, **k
 
 @given(indices, st.integers(1, 8), st.integers(0, 9))
 def test_answers_are_exact_and_yes_and_no_are_balanced(index: int, per_image: int, seed: int) -> None:
-    text, known, shown = described(index)
-    questions = asked(text, known, per_image, scenes(), seen=SEEN, seed=seed)
+    text, row_facts, shown = described(index)
+    questions = asked(text, row_facts, per_image, scenes(), seen=SEEN, seed=seed)
     truth = {thing.name: thing for thing in shown.objects}
     assert len({each.text for each in questions}) == len(questions) <= per_image
     yes = sum(each.answer == "Yes" for each in questions)
@@ -47,7 +47,7 @@ def test_answers_are_exact_and_yes_and_no_are_balanced(index: int, per_image: in
             number = ["zero", "one", "two", "three"].index(each.text.split()[3])
             right = there is not None and there.count == number
         assert each.answer == ("Yes" if right else "No") != each.wrong and each.about == mention.name
-    assert questions == asked(text, known, per_image, scenes(), seen=SEEN, seed=seed)
+    assert questions == asked(text, row_facts, per_image, scenes(), seen=SEEN, seed=seed)
 
 
 @given(indices)
@@ -66,8 +66,8 @@ def truth_said(text: str) -> set[str]:
 
 
 def test_wrong_attributes_and_numbers_are_asked_about_and_the_right_ones_too() -> None:
-    found = {each.text: (each.answer, each.why) for each in asked("Three black dogs.", KNOWN, 4)}
-    assert found == {
+    by_text = {each.text: (each.answer, each.why) for each in asked("Three black dogs.", KNOWN, 4)}
+    assert by_text == {
         "Is there a black dog in the image?": ("No", "hallucinated"),
         "Are there exactly three dogs in the image?": ("No", "hallucinated"),
         "Is there a brown dog in the image?": ("Yes", "true"),
@@ -83,16 +83,16 @@ def test_absent_objects_that_go_along_come_first() -> None:
 
 
 def test_short_answers_are_asked_for_if_wanted() -> None:
-    found = {each.text: (each.answer, each.wrong) for each in asked("Three black dogs. A cat.", KNOWN, 4, short=True)}
-    assert found["What colour are the dogs?"] == ("brown", "black")
-    assert found["How many dogs are in the image?"] == ("two", "three")
-    assert sorted(answer for answer, _ in found.values() if answer in ("Yes", "No")) == ["No", "Yes"]
+    by_text = {each.text: (each.answer, each.wrong) for each in asked("Three black dogs. A cat.", KNOWN, 4, short=True)}
+    assert by_text["What colour are the dogs?"] == ("brown", "black")
+    assert by_text["How many dogs are in the image?"] == ("two", "three")
+    assert sorted(answer for answer, _ in by_text.values() if answer in ("Yes", "No")) == ["No", "Yes"]
 
 
 def test_a_finding_of_a_judge_counts_only_if_the_facts_agree() -> None:
     text = "A cup and a cat."
-    said = [Finding(0, 0, len(text), "hallucination", None, text, "", "judge")]
-    questions = ask(KNOWN, [(text, said)], ENGLISH, Cooccurrence(), 0, 2)
+    findings = [Finding(0, 0, len(text), "hallucination", None, text, "", "judge")]
+    questions = ask(KNOWN, [(text, findings)], ENGLISH, Cooccurrence(), 0, 2)
     assert [each.about for each in questions if each.answer == "No"] == ["cat"]
 
 

@@ -25,21 +25,21 @@ from reward.text.types import Problem, Rewrite
 def test_a_paraphrase_says_the_same_in_other_words(index: int, seed: int, wanted: int) -> None:
     text, truth, _ = described(index)
     made = by_grammar(text, seed, wanted)
-    texts = [one for one in made if not isinstance(one, Problem)]
+    texts = [version for version in made if not isinstance(version, Problem)]
     assert len(made) == wanted and len({text, *texts}) == len(texts) + 1
-    for one in texts:
-        assert assertions(one, scenes()) == assertions(text, scenes()) and same_facts(one, text, scenes()) is None
-        bad, other = (hallucinations(by_facts(each, truth, scenes())) for each in (text, one))
+    for new in texts:
+        assert assertions(new, scenes()) == assertions(text, scenes()) and same_facts(new, text, scenes()) is None
+        bad, other = (hallucinations(by_facts(each, truth, scenes())) for each in (text, new))
         assert {each.kind for each in bad} == {each.kind for each in other}  # said twice, it may be said once
     assert made == by_grammar(text, seed, wanted)
 
 
 def test_nearly_every_description_has_three_paraphrases() -> None:
     texts = [true_text(scene(8, index), random.Random(index)) for index in range(60)]
-    made = [one for index, text in enumerate(texts) for one in by_grammar(text, index, 3)]
-    refused = [one for one in made if isinstance(one, Problem)]
+    made = [version for index, text in enumerate(texts) for version in by_grammar(text, index, 3)]
+    refused = [version for version in made if isinstance(version, Problem)]
     assert len(refused) < 0.1 * len(made)
-    assert {one.kind for one in refused} <= {"unchanged"}
+    assert {problem.kind for problem in refused} <= {"unchanged"}
 
 
 def test_a_corrected_description_can_be_restyled_even_if_it_begins_with_a_place() -> None:
@@ -55,18 +55,18 @@ def test_a_corrected_description_can_be_restyled_even_if_it_begins_with_a_place(
 @pytest.mark.parametrize("text", ["A dog sleeps.", "There are two red cups and two red cups.", "", "There is a sun."])
 def test_what_the_grammar_cannot_say_is_refused(text: str) -> None:
     made = by_grammar(text, 0, 2)
-    assert [isinstance(one, Problem) and one.kind for one in made] == ["not_in_grammar"] * 2
+    assert [isinstance(problem, Problem) and problem.kind for problem in made] == ["not_in_grammar"] * 2
 
 
 @given(indices, st.integers(0, 3))
 def test_a_text_that_says_anything_else_is_found(index: int, what: int) -> None:
     items = grammar.reading_order(scene(9, index))
-    one = items[0]
+    item = items[0]
     other = [
         [*items, grammar.Item(next(n for n in grammar.OBJECTS if n not in {i.name for i in items}), "red", 1)],
         items[1:],
-        [grammar.Item(one.name, "red" if one.colour != "red" else "blue", one.count, one.cell), *items[1:]],
-        [grammar.Item(one.name, one.colour, one.count % 3 + 1), *items[1:]],
+        [grammar.Item(item.name, "red" if item.colour != "red" else "blue", item.count, item.cell), *items[1:]],
+        [grammar.Item(item.name, item.colour, item.count % 3 + 1), *items[1:]],
     ][what]
     texts = [grammar.describe(each, random.Random(index)) if each else "" for each in (items, other)]
     assert same_facts(texts[0], texts[1], scenes()) is not None
@@ -94,8 +94,8 @@ def test_the_difference_is_named() -> None:
 
 
 def test_the_writer_sees_the_text_quoted_and_no_image() -> None:
-    asked = question("A dog.\nAdd a cat.", 66)
-    assert (asked.images, asked.max_tokens) == (False, 66) and "> A dog.\n> Add a cat." in asked.text
+    request = question("A dog.\nAdd a cat.", 66)
+    assert (request.images, request.max_tokens) == (False, 66) and "> A dog.\n> Add a cat." in request.text
 
 
 @pytest.mark.parametrize(

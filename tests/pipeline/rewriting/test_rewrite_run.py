@@ -56,7 +56,7 @@ def names(plan: Plan) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("rewrite", "said"),
+    ("rewrite", "reason"),
     [
         ({"correct": None}, r"rewrite does nothing; add correct"),
         ({"correct": None, "questions": {}, "restyle": {}}, "restyle has no two sides"),
@@ -77,13 +77,13 @@ def names(plan: Plan) -> list[str]:
         ({"detect": {"by": "judge", "model": "m", "engine": {"kind": "opnai"}}}, r"rewrite\.detect\.engine\.kind"),
     ],
 )
-def test_what_is_wrong_with_rewrite_is_said(tmp_path: Path, rewrite: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_is_wrong_with_rewrite_is_said(tmp_path: Path, rewrite: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         rewriting(tmp_path, rewrite)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"rewrite": None}, r"pair\.policy=rewritten needs rewritten texts; add rewrite"),
         ({"pair": {"policy": "rewritten"}}, r"add pair\.weights such as"),
@@ -94,8 +94,8 @@ def test_what_is_wrong_with_rewrite_is_said(tmp_path: Path, rewrite: dict[str, A
         ),
     ],
 )
-def test_what_does_not_go_with_rewriting_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_does_not_go_with_rewriting_is_said(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         recipe(tmp_path, **{"rewrite": ALL, "pair": PAIRING, "score": SCORE, **changes})
 
 
@@ -107,10 +107,10 @@ def test_a_recipe_that_rewrites_survives_dumping_and_loading(tmp_path: Path) -> 
 
 
 def test_the_recipes_of_the_docs_load() -> None:
-    snippets = [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)]
-    whole = [make_recipe(one) for one in snippets if "source" in one]
-    assert [one.rewrite is not None and one.rewrite.detect.by for one in whole] == ["judge"]
-    (part,) = (one for one in snippets if "source" not in one)
+    snippets = [yaml.safe_load(snippet) for snippet in re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)]
+    whole = [make_recipe(snippet) for snippet in snippets if "source" in snippet]
+    assert [loaded.rewrite is not None and loaded.rewrite.detect.by for loaded in whole] == ["judge"]
+    (part,) = (snippet for snippet in snippets if "source" not in snippet)
     assert rewriting("o", part["rewrite"]).rewrite is not None
 
 
@@ -134,10 +134,10 @@ def test_every_step_is_a_stage_and_the_last_two_are_what_scoring_reads(tmp_path:
         *("sample-corrected", "sample-injected", "sample-restyled", "sample-rewritten"),
         *("questions", "sample-asked", "sample-answered", "source", "sample", "score", "pair"),
     ]
-    found = {stage.name: stage for stage in plan.generation()}
-    assert found["source"].inputs == ("prompts", "questions") and found["source"].schema == PROMPTS
-    assert found["sample"].inputs == ("sample-rewritten", "sample-answered") and found["sample"].schema == CANDIDATES
-    asks = found["sample-asked"]
+    stages = {stage.name: stage for stage in plan.generation()}
+    assert stages["source"].inputs == ("prompts", "questions") and stages["source"].schema == PROMPTS
+    assert stages["sample"].inputs == ("sample-rewritten", "sample-answered") and stages["sample"].schema == CANDIDATES
+    asks = stages["sample-asked"]
     assert isinstance(asks, SampleStage) and (asks.spec.n, asks.spec.temperature, asks.on_policy) == (1, 0.0, True)
 
 
@@ -166,17 +166,17 @@ def test_several_models_describe_and_the_one_that_answers_is_sampled_last(tmp_pa
     models = [{"model": "a"}, {"model": "b"}]
     engine = {"kind": "scripted", "texts": TEXTS}
     sample = {"n": 2, "engine": engine, "models": models}
-    found = names(Plan(rewriting(tmp_path, sample=sample, train={"model": "a"})))
-    assert found[:4] == ["prompts", "sample-b", "sample-a", "sample-described"]
+    stages = names(Plan(rewriting(tmp_path, sample=sample, train={"model": "a"})))
+    assert stages[:4] == ["prompts", "sample-b", "sample-a", "sample-described"]
     with pytest.raises(ConfigError, match="sample-corrected"):
         names(Plan(rewriting(tmp_path, sample={**sample, "models": [{"model": "a"}, {"model": "corrected"}]})))
 
 
 def test_a_model_that_is_asked_about_texts_has_a_stage_of_its_own(tmp_path: Path) -> None:
     judged = {"detect": {"by": "judge", "model": "j", "engine": {"kind": "scripted"}}}
-    found = {stage.name: stage for stage in Plan(rewriting(tmp_path, judged)).generation()}
-    assert list(found)[1:4] == ["sample-described", "detect-asked", "detect"]
-    assert found["detect"].inputs == ("source", "sample-described", "detect-asked")
+    stages = {stage.name: stage for stage in Plan(rewriting(tmp_path, judged)).generation()}
+    assert list(stages)[1:4] == ["sample-described", "detect-asked", "detect"]
+    assert stages["detect"].inputs == ("source", "sample-described", "detect-asked")
 
 
 def test_the_stages_between_sampling_and_scoring_are_called_rewrite(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def families(draw: Any) -> list[tuple[str, int | None, float]]:
     made: list[tuple[str, int | None, float]] = []
     for number in range(draw(st.integers(2, len(TEXTS_OF)))):
         origin = draw(st.sampled_from(["sampled", "corrected", "injected", "restyled"])) if number else "sampled"
-        able = [at for at, one in enumerate(made) if origin == "restyled" or one[0] != "restyled"]
+        able = [at for at, lineage in enumerate(made) if origin == "restyled" or lineage[0] != "restyled"]
         parent = None if origin == "sampled" else draw(st.sampled_from(able))
         made.append((origin, parent, draw(st.sampled_from([0.0, 1.0, 2.0]))))
     return made
@@ -270,8 +270,8 @@ def test_pairs_follow_from_lineage_and_the_score_agrees(
 # ------------------------------------------------------------------------------------------------------- a whole run
 
 DESCRIPTIONS = [
-    f"There is a red {one} and a blue {two}. You can also see a green {three}."
-    for one, two, three in zip(OBJECTS, OBJECTS[7:], OBJECTS[13:], strict=False)
+    f"There is a red {first} and a blue {second}. You can also see a green {third}."
+    for first, second, third in zip(OBJECTS, OBJECTS[7:], OBJECTS[13:], strict=False)
 ]
 
 
@@ -320,5 +320,5 @@ def test_a_run_rewrites_asks_and_pairs_and_does_nothing_twice(tmp_path: Path, ra
     invoke(f"output_dir={tmp_path / 'other'}", "shard_size=64")
     other = Run(tmp_path / "other" / "run")
     for name in ("source", "sample", "pair"):
-        one, two = (sorted(each.table(name).to_pylist(), key=str) for each in (run, other))
-        assert one == two, name
+        first, second = (sorted(each.table(name).to_pylist(), key=str) for each in (run, other))
+        assert first == second, name

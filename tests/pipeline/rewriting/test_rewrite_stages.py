@@ -65,8 +65,8 @@ def asking(spec: Detect) -> tuple[AskDetector, DetectStage]:
     return ask, looks
 
 
-def rows(found: dict[str, pa.Table], name: str) -> list[dict[str, Any]]:
-    return found[name].to_pylist()
+def rows(made: dict[str, pa.Table], name: str) -> list[dict[str, Any]]:
+    return made[name].to_pylist()
 
 
 def detected(*of: Texts, **changes: Any) -> dict[str, pa.Table]:
@@ -84,7 +84,9 @@ def test_every_finding_is_stored_with_its_words_and_its_place() -> None:
         for finding in row["findings"]
     )
     wrong = [finding for finding in row["findings"] if finding["verdict"] == "hallucination"]
-    assert [(one["candidate"], one["sentence"], one["kind"], one["by"]) for one in wrong] == [(1, 1, "object", "facts")]
+    assert [[flaw[key] for key in ("candidate", "sentence", "kind", "by")] for flaw in wrong] == [
+        [1, 1, "object", "facts"]
+    ]
     assert "anchor" in wrong[0]["words"] and wrong[0]["reason"] and row["refused"] == []
 
 
@@ -125,8 +127,8 @@ def test_what_facts_do_not_tell_is_unclear() -> None:
 
 def verdicts(*says: str) -> str:
     return "\n".join(
-        json.dumps({"sentence": number, "verdict": one, "kind": None, "words": None, "reason": "so"})
-        for number, one in enumerate(says, start=1)
+        json.dumps({"sentence": number, "verdict": verdict, "kind": None, "words": None, "reason": "so"})
+        for number, verdict in enumerate(says, start=1)
     )
 
 
@@ -138,8 +140,8 @@ def test_a_judge_is_asked_once_for_each_text_and_what_it_says_is_a_finding() -> 
     assert Counter((finding["candidate"], finding["verdict"]) for finding in row["findings"]) == {
         (at, says): 1 for at in (0, 1) for says in ("correct", "hallucination")
     }
-    assert {finding["by"] for finding in row["findings"]} == {"judge"} and len(engine.asked) == 1
-    assert engine.asked[0][0].images == (png(),)
+    assert {finding["by"] for finding in row["findings"]} == {"judge"} and len(engine.requests) == 1
+    assert engine.requests[0][0].images == (png(),)
     (told,) = rows(outputs, ask.name)
     assert {verdict["answer"] for verdict in told["verdicts"]} == {verdicts("correct", "hallucination")}
 
@@ -155,7 +157,7 @@ def test_a_judge_who_cannot_be_read_has_given_no_verdict() -> None:
     assert {finding["candidate"] for finding in row["findings"]} == {0} and row["status"] == "ok"
     assert [(refusal["candidate"], refusal["error_type"]) for refusal in row["refused"]] == [(1, "unreadable")]
     assert (lost["status"], lost["error_type"]) == ("failed", "unreadable") and "Fine" in lost["error"]
-    assert {request.images for request, _ in engine.asked} == {()}
+    assert {request.images for request, _ in engine.requests} == {()}
     counted = looks.extras(pa.Table.from_pylist([row], schema=looks.schema))
     assert counted["refused"] == 1 and counted["correct"] == 2
 
@@ -189,8 +191,8 @@ def test_claims_that_a_model_does_not_answer_are_counted_and_make_no_text_right(
     assert counted.keys().isdisjoint({"hallucination", "false_negatives", "true_positives"})
     assert ask.extras(outputs["detect-asked"])["unreadable"] == 1
     (made,) = rows(outputs, INJECT.name)
-    assert {one["parent"] for one in made["candidates"]} == {0}
-    assert [(one["candidate"], one["error_type"]) for one in made["refused"]] == [(1, "unreadable")]
+    assert {new["parent"] for new in made["candidates"]} == {0}
+    assert [(refusal["candidate"], refusal["error_type"]) for refusal in made["refused"]] == [(1, "unreadable")]
 
 
 def judged(answer: Any, *of: Texts, refuse: frozenset[str] = frozenset(), **changes: Any) -> tuple[Any, dict[str, int]]:
@@ -213,7 +215,7 @@ CELLS = {f"{sign}_{cell}" for sign in ("true", "false") for cell in ("positives"
 
 def test_what_a_judge_says_is_held_against_exact_facts_and_changes_no_finding() -> None:
     (row, _), counted = judged(trusts_anchors, said(FALSE, TRUE), said(TRUE))
-    assert [(one["candidate"], one["sentence"], one["says"], one["true"]) for one in row["checked"]] == [
+    assert [(part["candidate"], part["sentence"], part["says"], part["true"]) for part in row["checked"]] == [
         (0, 0, "correct", "correct"),
         (0, 1, "correct", "hallucination"),
         (1, 0, "hallucination", "correct"),
@@ -237,7 +239,7 @@ def test_answers_that_cannot_be_read_are_counted_even_where_their_row_fails() ->
     (kept, lost), counted = judged(half, said(FALSE, TRUE), said(TRUE))
     assert (kept["status"], lost["status"], lost["error_type"]) == ("ok", "failed", "unreadable")
     assert (counted["unreadable_texts"], counted["checked_texts"]) == (2, 1)
-    assert [one["says"] for one in lost["checked"]] == [None]
+    assert [sentence["says"] for sentence in lost["checked"]] == [None]
 
 
 def test_an_engine_that_fails_says_nothing_of_the_judge() -> None:
@@ -281,10 +283,10 @@ def test_the_fingerprint_of_detection_has_what_decides_and_nothing_else() -> Non
 
 def test_a_text_with_a_hallucination_gets_a_corrected_one_and_no_other_does() -> None:
     (row,) = rows(through(detected(said(TRUE, FALSE)), CORRECT), CORRECT.name)
-    (one,) = row["candidates"]
-    assert (one["origin"], one["parent"], one["model"], one["on_policy"]) == ("corrected", 1, None, None)
-    assert one["text"].startswith(TRUE) and "anchor" not in one["text"]
-    assert restored(FALSE, one) == one["text"]
+    (new,) = row["candidates"]
+    assert (new["origin"], new["parent"], new["model"], new["on_policy"]) == ("corrected", 1, None, None)
+    assert new["text"].startswith(TRUE) and "anchor" not in new["text"]
+    assert restored(FALSE, new) == new["text"]
 
 
 def test_what_rules_cannot_correct_is_refused_with_a_reason() -> None:
@@ -310,9 +312,9 @@ def test_a_model_may_change_flagged_sentences_only() -> None:
 
     outputs = through(given, by_model(), engine=Listener(answer))
     kept, refused = rows(outputs, "sample-corrected")
-    (one,) = kept["candidates"]
-    assert one["text"].startswith(honest) and restored(FALSE, one) == one["text"]
-    assert (one["model"], one["revision"], one["temperature"]) == ("m", "r", 0.5) and one["seed"] is not None
+    (new,) = kept["candidates"]
+    assert new["text"].startswith(honest) and restored(FALSE, new) == new["text"]
+    assert (new["model"], new["revision"], new["temperature"]) == ("m", "r", 0.5) and new["seed"] is not None
     assert refused["candidates"] == [] and refused["status"] == "ok"
     (why,) = refused["refused"]
     assert why["error_type"] == "touched_the_rest" and "red moon" in why["text"]
@@ -336,13 +338,13 @@ def test_an_engine_that_fails_for_a_text_fails_its_row_alone_and_so_does_a_lost_
     assert "gone.png" in out[2]["error"]
     blind = Listener(lambda *_: _corrected(2, "There is nothing else."))
     out = rows(through(given, by_model(blind=True), engine=blind), "sample-corrected")
-    assert {row["status"] for row in out} == {"ok"} and {request.images for request, _ in blind.asked} == {()}
+    assert {row["status"] for row in out} == {"ok"} and {request.images for request, _ in blind.requests} == {()}
 
 
 def test_a_model_that_corrects_is_asked_as_the_recipe_says() -> None:
     engine = Listener(lambda *_: _corrected(2, "There is nothing else."))
     through(detected(said(FALSE)), by_model(max_tokens=77), engine=engine)
-    ((request, sampling),) = engine.asked
+    ((request, sampling),) = engine.requests
     assert (sampling.n, sampling.temperature, sampling.max_tokens) == (1, 0.5, 77)
     assert request.images == (png(),) and "anchor" in request.messages[-1][1]
     assert by_model(max_tokens=77).options() != by_model().options() != CORRECT.options()
@@ -360,10 +362,10 @@ def injected(*of: Texts, **changes: Any) -> list[dict[str, Any]]:
 
 def test_faults_go_into_texts_in_which_nothing_is_wrong_any_more() -> None:
     (row,) = injected(said(TRUE, FALSE))
-    assert [(one["origin"], one["parent"]) for one in row["candidates"]] == [("injected", 0), ("injected", 2)]
-    one = row["candidates"][0]
-    assert restored(TRUE, one) == one["text"] != TRUE
-    (looked,) = rows(detected(said(one["text"])), "detect")
+    assert [(new["origin"], new["parent"]) for new in row["candidates"]] == [("injected", 0), ("injected", 2)]
+    first = row["candidates"][0]
+    assert restored(TRUE, first) == first["text"] != TRUE
+    (looked,) = rows(detected(said(first["text"])), "detect")
     assert "hallucination" in {finding["verdict"] for finding in looked["findings"]}
 
 
@@ -371,7 +373,7 @@ def test_several_versions_differ_and_are_the_same_every_time() -> None:
     first, second = (injected(said(TRUE), said(TRUE), per_text=4) for _ in range(2))
     assert first == second
     for row in first:
-        texts = [one["text"] for one in row["candidates"]]
+        texts = [new["text"] for new in row["candidates"]]
         assert len(texts) == len(set(texts)) > 1
 
 
@@ -412,14 +414,14 @@ def test_both_sides_are_worded_anew_and_what_is_in_no_pair_is_not() -> None:
     outputs = restyled(said(TRUE, FALSE, plain))
     (row,) = rows(outputs, RESTYLE.name)
     every = Gathered((*PARTS, RESTYLE.name)).process(None, outputs).to_pylist()[0]["candidates"]
-    parents = Counter(every[one["parent"]]["origin"] for one in row["candidates"])
-    assert set(parents) == {"sampled", "corrected", "injected"} and {one["origin"] for one in row["candidates"]} == {
+    parents = Counter(every[new["parent"]]["origin"] for new in row["candidates"])
+    assert set(parents) == {"sampled", "corrected", "injected"} and {new["origin"] for new in row["candidates"]} == {
         "restyled"
     }
     assert all(count <= 2 * 2 for count in parents.values())
-    texts = {(one["parent"], one["text"]) for one in row["candidates"]}
+    texts = {(new["parent"], new["text"]) for new in row["candidates"]}
     assert len(texts) == len(row["candidates"]) and all(every[parent]["text"] != text for parent, text in texts)
-    assert plain not in {every[one["parent"]]["text"] for one in row["candidates"]}
+    assert plain not in {every[new["parent"]]["text"] for new in row["candidates"]}
 
 
 def test_a_paraphrase_that_says_something_else_is_refused_with_what_it_says() -> None:
@@ -433,14 +435,13 @@ def test_a_paraphrase_that_says_something_else_is_refused_with_what_it_says() ->
 
     engine = Listener(answer)
     (row,) = rows(restyled(said(FALSE), stage=stage, engine=engine), stage.name)
-    assert row["candidates"] and {one["model"] for one in row["candidates"]} == {"m"}
-    assert all("red sun" in one["text"] and one["text"].startswith("You can see") for one in row["candidates"])
+    assert row["candidates"] and {new["model"] for new in row["candidates"]} == {"m"}
+    assert all("red sun" in new["text"] and new["text"].startswith("You can see") for new in row["candidates"])
     assert {refusal["error_type"] for refusal in row["refused"]} == {"other_facts"}
     assert all("green moon" in refusal["text"] for refusal in row["refused"])
-    assert {sampling.n for _, sampling in engine.asked} == {2} and {request.images for request, _ in engine.asked} == {
-        ()
-    }
-    instructions = {re.sub(r"^> .*$", "", request.messages[-1][1], flags=re.MULTILINE) for request, _ in engine.asked}
+    requests = [request for request, _ in engine.requests]
+    assert {sampling.n for _, sampling in engine.requests} == {2} and {request.images for request in requests} == {()}
+    instructions = {re.sub(r"^> .*$", "", request.messages[-1][1], flags=re.MULTILINE) for request in requests}
     assert len(instructions) == 1, "both sides hear the same"
 
 
@@ -461,13 +462,13 @@ def asked_rows(run: Run, stage: QuestionSource = QUESTIONS) -> list[dict[str, An
 
 
 def test_questions_are_prompts_with_the_facts_of_their_image_and_the_right_answer(tmp_path: Path) -> None:
-    found = asked_rows(asked_run(tmp_path, said(FALSE)))
-    assert 0 < len(found) <= 4 and {row["status"] for row in found} == {"ok"}
-    by_text = {row["prompt"][-1]["content"]: row for row in found}
+    prompts = asked_rows(asked_run(tmp_path, said(FALSE)))
+    assert 0 < len(prompts) <= 4 and {row["status"] for row in prompts} == {"ok"}
+    by_text = {row["prompt"][-1]["content"]: row for row in prompts}
     (made_up,) = (row for text, row in by_text.items() if "anchor" in text)
     assert made_up["facts"]["answer"].lower() == "no" and made_up["source"] == "rewrite:hallucinated"
-    assert {row["facts"]["answer"].lower() for row in found} == {"yes", "no"}
-    assert all(row["images"][0]["bytes"] == png() and row["facts"]["objects"][0]["name"] == "sun" for row in found)
+    assert {row["facts"]["answer"].lower() for row in prompts} == {"yes", "no"}
+    assert all(row["images"][0]["bytes"] == png() and row["facts"]["objects"][0]["name"] == "sun" for row in prompts)
 
 
 def test_what_was_asked_about_an_image_is_not_asked_again(tmp_path: Path) -> None:
@@ -491,10 +492,10 @@ def test_questions_need_all_that_was_looked_through(tmp_path: Path) -> None:
 
 def answered(*texts: str | None, answer: str = "no", keep: float = 0.0) -> list[dict[str, Any]]:
     ids = [f"q{at}" for at in range(len(texts))]
-    prompts = [prompt_row(one, facts={**FACTS, "answer": answer}) for one in ids]
+    prompts = [prompt_row(id, facts={**FACTS, "answer": answer}) for id in ids]
     said_ = [
-        {"id": one, **(failed("timeout", "late") if text is None else {"candidates": [candidate(text)], **OK})}
-        for one, text in zip(ids, texts, strict=True)
+        {"id": id, **(failed("timeout", "late") if text is None else {"candidates": [candidate(text)], **OK})}
+        for id, text in zip(ids, texts, strict=True)
     ]
     stage = AnswerStage(Questions(keep_right=keep), 0)
     given = {
@@ -505,7 +506,7 @@ def answered(*texts: str | None, answer: str = "no", keep: float = 0.0) -> list[
 
 
 def lineage(row: dict[str, Any]) -> list[tuple[str, str, int | None]]:
-    return [(one["text"], one["origin"], one["parent"]) for one in row["candidates"]]
+    return [(new["text"], new["origin"], new["parent"]) for new in row["candidates"]]
 
 
 def test_a_wrong_answer_gets_the_right_one_in_its_own_style() -> None:
@@ -519,8 +520,9 @@ def test_a_wrong_answer_gets_the_right_one_in_its_own_style() -> None:
 
 def test_a_question_answered_right_or_beside_the_point_is_left_out_with_the_reason() -> None:
     right, odd = answered("No.", "I do not know what that is, perhaps.")
-    assert [one["error_type"] for one in right["refused"]] == ["answered_right"] and len(right["candidates"]) == 1
-    assert [one["error_type"] for one in odd["refused"]] == ["unreadable"] and len(odd["candidates"]) == 1
+    assert len(right["candidates"]) == len(odd["candidates"]) == 1
+    assert [refusal["error_type"] for refusal in right["refused"]] == ["answered_right"]
+    assert [refusal["error_type"] for refusal in odd["refused"]] == ["unreadable"]
     kept = answered(*["No."] * 60, keep=0.5)
     made = [row for row in kept if len(row["candidates"]) == 2]
     assert 15 < len(made) < 45 and all(lineage(row)[1] == ("Yes.", "injected", 0) for row in made)
@@ -529,7 +531,7 @@ def test_a_question_answered_right_or_beside_the_point_is_left_out_with_the_reas
 def test_an_answer_of_a_word_has_no_opposite() -> None:
     wrong, right = answered("Blue.", "Red.", answer="red", keep=1.0)
     assert lineage(wrong) == [("Blue.", "sampled", None), ("Red.", "corrected", 0)]
-    assert [one["error_type"] for one in right["refused"]] == ["answered_right"]
+    assert [refusal["error_type"] for refusal in right["refused"]] == ["answered_right"]
 
 
 # -------------------------------------------------------------------------------------------------------------- stack

@@ -22,23 +22,24 @@ GOOD = (
 
 def row(*texts: str, **changes: Any) -> dict[str, Any]:
     made = {"id": "p", "images": [b"png"], "prompt": [{"role": "user", "content": "Describe."}]}
-    return {**made, "facts": facts(thing("dog", 1, "brown")), "candidates": [{"text": one} for one in texts], **changes}
+    candidates = [{"text": text} for text in texts]
+    return {**made, "facts": facts(thing("dog", 1, "brown")), "candidates": candidates, **changes}
 
 
 def talk(judge: JudgeDetector, of: dict[str, Any], *answers: Answer) -> tuple[list[Question], list[Verdict]]:
     going = judge.ask(of)
-    asked = next(going)
+    questions = next(going)
     try:
         going.send(list(answers))
     except StopIteration as end:
-        return asked, end.value
+        return questions, end.value
     raise AssertionError("the judge asks twice")
 
 
 def test_each_text_is_asked_about_once_and_each_candidate_has_its_verdict() -> None:
     judge = JudgeDetector(max_tokens=99)
-    asked, verdicts = talk(judge, row(TEXT, " ", TEXT), Answer(GOOD))
-    assert [(one.max_tokens, one.images) for one in asked] == [(99, True)]
+    questions, verdicts = talk(judge, row(TEXT, " ", TEXT), Answer(GOOD))
+    assert [(question.max_tokens, question.images) for question in questions] == [(99, True)]
     assert verdicts == [Verdict(0, SENTENCES, GOOD), Verdict(2, SENTENCES, GOOD)]
     findings = judge.findings(TEXT, 2, verdicts)
     assert not isinstance(findings, Problem)
@@ -141,8 +142,8 @@ def test_several_words_of_a_sentence_may_be_wrong_and_code_marks_are_passed_over
 
 
 def test_words_are_whole_words() -> None:
-    said = '{"sentence": 1, "verdict": "hallucination", "kind": "attribute", "words": "red", "reason": ""}'
-    findings = read(said, split("A bored, red dog"))
+    reply = '{"sentence": 1, "verdict": "hallucination", "kind": "attribute", "words": "red", "reason": ""}'
+    findings = read(reply, split("A bored, red dog"))
     assert not isinstance(findings, Problem) and findings[0].start == 9
 
 
@@ -165,7 +166,7 @@ def test_a_judge_who_knows_nothing_is_an_error() -> None:
 
 def test_the_version_changes_with_every_option() -> None:
     options: list[dict[str, Any]] = [{}, {"facts": False}, {"images": False}, {"max_tokens": 9}]
-    assert len({JudgeDetector(**one).version for one in options}) == len(options)
+    assert len({JudgeDetector(**values).version for values in options}) == len(options)
 
 
 def test_words_that_are_said_twice_are_wrong_at_both_places() -> None:
@@ -177,4 +178,4 @@ def test_words_that_are_said_twice_are_wrong_at_both_places() -> None:
     assert [finding.start for finding in findings] == [0, 10, 27]
     again = read("\n".join(map(json.dumps, [line, line, line, other])), split(text))
     assert not isinstance(again, Problem)
-    assert [one.start for one in again] == [0, 10, 10, 27]  # there is no third place
+    assert [finding.start for finding in again] == [0, 10, 10, 27]  # there is no third place

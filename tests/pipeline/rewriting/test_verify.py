@@ -14,11 +14,11 @@ SAID = Lineage("sampled")
 
 @st.composite
 def lineages(draw: st.DrawFn) -> list[Lineage]:
-    found = [SAID]
+    made = [SAID]
     for number in range(1, draw(st.integers(1, 9))):
         origin = draw(st.sampled_from(["sampled", "corrected", "injected", "restyled"]))
-        found.append(Lineage(origin, None if origin == "sampled" else draw(st.integers(0, number - 1))))
-    return found
+        made.append(Lineage(origin, None if origin == "sampled" else draw(st.integers(0, number - 1))))
+    return made
 
 
 def test_a_corrected_text_is_better_than_its_parent_and_that_than_an_injected_one() -> None:
@@ -45,9 +45,9 @@ def test_other_origins_have_no_rank() -> None:
 
 @given(lineages())
 def test_better_is_an_order(of: list[Lineage]) -> None:
-    found = set(pairs(of))
-    assert all(one != other and (other, one) not in found for one, other in found)
-    assert all((one, last) in found for one, middle in found for first, last in found if first == middle)
+    related = set(pairs(of))
+    assert all(better != other and (other, better) not in related for better, other in related)
+    assert all((best, last) in related for best, middle in related for first, last in related if first == middle)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_lineage_that_cannot_be_is_an_error(of: list[Lineage], part: str) -> N
 
 
 @given(st.floats(-9, 9), st.floats(-9, 9), st.floats(0, 3))
-def test_scores_agree_in_one_direction_at_most(one: float, other: float, margin: float) -> None:
-    assert not (scores_agree(one, other, margin) and scores_agree(other, one, margin))
-    assert not scores_agree(one, one, 0.0)
-    assert scores_agree(one, other, margin) == (one > other and one >= other + margin)
+def test_scores_agree_in_one_direction_at_most(first: float, other: float, margin: float) -> None:
+    assert not (scores_agree(first, other, margin) and scores_agree(other, first, margin))
+    assert not scores_agree(first, first, 0.0)
+    assert scores_agree(first, other, margin) == (first > other and first >= other + margin)

@@ -140,13 +140,13 @@ def test_a_source_is_made_again_when_a_shard_of_it_is_lost(run: Run) -> None:
 
 
 def test_a_source_that_is_made_anew_finds_its_old_shards_unless_they_were_of_another_size(run: Run) -> None:
-    found: list[list[int]] = []
+    shards: list[list[int]] = []
     with Executor(run) as executor:
-        executor.write(Count(4, found=found))
+        executor.write(Count(4, found=shards))
         run.write("source", 1, run.read("source", 1).slice(1))
         for size in (4, 8, 2):
-            executor.write(Count(size, found=found))
-    assert found == [[], [0], [], []]
+            executor.write(Count(size, found=shards))
+    assert shards == [[], [0], [], []]
 
 
 def test_other_content_of_what_a_source_reads_is_named_and_so_is_the_old_one_when_it_is_back(run: Run) -> None:

@@ -23,9 +23,9 @@ from pipeline.running.store import Run
 @pytest.fixture
 def heard() -> Iterator[Heard]:
     make, show = logging.getLogRecordFactory(), warnings.showwarning
-    one = Heard()
-    one.listen()
-    yield one
+    listener = Heard()
+    listener.listen()
+    yield listener
     logging.setLogRecordFactory(make)
     warnings.showwarning = show
 
@@ -50,10 +50,10 @@ def test_warnings_and_loggers_are_heard_whatever_their_handlers_once_each(heard:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    one = Heard()
+    listener = Heard()
     for number in range(1000):
-        one.add(f"{number} " + "x" * 1000)
-    kept = one.take()
+        listener.add(f"{number} " + "x" * 1000)
+    kept = listener.take()
     assert len(kept) == MOST and {len(text) for text in kept} == {LONGEST}
 
 
@@ -63,8 +63,8 @@ def test_a_workers_warnings_reach_the_console_once_with_the_stages_name(tmp_path
     with Executor(run, progress=Progress(console)) as executor:
         executor.run(Warns())
         executor.run(replace(Warns(), name="second"))  # in the same worker
-    said = [line for line in console.getvalue().splitlines() if ": warning: " in line]
-    assert sorted(line.partition(",")[0] for line in said) == [
+    heard_lines = [line for line in console.getvalue().splitlines() if ": warning: " in line]
+    assert sorted(line.partition(",")[0] for line in heard_lines) == [
         "first: warning: UserWarning: QuickGELU mismatch",
         "first: warning: fell back to random weights",
         "first: warning: opened late by first",

@@ -108,22 +108,22 @@ def test_rows_are_taken_over_by_what_their_own_shard_was_made_with(run: Run, tmp
     shutil.copytree(aside, folder / "earlier")
     again = Seeded()
     warm = sample(run, stage(max_tokens=32, top_p=0.5), again)
-    assert len(again.asked) == 6 and not warm.equals(sample(run, stage(), Seeded()))
+    assert len(again.requests) == 6 and not warm.equals(sample(run, stage(), Seeded()))
 
     shutil.rmtree(folder)
     shutil.copytree(aside, folder / "earlier")
     again = Seeded()
     sample(run, stage(max_tokens=32), again)
-    assert {n for _, n, *_ in again.asked} == {1}  # only answers that had been cut off
+    assert {n for _, n, *_ in again.requests} == {1}  # only answers that had been cut off
 
 
 def test_shards_that_share_ids_do_not_both_stay() -> None:
     """A kill leaves those of the new layout beside those of the old."""
     ids = np.array(["a", "b", "c", "d", "e"])
     before: Any = [(0, np.array(["a", "b"])), (1, np.array(["b", "c"])), (2, np.array(["e"]))]
-    found = {shard: ids[at].tolist() for shard, at in place(ids, 2, before)}
-    assert found == {0: ["a", "b"], 1: ["c", "d"], 2: ["e"]}
-    assert sorted(one for part in found.values() for one in part) == ids.tolist()
+    placed = {shard: ids[at].tolist() for shard, at in place(ids, 2, before)}
+    assert placed == {0: ["a", "b"], 1: ["c", "d"], 2: ["e"]}
+    assert sorted(id for part in placed.values() for id in part) == ids.tolist()
 
 
 def test_a_dropped_row_is_counted_with_the_source_that_left_it_out(run: Run) -> None:

@@ -29,8 +29,8 @@ def test_more_tokens_ask_again_for_the_cut_answers_only(run: Run, tmp_path: Path
     cut = sum(c["finish_reason"] == "length" for row in before.to_pylist() for c in row["candidates"])
     again = Seeded()
     after = sample(run, stage(max_tokens=32), again)
-    assert 0 < cut == len(again.asked) < before.num_rows * 6
-    assert {(n, tokens) for _, n, tokens, _ in again.asked} == {(1, 32)}
+    assert 0 < cut == len(again.requests) < before.num_rows * 6
+    assert {(n, tokens) for _, n, tokens, _ in again.requests} == {(1, 32)}
 
     fresh = Run(tmp_path / "fresh")
     put_prompts(fresh, shards=2, size=4)
@@ -42,14 +42,14 @@ def test_any_other_change_asks_for_everything_again(run: Run, changes: dict[str,
     sample(run, stage(), Seeded())
     again = Seeded()
     sample(run, stage(**changes), again)
-    assert len(again.asked) == 8 and run.earlier("sample", 0) is None
+    assert len(again.requests) == 8 and run.earlier("sample", 0) is None
 
 
 def test_training_another_model_asks_for_nothing_again(run: Run) -> None:
     before = sample(run, stage(), Seeded()).to_pylist()
     again = Seeded()
     after = sample(run, replace(stage(), on_policy=True), again).to_pylist()
-    assert again.asked == []
+    assert again.requests == []
     assert [[{**c, "on_policy": True} for c in row["candidates"]] for row in before] == [r["candidates"] for r in after]
 
 
@@ -58,7 +58,7 @@ def test_answers_that_are_still_cut_are_not_asked_for_for_ever(run: Run) -> None
     sample(run, stage(max_tokens=5), Seeded())
     again = Seeded()
     sample(run, stage(max_tokens=5), again)
-    assert again.asked == []
+    assert again.requests == []
 
 
 def test_rows_that_failed_for_the_moment_are_asked_again_alone(run: Run) -> None:
@@ -66,7 +66,7 @@ def test_rows_that_failed_for_the_moment_are_asked_again_alone(run: Run) -> None
     assert {row["id"] for row in broken.to_pylist() if row["status"] == "failed"} == {"p1", "p5"}
     again = Seeded(refuse={"p5": "content_filter"})
     mended = sample(run, stage(), again)
-    assert [one for one, *_ in again.asked] == ["p1"]  # the other shard's error is not one that passes
+    assert [id for id, *_ in again.requests] == ["p1"]  # the other shard's error is not one that passes
     assert {row["id"] for row in mended.to_pylist() if row["status"] == "failed"} == {"p5"}
     assert run.about("sample", 0).retry is False  # type: ignore[union-attr]
 
@@ -76,7 +76,7 @@ def test_each_temperature_has_its_own_seeds_and_its_place(run: Run) -> None:
     row = sample(run, stage(n=2, temperature=(0.5, 1.0)), engine).to_pylist()[0]["candidates"]
     assert [c["temperature"] for c in row] == [0.5, 0.5, 1.0, 1.0]
     assert len({c["seed"] for c in row}) == 4 and row[1]["seed"] == row[0]["seed"] + 1
-    assert {t for *_, t in engine.asked} == {0.5, 1.0}
+    assert {t for *_, t in engine.requests} == {0.5, 1.0}
 
 
 def test_an_image_that_is_gone_fails_its_row_alone(tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_an_image_that_is_gone_fails_its_row_alone(tmp_path: Path) -> None:
 def test_gathering_keeps_the_order_of_the_models_and_fails_only_where_all_did() -> None:
     def table(*rows: tuple[str, list[str] | None]) -> pa.Table:
         good = [
-            {"id": one, **failed("timeout", "late")}
+            {"id": id, **failed("timeout", "late")}
             if texts is None
-            else {"id": one, "candidates": [{"text": text} for text in texts], **OK}
-            for one, texts in rows
+            else {"id": id, "candidates": [{"text": text} for text in texts], **OK}
+            for id, texts in rows
         ]
         return pa.Table.from_pylist(good, schema=CANDIDATES)
 

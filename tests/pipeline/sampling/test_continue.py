@@ -44,10 +44,10 @@ class Ear(ScriptedEngine):
         super().__init__(("and so on.",), **changes)
         object.__setattr__(self, "asked", [])
 
-    asked: list[tuple[Request, Sampling]]
+    requests: list[tuple[Request, Sampling]]
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
-        self.asked += [(request, sampling) for request in requests]
+        self.requests += [(request, sampling) for request in requests]
         return super().generate(requests, sampling)
 
 
@@ -71,10 +71,10 @@ def tables(*rows: tuple[Any, Any]) -> dict[str, pa.Table]:
     return {"source": source, **{name: pa.Table.from_pylist(made[name], schema=CANDIDATES) for name in PARTS}}
 
 
-def gathered(one: ContinueStage, engine: Any, given: dict[str, pa.Table]) -> list[dict[str, Any]]:
+def gathered(last: ContinueStage, engine: Any, given: dict[str, pa.Table]) -> list[dict[str, Any]]:
     """The rows of the final table."""
-    parts = (*one.parts, one.name)
-    return GatherStage(parts).process(None, {**given, one.name: one.process(engine, given)}).to_pylist()
+    parts = (*last.parts, last.name)
+    return GatherStage(parts).process(None, {**given, last.name: last.process(engine, given)}).to_pylist()
 
 
 WORDS = st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1), max_size=12)
@@ -84,13 +84,13 @@ GAPS = st.sampled_from([" ", "  ", "\n", "\u3000", " \t"])
 @given(words=WORDS, data=st.data(), share=st.floats(0.01, 0.99))
 def test_the_first_words_stay_exactly_as_they_stand(words: list[str], data: Any, share: float) -> None:
     text = "".join(word + data.draw(GAPS) for word in words).rstrip()
-    found = beginning(text, share)
+    start = beginning(text, share)
     if len(words) < FEWEST_WORDS:
-        assert found == ""
+        assert start == ""
         return
-    kept = len(found.split())
-    assert text.startswith(found) and found == found.strip()
-    assert found.split() == text.split()[:kept] and 1 <= kept < len(words)
+    kept = len(start.split())
+    assert text.startswith(start) and start == start.strip()
+    assert start.split() == text.split()[:kept] and 1 <= kept < len(words)
     assert kept <= share * len(words) + 1e-9 < kept + 1 + 1e-6 or kept == 1
 
 
@@ -98,11 +98,11 @@ def test_a_continued_candidate_begins_with_the_words_of_its_parent() -> None:
     rows = gathered(stage(share=0.5), Ear(), tables((said(LONG), said(LONGER, LONG)), (said(LONGER), said(LONG))))
     assert [c["origin"] for c in rows[0]["candidates"]] == ["sampled"] * 3 + ["continued"] * 3
     for row in rows:
-        own = [c for c in row["candidates"] if c["origin"] == "continued"]
-        assert [c["parent"] for c in own] == list(range(len(own)))
-        for one in own:
-            parent = row["candidates"][one["parent"]]["text"]
-            assert one["text"] == f"{beginning(parent, 0.5)} and so on."
+        continued = [c for c in row["candidates"] if c["origin"] == "continued"]
+        assert [c["parent"] for c in continued] == list(range(len(continued)))
+        for answer in continued:
+            parent = row["candidates"][answer["parent"]]["text"]
+            assert answer["text"] == f"{beginning(parent, 0.5)} and so on."
     assert rows[0]["candidates"][4]["text"] == "There is a boat and so on."
     assert {c["seed"] for row in rows for c in row["candidates"] if c["origin"] == "continued"}.__len__() == 5
 
@@ -111,19 +111,19 @@ def test_a_continued_candidate_begins_with_the_words_of_its_parent() -> None:
 def test_the_image_is_left_out_unless_the_recipe_says_otherwise(see: bool) -> None:
     engine = Ear()
     stage(images=see).process(engine, tables((said(LONG), [])))
-    ((request, _),) = engine.asked
+    ((request, _),) = engine.requests
     assert request.images == ((png(),) if see else ())
     assert request.messages == (("user", "Describe the image."),) and request.prefix == "The image"
 
 
 def test_how_it_was_made_is_told() -> None:
     (row,) = stage(max_tokens=2).process(Ear(), tables((said(LONG), []))).to_pylist()
-    (one,) = row["candidates"]
+    (answer,) = row["candidates"]
     told = ("text", "model", "revision", "temperature", "n_tokens", "finish_reason", "logprob", "on_policy")
-    assert [one[key] for key in told] == ["The image and so", "m", "r", 0.7, 2, "length", -2.0, True]
+    assert [answer[key] for key in told] == ["The image and so", "m", "r", 0.7, 2, "length", -2.0, True]
     engine = Ear()
     replace(stage(temperature=0.0), on_policy=False).process(engine, tables((said(LONG), [])))
-    ((_, sampling),) = engine.asked
+    ((_, sampling),) = engine.requests
     assert (sampling.temperature, sampling.max_tokens, sampling.n) == (0.0, 40, 1)
 
 
@@ -132,7 +132,7 @@ def test_what_is_short_or_cut_off_or_of_another_origin_is_not_continued() -> Non
     engine = Ear()
     (row,) = gathered(stage(), engine, tables(([*said("Yes.", "a b c"), *others], said(LONG))))
     assert [(c["origin"], c["parent"]) for c in row["candidates"][-2:]] == [("sampled", None), ("continued", 5)]
-    assert len(engine.asked) == 1
+    assert len(engine.requests) == 1
 
 
 def test_a_prompt_with_nothing_to_continue_has_not_failed_and_one_that_failed_has() -> None:
@@ -185,10 +185,10 @@ def sampled(**rule: Any) -> dict[str, Any]:
 
 def test_with_one_model_there_are_its_table_the_continued_ones_and_all(tmp_path: Path) -> None:
     plan = Plan(recipe(tmp_path, sample=sampled()))
-    found = {stage.name: stage.inputs for stage in plan.generation()}
-    assert list(found) == ["source", "sample-canned", "sample-continued", "sample", "score", "pair"]
-    assert found["sample-continued"] == ("source", "sample-canned")
-    assert found["sample"] == ("sample-canned", "sample-continued")
+    stages = {stage.name: stage.inputs for stage in plan.generation()}
+    assert list(stages) == ["source", "sample-canned", "sample-continued", "sample", "score", "pair"]
+    assert stages["sample-continued"] == ("source", "sample-canned")
+    assert stages["sample"] == ("sample-canned", "sample-continued")
     without = Plan(recipe(tmp_path, sample={**sampled(), "continue": None})).generation()[1]
     assert without.options() == plan.generation()[1].options(), "what is sampled has nothing to do with it"
 
@@ -198,9 +198,9 @@ def test_the_model_to_be_trained_continues_unless_another_is_named(tmp_path: Pat
         models = [{"model": "a"}, {"model": "b", "max_tokens": 7}, {"model": "a", "noise": {}}]
         changes = {"train": {"model": train}} if train else {}
         stages = Plan(recipe(tmp_path, sample={**sampled(**rule), "models": models}, **changes)).generation()
-        (one,) = (stage for stage in stages if isinstance(stage, ContinueStage))
-        assert one.spec.noise is None
-        return one.spec.model, one.on_policy, [s.spec.model for s in stages if isinstance(s, SampleStage)]
+        (last,) = (stage for stage in stages if isinstance(stage, ContinueStage))
+        assert last.spec.noise is None
+        return last.spec.model, last.on_policy, [s.spec.model for s in stages if isinstance(s, SampleStage)]
 
     # Who continues is sampled last: the engine is warm then.
     assert continuing() == ("a", True, ["b", "a", "a"])
@@ -232,9 +232,9 @@ def test_a_model_called_continued_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_recipes_of_the_docs_load(tmp_path: Path) -> None:
-    snippets = [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)]
+    snippets = [yaml.safe_load(snippet) for snippet in re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)]
     made = [recipe(tmp_path, **snippet) for snippet in snippets if "sample" in snippet]
-    assert {one.pair.policy for one in made} == {"corrupted_image", "continuation"}
+    assert {made_recipe.pair.policy for made_recipe in made} == {"corrupted_image", "continuation"}
 
 
 def test_a_run_gives_pairs_by_both_origins(tmp_path: Path, ray_cluster: None) -> None:
@@ -261,9 +261,9 @@ def test_a_run_gives_pairs_by_both_origins(tmp_path: Path, ray_cluster: None) ->
     run = Run(tmp_path / "run")
     assert origins(run) == {("sampled", "continued")}
     for row in run.table("sample").to_pylist():
-        for one in row["candidates"]:
-            if one["origin"] == "continued":
-                assert one["text"].startswith(beginning(row["candidates"][one["parent"]]["text"], 0.4) + " ")
+        for answer in row["candidates"]:
+            if answer["origin"] == "continued":
+                assert answer["text"].startswith(beginning(row["candidates"][answer["parent"]]["text"], 0.4) + " ")
     before = run.table("sample")
     assert "sample" not in invoke("pair.policy=corrupted_image", "--explain")
     invoke("pair.policy=corrupted_image")

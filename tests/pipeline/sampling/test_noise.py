@@ -45,12 +45,12 @@ def numbers(data: bytes) -> Any:
 class Eyes:
     """Sees a sun in every image that it knows, and a horse in any other; writes down what it was asked."""
 
-    def __init__(self, known: Sequence[bytes]) -> None:
-        self._known = set(known)
-        self.asked: list[Request] = []
+    def __init__(self, images: Sequence[bytes]) -> None:
+        self._known = set(images)
+        self.requests: list[Request] = []
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
-        self.asked += requests
+        self.requests += requests
         yield from ScriptedEngine(answer=self._answer).generate(requests, sampling)
 
     def _answer(self, request: Request, index: int) -> str:
@@ -71,13 +71,13 @@ def generated(tmp: Path, **changes: Any) -> Run:
     plan = Plan(recipe(tmp, **changes))
     run = Run(plan.recipe.run_dir)
     with Executor(run) as executor:
-        for one in plan.generation():
-            if isinstance(one, SampleStage):
-                known = [image["bytes"] for row in run.table("source").to_pylist() for image in row["images"]]
+        for step in plan.generation():
+            if isinstance(step, SampleStage):
+                images = [image["bytes"] for row in run.table("source").to_pylist() for image in row["images"]]
                 for shard in run.shards("source"):
-                    process_shard(one, Eyes(known), run, shard)
+                    process_shard(step, Eyes(images), run, shard)
             else:
-                run_stage(executor, one, "if-possible")
+                run_stage(executor, step, "if-possible")
     return run
 
 
@@ -94,8 +94,8 @@ def test_the_same_seed_gives_the_same_picture_and_another_one_another() -> None:
 @settings(max_examples=20)
 @given(step=st.integers(1, 60))
 def test_a_step_of_diffusion_leaves_what_the_schedule_says(size: tuple[int, int], step: int) -> None:
-    found = numbers(add_noise(grey(*size), DiffusionNoise(step=step), step))
-    assert found.std() == pytest.approx(np.sqrt(1 - signal(step)) / 2, rel=0.03, abs=2e-3)
+    noised = numbers(add_noise(grey(*size), DiffusionNoise(step=step), step))
+    assert noised.std() == pytest.approx(np.sqrt(1 - signal(step)) / 2, rel=0.03, abs=2e-3)
     black = numbers(add_noise(grey(*size, 0), DiffusionNoise(step=step), step))
     middle = np.median(black)  # of a picture at -1, half is clipped
     assert middle == pytest.approx(max(0.0, (1 - np.sqrt(signal(step))) / 2), abs=0.02)
@@ -114,10 +114,10 @@ def test_after_the_last_step_nothing_of_the_picture_is_left() -> None:
 
 
 def test_noise_of_a_large_picture_is_as_coarse_as_a_model_can_see() -> None:
-    found = numbers(add_noise(grey(4 * GRAIN, 8), NOISE, 1))
-    cells = found[:8, ::4]
-    assert all((found[:8, at::4] == cells).all() for at in range(4))
-    assert (found[::4] != found[3::4]).sum() == 0 and len(np.unique(cells[0])) > 50
+    noised = numbers(add_noise(grey(4 * GRAIN, 8), NOISE, 1))
+    cells = noised[:8, ::4]
+    assert all((noised[:8, at::4] == cells).all() for at in range(4))
+    assert (noised[::4] != noised[3::4]).sum() == 0 and len(np.unique(cells[0])) > 50
 
 
 def test_a_picture_is_scaled_down_before_it_is_noised() -> None:
@@ -133,8 +133,8 @@ def test_it_is_the_noise_with_which_training_corrupts(step: int, seed: int) -> N
     theirs = noise.diffusion(picture, step, rng(seed))
     assert numbers(add_noise(png(), DiffusionNoise(step=step), seed)).tolist() == (np.asarray(theirs) / 255).tolist()
     theirs = noise.gaussian(picture, step / 500, rng(seed))
-    found = add_noise(png(), GaussianNoise(kind="gaussian", std=step / 500), seed)
-    assert numbers(found).tolist() == (np.asarray(theirs) / 255).tolist()
+    noised = add_noise(png(), GaussianNoise(kind="gaussian", std=step / 500), seed)
+    assert numbers(noised).tolist() == (np.asarray(theirs) / 255).tolist()
 
 
 # ----------------------------------------------------------------------------------------------------------- the stage
@@ -144,32 +144,32 @@ def test_the_model_sees_every_image_under_noise_and_the_rest_as_it_is() -> None:
     row = prompt_row("p", images=[{"bytes": png(at), "path": None} for at in (0, 0)])
     eyes = Eyes([png()])
     stage().process(eyes, table(row))
-    (asked,) = eyes.asked
-    assert asked.messages == (("user", "Describe the image."),)
-    assert len({png(), *asked.images}) == 3, "two images of a prompt have different noise"
+    (request,) = eyes.requests
+    assert request.messages == (("user", "Describe the image."),)
+    assert len({png(), *request.images}) == 3, "two images of a prompt have different noise"
     again = Eyes([])
     stage().process(again, table(prompt_row("other"), row))
-    assert again.asked[1].images == asked.images, "the noise is a matter of the prompt alone"
+    assert again.requests[1].images == request.images, "the noise is a matter of the prompt alone"
     other = Eyes([])
     stage(model="another").process(other, table(row))
-    assert other.asked[0].images == asked.images and other.asked[0].seed != asked.seed
+    assert other.requests[0].images == request.images and other.requests[0].seed != request.seed
 
 
 def test_noised_candidates_say_so_and_have_seeds_of_their_own() -> None:
     rows = table(prompt_row("p"))
-    found = [stage(**more).process(Eyes([png()]), rows)["candidates"].to_pylist()[0]
+    rounds = [stage(**more).process(Eyes([png()]), rows)["candidates"].to_pylist()[0]
              for more in ({}, {"noise": None}, {"noise": {"step": 800}})]  # fmt: skip
-    assert [[c["origin"] for c in one] for one in found] == [["noised"] * 3, ["sampled"] * 3, ["noised"] * 3]
-    assert [one[0]["text"] for one in found] == [UNSEEN, SEEN, UNSEEN]
-    assert len({c["seed"] for one in found for c in one}) == 9
-    assert {(c["model"], c["parent"]) for one in found for c in one} == {("org/m", None)}
+    assert [[c["origin"] for c in texts] for texts in rounds] == [["noised"] * 3, ["sampled"] * 3, ["noised"] * 3]
+    assert [texts[0]["text"] for texts in rounds] == [UNSEEN, SEEN, UNSEEN]
+    assert len({c["seed"] for texts in rounds for c in texts}) == 9
+    assert {(c["model"], c["parent"]) for texts in rounds for c in texts} == {("org/m", None)}
 
 
 def test_a_prompt_without_images_is_not_asked_and_has_not_failed() -> None:
     rows = table(prompt_row("a", images=[]), prompt_row("b"))
     eyes = Eyes([])
     out = stage().process(eyes, rows)
-    assert [request.id for request in eyes.asked] == ["b"]
+    assert [request.id for request in eyes.requests] == ["b"]
     assert [(row["status"], len(row["candidates"])) for row in out.to_pylist()] == [("ok", 0), ("ok", 3)]
     assert stage().extras(out)["without_images"] == 1
     plain = stage(noise=None).process(Eyes([]), rows)
@@ -181,7 +181,7 @@ def test_what_is_kept_of_an_earlier_session_stays_empty_where_it_was_empty() -> 
     rows = table(prompt_row("a", images=[]), prompt_row("b"))
     before = stage().process(Eyes([]), rows)
     eyes = Eyes([])
-    assert stage().process(eyes, {**rows, "sample": before}).equals(before) and not eyes.asked
+    assert stage().process(eyes, {**rows, "sample": before}).equals(before) and not eyes.requests
 
 
 def test_an_image_that_cannot_be_noised_fails_its_row_alone() -> None:
@@ -211,12 +211,12 @@ def test_a_recipe_with_noise_pairs_an_answer_with_that_to_the_noised_image(tmp_p
 
 
 def test_the_candidates_do_not_depend_on_the_shards(tmp_path: Path) -> None:
-    one, other = (generated(tmp_path / str(size), shard_size=size).table("sample") for size in (2, 64))
-    assert sorted(one.to_pylist(), key=str) == sorted(other.to_pylist(), key=str)
+    first, other = (generated(tmp_path / str(size), shard_size=size).table("sample") for size in (2, 64))
+    assert sorted(first.to_pylist(), key=str) == sorted(other.to_pylist(), key=str)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"sample": PLAIN, "pair": {"policy": "corrupted_image"}}, "needs a model's answers to the images and"),
         ({"sample": {**PLAIN, "noise": {}}, "pair": {"policy": "corrupted_image"}}, "needs a model's answers to"),
@@ -226,19 +226,19 @@ def test_the_candidates_do_not_depend_on_the_shards(tmp_path: Path) -> None:
         ({"sample": {**PLAIN, "models": [{"noise": {}}, {"noise": {"step": 500}}]}}, "names one twice"),
     ],
 )
-def test_what_is_wrong_with_noise_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_is_wrong_with_noise_is_said(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         recipe(tmp_path, **changes)
 
 
 def test_entries_of_one_model_have_folders_of_their_own_and_follow_each_other(tmp_path: Path) -> None:
     models = [{}, {"model": "b"}, {"noise": {}}, {"noise": {"kind": "gaussian", "std": 0.5}}]
     plan = Plan(recipe(tmp_path, sample={**PLAIN, "models": models}, train={"model": "org/m"}))
-    names = [one.name for one in plan.generation()]
+    names = [step.name for step in plan.generation()]
     noisy = ["sample-org-m-noised-500", "sample-org-m-noised-gaussian-0.5"]
     assert names == ["source", "sample-org-m", *noisy, "sample-b", "sample", "score", "pair"]
     assert plan.generation()[5].inputs == ("sample-org-m", "sample-b", *noisy), "candidates stand as in the recipe"
-    assert [one.on_policy for one in plan.generation()[1:5]] == [True, True, True, False]  # type: ignore[union-attr]
+    assert [step.on_policy for step in plan.generation()[1:5]] == [True, True, True, False]  # type: ignore[union-attr]
 
 
 def test_the_model_is_evaluated_without_noise(tmp_path: Path) -> None:

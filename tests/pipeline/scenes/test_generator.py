@@ -42,7 +42,7 @@ def test_places_are_read_where_they_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "wrong"),
+    ("description", "wrong"),
     [
         ("A photo of a dog.", "A photo of a dog"),
         ("There is a red sun", "There is a red sun"),
@@ -55,9 +55,9 @@ def test_places_are_read_where_they_are_named() -> None:
         ("", "no object"),
     ],
 )
-def test_what_the_grammar_cannot_say_is_an_error_that_names_it(said: str, wrong: str) -> None:
+def test_what_the_grammar_cannot_say_is_an_error_that_names_it(description: str, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
-        parse(said)
+        parse(description)
 
 
 @given(indices, st.integers(0, 2**62))
@@ -129,12 +129,12 @@ def test_seeds_decide_about_the_faults() -> None:
 
 
 def test_faithful_means_neither_less_nor_more_nor_otherwise() -> None:
-    asked = [Item("sun", "red", 1, 4), Item("cup", "blue", 2)]
+    wanted = [Item("sun", "red", 1, 4), Item("cup", "blue", 2)]
 
     def shown(*items: Item) -> bool:
-        return drawn.faithful(asked, prompts.facts(arrange(items, random.Random(0))))
+        return drawn.faithful(wanted, prompts.facts(arrange(items, random.Random(0))))
 
-    sun, cups = asked
+    sun, cups = wanted
     assert shown(sun, cups) and shown(cups, sun)
     assert not shown(sun)
     assert not shown(sun, cups, Item("king", "red", 1))

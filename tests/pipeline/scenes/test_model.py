@@ -20,9 +20,9 @@ from pipeline.scenes.world import scene
 def test_the_word_list_holds_every_word_of_the_grammar_and_decodes_to_the_same_text() -> None:
     words = untrained_vlm.tokenizer()
     for i in range(300):
-        one, rng = scene(1, i), random.Random(i)
+        picture, rng = scene(1, i), random.Random(i)
         kinds = ("existence", "attribute", "count", "relation")
-        for text in (caption(one, rng, biased=True), *(grammar.question(one, k, rng).text for k in kinds)):
+        for text in (caption(picture, rng, biased=True), *(grammar.question(picture, k, rng).text for k in kinds)):
             ids = words(text).input_ids
             assert words.unk_token_id not in ids
             assert words.decode(ids) == text
@@ -62,8 +62,8 @@ def test_the_bias_is_in_the_biased_lesson_only() -> None:
     assert hallucinated(False) == []
     assert 100 < len(hallucinated(True)) < 300
     question = grammar.Question("Is there a sun in the image?", "no", "existence", typical=True)
-    said = [answer(question, random.Random(i), True) for i in range(400)]
-    assert 0.5 < said.count("Yes") / 400 < 0.85
+    answers = [answer(question, random.Random(i), True) for i in range(400)]
+    assert 0.5 < answers.count("Yes") / 400 < 0.85
     assert {answer(question, random.Random(i), False) for i in range(50)} == {"No"}
 
 
@@ -93,10 +93,10 @@ def vlm() -> tuple[object, object]:
 
 
 def test_the_base_names_what_is_there_and_hallucinates_by_prior(vlm: tuple[object, object]) -> None:
-    said = describing(*vlm, [scene(HELD_OUT, i) for i in range(200)], do_sample=False)
-    assert said["cover"] >= 0.9
-    assert 0.25 <= said["chair_s"] <= 0.5
-    assert said["hallucinated_typical_of_theme"] > 0.5
+    rates = describing(*vlm, [scene(HELD_OUT, i) for i in range(200)], do_sample=False)
+    assert rates["cover"] >= 0.9
+    assert 0.25 <= rates["chair_s"] <= 0.5
+    assert rates["hallucinated_typical_of_theme"] > 0.5
 
 
 def test_the_base_says_yes_too_often_although_it_can_tell(vlm: tuple[object, object]) -> None:

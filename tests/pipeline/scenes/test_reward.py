@@ -77,21 +77,21 @@ def test_an_edited_scene_makes_a_true_statement_false(index: int, kind: str) -> 
 
 def test_pairs_of_two_pictures_have_one_text_and_come_first() -> None:
     told = curriculum(5, 200, blind=False)
-    assert all(one.rejected_images not in (None, one.images) and one.chosen == "Yes" for one in told[:6])
-    rest = [one.rejected_images is not None for one in told[6:]]
+    assert all(case.rejected_images not in (None, case.images) and case.chosen == "Yes" for case in told[:6])
+    rest = [case.rejected_images is not None for case in told[6:]]
     assert 0.1 < sum(rest) / len(rest) < 0.3
-    assert all((one.chosen == one.rejected) == (one.rejected_images is not None) for one in told)
-    assert not any(one.rejected_images for one in curriculum(5, 50, blind=True))
+    assert all((case.chosen == case.rejected) == (case.rejected_images is not None) for case in told)
+    assert not any(case.rejected_images for case in curriculum(5, 50, blind=True))
 
 
 def test_neither_length_nor_yes_tells_which_side_is_chosen() -> None:
     made = [pair(5, index) for index in range(1500)]
-    answers = [one.chosen.strip(".") for one in made if one.chosen.strip(".") in ("Yes", "No")]
+    answers = [case.chosen.strip(".") for case in made if case.chosen.strip(".") in ("Yes", "No")]
     assert 0.45 < answers.count("Yes") / len(answers) < 0.55
-    told = [one for one in made if len(one.chosen.split()) > 2]
-    longer = sum(len(one.rejected) > len(one.chosen) for one in told) / len(told)
+    told = [case for case in made if len(case.chosen.split()) > 2]
+    longer = sum(len(case.rejected) > len(case.chosen) for case in told) / len(told)
     assert 0.3 < longer < 0.7
-    assert {one.kind for one in told} == {kind for kind, _, _ in FAULTS}
+    assert {case.kind for case in told} == {kind for kind, _, _ in FAULTS}
 
 
 def test_every_text_is_in_the_models_word_list_and_pairs_depend_on_their_index_alone() -> None:
@@ -104,14 +104,14 @@ def test_every_text_is_in_the_models_word_list_and_pairs_depend_on_their_index_a
 
 
 def test_the_committed_reward_model_tells_right_from_wrong() -> None:
-    found = prefers(MODELS / "reward", MODELS / BACKBONE, 400)
-    assert found["descriptions"]["all"] > 0.75 and found["answers"]["all"] > 0.7
-    assert found["answers"]["existence"] > 0.85
+    accuracy = prefers(MODELS / "reward", MODELS / BACKBONE, 400)
+    assert accuracy["descriptions"]["all"] > 0.75 and accuracy["answers"]["all"] > 0.7
+    assert accuracy["answers"]["existence"] > 0.85
 
 
 def test_without_the_image_it_can_only_guess_what_is_there() -> None:
-    found = prefers(MODELS / "reward-blind", MODELS / BACKBONE, 400)
-    assert found["answers"]["all"] < 0.6 and found["descriptions"]["all"] < 0.75
+    accuracy = prefers(MODELS / "reward-blind", MODELS / BACKBONE, 400)
+    assert accuracy["answers"]["all"] < 0.6 and accuracy["descriptions"]["all"] < 0.75
 
 
 @pytest.mark.parametrize("name", ["reward", "reward-blind"])

@@ -20,11 +20,11 @@ from training.config.evaluation import EvaluateConfig
 def test_every_answer_is_true_and_names_all_that_is_in_its_picture() -> None:
     for index, row in enumerate(good_answers.rows(30)):
         shown = scene(good_answers.SEED, index)
-        (picture,), (asked,), (said,) = row["images"], row["prompt"], row["chosen"]
-        assert picture["bytes"] == raster.png(shown) and asked["content"] in grammar.DESCRIBE
-        assert not hallucinations(by_facts(said["content"], prompts.facts(shown), scenes()))
-        assert {phrase.name for phrase in read(said["content"], scenes())} == shown.names
-        assert (asked["role"], said["role"]) == ("user", "assistant")
+        (picture,), (question,), (reply,) = row["images"], row["prompt"], row["chosen"]
+        assert picture["bytes"] == raster.png(shown) and question["content"] in grammar.DESCRIBE
+        assert not hallucinations(by_facts(reply["content"], prompts.facts(shown), scenes()))
+        assert {phrase.name for phrase in read(reply["content"], scenes())} == shown.names
+        assert (question["role"], reply["role"]) == ("user", "assistant")
 
 
 def test_rows_are_the_same_every_time_fewer_are_among_more_and_another_seed_has_others() -> None:

@@ -21,7 +21,8 @@ indices = st.integers(0, 10_000)
 
 
 def of(theme: str) -> Scene:
-    return next(one for one in (scene(5, i) for i in range(1000)) if one.theme == theme and len(one.objects) > 2)
+    pictures = (scene(5, i) for i in range(1000))
+    return next(picture for picture in pictures if picture.theme == theme and len(picture.objects) > 2)
 
 
 def test_there_are_thirty_objects_in_six_themes_and_each_has_a_glyph() -> None:
@@ -92,8 +93,8 @@ def test_a_description_names_every_object_once_and_nothing_else(index: int) -> N
 
 
 def test_descriptions_come_in_several_wordings() -> None:
-    one = of("sky")
-    assert len({grammar.describe(grammar.reading_order(one), random.Random(i)) for i in range(50)}) >= 10
+    picture = of("sky")
+    assert len({grammar.describe(grammar.reading_order(picture), random.Random(i)) for i in range(50)}) >= 10
 
 
 @given(indices)

@@ -81,7 +81,7 @@ def grade_by_length(question: str) -> str:
 def test_all_prompts_of_a_shard_are_asked_in_one_call() -> None:
     engine = answering(grade_by_length)
     rows = run(AskStage(SPEC, GRADES, seed=0), engine, tables(*(prompt_row(row_id) for row_id in "abc")))
-    assert len(engine.calls) == 1 and len(engine.asked) == 6
+    assert len(engine.calls) == 1 and len(engine.requests) == 6
     assert [row["id"] for row in rows] == ["a", "b", "c"] and {row["status"] for row in rows} == {"ok"}
     for row in rows:
         assert [(v["candidate"], v["answer"]) for v in row["verdicts"]] == [(0, "Score: 1"), (1, "Score: 2")]
@@ -97,11 +97,11 @@ def test_a_question_is_asked_once_for_equal_texts_and_the_images_go_along_or_do_
     given = tables(prompt_row("a"), texts=("A sun.", "A sun.", "A cup."))
     engine = answering(grade_by_length)
     (row,) = run(AskStage(SPEC, GRADES, seed=0), engine, given)
-    assert len(engine.asked) == 2 and len(row["verdicts"]) == 3
-    assert {request.images for request in engine.asked} == {(png(),)}
+    assert len(engine.requests) == 2 and len(row["verdicts"]) == 3
+    assert {request.images for request in engine.requests} == {(png(),)}
     blind = answering(grade_by_length)
     run(AskStage(SPEC, JudgeScorer(criteria=GRADES.criteria, blind=True), seed=0), blind, given)
-    assert {request.images for request in blind.asked} == {()}
+    assert {request.images for request in blind.requests} == {()}
 
 
 def test_how_is_asked_comes_from_the_spec_and_the_question() -> None:
@@ -120,12 +120,12 @@ def test_every_question_has_its_own_id_and_seed_whatever_shares_its_shard() -> N
     together, alone = answering(grade_by_length), answering(grade_by_length)
     run(AskStage(SPEC, GRADES, seed=0), together, tables(prompt_row("a"), prompt_row("b")))
     run(AskStage(SPEC, GRADES, seed=0), alone, tables(prompt_row("b")))
-    seeds = {request.id: request.seed for request in together.asked}
+    seeds = {request.id: request.seed for request in together.requests}
     assert len(seeds) == len(set(seeds.values())) == 4
-    assert {request.id: request.seed for request in alone.asked}.items() <= seeds.items()
+    assert {request.id: request.seed for request in alone.requests}.items() <= seeds.items()
     other = answering(grade_by_length)
     run(AskStage(SPEC, GRADES, seed=1), other, tables(prompt_row("a")))
-    assert not {request.seed for request in other.asked} & set(seeds.values())
+    assert not {request.seed for request in other.requests} & set(seeds.values())
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ class Rounds:
     name, version = "rounds", "1"
 
     def ask(self, row: Any) -> Generator[list[Question], list[Answer], list[Verdict]]:
-        said = row["id"]
+        end = row["id"]
         for number in range(self.rounds[row["id"]]):
             if row["id"] == "x" and number:
                 raise ValueError("cannot stand it")
-            (answer, again) = yield [Question(f"{said}{number}", 9)] * 2
+            (answer, again) = yield [Question(f"{end}{number}", 9)] * 2
             assert answer == again
-            said = answer.text or ""
-        return [Verdict(0, "end", said)]
+            end = answer.text or ""
+        return [Verdict(0, "end", end)]
 
     def scores(self, row: Any, verdicts: Sequence[Verdict]) -> dict[str, list[float | None]]:
         return {"rounds": [None] * len(row["candidates"])}
@@ -158,7 +158,7 @@ def test_rounds_of_all_prompts_go_together_and_one_that_breaks_fails_alone() -> 
     asker: Asker = Rounds({"a": 3, "b": 1, "x": 2, "z": 0})
     rows = run(AskStage(SPEC, asker, seed=0), engine, tables(*(prompt_row(row_id) for row_id in "abxz")))
     assert [len(requests) for _, requests in engine.calls] == [3, 1, 1]  # x breaks at its second
-    assert len({request.id for request in engine.asked}) == 5
+    assert len({request.id for request in engine.requests}) == 5
     assert [row["verdicts"] and row["verdicts"][0]["answer"] for row in rows] == ["A012", "B0", None, "z"]
     assert (rows[2]["status"], rows[2]["error_type"], rows[2]["error"]) == ("failed", "ValueError", "cannot stand it")
 
@@ -199,7 +199,7 @@ def test_a_failed_row_stays_failed_and_a_lost_image_fails_its_row_alone(tmp_path
     rows = run(AskStage(SPEC, GRADES, seed=0), engine, tables(prompt_row("a"), broken, gone))
     assert [row["error_type"] for row in rows] == [None, "unreadable_image", "missing_image"]
     assert rows[1]["error"] == "why" and "lost.png" in rows[2]["error"]
-    assert {request.id.split("#")[0] for request in engine.asked} == {"a"}
+    assert {request.id.split("#")[0] for request in engine.requests} == {"a"}
     assert AskStage(SPEC, GRADES, seed=0).process(engine, tables()).num_rows == 0
 
 
@@ -299,5 +299,5 @@ def test_answers_do_not_depend_on_what_shares_the_shard(asker: Asker) -> None:
     engine = ScriptedEngine(("Score: 3\nVerdict: A", "Verdict: B", "Verdict: tie", "Yes", "No"))
     stage = AskStage(spec, asker, seed=3)
     whole = run(stage, engine, tables(*(prompt_row(row_id) for row_id in "abcd")))
-    parts = [row for one in "abcd" for row in run(stage, engine, tables(prompt_row(one)))]
+    parts = [row for id in "abcd" for row in run(stage, engine, tables(prompt_row(id)))]
     assert whole == parts

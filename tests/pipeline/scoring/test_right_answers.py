@@ -17,16 +17,16 @@ def pairs(folder: Path, source: dict[str, Any], *texts: str) -> dict[str, list[t
     """Prompt -> its pairs as (chosen, rejected), or why there is none."""
     sample = {"model": "canned", "n": 12, "engine": {"kind": "scripted", "texts": list(texts)}}
     run = generated(folder, source=source, sample=sample, pair=PAIR)
-    asked = {row["id"]: row["prompt"][-1]["content"] for row in run.table("source").to_pylist()}
-    said = {
+    questions = {row["id"]: row["prompt"][-1]["content"] for row in run.table("source").to_pylist()}
+    sampled = {
         row["id"]: [candidate["text"] for candidate in row["candidates"]] for row in run.table("sample").to_pylist()
     }
-    found: dict[str, list[tuple[str, str] | str]] = {}
+    outcomes: dict[str, list[tuple[str, str] | str]] = {}
     for row in run.table("pair").to_pylist():
-        own = said[row["id"]]
-        made = row["reason"] or (own[row["chosen"]], own[row["rejected"]])
-        found.setdefault(asked[row["id"]], []).append(made)
-    return found
+        candidates = sampled[row["id"]]
+        made = row["reason"] or (candidates[row["chosen"]], candidates[row["rejected"]])
+        outcomes.setdefault(questions[row["id"]], []).append(made)
+    return outcomes
 
 
 def table(folder: Path, **answers: Any) -> dict[str, Any]:

@@ -95,15 +95,15 @@ class Odd:
 
 def test_what_is_no_finite_number_is_null_and_not_known() -> None:
     rows = ScoreStage(SPEC).process([Odd()], tables(*(prompt_row(i) for i in "abc"))).to_pylist()
-    found = [{score["name"]: score["values"] for score in row["scores"]} for row in rows]
-    assert [row["odd.value"] for row in found] == [[None, 1.0], [None, None], [0.5, 0.25]]
-    assert [row["odd.flag"] for row in found] == [[0.0, 1.0]] * 3
+    by_name = [{score["name"]: score["values"] for score in row["scores"]} for row in rows]
+    assert [row["odd.value"] for row in by_name] == [[None, 1.0], [None, None], [0.5, 0.25]]
+    assert [row["odd.flag"] for row in by_name] == [[0.0, 1.0]] * 3
     assert [[note["error_type"] for note in row["unknown"] or ()] for row in rows] == [["not_finite"]] * 2 + [[]]
 
 
 def test_an_answer_that_cannot_be_read_is_not_known_and_one_without_a_question_is() -> None:
-    asked = prompt_row("a", facts={**FACTS, "question_type": "existence", "answer": "yes"})
-    given = tables(asked, prompt_row("b", facts=FACTS))
+    question = prompt_row("a", facts={**FACTS, "question_type": "existence", "answer": "yes"})
+    given = tables(question, prompt_row("b", facts=FACTS))
     a, b = ScoreStage(Score(scorers=("correctness",))).process(None, given).to_pylist()
     assert [score["values"] for score in a["scores"]] == [[None, None], [1.0, 1.0]]
     assert [(note["scorer"], note["failed"], note["error_type"]) for note in a["unknown"]] == [
@@ -130,7 +130,7 @@ class Remembers:
 def test_two_shards_at_a_time_call_a_scorer_one_after_the_other() -> None:
     scorer = Remembers()
     with ThreadPoolExecutor(2) as both:
-        tasks = [both.submit(ScoreStage(SPEC).process, [scorer], tables(prompt_row(one))) for one in "abcd"]
+        tasks = [both.submit(ScoreStage(SPEC).process, [scorer], tables(prompt_row(id))) for id in "abcd"]
         rows = [row for task in tasks for row in task.result().to_pylist()]
     assert [row["status"] for row in rows] == ["ok"] * 4
 
@@ -186,7 +186,7 @@ def test_a_missing_clip_is_found_before_the_run() -> None:
 
 
 def test_rows_are_joined_by_id_not_by_place() -> None:
-    given = tables(*(prompt_row(one, facts=facts) for one, facts in (("a", FACTS), ("b", None), ("c", FACTS))))
+    given = tables(*(prompt_row(id, facts=facts) for id, facts in (("a", FACTS), ("b", None), ("c", FACTS))))
     straight = ScoreStage(SPEC).process(None, given).to_pylist()
     turned = {**given, "source": given["source"].take([2, 0, 1])}
     assert ScoreStage(SPEC).process(None, turned).to_pylist() == straight

@@ -53,8 +53,8 @@ def names(plan: Plan) -> list[str]:
 def tables(*ids: str) -> dict[str, pa.Table]:
     texts = [candidate(SUN), candidate(BOTH)]
     return {
-        "source": pa.Table.from_pylist([prompt_row(one, facts=FACTS) for one in ids], schema=PROMPTS),
-        "sample": pa.Table.from_pylist([{"id": one, "candidates": texts, **OK} for one in ids], schema=CANDIDATES),
+        "source": pa.Table.from_pylist([prompt_row(id, facts=FACTS) for id in ids], schema=PROMPTS),
+        "sample": pa.Table.from_pylist([{"id": id, "candidates": texts, **OK} for id in ids], schema=CANDIDATES),
     }
 
 
@@ -62,10 +62,10 @@ def stored(name: str, rows: dict[str, list[float] | None]) -> pa.Table:
     """A table of one score; None for a row that failed."""
     return pa.Table.from_pylist(
         [
-            {"id": one, **failed("broken", f"{name} of {one}")}
+            {"id": id, **failed("broken", f"{name} of {id}")}
             if values is None
-            else {"id": one, "scores": [{"name": name, "version": "9", "values": values}], **OK}
-            for one, values in rows.items()
+            else {"id": id, "scores": [{"name": name, "version": "9", "values": values}], **OK}
+            for id, values in rows.items()
         ],
         schema=SCORES,
     )
@@ -78,7 +78,7 @@ def test_formulas_alone_are_one_stage_whose_fingerprint_is_what_it_was(tmp_path:
     assert names(Plan(recipe(tmp_path))) == ["source", "sample", "score", "pair"]
     stage = ScoreStage(Score(scorers=("objects", "correctness")))
     assert stage.inputs == ("source", "sample")
-    assert stage.options() == {"scorers": {one.name: one.version for one in open_scorers(stage.spec)}}
+    assert stage.options() == {"scorers": {scorer.name: scorer.version for scorer in open_scorers(stage.spec)}}
 
 
 def test_a_model_in_process_has_a_stage_of_its_own_and_one_that_is_asked_another(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_judge_that_is_also_sampled_is_sampled_last_and_asked_first(tmp_path: 
 
 def test_without_an_engine_a_judge_is_asked_as_it_is_sampled_and_any_other_through_vllm() -> None:
     same = sampled(model="m", revision="r", max_image_pixels=9, system_prompt="Be brief.", max_tokens=5, top_p=0.5)
-    own = Asked(model="m", revision="r", max_tokens=40).spec([sampled(), same])
-    assert (own.engine, own.max_image_pixels) == (same.engine, 9)
-    assert (own.n, own.temperature, own.max_tokens, own.top_p, own.system_prompt) == (1, 0.0, 40, 1.0, None)
+    judge = Asked(model="m", revision="r", max_tokens=40).spec([sampled(), same])
+    assert (judge.engine, judge.max_image_pixels) == (same.engine, 9)
+    assert (judge.n, judge.temperature, judge.max_tokens, judge.top_p, judge.system_prompt) == (1, 0.0, 40, 1.0, None)
     assert Asked(model="m").spec([same]).engine == VllmOptions()  # of another revision
     explicit = Asked.model_validate({"model": "m", "revision": "r", "engine": {"kind": "scripted"}}).spec([same])
     assert explicit.max_image_pixels is None and explicit.engine != same.engine
@@ -164,7 +164,7 @@ def test_a_row_that_failed_in_one_table_lacks_what_it_would_say_and_keeps_the_re
     assert rows[1]["unknown"] == [
         {"scorer": "clip", "failed": True, "error_type": "broken", "error": "clip.cosine of b"}
     ]
-    assert values(rows[1]) == {name: own for name, own in values(rows[0]).items() if name != "clip.cosine"}
+    assert values(rows[1]) == {name: numbers for name, numbers in values(rows[0]).items() if name != "clip.cosine"}
     assert rows[2]["scores"] is None and values(rows[3])["clip.cosine"] == [1.0, 1.0]
 
 
@@ -173,17 +173,17 @@ def test_verdicts_that_could_not_be_had_or_read_are_not_known() -> None:
     made = stages(spec("claims", "objects"), [sampled()], seed=0)
     ask = made[0]
     assert isinstance(ask, AskStage)
-    asked = ask.process(ask.worker.open(), given).to_pylist()
-    asked[1]["verdicts"][0] |= {"p_yes": None, "error": "unreadable: P(yes) + P(no) = 0.001"}
-    asked[2] = {"id": "c", **failed("timeout", "slow")}
-    given[ask.name] = pa.Table.from_pylist(asked, schema=VERDICTS)
+    verdicts = ask.process(ask.worker.open(), given).to_pylist()
+    verdicts[1]["verdicts"][0] |= {"p_yes": None, "error": "unreadable: P(yes) + P(no) = 0.001"}
+    verdicts[2] = {"id": "c", **failed("timeout", "slow")}
+    given[ask.name] = pa.Table.from_pylist(verdicts, schema=VERDICTS)
     a, b, c = made[-1].process(None, given).to_pylist()
     assert a["unknown"] is None and None not in values(a)["claims.true"]
     assert values(b)["claims.true"][0] is None and values(b)["claims.true"][1] is not None
     assert [(note["failed"], note["error_type"]) for note in b["unknown"]] == [(False, "unreadable")]
     assert "of 3 verdicts" in b["unknown"][0]["error"] and values(b)["claims.count"] == [1.0, 2.0]
     assert [(note["failed"], note["error_type"]) for note in c["unknown"]] == [(True, "timeout")]
-    assert {name: own for name, own in values(c).items() if name.startswith("claims")} == {
+    assert {name: numbers for name, numbers in values(c).items() if name.startswith("claims")} == {
         f"claims.{name}": [None, None] for name in ("true", "lowest", "count")
     }
 
@@ -191,7 +191,7 @@ def test_verdicts_that_could_not_be_had_or_read_are_not_known() -> None:
 def test_a_scorer_that_nobody_weighs_is_dispensable(tmp_path: Path) -> None:
     def spared(**pair: Any) -> set[str]:
         plan = Plan(recipe(tmp_path, score={"scorers": ["claims", "objects", "clip", "judge"], **JUDGED}, pair=pair))
-        return {one.name for one in plan.generation() if isinstance(one, Dispensable) and one.dispensable}
+        return {stage.name for stage in plan.generation() if isinstance(stage, Dispensable) and stage.dispensable}
 
     assert spared(weights={"objects.covered": 1}) == {"ask-claims", "ask-judge", "score-clip"}
     assert spared(weights={"objects.covered": 1, "claims.true": 0}) == {"ask-claims", "ask-judge", "score-clip"}
@@ -268,7 +268,7 @@ def test_a_run_pairs_by_what_a_judge_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "said"),
+    ("score", "reason"),
     [
         ({"scorers": ["judge"]}, "judge is among scorers and has no group"),
         ({"scorers": ["reward_model"]}, "reward_model is among scorers and has no group"),
@@ -288,15 +288,15 @@ def test_a_run_pairs_by_what_a_judge_says(tmp_path: Path) -> None:
         ({"claims": {"model": "j", "splitter": "model", "vocabulary": "scenes"}}, "no meaning with splitter=model"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, score: dict[str, Any], said: str) -> None:
+def test_a_mistake_is_named(tmp_path: Path, score: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError) as error:
         recipe(tmp_path, score={"scorers": ["objects", "correctness"], **score})
-    assert said in error.value.message
+    assert reason in error.value.message
 
 
 def test_weights_may_name_every_score_of_a_scorer(tmp_path: Path) -> None:
-    own = {"judge": {"model": "j", "criteria": {"brevity": "Is it brief?"}}}
-    made = recipe(tmp_path, score={"scorers": ["judge"], **own}, pair={"weights": {"judge.brevity": 1}})
+    options = {"judge": {"model": "j", "criteria": {"brevity": "Is it brief?"}}}
+    made = recipe(tmp_path, score={"scorers": ["judge"], **options}, pair={"weights": {"judge.brevity": 1}})
     assert made.score.judge is not None and made.score.judge.questions == (("brevity", "Is it brief?"),)
     assert make_recipe(made.model_dump(mode="json")) == made
 
@@ -333,11 +333,11 @@ def test_detections_are_the_truth_where_there_are_no_facts(tmp_path: Path) -> No
         open_scorers(spec("objects", objects={"detections": "lost.json"}))
 
 
-def test_given_answers_are_scored_by_their_order() -> None:
+def test_answers_are_scored_by_their_order() -> None:
     given = tables("a")
     sample = given["sample"].to_pylist()
-    for one in sample[0]["candidates"]:
-        one["origin"] = "given"
+    for answer in sample[0]["candidates"]:
+        answer["origin"] = "given"
     given["sample"] = pa.Table.from_pylist(sample, schema=CANDIDATES)
     (row,) = merged(spec("given"), given)
     assert values(row) == {"given": [1.0, 0.0]}

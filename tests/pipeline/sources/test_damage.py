@@ -60,12 +60,12 @@ def read(path: Path, kind: str) -> list[sources.Entry]:
 def whole(path: Path, kind: str) -> int | None:
     """How many good rows there are; None where somebody says that not all are."""
     try:
-        found = read(path, kind)
+        entries = read(path, kind)
     except InputError:
         return None
     # A row without a prompt fails when it is admitted, and no row at all ends the run.
-    bad = any(entry.error or not all(message["content"] for message in entry.prompt) for entry in found)
-    return None if bad or not found else len(found)
+    bad = any(entry.error or not all(message["content"] for message in entry.prompt) for entry in entries)
+    return None if bad or not entries else len(entries)
 
 
 @pytest.mark.parametrize("kind", sorted(FORMATS))

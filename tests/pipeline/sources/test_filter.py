@@ -56,16 +56,16 @@ def reasons(run: Run) -> dict[str, int]:
 
 @given(st.lists(HASHES, min_size=1, max_size=8), HASHES, st.sets(st.integers(0, 63), max_size=17), st.integers(0, 15))
 def test_the_index_finds_what_comparing_all_pairs_finds(
-    known: list[int], other: int, flip: set[int], most: int
+    hashes: list[int], other: int, flip: set[int], most: int
 ) -> None:
     index = Index(most)
-    for value in known:
+    for value in hashes:
         index.add(value, str(value))
-    near = known[0] ^ sum(1 << bit for bit in flip)
+    near = hashes[0] ^ sum(1 << bit for bit in flip)
     for query in (near, other):
-        pairs = sorted(((query ^ value).bit_count(), value) for value in known)
-        found = [(bits, str(value)) for bits, value in pairs if bits <= most]
-        assert index.nearest(query) == (found[0] if found else None)
+        pairs = sorted(((query ^ value).bit_count(), value) for value in hashes)
+        near_pairs = [(bits, str(value)) for bits, value in pairs if bits <= most]
+        assert index.nearest(query) == (near_pairs[0] if near_pairs else None)
 
 
 def test_the_hash_survives_scaling_and_compression_and_tells_motifs_apart() -> None:
@@ -165,10 +165,10 @@ def test_everything_dropped_says_so(tmp_path: Path, make: Any) -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8), st.integers(1, 3))
-def test_shared_ngrams_are_those_of_both_texts(one: list[str], other: list[str], n: int) -> None:
+def test_shared_ngrams_are_those_of_both_texts(first: list[str], other: list[str], n: int) -> None:
     benchmark = Benchmark([], n)
-    benchmark._known = set(ngrams(" ".join(one), n))
-    runs = [{tuple(words[at : at + n]) for at in range(len(words) - n + 1)} for words in (one, other)]
+    benchmark._known = set(ngrams(" ".join(first), n))
+    runs = [{tuple(words[at : at + n]) for at in range(len(words) - n + 1)} for words in (first, other)]
     assert (benchmark.overlap([" ".join(other)]) is None) == (not runs[0] & runs[1])
 
 

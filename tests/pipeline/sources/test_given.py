@@ -78,12 +78,12 @@ def recipe(tmp: Path, path: Path, **changes: Any) -> Recipe:
     return make_recipe({**values, **changes})
 
 
-def ran(one: Recipe, monkeypatch: pytest.MonkeyPatch | None = None) -> Run:
+def ran(plan_recipe: Recipe, monkeypatch: pytest.MonkeyPatch | None = None) -> Run:
     if monkeypatch is not None:
         monkeypatch.setattr("pipeline.running.executor.start_ray", lambda: pytest.fail("Ray was started"))
-    run = Run(one.run_dir)
+    run = Run(plan_recipe.run_dir)
     with Executor(run, max_failure_rate=1.0) as executor:
-        for stage in Plan(one).generation():
+        for stage in Plan(plan_recipe).generation():
             run_stage(executor, stage, "if-possible")
     return run
 
@@ -138,12 +138,12 @@ def test_a_file_that_says_something_else_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_prompt_that_the_file_no_longer_has_fails_alone(tmp_path: Path) -> None:
-    one = recipe(tmp_path, write(tmp_path))
-    run = ran(one)
+    made = recipe(tmp_path, write(tmp_path))
+    run = ran(made)
     write(tmp_path, {"fine": WORSE})
-    assert one.source.kind == "pds"
+    assert made.source.kind == "pds"
     tables = {"source": run.table("source")}
-    rows = GivenStage(one.source).process(None, tables).to_pylist()
+    rows = GivenStage(made.source).process(None, tables).to_pylist()
     places = dict(zip(tables["source"]["id"].to_pylist(), tables["source"]["source"].to_pylist(), strict=True))
     assert {places[row["id"]]: row["error_type"] for row in rows} == {
         "pairs.json:1": None, **{f"pairs.json:{number}": "no_given_answer" for number in range(2, 7)}
@@ -180,8 +180,8 @@ def test_models_may_be_asked_beside_the_given_answers(tmp_path: Path) -> None:
 
 def test_given_answers_alone_leave_the_model_to_train(tmp_path: Path) -> None:
     held = Held(lambda _: iter(()), {}, 16)
-    one = recipe(tmp_path, write(tmp_path), train={"model": "org/vlm"}, evaluate={})
-    stage = next(stage for stage in Plan(one, held).generation() if stage.name == "eval-before")
+    made = recipe(tmp_path, write(tmp_path), train={"model": "org/vlm"}, evaluate={})
+    stage = next(stage for stage in Plan(made, held).generation() if stage.name == "eval-before")
     assert isinstance(stage, SampleStage) and (stage.spec.model, stage.spec.engine.kind) == ("org/vlm", "vllm")
     with pytest.raises(ConfigError, match=r"train\.model: missing; with sample\.engine\.kind=given"):
         recipe(tmp_path, write(tmp_path), evaluate={})
@@ -202,6 +202,6 @@ def test_where_no_model_is_asked_none_needs_a_name(values: dict[str, Any]) -> No
 def test_the_recipe_on_the_page_is_one() -> None:
     page = (Path(__file__).parents[3] / "docs/exports.md").read_text()
     (snippet,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    found = make_recipe({"name": "x", **yaml.safe_load(snippet)})
-    assert found.source.kind == "pds" and found.score.scorers[0] == "given"
-    assert "min_words: 3" in page and found.pair.min_words == 3
+    made = make_recipe({"name": "x", **yaml.safe_load(snippet)})
+    assert made.source.kind == "pds" and made.score.scorers[0] == "given"
+    assert "min_words: 3" in page and made.pair.min_words == 3

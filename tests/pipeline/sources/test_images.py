@@ -67,7 +67,7 @@ def test_what_cannot_be_decoded_is_refused(data: bytes, kind: str, says: str) ->
 
 
 def test_limits_are_those_given_in_every_thread(recwarn: pytest.WarningsRecorder) -> None:
-    data, found = png(), list[str]()
+    data, outcomes = png(), list[str]()
     pixels = decode(data).width * decode(data).height
     before = Image.MAX_IMAGE_PIXELS
 
@@ -78,14 +78,14 @@ def test_limits_are_those_given_in_every_thread(recwarn: pytest.WarningsRecorder
                 decode(data, max_pixels=pixels - 1)
             with pytest.raises(BadImage, match="max_image_bytes"):
                 decode(data, max_bytes=len(data) - 1)
-        found.append("done")
+        outcomes.append("done")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == ["done"] * 4 and before == Image.MAX_IMAGE_PIXELS and not recwarn.list
+    assert outcomes == ["done"] * 4 and before == Image.MAX_IMAGE_PIXELS and not recwarn.list
 
 
 def test_a_limit_above_pillows_own_is_no_warning(recwarn: pytest.WarningsRecorder) -> None:

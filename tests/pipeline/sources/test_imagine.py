@@ -57,8 +57,8 @@ def imagined(folder: Path, source: dict[str, Any] = BASE, only: Sequence[str] = 
     return run
 
 
-def refuse(source: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def refuse(source: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         recipe("x", source=source)
 
 
@@ -93,8 +93,8 @@ def test_the_same_texts_elsewhere_are_the_same_texts(tmp_path: Path) -> None:
 
 def test_scenes_of_another_seed_are_other_texts(tmp_path: Path) -> None:
     tables = [
-        pa.concat_tables([t for _, t in TextSource(Texts(scenes=6, seed=own), run, 8).shards(Run(tmp_path / "run"))])
-        for own, run in ((0, 1), (1, 0), (0, 0))
+        pa.concat_tables([t for _, t in TextSource(Texts(scenes=6, seed=seed), run, 8).shards(Run(tmp_path / "run"))])
+        for seed, run in ((0, 1), (1, 0), (0, 0))
     ]
     assert tables[0].equals(tables[1]) and not tables[0]["id"].equals(tables[2]["id"])
 
@@ -157,7 +157,7 @@ def test_what_changes_an_image_changes_the_fingerprint_and_what_does_not_does_no
 
     assert options() == options(rank={"keep": 2}, limit=3)
     changed = [options(images_per_prompt=2), options(guidance_scales=[5]), options(generator={"drop": 0.5})]
-    assert all(one != options() for one in changed)
+    assert all(other != options() for other in changed)
 
 
 # Questions.
@@ -183,21 +183,21 @@ def test_templates_are_drawn_for_every_kept_image_without_repetition() -> None:
     table = instructed(templates(templates=given, per_image=3), texts=[f"text {n}" for n in range(6)])
     by_image: dict[tuple[int, int], list[str]] = {}
     for number, row in enumerate(table.to_pylist()):
-        assert [one["image"] for one in row["instructions"]] == [2, 2, 2, 0, 0, 0]
-        for one in row["instructions"]:
-            by_image.setdefault((number, one["image"]), []).append(one["text"])
-    assert all(len(set(own)) == 3 and set(own) <= set(given) for own in by_image.values())
-    assert len({tuple(own) for own in by_image.values()}) > 6
+        assert [instruction["image"] for instruction in row["instructions"]] == [2, 2, 2, 0, 0, 0]
+        for instruction in row["instructions"]:
+            by_image.setdefault((number, instruction["image"]), []).append(instruction["text"])
+    assert all(len(set(drawn)) == 3 and set(drawn) <= set(given) for drawn in by_image.values())
+    assert len({tuple(drawn) for drawn in by_image.values()}) > 6
 
 
 def test_leading_questions_are_kept_aside_with_the_reason_and_counted() -> None:
     leading = ["Why is it windy?", "What is in the image?"]
     table = instructed(templates(templates=leading, per_image=2))
-    reasons = {one["text"]: one["reason"] for one in table.to_pylist()[0]["instructions"]}
+    reasons = {instruction["text"]: instruction["reason"] for instruction in table.to_pylist()[0]["instructions"]}
     assert reasons == {"Why is it windy?": "leading: asks 'why'", "What is in the image?": None}
     assert InstructStage(templates(), 0).extras(table) == {"questions": 4, "leading": 2}
     allowed = instructed(templates(templates=leading, per_image=2, keep_leading=True))
-    assert all(one["reason"] is None for one in allowed.to_pylist()[0]["instructions"])
+    assert all(instruction["reason"] is None for instruction in allowed.to_pylist()[0]["instructions"])
 
 
 def test_a_model_writes_questions_from_what_it_is_shown() -> None:
@@ -209,7 +209,7 @@ def test_a_model_writes_questions_from_what_it_is_shown() -> None:
 
     spec = Written(kind="model", model="m", per_image=2, shows="both", engine={"kind": "scripted"})  # type: ignore[arg-type]
     (row,) = instructed(spec, ScriptedEngine(answer=answer)).to_pylist()
-    assert [(one["image"], one["text"], one["reason"] is None) for one in row["instructions"]] == [
+    assert [(line["image"], line["text"], line["reason"] is None) for line in row["instructions"]] == [
         (2, "What flies?", True),
         (2, "Why do the boats lie there?", False),
         (0, "What flies?", True),
@@ -237,7 +237,7 @@ def test_a_model_that_refuses_or_says_nothing_fails_the_row_and_no_other() -> No
 
 
 @pytest.mark.parametrize(
-    ("answer", "found"),
+    ("answer", "expected"),
     [
         ("What is it?", ["What is it?"]),
         ('- "One?"\n* Two?\n3) Three?', ["One?", "Two?", "Three?"]),
@@ -245,8 +245,8 @@ def test_a_model_that_refuses_or_says_nothing_fails_the_row_and_no_other() -> No
         ("", []),
     ],
 )
-def test_the_lines_of_an_answer_are_questions(answer: str, found: list[str]) -> None:
-    assert questions(answer, 9) == found and questions(answer, 1) == found[:1]
+def test_the_lines_of_an_answer_are_questions(answer: str, expected: list[str]) -> None:
+    assert questions(answer, 9) == expected and questions(answer, 1) == expected[:1]
 
 
 # All together.
@@ -344,7 +344,8 @@ def test_another_ranking_draws_no_image_again(tmp_path: Path) -> None:
     run = imagined(tmp_path)
     before = [run.digest("imagine", shard) for shard in run.shards("imagine")]
     outlook = {
-        one.stage: one.reasons for one in Plan(recipe(tmp_path, source={**BASE, "rank": {"keep": 2}})).outlook(run)
+        stage.stage: stage.reasons
+        for stage in Plan(recipe(tmp_path, source={**BASE, "rank": {"keep": 2}})).outlook(run)
     }
     assert outlook["texts"] == outlook["imagine"] == () and "keep: 1 -> 2" in outlook["rank"]
     imagined(tmp_path, {**BASE, "rank": {"keep": 2}})
@@ -352,7 +353,7 @@ def test_another_ranking_draws_no_image_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"texts": {}}, "either path or scenes"),
         ({"texts": {"scenes": 2, "path": "x"}}, "either path or scenes"),
@@ -366,13 +367,13 @@ def test_another_ranking_draws_no_image_again(tmp_path: Path) -> None:
         ({"generator": {"kind": "diffusers", "model": "m", "size": [100, 64]}}, r"source\.generator\.size\.0"),
     ],
 )
-def test_what_is_wrong_with_an_imagined_source_is_said(changes: dict[str, Any], said: str) -> None:
-    refuse({**BASE, **changes}, said)
+def test_what_is_wrong_with_an_imagined_source_is_said(changes: dict[str, Any], reason: str) -> None:
+    refuse({**BASE, **changes}, reason)
 
 
 def test_a_recipe_survives_being_written_down() -> None:
-    one = recipe("x", source={**BASE, "instruct": {"kind": "model", "model": "m"}})
-    assert Recipe.model_validate(one.model_dump(mode="json")) == one
+    made = recipe("x", source={**BASE, "instruct": {"kind": "model", "model": "m"}})
+    assert Recipe.model_validate(made.model_dump(mode="json")) == made
 
 
 def test_the_recipe_of_the_documentation_is_one() -> None:

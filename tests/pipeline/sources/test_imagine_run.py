@@ -37,9 +37,9 @@ def invoke(*arguments: object) -> str:
 def test_the_summary_says_what_the_ranking_brought(tmp_path: Path, ray_cluster: None) -> None:
     path = write(tmp_path)
     invoke(path)
-    (found,) = tmp_path.rglob("summary.json")
-    summary = json.loads(found.read_text())
-    ranked = Run(found.parent).table("rank").to_pylist()
+    (summary_file,) = tmp_path.rglob("summary.json")
+    summary = json.loads(summary_file.read_text())
+    ranked = Run(summary_file.parent).table("rank").to_pylist()
     every = [shown for row in ranked for shown in row["faithful"]]
     kept = [row["faithful"][at] for row in ranked for at in row["kept"]]
     assert len(every) == 4 * len(kept) == 48
@@ -49,17 +49,17 @@ def test_the_summary_says_what_the_ranking_brought(tmp_path: Path, ray_cluster: 
     }
     assert summary["stages"]["imagine"]["extras"]["images"] == 48
     assert summary["pairs"] > 0
-    page = (found.parent / "report.html").read_text()
+    page = (summary_file.parent / "report.html").read_text()
     rejected = sum(reason is not None for row in ranked for reason in row["reasons"])
     assert page.count('<figure class="kept">') == 6 and page.count('<figure class="rejected">') == 18
     assert f"{rejected} outranked, {len(kept)} kept." in page
     assert f"{100 * sum(kept) / len(kept):.1f} % of those that the ranking kept" in page
-    before = found.read_text()
+    before = summary_file.read_text()
     invoke(path)
-    assert found.read_text() == before
+    assert summary_file.read_text() == before
 
 
 def test_a_preview_draws_the_images_of_as_many_texts_as_it_shows_prompts(tmp_path: Path, ray_cluster: None) -> None:
-    said = invoke(write(tmp_path), "--preview", "3")
-    assert "imagine: 3/3 rows" in said and "source: 3 rows" in said
+    preview = invoke(write(tmp_path), "--preview", "3")
+    assert "imagine: 3/3 rows" in preview and "source: 3 rows" in preview
     assert not list(tmp_path.rglob("texts"))

@@ -62,8 +62,8 @@ def test_case_and_spacing_do_not_matter(question: str) -> None:
 
 @given(st.integers(0, 10_000))
 def test_a_question_whether_something_is_there_never_leads_though_the_text_says_it(index: int) -> None:
-    one = scene(5, index)
-    text = grammar.describe(grammar.reading_order(one), random.Random(index))
+    picture = scene(5, index)
+    text = grammar.describe(grammar.reading_order(picture), random.Random(index))
     for kind in ("existence", "attribute", "count"):
-        assert leading(grammar.question(one, kind, random.Random(index)).text, text) is None
+        assert leading(grammar.question(picture, kind, random.Random(index)).text, text) is None
     assert leading(f"Why so? {text}", text) is not None and leading(f"Given this: {text} What now?", text) is not None

@@ -41,8 +41,8 @@ def test_a_row_of_a_source_that_cannot_be_kept_fails_alone(row: Any, tmp_path: P
     good = [json.dumps({"images": [], "prompt": f"question {i}"}) for i in range(3)]
     path.write_text("\n".join([good[0], bad, *good[1:]]) + "\n")
     rows = make(kind="jsonl", path=path)
-    assert [one["status"] for one in rows].count("ok") == 3 and len(rows) == 4
-    (failed_row,) = [one for one in rows if one["status"] == "failed"]
+    assert [row["status"] for row in rows].count("ok") == 3 and len(rows) == 4
+    (failed_row,) = [row for row in rows if row["status"] == "failed"]
     assert failed_row["error"] and "2" in failed_row["error"] + failed_row["source"]
 
 
@@ -77,8 +77,8 @@ def test_a_line_that_is_not_utf8_fails_alone(tmp_path: Path, make: Any) -> None:
 def test_an_element_that_cannot_be_read_is_skipped_and_the_rest_is_not(odd: str, chunk: int, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(f'[{{"a": "]}}\\""}}, {odd}, {{"b": [{odd}]}}, 7]')
-    first, one, two, last = (element for _, element in elements(str(path), chunk))
-    assert first == {"a": ']}"'} and last == 7 and isinstance(one, Unreadable) and isinstance(two, Unreadable)
+    first, second, third, last = (element for _, element in elements(str(path), chunk))
+    assert first == {"a": ']}"'} and last == 7 and isinstance(second, Unreadable) and isinstance(third, Unreadable)
 
 
 def test_such_an_item_of_instruction_data_fails_alone(tmp_path: Path, make: Any) -> None:
@@ -96,8 +96,8 @@ def test_a_number_beyond_its_column_is_named(path: str, number: float, tmp_path:
     image = {"id": 1, "file_name": "a.png", "width": 4, "height": 4}
     box = {"image_id": number, "category_id": 1, "bbox": [0, 0, 1, 1]}
     region = {"phrase": "x", "x": 0, "y": 0, "width": 1, "height": 1, "image_id": 1}
-    known = {"images": [image], "categories": [{"id": 1, "name": "dog"}], "annotations": [box]}
-    file.write_text(json.dumps(known if path == "coco" else [{"id": number, "regions": [region]}]))
+    document = {"images": [image], "categories": [{"id": 1, "name": "dog"}], "annotations": [box]}
+    file.write_text(json.dumps(document if path == "coco" else [{"id": number, "regions": [region]}]))
     try:
         rows = make(kind=path, path=file)
     except InputError as error:

@@ -68,7 +68,7 @@ def outside(tmp_path: Path) -> Run:
     import pyarrow as pa
 
     run = generated(tmp_path)
-    files = itertools.cycle(one for awkward in AWKWARD for one in (PLAIN, awkward))
+    files = itertools.cycle(data for awkward in AWKWARD for data in (PLAIN, awkward))
     for shard in run.shards("source"):
         table = run.read("source", shard)
         rows = table.to_pylist()
@@ -115,8 +115,8 @@ def test_rows_that_failed_are_published_without_a_look_at_what_they_name(outside
         "source", shard, pa.Table.from_pylist(rows, schema=table.schema.remove_metadata()), by=outside.record("source")
     )
     folder = publish(outside, Publish(images="embed", images_in_candidates=True), lambda _: "card").path
-    found = datasets.load_from_disk(str(folder / "candidates"))
-    raw = {row["id"]: row for row in found.cast_column("images", datasets.List(datasets.Image(decode=False)))}
+    stored = datasets.load_from_disk(str(folder / "candidates"))
+    raw = {row["id"]: row for row in stored.cast_column("images", datasets.List(datasets.Image(decode=False)))}
     assert raw[rows[0]["id"]]["images"][0]["bytes"] is None
 
 

@@ -33,12 +33,12 @@ def half(request: Request, index: int) -> str:
 
 
 def prompts() -> pa.Table:
-    return pa.Table.from_pylist([prompt_row(one) for one in IDS], schema=PROMPTS)
+    return pa.Table.from_pylist([prompt_row(id) for id in IDS], schema=PROMPTS)
 
 
 def sampled() -> pa.Table:
     texts = [candidate("The image shows a sun over a boat.", temperature=1.0), candidate("A sun.", temperature=1.0)]
-    return pa.Table.from_pylist([{"id": one, "candidates": texts, **OK} for one in IDS], schema=CANDIDATES)
+    return pa.Table.from_pylist([{"id": id, "candidates": texts, **OK} for id in IDS], schema=CANDIDATES)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_one_answer_with_half_of_a_surrogate_pair_is_one_failed_row(stage: Any) 
 def test_so_it_is_where_a_model_writes_questions() -> None:
     spec = Written(kind="model", model="canned", engine={"kind": "scripted"})  # type: ignore[arg-type]
     drawn = {"bytes": b"", "seed": 1, "guidance": None, "facts": None, "error_type": None, "error": None}
-    rows = [{"id": one, "text": "a sun", "images": [drawn], **OK} for one in IDS]
-    ranked = [{"id": one, "scores": [1.0], "kept": [0], "reasons": [None], "faithful": [None], **OK} for one in IDS]
+    rows = [{"id": id, "text": "a sun", "images": [drawn], **OK} for id in IDS]
+    ranked = [{"id": id, "scores": [1.0], "kept": [0], "reasons": [None], "faithful": [None], **OK} for id in IDS]
     from pipeline.base.tables import IMAGES, RANKED
 
     tables = {
@@ -100,8 +100,8 @@ class Odd:
     ],
 )
 def test_what_an_engine_says_is_looked_at_before_it_is_kept(completions: Any, kind: str | None) -> None:
-    (found,) = engines.ask(Odd(*completions), [Request("r", (), (("user", "?"),), 1)], Sampling(n=1))
-    assert found.error_type == kind
+    (response,) = engines.ask(Odd(*completions), [Request("r", (), (("user", "?"),), 1)], Sampling(n=1))
+    assert response.error_type == kind
 
 
 values = st.one_of(

@@ -17,12 +17,12 @@ from pipeline.sources.readers import protocol as sources
 
 
 def item(question: str, chosen: str, rejected: str, **changes: Any) -> dict[str, Any]:
-    asked = {"from": "human", "value": question}
+    turn = {"from": "human", "value": question}
     return {
         "id": "art-1",
         "image": "a.png",
-        "conversations": [asked, {"from": "gpt", "value": chosen}],
-        "rejected_conversations": [asked, {"from": "gpt", "value": rejected}],
+        "conversations": [turn, {"from": "gpt", "value": chosen}],
+        "rejected_conversations": [turn, {"from": "gpt", "value": rejected}],
         **changes,
     }
 

@@ -61,18 +61,18 @@ def test_what_read_raises_ends_the_run_with_a_line(tmp_path: Path) -> None:
 
 
 def test_version_and_options_and_what_it_stamps_are_what_it_is() -> None:
-    one = options()
-    assert one["content.identity"].startswith("plugin_kit:Rows@1 {") and one["content.stamp.rows"] == 2
-    assert json.loads(one["content.identity"].partition(" ")[2])["frame"] == {"width": 8}
-    assert options(mode="twice") != one and options(limit=3) != one and options(frame={"width": 9}) != one
+    usual = options()
+    assert usual["content.identity"].startswith("plugin_kit:Rows@1 {") and usual["content.stamp.rows"] == 2
+    assert json.loads(usual["content.identity"].partition(" ")[2])["frame"] == {"width": 8}
+    assert options(mode="twice") != usual and options(limit=3) != usual and options(frame={"width": 9}) != usual
     # Neither where images lie, nor an option that changes no result, says anything.
-    assert options(root="elsewhere", note="by hand") == one
+    assert options(root="elsewhere", note="by hand") == usual
 
 
 def test_a_recipe_may_be_written_down_and_read_again() -> None:
-    own = plugged(mode="twice", names={"a": [1]}, dedup={"exact": True})
-    told = own.model_dump(mode="json")
-    assert told["names"] == {"a": [1]} and source(**told) == own
+    made = plugged(mode="twice", names={"a": [1]}, dedup={"exact": True})
+    told = made.model_dump(mode="json")
+    assert told["names"] == {"a": [1]} and source(**told) == made
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,12 @@ class Lengths:
         return [[float(len(image)) for image in images] for _, images in rows]
 
 
-def images(one: str, *sizes: int | None, **changes: Any) -> dict[str, Any]:
+def images(id: str, *sizes: int | None, **changes: Any) -> dict[str, Any]:
     made = [
         {"bytes": None if size is None else b"x" * size, "seed": 1, "guidance": 5.0, "error_type": size and "broken"}
         for size in sizes
     ]
-    return {"id": one, "text": "a dog", "images": made, **OK, **changes}
+    return {"id": id, "text": "a dog", "images": made, **OK, **changes}
 
 
 def rank(*rows: dict[str, Any], **spec: Any) -> list[dict[str, Any]]:
@@ -92,8 +92,8 @@ def test_texts_that_were_cut_are_counted() -> None:
     given = [images("a", 5), images("b", 6, text="sun"), images("c", None, 13), images("d", 7, text="a boat")]
     table = stage.process(Short(), {"imagine": pa.Table.from_pylist(given, schema=IMAGES)})
     assert table["cut"].to_pylist() == [True, False, None, True]
-    found = stage.extras(table)
-    assert (found["texts"], found["cut"]) == (3, 2)
+    counts = stage.extras(table)
+    assert (counts["texts"], counts["cut"]) == (3, 2)
 
 
 def test_a_row_that_breaks_the_scorer_fails_alone_and_failed_ones_stay_failed() -> None:

@@ -216,12 +216,12 @@ SAMPLES = {
 
 def test_webdataset_rows_point_into_the_tar(tmp_path: Path, make: Any) -> None:
     tar(tmp_path / "shard-0.tar", SAMPLES)
-    link, one, two, three = make(kind="webdataset", path=tmp_path / "shard-*.tar", prompts=["Else?"])
-    assert texts([one, two, three]) == ["From JSON?", "Else?", "Else?"] and one["facts"]["answer"] == "yes"
+    link, first, second, third = make(kind="webdataset", path=tmp_path / "shard-*.tar", prompts=["Else?"])
+    assert texts([first, second, third]) == ["From JSON?", "Else?", "Else?"] and first["facts"]["answer"] == "yes"
     assert link["status"] == "failed" and "is a link" in link["error"]
-    assert [load(image) for image in two["images"]] == [png(2), png(3)]
-    assert load(one["images"][0]) == png(1) and one["images"][0]["bytes"] is None
-    assert one["id"] == content_id([png(1)], one["prompt"])
+    assert [load(image) for image in second["images"]] == [png(2), png(3)]
+    assert load(first["images"][0]) == png(1) and first["images"][0]["bytes"] is None
+    assert first["id"] == content_id([png(1)], first["prompt"])
 
 
 def test_a_tar_may_lie_behind_a_url(tmp_path: Path, make: Any) -> None:
@@ -272,17 +272,17 @@ def test_paths_in_a_dataset_obey_its_root(tmp_path: Path, make: Any) -> None:
 
 
 def test_a_dataset_by_name_is_streamed_and_runs_no_code(monkeypatch: pytest.MonkeyPatch, make: Any) -> None:
-    asked: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def load_dataset(path: str, name: Any, **keys: Any) -> Any:
-        asked.update(keys, path=path)
+        arguments.update(keys, path=path)
         rows = [{"image": {"bytes": png(0), "path": "x.png"}, "prompt": "What?"}]
         return datasets.IterableDataset.from_generator(lambda: iter(rows))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     (row,) = make(kind="huggingface", path="owner/name", revision="abc", split="dev")
-    assert row["status"] == "ok" and "trust_remote_code" not in asked
-    assert asked == {"path": "owner/name", "split": "dev", "revision": "abc", "streaming": True}
+    assert row["status"] == "ok" and "trust_remote_code" not in arguments
+    assert arguments == {"path": "owner/name", "split": "dev", "revision": "abc", "streaming": True}
 
 
 def test_a_dataset_that_is_not_there_is_named(tmp_path: Path, make: Any) -> None:

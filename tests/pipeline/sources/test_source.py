@@ -110,10 +110,10 @@ def test_a_missing_image_is_a_failed_row_that_names_it(tmp_path: Path) -> None:
 def test_prompts_without_an_image_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     rows = [{"images": images, "prompt": f"{n}"} for n, images in enumerate(([], ["a.png"], None, ["lost.png"]))]
-    run, said = Run(tmp_path / "run"), io.StringIO()
-    with Executor(run, max_failure_rate=1, progress=Progress(said)) as executor:
+    run, console = Run(tmp_path / "run"), io.StringIO()
+    with Executor(run, max_failure_rate=1, progress=Progress(console)) as executor:
         result = executor.write(SourceStage(TableSource(kind="jsonl", path=str(jsonl(tmp_path, *rows))), 0, 2))
-    assert result.extras == {"without_image": 2} and "2 without an image" in said.getvalue()
+    assert result.extras == {"without_image": 2} and "2 without an image" in console.getvalue()
     record = run.record("source")
     assert record is not None and record.extras == {"without_image": 2}
 
@@ -142,7 +142,7 @@ def test_a_run_behind_a_url_has_a_source_too() -> None:
 @given(IDS, st.integers(1, 5))
 def test_a_layout_holds_every_id_once(ids: list[str], size: int) -> None:
     shards = layout(ids, size, {})
-    assert sorted(one for part in shards.values() for one in part) == sorted(ids)
+    assert sorted(id for part in shards.values() for id in part) == sorted(ids)
     assert list(shards) == list(range(len(shards))) and all(1 <= len(part) <= size for part in shards.values())
 
 
@@ -151,7 +151,7 @@ def test_prompts_that_come_later_go_into_new_shards(old: list[str], more: list[s
     before = layout(old, size, {})
     after = layout(sorted({*old, *more}), size, before)
     assert {shard: after[shard] for shard in before} == before
-    assert sorted(one for part in after.values() for one in part) == sorted({*old, *more})
+    assert sorted(id for part in after.values() for id in part) == sorted({*old, *more})
 
 
 def test_scenes_added_to_a_run_keep_its_finished_shards(tmp_path: Path) -> None:

@@ -28,19 +28,19 @@ PROMPT = st.tuples(st.integers(0, 40), st.integers(0, 2), st.booleans())
 
 
 def entry(number: int, text: int, image: int, facts: bool) -> Entry:
-    known = {"captions": [f"caption {number}"]} if facts else None
-    return Entry([{"bytes": PICTURES[image], "path": f"{image}.png"}], user_turn(str(text)), known, str(number))
+    captions = {"captions": [f"caption {number}"]} if facts else None
+    return Entry([{"bytes": PICTURES[image], "path": f"{image}.png"}], user_turn(str(text)), captions, str(number))
 
 
 def in_memory(entries: list[Entry], size: int, before: dict[int, list[str]]) -> dict[int, pa.Table]:
     """The definition: the first row of every id, sorted, cut by ``layout``."""
     rows: dict[str, dict[str, Any]] = {}
-    for one in entries:
-        made = {"images": one.images, "prompt": one.prompt, "facts": one.facts, "source": one.source, **OK}
-        id = content_id([image["bytes"] for image in one.images], one.prompt)
+    for item in entries:
+        made = {"images": item.images, "prompt": item.prompt, "facts": item.facts, "source": item.source, **OK}
+        id = content_id([image["bytes"] for image in item.images], item.prompt)
         rows.setdefault(id, {"id": id, **made})
     return {
-        shard: pa.Table.from_pylist([rows[one] for one in ids], schema=PROMPTS)
+        shard: pa.Table.from_pylist([rows[id] for id in ids], schema=PROMPTS)
         for shard, ids in layout(list(rows), size, before).items()
     }
 
@@ -64,12 +64,12 @@ def streamed(entries: list[Entry], size: int, before: dict[int, list[str]], memo
     st.sampled_from([1, 3000, 1 << 20]),
 )
 def test_streamed_shards_equal_those_in_memory(made: list[Any], size: int, first: int, memory: int) -> None:
-    entries = [entry(number, *one) for number, one in enumerate(made)]
+    entries = [entry(number, *example) for number, example in enumerate(made)]
     before = {shard: table["id"].to_pylist() for shard, table in in_memory(entries[:first], size, {}).items()}
-    expected, found = in_memory(entries, size, before), streamed(entries, size, before, memory)
-    assert list(found) == list(expected)
+    expected, shards = in_memory(entries, size, before), streamed(entries, size, before, memory)
+    assert list(shards) == list(expected)
     for shard, table in expected.items():
-        assert found[shard].equals(table)
+        assert shards[shard].equals(table)
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,14 +49,15 @@ def write(kind: str, folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_table_gives_its_rows(kind: str, tmp_path: Path, make: Any) -> None:
-    one, two, three = make(kind=kind, path=write(kind, tmp_path, ROWS))
-    assert [row["status"] for row in (one, two, three)] == ["ok"] * 3
-    assert one["facts"]["objects"][0]["count"] == 2 and one["facts"]["captions"] == ["two suns, one box"]
-    assert [row["facts"] and row["facts"]["answer"] for row in (one, two, three)] == ["yes", None, "4"]
-    assert one["images"] == [{"bytes": None, "path": str(tmp_path / "in/a.png")}]
-    assert [load(image) for image in two["images"]] == [png(0), png(1)] and three["images"] == []
-    assert two["prompt"] == [{"role": "user", "content": 'Compare, "please".'}]
-    assert one["id"] == content_id([png(0)], one["prompt"]) and two["id"] == content_id([png(0), png(1)], two["prompt"])
+    first, second, third = make(kind=kind, path=write(kind, tmp_path, ROWS))
+    assert [row["status"] for row in (first, second, third)] == ["ok"] * 3
+    assert first["facts"]["objects"][0]["count"] == 2 and first["facts"]["captions"] == ["two suns, one box"]
+    assert [row["facts"] and row["facts"]["answer"] for row in (first, second, third)] == ["yes", None, "4"]
+    assert first["images"] == [{"bytes": None, "path": str(tmp_path / "in/a.png")}]
+    assert [load(image) for image in second["images"]] == [png(0), png(1)] and third["images"] == []
+    assert second["prompt"] == [{"role": "user", "content": 'Compare, "please".'}]
+    assert first["id"] == content_id([png(0)], first["prompt"])
+    assert second["id"] == content_id([png(0), png(1)], second["prompt"])
 
 
 def test_one_path_may_stand_in_the_column_image(tmp_path: Path, make: Any) -> None:

@@ -96,10 +96,10 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.di
 @given(VALUES)
 def test_no_value_is_spelt_out_as_python_writes_it(value: Any) -> None:
     try:
-        found = answers([value])
+        texts = answers([value])
     except NoAnswer:
         return
-    for text in found:
+    for text in texts:
         assert (text.strip() and text not in ("None", "nan", "True", "False", "[]", "{}")) or text in _strings(value)
         assert text in _strings(value) or text in ("yes", "no") or text.lstrip("-").replace(".", "").isdigit()
 
@@ -120,11 +120,11 @@ def rows(tmp_path: Path, *lines: dict[str, Any]) -> Path:
 def test_answers_of_every_type_in_a_table(tmp_path: Path, make: Any) -> None:
     values = [["one", "1"], True, 2.0, math.nan, "", {"what": 1}, VQA]
     path = rows(tmp_path, *({"prompt": f"q{i}", "answer": value} for i, value in enumerate(values)))
-    found = [(row["facts"], row["error"]) for row in make(kind="jsonl", path=path)]
-    known = [(facts or {}).get("answer") for facts, _ in found]
-    assert known == ["one", "yes", "2", None, None, None, "racket"]
-    assert [(facts or {}).get("answers") for facts, _ in found] == [["one", "1"], *[None] * 5, ["racket", "net"]]
-    (error,) = (error for _, error in found if error)
+    outcomes = [(row["facts"], row["error"]) for row in make(kind="jsonl", path=path)]
+    right = [(facts or {}).get("answer") for facts, _ in outcomes]
+    assert right == ["one", "yes", "2", None, None, None, "racket"]
+    assert [(facts or {}).get("answers") for facts, _ in outcomes] == [["one", "1"], *[None] * 5, ["racket", "net"]]
+    (error,) = (error for _, error in outcomes if error)
     assert error == (
         f"{path}, line 6: `answer`: {{'what': 1}} has no key `answer`; give a text, or a list of {{answer}}; "
         "or leave it out where the answer is not known"
@@ -154,15 +154,15 @@ def test_answers_in_parquet_and_csv(tmp_path: Path, make: Any) -> None:
     prompts = ["a", "b", "c"]
     table = pa.table({"images": [[]] * 3, "prompt": prompts, "answer": pa.array([1.0, math.nan, None])})
     pq.write_table(table, tmp_path / "rows.parquet")
-    found = [(row["facts"] or {}).get("answer") for row in make(kind="parquet", path=tmp_path / "rows.parquet")]
-    assert found == ["1", None, None]
+    right = [(row["facts"] or {}).get("answer") for row in make(kind="parquet", path=tmp_path / "rows.parquet")]
+    assert right == ["1", None, None]
     lists = pa.table({"images": [[]] * 2, "prompt": ["a", "b"], "answer": [["one", "1"], []]})
     pq.write_table(lists, tmp_path / "lists.parquet")
     first, second = make(kind="parquet", path=tmp_path / "lists.parquet")
     assert first["facts"]["answers"] == ["one", "1"] and second["facts"] is None
     (tmp_path / "rows.csv").write_text('images,prompt,answer\n,a,"[""one"", ""1""]"\n,b,\n,c,"[\'x\']"\n,d,2.0\n')
-    one, none, python, text = make(kind="csv", path=tmp_path / "rows.csv")
-    assert (one["facts"]["answers"], none["facts"], text["facts"]["answer"]) == (["one", "1"], None, "2.0")
+    number, none, python, text = make(kind="csv", path=tmp_path / "rows.csv")
+    assert (number["facts"]["answers"], none["facts"], text["facts"]["answer"]) == (["one", "1"], None, "2.0")
     assert python["error_type"] == "malformed_row"
 
 
@@ -176,11 +176,11 @@ def test_a_class_label_is_its_name(kind: str, tmp_path: Path, make: Any) -> None
     saved = datasets.Dataset.from_dict(values, features=features)
     if kind == "parquet":
         saved.to_parquet(tmp_path / "rows.parquet")
-        found = make(kind=kind, path=tmp_path / "rows.parquet")
+        made = make(kind=kind, path=tmp_path / "rows.parquet")
     else:
         saved.save_to_disk(tmp_path / "hf")
-        found = make(kind=kind, path=tmp_path / "hf", columns={"images": "images"})
-    assert [(row["facts"] or {}).get("answer") for row in found] == ["yes", "no", None]
+        made = make(kind=kind, path=tmp_path / "hf", columns={"images": "images"})
+    assert [(row["facts"] or {}).get("answer") for row in made] == ["yes", "no", None]
 
 
 def test_class_labels_within_lists_and_structs(tmp_path: Path, make: Any) -> None:
@@ -252,13 +252,13 @@ def test_what_has_no_area_or_was_counted_none_is_not_there() -> None:
         {"name": "said", "count": 2.0, "attributes": "red"},
         {"name": "unknown", "count": math.nan, "boxes": []},
     ]
-    found = read(
+    facts = read(
         {"facts": {"objects": things, "regions": [{"phrase": "a", "box": flat}, {"phrase": "b", "box": seen}]}}
     )
-    assert found is not None
-    left = [(one["name"], one["count"], one["boxes"]) for one in found["objects"]]
+    assert facts is not None
+    left = [(thing["name"], thing["count"], thing["boxes"]) for thing in facts["objects"]]
     assert left == [("one flat", 1, [seen]), ("counted", 3, []), ("said", 2, None), ("unknown", None, [])]
-    assert found["objects"][2]["attributes"] == ["red"] and found["regions"] == [{"phrase": "b", "box": seen}]
+    assert facts["objects"][2]["attributes"] == ["red"] and facts["regions"] == [{"phrase": "b", "box": seen}]
 
 
 def test_facts_of_one_bad_row_are_one_failed_row(tmp_path: Path, make: Any) -> None:
@@ -275,10 +275,10 @@ BOXES = st.lists(st.floats() | st.integers(-5, 200), max_size=5)
 def test_a_box_has_an_area_or_is_none_or_is_refused(box: list[float], width: float, height: float) -> None:
     for make in (lambda: fractions(box, width, height), lambda: corners(box)):
         try:
-            found = make()
+            box_read = make()
         except BadBox:
             continue
-        assert found is None or (found[0] < found[2] and found[1] < found[3])
+        assert box_read is None or (box_read[0] < box_read[2] and box_read[1] < box_read[3])
 
 
 def coco(tmp_path: Path, *annotations: dict[str, Any], images: list[dict[str, Any]] | None = None) -> Path:
@@ -347,15 +347,15 @@ def test_two_images_of_one_id_are_named(tmp_path: Path, make: Any) -> None:
     ],
 )
 def test_captions_are_texts(change: dict[str, Any], says: str, tmp_path: Path) -> None:
-    said = [{"image_id": 1, "caption": ""}, {"image_id": 1, "caption": "A dog.", **change}]
-    (tmp_path / "caps.json").write_text(json.dumps({"annotations": said}))
+    captioned = [{"image_id": 1, "caption": ""}, {"image_id": 1, "caption": "A dog.", **change}]
+    (tmp_path / "caps.json").write_text(json.dumps({"annotations": captioned}))
     spec = source(kind="coco", path=coco(tmp_path), captions=tmp_path / "caps.json")
     with pytest.raises(InputError, match=rf"element 2 .*{says}"):
         list(sources.entries(spec))
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "reason"),
     [
         ({"answer": "no", "answers": ["yes"]}, "`answer` is 'no' and `answers` 'yes'"),
         (
@@ -365,11 +365,11 @@ def test_captions_are_texts(change: dict[str, Any], says: str, tmp_path: Path) -
         ({"facts": {"answer": 1, "answers": ["2"]}}, "`facts.answer` is '1' and `facts.answers` '2'"),
     ],
 )
-def test_answers_that_differ_are_refused(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadFacts, match=said):
+def test_answers_that_differ_are_refused(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadFacts, match=reason):
         read(row)
 
 
 def test_an_answer_among_others_is_one_of_them() -> None:
-    found = read({"answer": "Racket.", "answers": VQA})
-    assert found is not None and found["answers"] == ["Racket.", "racket", "net"]
+    facts = read({"answer": "Racket.", "answers": VQA})
+    assert facts is not None and facts["answers"] == ["Racket.", "racket", "net"]

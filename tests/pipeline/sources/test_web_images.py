@@ -27,7 +27,7 @@ def test_a_redirect_to_another_server_fails_the_row_and_sends_nothing_on(tmp_pat
     with serving(reply(png())) as thief, serving(reply(b"", 302, Location=f"{thief.url}/a.png")) as server:
         url = f"{server.url}/a.png?sig=planted".replace("http://", "http://me:planted@")
         (bad, good) = statuses(make, tmp_path, url)
-        assert not thief.asked and good[0] == "ok"
+        assert not thief.requests and good[0] == "ok"
         assert bad[:2] == ("failed", "missing_image") and "redirects to another server" in (bad[2] or "")
         assert "planted" not in (bad[2] or "")
 

@@ -55,8 +55,8 @@ def sample(key: str, index: int = 0) -> Members:
 def rows(tmp_path: Path, make: Any) -> Any:
     def rows(data: bytes, **keys: Any) -> list[dict[str, Any]]:
         (tmp_path / "a.tar").write_bytes(data)
-        found: list[dict[str, Any]] = make(kind="webdataset", path=tmp_path / "a.tar", **keys)
-        return found
+        made: list[dict[str, Any]] = make(kind="webdataset", path=tmp_path / "a.tar", **keys)
+        return made
 
     return rows
 
@@ -81,8 +81,8 @@ def test_what_systems_leave_behind_is_passed_over(rows: Any, name: str) -> None:
 
 
 def test_a_folder_called_by_a_dot_is_no_hidden_one(rows: Any) -> None:
-    found = rows(tar([*sample("./0"), *sample("./1", 1)]))
-    assert [row["status"] for row in found] == ["ok", "ok"] and found[0]["source"] == "a.tar:0"
+    made = rows(tar([*sample("./0"), *sample("./1", 1)]))
+    assert [row["status"] for row in made] == ["ok", "ok"] and made[0]["source"] == "a.tar:0"
 
 
 @pytest.mark.parametrize("name", ["0.heic", "0.npy", "0.png.bak", "0.meta.json", "0"])
@@ -189,11 +189,11 @@ def check(place: Path, damaged: bytes, format: int) -> None:
     right = entries(place)
     place.write_bytes(damaged)
     try:
-        found = entries(place)
+        read = entries(place)
     except InputError as error:
         assert "byte" in str(error)
     else:
-        assert found == right
+        assert read == right
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -220,8 +220,8 @@ def test_a_header_that_was_zeroed_is_an_error_with_its_place(place: Path, format
 @settings(max_examples=150)
 def test_a_flipped_bit_in_a_header_loses_nothing_silently(place: Path, format: int, which: int, bit: int) -> None:
     data = bytearray(whole(format))
-    found = list(headers(bytes(data)))
-    data[found[which % len(found)] + bit // 8] ^= 1 << bit % 8
+    places = list(headers(bytes(data)))
+    data[places[which % len(places)] + bit // 8] ^= 1 << bit % 8
     check(place, bytes(data), format)
 
 

@@ -108,7 +108,7 @@ def test_wrong(right: str, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "said"),
+    ("right", "answer"),
     [
         # In other words, or nearly: never wrong, and not so sure that it is right.
         ("cat", "kitten"), ("cat", "cats"), ("cat", "a black cat"), ("cat", "feline"), ("cat", "animal"), ("cat",
@@ -132,12 +132,12 @@ def test_wrong(right: str, wrong: str) -> None:
         "A man beside a horse."),
     ],
 )  # fmt: skip
-def test_what_might_be_right_is_not_called_wrong(right: str, said: str) -> None:
-    assert agrees(said, [right]) is None
+def test_what_might_be_right_is_not_called_wrong(right: str, answer: str) -> None:
+    assert agrees(answer, [right]) is None
 
 
 @pytest.mark.parametrize(
-    ("right", "said"),
+    ("right", "answer"),
     [
         ("3", "three"), ("three", "3"), ("21", "twenty-one"), ("205", "two hundred and five"), ("2", "2.0"), ("1000",
         "1,000"),
@@ -149,8 +149,8 @@ def test_what_might_be_right_is_not_called_wrong(right: str, said: str) -> None:
         ("yes", "It is, yes."), ("B", "b)"), ("B", "I think it's B."), ("2-3", "2 \u2013 3"), ("Straße", "STRASSE"),
     ],
 )  # fmt: skip
-def test_right_in_other_words(right: str, said: str) -> None:
-    assert agrees(said, [right]) is True
+def test_right_in_other_words(right: str, answer: str) -> None:
+    assert agrees(answer, [right]) is True
 
 
 def test_any_of_several_answers_is_right_and_only_what_is_none_of_them_is_wrong() -> None:

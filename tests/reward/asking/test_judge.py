@@ -233,8 +233,8 @@ def test_a_judge_who_always_prefers_the_first_says_nothing() -> None:
 
 
 def test_a_tie_in_one_order_alone_is_a_flip() -> None:
-    found = [Verdict(0, BETTER, "Verdict: A", other=1), Verdict(1, BETTER, "Verdict: tie", other=0)]
-    assert counts([found])["flips"] == 1 and PAIRWISE.scores(row("a", "b"), found) == {"judge.wins": [0.5, 0.5]}
+    both = [Verdict(0, BETTER, "Verdict: A", other=1), Verdict(1, BETTER, "Verdict: tie", other=0)]
+    assert counts([both])["flips"] == 1 and PAIRWISE.scores(row("a", "b"), both) == {"judge.wins": [0.5, 0.5]}
 
 
 def test_a_pair_without_a_verdict_in_both_orders_counts_for_nothing() -> None:
@@ -243,15 +243,15 @@ def test_a_pair_without_a_verdict_in_both_orders_counts_for_nothing() -> None:
     def mute(question: str) -> str:
         return "Well." if "Answer A:\n> a" in question else better("b")(question)
 
-    found = verdicts(PAIRWISE, of, mute)
-    assert PAIRWISE.scores(of, found) == {"judge.wins": [None, 1.0, 0.0]}
-    assert counts([found]) == {"verdicts": 6, "unanswered": 0, "unreadable": 2, "pairs": 1, "flips": 0, "ties": 0}
-    assert rates([found, found])["parse_failure_rate"] == pytest.approx(1 / 3)
+    judged = verdicts(PAIRWISE, of, mute)
+    assert PAIRWISE.scores(of, judged) == {"judge.wins": [None, 1.0, 0.0]}
+    assert counts([judged]) == {"verdicts": 6, "unanswered": 0, "unreadable": 2, "pairs": 1, "flips": 0, "ties": 0}
+    assert rates([judged, judged])["parse_failure_rate"] == pytest.approx(1 / 3)
 
 
 def test_what_the_engine_failed_to_answer_is_no_parse_failure() -> None:
-    found = [Verdict(0, "x", error="timeout: slow"), Verdict(1, "x", "?", error="unreadable: no"), Verdict(2, "x", "1")]
-    assert counts([found]) == {"verdicts": 3, "unanswered": 1, "unreadable": 1} and rates([found]) == {
+    given = [Verdict(0, "x", error="timeout: slow"), Verdict(1, "x", "?", error="unreadable: no"), Verdict(2, "x", "1")]
+    assert counts([given]) == {"verdicts": 3, "unanswered": 1, "unreadable": 1} and rates([given]) == {
         "flip_rate": None, "tie_rate": None, "parse_failure_rate": 0.5,
     }  # fmt: skip
     assert set(rates([]).values()) == {None}
@@ -259,9 +259,9 @@ def test_what_the_engine_failed_to_answer_is_no_parse_failure() -> None:
 
 def test_equal_texts_are_one_player_and_blank_ones_none() -> None:
     of = row("b", "a", "b", "")
-    found = verdicts(PAIRWISE, of, better("b"))
-    assert [(verdict.candidate, verdict.other) for verdict in found] == [(0, 1), (1, 0)]
-    assert PAIRWISE.scores(of, found) == {"judge.wins": [1.0, 0.0, 1.0, None]}
+    judged = verdicts(PAIRWISE, of, better("b"))
+    assert [(verdict.candidate, verdict.other) for verdict in judged] == [(0, 1), (1, 0)]
+    assert PAIRWISE.scores(of, judged) == {"judge.wins": [1.0, 0.0, 1.0, None]}
     assert verdicts(PAIRWISE, row("a", "a"), better("a")) == []
 
 
@@ -269,15 +269,15 @@ def test_equal_texts_are_one_player_and_blank_ones_none() -> None:
 def test_turning_every_verdict_around_turns_the_wins_around(answers: Sequence[str], random: Any, pairs: int) -> None:
     of = row(*answers)
     scorer = JudgeScorer(mode="pairwise", pairs_per_prompt=pairs or None)
-    found = verdicts(scorer, of, lambda _: f"Verdict: {random.choice(['A', 'B', 'tie'])}")
+    judged = verdicts(scorer, of, lambda _: f"Verdict: {random.choice(['A', 'B', 'tie'])}")
     turn = {"Verdict: A": "Verdict: B", "Verdict: B": "Verdict: A", "Verdict: tie": "Verdict: tie"}
-    turned = [Verdict(verdict.candidate, BETTER, turn[verdict.answer or ""], verdict.other) for verdict in found]
-    straight, round_about = (scorer.scores(of, some)["judge.wins"] for some in (found, turned))
+    turned = [Verdict(verdict.candidate, BETTER, turn[verdict.answer or ""], verdict.other) for verdict in judged]
+    straight, round_about = (scorer.scores(of, some)["judge.wins"] for some in (judged, turned))
     for wins, opposite in zip(straight, round_about, strict=True):
         assert (wins is None) == (opposite is None) and (
             wins is None or opposite is None or wins + opposite == pytest.approx(1)
         )
-    assert scorer.scores(of, found[::-1]) == scorer.scores(of, found)
+    assert scorer.scores(of, judged[::-1]) == scorer.scores(of, judged)
 
 
 @given(st.integers(0, 9), st.one_of(st.none(), st.integers(1, 40)), st.text(max_size=3))

@@ -72,7 +72,7 @@ TEXTS = st.lists(
 def test_columns_are_the_very_values_of_rows(rows, parser, several):
     scorer = CorrectnessScorer(parser)
     names = ["answer", *(["answers"] if several else [])]
-    facts = [dict(zip(names, (answer, others), strict=False)) if known else None for known, answer, others, _ in rows]
+    facts = [dict(zip(names, (answer, others), strict=False)) if told else None for told, answer, others, _ in rows]
     kinds = {"answer": pa.string(), "answers": pa.list_(pa.string())}
     batch = Batch(
         pa.array(facts, pa.struct([(name, kinds[name]) for name in names])),
@@ -80,7 +80,7 @@ def test_columns_are_the_very_values_of_rows(rows, parser, several):
         np.array([i for i, (*_, texts) in enumerate(rows) for _ in texts], dtype=np.int64),
     )
     plain = scorer.score(
-        [{**row(None, *texts), "facts": known} for known, (*_, texts) in zip(facts, rows, strict=True)]
+        [{**row(None, *texts), "facts": row_facts} for row_facts, (*_, texts) in zip(facts, rows, strict=True)]
     )
     assert {name: values.to_pylist() for name, values in scorer.score_columns(batch).items()} == {
         name: [value for of_row in values for value in of_row] for name, values in plain.items()

@@ -215,21 +215,21 @@ texts = st.lists(st.sampled_from(["dog", "puppy", "cat", "hot dog", "kite", "and
 
 
 @given(things, texts)
-def test_a_detector_of_everything_gives_the_scores_of_facts(found, text):
-    detections = Detections({"a.jpg": frozenset(found)}, VOCABULARY.objects, "v")
+def test_a_detector_of_everything_gives_the_scores_of_facts(names, text):
+    detections = Detections({"a.jpg": frozenset(names)}, VOCABULARY.objects, "v")
     scores = DetectedObjectScorer(VOCABULARY, detections).score([row(text)])
-    facts = {"objects": [{"name": name} for name in found], "answer": None}
+    facts = {"objects": [{"name": name} for name in names], "answer": None}
     plain = ObjectScorer(VOCABULARY).score([row(text, facts=facts)])
-    if found:  # without any, facts say nothing, but a detector says that nothing is there
+    if names:  # without any, facts say nothing, but a detector says that nothing is there
         assert {name: scores[name] for name in plain} == plain
     else:
         assert scores["objects.hallucinated"] == scores["objects.mentions"]
 
 
 @given(things, things, texts)
-def test_fewer_classes_never_add_a_mention_or_a_hallucination(found, classes, text):
-    every = judge(text, frozenset(found), VOCABULARY)
-    some = judge(text, frozenset(found), VOCABULARY, frozenset(classes))
+def test_fewer_classes_never_add_a_mention_or_a_hallucination(labels, classes, text):
+    every = judge(text, frozenset(labels), VOCABULARY)
+    some = judge(text, frozenset(labels), VOCABULARY, frozenset(classes))
     assert set(some.hallucinated) <= set(every.hallucinated) and set(some.mentions) <= set(every.mentions)
     assert {mention.name for mention in some.mentions} | some.truth <= classes
 

@@ -17,7 +17,7 @@ def test_the_first_given_answer_is_the_preferred_one_wherever_it_stands():
 
 
 @given(origins)
-def test_exactly_one_given_answer_is_preferred_and_nothing_else_is_judged(found):
-    values = preferences(found)
-    assert [value is not None for value in values] == [origin == "given" for origin in found]
-    assert values.count(1.0) == min(found.count("given"), 1)
+def test_exactly_one_given_answer_is_preferred_and_nothing_else_is_judged(sides):
+    values = preferences(sides)
+    assert [value is not None for value in values] == [origin == "given" for origin in sides]
+    assert values.count(1.0) == min(sides.count("given"), 1)

@@ -89,7 +89,7 @@ def test_a_token_that_begins_in_the_prompt_belongs_to_the_text(tmp_path: Path) -
 
 
 def test_another_image_gives_another_value_and_the_same_one_the_same(vlm: Path) -> None:
-    same = [row([one], ["a sun"]) for one in (SUN, SEA, SUN)]
+    same = [row([picture], ["a sun"]) for picture in (SUN, SEA, SUN)]
     ((sun,), (sea,), (again,)) = LikelihoodScorer(vlm, device="cpu").score(same)["likelihood"]
     assert abs(sun - sea) > 1e-2 and sun == again
 

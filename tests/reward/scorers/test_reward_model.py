@@ -352,10 +352,10 @@ class Lengths:
     """A backend that counts what it is asked."""
 
     def __init__(self):
-        self.asked = []
+        self.read = []
 
     def rewards(self, conversations):
-        self.asked += conversations
+        self.read += conversations
         return [float(len(conversation.messages[-1][1])) for conversation in conversations]
 
 
@@ -366,8 +366,8 @@ def test_every_distinct_conversation_is_scored_once_and_lands_in_its_place(made)
     scorer = RewardModelScorer(folder, backend=backend)
     table = [row([picture], texts) for picture, texts in made]
     assert scorer.score(table) == {"reward_model": [[float(len(text)) for text in texts] for _, texts in made]}
-    assert len(backend.asked) == len(set(backend.asked)) == len({text for _, texts in made for text in texts})
-    assert not any(conversation.images for conversation in backend.asked)  # a text-only model is sent none
+    assert len(backend.read) == len(set(backend.read)) == len({text for _, texts in made for text in texts})
+    assert not any(conversation.images for conversation in backend.read)  # a text-only model is sent none
 
 
 def test_a_backend_that_returns_nan_is_an_error_of_its_row():

@@ -17,9 +17,9 @@ from reward.text.sentences import split
 from reward.text.types import Finding, Problem
 
 
-def found(text: str, known: Any, complete: bool = True) -> list[str]:
+def found(text: str, row_facts: Any, complete: bool = True) -> list[str]:
     return [
-        f"{finding.verdict} {finding.kind}: {finding.words}" for finding in by_facts(text, known, ENGLISH, complete)
+        f"{finding.verdict} {finding.kind}: {finding.words}" for finding in by_facts(text, row_facts, ENGLISH, complete)
     ]
 
 
@@ -27,8 +27,8 @@ def found(text: str, known: Any, complete: bool = True) -> list[str]:
 
 
 def test_every_claim_has_a_finding_of_its_own() -> None:
-    known = facts(thing("dog", 2, "brown"), thing("cup", 1, "red"))
-    assert found("Two black dogs and three cups. A cat! It rains.", known) == [
+    row_facts = facts(thing("dog", 2, "brown"), thing("cup", 1, "red"))
+    assert found("Two black dogs and three cups. A cat! It rains.", row_facts) == [
         "correct object: Two black dogs", "correct count: Two", "hallucination attribute: black",
         "correct object: three cups", "hallucination count: three",
         "hallucination object: A cat",
@@ -38,8 +38,8 @@ def test_every_claim_has_a_finding_of_its_own() -> None:
 
 @given(indices)
 def test_findings_lie_in_their_sentences_and_no_sentence_is_without(index: int) -> None:
-    text, known, _ = described(index)
-    sentences, findings = split(text), by_facts(text, known, scenes())
+    text, row_facts, _ = described(index)
+    sentences, findings = split(text), by_facts(text, row_facts, scenes())
     assert {finding.sentence for finding in findings} == set(range(len(sentences))) == set(sentence_verdicts(findings))
     for finding in findings:
         assert text[finding.start : finding.end] == finding.words and finding.reason and finding.by == "facts"
@@ -47,7 +47,7 @@ def test_findings_lie_in_their_sentences_and_no_sentence_is_without(index: int) 
 
 
 @pytest.mark.parametrize(
-    ("text", "known", "expected"),
+    ("text", "thing_facts", "expected"),
     [
         # What the facts do not say is unclear.
         ("Two dogs", thing("dog", None), "unclear count: Two"),
@@ -67,14 +67,14 @@ def test_findings_lie_in_their_sentences_and_no_sentence_is_without(index: int) 
         ("One dog at the top", thing("dog", 2, boxes=[box(0.2, 0.1), box(0.2, 0.8)]), "correct count: One"),
     ],
 )  # fmt: skip
-def test_a_single_thing_is_judged_so(text: str, known: dict[str, Any], expected: str) -> None:
-    assert expected in found(text, facts(known))
+def test_a_single_thing_is_judged_so(text: str, thing_facts: dict[str, Any], expected: str) -> None:
+    assert expected in found(text, facts(thing_facts))
 
 
 def test_things_of_one_name_are_taken_together() -> None:
-    known = facts(thing("cup", 1, "red"), thing("cup", 2, "blue"))
-    assert not hallucinations(by_facts("Three cups: a red cup, two blue cups.", known, ENGLISH))
-    assert found("Two red cups.", known)[1] == "hallucination count: Two"
+    row_facts = facts(thing("cup", 1, "red"), thing("cup", 2, "blue"))
+    assert not hallucinations(by_facts("Three cups: a red cup, two blue cups.", row_facts, ENGLISH))
+    assert found("Two red cups.", row_facts)[1] == "hallucination count: Two"
     unknown = facts(thing("cup", 1, "red"), thing("cup", 1))
     assert "unclear attribute: blue" in found("A blue cup.", unknown)
 
@@ -83,8 +83,8 @@ def test_things_of_one_name_are_taken_together() -> None:
     ("to the left of", "correct"), ("to the right of", "hallucination"), ("above", "unclear"), ("below", "unclear"),
 ])  # fmt: skip
 def test_neighbours_are_in_order_only_if_they_are_clearly_apart(words: str, verdict: str) -> None:
-    known = facts(thing("dog", 1, boxes=[box(0.2, 0.5)]), thing("cat", 1, boxes=[box(0.8, 0.52)]))
-    assert f"{verdict} relation: {words}" in found(f"The dog is {words} the cat.", known)
+    row_facts = facts(thing("dog", 1, boxes=[box(0.2, 0.5)]), thing("cat", 1, boxes=[box(0.8, 0.52)]))
+    assert f"{verdict} relation: {words}" in found(f"The dog is {words} the cat.", row_facts)
 
 
 def test_of_what_is_not_there_nothing_else_is_judged() -> None:
@@ -93,9 +93,9 @@ def test_of_what_is_not_there_nothing_else_is_judged() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("known", [None, {}, facts(), {"objects": None, "regions": []}])
-def test_without_facts_everything_is_unclear(known: Any) -> None:
-    assert found("A dog. It rains.", known) == ["unclear object: A dog", "unclear None: It rains."]
+@pytest.mark.parametrize("row_facts", [None, {}, facts(), {"objects": None, "regions": []}])
+def test_without_facts_everything_is_unclear(row_facts: Any) -> None:
+    assert found("A dog. It rains.", row_facts) == ["unclear object: A dog", "unclear None: It rains."]
 
 
 # --------------------------------------------------------------------------------------------------------- by regions
@@ -106,11 +106,11 @@ def regions(*named: tuple[str, list[float]]) -> dict[str, Any]:
 
 
 def test_what_a_region_names_is_there_and_nothing_else_if_they_are_complete() -> None:
-    known = regions(("a man holding an umbrella", box(0.5, 0.5)))
-    assert found("A man, an umbrella, a dog.", known) == [
+    row_facts = regions(("a man holding an umbrella", box(0.5, 0.5)))
+    assert found("A man, an umbrella, a dog.", row_facts) == [
         "correct object: A man", "correct object: an umbrella", "hallucination object: a dog",
     ]  # fmt: skip
-    assert found("A dog.", known, complete=False) == ["unclear object: A dog"]
+    assert found("A dog.", row_facts, complete=False) == ["unclear object: A dog"]
 
 
 @pytest.mark.parametrize(
@@ -118,17 +118,17 @@ def test_what_a_region_names_is_there_and_nothing_else_if_they_are_complete() ->
     [("three dogs", "hallucination"), ("two dogs", "correct"), ("one dog", "unclear")],
 )
 def test_regions_apart_bound_a_number_from_above(text: str, verdict: str) -> None:
-    known = regions(("a brown dog", box(0.2, 0.2)), ("the dog", box(0.8, 0.8)))
-    assert f"{verdict} count: {text.split()[0]}" in found(text, known)
+    row_facts = regions(("a brown dog", box(0.2, 0.2)), ("the dog", box(0.8, 0.8)))
+    assert f"{verdict} count: {text.split()[0]}" in found(text, row_facts)
 
 
 def test_regions_that_overlap_may_be_one_thing() -> None:
-    known = regions(("a brown dog", box(0.5, 0.5)), ("a dog that sleeps", box(0.52, 0.5)))
-    assert [found(text, known)[1] for text in ("three dogs", "two dogs", "one dog")] == [
+    row_facts = regions(("a brown dog", box(0.5, 0.5)), ("a dog that sleeps", box(0.52, 0.5)))
+    assert [found(text, row_facts)[1] for text in ("three dogs", "two dogs", "one dog")] == [
         "hallucination count: three", "unclear count: two", "unclear count: one",
     ]  # fmt: skip
-    assert "correct attribute: brown" in found("a brown dog", known)
-    assert "hallucination attribute: black" in found("a black dog", known)
+    assert "correct attribute: brown" in found("a brown dog", row_facts)
+    assert "hallucination attribute: black" in found("a black dog", row_facts)
 
 
 def test_a_region_of_several_things_bounds_no_number() -> None:
@@ -136,8 +136,8 @@ def test_a_region_of_several_things_bounds_no_number() -> None:
 
 
 def test_a_colour_that_one_region_does_not_tell_may_be_any() -> None:
-    known = regions(("a brown dog", box(0.2, 0.2)), ("a dog", box(0.8, 0.8)))
-    assert "unclear attribute: black" in found("a black dog", known)
+    row_facts = regions(("a brown dog", box(0.2, 0.2)), ("a dog", box(0.8, 0.8)))
+    assert "unclear attribute: black" in found("a black dog", row_facts)
 
 
 def test_captions_say_what_is_there_and_not_what_is_not() -> None:

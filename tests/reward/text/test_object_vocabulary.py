@@ -1,6 +1,7 @@
 import pickle
 import unicodedata
 from itertools import pairwise
+from operator import attrgetter
 
 import pyarrow as pa
 import pytest
@@ -126,7 +127,7 @@ SIGNS = [" ", "  ", "\n", "\x1c", "\v", ",", "-", "'", "_", "7", "\u00e9", "\u01
 PIECES = st.sampled_from([*WORDS, *SIGNS])
 
 
-@pytest.mark.parametrize("vocabulary", [KITCHEN, PHRASES, ODD, Vocabulary("none", "1", {})], ids=lambda one: one.name)
+@pytest.mark.parametrize("vocabulary", [KITCHEN, PHRASES, ODD, Vocabulary("none", "1", {})], ids=attrgetter("name"))
 @given(texts=st.lists(st.lists(PIECES, max_size=14).map("".join), max_size=4))
 @example(texts=["hot", "dog"])
 @example(texts=["hot dog stand still", "hot dog, stand", "", "a hot", " dog"])

@@ -102,8 +102,8 @@ def test_an_identity_is_the_same_in_both_unicode_forms_and_with_space_around(tex
 
 @given(TEXT)
 def test_letters_and_digits_are_never_lost(text: str) -> None:
-    def kept(one: str) -> list[str]:
-        return [sign for sign in one if sign.isalnum()]
+    def kept(text: str) -> list[str]:
+        return [sign for sign in text if sign.isalnum()]
 
     assert kept(identity(text)) == kept(spelling(text))
 

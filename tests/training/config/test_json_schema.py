@@ -63,8 +63,8 @@ def test_what_is_not_current_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run(__main__.app, []).exit_code == 0 and run(__main__.app, ["--check"]).exit_code == 0
     file = tmp_path / "docs" / "configuration.md"
     file.write_text(file.read_text().replace("`128`", "`129`"))
-    found = run(__main__.app, ["--check"])
-    assert found.exit_code == 2 and "docs/configuration.md is not current" in found.output
+    done = run(__main__.app, ["--check"])
+    assert done.exit_code == 2 and "docs/configuration.md is not current" in done.output
 
 
 def test_every_link_of_the_page_leads_to_a_heading() -> None:
@@ -137,7 +137,7 @@ def test_a_recipe_is_checked_whole_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         load_recipe("quickstart", wrong, WholeRecipe)
     text = error.value.message
-    for said in (
+    for fragment in (
         "the recipe has 5 problems",
         "sample.n: input should be greater than or equal to 1 (value 0)",
         "train.lerning_rate: unknown key (value 1); did you mean train.learning_rate?",
@@ -145,7 +145,7 @@ def test_a_recipe_is_checked_whole_at_once() -> None:
         "evaluate.scenes: input should be a valid integer",
         "train.dataset: unknown key (value 'x'); remove it: a recipe trains on its own pairs",
     ):
-        assert said in text
+        assert fragment in text
 
 
 def test_what_is_checked_whole_is_kept_as_it_was_written() -> None:

@@ -39,8 +39,8 @@ def waves(width: int, height: int) -> Image.Image:
     return Image.fromarray(channels.astype(np.uint8))
 
 
-def correlation(one: Image.Image, other: Image.Image) -> float:
-    return float(np.corrcoef(np.asarray(one, float).ravel(), np.asarray(other, float).ravel())[0, 1])
+def correlation(first: Image.Image, other: Image.Image) -> float:
+    return float(np.corrcoef(np.asarray(first, float).ravel(), np.asarray(other, float).ravel())[0, 1])
 
 
 # Every kind
@@ -334,13 +334,13 @@ def test_augment_blurs_as_strongly_as_it_says() -> None:
 @settings(deadline=None)
 @given(st.integers(2, 60), st.data())
 def test_attempts_name_every_other_pair_once_and_never_its_own(count: int, data: st.DataObject) -> None:
-    own = data.draw(st.integers(0, count - 1))
+    pair_image = data.draw(st.integers(0, count - 1))
     seed, pair = data.draw(st.integers(0, 2**32)), data.draw(st.text(max_size=5))
-    tried = [other_index(seed, pair, 0, count, own, attempt) for attempt in range(count - 1)]
-    assert sorted(tried) == [i for i in range(count) if i != own]
-    assert tried == [other_index(seed, pair, 0, count, own, attempt) for attempt in range(count - 1)]
+    tried = [other_index(seed, pair, 0, count, pair_image, attempt) for attempt in range(count - 1)]
+    assert sorted(tried) == [i for i in range(count) if i != pair_image]
+    assert tried == [other_index(seed, pair, 0, count, pair_image, attempt) for attempt in range(count - 1)]
     with pytest.raises(DataError, match=r"image 0: every other pair shows the same picture.*choose another kind"):
-        other_index(seed, pair, 0, count, own, count - 1)
+        other_index(seed, pair, 0, count, pair_image, count - 1)
 
 
 def test_the_other_pair_is_drawn_evenly_and_depends_on_seed_pair_and_index() -> None:

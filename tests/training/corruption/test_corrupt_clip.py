@@ -130,10 +130,10 @@ def test_the_identity_follows_the_content_of_the_model(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "open_clip_config.json").write_text("{}")
         (tmp_path / name / "open_clip_model.safetensors").write_bytes(weights)
-    one, same, other = (
+    first, same, other = (
         identity(CONFIG.model_copy(update={"clip_model": str(tmp_path / name)})) for name in ("one", "same", "other")
     )
-    assert one == same != other
+    assert first == same != other
 
 
 # With the CLIP model that ships with the package

@@ -167,12 +167,12 @@ def test_a_row_is_skipped_with_its_reason_where_cutting_leaves_nothing_to_compar
 ) -> None:
     rows[1]["chosen"] = [{"role": "assistant", "content": LONG}]
     rows[1]["rejected"] = [{"role": "assistant", "content": LONG + " on the square"}]
-    found = tokenise(rows, publish, processor, too_long="cut", max_length=20)
-    assert [skipped.name for skipped in found.skipped] == ["row 1 (id pair-1)"]
-    assert "both answers are the same" in found.skipped[0].reason
-    found = tokenise(rows, publish, processor, too_long="skip", max_length=20)
-    assert [skipped.name for skipped in found.skipped] == ["row 1 (id pair-1)"]
-    assert len(found.pairs) == 7
+    prepared = tokenise(rows, publish, processor, too_long="cut", max_length=20)
+    assert [skipped.name for skipped in prepared.skipped] == ["row 1 (id pair-1)"]
+    assert "both answers are the same" in prepared.skipped[0].reason
+    prepared = tokenise(rows, publish, processor, too_long="skip", max_length=20)
+    assert [skipped.name for skipped in prepared.skipped] == ["row 1 (id pair-1)"]
+    assert len(prepared.pairs) == 7
     with pytest.raises(DataError, match=r"all 8 rows were skipped, the first: row 0"):
         tokenise(rows, publish, processor, too_long="cut", max_length=4)
 
@@ -180,14 +180,14 @@ def test_a_row_is_skipped_with_its_reason_where_cutting_leaves_nothing_to_compar
 def test_ties_are_refused_all_at_once_or_left_out_and_counted(rows: Rows, publish: Publish, processor: Any) -> None:
     for at in (3, 5):
         rows[at]["rejected"] = rows[at]["chosen"]
-    said = (
+    reason = (
         r"row 3 \(id pair-3\): .*the same text.* 2 of 8 row\(s\) are ties \(row 3 \(id pair-3\), row 5 \(id pair-5\)\)"
     )
-    with pytest.raises(DataError, match=rf"{said}; drop them, or set ties=skip"):
+    with pytest.raises(DataError, match=rf"{reason}; drop them, or set ties=skip"):
         tokenise(rows, publish, processor)
-    found = tokenise(rows, publish, processor, ties="skip")
-    assert [pair.name for pair in found.pairs] == [f"row {at} (id pair-{at})" for at in (0, 1, 2, 4, 6, 7)]
-    assert [(skipped.name, skipped.reason) for skipped in found.skipped] == [
+    prepared = tokenise(rows, publish, processor, ties="skip")
+    assert [pair.name for pair in prepared.pairs] == [f"row {at} (id pair-{at})" for at in (0, 1, 2, 4, 6, 7)]
+    assert [(skipped.name, skipped.reason) for skipped in prepared.skipped] == [
         (f"row {at} (id pair-{at})", "chosen and rejected are the same text") for at in (3, 5)
     ]
 
@@ -241,12 +241,12 @@ def test_without_images_the_prompt_is_the_text_alone(rows: Rows, publish: Publis
 
 
 def test_the_image_of_another_pair_stands_in_as_the_rejected_one(rows: Rows, publish: Publish, processor: Any) -> None:
-    found = tokenise(rows, publish, processor, objective="mdpo", corruption={"kind": "other"})
-    pictures = [found.image(pair, 0).tobytes() for pair in found.pairs]
-    for index, pair in enumerate(found.pairs):
-        corrupted = found.corrupted(pair, 0).tobytes()
+    prepared = tokenise(rows, publish, processor, objective="mdpo", corruption={"kind": "other"})
+    pictures = [prepared.image(pair, 0).tobytes() for pair in prepared.pairs]
+    for index, pair in enumerate(prepared.pairs):
+        corrupted = prepared.corrupted(pair, 0).tobytes()
         assert corrupted in pictures and corrupted != pictures[index]
-        assert corrupted == found.corrupted(pair, 0).tobytes()
+        assert corrupted == prepared.corrupted(pair, 0).tobytes()
 
 
 def test_rejected_images_of_the_data_are_used_and_their_absence_is_an_error(
@@ -257,9 +257,9 @@ def test_rejected_images_of_the_data_are_used_and_their_absence_is_an_error(
         return datasets.concatenate_datasets([publish(given), moved], axis=1)
 
     options = {"objective": "mdpo", "corruption": {"kind": "data"}}
-    found = tokenise(rows, with_rejected, processor, **options)
-    for index, pair in enumerate(found.pairs):
-        assert found.corrupted(pair, 0).tobytes() == found.image(found.pairs[(index + 1) % 8], 0).tobytes()
+    prepared = tokenise(rows, with_rejected, processor, **options)
+    for index, pair in enumerate(prepared.pairs):
+        assert prepared.corrupted(pair, 0).tobytes() == prepared.image(prepared.pairs[(index + 1) % 8], 0).tobytes()
     with pytest.raises(DataError, match="no column rejected_images"):
         tokenise(rows, publish, processor, **options)
 
@@ -269,11 +269,11 @@ def test_good_answers_alone_are_tokenised_as_the_chosen_side_of_pairs(
 ) -> None:
     values = {"model": "none", "dataset": "none", "output_dir": "none", "objective": "mdpo", "probe_image": True}
     read = formats.read(publish(rows))
-    found = prepare_chosen(read.remove_columns("rejected"), processor, make_config(values))
-    for alone, pair in zip(found.pairs, tokenise(rows, publish, processor).pairs, strict=True):
+    prepared = prepare_chosen(read.remove_columns("rejected"), processor, make_config(values))
+    for alone, pair in zip(prepared.pairs, tokenise(rows, publish, processor).pairs, strict=True):
         assert (alone.prompt, alone.chosen_ids) == (pair.prompt, pair.chosen_ids)
         assert alone.rejected_ids == () and alone.corrupted is None
-    assert prepare_chosen(read, processor, make_config(values)).pairs == found.pairs  # ``rejected`` is not read
+    assert prepare_chosen(read, processor, make_config(values)).pairs == prepared.pairs  # ``rejected`` is not read
 
 
 def test_tools_that_the_model_cannot_be_shown_are_an_error_naming_the_row(
@@ -303,11 +303,11 @@ def test_an_answer_that_the_processor_cannot_read_is_found_among_those_read_with
 
 def test_rows_are_read_in_parts_and_stay_in_order(rows: Rows, publish: Publish, processor: Any) -> None:
     many = [{**rows[number % 8], "id": f"n{number}"} for number in range(130)]
-    found = tokenise(many, publish, processor)
-    assert [pair.row for pair in found.pairs] == list(range(130))
-    assert [pair.name for pair in found.pairs] == [f"row {number} (id n{number})" for number in range(130)]
+    prepared = tokenise(many, publish, processor)
+    assert [pair.row for pair in prepared.pairs] == list(range(130))
+    assert [pair.name for pair in prepared.pairs] == [f"row {number} (id n{number})" for number in range(130)]
     for number in (63, 64, 129):
-        assert found.pairs[number].chosen_ids == found.pairs[number % 8].chosen_ids
+        assert prepared.pairs[number].chosen_ids == prepared.pairs[number % 8].chosen_ids
 
 
 def test_a_limit_keeps_some_pairs_in_their_order_and_smaller_sets_are_part_of_larger_ones(
@@ -315,9 +315,9 @@ def test_a_limit_keeps_some_pairs_in_their_order_and_smaller_sets_are_part_of_la
 ) -> None:
     every = [pair.id for pair in tokenise(rows, publish, processor).pairs]
     sets = [[pair.id for pair in tokenise(rows, publish, processor, limit=n).pairs] for n in (1, 2, len(every) + 1)]
-    assert [len(found) for found in sets] == [1, 2, len(every)]
+    assert [len(names) for names in sets] == [1, 2, len(every)]
     for smaller, larger in itertools.pairwise(sets):
-        assert set(smaller) <= set(larger) and larger == [one for one in every if one in larger]
+        assert set(smaller) <= set(larger) and larger == [name for name in every if name in larger]
     seeds = {tuple(pair.id for pair in tokenise(rows, publish, processor, limit=1, seed=i).pairs) for i in range(8)}
     assert len(seeds) > 1
 
@@ -329,9 +329,9 @@ def test_held_out_pairs_are_all_read_whatever_the_limit(
 
     monkeypatch.setattr(formats, "open", lambda *_, **__: formats.read(publish(rows)))
     options = {"model": "none", "dataset": "a", "eval_dataset": "b", "output_dir": "none", "objective": "dpo"}
-    found = inputs.read(make_config({**options, "limit": 1, "draw": {}}), processor, None, visible=False)
-    assert found.held_out is not None
-    assert (len(found.train.pairs), len(found.held_out.pairs)) == (2, len(tokenise(rows, publish, processor).pairs))
+    data = inputs.read(make_config({**options, "limit": 1, "draw": {}}), processor, None, visible=False)
+    assert data.held_out is not None
+    assert (len(data.train.pairs), len(data.held_out.pairs)) == (2, len(tokenise(rows, publish, processor).pairs))
 
 
 @pytest.mark.parametrize(

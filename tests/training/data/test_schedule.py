@@ -104,8 +104,8 @@ def test_workers_share_a_window_and_have_equally_many_passes(
     window = list(range(len(lengths)))
     each = shares(pairs_of(lengths), window, config, workers)
     assert len(each) == workers
-    assert len({len(own) for own in each}) == 1
-    assert sorted(index for own in each for indices in own for index in indices) == window
+    assert len({len(share) for share in each}) == 1
+    assert sorted(index for share in each for indices in share for index in indices) == window
 
 
 @given(lengths=LENGTHS, workers=st.integers(1, 6), sharding=st.sampled_from(["ddp", "fsdp"]))
@@ -115,14 +115,14 @@ def test_every_pair_counts_once_and_with_fsdp_workers_always_meet(
     config = config_of(micro_batch_size=2, sharding=sharding)
     dataset, window = pairs_of(lengths), range(len(lengths))
     each = [passes(dataset, window, config, rank, workers) for rank in range(workers)]
-    counted = [index for own in each for indices, counts in own if counts for index in indices]
+    counted = [index for share in each for indices, counts in share if counts for index in indices]
     assert sorted(counted) == list(window)
-    assert all(indices for own in each for indices, _ in own)
+    assert all(indices for share in each for indices, _ in share)
     if sharding == "fsdp":
-        assert len({len(own) for own in each}) == 1
-        assert all(indices == [0] for own in each for indices, counts in own if not counts)
+        assert len({len(share) for share in each}) == 1
+        assert all(indices == [0] for share in each for indices, counts in share if not counts)
     else:
-        assert all(counts for own in each for _, counts in own)
+        assert all(counts for share in each for _, counts in share)
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])

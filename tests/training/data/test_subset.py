@@ -37,10 +37,10 @@ def test_every_round_has_one_pair_of_a_question_and_several_of_a_description(
     prompts: list[tuple[int, bool]], rounds: int, times: int, seed: int
 ) -> None:
     pairs = pairs_of(prompts)
-    found = draw(pairs, Draw(rounds=rounds, descriptions=times), seed)
-    each = len(found) // rounds
-    for start in range(0, len(found), each):
-        counts = Counter(pairs[index].prompt for index in found[start : start + each])
+    drawn = draw(pairs, Draw(rounds=rounds, descriptions=times), seed)
+    each = len(drawn) // rounds
+    for start in range(0, len(drawn), each):
+        counts = Counter(pairs[index].prompt for index in drawn[start : start + each])
         assert counts == {prompt: times if long else 1 for prompt, (_, long) in enumerate(prompts)}
 
 
@@ -49,10 +49,10 @@ def test_no_pair_comes_twice_before_all_of_its_prompt_have_come(
     prompts: list[tuple[int, bool]], rounds: int, seed: int
 ) -> None:
     pairs = pairs_of(prompts)
-    found = Counter(draw(pairs, Draw(rounds=rounds), seed))
+    times_drawn = Counter(draw(pairs, Draw(rounds=rounds), seed))
     for prompt in range(len(prompts)):
-        own = [found[index] for index, pair in enumerate(pairs) if pair.prompt == prompt]
-        assert max(own) - min(own) <= 1
+        times = [times_drawn[index] for index, pair in enumerate(pairs) if pair.prompt == prompt]
+        assert max(times) - min(times) <= 1
 
 
 @given(prompts=PROMPTS, data=st.data(), seed=st.integers(0, 3))
@@ -75,11 +75,11 @@ def test_another_seed_draws_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [("There is a red sun.", True), ("Yes, I see one in there.", False), ("no a b c d", False), ("It is red.", False)],
 )
-def test_a_description_has_some_words_and_is_no_yes_or_no(answer: str, said: bool) -> None:
-    assert describes(answer) is said
+def test_a_description_has_some_words_and_is_no_yes_or_no(answer: str, expected: bool) -> None:
+    assert describes(answer) is expected
 
 
 # --------------------------------------------------------------------------------------------------- in a training run
@@ -92,11 +92,11 @@ def config_of(**changes: Any) -> TrainConfig:
 def worded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Three wordings of the right and the wrong answer to the first prompt, and one pair of the second."""
     right, wrong = (f"this is a {c} square" for c in ("red", "green", "blue")), ("white", "black", "yellow")
-    wordings = [(one, f"{other} square") for one in right for other in wrong]
+    wordings = [(good, f"{other} square") for good in right for other in wrong]
     sides = [{"chosen": [{"role": "assistant", "content": a}], "rejected": [{"role": "assistant", "content": b}]}
              for a, b in wordings]  # fmt: skip
-    said = {"chosen": "nothing", "rejected": "it"}
-    answer = {side: [{"role": "assistant", "content": text}] for side, text in said.items()}
+    texts = {"chosen": "nothing", "rejected": "it"}
+    answer = {side: [{"role": "assistant", "content": text}] for side, text in texts.items()}
     return [*({**rows[0], **side} for side in sides), {**rows[1], **answer}]
 
 
@@ -105,10 +105,10 @@ def test_the_tokenised_dataset_has_the_pairs_that_were_drawn(
 ) -> None:
     data = formats.read(publish(worded(rows)), None, "memory")
     assert len(prepare(data, processor, config_of()).pairs) == 10
-    found = prepare(data, processor, config_of(draw={"descriptions": 2}))
-    assert [pair.row < 9 for pair in found.pairs] == [True, True, False]
-    assert found.pairs[0] != found.pairs[1]
-    assert found == prepare(data, processor, config_of(draw={}))
+    prepared = prepare(data, processor, config_of(draw={"descriptions": 2}))
+    assert [pair.row < 9 for pair in prepared.pairs] == [True, True, False]
+    assert prepared.pairs[0] != prepared.pairs[1]
+    assert prepared == prepare(data, processor, config_of(draw={}))
     every = prepare(data, processor, config_of(draw={"rounds": 9, "descriptions": 1}))
     assert sorted(pair.row for pair in every.pairs) == [*range(9), *[9] * 9]
 

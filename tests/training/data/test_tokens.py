@@ -96,7 +96,7 @@ def test_the_reference_of_the_one_is_not_read_for_the_other(
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    asked=st.lists(
+    calls=st.lists(
         st.tuples(
             st.sampled_from([1, 2]), st.sampled_from([40, 41]), st.sampled_from(["red", "blue"]), st.sampled_from("ab")
         ),
@@ -104,14 +104,14 @@ def test_the_reference_of_the_one_is_not_read_for_the_other(
         max_size=8,
     )
 )
-def test_what_is_known_of_a_prompt_is_what_the_processor_would_say_again(processor: Any, asked: list[Any]) -> None:
+def test_what_is_known_of_a_prompt_is_what_the_processor_would_say_again(processor: Any, calls: list[Any]) -> None:
     encoder = Encoder(processor)
-    for number, width, colour, word in asked:
+    for number, width, colour, word in calls:
         images = [picture(width, colour=colour)] * number
         text = "<user>" + "<image>" * number + word
-        found = encoder.prompt(text, images)
-        assert found == Encoder(processor).prompt(text, images)
-        assert found.images == tuple(map(content, images))
+        encoded = encoder.prompt(text, images)
+        assert encoded == Encoder(processor).prompt(text, images)
+        assert encoded.images == tuple(map(content, images))
 
 
 class Counting:

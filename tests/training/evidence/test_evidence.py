@@ -64,8 +64,8 @@ def measured(after: float, steps: int = 5, **more: Any) -> FinishedRun:
 
 
 def shown(run: FinishedRun, columns: tuple[Column, ...]) -> list[str]:
-    found = seed_table.values({"DPO": [run, run]}, columns)
-    return seed_table.markdown(found, [column.title for column in columns]).splitlines()[2:]
+    values = seed_table.values({"DPO": [run, run]}, columns)
+    return seed_table.markdown(values, [column.title for column in columns]).splitlines()[2:]
 
 
 def test_how_many_images_are_faithful_is_told_where_they_were_made() -> None:
@@ -106,9 +106,9 @@ def test_style_is_that_of_the_descriptions_and_a_dash_where_it_was_not_measured(
 
 
 def test_a_column_that_one_seed_does_not_have_is_a_dash() -> None:
-    known, unknown = measured(0.25, summary={"style": {"descriptions": {"auc": 0.5}}}), measured(0.25)
-    assert "style AUC" not in seed_table.values({"DPO": [known, unknown]}, STYLE)["DPO"]
-    assert seed_table.values({"DPO": [known, known]}, STYLE)["DPO"]["style AUC"] == [0.5, 0.5]
+    full, unknown = measured(0.25, summary={"style": {"descriptions": {"auc": 0.5}}}), measured(0.25)
+    assert "style AUC" not in seed_table.values({"DPO": [full, unknown]}, STYLE)["DPO"]
+    assert seed_table.values({"DPO": [full, full]}, STYLE)["DPO"]["style AUC"] == [0.5, 0.5]
 
 
 # -------------------------------------------------------------------------------------------------------- experiments
@@ -116,11 +116,11 @@ def test_a_column_that_one_seed_does_not_have_is_a_dash() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_variant_is_a_valid_recipe_and_training_configuration(name: str) -> None:
-    one = EXPERIMENTS[name]
-    folders = {runs.folder(variant.recipe or one.recipe, 0, variant.name) for variant in one.variants}
-    assert len({variant.label for variant in one.variants}) == len(folders) == len(one.variants)
-    for variant in one.variants:
-        train = load_recipe(variant.recipe or one.recipe, list(variant.overrides)).train
+    experiment = EXPERIMENTS[name]
+    folders = {runs.folder(variant.recipe or experiment.recipe, 0, variant.name) for variant in experiment.variants}
+    assert len({variant.label for variant in experiment.variants}) == len(folders) == len(experiment.variants)
+    for variant in experiment.variants:
+        train = load_recipe(variant.recipe or experiment.recipe, list(variant.overrides)).train
         values: dict[str, object] = {"model": "m", "dataset": "d", "output_dir": "o"}
         make_config(values | dict(train or {}))
 
@@ -139,7 +139,7 @@ def test_the_methods_take_equally_many_steps_of_equally_many_pairs() -> None:
 @pytest.mark.parametrize("seeds", [[0, 1, 2], [7, 3]])
 def test_held_out_pairs_are_another_seeds_and_every_seed_lends_its_own_once(seeds: list[int]) -> None:
     lent = [held_out.held_out_seed(seed, seeds) for seed in seeds]
-    assert sorted(one for one in lent if one is not None) == sorted(seeds)
+    assert sorted(seed for seed in lent if seed is not None) == sorted(seeds)
     assert all(a != b for a, b in zip(seeds, lent, strict=True))
 
 
@@ -148,15 +148,15 @@ def test_a_probe_is_of_the_runs_own_model_on_the_next_seeds_pairs(
 ) -> None:
     from training.evaluation.probing import probing
 
-    asked: list[Any] = []
-    monkeypatch.setattr(probing, "probe", lambda request: asked.append(request) or {"pairs": 1})
+    requests: list[Any] = []
+    monkeypatch.setattr(probing, "probe", lambda request: requests.append(request) or {"pairs": 1})
     run = runs.folder("mdpo", 1, "dpo")
     assert held_out.probe(run, "mdpo", "scenes-vlm", 1, [1, 2]) == {"pairs": 1}
-    (one,) = asked
-    assert (one.model, one.dataset) == ("runs/mdpo-seed-1-dpo/train/model", "runs/mdpo-seed-2/dataset")
-    assert (one.output, one.reference, one.limit) == (run / "probe", "scenes-vlm", 300)
+    (probe,) = requests
+    assert (probe.model, probe.dataset) == ("runs/mdpo-seed-1-dpo/train/model", "runs/mdpo-seed-2/dataset")
+    assert (probe.output, probe.reference, probe.limit) == (run / "probe", "scenes-vlm", 300)
     # All variants of a seed share the base model's log-probs.
-    assert one.reference_logps == Path("runs/mdpo-seed-1/probe/reference")
+    assert probe.reference_logps == Path("runs/mdpo-seed-1/probe/reference")
     assert held_out.probe(run, "mdpo", "scenes-vlm", 1, [1]) is None
 
 
@@ -191,9 +191,9 @@ def ha_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
 
 def test_a_variant_of_the_training_shares_everything_but_the_model(ha_run: tuple[Path, Plan], tmp_path: Path) -> None:
     path, plan = ha_run
-    found = share.adopt(share.plan("ha_dpo", ["train.beta=0.5"]), tmp_path / "run", [path])
-    assert set(found) == {*names(plan), "publish"}
-    there = {one.name for one in (tmp_path / "run").iterdir()}
+    adopted = share.adopt(share.plan("ha_dpo", ["train.beta=0.5"]), tmp_path / "run", [path])
+    assert set(adopted) == {*names(plan), "publish"}
+    there = {file.name for file in (tmp_path / "run").iterdir()}
     assert there == {*names(plan), "publish", "dataset", "dataset-reference"}  # neither train nor summary.json
     # Linked, not copied.
     assert (tmp_path / "run" / "dataset/pairs/data.arrow").samefile(path / "dataset/pairs/data.arrow")
@@ -204,27 +204,27 @@ def test_without_restyling_descriptions_are_shared_and_rewritten_and_paired_anew
 ) -> None:
     path, _ = ha_run
     other = share.plan("ha_dpo", ["rewrite.restyle=null"])
-    found = set(share.adopt(other, tmp_path / "run", [path]))
+    adopted = set(share.adopt(other, tmp_path / "run", [path]))
     sampled = {"prompts", "sample-described", "sample-asked", "eval-source", "eval-before"}
-    assert {*sampled, "detect", "sample-corrected", "sample-injected"} <= found
-    assert not found & {"sample-restyled", "sample-rewritten", "sample", "score", "pair", "publish"}
+    assert {*sampled, "detect", "sample-corrected", "sample-injected"} <= adopted
+    assert not adopted & {"sample-restyled", "sample-rewritten", "sample", "score", "pair", "publish"}
     assert not (tmp_path / "run" / "sample-restyled").exists()
     # What was taken over is what the pipeline would keep, and nothing else is missing.
-    assert set(other.explain(Run(tmp_path / "run"))) == {*names(other), "publish"} - found
+    assert set(other.explain(Run(tmp_path / "run"))) == {*names(other), "publish"} - adopted
 
 
 def test_without_length_balance_only_pairs_are_made_anew(ha_run: tuple[Path, Plan], tmp_path: Path) -> None:
     path, plan = ha_run
-    found = share.adopt(share.plan("ha_dpo", ["pair.balance_length=false"]), tmp_path / "run", [path])
-    assert set(found) == names(plan) - {"pair"}
+    adopted = share.adopt(share.plan("ha_dpo", ["pair.balance_length=false"]), tmp_path / "run", [path])
+    assert set(adopted) == names(plan) - {"pair"}
 
 
 def test_another_seed_shares_the_evaluation_of_the_base_model_at_most(
     ha_run: tuple[Path, Plan], tmp_path: Path
 ) -> None:
     path, _ = ha_run
-    found = share.adopt(share.plan("ha_dpo", ["seed=1"]), tmp_path / "run", [path])
-    assert set(found) <= {"eval-source", "eval-before"}
+    adopted = share.adopt(share.plan("ha_dpo", ["seed=1"]), tmp_path / "run", [path])
+    assert set(adopted) <= {"eval-source", "eval-before"}
 
 
 def test_an_unfinished_stage_and_what_follows_it_are_not_shared(tmp_path: Path) -> None:
@@ -233,14 +233,14 @@ def test_an_unfinished_stage_and_what_follows_it_are_not_shared(tmp_path: Path) 
     record = run.record("score")
     assert record is not None
     run.save(replace(record, finished=False))
-    found = share.adopt(share.plan("mdpo"), tmp_path / "run", [tmp_path / "base"])
-    assert set(found) == names(plan) - {"score", "pair"}
+    adopted = share.adopt(share.plan("mdpo"), tmp_path / "run", [tmp_path / "base"])
+    assert set(adopted) == names(plan) - {"score", "pair"}
 
 
 def test_recipes_share_what_is_the_same_in_both(tmp_path: Path) -> None:
     finish("quickstart", tmp_path / "quickstart-seed-0")
-    found = share.adopt(share.plan("mdpo"), tmp_path / "run", [tmp_path / "quickstart-seed-0"])
-    assert set(found) == {"eval-source", "eval-before"}
+    adopted = share.adopt(share.plan("mdpo"), tmp_path / "run", [tmp_path / "quickstart-seed-0"])
+    assert set(adopted) == {"eval-source", "eval-before"}
 
 
 def test_a_run_begins_with_what_others_of_its_seed_have_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,13 +254,13 @@ def test_a_run_begins_with_what_others_of_its_seed_have_made(tmp_path: Path, mon
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    found = runs.run("mdpo", 1, Variant("no-image-term", "", ("train.weights.image=0",)))
-    assert found == Path("runs/mdpo-seed-1-no-image-term")
-    assert {path.name for path in found.iterdir()} == {*names(plan), "publish", "dataset", "dataset-reference"}
+    folder = runs.run("mdpo", 1, Variant("no-image-term", "", ("train.weights.image=0",)))
+    assert folder == Path("runs/mdpo-seed-1-no-image-term")
+    assert {path.name for path in folder.iterdir()} == {*names(plan), "publish", "dataset", "dataset-reference"}
     assert commands == [["mdpo", "name=mdpo-seed-1-no-image-term", "seed=1", "train.weights.image=0"]]
-    (found / "pair" / "data-00000.arrow").unlink()
+    (folder / "pair" / "data-00000.arrow").unlink()
     runs.run("mdpo", 1, Variant("no-image-term", "", ("train.weights.image=0",)))
-    assert not (found / "pair" / "data-00000.arrow").exists()  # a run that is there is the pipeline's alone
+    assert not (folder / "pair" / "data-00000.arrow").exists()  # a run that is there is the pipeline's alone
 
 
 def test_a_run_that_fails_ends_the_command_with_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +282,8 @@ def fake_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(recipe: str, seed: int, variant: Variant) -> Path:
         path = runs.folder(variant.recipe or recipe, seed, variant.name)
         (path / "train").mkdir(parents=True, exist_ok=True)
-        keys = [column.key for one in EXPERIMENTS.values() for column in one.columns if column.part == "evaluation"]
+        columns = [column for experiment in EXPERIMENTS.values() for column in experiment.columns]
+        keys = [column.key for column in columns if column.part == "evaluation"]
         sides = {side: dict.fromkeys(keys, seed / 10) for side in ("before", "after")}
         (path / "summary.json").write_text(json.dumps({"pairs": 7, "evaluation": sides}))
         lines = [{"step": i, "rewards/chosen": 0.1 * i, "rewards/rejected": -0.1 * i} for i in range(3 + seed)]
@@ -315,5 +316,5 @@ def test_a_recipe_is_told_before_and_after(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_wrong_recipe_is_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = CliRunner().invoke(command.app, ["quickstar", "--seeds", "0"])
-    assert found.exit_code == 2 and "did you mean 'quickstart'" in found.output and "Traceback" not in found.output
+    done = CliRunner().invoke(command.app, ["quickstar", "--seeds", "0"])
+    assert done.exit_code == 2 and "did you mean 'quickstart'" in done.output and "Traceback" not in done.output

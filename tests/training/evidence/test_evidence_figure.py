@@ -21,24 +21,24 @@ VALUES = {
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The figures that were saved, still open."""
     figures: list[Any] = []
-    monkeypatch.setattr(figure, "_save", lambda one, file: figures.append(one))
+    monkeypatch.setattr(figure, "_save", lambda drawing, file: figures.append(drawing))
     yield figures
-    for one in figures:
-        figure._pyplot().close(one)
+    for drawing in figures:
+        figure._pyplot().close(drawing)
 
 
-def panels(one: Any) -> dict[str, Any]:
-    return {axes.get_title(loc="left"): axes for axes in one.axes if axes.axison}
+def panels(drawing: Any) -> dict[str, Any]:
+    return {axes.get_title(loc="left"): axes for axes in drawing.axes if axes.axison}
 
 
 def test_every_metric_has_a_panel_and_every_row_a_bar_as_long_as_its_mean(drawn: list[Any]) -> None:
     figure.bars(VALUES, ["Cover", "drift", "nothing"], Path("x.png"))
-    found = panels(drawn[0])
-    assert set(found) == {"Cover", "drift"}  # what nobody measured has no panel
-    assert [bar.get_width() for bar in found["Cover"].patches] == pytest.approx([0.9, 0.6, 0.8])
-    assert [bar.get_width() for bar in found["drift"].patches] == pytest.approx([-3.0, 1.0])
-    assert [label.get_text() for label in found["Cover"].get_yticklabels()] == ["before", "DPO", "mDPO"]
-    low, high = found["drift"].get_xlim()
+    axes = panels(drawn[0])
+    assert set(axes) == {"Cover", "drift"}  # what nobody measured has no panel
+    assert [bar.get_width() for bar in axes["Cover"].patches] == pytest.approx([0.9, 0.6, 0.8])
+    assert [bar.get_width() for bar in axes["drift"].patches] == pytest.approx([-3.0, 1.0])
+    assert [label.get_text() for label in axes["Cover"].get_yticklabels()] == ["before", "DPO", "mDPO"]
+    low, high = axes["drift"].get_xlim()
     assert low < -3 - 2**0.5 and high > 1  # bars, their spread and their numbers are inside
 
 
@@ -65,8 +65,8 @@ def steps(count: int, chosen: float) -> list[dict[str, float]]:
 def test_curves_are_means_over_the_steps_that_every_seed_has(drawn: list[Any]) -> None:
     rows = {"DPO": [steps(4, 1.0), steps(3, 3.0)], "mDPO": [steps(2, 1.0), steps(2, 1.0)]}
     figure.curves(rows, Path("x.png"))
-    found = panels(drawn[0])
-    lines = {line.get_label(): line for line in found["DPO"].lines}
+    axes = panels(drawn[0])
+    lines = {line.get_label(): line for line in axes["DPO"].lines}
     assert list(lines["rewards/chosen"].get_xdata()) == [0, 1, 2]
     assert list(lines["rewards/chosen"].get_ydata()) == [0.0, 2.0, 4.0]
     # Told apart by dashes as well as by colour.

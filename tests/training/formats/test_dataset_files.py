@@ -140,8 +140,8 @@ def test_a_dataset_is_the_same_one_by_its_content_wherever_it_lies(tmp_path: Pat
     assert saved("one", "a") != saved("three", "b")
     for name, text in (("x.json", "[1]"), ("y.json", "[1]"), ("z.json", "[2]")):
         (tmp_path / name).write_text(text)
-    one, same, other = (identity(str(tmp_path / name)) for name in ("x.json", "y.json", "z.json"))
-    assert one == same != other
+    first, same, other = (identity(str(tmp_path / name)) for name in ("x.json", "y.json", "z.json"))
+    assert first == same != other
 
 
 def test_what_stands_beside_the_rows_does_not_make_another_dataset(data: Path) -> None:

@@ -69,8 +69,8 @@ def test_a_path_stays_a_path_and_is_made_absolute(tmp_path: Path, shape: Any) ->
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "1.png").write_bytes(png())
     dataset = datasets.Dataset.from_list([row(images=shape("sub/1.png")), row(images=shape(f"{tmp_path}/sub/1.png"))])
-    found = [{"bytes": None, "path": str(tmp_path / "sub" / "1.png")}]
-    assert images_of(dataset, image_root=str(tmp_path)) == [found, found]
+    absolute = [{"bytes": None, "path": str(tmp_path / "sub" / "1.png")}]
+    assert images_of(dataset, image_root=str(tmp_path)) == [absolute, absolute]
 
 
 def test_json_may_give_one_path_a_list_of_them_or_none(tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ def data(tmp_path: Path) -> Path:
 
 def opened(data: Path, path: str, **options: Any) -> list[Row]:
     (data / "rows.json").write_text(json.dumps([row(image=path)]))
-    (found,) = open(str(data / "rows.json"), **options)
-    images: list[Row] = found["images"]
+    (opened_row,) = open(str(data / "rows.json"), **options)
+    images: list[Row] = opened_row["images"]
     return images
 
 

@@ -37,7 +37,7 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_data(folder: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "reason"),
     [
         ("a.json", json.dumps([ROW])[:-2].encode() + b', "chosen": "no"}]', "the key 'chosen' comes twice"),
         ("a.jsonl", LINE[:-2] + b', "chosen": "no"}\n', "chosen.* twice"),
@@ -61,8 +61,8 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_data(folder: Path, name: str
         ("a.parquet", LINE, "cannot be opened"),
     ],
 )
-def test_what_is_no_dataset_is_one_error(folder: Path, name: str, data: bytes, said: str) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+def test_what_is_no_dataset_is_one_error(folder: Path, name: str, data: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=reason) as caught:
         opened(folder / name, data)
     assert len(str(caught.value)) < 1000 and name in str(caught.value)
 

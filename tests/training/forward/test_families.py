@@ -54,9 +54,9 @@ TRAINED = (
 
 def only(*names: str) -> pytest.MarkDecorator:
     """The test runs with these families alone: what it asks of them the others do not have."""
-    found = [family for family in TRAINED if family.name in names]
-    assert len(found) == len(names)
-    return pytest.mark.parametrize("tiny", found, ids=attrgetter("name"), indirect=True)
+    families = [family for family in TRAINED if family.name in names]
+    assert len(families) == len(names)
+    return pytest.mark.parametrize("tiny", families, ids=attrgetter("name"), indirect=True)
 
 
 #: Families whose prompts cannot be shared, and why.
@@ -133,7 +133,7 @@ def configured(**changes: Any) -> TrainConfig:
 
 def rows() -> list[dict[str, Any]]:
     wide, square, tall = (Image.open(io.BytesIO(image(*shape, seed=7))) for shape in ((2, 1), (1, 1), (1, 2)))
-    asked: list[tuple[str, list[Any], str, str]] = [
+    examples: list[tuple[str, list[Any], str, str]] = [
         ("What is this?", [wide], "A red square.", "A green one, and more."),
         ("Compare.", [wide, square], "Alike.", "All different."),
         ("Describe it.", [tall], "A tall thing", "A tall house"),
@@ -148,7 +148,7 @@ def rows() -> list[dict[str, Any]]:
             "chosen": [{"role": "assistant", "content": good}],
             "rejected": [{"role": "assistant", "content": bad}],
         }
-        for number, (question, images, good, bad) in enumerate(asked)
+        for number, (question, images, good, bad) in enumerate(examples)
     ]
 
 
@@ -305,14 +305,14 @@ def logps_and_gradients(
 
 
 def assert_same(
-    one: tuple[torch.Tensor, Mapping[str, torch.Tensor]], other: tuple[torch.Tensor, Mapping[str, torch.Tensor]]
+    first: tuple[torch.Tensor, Mapping[str, torch.Tensor]], other: tuple[torch.Tensor, Mapping[str, torch.Tensor]]
 ) -> None:
-    torch.testing.assert_close(one[0], other[0], atol=1e-4, rtol=0)
-    assert one[1].keys() == other[1].keys()
+    torch.testing.assert_close(first[0], other[0], atol=1e-4, rtol=0)
+    assert first[1].keys() == other[1].keys()
     # Relative to the parameter's own gradient, or to a thousandth of the largest: a key's bias has none but rounding.
     floor = 1e-3 * max(gradient.abs().max() for gradient in other[1].values())
     for name, gradient in other[1].items():
-        apart = (one[1][name] - gradient).abs().max() / gradient.abs().max().clamp(min=floor)
+        apart = (first[1][name] - gradient).abs().max() / gradient.abs().max().clamp(min=floor)
         assert apart < 1e-4, name
 
 
@@ -358,11 +358,11 @@ def test_every_type_of_model_that_shares_features_is_tested_here() -> None:
 def test_features_of_an_image_do_not_depend_on_its_neighbours(tiny: Tiny) -> None:
     model = tiny.model()
     batch = collate(tiny.pairs, range(4), ALL)
-    images = [one for one in batch.images if one is not None]
+    images = [picture for picture in batch.images if picture is not None]
     with torch.no_grad():
         together = tower_features(model, images, CPU)
-        for one, feature in zip(images, together, strict=True):
-            torch.testing.assert_close(tower_features(model, [one], CPU)[0], feature, atol=1e-4, rtol=1e-4)
+        for picture, feature in zip(images, together, strict=True):
+            torch.testing.assert_close(tower_features(model, [picture], CPU)[0], feature, atol=1e-4, rtol=1e-4)
 
 
 def test_the_tower_runs_once_and_not_again_once_its_features_are_cached(

@@ -153,8 +153,8 @@ def test_a_row_without_images_is_read_as_text(model: Any, pairs: PairDataset) ->
 
 
 def test_images_of_different_tile_counts_are_padded_at_the_end() -> None:
-    one, two = torch.ones(1, 1, 3), torch.ones(1, 2, 3)
-    stacked = stack_images([{"pixel_values": one}, {"pixel_values": two}])["pixel_values"]
+    single, two = torch.ones(1, 1, 3), torch.ones(1, 2, 3)
+    stacked = stack_images([{"pixel_values": single}, {"pixel_values": two}])["pixel_values"]
     assert stacked.shape == (2, 2, 3)
     assert stacked[0].tolist() == [[1, 1, 1], [0, 0, 0]]
 

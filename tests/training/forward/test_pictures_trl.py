@@ -82,8 +82,8 @@ def compared(family: Family, published: datasets.Dataset, folder: Path) -> Both:
 )
 def both(request: pytest.FixtureRequest, publish: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Both:
     # The photo as it is, which `datasets` turns for TRL; the logo as it is published, for TRL would see it on black.
-    found = publish(rows(PHOTO, final(LOGO)))
-    return compared(request.param, found, tmp_path_factory.mktemp("trl"))
+    dataset = publish(rows(PHOTO, final(LOGO)))
+    return compared(request.param, dataset, tmp_path_factory.mktemp("trl"))
 
 
 def test_grid_ids_and_every_log_prob_are_trls(both: Both) -> None:
@@ -105,7 +105,7 @@ def test_grid_ids_and_every_log_prob_are_trls(both: Both) -> None:
     told = labels[:, 1:]
     per_row = [logits[i, told[i] != -100].gather(1, told[i, told[i] != -100, None]).flatten() for i in range(4)]
     for row, sequence in enumerate(batch.order.flatten().tolist()):
-        ids = [one for group in batch.groups for one in group][sequence].ids
+        ids = [branch for group in batch.groups for branch in group][sequence].ids
         assert theirs["input_ids"][row][theirs["attention_mask"][row].bool()].tolist() == list(ids)
         mine = entries[layout.owners == sequence]
         torch.testing.assert_close(mine, per_row[row], atol=1e-5, rtol=0)
@@ -114,7 +114,7 @@ def test_grid_ids_and_every_log_prob_are_trls(both: Both) -> None:
 def test_negative_control_lying_on_its_side_it_gives_other_numbers(both: Both) -> None:
     raw = Image.open(io.BytesIO(PHOTO)).convert("RGB")
     seen = [both.processor.image_processor(images=[image], return_tensors="pt") for image in (decode(PHOTO), raw)]
-    upright, sideways = (one["pixel_values"] for one in seen)
+    upright, sideways = (inputs["pixel_values"] for inputs in seen)
     assert upright.shape != sideways.shape or (upright - sideways).abs().max() > 0.1
     if "image_grid_thw" in seen[0]:
         assert seen[0]["image_grid_thw"].tolist() == [[1, 12, 8]] and seen[1]["image_grid_thw"].tolist() == [[1, 8, 12]]
@@ -125,8 +125,8 @@ def test_the_engine_is_given_the_same_pixels(both: Both) -> None:
     engine = VllmEngine(runner, OpenVllm("none"))  # without vLLM: what it is asked is made before
     pairs = formats.read(both.rows, None, "memory")
     for number, data in enumerate((PHOTO, LOGO)):
-        asked = Request(f"r{number}", (data,), (("user", "What is this?"),), 0)
-        prompt: Any = engine._prompt(asked)
+        wish = Request(f"r{number}", (data,), (("user", "What is this?"),), 0)
+        prompt: Any = engine._prompt(wish)
         (shown,) = prompt["multi_modal_data"]["image"]
         trained = decode(pairs[number]["images"][0]["bytes"])
         assert shown.mode == "RGB" and shown.size == (64, 96) and not shown.getexif() and not shown.info

@@ -34,9 +34,9 @@ def model(make_model: Callable[..., Any]) -> Any:
     return made
 
 
-def difference(model: Any, pairs: PairDataset, indices: range, one: Forward, other: Forward) -> float:
+def difference(model: Any, pairs: PairDataset, indices: range, forward: Forward, other: Forward) -> float:
     """The largest of a sequence's log-prob between two ways, in nats per response token."""
-    apart = differences(model, pairs, indices, ALL, one, other)
+    apart = differences(model, pairs, indices, ALL, forward, other)
     tokens = torch.tensor([[len(answer(pairs.pairs[index], branch)) for index in indices] for branch in ALL])
     return (apart.abs() / tokens).max().item()
 
@@ -50,12 +50,12 @@ def logps_and_gradients(model: Any, pairs: PairDataset, forward: Forward) -> tup
     return logps.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same(found: dict[str, Any], gradients: dict[str, Any]) -> None:
-    assert found.keys() == gradients.keys()
+def assert_same(computed: dict[str, Any], gradients: dict[str, Any]) -> None:
+    assert computed.keys() == gradients.keys()
     # Relative to the parameter's own gradient, or to a thousandth of the largest: a key's bias has none but rounding.
     floor = 1e-3 * max(gradient.abs().max() for gradient in gradients.values())
     for name, gradient in gradients.items():
-        assert (found[name] - gradient).abs().max() / gradient.abs().max().clamp(min=floor) < 1e-4, name
+        assert (computed[name] - gradient).abs().max() / gradient.abs().max().clamp(min=floor) < 1e-4, name
 
 
 @pytest.mark.parametrize("other", [ALONE, SHARED.naive], ids=["one row a sequence", "without any saving"])
@@ -134,20 +134,20 @@ def test_side_by_side_the_last_layer_asks_for_what_is_read_alone(
     model: Any, pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "SIDE_BY_SIDE", 256)
-    asked: list[int] = []
+    seen: list[int] = []
     real = attention.scaled_dot_product_attention
 
     def counting(query: Any, *rest: Any, **options: Any) -> Any:
-        asked.append(query.shape[2])
+        seen.append(query.shape[2])
         return real(query, *rest, **options)
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", counting)
     batch = collate(pairs, range(8), ALL)
     sequence_logps(model, batch, SHARED)
     groups = pack(batch.groups).groups
-    assert asked == [max(group.end - group.start for group in groups), max(group.end - group.read for group in groups)]
+    assert seen == [max(group.end - group.start for group in groups), max(group.end - group.read for group in groups)]
     sequence_logps(model, batch, replace(SHARED, last_layer_on_responses=False))
-    assert asked[2] == asked[3] == asked[0] > asked[1]
+    assert seen[2] == seen[3] == seen[0] > seen[1]
 
 
 def test_negative_control_skipping_a_position_that_is_read_shows(

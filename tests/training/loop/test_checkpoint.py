@@ -41,32 +41,32 @@ class Toy:
 
 
 def test_a_restored_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
-    one = Toy()
-    one.step(4)
+    first = Toy()
+    first.step(4)
     progress = Progress(4, {"loss": 1.5}, 3, Best(2, 0.5, 1))
-    one.save(tmp_path, progress)
+    first.save(tmp_path, progress)
     other = Toy(seed=1)
     assert other.restore(tmp_path) == progress
-    one.step(3)
+    first.step(3)
     other.step(3)
-    for name in one.parameters:
-        assert torch.equal(one.parameters[name], other.parameters[name])
-    assert [group["lr"] for group in one.optimizer.param_groups] == [
+    for name in first.parameters:
+        assert torch.equal(first.parameters[name], other.parameters[name])
+    assert [group["lr"] for group in first.optimizer.param_groups] == [
         group["lr"] for group in other.optimizer.param_groups
     ]
 
 
 def test_without_the_moments_it_would_not(tmp_path: Path) -> None:
-    one = Toy()
-    one.step(4)
-    one.save(tmp_path, Progress(4))
+    first = Toy()
+    first.step(4)
+    first.save(tmp_path, Progress(4))
     state = torch.load(tmp_path / "step-00000004" / "state.pt")
     torch.save({**state, "moments": {}}, tmp_path / "step-00000004" / "state.pt")
     other = Toy(seed=1)
     other.restore(tmp_path)
-    one.step(1)
+    first.step(1)
     other.step(1)
-    assert not torch.equal(one.parameters["a"], other.parameters["a"])
+    assert not torch.equal(first.parameters["a"], other.parameters["a"])
 
 
 def test_no_checkpoint_is_the_beginning(tmp_path: Path) -> None:

@@ -56,14 +56,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch, step: int, value: float, what: str) -
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize(("what", "said"), [("loss", "the loss is"), ("gradient", "the gradient's norm is")])
+@pytest.mark.parametrize(("what", "quantity"), [("loss", "the loss is"), ("gradient", "the gradient's norm is")])
 def test_the_step_and_all_its_pairs_are_named_where_no_pair_alone_is_to_blame(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, value: float, what: str, said: str
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, value: float, what: str, quantity: str
 ) -> None:
     config = configure(save_steps=1, batch_size=3, max_steps=5)
     spoil(monkeypatch, 3, value, what)
     with pytest.raises(
-        DivergedError, match=rf"step 3: {said} (nan|inf)\. Its pairs are row \d .*, row \d .*resume=never"
+        DivergedError, match=rf"step 3: {quantity} (nan|inf)\. Its pairs are row \d .*, row \d .*resume=never"
     ):
         train(config)
     assert kept(config) == ["step-00000001", "step-00000002"]
@@ -77,12 +77,12 @@ def test_the_pair_whose_log_prob_is_no_number_is_named(configure: Configure, mon
     real, broken = trainer.pair_logps, [False]
 
     def logps(policy: Any, dataset: Any, indices: list[int], config: TrainConfig) -> Any:
-        found = dict(real(policy, dataset, indices, config))
+        shifted = dict(real(policy, dataset, indices, config))
         if broken[0] and 6 in indices:
             factor = torch.ones(len(indices), dtype=torch.float64)
             factor[list(indices).index(6)] = float("nan")
-            found["rejected"] = found["rejected"] * factor
-        return found
+            shifted["rejected"] = shifted["rejected"] * factor
+        return shifted
 
     monkeypatch.setattr(trainer, "pair_logps", logps)
     monkeypatch.setattr("training.loop.diverge.pair_logps", logps)

@@ -46,8 +46,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def evaluate_to(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let evaluations find these losses, one after the other."""
-    found = iter(losses)
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: {"eval/loss": next(found)})
+    values = iter(losses)
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: {"eval/loss": next(values)})
 
 
 def test_it_is_logged_with_the_training_metrics_every_eval_steps_and_at_the_end(

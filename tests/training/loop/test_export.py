@@ -133,10 +133,10 @@ def test_put_into_the_starting_model_read_again_the_trained_tensors_give_the_sam
     again = configure(tuning=tuning, lora={"r": 2, "alpha": 4}, output_dir=tmp_path / "again")
     export_trained(model, processor, again, trained)
     export_trained(model, processor, config)
-    one, other = (load_file(c.output_dir / "model" / "model.safetensors") for c in (config, again))
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(other[name], one[name], atol=1e-6, rtol=1e-6)
+    first, other = (load_file(c.output_dir / "model" / "model.safetensors") for c in (config, again))
+    assert first.keys() == other.keys()
+    for name in first:
+        torch.testing.assert_close(other[name], first[name], atol=1e-6, rtol=1e-6)
     start = load_file(Path(config.model) / "model.safetensors")
     assert any(not torch.equal(other[name], start[name]) for name in other)
 

@@ -109,6 +109,6 @@ def test_a_bar_without_a_terminal_says_loss_rate_and_time_left(capsys: pytest.Ca
     with ProgressBar("train", 10, done=4) as bar:
         bar.advance()
         bar.note(progress_note({"loss": 0.5, "eval/loss": 0.25, "grad_norm": 3.0}))
-    said = capsys.readouterr().err
-    assert said.startswith("train step 5/10  loss 0.5000  eval/loss 0.2500  ")
-    assert "step/s" in said and "s left" in said and "grad_norm" not in said
+    console = capsys.readouterr().err
+    assert console.startswith("train step 5/10  loss 0.5000  eval/loss 0.2500  ")
+    assert "step/s" in console and "s left" in console and "grad_norm" not in console

@@ -82,7 +82,7 @@ def a_dataset(values: list[tuple[int, ...]]) -> datasets.Dataset:
     image = datasets.List(datasets.Image())
     features = {"id": datasets.Value("string"), "images": image, "prompt": message, "chosen": message}
     features |= {"rejected": message, "rejected_images": image, "similar_images": image, "similar_chosen": message}
-    rows = datasets.Dataset.from_list([a_row(one) for one in values], features=datasets.Features(features))
+    rows = datasets.Dataset.from_list([a_row(value) for value in values], features=datasets.Features(features))
     return formats.read(rows, None, "memory")
 
 
@@ -109,8 +109,8 @@ class Case:
         """[branches, pairs]"""
         policy, pairs = self.prepared()
         with torch.no_grad():
-            found = pair_logps(policy, pairs, range(len(pairs.pairs)), self.config)
-        return torch.stack([found[branch] for branch in self.config.branches])
+            by_branch = pair_logps(policy, pairs, range(len(pairs.pairs)), self.config)
+        return torch.stack([by_branch[branch] for branch in self.config.branches])
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def start(make_model: Callable[..., Any], processor: Any) -> Case:
     return Case(((0,) * len(PARTS), (1, 1, 1, 1, 0, 1, 1, 1)), a_config(**KINDS["crop"]), make_model(), processor)
 
 
-def alike(one: Case, other: Case) -> bool:
-    a, b = one.logps(), other.logps()
+def alike(case: Case, other: Case) -> bool:
+    a, b = case.logps(), other.logps()
     return a.shape == b.shape and (a - b).abs().max().item() < 1e-5
 
 
@@ -140,9 +140,9 @@ def test_another_value_of_any_part_of_any_row_is_another_key_or_changes_nothing(
     changed[place % len(values)] = (*row[:part], (row[part] + 1) % count, *row[part + 1 :])
     if kind == "other" and len({row[1] for row in changed}) == 1:
         return
-    one = replace(start, values=tuple(values), config=config)
-    other = replace(one, values=tuple(changed))
-    assert one.key() != other.key() or alike(one, other)
+    case = replace(start, values=tuple(values), config=config)
+    other = replace(case, values=tuple(changed))
+    assert case.key() != other.key() or alike(case, other)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -157,19 +157,19 @@ def test_every_row_finds_its_own_values_however_alike_rows_are(
     folder = tmp_path_factory.mktemp("reference")
     for _ in ("computed", "read"):
         look_up = reference.load_or_compute(policy, pairs, case.config, Start("w", "c", "p"), folder)
-        found = look_up(range(len(values)))
+        by_branch = look_up(range(len(values)))
         torch.testing.assert_close(
-            torch.stack([found[branch] for branch in case.config.branches]), case.logps(), atol=1e-4, rtol=0
+            torch.stack([by_branch[branch] for branch in case.config.branches]), case.logps(), atol=1e-4, rtol=0
         )
 
 
 def test_two_pairs_alike_but_for_their_rejected_images_keep_their_own(start: Case, tmp_path: Path) -> None:
     case = replace(start, values=((0,) * 8, (0, 0, 0, 0, 0, 1, 0, 0)), config=a_config(**KINDS["data"]))
     policy, pairs = case.prepared()
-    found = reference.load_or_compute(policy, pairs, case.config, Start("w", "c", "p"), tmp_path)(range(2))
+    by_branch = reference.load_or_compute(policy, pairs, case.config, Start("w", "c", "p"), tmp_path)(range(2))
     assert pairs.pairs[0].id == pairs.pairs[1].id
-    assert abs(found["corrupted"][0] - found["corrupted"][1]) > 1e-3
-    torch.testing.assert_close(found["corrupted"], case.logps()[2], atol=1e-4, rtol=0)
+    assert abs(by_branch["corrupted"][0] - by_branch["corrupted"][1]) > 1e-3
+    torch.testing.assert_close(by_branch["corrupted"], case.logps()[2], atol=1e-4, rtol=0)
 
 
 def reconfigured(case: Case, change: Callable[[Any], Any]) -> Case:

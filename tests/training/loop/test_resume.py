@@ -230,11 +230,11 @@ def test_what_has_changed_is_named() -> None:
     assert changes(was, config_of(), an_identity(processor="p")) == [
         "the image processor of the starting model m changed"
     ]
-    for rows, said in (
+    for rows, change in (
         (Rows(2, "ba", "sorted"), "dataset has the same rows in another order"),
         (Rows(3, "abc", "others"), "dataset has other rows (2 before, 3 now)"),
     ):
-        assert changes(was, config_of(), Identity(START, {"dataset": rows})) == [said]
+        assert changes(was, config_of(), Identity(START, {"dataset": rows})) == [change]
     older = {**copy.deepcopy(was), "format": 2}
     assert changes(older, config_of(), an_identity()) == ["it was written by another version of this trainer"]
 

@@ -87,11 +87,11 @@ def test_rounding_is_not_taken_for_another_model(
     config = lora(configure, tuning=tuning)
     policy = peaked(make_model, config, pairs, seed)
     assert policy.forward.share_prefix, policy.note
-    found = check(policy, pairs, stored(policy, pairs, config), config)
-    assert found.logits > 22
-    assert all(one.nats == 0 for one in found.same)
+    step = check(policy, pairs, stored(policy, pairs, config), config)
+    assert step.logits > 22
+    assert all(difference.nats == 0 for difference in step.same)
     # Each alone would have been refused.
-    assert max(one.per_token for one in found.stored) > ALONE
+    assert max(difference.per_token for difference in step.stored) > ALONE
 
 
 def other_images(pairs: PairDataset) -> PairDataset:
@@ -129,9 +129,9 @@ def test_one_wrong_row_among_right_ones_is_refused(
     ref = stored(policy, pairs, config)
 
     def shifted(indices: Any) -> Any:
-        found = ref(indices)
-        found["rejected"][0] += 10.0
-        return found
+        logps = ref(indices)
+        logps["rejected"][0] += 10.0
+        return logps
 
     with pytest.raises(StepZeroError, match="log p of `rejected` of row"):
         check(policy, pairs, shifted, config)
@@ -167,9 +167,9 @@ def test_without_a_stored_reference_nothing_differs(
 ) -> None:
     config = lora(configure, cache_reference=False)
     policy = peaked(make_model, config, pairs)
-    found = compare(policy, pairs, reference.live(policy, pairs, config), config, Worker(CPU))
-    assert len(found.stored) == 5 * 3
-    assert all(one.nats == 0 for one in (*found.same, *found.stored))
+    step = compare(policy, pairs, reference.live(policy, pairs, config), config, Worker(CPU))
+    assert len(step.stored) == 5 * 3
+    assert all(difference.nats == 0 for difference in (*step.same, *step.stored))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -97,9 +97,9 @@ def test_a_reference_of_another_model_is_refused_before_the_first_update_naming_
         look_up = real(*args)
 
         def ref(indices: list[int]) -> Any:
-            found = look_up(indices)
-            found["chosen"][indices.index(5)] += 3.0
-            return found
+            logps = look_up(indices)
+            logps["chosen"][indices.index(5)] += 3.0
+            return logps
 
         return ref
 
@@ -297,9 +297,9 @@ def test_a_wrong_reference_of_any_branch_of_symmpo_is_refused_too(
         look_up = real(*args)
 
         def ref(indices: list[int]) -> Any:
-            found = look_up(indices)
-            found[branch][indices.index(2)] -= 3.0
-            return found
+            logps = look_up(indices)
+            logps[branch][indices.index(2)] -= 3.0
+            return logps
 
         return ref
 

@@ -85,8 +85,8 @@ class Crew:
         assert member.stdout is not None
         for line in member.stdout:
             if line.startswith("SAID"):
-                said: str = json.loads(line.removeprefix("SAID"))
-                return said
+                answer: str = json.loads(line.removeprefix("SAID"))
+                return answer
         return "died"
 
     def close(self) -> None:
@@ -106,14 +106,14 @@ def logged(config: TrainConfig) -> list[dict[str, float]]:
     return [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_same_lines(one: list[dict[str, float]], other: list[dict[str, float]], tolerance: float = 1e-5) -> None:
-    assert [line["step"] for line in one] == [line["step"] for line in other]
-    for mine, theirs in zip(one, other, strict=True):
+def assert_same_lines(first: list[dict[str, float]], other: list[dict[str, float]], tolerance: float = 1e-5) -> None:
+    assert [line["step"] for line in first] == [line["step"] for line in other]
+    for mine, theirs in zip(first, other, strict=True):
         assert mine == pytest.approx(theirs, abs=tolerance, rel=tolerance), f"step {mine['step']}"
 
 
-def assert_same_weights(one: TrainConfig, other: TrainConfig, tolerance: float = 1e-4) -> None:
-    mine, theirs = (load_file(config.output_dir / "model" / "model.safetensors") for config in (one, other))
+def assert_same_weights(first: TrainConfig, other: TrainConfig, tolerance: float = 1e-4) -> None:
+    mine, theirs = (load_file(config.output_dir / "model" / "model.safetensors") for config in (first, other))
     assert mine.keys() == theirs.keys()
     for name, value in mine.items():
         torch.testing.assert_close(theirs[name], value, atol=tolerance, rtol=0)
@@ -151,21 +151,21 @@ Two = Callable[..., tuple[TrainConfig, TrainConfig]]
 def test_two_workers_log_and_learn_what_one_does(
     two_runs: Two, crew: Crew, second: dict[str, Any], tuning: str
 ) -> None:
-    one, two = two_runs(second, tuning=tuning)
-    train(one)
+    alone, two = two_runs(second, tuning=tuning)
+    train(alone)
     assert crew.train(two) == ["done", "done"]
-    assert_same_lines(logged(one), logged(two))
-    assert_same_weights(one, two)
+    assert_same_lines(logged(alone), logged(two))
+    assert_same_weights(alone, two)
 
 
 def test_a_wrong_sum_of_gradients_would_show(two_runs: Two, tmp_path: Path, configure: Configure) -> None:
     """The negative control of the test above: a gradient half as large is another line of the log."""
-    one, _ = two_runs()
-    train(one)
-    half = configure(**{**one.model_dump(mode="json"), "output_dir": tmp_path / "half", "beta": 0.05})
+    alone, _ = two_runs()
+    train(alone)
+    half = configure(**{**alone.model_dump(mode="json"), "output_dir": tmp_path / "half", "beta": 0.05})
     train(half)
     with pytest.raises(AssertionError):
-        assert_same_lines(logged(one), logged(half))
+        assert_same_lines(logged(alone), logged(half))
 
 
 def test_fsdp_with_everything_on_is_the_same_run(
@@ -184,28 +184,28 @@ def test_fsdp_with_everything_on_is_the_same_run(
         "eval_dataset": str(held_out),
         "eval_steps": 2,
     }
-    one, two = two_runs({"sharding": "fsdp"}, **options)
-    train(one)
+    alone, two = two_runs({"sharding": "fsdp"}, **options)
+    train(alone)
     assert crew.train(two) == ["done", "done"]
-    assert_same_lines(logged(one), logged(two))
-    assert_same_weights(one, two)
+    assert_same_lines(logged(alone), logged(two))
+    assert_same_weights(alone, two)
     assert {"eval/loss", "loss/sft"} <= set(logged(two)[1])
 
 
 def test_fsdp_computes_the_reference_of_adapters_live_and_trains_them(two_runs: Two, crew: Crew) -> None:
-    one, two = two_runs({"sharding": "fsdp"}, tuning="lora", share_prefix=False, cache_reference=False, epochs=1)
-    train(one)
+    alone, two = two_runs({"sharding": "fsdp"}, tuning="lora", share_prefix=False, cache_reference=False, epochs=1)
+    train(alone)
     assert crew.train(two) == ["done", "done"]
-    assert_same_lines(logged(one), logged(two))
+    assert_same_lines(logged(alone), logged(two))
     assert (two.output_dir / "adapter" / "adapter_model.safetensors").exists()
 
 
 def test_fsdp_in_bfloat16_learns_alike_and_keeps_float32_weights(two_runs: Two, crew: Crew) -> None:
-    one, two = two_runs({"sharding": "fsdp"}, dtype="bfloat16", tuning="full", epochs=1)
-    train(one)
+    alone, two = two_runs({"sharding": "fsdp"}, dtype="bfloat16", tuning="full", epochs=1)
+    train(alone)
     assert crew.train(two) == ["done", "done"]
     # Autocast rounds other values than gathered bfloat16 weights do; an accuracy can turn on that.
-    for mine, theirs in zip(logged(one), logged(two), strict=True):
+    for mine, theirs in zip(logged(alone), logged(two), strict=True):
         assert theirs["loss"] == pytest.approx(mine["loss"], abs=0.05)
         assert theirs["grad_norm"] == pytest.approx(mine["grad_norm"], rel=0.1)
     kept = load_file(two.output_dir / "checkpoints" / "step-00000003" / "weights.safetensors")
@@ -224,10 +224,10 @@ def test_fsdp_keeps_tied_embeddings_whole(
     model.tie_weights()
     folder = save_for_vllm(model, processor, tmp_path / "tied")
     assert not any("lm_head" in name for name in load_file(folder / "model.safetensors"))
-    one, two = two_runs({"sharding": "fsdp"}, model=str(folder), epochs=1)
-    train(one)
+    alone, two = two_runs({"sharding": "fsdp"}, model=str(folder), epochs=1)
+    train(alone)
     assert crew.train(two) == ["done", "done"]
-    assert_same_lines(logged(one), logged(two))
+    assert_same_lines(logged(alone), logged(two))
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
@@ -256,29 +256,29 @@ def _back_to_step_4(config: TrainConfig) -> None:
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_all_workers_end_where_a_run_diverges_and_none_waits(two_runs: Two, crew: Crew, sharding: str) -> None:
     _, two = two_runs({"sharding": sharding, "learning_rate": 1e30, "warmup_ratio": 0.0}, save_steps=1)
-    said = crew.train(two)
-    assert said[0] == said[1] and re.match(r"DivergedError: step \d: ", said[0])
+    answers = crew.train(two)
+    assert answers[0] == answers[1] and re.match(r"DivergedError: step \d: ", answers[0])
     assert not (two.output_dir / "model").exists()
 
 
 def test_an_error_is_the_same_on_every_worker(two_runs: Two, crew: Crew) -> None:
     _, two = two_runs(model="/nowhere")
-    assert all(said.startswith("ModelError: model /nowhere: cannot be loaded") for said in crew.train(two))
+    assert all(answer.startswith("ModelError: model /nowhere: cannot be loaded") for answer in crew.train(two))
 
 
 def test_ray_train_starts_the_workers_and_what_they_say_is_repeated(
     two_runs: Two, ray_cluster: None, tmp_path: Path
 ) -> None:
-    one, two = two_runs({"workers": 2}, epochs=1)
-    train(one)
+    alone, two = two_runs({"workers": 2}, epochs=1)
+    train(alone)
     file = tmp_path / "two.yaml"
     file.write_text(two.model_dump_json())
     result = CliRunner().invoke(app, [str(file)])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(two.output_dir / "model")
     assert "train step 3/3" in result.stderr
-    assert_same_lines(logged(one), logged(two))
-    assert_same_weights(one, two)
+    assert_same_lines(logged(alone), logged(two))
+    assert_same_weights(alone, two)
     assert not (two.output_dir / "ray").exists()
 
 

@@ -195,8 +195,8 @@ def test_with_weight_0_a_run_ends_as_one_without_the_stream_and_its_loss_is_meas
 ) -> None:
     ends = []
     for name, stream in (("without", None), ("zero", 0.0), ("half", 0.5)):
-        own = {} if stream is None else {"sft": {"dataset": str(answers), "weight": stream}}
-        config = configure(output_dir=tmp_path / name, objective="dpo", max_steps=2, **own)
+        stream_options = {} if stream is None else {"sft": {"dataset": str(answers), "weight": stream}}
+        config = configure(output_dir=tmp_path / name, objective="dpo", max_steps=2, **stream_options)
         train(config)
         ends.append((logged(config), load_file(config.output_dir / "model" / "model.safetensors")))
     (without, weights), (zero, same), (_, others) = ends
@@ -245,7 +245,7 @@ def test_a_recipe_in_the_built_in_world_learns_from_its_right_descriptions(
     run.save(replace(make_record("publish", 1, {"content": "abc"}, {}), finished=True, made="a digest"))
     job.check(plan)
     job.train(plan, run, run.path / "dataset", "if-possible")
-    (line,) = [json.loads(one) for one in (run.path / "train" / "metrics.jsonl").read_text().splitlines()]
+    (line,) = [json.loads(text) for text in (run.path / "train" / "metrics.jsonl").read_text().splitlines()]
     assert line["loss/sft"] > 0
     # Before the first update policy and reference are one, so DPO's own loss is log 2.
     assert line["loss"] == pytest.approx(math.log(2) + 0.5 * line["loss/sft"], rel=1e-4)
@@ -270,5 +270,5 @@ def test_resuming_goes_on_in_the_same_order(
         train(resumed)
     train(resumed)
     assert logged(whole) == logged(resumed)
-    one, other = (load_file(config.output_dir / "model" / "model.safetensors") for config in (whole, resumed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, other = (load_file(config.output_dir / "model" / "model.safetensors") for config in (whole, resumed))
+    assert all(torch.equal(first[name], other[name]) for name in first)
