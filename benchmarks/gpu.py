@@ -72,14 +72,14 @@ class Ran:
     config: Any
 
 
-def synchronised() -> float:
+def synchronise() -> float:
     """Host seconds, with the device at rest."""
     if CUDA:
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def settled(seconds: Sequence[float]) -> float:
+def settled_median(seconds: Sequence[float]) -> float:
     """The median of the steps after the first two."""
     return statistics.median(seconds[2:] or seconds)
 
@@ -96,13 +96,13 @@ def forget_peak() -> None:
 @contextlib.contextmanager
 def part(result: dict[str, Any], name: str, keep: Path | None) -> Iterator[None]:
     """A part that fails is reported and does not take the others along; ``keep`` holds what was measured so far."""
-    start = synchronised()
+    start = synchronise()
     try:
         yield
     except Exception as error:
         result[f"{name}/error"] = f"{type(error).__name__}: {error}"[:400]
         traceback.print_exc()
-    result[f"{name}/wall_s"] = round(synchronised() - start, 1)
+    result[f"{name}/wall_s"] = round(synchronise() - start, 1)
     outcome = result.get(f"{name}/error", "done")
     print(name, outcome, result[f"{name}/wall_s"], "s", file=sys.stderr, flush=True)
     if keep is not None:  # a machine that is taken away leaves what was measured until then
@@ -121,7 +121,7 @@ def ours(
     from training.loop.sharding import clip
     from training.loop.sums import Sums
     from training.loop.trainer import backward, make_reference, place
-    from training.loop.worker import here
+    from training.loop.worker import this_worker
     from training.loss.measure import metric_names
 
     values = {
@@ -138,7 +138,7 @@ def ours(
         "warmup_ratio": 0.0,
         "add_bos": "never",  # as TRL
     }
-    config, worker = make_config(values | changes), here()
+    config, worker = make_config(values | changes), this_worker()
     start = time.perf_counter()
     data = inputs.read(config, processor, positions(model), visible=False)
     report: dict[str, Any] = {
@@ -148,9 +148,9 @@ def ours(
     with contextlib.redirect_stderr(told):
         policy = place(prepare_tuning(model, config), data, config, worker)
     report |= {"note": told.getvalue().strip(), "shares": policy.forward.share_prefix}
-    start = synchronised()
+    start = synchronise()
     ref = make_reference(policy, data.train, str(dataset), config, Start(config.objective, "random", "random"), worker)
-    report["reference_pairs_per_s"] = round(len(data.train.pairs) / (synchronised() - start), 2)
+    report["reference_pairs_per_s"] = round(len(data.train.pairs) / (synchronise() - start), 2)
     report |= step_zero(policy, data.train, ref, config, worker)
 
     optimizer, names = make_optimizer(policy.model, config), metric_names(config)
@@ -161,18 +161,18 @@ def ours(
     with timed_collate() as spent:
         for step in range(steps):
             spent.clear()
-            start = synchronised()
+            start = synchronise()
             backward(policy, data, ref, step, sums, config, worker)
             clip(parameters.values(), config.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            times.append(synchronised() - start)
+            times.append(synchronise() - start)
             reading.append(spent["collate"])
     pairs = data.train.pairs
     tokens = sum(len(pair.prompt.ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs) / len(pairs)
     report |= {
-        "pairs_per_s": round(BATCH / settled(times), 3),
-        "step_s": round(settled(times), 3),
+        "pairs_per_s": round(BATCH / settled_median(times), 3),
+        "step_s": round(settled_median(times), 3),
         "collate_s_per_step": round(statistics.median(reading), 3),
         "tokens_per_pair_dpo": round(tokens),
         "loss": round(sums.means()["loss"], 4),
@@ -215,13 +215,13 @@ def timed_collate() -> Iterator[collections.Counter[str]]:
 
     real, spent = module.collate, collections.Counter[str]()
 
-    def timed(*args: Any, **kwargs: Any) -> Any:
+    def timed_call(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         batch = real(*args, **kwargs)
         spent["collate"] += time.perf_counter() - start
         return batch
 
-    module.collate = timed
+    module.collate = timed_call
     try:
         yield spent
     finally:
@@ -282,10 +282,10 @@ def kernels(ran: Ran) -> dict[str, Any]:
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if CUDA else [])]
     with profile(activities=activities) as seen:
-        start = synchronised()
+        start = synchronise()
         logps = pair_logps(ran.policy, ran.data.train, [0, 2], ran.config)
         torch.stack([values.sum() for values in logps.values()]).sum().backward()
-        wall = synchronised() - start
+        wall = synchronise() - start
     ran.policy.model.zero_grad()
 
     def device_time(event: Any) -> float:
@@ -314,10 +314,10 @@ def tower(ran: Ran) -> dict[str, Any]:
     def run(times: int = 3) -> tuple[float, Any]:
         with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
             features = tower_features(base, images, DEVICE)
-            start = synchronised()
+            start = synchronise()
             for _ in range(times):
                 features = tower_features(base, images, DEVICE)
-            seconds = synchronised() - start
+            seconds = synchronise() - start
         return seconds / times / len(images) * 1e3, torch.cat([feature.flatten(0, -2) for feature in features]).float()
 
     took, alone = run()
@@ -369,10 +369,10 @@ def trl(model: Any, processor: Any, dataset: Path, folder: Path, steps: int) -> 
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            times.append(-synchronised())
+            times.append(-synchronise())
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            times[-1] += synchronised()
+            times[-1] += synchronise()
 
     options = DPOConfig(
         output_dir=str(folder / "trl"),
@@ -404,14 +404,14 @@ def trl(model: Any, processor: Any, dataset: Path, folder: Path, steps: int) -> 
     )
     trainer.train()
     return {
-        "pairs_per_s": round(BATCH / settled(times), 3),
-        "step_s": round(settled(times), 3),
+        "pairs_per_s": round(BATCH / settled_median(times), 3),
+        "step_s": round(settled_median(times), 3),
         "loss": trainer.state.log_history[-2].get("loss"),
         "peak_gib": peak_gib(),
     }
 
 
-def measured(options: argparse.Namespace, result: dict[str, Any], folder: Path) -> None:
+def measure(options: argparse.Namespace, result: dict[str, Any], folder: Path) -> None:
     """All parts, one after the other, into ``result``."""
     with part(result, "build", options.json):
         model, processor, picture = build(options.family, DEVICE, options.tiny)
@@ -470,7 +470,7 @@ def main() -> None:
         "cpus": os.cpu_count(),
     }
     with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
-        measured(options, result, Path(folder))
+        measure(options, result, Path(folder))
     print(json.dumps(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

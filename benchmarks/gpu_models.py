@@ -149,7 +149,7 @@ def save_pairs(folder: Path, count: int, picture: tuple[int, int], characters: i
     def text(length: int) -> str:
         return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz ", k=length))
 
-    def said(role: str, content: str) -> list[dict[str, str]]:
+    def turn(role: str, content: str) -> list[dict[str, str]]:
         return [{"role": role, "content": content}]
 
     width, height = picture
@@ -162,9 +162,9 @@ def save_pairs(folder: Path, count: int, picture: tuple[int, int], characters: i
             {
                 "id": str(index),
                 "images": [{"bytes": file.getvalue(), "path": None}],
-                "prompt": said("user", text(40)),
-                "chosen": said("assistant", chosen),
-                "rejected": said("assistant", rejected),
+                "prompt": turn("user", text(40)),
+                "chosen": turn("assistant", chosen),
+                "rejected": turn("assistant", rejected),
             }
         )
     message = datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")})

@@ -104,7 +104,7 @@ def main() -> None:
             mutants = [mutant for mutant in mutants if _LINE.sub("", str(mutant)) in only]
         elif options.each:
             mutants = random.Random(f"{options.seed}:{module}").sample(mutants, min(options.each, len(mutants)))
-        seconds = unchanged(module)
+        seconds = baseline_seconds(module)
         for mutant in mutants:
             if alive(mutant, seconds * PATIENCE + 10):
                 survived.append(mutant)
@@ -154,7 +154,7 @@ def inert_places(text: str) -> set[tuple[int, int]]:
     }
 
 
-def unchanged(module: str) -> float:
+def baseline_seconds(module: str) -> float:
     """Seconds that the tests of a module take on the code as it is.
 
     Raises:

@@ -64,7 +64,7 @@ def recipe(folder: Path, shard_size: int, workers: int) -> dict[str, Any]:
     }
 
 
-def timed(folder: Path) -> tuple[float, float]:
+def time_run(folder: Path) -> tuple[float, float]:
     """Seconds, and the driver's peak resident memory in MB (its workers and Ray's own processes not counted)."""
     command = [sys.executable, "-m", "pipeline.run", str(folder / "recipe.yaml")]
     started, peak = time.monotonic(), 0
@@ -97,9 +97,9 @@ def main() -> None:
         (folder / "recipe.yaml").write_text(
             yaml.safe_dump(recipe(folder, options.shard_size, options.workers), sort_keys=False)
         )
-        seconds, peak = timed(folder)
+        seconds, peak = time_run(folder)
         stages = json.loads((folder / "run" / "summary.json").read_text())
-        resumed, _ = timed(folder)
+        resumed, _ = time_run(folder)
     result = {
         "prompts": options.prompts,
         "candidates": 8 * options.prompts,

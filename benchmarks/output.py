@@ -21,7 +21,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def tell(result: Mapping[str, Any], path: Path | None) -> None:
-    text = json.dumps({**result, "cpu_stolen": _stolen()}, indent=2)
+    text = json.dumps({**result, "cpu_stolen": _stolen_share()}, indent=2)
     print(text)
     if path:
         path.write_text(text + "\n")
@@ -38,7 +38,7 @@ def _ticks() -> tuple[int, int]:
 _BEFORE = _ticks()
 
 
-def _stolen() -> float | None:
+def _stolen_share() -> float | None:
     """The share of CPU time since the start that a host of virtual machines kept from this one: a figure in seconds
     says nothing where it is large. None where nobody counts it."""
     stolen, total = (now - before for now, before in zip(_ticks(), _BEFORE, strict=True))

@@ -128,7 +128,7 @@ def pipeline(options: argparse.Namespace, turns: Iterable[int], overlap: bool = 
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
 
-        def sampled(name: str, rows: Sequence[dict[str, Any]]) -> Pass:
+        def sample(name: str, rows: Sequence[dict[str, Any]]) -> Pass:
             made = [{"id": f"{name}-{i}", **row, **OK} for i, row in enumerate(rows)]
             for shard, at in enumerate(range(0, len(made), options.shard)):
                 run.write(name, shard, pa.Table.from_pylist(made[at : at + options.shard], schema=PROMPTS))
@@ -137,9 +137,9 @@ def pipeline(options: argparse.Namespace, turns: Iterable[int], overlap: bool = 
             return result.extras["tokens"], result.seconds
 
         with Executor(run) as executor:
-            sampled("warm", prompts(options, 0)[:2])  # starts the engine
+            sample("warm", prompts(options, 0)[:2])  # starts the engine
             for turn in turns:
-                yield sampled(f"turn-{turn}", prompts(options, turn))
+                yield sample(f"turn-{turn}", prompts(options, turn))
 
 
 def pipeline_overlap(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[Pass]:

@@ -117,7 +117,7 @@ def llava(folder: Path, pairs: int, seven_b: bool) -> tuple[Path, Path]:
     for _ in range(pairs):
         image = Image.frombytes("RGB", (48, 48), rng.randbytes(48 * 48 * 3)).resize((448, 336))
         rows.append(_row(image, speak(58), speak(149), speak(149)))  # with <user>, <assistant> and </s>: 60 and 150
-    return folder / "model", _saved(rows, folder)
+    return folder / "model", _save(rows, folder)
 
 
 def scenes(folder: Path, pairs: int) -> tuple[Path, Path]:
@@ -138,7 +138,7 @@ def scenes(folder: Path, pairs: int) -> tuple[Path, Path]:
         bad = grammar.describe([*true, extra] if extra else true[:1], random.Random(index + 10**6))
         image = Image.open(io.BytesIO(raster.png(scene))).convert("RGB")
         rows.append(_row(image, "Describe the picture.", good, bad if bad != good else good + " Nothing else."))
-    return Path(models.resolve("scenes-vlm")), _saved(rows, folder)
+    return Path(models.resolve("scenes-vlm")), _save(rows, folder)
 
 
 def _row(image: Any, question: str, good: str, bad: str) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _row(image: Any, question: str, good: str, bad: str) -> dict[str, Any]:
     }
 
 
-def _saved(rows: list[dict[str, Any]], folder: Path) -> Path:
+def _save(rows: list[dict[str, Any]], folder: Path) -> Path:
     import datasets
 
     message = [{"role": datasets.Value("string"), "content": datasets.Value("string")}]
@@ -369,13 +369,13 @@ def main() -> None:
             "dtype": "bfloat16" if big else "float32",
             "tuning": "lora" if big else "full",
         }
-        result = measured(common, options.savings, options.repeats)
+        result = measure_all(common, options.savings, options.repeats)
     result |= {"geometry": options.geometry, "arch": options.arch, "pairs": pairs, "epochs": options.epochs}
     result |= hardware()
     output.tell(result, options.json)
 
 
-def measured(common: dict[str, Any], savings: bool, repeats: int) -> dict[str, Any]:
+def measure_all(common: dict[str, Any], savings: bool, repeats: int) -> dict[str, Any]:
     """All jobs, one after the other; those that are compared ``repeats`` times, in turns."""
 
     def job(name: str, who: str, **changes: Any) -> dict[str, Any]:

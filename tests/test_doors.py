@@ -217,7 +217,7 @@ def test_a_webdataset_sample_has_the_images_beside_its_json(
 # ------------------------------------------------------------------------------------------------------------- schemas
 
 
-def _said(role: str, text: str) -> dict[str, str]:
+def _message(role: str, text: str) -> dict[str, str]:
     return {"role": role, "content": text}
 
 
@@ -229,9 +229,9 @@ GOOD, BAD = "A cat.", "A dog."
 SCHEMAS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     "trl": lambda keys, prompt: {
         **keys,
-        "prompt": [_said("user", prompt)],
-        "chosen": [_said("assistant", GOOD)],
-        "rejected": [_said("assistant", BAD)],
+        "prompt": [_message("user", prompt)],
+        "chosen": [_message("assistant", GOOD)],
+        "rejected": [_message("assistant", BAD)],
     },
     "rlaif_v": lambda keys, prompt: {**keys, "question": prompt, "chosen": GOOD, "rejected": BAD},
     "mdpo": lambda keys, prompt: {"img_path": None, **keys, "prompt": prompt, "chosen": GOOD, "rejected": BAD},
@@ -243,7 +243,7 @@ SCHEMAS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     },
     "swift": lambda keys, prompt: {
         **keys,
-        "messages": [_said("user", prompt), _said("assistant", GOOD)],
+        "messages": [_message("user", prompt), _message("assistant", GOOD)],
         "rejected_response": BAD,
     },
     "pds_dpo": lambda keys, prompt: {

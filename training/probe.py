@@ -64,7 +64,7 @@ def _corruption(text: str) -> Any:
         value = read.text(text)
         return config_file.make(Corruption, value if isinstance(value, Mapping) else {"kind": value})
     except (ConfigError, read.BadYaml) as error:
-        raise ConfigError(f"--corruption {read.shown(text)} is none: {error}", "see docs/corruption.md") from error
+        raise ConfigError(f"--corruption {read.excerpt(text)} is none: {error}", "see docs/corruption.md") from error
 
 
 def table(content: Mapping[str, Any]) -> str:

@@ -86,13 +86,13 @@ class ReadAs:
     group: Any
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def kept(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        def keep(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
             check(value)
             return value
 
         plain = core_schema.plain_serializer_function_ser_schema(lambda value: value)
         checked = handler.generate_schema(self.group | None)
-        return core_schema.no_info_wrap_validator_function(kept, checked, serialization=plain)
+        return core_schema.no_info_wrap_validator_function(keep, checked, serialization=plain)
 
 
 class PlugIn(Frozen):
@@ -110,7 +110,7 @@ class PlugIn(Frozen):
     )
 
     @property
-    def made(self) -> Any:
+    def plug_in(self) -> Any:
         return plugins.plug(self.group, self.kind, self.options, self.method, taken=type(self).model_fields)
 
     @property
@@ -120,7 +120,7 @@ class PlugIn(Frozen):
     @property
     def identity(self) -> str:
         """What a fingerprint says of it."""
-        return plugins.identity(self.made, self.kind)
+        return plugins.identity(self.plug_in, self.kind)
 
     def result_options(self) -> dict[str, Any]:
         """Without its own, which ``identity`` has."""
@@ -129,7 +129,7 @@ class PlugIn(Frozen):
     @model_validator(mode="after")
     def _can_be_made(self) -> PlugIn:
         try:
-            _ = self.made
+            _ = self.plug_in
         except ConfigError as error:
             raise ValueError(f"{error.message}; {error.remedy}") from error
         return self

@@ -101,11 +101,11 @@ def _override(group: type[BaseModel], values: dict[str, Any], override: str) -> 
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"override {read.shown(override)} is not of the form KEY=VALUE, for instance seed=1")
+        raise ConfigError(f"override {read.excerpt(override)} is not of the form KEY=VALUE, for instance seed=1")
     try:
         value = read.text(text)
     except read.BadYaml as error:
-        shown = read.shown(text, key.strip())
+        shown = read.excerpt(text, key.strip())
         raise ConfigError(f"{read.name(key)}: the value {shown} is not valid YAML ({error}); quote it") from error
     return _replace(group, values, parts, value, key)
 
@@ -118,7 +118,7 @@ def _replace(
     inner = values.get(parts[0])
     if inner is not None and not isinstance(inner, dict):
         at = read.name(key.strip().removesuffix(f".{'.'.join(parts[1:])}"))
-        shown = read.shown(inner, parts[0])
+        shown = read.excerpt(inner, parts[0])
         raise ConfigError(f"{read.name(key)}: {at} is {shown}, not a group; write {at}=... instead")
     field = _fields(group).get(parts[0]) if group is not None else None
     rest = _names(field, parts[1:]) if field is not None else parts[1:]
@@ -162,7 +162,7 @@ def _unknown_keys(group: type[BaseModel], values: Mapping[str, Any], prefix: str
         elsewhere = getattr(group, "elsewhere", {}).get(key)
         close = our_name(named, fields) or next(iter(difflib.get_close_matches(named, fields, n=1)), None)
         remedy = elsewhere or (f"did you mean {prefix}{close}?" if close else f"known keys: {', '.join(fields)}")
-        yield f"{prefix}{named}: unknown key (value {read.shown(value, named)}); {remedy}"
+        yield f"{prefix}{named}: unknown key (value {read.excerpt(value, named)}); {remedy}"
 
 
 def _problems(group: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:
@@ -192,11 +192,11 @@ def _problem(key: str, item: Any) -> str:
         if PLUGGED in kinds:  # entry points are called as the key is: sources, engines
             offered = plugins.offers(f"{key.rpartition('.')[2]}s")
             remedy = plugins.remedy(kind, [*(name for name in kinds if name != PLUGGED), *offered])
-        return f"{key}.kind: unknown (value {read.shown(kind)}); {remedy}"
+        return f"{key}.kind: unknown (value {read.excerpt(kind)}); {remedy}"
     if item["type"] == "value_error":  # a rule between keys names them itself
         message = item["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    return f"{key}: {read.expectation(item)} (value {read.shown(item['input'], key)})"
+    return f"{key}: {read.expectation(item)} (value {read.excerpt(item['input'], key)})"
 
 
 def _keys(group: type[BaseModel] | None, loc: Sequence[Any]) -> tuple[list[str], str | None]:

@@ -60,9 +60,9 @@ def plug(
 
 @lru_cache
 def _plug(kind: str, name: str, options: str, method: str, built_in: tuple[str, ...], taken: tuple[str, ...]) -> Any:
-    made = make(find(kind, name, built_in), json.loads(options), name, taken)
+    plug_in = make(find(kind, name, built_in), json.loads(options), name, taken)
     attribute, _, given = method.rstrip(")").partition("(")
-    called = getattr(made, attribute, None)
+    called = getattr(plug_in, attribute, None)
     if not callable(called):
         raise ConfigError(f"{name} has no method {method}", "see docs/extending.md")
     try:
@@ -70,8 +70,8 @@ def _plug(kind: str, name: str, options: str, method: str, built_in: tuple[str, 
     except TypeError as error:
         has = ", ".join(inspect.signature(called).parameters)
         raise ConfigError(f"{name} has {attribute}({has})", f"make it {method}") from error
-    identity(made, name)  # it has a version
-    return made
+    identity(plug_in, name)  # it has a version
+    return plug_in
 
 
 def find(kind: str, name: str, built_in: Collection[str] = ()) -> Any:
@@ -129,26 +129,26 @@ def make(plugin: Any, options: Mapping[str, Any], name: str, taken: Collection[s
     return made
 
 
-def identity(made: Any, name: str) -> str:
+def identity(plug_in: Any, name: str) -> str:
     """What a fingerprint says of it: where it is from, its own ``version`` and its options, but for those that change
     nothing (``field(compare=False)``).
 
     Raises:
         ConfigError: it has no version.
     """
-    version = getattr(made, "version", None)
+    version = getattr(plug_in, "version", None)
     if not isinstance(version, str | int) or not str(version):
         raise ConfigError(
             f"{name} has no version", 'give the class version: ClassVar[str] = "1", and raise it with the code'
         )
-    told = {field.name for field in dataclasses.fields(made) if field.compare}
-    options = {key: value for key, value in dataclasses.asdict(made).items() if key in told}
+    told = {field.name for field in dataclasses.fields(plug_in) if field.compare}
+    options = {key: value for key, value in dataclasses.asdict(plug_in).items() if key in told}
     return f"{name}@{version} {json.dumps(options, sort_keys=True, default=str)}"
 
 
-def failure(made: Any, error: Exception) -> str:
+def failure(plug_in: Any, error: Exception) -> str:
     """What other people's code has raised, and where: ``ZeroDivisionError: division by zero (mylab.grey, line 12)``."""
-    home = type(made).__module__
+    home = type(plug_in).__module__
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_globals.get("__name__") == home]
     return f"{type(error).__name__}: {' '.join(str(error).split())}" + (f" ({home}, line {lines[-1]})" if lines else "")
 

@@ -123,34 +123,34 @@ NOT_STORED = (TypeError, ValueError, OverflowError)
 OK: dict[str, Any] = {"status": "ok", "error_type": None, "error": None}
 
 
-def failed(error_type: str, error: str) -> dict[str, Any]:
+def error_status(error_type: str, error: str) -> dict[str, Any]:
     """The status columns of a row that failed.
 
-    >>> failed("unreadable_image", "row 3: truncated PNG")["status"]
+    >>> error_status("unreadable_image", "row 3: truncated PNG")["status"]
     'failed'
     """
     return {"status": "failed", "error_type": storable(error_type), "error": shorten(storable(error))}
 
 
-def stored(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+def stage_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows of a stage. One that the schema cannot hold (half of a surrogate pair in a text, a number beyond its column)
     is a failed row with error type ``unstorable``; the others stay.
 
-    >>> stored([{"id": "a", "chosen": 2**40, **OK}, {"id": "b", "chosen": 1, **OK}], PAIRS)["status"].to_pylist()
+    >>> stage_table([{"id": "a", "chosen": 2**40, **OK}, {"id": "b", "chosen": 1, **OK}], PAIRS)["status"].to_pylist()
     ['failed', 'ok']
     """
     try:
         return pa.Table.from_pylist(rows, schema=schema)
     except NOT_STORED:
-        return pa.Table.from_pylist([_kept(row, schema) for row in rows], schema=schema)
+        return pa.Table.from_pylist([_storable_row(row, schema) for row in rows], schema=schema)
 
 
-def _kept(row: Mapping[str, Any], schema: pa.Schema) -> Mapping[str, Any]:
+def _storable_row(row: Mapping[str, Any], schema: pa.Schema) -> Mapping[str, Any]:
     for column in schema:
         try:
             pa.array([row.get(column.name)], column.type)
         except NOT_STORED as error:
-            return {"id": row["id"], **failed("unstorable", f"column {column.name} cannot hold it ({error})")}
+            return {"id": row["id"], **error_status("unstorable", f"column {column.name} cannot hold it ({error})")}
     return row
 
 

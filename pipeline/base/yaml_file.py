@@ -72,10 +72,10 @@ def text(value: str) -> Any:
             loader.dispose()
 
 
-def shown(value: Any, key: str = "") -> str:
+def excerpt(value: Any, key: str = "") -> str:
     """A value as an error shows it: bounded, and without secrets.
 
-    >>> shown("x" * 999), shown("abc", "api_key"), shown({"password": "abc"})
+    >>> excerpt("x" * 999), excerpt("abc", "api_key"), excerpt({"password": "abc"})
     ("'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'", '***', "{'password': ***}")
     """
     if (
@@ -88,7 +88,7 @@ def shown(value: Any, key: str = "") -> str:
 
 def name(key: Any) -> str:
     """A key as an error shows it."""
-    shown_key = key.encode("utf-8", "backslashreplace").decode() if isinstance(key, str) else shown(key)
+    shown_key = key.encode("utf-8", "backslashreplace").decode() if isinstance(key, str) else excerpt(key)
     return shown_key if len(shown_key) <= _LONGEST_NAME else f"{shown_key[:_LONGEST_NAME]}..."
 
 
@@ -196,7 +196,7 @@ def _check_scalar(loader: Any, node: Any) -> None:
     except (ValueError, OverflowError, IndexError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:100]
         raise BadYaml(
-            f"{_place(node)}: {shown(node.value)} cannot be read ({reason}); quote it if it is a text"
+            f"{_place(node)}: {excerpt(node.value)} cannot be read ({reason}); quote it if it is a text"
         ) from None
 
 

@@ -170,7 +170,7 @@ class _Runner(Protocol):
         self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], how: How
     ) -> Iterator[Response]: ...
 
-    def unfinished(self) -> int: ...
+    def unfinished_count(self) -> int: ...
 
     def close(self) -> None: ...
 
@@ -204,7 +204,7 @@ class VllmEngine:
 
     def stats(self) -> dict[str, int]:
         """Sequences ``running`` and ``waiting`` now, ``tokens`` of all finished answers so far."""
-        unfinished = self._runner.unfinished()
+        unfinished = self._runner.unfinished_count()
         running = min(unfinished, self._spec.max_num_seqs)
         return {"running": running, "waiting": unfinished - running, "tokens": self._tokens}
 
@@ -283,7 +283,7 @@ class Alone:
             if waiting:  # an exception, or the caller stopped reading: leave nothing behind for the next shard
                 engine.abort_request(list(waiting))
 
-    def unfinished(self) -> int:
+    def unfinished_count(self) -> int:
         count: int = self._llm.llm_engine.output_processor.get_num_unfinished_requests()
         return count
 
@@ -347,7 +347,7 @@ class Overlapping:
             return _refusal(request, error)
         return how.response(request, output)
 
-    def unfinished(self) -> int:
+    def unfinished_count(self) -> int:
         count: int = self._llm.get_num_unfinished_requests()
         return count
 

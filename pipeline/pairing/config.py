@@ -126,14 +126,14 @@ class Pair(Frozen):
             raise ValueError(f"longer_wins={list(value)} leaves out one half; write two shares around it: [0.45, 0.55]")
         return value
 
-    def plugged(self) -> Any:
+    def plug_in(self) -> Any:
         """The policy, if it is not one of ours: ``propose(able)`` gives pairs (chosen, rejected) of able texts."""
         if self.policy in BUILT_IN:
             return None
         return plugins.plug("policies", self.policy, self.options, "propose(able)", BUILT_IN)
 
     @cached_property
-    def weighed(self) -> frozenset[str]:
+    def deciding_scores(self) -> frozenset[str]:
         """The scores that decide about anything: with a weight, or a veto."""
         return frozenset(self.vetoes) | {name for name, weight in self.weights.items() if weight}
 
@@ -142,7 +142,7 @@ class Pair(Frozen):
         if self.policy in BUILT_IN and self.options:
             raise ValueError(f"options are those of a policy that is not ours, and {self.policy} is; remove them")
         try:
-            self.plugged()
+            self.plug_in()
         except PipelineError as error:
             raise ValueError(f"policy: {error.message}; {error.remedy}") from error
         if self.policy not in BY_ORIGIN and not any(self.weights.values()):

@@ -106,14 +106,14 @@ def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
     most = policy.max_pairs or rule.most
     if most == 1:
         return [min(pairs, key=lambda two: rule.first(two, draw))]
-    return list(itertools.islice(_different(sorted(pairs, key=lambda two: rule.first(two, draw))), most))
+    return list(itertools.islice(_different_pairs(sorted(pairs, key=lambda two: rule.first(two, draw))), most))
 
 
 def _rule(policy: Pair) -> Policy:
-    plugin = policy.plugged()
-    if plugin is None:
+    plug_in = policy.plug_in()
+    if plug_in is None:
         return POLICIES[policy.policy]
-    return Policy(lambda able, _: plugin.propose(able), _width_key, getattr(plugin, "most", None))
+    return Policy(lambda able, _: plug_in.propose(able), _width_key, getattr(plug_in, "most", None))
 
 
 def standardise(values: Sequence[float]) -> list[float]:
@@ -171,7 +171,7 @@ def _top_k(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     return itertools.product(best, worst)
 
 
-def _noised(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
+def _noised_pairs(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     """An answer to the image against the same model's answer to the noised image: its parent, where it names one."""
     for rejected in tails(able):
         if rejected.origin == "noised":
@@ -183,7 +183,7 @@ def _noised(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
                     yield chosen, rejected
 
 
-def _continued(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
+def _continued_pairs(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     """An answer against what became of its beginning without the image."""
     sampled = {candidate.place: candidate for candidate in heads(able) if candidate.origin == "sampled"}
     for rejected in tails(able):
@@ -191,7 +191,7 @@ def _continued(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
             yield sampled[rejected.parent], rejected
 
 
-def _rewritten(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
+def _rewritten_pairs(able: Sequence[Able], policy: Pair) -> Iterator[Two]:
     """A text against one that was made from it, or both from a third, such that one should be the better one."""
     at = {candidate.place: index for index, candidate in enumerate(able)}
     parents = [at.get(candidate.parent, -1) if candidate.parent is not None else -1 for candidate in able]
@@ -232,9 +232,9 @@ POLICIES: dict[str, Policy] = {
     "best_vs_random": Policy(_best_and_any, _draw_key, most=1),
     "top_k": Policy(_top_k, _width_key),
     "correctness": Policy(_ends, _closeness_key),
-    "corrupted_image": Policy(_noised, _width_key, most=1),
-    "continuation": Policy(_continued, _width_key),
-    "rewritten": Policy(_rewritten, _width_key),
+    "corrupted_image": Policy(_noised_pairs, _width_key, most=1),
+    "continuation": Policy(_continued_pairs, _width_key),
+    "rewritten": Policy(_rewritten_pairs, _width_key),
 }
 
 
@@ -279,7 +279,7 @@ def _apart(able: Iterable[Able], most: int) -> list[Able]:
     return list(itertools.islice(kept.values(), most))
 
 
-def _different(pairs: Iterable[Two]) -> Iterator[Two]:
+def _different_pairs(pairs: Iterable[Two]) -> Iterator[Two]:
     seen: set[frozenset[Hashable]] = set()
     for chosen, rejected in pairs:
         texts = frozenset((chosen.normal, rejected.normal))

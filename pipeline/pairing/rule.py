@@ -13,7 +13,7 @@ from functools import lru_cache as cache
 from typing import Any, Literal
 
 from pipeline.base.errors import ConfigError
-from pipeline.base.tables import OK, failed
+from pipeline.base.tables import OK, error_status
 from pipeline.pairing.balance import gap, surplus
 from pipeline.pairing.config import Pair
 from pipeline.pairing.policies import Able, Draw, choose, standardise
@@ -162,8 +162,8 @@ def _rows(row: Row, scores: Row | None, policy: Pair, prompt: str, seed: int) ->
     base = {"id": row["id"], "policy": policy.policy}
     for part in (row, scores):
         if part is None or part["status"] != "ok":
-            status = failed(part["error_type"], part["error"]) if part else failed("no_scores", "the row has no scores")
-            return [{**base, "reason": "failed", **status}]
+            why = (part["error_type"], part["error"]) if part else ("no_scores", "the row has no scores")
+            return [{**base, "reason": "failed", **error_status(*why)}]
     assert scores is not None
     notes = scores.get("unknown") or ()
     if (broken := missing(notes, policy)) is not None:
@@ -190,8 +190,8 @@ def _columns(chosen: Able, rejected: Able) -> dict[str, Any]:
 def missing(notes: Iterable[Row], policy: Pair) -> dict[str, Any] | None:
     """The status of a row one of whose scorers failed, if a score of it is weighed or has a veto."""
     for note in notes:
-        if note["failed"] and any(gives(note["scorer"], name) for name in policy.weighed):
-            return failed(note["error_type"], f"{note['scorer']}: {note['error']}")
+        if note["failed"] and any(gives(note["scorer"], name) for name in policy.deciding_scores):
+            return error_status(note["error_type"], f"{note['scorer']}: {note['error']}")
     return None
 
 
@@ -217,8 +217,8 @@ def able(
                 worth[i],
                 candidate["text"],
                 *_identity(candidate["text"]),
-                may_be_chosen=not barred("chosen", i, values, policy, unknown),
-                may_be_rejected=not barred("rejected", i, values, policy, unknown),
+                may_be_chosen=not is_barred("chosen", i, values, policy, unknown),
+                may_be_rejected=not is_barred("rejected", i, values, policy, unknown),
                 origin=candidate.get("origin"),
                 parent=candidate.get("parent"),
                 model=candidate.get("model"),
@@ -227,7 +227,7 @@ def able(
     return entries
 
 
-def barred(
+def is_barred(
     side: Literal["chosen", "rejected"],
     index: int,
     values: Mapping[str, Sequence[float | None]],

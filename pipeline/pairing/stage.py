@@ -39,8 +39,8 @@ class PairStage:
     def options(self) -> dict[str, Any]:
         drawn = {"seed": self.seed} if self.spec.policy == "best_vs_random" else {}
         options = self.spec.model_dump(mode="json", exclude={"options"})
-        if (plugin := self.spec.plugged()) is not None:
-            options["policy"] = plugins.identity(plugin, self.spec.policy)
+        if (plug_in := self.spec.plug_in()) is not None:
+            options["policy"] = plugins.identity(plug_in, self.spec.policy)
         return {**options, **drawn}
 
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:

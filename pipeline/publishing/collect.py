@@ -188,7 +188,7 @@ class _Totals:
             self.scores[name].nulls += len(values) - len(finite)
 
     def _count_pairs(self, of: Joined) -> None:
-        pairs, prompt = of.made()
+        pairs, prompt = of.complete_pairs()
         chosen, rejected = (columns.ints(pairs[side], -1) for side in ("chosen", "rejected"))
         first = columns.starts(of.sizes)[prompt]
         texts = [of.texts.take(pa.array(first + side)) for side in (chosen, rejected)]

@@ -141,7 +141,7 @@ class _OfKind:
     """The pairs of one kind in a shard."""
 
     def __init__(self, of: Joined, kind: str) -> None:
-        pairs, prompt = of.made()
+        pairs, prompt = of.complete_pairs()
         questions = columns.bools(pc.struct_field(columns.whole(of.source["facts"]), "answer").is_valid())
         of_kind = np.flatnonzero(questions[prompt] == (kind == ANSWERS))
         self._of, self._prompt = of, prompt[of_kind]

@@ -99,7 +99,7 @@ class Plan:
         if rewriting is not None:
             stages += rewriting.stages()
             sampled += [rewriting.base] if rewriting.spec.questions is not None else []
-        return [*stages, *score.stages(r.score, sampled, r.seed, r.pair.weighed), PairStage(r.pair, r.seed)]
+        return [*stages, *score.stages(r.score, sampled, r.seed, r.pair.deciding_scores), PairStage(r.pair, r.seed)]
 
     def names(self) -> frozenset[str]:
         """The stages of the recipe, and those that go on from its pairs."""
@@ -156,7 +156,7 @@ class Plan:
             countable = not (stale & {"source", source}) and source is not None
             shards = len(run.shards(source)) if countable and source is not None else None
             now = current_record(run, stage, survey)
-            done = [s for s in run.shards(stage.name) if not source or survey.current(now, s, stage.inputs)]
+            done = [s for s in run.shards(stage.name) if not source or survey.is_current(now, s, stage.inputs)]
             if why:
                 stale.add(stage.name)
             outlooks.append(Outlook(stage.name, shards, len(done), tuple(why)))

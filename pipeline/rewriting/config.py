@@ -54,7 +54,7 @@ class Detect(Claims):
     @model_validator(mode="after")
     def _fits_together(self) -> Detect:
         try:
-            plugged = self.plugged()
+            plug_in = self.plug_in()
         except PipelineError as error:
             raise ValueError(f"by: {error.message}; {error.remedy}") from error
         reads = {
@@ -62,19 +62,19 @@ class Detect(Claims):
             "judge": {*Asked.model_fields, "blind", "facts"},
             "claims": {*Claims.model_fields, "low", "high"},
         }
-        _check(self, self.by, reads[self.by] if plugged is None else {"options"})
+        _check(self, self.by, reads[self.by] if plug_in is None else {"options"})
         if self.blind and not self.facts:
             raise ValueError("a judge with blind=true and facts=false can only guess; change one of the two")
         if self.low > self.high:
             raise ValueError(f"low={self.low:g} is above high={self.high:g}; what lies between them is unclear")
         return self
 
-    def plugged(self) -> PluggedDetector | None:
+    def plug_in(self) -> PluggedDetector | None:
         """The detector, if it is not one of ours."""
         if self.by in DETECTORS:
             return None
-        plugin = plugins.plug("detectors", self.by, self.options, "find(text, row)", DETECTORS)
-        return PluggedDetector(self.by, plugin)
+        plug_in = plugins.plug("detectors", self.by, self.options, "find(text, row)", DETECTORS)
+        return PluggedDetector(self.by, plug_in)
 
 
 class Correct(Asked):

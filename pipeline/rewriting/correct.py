@@ -129,7 +129,7 @@ class _Plan:
         thing = self.known.things[phrase.name]
         others = [(at, other) for at, other in enumerate(self.phrases) if at != number and other.name == phrase.name]
         self.gone.add(number)
-        if once and phrase.new and any(other.new and self._settled(at) for at, other in others):
+        if once and phrase.new and any(other.new and self._is_settled(at) for at, other in others):
             return False
         words = self._right_words(
             phrase, thing, faults, {attribute.value for _, other in others for attribute in other.attributes}
@@ -165,7 +165,7 @@ class _Plan:
                 values |= {self.lexicon.attributes[word][1]} if word is not None else set()
         return words
 
-    def _settled(self, number: int) -> bool:
+    def _is_settled(self, number: int) -> bool:
         """The phrase is right, or has been made so."""
         faults = self.faults.get(number, set())
         return self.phrases[number].sentence not in self.lost and (

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.base import columns
-from pipeline.base.tables import DETECTED, OK, VERDICTS, failed, stored
+from pipeline.base.tables import DETECTED, OK, VERDICTS, error_status, stage_table
 from pipeline.engines.protocol import Engine
 from pipeline.rewriting.by_claims import by_claims
 from pipeline.rewriting.by_detector import OpenDetector, PluggedDetector
 from pipeline.rewriting.checked import Checked, check, tally
 from pipeline.rewriting.config import Detect
-from pipeline.rewriting.lineage import DETECT, Row, lexicon, read, refused
+from pipeline.rewriting.lineage import DETECT, Row, lexicon, read, refusal
 from pipeline.rewriting.sentence_judge import JudgeDetector
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
@@ -92,10 +92,10 @@ class DetectStage:
 
     @property
     def worker(self) -> WorkerSpec | None:
-        plugged = self.spec.plugged()
-        if not plugged or not plugged.in_worker:
+        plug_in = self.spec.plug_in()
+        if not plug_in or not plug_in.in_worker:
             return None
-        return WorkerSpec(f"detector:{plugged.name}", OpenDetector(plugged), gpus=1.0)
+        return WorkerSpec(f"detector:{plug_in.name}", OpenDetector(plug_in), gpus=1.0)
 
     @property
     def version(self) -> int:
@@ -113,8 +113,8 @@ class DetectStage:
 
     def options(self) -> dict[str, Any]:
         recorded: dict[str, Any] = {"by": self.spec.by, "rules": VERSION, "lexicon": lexicon(self.words).version}
-        if (plugged := self.spec.plugged()) is not None:
-            return {**recorded, "identity": plugged.identity}
+        if (plug_in := self.spec.plug_in()) is not None:
+            return {**recorded, "identity": plug_in.identity}
         if self.asked is None:
             return {**recorded, "complete": self.spec.complete}
         limits = {"low": self.spec.low, "high": self.spec.high} if self.spec.by == "claims" else {}
@@ -123,8 +123,8 @@ class DetectStage:
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         rows, made = read(tables, self.prompts, (self.described,), detected=False)
         words = lexicon(self.words)
-        plugged = model if isinstance(model, PluggedDetector) else self.spec.plugged()
-        if plugged is not None:
+        plug_in = model if isinstance(model, PluggedDetector) else self.spec.plug_in()
+        if plug_in is not None:
             shown, problems = candidate_rows(tables[self.prompts], tables[self.described])
             made.failures.update(problems)
         verdicts = self._verdicts(tables, made.failures)
@@ -133,14 +133,14 @@ class DetectStage:
             with made.guard(row):
                 failure = made.failures.get(row.id)
                 if failure is not None:
-                    findings: ByText = _silent(row, failure)
-                elif plugged is not None:
-                    findings = {at: plugged.findings(each["text"], shown[row.id]) for at, each in row.originals()}
+                    findings: ByText = _problem_for_all(row, failure)
+                elif plug_in is not None:
+                    findings = {at: plug_in.findings(each["text"], shown[row.id]) for at, each in row.originals()}
                 else:
                     findings = self._by_text(row, words, verdicts.get(row.id, ()))
                 done[row.id] = {**_columns_of(findings, failure), "checked": list(self._checks(row, findings, words))}
-        table = [{"id": key, **(done[key] if key in done else failed(*made.failures[key]))} for key in made.ids]
-        return stored(table, self.schema)
+        table = [{"id": key, **(done[key] if key in done else error_status(*made.failures[key]))} for key in made.ids]
+        return stage_table(table, self.schema)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """Findings by verdict, claims without one (``unread``), texts that could not be looked through, and how right a
@@ -196,7 +196,7 @@ def stages(
     Raises:
         ConfigError: a vocabulary cannot be used.
     """
-    if spec.by == "facts" or spec.plugged() is not None:
+    if spec.by == "facts" or spec.plug_in() is not None:
         return [DetectStage(spec, words, prompts, described)]
     asking = AskDetector(AskStage(spec.spec(sampled), _asker(spec), seed), prompts, described)
     return [asking, DetectStage(spec, words, prompts, described, asking)]
@@ -211,7 +211,7 @@ def _asker(spec: Detect) -> Asker:
     return ClaimScorer(spec.splitter, words, spec.template, spec.template_many, spec.max_tokens, spec.min_mass)
 
 
-def _silent(row: Row, failure: Failure) -> ByText:
+def _problem_for_all(row: Row, failure: Failure) -> ByText:
     """The same reason for every text of a row."""
     return {place: Problem(*failure) for place, _ in row.originals()}
 
@@ -219,11 +219,11 @@ def _silent(row: Row, failure: Failure) -> ByText:
 def _columns_of(by_text: ByText, failure: Failure | None) -> dict[str, Any]:
     """The row of a table: what was found in each text. ``failure`` is that of the row, if it came before."""
     if failure is not None:
-        return failed(*failure)
-    problems = [refused(place, problem) for place, problem in by_text.items() if isinstance(problem, Problem)]
+        return error_status(*failure)
+    problems = [refusal(place, problem) for place, problem in by_text.items() if isinstance(problem, Problem)]
     if problems and len(problems) == len(by_text):
         kind, message = problems[0]["error_type"], problems[0]["error"]
-        return {"refused": problems, **failed(kind, f"no text could be looked through, the first one: {message}")}
+        return {"refused": problems, **error_status(kind, f"no text could be looked through, the first one: {message}")}
     findings = [
         {"candidate": place, **{name: getattr(finding, name) for name in Finding.__slots__}}
         for place, of_text in by_text.items()

@@ -92,14 +92,14 @@ class _Injection:
         return None
 
     def _wrong(self, changes: Iterable[Change]) -> tuple[Finding, ...]:
-        return hallucinations(self._found(Rewrite.of(self.text, changes).text))
+        return hallucinations(self._findings(Rewrite.of(self.text, changes).text))
 
-    def _found(self, text: str) -> tuple[Finding, ...]:
+    def _findings(self, text: str) -> tuple[Finding, ...]:
         return by_facts(text, self.facts, self.lexicon, self.complete)
 
     def _right(self, changes: Sequence[Change]) -> list[tuple[int, Phrase]]:
         """The phrases of which nothing is wrong and that are still as they were."""
-        bad = hallucinations(self._found(self.text))
+        bad = hallucinations(self._findings(self.text))
         spans = [(finding.start, finding.end) for finding in bad] + [(start, end) for start, end, _ in changes]
         return [
             (number, phrase)
@@ -123,11 +123,11 @@ class _Injection:
         weights = {name: self.cooccurrence.likely(name, there) + _UNSEEN for name in absent}
         swap = rng.random() < _SWAPPED
         for name in _draw_order(weights, rng):
-            ways = [self._swapped(name, phrases, rng), self._added(name, rng)]
+            ways = [self._swaps(name, phrases, rng), self._additions(name, rng)]
             for way in ways if swap else reversed(ways):
                 yield from way
 
-    def _swapped(self, name: str, phrases: Sequence[tuple[int, Phrase]], rng: random.Random) -> Iterator[list[Change]]:
+    def _swaps(self, name: str, phrases: Sequence[tuple[int, Phrase]], rng: random.Random) -> Iterator[list[Change]]:
         for _, phrase in rng.sample(list(phrases), len(phrases)):
             behind = [attribute for attribute in phrase.attributes if attribute.start >= phrase.end]
             if phrase.new and phrase.beside is None and not behind:
@@ -135,7 +135,7 @@ class _Injection:
                 if made is not None:
                     yield [(phrase.start, phrase.end, made)]
 
-    def _added(self, name: str, rng: random.Random) -> Iterator[list[Change]]:
+    def _additions(self, name: str, rng: random.Random) -> Iterator[list[Change]]:
         """To a list that does nothing but list, and not in one place; in any other text, as a sentence of its own."""
         phrases = dict(enumerate(read(self.text, self.lexicon)))
         words = tuple(self._words(name, phrases.values(), rng))
@@ -149,11 +149,11 @@ class _Injection:
             if not any(phrase.place for phrase in here.values()):
                 places += [listing for listing in listings(self.text, sentence, here) if listing.whole]
         for listing in rng.sample(places, len(places)):
-            yield list(self._appended(listing, made))
+            yield list(self._append(listing, made))
         if sentences:
             yield [(sentences[-1].end, sentences[-1].end, f" There is also {made}.")]
 
-    def _appended(self, listing: Listing, made: str) -> Iterator[Change]:
+    def _append(self, listing: Listing, made: str) -> Iterator[Change]:
         end = listing.items[-1][1]
         if len(listing.items) == 1:
             yield end, end, f" and {made}"

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipeline.base import columns
 from pipeline.base.errors import PipelineError
-from pipeline.base.tables import OK, REWRITTEN, failed, stored
+from pipeline.base.tables import OK, REWRITTEN, error_status, stage_table
 from pipeline.engines.protocol import Engine, Request, Response, Sampling
 from pipeline.sampling.config import Sample
 from pipeline.sampling.gather import GatherStage
@@ -84,7 +84,7 @@ class Made:
         self.candidates.setdefault(row.id, []).append(candidate)
 
     def refuse(self, row: Row, place: int, why: Problem, text: str | None = None) -> None:
-        self.refused.setdefault(row.id, []).append(refused(place, why, text))
+        self.refused.setdefault(row.id, []).append(refusal(place, why, text))
 
     def fail(self, row: Row, failure: Failure) -> None:
         self.failures[row.id] = failure
@@ -101,7 +101,7 @@ class Made:
 
     def table(self) -> pa.Table:
         rows = [
-            {"id": row_id, **failed(*self.failures[row_id])}
+            {"id": row_id, **error_status(*self.failures[row_id])}
             if row_id in self.failures
             else {
                 "id": row_id,
@@ -111,10 +111,10 @@ class Made:
             }
             for row_id in self.ids
         ]
-        return stored(rows, REWRITTEN)
+        return stage_table(rows, REWRITTEN)
 
 
-def refused(place: int, why: Problem, text: str | None = None) -> Refused:
+def refusal(place: int, why: Problem, text: str | None = None) -> Refused:
     return {"candidate": place, "text": text, "error_type": why.kind, "error": why.message}
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipeline.base import memory, secrets
 from pipeline.base.errors import InputError, TooManyFailures
 from pipeline.base.progress import Progress
-from pipeline.base.tables import failed
+from pipeline.base.tables import error_status
 from pipeline.engines.protocol import TRANSIENT
 from pipeline.running.pool import Done, Live, Lost, Pool, start_ray, stop_ray
 from pipeline.running.resume import Resume, prepare
@@ -171,7 +171,7 @@ class Executor:
     def _give_up(self, stage: Stage, record: Record, lost: Lost) -> Shard:
         """Every row of the shard becomes a failed row; a later run tries the shard again."""
         ids = list(dict.fromkeys(self._store.read(stage.inputs[0], lost.shard)["id"].to_pylist()))
-        rows = [{"id": row_id, **failed(lost.error_type, lost.error)} for row_id in ids]
+        rows = [{"id": row_id, **error_status(lost.error_type, lost.error)} for row_id in ids]
         table = pa.Table.from_pylist(rows, schema=stage.schema)
         inputs = self._store.input_digests(stage.inputs, lost.shard)
         return self._store.write(stage.name, lost.shard, table, inputs, retry=True, by=record)
@@ -203,7 +203,7 @@ def process_shard(stage: Stage, model: Any, run: Run, shard: int, by: Record | N
         tables[stage.name] = earlier[0]
     table = stage.process(model, tables).cast(stage.schema)
     retry = not TRANSIENT.isdisjoint(table["error_type"].to_pylist())
-    retry |= isinstance(stage, Unfinished) and stage.unfinished(table)
+    retry |= isinstance(stage, Unfinished) and stage.is_unfinished(table)
     return run.write(stage.name, shard, table, inputs, retry, stage.extras(table), by)
 
 

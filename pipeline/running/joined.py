@@ -94,7 +94,7 @@ class Joined:
             scored=columns.Scored.of(ids, score["scores"], sizes),
         )
 
-    def made(self) -> tuple[pa.Table, Ints]:
+    def complete_pairs(self) -> tuple[pa.Table, Ints]:
         """The pairs that have a chosen and a rejected text, and the row of each one's prompt.
 
         Raises:
@@ -113,7 +113,7 @@ class Joined:
         return pairs, prompt
 
     def example(self, pair: pa.Table, row: int) -> Example:
-        """``pair`` is one row of ``made``, of the prompt in row ``row``."""
+        """``pair`` is one row of ``complete_pairs``, of the prompt in row ``row``."""
         (made,) = pair.to_pylist()
         (prompt,) = self.source.slice(row, 1).select(["id", "source", "prompt", "facts"]).to_pylist()
         candidates = self.sample["candidates"][row].as_py()

@@ -39,7 +39,7 @@ def describe(run: Run, stage: Stage | Source, survey: Survey) -> Record:
 
 def current_record(run: Run, stage: Stage | Source, survey: Survey) -> Record:
     """The record the stage would have now, believing what ``prepare`` would."""
-    return _with_unsigned(run.record(stage.name), describe(run, stage, survey), isinstance(stage, Source))
+    return _keep_unsigned(run.record(stage.name), describe(run, stage, survey), isinstance(stage, Source))
 
 
 def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> Found:
@@ -74,7 +74,7 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
         if changed and not useful:
             run.clear(stage.name)
             shards = []
-        done = frozenset(shard for shard in shards if survey.current(new, shard, stage.inputs))
+        done = frozenset(shard for shard in shards if survey.is_current(new, shard, stage.inputs))
         for shard in set(shards) - done:
             about = survey.about(stage.name, shard)
             if useful and old is not None and about is not None and old.believes(about):
@@ -92,7 +92,7 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
     return Found(new, done)
 
 
-def _with_unsigned(old: Record | None, new: Record, source: bool) -> Record:
+def _keep_unsigned(old: Record | None, new: Record, source: bool) -> Record:
     """A stage of before shards said what made them holds by its record, as long as nothing else was made there."""
     same = old is not None and old.own == new.own and (not source or old.upstream == new.upstream)
     return replace(new, unsigned=old is not None and same and old.unsigned)
@@ -112,7 +112,7 @@ def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Itera
         other = [name for name in stage.inputs if old.upstream.get(name) != new.upstream[name]]
         reasons += [f"{name} has other content now" for name in other if name not in stale]
     elif not reasons:
-        lost = [s for s in run.shards(stage.name) if not survey.current(new, s, stage.inputs)]
+        lost = [s for s in run.shards(stage.name) if not survey.is_current(new, s, stage.inputs)]
         if lost:
             reasons.append(f"{len(lost)} shards are to be tried again or have other inputs now")
     if not reasons and not old.finished:

@@ -75,7 +75,7 @@ class Salvager(Protocol):
 class Unfinished(Protocol):
     """A stage whose rows may lack something that another try may bring, and be good rows without it."""
 
-    def unfinished(self, table: pa.Table) -> bool:
+    def is_unfinished(self, table: pa.Table) -> bool:
         """Whether a later run should try the shard again."""
         ...
 

@@ -193,7 +193,7 @@ class Run:
             InputError: the shard is missing, was not written by this store, or is not of its stage as that is now.
         """
         table = self.read(stage, shard)
-        return table, self._known(stage, shard, _about(table.schema)).digest
+        return table, self._require(stage, shard, _about(table.schema)).digest
 
     def peek(self, stage: str, shard: int) -> pa.Table:
         """A shard as it lies there, whatever made it: what a source was before it is made anew."""
@@ -247,7 +247,7 @@ class Run:
         """
         about = self.about(stage, shard)
         self._check(stage, shard, about, self.record(stage))
-        return self._known(stage, shard, about).digest
+        return self._require(stage, shard, about).digest
 
     def digests(self, stage: str) -> list[str]:
         """``digest`` of all shards of a stage, in order."""
@@ -256,7 +256,7 @@ class Run:
         for shard in self.shards(stage):
             about = self.about(stage, shard)
             self._check(stage, shard, about, record)
-            contents.append(self._known(stage, shard, about).digest)
+            contents.append(self._require(stage, shard, about).digest)
         return contents
 
     def input_digests(self, inputs: Iterable[str], shard: int) -> dict[str, str]:
@@ -312,7 +312,7 @@ class Run:
                 f"run {stage} again",
             )
 
-    def _known(self, stage: str, shard: int, about: Shard | None) -> Shard:
+    def _require(self, stage: str, shard: int, about: Shard | None) -> Shard:
         if about is None:
             raise InputError(f"shard {self._shard(stage, shard)} is missing or damaged", f"run {stage} again")
         return about
@@ -341,7 +341,7 @@ class Survey:
         """A shard was written or removed."""
         self._seen[stage, shard] = about
 
-    def current(self, of: Record, shard: int, inputs: Iterable[str]) -> bool:
+    def is_current(self, of: Record, shard: int, inputs: Iterable[str]) -> bool:
         """Whether a finished shard is of the stage ``of``, was made from the input shards that are there now, and need
         not be retried."""
         about = self.about(of.stage, shard)

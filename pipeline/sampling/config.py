@@ -119,11 +119,11 @@ class PluggedOptions(PlugIn):
 
     @property
     def gpus(self) -> float:
-        return float(getattr(self.made, "gpus", 1))
+        return float(getattr(self.plug_in, "gpus", 1))
 
     @model_validator(mode="after")
     def _gpus_are_a_number(self) -> PluggedOptions:
-        gpus = getattr(self.made, "gpus", 1)
+        gpus = getattr(self.plug_in, "gpus", 1)
         if not isinstance(gpus, int | float) or not 0 <= gpus < math.inf:
             raise ValueError(f"{self.kind}: gpus is {gpus!r}; it is how many GPUs a worker needs, such as 1 or 0")
         return self

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.base import columns, seeds
-from pipeline.base.tables import CANDIDATES, OK, failed, stored
+from pipeline.base.tables import CANDIDATES, OK, error_status, stage_table
 from pipeline.engines.protocol import Completion, Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Continuation, Sample
@@ -149,9 +149,9 @@ def beginning(text: str, share: float) -> str:
 
 def _table(ids: Sequence[str], made: Mapping[str, list[Candidate]], problems: Mapping[str, Failure]) -> pa.Table:
     rows = [
-        {"id": row_id, **failed(*problems[row_id])}
+        {"id": row_id, **error_status(*problems[row_id])}
         if row_id in problems
         else {"id": row_id, "candidates": sorted(made[row_id], key=lambda candidate: candidate["parent"]), **OK}
         for row_id in ids
     ]
-    return stored(rows, CANDIDATES)
+    return stage_table(rows, CANDIDATES)

@@ -326,7 +326,7 @@ def worker(spec: Sample) -> WorkerSpec:
 
         name = models.resolve(spec.model) if _is_here(spec) else spec.model
         model = Model(name, spec.revision, template_text(spec), spec.max_image_pixels)
-        opened = OpenPlugged(engine.kind, engine.made, model)
+        opened = OpenPlugged(engine.kind, engine.plug_in, model)
         return WorkerSpec(f"{engine.kind}:{spec.model}", opened, gpus=engine.gpus, count=engine.workers)
     if isinstance(engine, GivenOptions):
         raise TypeError("given answers are nobody's to ask; GivenStage has them")

@@ -54,7 +54,7 @@ def describe(items: Sequence[Item], rng: random.Random) -> str:
     rest = list(items[head:])
     while rest:
         take = len(rest) if len(sentences) == 3 else min(len(rest), rng.choice((1, 1, 2)))
-        sentences.append(_further(rest[:take], rng))
+        sentences.append(_further_sentence(rest[:take], rng))
         rest = rest[take:]
     return " ".join(sentences)
 
@@ -73,7 +73,7 @@ def _opening(items: Sequence[Item], rng: random.Random) -> str:
     return f"In this picture you can see {_list_of(items)}."
 
 
-def _further(items: Sequence[Item], rng: random.Random) -> str:
+def _further_sentence(items: Sequence[Item], rng: random.Random) -> str:
     form = rng.random()
     cell = items[0].cell
     if len(items) == 1 and cell is not None and form < 0.35:

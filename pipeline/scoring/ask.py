@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.base import columns, seeds
-from pipeline.base.tables import VERDICTS, failed, stored
+from pipeline.base.tables import VERDICTS, error_status, stage_table
 from pipeline.engines.protocol import MOST_LOGPROBS, TRANSIENT, Engine, Request, Response, Sampling
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.config import Sample
@@ -67,7 +67,7 @@ class AskStage:
             for row_id, questions in waiting.items():
                 talks[row_id].hear([answers[row_id, question] for question in questions])
         made = [_row(row_id, talks.get(row_id), problems.get(row_id)) for row_id in ids]
-        return stored(made, VERDICTS)
+        return stage_table(made, VERDICTS)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         total: collections.Counter[str] = collections.Counter()
@@ -75,7 +75,7 @@ class AskStage:
             total.update(self.asker.counts(read_verdicts(verdicts)))
         return dict(total)
 
-    def unfinished(self, table: pa.Table) -> bool:
+    def is_unfinished(self, table: pa.Table) -> bool:
         errors = columns.items(table["verdicts"], "error").drop_null().unique().to_pylist()
         return not TRANSIENT.isdisjoint(error.partition(": ")[0] for error in errors)
 
@@ -169,12 +169,12 @@ def _answer(response: Response) -> Answer:
 def _row(row_id: str, talk: _Talk | None, problem: Failure | None) -> dict[str, Any]:
     problem = problem or (talk.problem if talk is not None else None)
     if talk is None or problem is not None:
-        return {"id": row_id, **failed(*(problem or ("unknown", "")))}
+        return {"id": row_id, **error_status(*(problem or ("unknown", "")))}
     errors = [verdict.error for verdict in talk.verdicts if verdict.error is not None]
     status: dict[str, Any] = {"status": "ok"}
     if errors and len(errors) == len(talk.verdicts):
         kind, _, message = errors[0].partition(": ")
-        status = failed(kind, f"every verdict failed, the first one with: {message}")
+        status = error_status(kind, f"every verdict failed, the first one with: {message}")
     verdicts = [
         {name: getattr(verdict, name) for name in ("candidate", "other", "question", "answer", "p_yes", "error")}
         for verdict in talk.verdicts

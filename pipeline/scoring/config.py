@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, name_or_path
 from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenOptions, OpenAIOptions, Sample, Temperature, VllmOptions
-from pipeline.scoring.plugged import OURS, Plugged, ours, plugged
+from pipeline.scoring.plugged import OURS, Plugged, ours, plug_in
 from reward.asking.claims import MIN_MASS, TRUE_OF
 from reward.asking.judge import CRITERIA
 
@@ -266,13 +266,13 @@ class Score(Frozen):
             raise ValueError(f"scorers: two are called {max(names, key=names.count)}; remove one")
         return self
 
-    def plugged(self, scorer: str) -> Plugged:
+    def plug_in(self, scorer: str) -> Plugged:
         """One of ``scorers`` that is not ours."""
-        return plugged(scorer, self.options.get(scorer, {}), BUILT_IN)
+        return plug_in(scorer, self.options.get(scorer, {}), BUILT_IN)
 
     def name_of(self, scorer: str) -> str:
         """What one of ``scorers`` calls its scores."""
-        return scorer if scorer in BUILT_IN else self.plugged(scorer).name
+        return scorer if scorer in BUILT_IN else self.plug_in(scorer).name
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -55,16 +55,16 @@ def ours(name: str, options: Mapping[str, Any]) -> Scorer:
     return scorer
 
 
-def plugged(reference: str, options: Mapping[str, Any], built_in: Sequence[str]) -> Plugged:
+def plug_in(reference: str, options: Mapping[str, Any], built_in: Sequence[str]) -> Plugged:
     """
     Raises:
         ConfigError: there is no such scorer, or its options or what it says of itself is wrong.
     """
-    made = plugins.plug(KIND, reference, options, "score(rows)", built_in)
-    name = getattr(made, "name", None)
+    scorer = plugins.plug(KIND, reference, options, "score(rows)", built_in)
+    name = getattr(scorer, "name", None)
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in built_in:
         raise ConfigError(
             f"{reference} cannot be called {name!r}",
             'give the class name: ClassVar[str] = "..." of a-z, 0-9 and _, which none of ours has',
         )
-    return Plugged(made, name, plugins.identity(made, reference), bool(getattr(made, "in_worker", False)))
+    return Plugged(scorer, name, plugins.identity(scorer, reference), bool(getattr(scorer, "in_worker", False)))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipeline.base import columns
 from pipeline.base.errors import PipelineError
 from pipeline.base.images import image_files
-from pipeline.base.tables import OK, SCORES, UNKNOWN, failed
+from pipeline.base.tables import OK, SCORES, UNKNOWN, error_status
 from pipeline.scoring.ask import read_verdicts
 from reward.asking.protocol import Asker
 from reward.scorers.column_scorer import Batch, ColumnScorer
@@ -122,7 +122,7 @@ def _score(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArray
             each = [_score(parts, prompts.slice(i, 1), candidates.slice(i, 1), alone) for i in range(count)]
             return pa.concat_tables(each)
         if alone or columns.items(candidates, "text").null_count:
-            status = {name: [value] for name, value in failed(type(error).__name__, str(error)).items()}
+            status = {name: [value] for name, value in error_status(type(error).__name__, str(error)).items()}
             return _table(pa.table({"id": prompts["id"], **status}), None, {})
     return _table(rows, *_one_by_one(parts, prompts, candidates))
 

@@ -28,7 +28,7 @@ ASKED = ("judge", "claims")
 
 def in_worker(name: str, spec: Score) -> bool:
     """Whether a scorer has a model in its process."""
-    return name in MODELS or (name not in BUILT_IN and spec.plugged(name).in_worker)
+    return name in MODELS or (name not in BUILT_IN and spec.plug_in(name).in_worker)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _open(name: str, spec: Score) -> Scorer:
     try:
         if name in OURS:
             return ours(name, spec.options.get(name, {}))
-        return _OPEN[name](spec) if name in _OPEN else spec.plugged(name)
+        return _OPEN[name](spec) if name in _OPEN else spec.plug_in(name)
     except (ValueError, OSError) as error:
         raise ConfigError(f"score.{name}: {error}") from error
 

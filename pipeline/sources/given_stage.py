@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.base.tables import CANDIDATES, OK, failed, stored
+from pipeline.base.tables import CANDIDATES, OK, error_status, stage_table
 from pipeline.sources.config import PdsSource
 from pipeline.sources.readers import files, pds
 
@@ -40,7 +40,7 @@ class GivenStage:
     def process(self, model: Any, tables: Mapping[str, pa.Table]) -> pa.Table:
         answers = _answers(self.spec, tuple(files.stamp(path, whole=False) for path in files.expand(self.spec.path)))
         rows = tables["source"].select(["id", "source", *OK]).to_pylist()
-        return stored([_row(row, answers.get(row["source"])) for row in rows], CANDIDATES)
+        return stage_table([_row(row, answers.get(row["source"])) for row in rows], CANDIDATES)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}
@@ -48,9 +48,9 @@ class GivenStage:
 
 def _row(row: Mapping[str, Any], answers: tuple[str, str] | None) -> dict[str, Any]:
     if row["status"] != "ok":
-        return {"id": row["id"], **failed(row["error_type"], row["error"])}
+        return {"id": row["id"], **error_status(row["error_type"], row["error"])}
     if answers is None:
-        return {"id": row["id"], **failed("no_given_answer", f"the source has no item {row['source']} any more")}
+        return {"id": row["id"], **error_status("no_given_answer", f"the source has no item {row['source']} any more")}
     # Whoever wrote them, it is not known how: all that a sampler would say stays null.
     return {"id": row["id"], "candidates": [{"text": text, "origin": "given"} for text in answers], **OK}
 

@@ -40,7 +40,7 @@ def same_phrase(answer: str, right: str) -> bool | None:
         return None  # the letter of an option
     if _scripts(answer) != _scripts(right) or {answer, right} & (YES | NO) or GENERIC & {given[-1], wanted[-1]}:
         return None
-    return None if _related(given, wanted) else False
+    return None if _are_related(given, wanted) else False
 
 
 def differ_in_a_sign(answer: str, other: str) -> bool:
@@ -68,7 +68,7 @@ def same_signs(answer: str, right: str) -> bool | None:
     return False if same and not all(_SOFT.issuperset(side) for side in signs) else None
 
 
-def _related(words: Sequence[str], other: Sequence[str]) -> bool:
+def _are_related(words: Sequence[str], other: Sequence[str]) -> bool:
     """Whether two phrases may mean the same: a word or its beginning in common, initials, another name."""
     plain = [[_strip_accents(word) for word in side] for side in (words, other)]
     joined = ["".join(side) for side in plain]

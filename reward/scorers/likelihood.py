@@ -73,7 +73,7 @@ class LikelihoodScorer:
         return {self.name: score_each(rows, self._means, "log-prob")}
 
     @cached_property
-    def _opened(self) -> tuple[Any, Any]:
+    def _backbone(self) -> tuple[Any, Any]:
         """The model in evaluation mode, and what reads for it."""
         import torch
 
@@ -106,7 +106,7 @@ class LikelihoodScorer:
 
         from reward.models.logps import target_logps
 
-        model, reader = self._opened
+        model, reader = self._backbone
         try:
             inputs = reader.read([conversations[i] for i in batch])
             lengths = {at: _answer_tokens(reader, conversations[batch[at]], at) for at in inputs.kept}

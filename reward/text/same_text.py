@@ -78,13 +78,13 @@ def blank(text: str) -> bool:
     >>> blank("\\u200b"), blank("\\ufeff..."), blank("5"), blank("\\u2600")
     (True, True, False, False)
     """
-    return not any(_seen(sign) for sign in text)
+    return not any(_is_seen(sign) for sign in text)
 
 
-def unseen(text: str) -> bool:
+def is_unseen(text: str) -> bool:
     """Whether nothing of a text can be seen at all.
 
-    >>> unseen("\\u200b "), unseen("...")
+    >>> is_unseen("\\u200b "), is_unseen("...")
     (True, False)
     """
     return all(sign.isspace() or sign in UNSEEN or unicodedata.category(sign) in ("Cc", "Cf") for sign in text)
@@ -93,7 +93,7 @@ def unseen(text: str) -> bool:
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 
 
-def _seen(sign: str) -> bool:
+def _is_seen(sign: str) -> bool:
     """Letters, digits and symbols are, and what this Python does not know yet; marks above a letter need the letter."""
     kind = unicodedata.category(sign)
     if sign in UNSEEN or "\U000e0000" <= sign <= "\U000e0fff" or "\ufff0" <= sign <= "\ufff8":

@@ -78,7 +78,7 @@ class Job:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"the run hangs; it said:\n{self.said()}") from None
+            raise AssertionError(f"the run hangs; it said:\n{self.log_tail()}") from None
 
     def kill(self) -> None:
         assert self.process is not None
@@ -96,10 +96,10 @@ class Job:
     def finish(self) -> dict[str, str]:
         """Run it (again) to its end; the digests of what it published."""
         code = self.start().wait()
-        assert code == 0, self.said()
+        assert code == 0, self.log_tail()
         return self.dataset
 
-    def said(self) -> str:
+    def log_tail(self) -> str:
         return (self.folder / "log.txt").read_text(errors="replace")[-3000:]
 
 

@@ -100,7 +100,7 @@ class Runs:
 
         self.put(None)
         self.place.mkdir()
-        assert child(work, self.folder / "log.txt") == 0, self.said()
+        assert child(work, self.folder / "log.txt") == 0, self.log_tail()
         for name in (self.folder / "modules").read_text().splitlines():
             with contextlib.suppress(Exception):  # some are no files
                 importlib.import_module(name)
@@ -134,12 +134,12 @@ class Runs:
     def changes(self, before: Path | None, changes: dict[str, Any]) -> list[Change]:
         """Every change that the recipe makes on the disk, which begins where ``before`` is."""
         self.put(before)
-        assert self.run(changes, Watch(str(self.place))) == 0, self.said()
+        assert self.run(changes, Watch(str(self.place))) == 0, self.log_tail()
         recorded: list[Change] = pickle.loads((self.folder / "changes").read_bytes())[0]
         return recorded
 
     def finish(self, changes: dict[str, Any]) -> dict[str, str]:
-        assert self.run(changes) == 0, self.said()
+        assert self.run(changes) == 0, self.log_tail()
         return outputs(self.place / "run", changes)
 
     def alone(self, name: str, changes: dict[str, Any]) -> dict[str, str]:
@@ -162,7 +162,7 @@ class Runs:
         shutil.copytree(self.place, kept)
         return kept
 
-    def said(self) -> str:
+    def log_tail(self) -> str:
         return (self.folder / "log.txt").read_text(errors="replace")[-3000:]
 
 
@@ -226,7 +226,7 @@ def crash(
     states = runs.folder / "states"
     shutil.rmtree(states, ignore_errors=True)
     runs.put(before)
-    assert runs.run(stopped[1], Watch(str(runs.place), keep=states, wanted=chosen)) == 0, runs.said()
+    assert runs.run(stopped[1], Watch(str(runs.place), keep=states, wanted=chosen)) == 0, runs.log_tail()
     changes, left = pickle.loads((runs.folder / "changes").read_bytes())
     assert unsafe(changes) == [] and (before is not None or unseen(runs.place, changes) == [])
     if stopped[1].get("train"):
@@ -298,11 +298,11 @@ def test_what_is_kept_of_a_moment_is_what_a_stop_leaves(runs: Runs) -> None:
     states = runs.folder / "states"
     shutil.rmtree(states, ignore_errors=True)
     runs.put(None)
-    assert runs.run({}, Watch(str(runs.place), keep=states, wanted=frozenset(points))) == 0, runs.said()
+    assert runs.run({}, Watch(str(runs.place), keep=states, wanted=frozenset(points))) == 0, runs.log_tail()
     kept = pickle.loads((runs.folder / "changes").read_bytes())[1]
     for point, power in points:
         runs.put(None)
-        assert runs.run({}, Watch(str(runs.place), point, power)) == STOPPED, runs.said()
+        assert runs.run({}, Watch(str(runs.place), point, power)) == STOPPED, runs.log_tail()
         now, then = left(runs.place), left(states / kept[point, power])
         assert now[0] == then[0] and differing(now[1], then[1]) == []
 

@@ -20,7 +20,7 @@ def tiny(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     runs = Runs(tmp_path_factory.mktemp("crash"))
-    assert child(lambda: tiny(runs.folder / "model"), runs.folder / "log.txt") == 0, runs.said()
+    assert child(lambda: tiny(runs.folder / "model"), runs.folder / "log.txt") == 0, runs.log_tail()
     runs.put(None)
     runs.finish({})
     os.rename(runs.place / "run" / "dataset", runs.folder / "held-out")

@@ -45,7 +45,7 @@ def test_an_actor_is_killed_and_the_run_goes_on(moment: int, tmp_path: Path, cal
     until("workers", lambda: not job.running() or job.descendants("ray::_Worker"))
     time.sleep(random.Random(f"actor {moment}").uniform(0, 3))  # of the four or more that sampling takes
     assert _kill(job.descendants("ray::_Worker")[:1]) == 1
-    assert job.wait() == 0, job.said()  # nobody has to start it again
+    assert job.wait() == 0, job.log_tail()  # nobody has to start it again
     check(job, job.dataset, calm)
 
 
@@ -69,7 +69,7 @@ def test_a_node_of_two_is_killed_and_the_run_goes_on(tmp_path: Path, calm: Calm)
         job = Job(tmp_path, ray=cluster.address, changes=("sample.engine.seconds_per_request=0.004",)).start()
         until("shards", lambda: len(list((job.run / "sample").glob("data-*.arrow"))) >= 6)
         cluster.remove_node(lost, allow_graceful=False)
-        assert job.wait() == 0, job.said()
+        assert job.wait() == 0, job.log_tail()
     finally:
         cluster.shutdown()
     check(job, job.dataset, calm)

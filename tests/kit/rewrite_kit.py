@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from stage_kit import candidate, prompt_row
 
-from pipeline.base.tables import CANDIDATES, COOCCURRENCE, OK, PROMPTS, failed
+from pipeline.base.tables import CANDIDATES, COOCCURRENCE, OK, PROMPTS, error_status
 from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.scenes.scene_words import scenes
@@ -30,7 +30,7 @@ FALSE = "The image shows a red sun and two blue cups. There is also a green anch
 Texts = Sequence[dict[str, Any]] | None
 
 
-def said(*texts: str, **changes: Any) -> list[dict[str, Any]]:
+def candidates(*texts: str, **changes: Any) -> list[dict[str, Any]]:
     return [candidate(text, temperature=0.7, **changes) for text in texts]
 
 
@@ -38,7 +38,7 @@ def tables(*rows: Texts, facts: Mapping[str, Any] | None = FACTS) -> dict[str, p
     """Prompts p0, p1, ... and what was said to each; None where that failed."""
     ids = [f"p{at}" for at in range(len(rows))]
     sampled = [
-        {"id": id, **(failed("timeout", "late") if texts is None else {"candidates": texts, **OK})}
+        {"id": id, **(error_status("timeout", "late") if texts is None else {"candidates": texts, **OK})}
         for id, texts in zip(ids, rows, strict=True)
     ]
     return {

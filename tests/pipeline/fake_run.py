@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES, failed
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES, error_status
 from pipeline.running.store import Run, make_record
 from pipeline.scenes import prompts, raster
 from pipeline.scenes.vocabulary import OBJECTS, VOCABULARY, article
@@ -45,14 +45,14 @@ def make(run_dir: Path, prompts_count: int = 90, shards: int = 2, unfinished: in
     """``prompts_count`` prompts, every third a question; the last ``unfinished`` have no row after ``source``."""
     rng = random.Random(0)
     rows = [_prompt(index, rng) for index in range(prompts_count)]
-    rows[0].update(failed("unreadable_image", "prompt 0: truncated PNG"))
+    rows[0].update(error_status("unreadable_image", "prompt 0: truncated PNG"))
     answered = rows[: prompts_count - unfinished]
     candidates = [_candidates(row, rng) for row in answered]
     candidates[1].update(
-        candidates=None, **failed("engine", "prompt too long: 5000 tokens, api_key=sk-hidden-0123456789")
+        candidates=None, **error_status("engine", "prompt too long: 5000 tokens, api_key=sk-hidden-0123456789")
     )
     scores = [_scores(row, some, rng) for row, some in zip(answered, candidates, strict=True)]
-    scores[2].update(scores=None, **failed("scorer", "row 2: | cannot be <decoded>"))
+    scores[2].update(scores=None, **error_status("scorer", "row 2: | cannot be <decoded>"))
     pairs = [_pair(row, some, of) for row, some, of in zip(answered, candidates, scores, strict=True)]
     run = Run(run_dir)
     size = -(-prompts_count // shards)
@@ -171,7 +171,7 @@ def _pair(row: dict[str, Any], some: dict[str, Any], of: dict[str, Any]) -> dict
     empty = dict.fromkeys(("chosen", "rejected", "chosen_score", "rejected_score", "margin", "reason"))
     base = {"id": row["id"], "policy": "best_vs_worst", **empty, **OK}
     if "failed" in (row["status"], some["status"], of["status"]):
-        return {**base, **failed("upstream", "an earlier stage failed")}
+        return {**base, **error_status("upstream", "an earlier stage failed")}
     values = {score["name"]: score["values"] for score in of["scores"]}
     ranked = [
         value if value is not None else (covered or 0) * 0.25 - (wrong or 0)

@@ -232,7 +232,7 @@ def write(folder, table):
 
 @pytest.fixture
 def run(tmp_path):
-    from pipeline.base.tables import CANDIDATES, OK, PROMPTS, SCORES, failed
+    from pipeline.base.tables import CANDIDATES, OK, PROMPTS, SCORES, error_status
 
     messages = [{"role": "user", "content": "Describe."}]
     facts = {**FACTS, "objects": [{**thing, "boxes": []} for thing in FACTS["objects"]], "regions": [], "captions": []}
@@ -248,7 +248,7 @@ def run(tmp_path):
         {"id": str(i), "scores": [{"name": k, "version": "1", "values": v} for k, v in values.items()], **OK}
         for i in range(3)
     ]
-    scores[2].update(scores=None, **failed("scorer", "row 2"))
+    scores[2].update(scores=None, **error_status("scorer", "row 2"))
     for name, schema, table in (
         ("source", PROMPTS, sources),
         ("sample", CANDIDATES, candidates),

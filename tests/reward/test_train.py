@@ -174,12 +174,12 @@ def saved(tmp_path, table):
 
 
 def test_texts_and_messages_are_the_same_pairs(tmp_path):
-    def said(role, text):
+    def turn(role, text):
         return [{"role": role, "content": text}]
 
     plain = rows(chosen="c")
     spoken = [
-        {**row, "prompt": said("user", row["prompt"]), **{k: said("assistant", row[k]) for k in ("chosen", "rejected")}}
+        {**row, "prompt": turn("user", row["prompt"]), **{k: turn("assistant", row[k]) for k in ("chosen", "rejected")}}
         for row in plain
     ]
     (tmp_path / "a").mkdir()

@@ -250,7 +250,7 @@ class TrainOptions(Frozen):
                 "loss_type names one twice, which would count it twice; name each once, or use loss_weights"
             )
         if not self._learns():
-            terms = [f"weights.{term}" for term in ("response", *self.added.terms)]
+            terms = [f"weights.{term}" for term in ("response", *self.addition.terms)]
             problems.append(
                 f"objective={self.objective} trains on nothing: every loss has weight 0; raise one of "
                 f"{', '.join(terms)}" + (" (the response's also by loss_weights)" if self.loss_weights else "")
@@ -284,7 +284,7 @@ class TrainOptions(Frozen):
                 "cache_image_features=true needs features that never change: set share_image_features=true, "
                 "freeze_vision=true and freeze_projector=true, or cache_image_features=false"
             )
-        if not self.use_images and self.added.reads:
+        if not self.use_images and self.addition.reads:
             problems.append(f"use_images=false leaves {self.objective} nothing to compare; use objective=dpo")
         if unused := sorted(set(self.loss_options) - set(self.loss_type)):
             problems.append(f"loss_options: {unused[0]} is not in loss_type; name one of {', '.join(self.loss_type)}")
@@ -319,7 +319,7 @@ class TrainOptions(Frozen):
             **{f"loss_type.{name}": loss_slot(name, self.loss_options.get(name, {})) for name in self.loss_type},
         }
 
-    def plugged(self, key: str) -> Any:
+    def plug_in(self, key: str) -> Any:
         """The object that is named there; None if it is one of ours."""
         return self.slots()[key].open()
 
@@ -330,27 +330,27 @@ class TrainOptions(Frozen):
         return {key: identity for key, identity in identities.items() if identity is not None}
 
     @property
-    def added(self) -> Addition:
+    def addition(self) -> Addition:
         """What the objective adds to the response term."""
-        made = self.plugged("objective")
-        return OBJECTIVES[self.objective] if made is None else Addition(made.reads, tuple(made.weights))
+        plug_in = self.plug_in("objective")
+        return OBJECTIVES[self.objective] if plug_in is None else Addition(plug_in.reads, tuple(plug_in.weights))
 
     @property
     def term_weights(self) -> dict[str, float]:
         """Every term that is trained on, in the order in which they are summed."""
-        made = self.plugged("objective")
-        weights = vars(self.weights) if made is None else made.weights
-        return {"response": self.weights.response, **{term: weights[term] for term in self.added.terms}}
+        plug_in = self.plug_in("objective")
+        weights = vars(self.weights) if plug_in is None else plug_in.weights
+        return {"response": self.weights.response, **{term: weights[term] for term in self.addition.terms}}
 
     @property
     def probes(self) -> bool:
         """Whether the corrupted image is only measured."""
-        return self.probe_image and not self.added.reads
+        return self.probe_image and not self.addition.reads
 
     @property
     def branches(self) -> tuple[Branch, ...]:
         """The sequences of a pair whose log-probs the objective reads, and last what is only measured."""
-        return ("chosen", "rejected", *self.added.reads, *(("corrupted",) if self.probes else ()))
+        return ("chosen", "rejected", *self.addition.reads, *(("corrupted",) if self.probes else ()))
 
     @property
     def needs_corrupted(self) -> bool:

@@ -23,7 +23,7 @@ class Slot:
     options: Mapping[str, Any]
     built_in: tuple[str, ...]
     method: str
-    check: Callable[[Any, str], None] = lambda made, name: None
+    check: Callable[[Any, str], None] = lambda plug_in, name: None
 
     def open(self) -> Any:
         """The object that is named; None if it is one of ours, or none.
@@ -32,14 +32,14 @@ class Slot:
             ConfigError: as ``plugins.plug``, or there are options for what is not another's.
         """
         if self.name is not None and self.name not in self.built_in:
-            plugged = plugins.plug(self.kind, self.name, self.options, self.method, self.built_in)
+            plug_in = plugins.plug(self.kind, self.name, self.options, self.method, self.built_in)
             try:
-                self.check(plugged, self.name)
+                self.check(plug_in, self.name)
             except PipelineError:
                 raise
             except Exception as error:  # what it says of itself is code, too
-                raise ConfigError(f"{self.name} raised {plugins.failure(plugged, error)}", "correct it") from error
-            return plugged
+                raise ConfigError(f"{self.name} raised {plugins.failure(plug_in, error)}", "correct it") from error
+            return plug_in
         if self.options:
             named = f"{self.name} is" if self.name else "none is named"
             raise ConfigError(f"options are those of {self.kind} that are not ours, and {named}", "remove them")
@@ -47,8 +47,8 @@ class Slot:
 
     def identity(self) -> str | None:
         """Path, version and options; None as ``open``."""
-        plugged = self.open()
-        return plugins.identity(plugged, str(self.name)) if plugged is not None else None
+        plug_in = self.open()
+        return plugins.identity(plug_in, str(self.name)) if plug_in is not None else None
 
     def problem(self) -> str | None:
         """Why ``open`` raises, in one line."""

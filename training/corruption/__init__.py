@@ -58,8 +58,8 @@ def corrupt(
     if image.mode != "RGB":
         raise ValueError(f"{name}: mode is {image.mode}; convert it to RGB first")
     rng = generator(seed, pair_id, index, config.kind)
-    if (made := config.slot.open()) is not None:
-        return _by_plugin(made, config.kind, image, rng, text, name)
+    if (plug_in := config.slot.open()) is not None:
+        return _by_plugin(plug_in, config.kind, image, rng, text, name)
     if config.kind not in _KINDS:
         raise ValueError(f"corruption.kind={config.kind} takes a picture of the dataset; the caller chooses it")
     try:
@@ -82,11 +82,11 @@ _KINDS: Mapping[str, Callable[[Image.Image, Corruption, Rng, str], Image.Image]]
 }
 
 
-def _by_plugin(made: Any, kind: str, image: Image.Image, rng: Rng, text: str, name: str) -> Image.Image:
+def _by_plugin(plug_in: Any, kind: str, image: Image.Image, rng: Rng, text: str, name: str) -> Image.Image:
     try:
-        picture = made.corrupt(image.copy(), rng, text)
+        picture = plug_in.corrupt(image.copy(), rng, text)
     except Exception as error:  # whatever other people's code raises
-        raise PluginError(f"{name}: {kind} raised {plugins.failure(made, error)}; correct it") from error
+        raise PluginError(f"{name}: {kind} raised {plugins.failure(plug_in, error)}; correct it") from error
     if not isinstance(picture, Image.Image):
         raise PluginError(f"{name}: {kind} gives {picture!r:.80}; give an RGB image of {image.width} x {image.height}")
     if (picture.mode, picture.size) != (image.mode, image.size):
@@ -102,8 +102,8 @@ def identity(config: Corruption) -> str:
 
     Reads the model's files once per process. For ``Corruption()``: ``"1"``. Raises ``ModelError`` without a model.
     """
-    if (plugged := config.slot.identity()) is not None:
-        return f"{VERSION}:{plugged}"
+    if (identified := config.slot.identity()) is not None:
+        return f"{VERSION}:{identified}"
     return str(VERSION) if config.kind != "clip_mask" else f"{VERSION}:{clip_mask.identity(_clip_model(config))}"
 
 

@@ -77,7 +77,7 @@ def prepare(
 def _check_repeats(dataset: PairDataset) -> None:
     """The first pair's corrupted image must be the same in every call: what is stored of the reference rests on it."""
     pair = dataset.pairs[0]
-    if dataset.corrupted(pair, 0).tobytes() != dataset.corrupted(pair, 0).tobytes():
+    if dataset.corrupted_image(pair, 0).tobytes() != dataset.corrupted_image(pair, 0).tobytes():
         raise PluginError(
             f"{pair.name}: {dataset.corruption.kind} gives other pixels in its second call; draw all chance from the "
             "rng that it is given"

@@ -68,11 +68,11 @@ class PairDataset:
         """The pair's ``index``-th image, decoded, RGB."""
         return decode(self.rows[pair.row]["images"][index], pair.name, index)
 
-    def similar(self, pair: Pair, index: int) -> Image.Image:
+    def similar_image(self, pair: Pair, index: int) -> Image.Image:
         """The ``index``-th image of the similar prompt."""
         return decode(self.rows[pair.row]["similar_images"][index], pair.name, index)
 
-    def corrupted(self, pair: Pair, index: int) -> Image.Image:
+    def corrupted_image(self, pair: Pair, index: int) -> Image.Image:
         """The rejected image; every call returns the same pixels."""
         return rejected_image(self.rows, pair, index, self.corruption, self.seed)
 

@@ -29,17 +29,17 @@ def render(
     head = structure(prompt, n_images)
     continues = head[-1]["role"] == "assistant"
 
-    def written(messages: Sequence[Any], tools: Sequence[Any] | None = tools, **how: bool) -> str:
+    def rendering(messages: Sequence[Any], tools: Sequence[Any] | None = tools, **how: bool) -> str:
         text: str = processor.apply_chat_template(messages, tools=tools or None, tokenize=False, **how)
         return text
 
-    start = written(head, add_generation_prompt=not continues, continue_final_message=continues)
-    if tools and start == written(head, None, add_generation_prompt=not continues, continue_final_message=continues):
+    start = rendering(head, add_generation_prompt=not continues, continue_final_message=continues)
+    if tools and start == rendering(head, None, add_generation_prompt=not continues, continue_final_message=continues):
         raise DataError(
             "has tools, and the model's chat template does not show them; drop the column tools, or use a model whose "
             "template takes tools"
         )
-    wholes = [written(head + structure(answer, 0)) for answer in answers]
+    wholes = [rendering(head + structure(answer, 0)) for answer in answers]
     for whole in wholes:
         start = "".join(a for a, _ in takewhile(lambda ab: ab[0] == ab[1], zip(start, whole, strict=False)))
     return start, *(whole[len(start) :] for whole in wholes)

@@ -55,7 +55,7 @@ def adopt(plan: Plan, target: Path, others: Sequence[Path]) -> list[str]:
         linked.append(stage.name)
     if set(publish.TABLES) <= set(linked):
         made = publish.record(run, plan.recipe.publish)
-        donor = next((candidate for candidate in donors if _published(candidate, made)), None)
+        donor = next((candidate for candidate in donors if _is_published(candidate, made)), None)
         if donor is not None:
             for name in ("publish", *(name for name in _BESIDE if donor.folder(name).is_dir())):
                 _link(donor.folder(name), run.folder(name))
@@ -67,7 +67,7 @@ def _same(old: Record | None, wanted: Record) -> bool:
     return old is not None and old.finished and old.fingerprint == wanted.fingerprint
 
 
-def _published(donor: Run, wanted: Record) -> bool:
+def _is_published(donor: Run, wanted: Record) -> bool:
     old = publish.current(donor)
     return old is not None and old.own == wanted.own
 

@@ -105,7 +105,7 @@ def _column_numbers(dataset: datasets.Dataset, columns: Sequence[str], path: str
         filled = np.array([_has_images(array) for array in arrays.values()])
         first = np.where(filled.any(0), filled.argmax(0), -1)
         for at in np.flatnonzero((first >= 0) & (first < media))[:1]:
-            raise _error(name(number * _BATCH + int(at)), references.unread(columns[first[at]]))
+            raise _error(name(number * _BATCH + int(at)), references.unread_media(columns[first[at]]))
         embedded = np.array([_has_bytes(array) for array in arrays.values()])
         for at in np.flatnonzero(filled.sum(0) > 1).tolist():
             ours = columns[first[at]]

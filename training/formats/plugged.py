@@ -20,22 +20,22 @@ _GIVES = ("prompt", "chosen", "rejected")
 
 def schema_of(config: TrainConfig) -> Schema | str | None:
     """What ``training.formats.open`` takes for ``config.dataset_format``."""
-    made, name = config.plugged("dataset_format"), config.dataset_format
-    if made is None or name is None:
+    plug_in, name = config.plug_in("dataset_format"), config.dataset_format
+    if plug_in is None or name is None:
         return name
 
     def convert(row: Mapping[str, Any], images: int) -> Preference:
-        return _check(name, made, {column: row[column] for column in made.reads if column in row}, images)
+        return _check(name, plug_in, {column: row[column] for column in plug_in.reads if column in row}, images)
 
-    needs = frozenset(getattr(made, "needs", made.reads))
-    return Schema(name, (Sign(needs),), made.reads, convert, bool(getattr(made, "repeats", False)), ours=False)
+    needs = frozenset(getattr(plug_in, "needs", plug_in.reads))
+    return Schema(name, (Sign(needs),), plug_in.reads, convert, bool(getattr(plug_in, "repeats", False)), ours=False)
 
 
-def _check(name: str, made: Any, row: dict[str, Any], images: int) -> Preference:
+def _check(name: str, plug_in: Any, row: dict[str, Any], images: int) -> Preference:
     try:
-        given = made.convert(row, images)
+        given = plug_in.convert(row, images)
     except Exception as error:  # whatever other people's code raises
-        raise DataError(f"{name} raised {plugins.failure(made, error)}; correct it, or drop the row") from error
+        raise DataError(f"{name} raised {plugins.failure(plug_in, error)}; correct it, or drop the row") from error
     if not isinstance(given, Mapping) or set(given) != set(_GIVES):
         raise DataError(f"{name} gives {given!r:.80}; give a dict of {', '.join(_GIVES)}")
     prompt = given["prompt"]

@@ -93,7 +93,8 @@ def collate(
             for branch in members:
                 order[branches.index(branch), column] = sequence
                 sequence += 1
-            read = {"prompt": dataset.image, "corrupted": dataset.corrupted, "similar": dataset.similar}[which]
+            readers = {"prompt": dataset.image, "corrupted": dataset.corrupted_image, "similar": dataset.similar_image}
+            read = readers[which]
             whole = _shown_whole(dataset.processor, prompt)
             keys = [f"{key}|whole" if whole else key for key in prompt.images]
             for number, key in enumerate(keys):

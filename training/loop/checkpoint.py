@@ -61,7 +61,7 @@ def save(
     if not write:
         return
     target = folder / f"step-{progress.step:08d}"
-    partial = _unfinished(target)
+    partial = _partial_path(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file(weights, partial / "weights.safetensors")
@@ -119,7 +119,7 @@ def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], w
     weights = {name: whole(value, keep=write) for name, value in parameters.items()}
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = _unfinished(_best(folder, step))
+        partial = _partial_path(_best(folder, step))
         save_file(weights, partial)
         files.sync_tree(partial)
         files.move(partial, _best(folder, step))
@@ -147,7 +147,7 @@ def _best(folder: Path, step: int) -> Path:
     return folder / f"best-{step:08d}.safetensors"
 
 
-def _unfinished(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{files.TEMPORARY}")
 
 

@@ -41,7 +41,7 @@ class Best:
         """
         return Best(step, loss) if loss < self.loss else Best(self.step, self.loss, self.worse + 1)
 
-    def exhausted(self, config: TrainConfig) -> bool:
+    def is_exhausted(self, config: TrainConfig) -> bool:
         """Whether ``patience`` is at its end."""
         return config.patience is not None and self.worse >= config.patience
 

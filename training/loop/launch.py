@@ -16,7 +16,7 @@ from pipeline.base.sweep import sweep_output
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.loop.trainer import TrainResult, finished_run, train
-from training.loop.worker import here
+from training.loop.worker import this_worker
 
 #: What the first worker says on stderr; the process that started the workers repeats it.
 LOG = "train.log"
@@ -56,7 +56,7 @@ def _run(config: TrainConfig) -> TrainResult:
 def _train(config: TrainConfig) -> None:
     """What each Ray Train worker does."""
     with contextlib.ExitStack() as stack:
-        if here().main:
+        if this_worker().main:
             log = stack.enter_context((config.output_dir / LOG).open("a", buffering=1))
             stack.enter_context(contextlib.redirect_stderr(log))
         train(config)

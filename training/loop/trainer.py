@@ -35,7 +35,7 @@ from training.loop.reference import Reference
 from training.loop.sharding import clip, is_sharded, shard, sum_gradients, whole
 from training.loop.step_zero import check_step_zero
 from training.loop.sums import Sums
-from training.loop.worker import Worker, here
+from training.loop.worker import Worker, this_worker
 from training.loss import sft
 from training.loss.measure import measure, metric_names
 
@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> TrainResult:
 
     Raises a ``TrainingError`` (config, model, data, reference, checkpoint, step zero) whose message holds the remedy.
     """
-    worker = here()
+    worker = this_worker()
     set_seed(config.seed)  # the adapters' initial values, equal in every process
     log.check_wandb(config)
     config.output_dir.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def train(config: TrainConfig) -> TrainResult:
         ProgressBar("train", steps, progress.step, visible=worker.main) as bar,
     ):
         for step in range(progress.step, steps):
-            if best.exhausted(config):
+            if best.is_exhausted(config):
                 break
             loss = backward(policy, data, ref, step, sums, config, worker)
             sum_gradients(parameters.values(), worker)
@@ -113,7 +113,7 @@ def train(config: TrainConfig) -> TrainResult:
                 best = best.after(done, measured["eval/loss"])
                 if config.patience is not None and best.step == done:
                     checkpoint.save_best(checkpoints, done, parameters, write=worker.main)
-            ends = done == steps or best.exhausted(config)
+            ends = done == steps or best.is_exhausted(config)
             saves = ends or done % config.save_steps == 0
             if saves:
                 diverge.check_weights(parameters, done, config, worker)

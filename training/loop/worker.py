@@ -48,7 +48,7 @@ class Worker:
             dist.barrier()
 
 
-def here() -> Worker:
+def this_worker() -> Worker:
     """This process. Ray Train has made its process group already; under ``torchrun`` it is made now."""
     cuda = torch.cuda.is_available()
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -44,7 +44,7 @@ def metric_names(config: TrainConfig) -> tuple[str, ...]:
     """The metrics that ``measure`` returns with this configuration, in order."""
     image = _IMAGE if config.needs_corrupted else ()
     # What probe_image measures is what mDPO trains on.
-    terms = dict.fromkeys((*config.added.terms, *(OBJECTIVES["mdpo"].terms if config.probes else ())))
+    terms = dict.fromkeys((*config.addition.terms, *(OBJECTIVES["mdpo"].terms if config.probes else ())))
     losses = ("loss/response", *(f"loss/{name}" for name in terms)) if terms else ()
     symmetric = ("rewards/symmetric_accuracies",) if _compares_images(config) else ()
     return (*_ALWAYS, *image, *losses, *symmetric)

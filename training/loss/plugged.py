@@ -22,8 +22,8 @@ from training.loss.objectives import LOSSES, Loss, Responses
 
 def losses(config: TrainConfig) -> Mapping[str, Loss]:
     """All that ``config.loss_type`` may name."""
-    made = {name: config.plugged(f"loss_type.{name}") for name in config.loss_type}
-    return {**LOSSES, **{name: partial(_loss, name, loss) for name, loss in made.items() if loss is not None}}
+    plug_ins = {name: config.plug_in(f"loss_type.{name}") for name in config.loss_type}
+    return {**LOSSES, **{name: partial(_loss, name, loss) for name, loss in plug_ins.items() if loss is not None}}
 
 
 def terms(rewards: Logps, config: TrainConfig) -> dict[str, Tensor]:
@@ -32,7 +32,7 @@ def terms(rewards: Logps, config: TrainConfig) -> dict[str, Tensor]:
     Raises:
         PluginError: it raised something, or gave other terms than it has weights for, or no tensor [B] with a gradient.
     """
-    objective = config.plugged("objective")
+    objective = config.plug_in("objective")
     if objective is None:
         return {}
     name, wanted = config.objective, list(objective.weights)
@@ -47,11 +47,11 @@ def _loss(name: str, loss: Any, responses: Responses, beta: float, label_smoothi
     return _check(value, responses.chosen, name)
 
 
-def _call(name: str, made: Any, call: Callable[[], Any]) -> Any:
+def _call(name: str, plug_in: Any, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # whatever other people's code raises
-        raise PluginError(f"{name} raised {plugins.failure(made, error)}; correct it") from error
+        raise PluginError(f"{name} raised {plugins.failure(plug_in, error)}; correct it") from error
 
 
 def _check(value: Any, like: Tensor, name: str) -> Tensor:

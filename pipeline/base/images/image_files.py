@@ -204,7 +204,7 @@ class Root(NamedTuple):
         if http:
             return path
         base = local(self.place)
-        return self._on_disk(base, path) if base is not None else self._elsewhere(path)
+        return self._on_disk(base, path) if base is not None else self._remote_path(path)
 
     def _on_disk(self, base: str, path: str) -> str:
         inner = local(path)
@@ -218,7 +218,7 @@ class Root(NamedTuple):
             raise self._outside(path)
         return full
 
-    def _elsewhere(self, path: str) -> str:
+    def _remote_path(self, path: str) -> str:
         base = self.place.rstrip("/")
         if is_url(path):
             if "::" in path or not path.startswith(f"{base}/"):
@@ -260,7 +260,7 @@ class Roots(NamedTuple):
             return f"{_TAR}{self.resolve(tar)}#{fragment}"
         if not self.roots:
             # Any place will do to ask about the web.
-            return path if scheme(path) not in ("http", "https") else self._anywhere().resolve(path)
+            return path if scheme(path) not in ("http", "https") else self._open_root().resolve(path)
         first, *others = self.roots if is_url(path) or os.path.isabs(path) else self.roots[:1]
         try:
             return first.resolve(path)
@@ -270,7 +270,7 @@ class Roots(NamedTuple):
                     return root.resolve(path)
             raise
 
-    def _anywhere(self) -> Root:
+    def _open_root(self) -> Root:
         return Root("/", self.allow_http, self.options)
 
 

@@ -39,10 +39,10 @@ class Unclear(ValueError):
         return f"{self.message}; {self.remedy}"
 
 
-def filled(value: Any) -> bool:
+def is_filled(value: Any) -> bool:
     """Whether a value is one.
 
-    >>> [filled(value) for value in (None, "", [], {"bytes": None, "path": None}, "a.png", [None])]
+    >>> [is_filled(value) for value in (None, "", [], {"bytes": None, "path": None}, "a.png", [None])]
     [False, False, False, False, True, True]
     """
     if isinstance(value, Mapping):
@@ -59,9 +59,9 @@ def find(row: Mapping[str, Any]) -> Any:
     Raises:
         Unclear: another filled key says something else, there is a video or a sound, or an image under another key.
     """
-    keys = sorted((name for name in row if name in _RANK and filled(row[name])), key=_RANK.__getitem__)
+    keys = sorted((name for name in row if name in _RANK and is_filled(row[name])), key=_RANK.__getitem__)
     if keys and keys[0] in OTHERS:
-        raise unread(keys[0])
+        raise unread_media(keys[0])
     if not keys:
         for name, value in row.items():
             if name not in NAMES and looks_like_images(value):
@@ -99,7 +99,7 @@ def two(first: str, other: str) -> Unclear:
     )
 
 
-def unread(name: str) -> Unclear:
+def unread_media(name: str) -> Unclear:
     return Unclear("unread_media", f"`{name}` is filled, and only images are read", "remove it, or the row")
 
 

@@ -43,7 +43,7 @@ _ASKED = ("existence", "existence", "existence", "attribute", "count", "relation
 
 def _more(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | None:
     """Name an object that is not there, mostly at the end, where the models do."""
-    extra = _absent(items, shown, rng)
+    extra = _absent_item(items, shown, rng)
     if extra is None:
         return None
     place = len(items) if rng.random() < 0.8 else rng.randrange(len(items) + 1)
@@ -53,7 +53,7 @@ def _more(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | N
 def _other(items: list[Item], shown: Scene, rng: random.Random) -> list[Item] | None:
     """Name an object that is not there in place of one that is."""
     true = [i for i, entry in enumerate(items) if entry.name in shown.names]
-    extra = _absent(items, shown, rng)
+    extra = _absent_item(items, shown, rng)
     if extra is None or not true:
         return None
     i = rng.choice(true)
@@ -146,7 +146,7 @@ def edit(shown: Scene, kind: str, names: Sequence[str], rng: random.Random) -> S
         other = next(thing for thing in shown.objects if thing.name == names[1])
         new = {thing.name: replace(thing, places=other.places), other.name: replace(other, places=thing.places)}
     elif kind == "existence":
-        absent = _absent([], shown, rng)
+        absent = _absent_item([], shown, rng)
         assert absent is not None  # there are 30 objects, and at most five in a scene
         new = {thing.name: replace(thing, name=absent.name)}
     elif kind == "attribute":
@@ -223,7 +223,7 @@ def _faulty(items: list[Item], shown: Scene, rng: random.Random) -> tuple[list[I
             return made, kind
 
 
-def _absent(items: Sequence[Item], shown: Scene, rng: random.Random) -> Item | None:
+def _absent_item(items: Sequence[Item], shown: Scene, rng: random.Random) -> Item | None:
     """An object that is neither there nor named yet; mostly of the scene's theme."""
     named = shown.names | {entry.name for entry in items}
     pool = [name for name in (THEMES[shown.theme] if rng.random() < 0.8 else OBJECTS) if name not in named]

@@ -13,12 +13,12 @@ import pyarrow as pa
 from pipeline.base.errors import InputError
 from pipeline.base.images.image_files import public
 from pipeline.base.images.tags import Misplaced, in_front
-from pipeline.base.tables import FACTS, MESSAGE, NOT_STORED, OK, failed, storable
+from pipeline.base.tables import FACTS, MESSAGE, NOT_STORED, OK, error_status, storable
 from pipeline.sources.admission.spool import Blobs
 from pipeline.sources.admission.verdicts import Verdict, Verdicts, key
 from pipeline.sources.readers.protocol import Entry
 from pipeline.sources.readers.record import WRONG_FACTS
-from reward.text.same_text import unseen
+from reward.text.same_text import is_unseen
 
 #: An image on its way through the source: ``digest`` is the front half of the file's, ``hash`` is null unless somebody
 #: wants it, and ``offset`` and ``size`` say where embedded bytes lie among the blobs (-1 for a file).
@@ -117,16 +117,16 @@ def _prompt(entry: Entry, verdicts: Sequence[Verdict]) -> tuple[Sequence[Mapping
     prompt = entry.prompt
     if any(_half(text) for message in prompt for text in (message["role"], message["content"])):
         why = f"{public(entry.source)}: the prompt holds half of a surrogate pair, which is no text; correct it"
-        return [], failed("malformed_row", why)
+        return [], error_status("malformed_row", why)
     try:
         prompt = in_front(prompt, len(entry.images))
     except Misplaced as error:
-        return prompt, failed(error.kind, f"{public(entry.source)}: {error.reason}")
-    if not any(message["role"] == "user" and not unseen(message["content"]) for message in prompt):
-        return prompt, failed("empty_prompt", f"{public(entry.source)}: no message of the user has any text")
+        return prompt, error_status(error.kind, f"{public(entry.source)}: {error.reason}")
+    if not any(message["role"] == "user" and not is_unseen(message["content"]) for message in prompt):
+        return prompt, error_status("empty_prompt", f"{public(entry.source)}: no message of the user has any text")
     for index, verdict in enumerate(verdicts):
         if verdict.error_type is not None:
-            return prompt, failed(verdict.error_type, f"image {index}: {verdict.error} ({public(entry.source)})")
+            return prompt, error_status(verdict.error_type, f"image {index}: {verdict.error} ({public(entry.source)})")
     return prompt, OK
 
 
@@ -141,7 +141,7 @@ def _half(text: str) -> bool:
 
 def _failed_row(source: str, error: tuple[str, str]) -> dict[str, Any]:
     """A row of which nothing is known but where it stands."""
-    return {"id": None, "pictures": [], "prompt": [], "facts": None, "source": storable(source), **failed(*error)}
+    return {"id": None, "pictures": [], "prompt": [], "facts": None, "source": storable(source), **error_status(*error)}
 
 
 def _batch(rows: list[dict[str, Any]], malformed: list[bool], failures: _Failures) -> pa.RecordBatch:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.base import seeds
-from pipeline.base.tables import INSTRUCTIONS, OK, failed, stored
+from pipeline.base.tables import INSTRUCTIONS, OK, error_status, stage_table
 from pipeline.engines.protocol import Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.requests import Requests, failure
@@ -73,7 +73,7 @@ class InstructStage:
             for row in rows:
                 for at in kept.get(row["id"], ()):
                     written[row["id"], at] = self._make(row, at)
-        return stored([self._row(row, ranked[row["id"]], written, errors) for row in rows], INSTRUCTIONS)
+        return stage_table([self._row(row, ranked[row["id"]], written, errors) for row in rows], INSTRUCTIONS)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """How many ``questions`` there are, and how many of them were left out because they are ``leading``."""
@@ -91,7 +91,7 @@ class InstructStage:
         if ranked["status"] != "ok":
             return {"id": row_id, **{key: ranked[key] for key in OK}}
         if row_id in errors:
-            return {"id": row_id, **failed(*errors[row_id])}
+            return {"id": row_id, **error_status(*errors[row_id])}
         flat = [{"image": at, **each} for at in ranked["kept"] for each in written[row_id, at]]
         return {"id": row_id, "instructions": [self._judge(each, row["text"]) for each in flat], **OK}
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.base import columns
 from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError, PipelineError
-from pipeline.base.tables import OK, RANKED, failed, stored
+from pipeline.base.tables import OK, RANKED, error_status, stage_table
 from pipeline.running.stage import WorkerSpec
 from pipeline.scenes.drawn import shows
 from pipeline.sources.imagine.config import Rank
@@ -60,7 +60,7 @@ class RankStage:
         good = [row for row in rows if row["status"] == "ok"]
         made = iter(self._rank(model, good))
         ranked = [next(made) if row["status"] == "ok" else _failed_row(row, row) for row in rows]
-        return stored(ranked, RANKED)
+        return stage_table(ranked, RANKED)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         """How many ``images`` there were and how many were ``kept``; of those of which it is known, how many show what
@@ -98,7 +98,7 @@ class RankStage:
         except Exception as error:  # other people's models: any error is one row's, until shown otherwise
             if len(rows) > 1:
                 return [ranked for row in rows for ranked in self._rank(scorer, [row])]
-            return [_failed_row(rows[0], failed(type(error).__name__, str(error)))]
+            return [_failed_row(rows[0], error_status(type(error).__name__, str(error)))]
         return [self._row(row, scores, read) for row, scores, read in zip(rows, ranking, cut, strict=True)]
 
     def _row(self, row: Mapping[str, Any], scores: Sequence[float], cut: bool | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pipeline.base import model_names as models
 from pipeline.base import seeds
 from pipeline.base.errors import InputError
 from pipeline.base.images.pixels import MAX_BYTES, MAX_PIXELS
-from pipeline.base.tables import IMAGES, OK, PROMPTS, failed, stored
+from pipeline.base.tables import IMAGES, OK, PROMPTS, error_status, stage_table
 from pipeline.engines.painter import Painter, Picture, Wish
 from pipeline.running.stage import WorkerSpec
 from pipeline.running.store import Run
@@ -146,7 +146,7 @@ class ImagineStage:
         drawn = [_image_row(wish, picture) for wish, picture in zip(wishes, pictures, strict=True)]
         _check_size(drawn, len(rows))
         made = iter(drawn)
-        return stored([self._row(row, made) for row in rows], IMAGES)
+        return stage_table([self._row(row, made) for row in rows], IMAGES)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         images = pc.list_flatten(table["images"])
@@ -164,7 +164,7 @@ class ImagineStage:
             return {"id": row["id"], "text": _text(row), "images": None, **{key: row[key] for key in OK}}
         images = [next(made) for _ in range(self.spec.images_per_prompt)]
         whole = any(image["bytes"] is not None for image in images)
-        status = OK if whole else failed(images[0]["error_type"], images[0]["error"])
+        status = OK if whole else error_status(images[0]["error_type"], images[0]["error"])
         return {"id": row["id"], "text": _text(row), "images": images if whole else None, **status}
 
 

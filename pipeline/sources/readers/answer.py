@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from reward.text.same_text import unseen
+from reward.text.same_text import is_unseen
 
 #: Keys under which an answer stands in a row, in the order in which they are looked at; the last two are VQAv2's.
 COLUMNS = ("answer", "multiple_choice_answer", "answers")
@@ -69,7 +69,7 @@ def _text(value: Any) -> str | None:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas'
         return None
     if isinstance(value, str):
-        return None if unseen(value) else value
+        return None if is_unseen(value) else value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

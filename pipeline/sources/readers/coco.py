@@ -66,7 +66,7 @@ class _Instances:
             try:
                 self._take(key, item)
             except (KeyError, OverflowError, TypeError, ValueError) as error:
-                raise _malformed(path, key, number, error) from error
+                raise _layout_error(path, key, number, error) from error
         if not self.images:
             raise InputError(f"{public(path)} lists no images", "give an instances file")
 
@@ -130,14 +130,14 @@ def _captions(path: str) -> _Captions:
                 continue  # nothing was said
             text = fields.text(item, "caption").strip()
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise _malformed(path, key, number, error) from error
+            raise _layout_error(path, key, number, error) from error
         captions.texts += text.encode("utf-8", "replace")
         captions.ends.append(len(captions.texts))
         captions.of_image.add(image)
     return captions
 
 
-def _malformed(path: str, key: str | None, number: int, error: Exception) -> InputError:
+def _layout_error(path: str, key: str | None, number: int, error: Exception) -> InputError:
     what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
     return InputError(
         f"{public(path)}, element {number} (in {key!r}): {what}", "give annotations of objects (instances) or captions"

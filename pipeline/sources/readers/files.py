@@ -61,7 +61,7 @@ def expand(path: str) -> list[str]:
     Raises:
         InputError: the glob matches nothing.
     """
-    if not glob.has_magic(path) or _there(path):
+    if not glob.has_magic(path) or _exists(path):
         return [path]
     here = local(path)
     if here is not None:
@@ -160,7 +160,7 @@ def _remote(path: str) -> tuple[Any, str]:
     return fs, name
 
 
-def _there(path: str) -> bool:
+def _exists(path: str) -> bool:
     here = local(path)
     if here is not None:
         return os.path.exists(here)
@@ -171,7 +171,7 @@ def _there(path: str) -> bool:
 def exists(path: str) -> bool:
     """Whether there is such a file; a file system that does not answer counts as no."""
     try:
-        return _there(path)
+        return _exists(path)
     except (InputError, OSError, ValueError):
         return False
 

@@ -102,13 +102,13 @@ def _turns(item: Mapping[str, Any], side: str, place: record.Place) -> list[dict
     try:
         turns = messages(item[side])
     except ValueError as error:
-        raise _malformed(side, place) from error
+        raise _layout_error(side, place) from error
     if not turns or turns[-1]["role"] != "assistant":
-        raise _malformed(side, place)
+        raise _layout_error(side, place)
     return turns
 
 
-def _malformed(side: str, place: record.Place) -> record.BadRow:
+def _layout_error(side: str, place: record.Place) -> record.BadRow:
     return record.BadRow(
         f"{place}: `{side}` is not a list of {{from, value}} that ends with an answer of gpt",
         f"`from` is one of {', '.join(ROLES)}; correct it, or remove the item",

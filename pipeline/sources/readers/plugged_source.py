@@ -26,7 +26,7 @@ def read(spec: PluggedSource) -> Iterator[Entry]:
     """
     root, number = Root(files.absolute(spec.root), spec.allow_http), 0
     with _blamed(spec, "read()", lambda: f" after {number} rows"):
-        for number, row in enumerate(spec.made.read(), 1):
+        for number, row in enumerate(spec.plug_in.read(), 1):
             place = f"{spec.kind}:{number}"
             if isinstance(row, Entry) and row.source:
                 place = str(row.source)
@@ -39,7 +39,7 @@ def stamp(spec: PluggedSource) -> dict[str, Any]:
         InputError: ``stamp()`` fails.
     """
     with _blamed(spec, "stamp()"):
-        return {"identity": spec.identity, "stamp": spec.made.stamp() if hasattr(spec.made, "stamp") else None}
+        return {"identity": spec.identity, "stamp": spec.plug_in.stamp() if hasattr(spec.plug_in, "stamp") else None}
 
 
 def _entries(row: Any, place: str, root: Root, prompts: tuple[str, ...]) -> Iterator[Entry]:
@@ -61,5 +61,5 @@ def _blamed(spec: PluggedSource, what: str, when: Callable[[], str] = str) -> It
     except PipelineError:
         raise
     except Exception as error:
-        told = f"{spec.kind}: {what} failed{when()}: {plugins.failure(spec.made, error)}"
+        told = f"{spec.kind}: {what} failed{when()}: {plugins.failure(spec.plug_in, error)}"
         raise InputError(told, "correct it, or what it reads") from error

@@ -40,7 +40,7 @@ def _entries(
             raise ValueError(f"image {image} comes a second time")
         seen.add(image)
         places, shape = sizes.get(image, ([f"{folder}{image}.jpg" for folder in _FOLDERS], None))
-        path = _present(root, places)
+        path = _existing_path(root, places)
         regions = _regions(item["regions"], shape or _measure(root, path, spec.max_image_bytes))
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -69,7 +69,7 @@ def _image_data(path: str) -> dict[int, _Known]:
     return images
 
 
-def _present(root: Root, places: list[str]) -> str:
+def _existing_path(root: Root, places: list[str]) -> str:
     """The first of ``places`` where there is a file; the first one at all if there is none."""
     for place in places:
         try:

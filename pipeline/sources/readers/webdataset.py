@@ -80,7 +80,7 @@ def _samples(path: str) -> Iterator[_Sample]:
             if not member.name.isascii():  # names of old tars are in any encoding
                 member.name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             name = posixpath.normpath(member.name) if "/" in member.name else member.name
-            if member.isdir() or _hidden(name):
+            if member.isdir() or _is_hidden(name):
                 continue
             folder, slash, base = name.rpartition("/")
             stem, _, extension = base.partition(".")
@@ -100,7 +100,7 @@ def _samples(path: str) -> Iterator[_Sample]:
         yield sample
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     if not (name.startswith(".") or "/" in name):
         return False
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part not in (".", ".."))
@@ -152,7 +152,7 @@ def _value(parts: dict[str, str], place: str, prompts: Sequence[str]) -> dict[st
     # The recipe knows better what to ask: beside an image, a text is more often its caption.
     if "txt" in parts and value.get("prompt") is None and not prompts:
         value["prompt"] = parts["txt"].strip()
-    named = [name for name in references.IMAGES if references.filled(value.pop(name, None))]
+    named = [name for name in references.IMAGES if references.is_filled(value.pop(name, None))]
     pictures = [extension for extension in parts if extension not in _TEXTS]
     value["images"] = [parts[extension] for extension in sorted(pictures, key=_natural)]
     if named and not pictures:

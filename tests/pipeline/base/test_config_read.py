@@ -126,4 +126,4 @@ def test_any_text_is_read_or_refused(value: str) -> None:
         read.text(value)
     except read.BadYaml as error:
         assert len(str(error)) < 400
-    assert len(read.shown(value)) < 400
+    assert len(read.excerpt(value)) < 400

@@ -39,7 +39,7 @@ def test_a_run_lives_wherever_its_url_says(place: str) -> None:
     assert (first.rows, first.reused, second.reused) == (6, 0, 2)
     assert Run(place).table("double")["value"].to_pylist() == [0, 3, 6, 9, 12, 15]
     record = run.record("double")
-    assert record is not None and Survey(run).current(record, 2, ["source"])
+    assert record is not None and Survey(run).is_current(record, 2, ["source"])
 
 
 def test_what_is_set_aside_is_no_longer_done_and_can_be_read(place: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.base.images.references import IMAGES, OTHERS, Unclear, filled, find
+from pipeline.base.images.references import IMAGES, OTHERS, Unclear, find, is_filled
 
 EMPTY = st.sampled_from([None, "", [], {"bytes": None, "path": None}])
 BYTES = {"bytes": b"x", "path": None}
@@ -16,7 +16,7 @@ BYTES = {"bytes": b"x", "path": None}
 
 @given(st.dictionaries(st.sampled_from(IMAGES), EMPTY), st.sampled_from(IMAGES), st.sampled_from(OTHERS))
 def test_a_key_without_a_value_hides_nothing(empty: dict[str, Any], name: str, other: str) -> None:
-    assert find(empty) is None and not any(map(filled, empty.values()))
+    assert find(empty) is None and not any(map(is_filled, empty.values()))
     assert find({**empty, name: "a.png"}) == "a.png"
     with pytest.raises(Unclear, match=f"`{other}` is filled") as caught:
         find({**empty, name: "a.png", other: ["x"]})

@@ -27,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", KEY)
 
 
-def said(**message: Any) -> bytes:
+def completion(**message: Any) -> bytes:
     """A chat completion of one choice."""
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
     return json.dumps(
@@ -80,10 +80,10 @@ def test_a_reply_is_not_read_beyond_its_size_and_not_asked_for_again(say: Say, w
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (said(content=None), "no_text"),
-        (said(), "no_text"),
-        (said(content=["a"]), "no_text"),
-        (said(content=5), "no_text"),
+        (completion(content=None), "no_text"),
+        (completion(), "no_text"),
+        (completion(content=["a"]), "no_text"),
+        (completion(content=5), "no_text"),
         (NESTED, "server_error"),
         (b'{"choices": ' + NESTED + b"}", "server_error"),
         (b'{"choices": [' + b"9" * 5000 + b"]}", "server_error"),
@@ -99,7 +99,7 @@ def test_a_reply_without_an_answer_is_one_failed_row(body: bytes, kind: str) -> 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_to_another_server_is_not_followed_and_ends_the_run(status: int) -> None:
-    with serving(reply(said(content="stolen"))) as thief:
+    with serving(reply(completion(content="stolen"))) as thief:
         away = reply(b"", status=status, Location=f"{thief.url}/v1/chat/completions")
         with pytest.raises(EngineError, match="redirects to another server, 127") as caught:
             answered(away, retries=3)
@@ -109,7 +109,7 @@ def test_a_redirect_to_another_server_is_not_followed_and_ends_the_run(status: i
 def test_a_redirect_on_the_same_server_is_followed() -> None:
     def say(handler: Any) -> None:
         moved = reply(b"", status=307, Location="/elsewhere/chat/completions")
-        (moved if handler.path.startswith("/v1") else reply(said(content="hi"), Content_Type="application/json"))(
+        (moved if handler.path.startswith("/v1") else reply(completion(content="hi"), Content_Type="application/json"))(
             handler
         )
 

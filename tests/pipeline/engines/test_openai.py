@@ -193,7 +193,7 @@ def ask(engine: OpenAIEngine, *requests: Request, sampling: Sampling = SAMPLING)
     return {response.id: response for response in responses}
 
 
-def one(engine: OpenAIEngine, sampling: Sampling = SAMPLING, **changes: Any) -> Response:
+def ask_once(engine: OpenAIEngine, sampling: Sampling = SAMPLING, **changes: Any) -> Response:
     return ask(engine, request(**changes), sampling=sampling)["r0"]
 
 
@@ -212,7 +212,7 @@ def decoded(url: str) -> tuple[str, bytes]:
 
 
 def test_one_request_carries_n_and_every_option(server: Server, opened: Any) -> None:
-    answer = one(opened(), Sampling(n=3, temperature=0.7, top_p=0.9, max_tokens=16, stop=("\n", "END")), seed=5)
+    answer = ask_once(opened(), Sampling(n=3, temperature=0.7, top_p=0.9, max_tokens=16, stop=("\n", "END")), seed=5)
     assert [c.text for c in answer.completions] == ["answer 5", "answer 6", "answer 7"]
     (body,) = server.requests
     assert {key: body[key] for key in body if key != "messages"} == {
@@ -223,8 +223,8 @@ def test_one_request_carries_n_and_every_option(server: Server, opened: Any) -> 
 
 
 def test_the_alternatives_of_the_first_token_are_asked_for_only_if_wanted(server: Server, opened: Any) -> None:
-    one(opened(), Sampling(n=1, top_logprobs=3))
-    one(opened(), Sampling(n=1))
+    ask_once(opened(), Sampling(n=1, top_logprobs=3))
+    ask_once(opened(), Sampling(n=1))
     assert [body.get("top_logprobs") for body in server.requests] == [3, None]
 
 
@@ -235,13 +235,13 @@ def continuing(body: dict[str, Any]) -> Reply:
 
 def test_a_begun_answer_is_sent_last_and_only_what_follows_comes_back(server: Server, opened: Any) -> None:
     server.answer = continuing
-    answer = one(opened(), Sampling(n=2), prefix="A sun")
+    answer = ask_once(opened(), Sampling(n=2), prefix="A sun")
     assert [c.text for c in answer.completions] == [" and more"] * 2
     (body,) = server.requests
     assert body["messages"][-1] == {"role": "assistant", "content": "A sun"}
     assert {key: body[key] for key in CONTINUE} == CONTINUE
     server.answer = obedient
-    one(opened())
+    ask_once(opened())
     assert not set(CONTINUE) & set(server.requests[-1]) and server.requests[-1]["messages"][-1]["role"] == "user"
 
 
@@ -258,30 +258,30 @@ def test_a_server_that_does_not_go_on_with_a_begun_answer_ends_the_run(
 ) -> None:
     server.answer = answer
     with pytest.raises(EngineError, match=f"does not go on with answers that are begun: .*{reason}") as caught:
-        one(opened(), Sampling(n=1), prefix="A sun")
+        ask_once(opened(), Sampling(n=1), prefix="A sun")
     assert "engine.kind=vllm" in caught.value.remedy
 
 
 def test_a_begun_answer_may_be_refused_for_other_reasons(server: Server, opened: Any) -> None:
     server.answer = lambda body: wrong(400, "no such image")
-    assert one(opened(), Sampling(n=1), prefix="A sun").error_type == "bad_request"
+    assert ask_once(opened(), Sampling(n=1), prefix="A sun").error_type == "bad_request"
 
 
 def test_greedy(server: Server, opened: Any) -> None:
-    assert one(opened(), Sampling(n=1, temperature=0.0)).completions[0].text == "answer 0"
+    assert ask_once(opened(), Sampling(n=1, temperature=0.0)).completions[0].text == "answer 0"
     assert server.requests[0]["temperature"] == 0 and "stop" not in server.requests[0]
 
 
 @pytest.mark.parametrize(("seed", "sent"), [(2**62 - 1, 2**62 - 1), (2**63 + 4, 4), (-1, 2**63 - 1)])
 def test_a_seed_is_what_a_server_accepts(server: Server, opened: Any, seed: int, sent: int) -> None:
-    one(opened(), seed=seed)
+    ask_once(opened(), seed=seed)
     assert server.requests[0]["seed"] == sent
 
 
 def test_the_image_travels_as_it_is_before_the_first_text_of_the_user(server: Server, opened: Any) -> None:
     image = raster.png(scene(5, 0))
     messages = (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"))
-    one(opened(), images=(image, png(kind="JPEG")), messages=messages)
+    ask_once(opened(), images=(image, png(kind="JPEG")), messages=messages)
     system, first, *rest = server.requests[0]["messages"]
     assert system == {"role": "system", "content": "s"} and [message["content"] for message in rest] == ["b", "c"]
     assert first["content"][2] == {"type": "text", "text": "a"}
@@ -319,14 +319,14 @@ def test_no_image_is_larger_than_the_limit_and_small_ones_stay(width: int, heigh
 
 def test_logprob_and_tokens_are_counted_per_answer(server: Server, opened: Any) -> None:
     server.answer = lambda _: chat(" one two three ", "one", "")
-    a, b, c = one(opened()).completions
+    a, b, c = ask_once(opened()).completions
     assert (a.text, a.n_tokens, a.logprob, a.finish_reason) == ("one two three", 3, -1.5, "stop")
     assert (b.n_tokens, b.logprob, c.text, c.n_tokens, c.logprob) == (1, -0.5, "", 0, 0.0)
 
 
 def test_a_cut_answer_says_so(server: Server, opened: Any) -> None:
     server.answer = lambda _: chat("a", "b", "c", finish="length")
-    assert {c.finish_reason for c in one(opened()).completions} == {"length"}
+    assert {c.finish_reason for c in ask_once(opened()).completions} == {"length"}
 
 
 @pytest.mark.parametrize(("n", "tokens"), [(1, 7), (2, None)])
@@ -334,7 +334,7 @@ def test_without_logprobs_usage_counts_a_single_answer_only(
     server: Server, opened: Any, n: int, tokens: int | None
 ) -> None:
     server.answer = lambda body: chat(*["a b"] * body["n"], logprobs=False)
-    for completion in one(opened(), Sampling(n=n)).completions:
+    for completion in ask_once(opened(), Sampling(n=n)).completions:
         assert completion.n_tokens == tokens and completion.logprob is None
 
 
@@ -343,7 +343,7 @@ def test_a_logprob_that_is_no_number_is_none(server: Server, opened: Any, value:
     reply = chat("a")
     reply.body["choices"][0]["logprobs"]["content"][0]["logprob"] = float(value)
     server.answer = lambda _: reply
-    assert one(opened(), Sampling(n=1)).completions[0].logprob is None
+    assert ask_once(opened(), Sampling(n=1)).completions[0].logprob is None
 
 
 def with_alternatives(text: str, *tokens: tuple[str, float]) -> Reply:
@@ -357,9 +357,9 @@ def with_alternatives(text: str, *tokens: tuple[str, float]) -> Reply:
 def test_the_alternatives_of_the_first_token_come_likeliest_first(server: Server, opened: Any) -> None:
     server.answer = lambda _: with_alternatives("Yes it is", (" no", -2.0), ("Yes", -0.2), ("?", float("-inf")))
     sampling = Sampling(n=1, top_logprobs=3)
-    assert one(opened(), sampling).completions[0].first == (("Yes", -0.2), (" no", -2.0))
+    assert ask_once(opened(), sampling).completions[0].first == (("Yes", -0.2), (" no", -2.0))
     server.answer = lambda _: chat("Yes")  # a server that gives none
-    assert one(opened(), sampling).completions[0].first is None
+    assert ask_once(opened(), sampling).completions[0].first is None
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_a_server_that_gives_few_alternatives_is_asked_for_few_and_one_that_give
         return with_alternatives("Yes", ("Yes", -0.2)) if body.get("top_logprobs") else chat("Yes", logprobs=False)
 
     server.answer, engine = few, opened()
-    assert [one(engine, Sampling(n=1, top_logprobs=20)).completions[0].first for _ in range(2)] == [first] * 2
+    assert [ask_once(engine, Sampling(n=1, top_logprobs=20)).completions[0].first for _ in range(2)] == [first] * 2
     assert [body.get("top_logprobs") for body in server.requests] == counts
 
 
@@ -382,7 +382,7 @@ def test_choices_are_taken_in_the_order_of_their_index_and_no_more_than_n(server
     reply = chat("a", "b", "c", "d")
     reply.body["choices"].reverse()
     server.answer = lambda _: reply
-    assert [c.text for c in one(opened()).completions] == ["a", "b", "c"]
+    assert [c.text for c in ask_once(opened()).completions] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("most", [1, 2])
@@ -390,26 +390,26 @@ def test_missing_answers_are_asked_for_with_the_seeds_that_belong_to_them(
     server: Server, opened: Any, most: int
 ) -> None:
     server.answer = lambda body: obedient({**body, "n": min(most, body["n"])})
-    answer = one(opened(), Sampling(n=5), seed=40)
+    answer = ask_once(opened(), Sampling(n=5), seed=40)
     assert [c.text for c in answer.completions] == [f"answer {seed}" for seed in range(40, 45)]
     assert [body["seed"] for body in server.requests] == list(range(40, 45, most))
 
 
 def test_a_server_that_gives_no_answer_fails_the_row(server: Server, opened: Any) -> None:
     server.answer = lambda body: chat() if body["seed"] else chat("a")
-    answer = one(opened())
+    answer = ask_once(opened())
     assert answer.error_type == "too_few_answers" and "1 of n=3" in (answer.error or "")
     assert len(server.requests) == 2
 
 
 def test_a_filtered_answer_is_no_data(server: Server, opened: Any) -> None:
     server.answer = lambda _: chat("a", "b", "c", finish="content_filter")
-    assert one(opened()).error_type == "content_filter"
+    assert ask_once(opened()).error_type == "content_filter"
 
 
 def test_an_answer_that_broke_off_is_no_data(server: Server, opened: Any) -> None:
     server.answer = lambda _: chat("a", "b", "c", finish="abort")
-    assert one(opened()).error_type == "server_error"
+    assert ask_once(opened()).error_type == "server_error"
 
 
 @pytest.mark.parametrize(
@@ -417,12 +417,12 @@ def test_an_answer_that_broke_off_is_no_data(server: Server, opened: Any) -> Non
 )
 def test_a_reply_that_is_no_completion_is_the_servers_error(server: Server, opened: Any, body: Any) -> None:
     server.answer = lambda _: Reply(body)
-    assert one(opened()).error_type == "server_error"
+    assert ask_once(opened()).error_type == "server_error"
 
 
 def test_a_reply_that_is_no_json_is_the_servers_error(server: Server, opened: Any) -> None:
     server.answer = lambda _: Reply("{broken", headers={"Content-Type": "application/json"})
-    assert one(opened()).error_type == "server_error"
+    assert ask_once(opened()).error_type == "server_error"
 
 
 # ----------------------------------------------------------------------------------- what a server does not understand
@@ -444,7 +444,7 @@ def test_a_server_without_logprobs_is_asked_without_from_then_on(server: Server,
 @pytest.mark.parametrize("message", ["Only one completion choice is allowed", "'n' : number must be at most 1"])
 def test_a_server_that_refuses_n_is_asked_one_by_one(server: Server, opened: Any, message: str) -> None:
     server.answer = lambda body: wrong(400, message) if body["n"] > 1 else obedient(body)
-    answer = one(opened(), seed=10)
+    answer = ask_once(opened(), seed=10)
     assert [c.text for c in answer.completions] == ["answer 10", "answer 11", "answer 12"]
     assert [body["n"] for body in server.requests] == [3, 1, 1, 1]
 
@@ -452,7 +452,7 @@ def test_a_server_that_refuses_n_is_asked_one_by_one(server: Server, opened: Any
 def test_a_server_that_wants_max_completion_tokens_gets_it(server: Server, opened: Any) -> None:
     message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     server.answer = lambda body: wrong(400, message) if "max_tokens" in body else obedient(body)
-    assert one(opened()).error_type is None
+    assert ask_once(opened()).error_type is None
     assert server.requests[1]["max_completion_tokens"] == 16
 
 
@@ -462,9 +462,9 @@ def test_a_wrong_guess_about_the_server_changes_nothing_for_other_requests(serve
 
     server.answer = answer
     engine = opened()
-    assert one(engine, messages=(("user", "bad"),)).error_type == "bad_request"
+    assert ask_once(engine, messages=(("user", "bad"),)).error_type == "bad_request"
     assert [body["n"] for body in server.requests] == [3, 1]
-    one(engine)
+    ask_once(engine)
     assert server.requests[-1]["n"] == 3
 
 
@@ -479,14 +479,14 @@ def first_wrong(times: int, reply: Reply) -> Callable[[dict[str, Any]], Reply]:
 def test_retry_after_is_honoured(server: Server, opened: Any) -> None:
     reply = Reply({"error": {"message": "slow down"}}, 429, {"Retry-After": "1"})
     server.answer = first_wrong(1, reply)
-    assert one(opened()).error_type is None
+    assert ask_once(opened()).error_type is None
     assert len(server.times) == 2 and server.times[1] - server.times[0] >= 1  # of its own it would wait half of that
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
 def test_a_passing_fault_is_tried_again(server: Server, opened: Any, status: int) -> None:
     server.answer = first_wrong(2, wrong(status))
-    assert one(opened()).error_type is None
+    assert ask_once(opened()).error_type is None
     assert len(server.requests) == 3
 
 
@@ -497,7 +497,7 @@ def test_a_lasting_fault_is_one_that_a_later_run_tries_again(
     server: Server, opened: Any, status: int, kind: str
 ) -> None:
     server.answer = lambda _: wrong(status, "try later")
-    answer = one(opened())
+    answer = ask_once(opened())
     assert answer.error_type == kind and kind in TRANSIENT
     assert answer.error == f"status {status}: try later (after 2 retries)"
     assert len(server.requests) == 3
@@ -505,14 +505,14 @@ def test_a_lasting_fault_is_one_that_a_later_run_tries_again(
 
 def test_a_server_that_does_not_answer_in_time(server: Server, opened: Any) -> None:
     server.answer = lambda _: Reply({}, seconds=5)
-    answer = one(opened(timeout_s=0.2, retries=1))
+    answer = ask_once(opened(timeout_s=0.2, retries=1))
     assert answer.error_type == "timeout" and "after 1 retries" in (answer.error or "")
     assert len(server.requests) == 2
 
 
 def test_a_server_that_went_away(server: Server, opened: Any) -> None:
     server.answer = lambda _: Reply("", 0)
-    assert one(opened(retries=1)).error_type == "connection" and "connection" in TRANSIENT
+    assert ask_once(opened(retries=1)).error_type == "connection" and "connection" in TRANSIENT
     assert len(server.requests) == 2
 
 
@@ -529,7 +529,7 @@ def test_a_server_that_went_away(server: Server, opened: Any) -> None:
 )
 def test_a_bad_request_is_not_tried_again(server: Server, opened: Any, reply: Reply, kind: str) -> None:
     server.answer = lambda _: reply
-    answer = one(opened())
+    answer = ask_once(opened())
     assert answer.error_type == kind and kind not in TRANSIENT
     assert answer.error == f"status {reply.status}: {reply.body['error']['message']}"
     assert len(server.requests) == 1
@@ -667,7 +667,7 @@ def test_a_reader_that_stops_cancels_what_is_on_the_way(server: Server, opened: 
     responses.close()
     assert wait_for(lambda: server.abandoned == 3 and server.running == 0)
     assert len(server.requests) == 4
-    assert one(engine).error_type is None  # and the slots are free again
+    assert ask_once(engine).error_type is None  # and the slots are free again
 
 
 def test_closing_the_engine_ends_a_generation_with_an_error(server: Server, opened: Any) -> None:
@@ -777,7 +777,7 @@ def test_the_libraries_do_not_log_requests(server: Server, opened: Any, caplog: 
     caplog.set_level(logging.DEBUG)
     for name in ("openai", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.DEBUG)
-    one(opened())
+    ask_once(opened())
     assert not [record for record in caplog.records if record.name.split(".")[0] in ("openai", "httpx2", "httpcore2")]
 
 

@@ -21,11 +21,11 @@ TEMPLATE = (
 )
 
 
-def asked(answer: str) -> Conversation:
+def conversation(answer: str) -> Conversation:
     return Conversation((), (("user", "What is this?"), ("assistant", answer)))
 
 
-CONVERSATIONS = [asked(answer) for answer in ("a sun", "", "a boat on the sea, and a sun", "x " * 400, "a sun.")]
+CONVERSATIONS = [conversation(answer) for answer in ("a sun", "", "a boat on the sea, and a sun", "x " * 400, "a sun.")]
 
 
 @pytest.fixture(scope="module")

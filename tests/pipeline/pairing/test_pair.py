@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import ConfigError, InputError
-from pipeline.base.tables import CANDIDATES, OK, PAIRS, SCORES, failed
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, SCORES, error_status
 from pipeline.pairing.config import Pair
 from pipeline.pairing.policies import REASONS
 from pipeline.pairing.rule import combine, make_pairs, valid
@@ -114,8 +114,8 @@ def test_a_cut_or_repetitive_or_empty_text_is_no_candidate() -> None:
 def test_a_failed_row_stays_failed_with_its_reason() -> None:
     good = {"id": "x", "scores": [{"name": n, "values": []} for n in POLICY.weights], **OK}
     rows = [
-        make_pairs([{"id": "x", "candidates": None, **failed("boom", "why")}], [good], POLICY),
-        make_pairs([{"id": "x", "candidates": [], **OK}], [{"id": "x", **failed("boom", "why")}], POLICY),
+        make_pairs([{"id": "x", "candidates": None, **error_status("boom", "why")}], [good], POLICY),
+        make_pairs([{"id": "x", "candidates": [], **OK}], [{"id": "x", **error_status("boom", "why")}], POLICY),
     ]
     for (pair,) in rows:
         assert (pair["reason"], pair["status"], pair["error_type"]) == ("failed", "failed", "boom")
@@ -146,7 +146,7 @@ PIECES = st.sampled_from(
     ["sun", "Sun", "boat", "a", "...", "anchor,", "\u00c9tude", "\ufb01n", "\u3000", "\u00bf", "$", "\0"]
 )
 NUMBER = st.sampled_from([None, 0.0, 0.5, 1.0, 1.25, float("nan"), float("inf")])
-BROKEN = st.sampled_from([OK, OK, OK, failed("boom", "why")])
+BROKEN = st.sampled_from([OK, OK, OK, error_status("boom", "why")])
 
 
 @st.composite

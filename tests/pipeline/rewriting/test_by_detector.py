@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from plugin_kit import Finder
 from pydantic import ValidationError
-from rewrite_kit import DESCRIBED, FALSE, TRUE, said, tables, through
+from rewrite_kit import DESCRIBED, FALSE, TRUE, candidates, tables, through
 
 from pipeline.rewriting.by_detector import OpenDetector, PluggedDetector
 from pipeline.rewriting.config import Correct, Detect
@@ -51,7 +51,7 @@ def test_what_is_no_finding_is_the_problem_of_the_text(mode: str, kind: str, why
 def test_what_it_finds_is_corrected_and_held_against_the_facts() -> None:
     correct = CorrectStage(Correct(), "scenes", 0, "source", DESCRIBED)
     stage = detect()
-    made = through(tables(said(FALSE, TRUE)), stage, correct)
+    made = through(tables(candidates(FALSE, TRUE)), stage, correct)
     (row,) = made["detect"].to_pylist()
     assert {finding["by"] for finding in row["findings"]} == {"plugin_kit:Finder"}
     assert [candidate["text"] for candidate in made["sample-corrected"].to_pylist()[0]["candidates"]] == [TRUE]
@@ -60,12 +60,12 @@ def test_what_it_finds_is_corrected_and_held_against_the_facts() -> None:
 
 
 def test_a_text_that_breaks_it_is_refused_and_a_row_of_them_fails() -> None:
-    (row,) = through(tables(said(FALSE)), detect(mode="raise"))["detect"].to_pylist()
+    (row,) = through(tables(candidates(FALSE)), detect(mode="raise"))["detect"].to_pylist()
     assert row["error_type"] == "RuntimeError" and row["refused"][0]["error"] == "nothing is known of p0"
 
 
 def test_a_row_without_its_image_fails() -> None:
-    given = tables(said(FALSE))
+    given = tables(candidates(FALSE))
     rows = given["source"].to_pylist()
     rows[0]["images"] = [{"bytes": None, "path": "/nowhere.png"}]
     given["source"] = type(given["source"]).from_pylist(rows, schema=given["source"].schema)
@@ -79,7 +79,7 @@ def test_version_and_options_are_what_it_is() -> None:
 
 def test_one_with_a_model_has_a_worker() -> None:
     assert detect().worker is None
-    finder = Detect(by="plugin_kit:HeavyFinder").plugged()
+    finder = Detect(by="plugin_kit:HeavyFinder").plug_in()
     assert finder is not None
     worker = DetectStage(Detect(by="plugin_kit:HeavyFinder"), "scenes", "source", DESCRIBED).worker
     assert worker is not None and worker.gpus == 1 and worker.open == OpenDetector(finder) and worker.open() == finder

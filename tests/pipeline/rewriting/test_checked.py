@@ -22,7 +22,7 @@ KNOWN = facts(thing("sun", 1, "red", boxes=[box(0.5, 0.5)]), thing("cup", 2, "bl
 TEXT = "There is a red sun. There is a moon. You can also see two blue cups. How nice!"
 
 
-def said(*verdicts: Any, text: str = TEXT) -> list[Any]:
+def judged(*verdicts: Any, text: str = TEXT) -> list[Any]:
     """Findings of a judge, one on each sentence."""
     (first, *_) = by_facts(text, None, scenes())
     return [replace(first, sentence=number, verdict=verdict, by="judge") for number, verdict in enumerate(verdicts)]
@@ -34,12 +34,12 @@ def test_a_sentence_of_which_the_facts_do_not_tell_all_is_undecided() -> None:
 
 
 def test_every_sentence_falls_into_one_cell() -> None:
-    findings = check(TEXT, said("hallucination", "hallucination", "correct", "hallucination"), KNOWN, scenes())
+    findings = check(TEXT, judged("hallucination", "hallucination", "correct", "hallucination"), KNOWN, scenes())
     assert [(finding.says, finding.true) for finding in findings][:2] == [
         ("hallucination", "correct"),
         ("hallucination", "hallucination"),
     ]
-    counts = tally([findings, check(TEXT, said("unclear", "unclear", "unclear", "unclear"), KNOWN, scenes())])
+    counts = tally([findings, check(TEXT, judged("unclear", "unclear", "unclear", "unclear"), KNOWN, scenes())])
     assert counts == {
         "true_positives": 1,
         "false_positives": 1,
@@ -83,7 +83,7 @@ def test_an_answer_that_cannot_be_read_counts_as_such_and_one_that_never_came_do
 
 @pytest.mark.parametrize("truth", [None, {}, {"objects": []}, {"regions": [{"phrase": "a sun", "box": box(0.5, 0.5)}]}])
 def test_without_exact_facts_nothing_is_checked(truth: Any) -> None:
-    assert check(TEXT, said("correct", "correct", "correct", "correct"), truth, scenes()) == ()
+    assert check(TEXT, judged("correct", "correct", "correct", "correct"), truth, scenes()) == ()
     assert rates(tally([()])) is None
 
 

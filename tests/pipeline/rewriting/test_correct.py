@@ -139,11 +139,11 @@ def test_without_facts_rules_cannot_correct() -> None:
 def test_a_finding_of_no_kind_is_looked_up_and_otherwise_takes_its_sentence_along() -> None:
     text = "There is a red cup. It rains. A dog."
 
-    def found(number: int, words: str) -> Finding:
+    def flaw(number: int, words: str) -> Finding:
         start = text.index(words)
         return Finding(number, start, start + len(words), "hallucination", None, words, "", "judge")
 
-    made = by_rules(text, [found(0, "There is a red cup."), found(1, "It rains.")], KNOWN, ENGLISH)
+    made = by_rules(text, [flaw(0, "There is a red cup."), flaw(1, "It rains.")], KNOWN, ENGLISH)
     assert isinstance(made, Rewrite) and made.text == "There is an orange cup. A dog."
 
 

@@ -23,7 +23,7 @@ SEEN = Cooccurrence.of((prompts.facts(scene(0, index)) for index in range(100)),
 KNOWN = facts(thing("dog", 2, "brown"), thing("cup", 1, "red"))
 
 
-def asked(text: str, truth: Any, per_image: int, lexicon: Lexicon = ENGLISH, **keys: Any) -> tuple[ImageQuestion, ...]:
+def quiz(text: str, truth: Any, per_image: int, lexicon: Lexicon = ENGLISH, **keys: Any) -> tuple[ImageQuestion, ...]:
     findings, seen, seed = by_facts(text, truth, lexicon), keys.pop("seen", Cooccurrence()), keys.pop("seed", 0)
     return ask(truth, [(text, findings)], lexicon, seen, seed, per_image, **keys)
 
@@ -31,7 +31,7 @@ def asked(text: str, truth: Any, per_image: int, lexicon: Lexicon = ENGLISH, **k
 @given(indices, st.integers(1, 8), st.integers(0, 9))
 def test_answers_are_exact_and_yes_and_no_are_balanced(index: int, per_image: int, seed: int) -> None:
     text, row_facts, shown = described(index)
-    questions = asked(text, row_facts, per_image, scenes(), seen=SEEN, seed=seed)
+    questions = quiz(text, row_facts, per_image, scenes(), seen=SEEN, seed=seed)
     truth = {thing.name: thing for thing in shown.objects}
     assert len({each.text for each in questions}) == len(questions) <= per_image
     yes = sum(each.answer == "Yes" for each in questions)
@@ -47,14 +47,14 @@ def test_answers_are_exact_and_yes_and_no_are_balanced(index: int, per_image: in
             number = ["zero", "one", "two", "three"].index(each.text.split()[3])
             right = there is not None and there.count == number
         assert each.answer == ("Yes" if right else "No") != each.wrong and each.about == mention.name
-    assert questions == asked(text, row_facts, per_image, scenes(), seen=SEEN, seed=seed)
+    assert questions == quiz(text, row_facts, per_image, scenes(), seen=SEEN, seed=seed)
 
 
 @given(indices)
 def test_what_was_made_up_is_asked_about_first(index: int) -> None:
     text, truth, shown = described(index)
     wrong = {phrase.name for phrase in VOCABULARY.mentions(text)} - shown.names
-    questions = asked(text, truth, 4, scenes(), seen=SEEN)
+    questions = quiz(text, truth, 4, scenes(), seen=SEEN)
     absent = {each.about for each in questions if each.question_type == "existence" and each.answer == "No"}
     assert (absent <= wrong) if len(wrong) >= 3 else (wrong <= absent)
     for each in questions:
@@ -66,7 +66,7 @@ def truth_said(text: str) -> set[str]:
 
 
 def test_wrong_attributes_and_numbers_are_asked_about_and_the_right_ones_too() -> None:
-    by_text = {each.text: (each.answer, each.why) for each in asked("Three black dogs.", KNOWN, 4)}
+    by_text = {each.text: (each.answer, each.why) for each in quiz("Three black dogs.", KNOWN, 4)}
     assert by_text == {
         "Is there a black dog in the image?": ("No", "hallucinated"),
         "Are there exactly three dogs in the image?": ("No", "hallucinated"),
@@ -77,13 +77,13 @@ def test_wrong_attributes_and_numbers_are_asked_about_and_the_right_ones_too() -
 
 def test_absent_objects_that_go_along_come_first() -> None:
     seen = Cooccurrence.of([facts(thing("dog"), thing("man")), facts(*map(thing, ("cup", "table", "man")))], ENGLISH)
-    questions = asked("A dog.", KNOWN, 4, seen=seen)
+    questions = quiz("A dog.", KNOWN, 4, seen=seen)
     assert [each.about for each in questions if each.answer == "No"] in (["man", "table"], ["table", "man"])
     assert {each.why for each in questions if each.answer == "No"} == {"cooccurring"}
 
 
 def test_short_answers_are_asked_for_if_wanted() -> None:
-    by_text = {each.text: (each.answer, each.wrong) for each in asked("Three black dogs. A cat.", KNOWN, 4, short=True)}
+    by_text = {each.text: (each.answer, each.wrong) for each in quiz("Three black dogs. A cat.", KNOWN, 4, short=True)}
     assert by_text["What colour are the dogs?"] == ("brown", "black")
     assert by_text["How many dogs are in the image?"] == ("two", "three")
     assert sorted(answer for answer, _ in by_text.values() if answer in ("Yes", "No")) == ["No", "Yes"]
@@ -98,12 +98,12 @@ def test_a_finding_of_a_judge_counts_only_if_the_facts_agree() -> None:
 
 @pytest.mark.parametrize("truth", [None, {}, {"captions": ["A dog."]}])
 def test_nothing_is_asked_where_it_is_not_known_what_is_absent(truth: Any) -> None:
-    assert asked("A dog.", truth, 4) == ()
+    assert quiz("A dog.", truth, 4) == ()
 
 
 def test_of_every_odd_number_sometimes_yes_and_sometimes_no_is_one_more() -> None:
     counts = {
-        sum(question.answer == "Yes" for question in asked("A dog. A cat.", KNOWN, 3, seed=seed)) for seed in range(20)
+        sum(question.answer == "Yes" for question in quiz("A dog. A cat.", KNOWN, 3, seed=seed)) for seed in range(20)
     }
     assert counts == {1, 2}
 

@@ -18,16 +18,16 @@ from rewrite_kit import (
     TRUE,
     Listener,
     Texts,
+    candidates,
     cooccurrence,
     restored,
-    said,
     tables,
     through,
 )
 from stage_kit import candidate, png, prompt_row
 
 from pipeline.base.errors import InputError
-from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, error_status
 from pipeline.engines.protocol import Request
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.rewriting import detect_stage as detect
@@ -77,7 +77,7 @@ def detected(*of: Texts, **changes: Any) -> dict[str, pa.Table]:
 
 
 def test_every_finding_is_stored_with_its_words_and_its_place() -> None:
-    (row,) = rows(detected(said(TRUE, FALSE)), "detect")
+    (row,) = rows(detected(candidates(TRUE, FALSE)), "detect")
     texts = (TRUE, FALSE)
     assert all(
         texts[finding["candidate"]][finding["start"] : finding["end"]] == finding["words"]
@@ -91,15 +91,16 @@ def test_every_finding_is_stored_with_its_words_and_its_place() -> None:
 
 
 def test_answers_to_questions_and_what_was_cut_off_or_rewritten_are_not_looked_through() -> None:
-    others = [*said(FALSE, finish_reason="length"), *said(FALSE, origin="noised"), *said(FALSE, origin="given")]
+    odd = ({"finish_reason": "length"}, {"origin": "noised"}, {"origin": "given"})
+    others = [text for change in odd for text in candidates(FALSE, **change)]
     (row,) = rows(detected(others), "detect")
     assert {finding["candidate"] for finding in row["findings"]} == {2}
-    (row,) = rows(detected(said(FALSE), facts={**FACTS, "answer": "yes"}), "detect")
+    (row,) = rows(detected(candidates(FALSE), facts={**FACTS, "answer": "yes"}), "detect")
     assert (row["status"], row["findings"]) == ("ok", [])
 
 
 def test_a_failed_row_stays_failed_and_says_why() -> None:
-    outputs = detected(None, said(FALSE))
+    outputs = detected(None, candidates(FALSE))
     assert [row["error_type"] for row in rows(outputs, "detect")] == ["timeout", None]
     for stage in (CORRECT, replace(INJECT, corrected=False)):
         made = through({**outputs, "cooccurrence": cooccurrence()}, stage)
@@ -115,13 +116,13 @@ def test_a_text_on_which_a_rule_breaks_fails_its_row_alone(monkeypatch: pytest.M
         return whole(text, *rest)
 
     monkeypatch.setattr(fact_findings, "by_facts", breaking)
-    broken, fine = rows(detected(said(TRUE), said(FALSE)), "detect")
+    broken, fine = rows(detected(candidates(TRUE), candidates(FALSE)), "detect")
     assert (broken["error_type"], broken["error"]) == ("ZeroDivisionError", "so odd a text")
     assert fine["status"] == "ok" and fine["findings"]
 
 
 def test_what_facts_do_not_tell_is_unclear() -> None:
-    (row,) = rows(detected(said(FALSE), facts=None), "detect")
+    (row,) = rows(detected(candidates(FALSE), facts=None), "detect")
     assert {finding["verdict"] for finding in row["findings"]} == {"unclear"}
 
 
@@ -135,7 +136,7 @@ def verdicts(*says: str) -> str:
 def test_a_judge_is_asked_once_for_each_text_and_what_it_says_is_a_finding() -> None:
     ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
     engine = Listener(lambda request, _: verdicts("correct", "hallucination"))
-    outputs = through(tables(said(FALSE, FALSE)), ask, looks, engine=engine)
+    outputs = through(tables(candidates(FALSE, FALSE)), ask, looks, engine=engine)
     (row,) = rows(outputs, "detect")
     assert Counter((finding["candidate"], finding["verdict"]) for finding in row["findings"]) == {
         (at, says): 1 for at in (0, 1) for says in ("correct", "hallucination")
@@ -153,7 +154,7 @@ def test_a_judge_who_cannot_be_read_has_given_no_verdict() -> None:
         return verdicts("correct", "correct") if "anchor" in request.messages[-1][1] else "Fine, I think."
 
     engine = Listener(half)
-    row, lost = rows(through(tables(said(FALSE, TRUE), said(TRUE)), ask, looks, engine=engine), "detect")
+    row, lost = rows(through(tables(candidates(FALSE, TRUE), candidates(TRUE)), ask, looks, engine=engine), "detect")
     assert {finding["candidate"] for finding in row["findings"]} == {0} and row["status"] == "ok"
     assert [(refusal["candidate"], refusal["error_type"]) for refusal in row["refused"]] == [(1, "unreadable")]
     assert (lost["status"], lost["error_type"]) == ("failed", "unreadable") and "Fine" in lost["error"]
@@ -166,7 +167,7 @@ def test_claims_that_are_answered_with_no_are_hallucinations() -> None:
     spec = Detect(by="claims", model="m", vocabulary="scenes", template="Is there {claim}?", engine=ASKED.engine)
     ask, looks = asking(spec)
     engine = Listener(lambda request, _: "No" if "anchor" in request.messages[-1][1] else "Yes")
-    (row,) = rows(through(tables(said(FALSE)), ask, looks, engine=engine), "detect")
+    (row,) = rows(through(tables(candidates(FALSE)), ask, looks, engine=engine), "detect")
     wrong = [finding["words"] for finding in row["findings"] if finding["verdict"] == "hallucination"]
     assert wrong == ["a green anchor"] and "correct" in {finding["verdict"] for finding in row["findings"]}
     counted = looks.extras(pa.Table.from_pylist([row], schema=looks.schema))
@@ -182,7 +183,7 @@ def test_claims_that_a_model_does_not_answer_are_counted_and_make_no_text_right(
         return (("Yes" if answers else "The", -0.001), ("No", -7.0))
 
     engine = ScriptedEngine(answer=lambda *_: "Yes", first=first)
-    given = {**tables(said(TRUE, FALSE)), "cooccurrence": cooccurrence()}
+    given = {**tables(candidates(TRUE, FALSE)), "cooccurrence": cooccurrence()}
     outputs = through(given, ask, looks, replace(INJECT, corrected=False), engine=engine)
     (row,) = rows(outputs, "detect")
     assert {finding["verdict"] for finding in row["findings"]} == {"correct", "unclear"}
@@ -214,7 +215,7 @@ CELLS = {f"{sign}_{cell}" for sign in ("true", "false") for cell in ("positives"
 
 
 def test_what_a_judge_says_is_held_against_exact_facts_and_changes_no_finding() -> None:
-    (row, _), counted = judged(trusts_anchors, said(FALSE, TRUE), said(TRUE))
+    (row, _), counted = judged(trusts_anchors, candidates(FALSE, TRUE), candidates(TRUE))
     assert [(part["candidate"], part["sentence"], part["says"], part["true"]) for part in row["checked"]] == [
         (0, 0, "correct", "correct"),
         (0, 1, "correct", "hallucination"),
@@ -236,33 +237,33 @@ def test_answers_that_cannot_be_read_are_counted_even_where_their_row_fails() ->
     def half(request: Request, _: int) -> str:
         return trusts_anchors(request, _) if "anchor" in request.messages[-1][1] else "Fine, I think."
 
-    (kept, lost), counted = judged(half, said(FALSE, TRUE), said(TRUE))
+    (kept, lost), counted = judged(half, candidates(FALSE, TRUE), candidates(TRUE))
     assert (kept["status"], lost["status"], lost["error_type"]) == ("ok", "failed", "unreadable")
     assert (counted["unreadable_texts"], counted["checked_texts"]) == (2, 1)
     assert [sentence["says"] for sentence in lost["checked"]] == [None]
 
 
 def test_an_engine_that_fails_says_nothing_of_the_judge() -> None:
-    (_, lost), counted = judged(trusts_anchors, said(FALSE), said(TRUE), refuse=frozenset({"p1#detect#0"}))
+    (_, lost), counted = judged(trusts_anchors, candidates(FALSE), candidates(TRUE), refuse=frozenset({"p1#detect#0"}))
     assert lost["error_type"] == "refused" and lost["checked"] == []
     assert counted["checked_texts"] == 1 and "unreadable_texts" not in counted
 
 
 @pytest.mark.parametrize("facts", [None, {"regions": [{"phrase": "a red sun", "box": [0, 0, 1, 1]}]}])
 def test_where_nothing_exact_is_known_nobody_tells_how_right_a_judge_is(facts: Any) -> None:
-    (row,), counted = judged(trusts_anchors, said(FALSE), facts=facts)
+    (row,), counted = judged(trusts_anchors, candidates(FALSE), facts=facts)
     assert row["checked"] == [] and not CELLS & counted.keys()
 
 
 def test_what_facts_find_is_stored_as_before() -> None:
-    outputs = detected(said(FALSE))["detect"]
+    outputs = detected(candidates(FALSE))["detect"]
     assert "checked" not in outputs.column_names and not CELLS & DETECT.extras(outputs).keys()
     _, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
     assert (DETECT.version, looks.version) == (1, 2)
 
 
 def test_findings_do_not_depend_on_the_other_rows() -> None:
-    given = [said(TRUE, FALSE), said(FALSE), said("Nothing much.")]
+    given = [candidates(TRUE, FALSE), candidates(FALSE), candidates("Nothing much.")]
     together_ = rows(detected(*given), "detect")
     for at, alone in enumerate(given):
         (row,) = rows(detected(alone), "detect")
@@ -282,7 +283,7 @@ def test_the_fingerprint_of_detection_has_what_decides_and_nothing_else() -> Non
 
 
 def test_a_text_with_a_hallucination_gets_a_corrected_one_and_no_other_does() -> None:
-    (row,) = rows(through(detected(said(TRUE, FALSE)), CORRECT), CORRECT.name)
+    (row,) = rows(through(detected(candidates(TRUE, FALSE)), CORRECT), CORRECT.name)
     (new,) = row["candidates"]
     assert (new["origin"], new["parent"], new["model"], new["on_policy"]) == ("corrected", 1, None, None)
     assert new["text"].startswith(TRUE) and "anchor" not in new["text"]
@@ -292,7 +293,7 @@ def test_a_text_with_a_hallucination_gets_a_corrected_one_and_no_other_does() ->
 def test_what_rules_cannot_correct_is_refused_with_a_reason() -> None:
     ask, looks = asking(Detect(by="judge", model="m", engine=ASKED.engine))
     engine = Listener(lambda *_: verdicts("correct", "hallucination"))
-    outputs = through(tables(said(FALSE), facts=None), ask, looks, engine=engine)
+    outputs = through(tables(candidates(FALSE), facts=None), ask, looks, engine=engine)
     outputs = through(outputs, CORRECT)
     (row,) = rows(outputs, CORRECT.name)
     assert (row["status"], row["candidates"]) == ("ok", [])
@@ -303,7 +304,7 @@ def test_what_rules_cannot_correct_is_refused_with_a_reason() -> None:
 
 
 def test_a_model_may_change_flagged_sentences_only() -> None:
-    given = detected(said(FALSE), said(FALSE))
+    given = detected(candidates(FALSE), candidates(FALSE))
     honest = FALSE.partition(". ")[0] + "."
 
     def answer(request: Request, _: int) -> str:
@@ -328,7 +329,7 @@ def _corrected(number: int, text: str, touch: str | None = None) -> str:
 
 
 def test_an_engine_that_fails_for_a_text_fails_its_row_alone_and_so_does_a_lost_image(tmp_path: Path) -> None:
-    given = detected(said(FALSE), said(FALSE, FALSE), said(FALSE))
+    given = detected(candidates(FALSE), candidates(FALSE, FALSE), candidates(FALSE))
     gone = prompt_row("p2", facts=FACTS, images=[{"bytes": None, "path": str(tmp_path / "gone.png")}])
     prompts = [prompt_row(f"p{at}", facts=FACTS) for at in range(2)]
     given["source"] = pa.Table.from_pylist([*prompts, gone], schema=PROMPTS)
@@ -343,7 +344,7 @@ def test_an_engine_that_fails_for_a_text_fails_its_row_alone_and_so_does_a_lost_
 
 def test_a_model_that_corrects_is_asked_as_the_recipe_says() -> None:
     engine = Listener(lambda *_: _corrected(2, "There is nothing else."))
-    through(detected(said(FALSE)), by_model(max_tokens=77), engine=engine)
+    through(detected(candidates(FALSE)), by_model(max_tokens=77), engine=engine)
     ((request, sampling),) = engine.requests
     assert (sampling.n, sampling.temperature, sampling.max_tokens) == (1, 0.5, 77)
     assert request.images == (png(),) and "anchor" in request.messages[-1][1]
@@ -361,16 +362,16 @@ def injected(*of: Texts, **changes: Any) -> list[dict[str, Any]]:
 
 
 def test_faults_go_into_texts_in_which_nothing_is_wrong_any_more() -> None:
-    (row,) = injected(said(TRUE, FALSE))
+    (row,) = injected(candidates(TRUE, FALSE))
     assert [(new["origin"], new["parent"]) for new in row["candidates"]] == [("injected", 0), ("injected", 2)]
     first = row["candidates"][0]
     assert restored(TRUE, first) == first["text"] != TRUE
-    (looked,) = rows(detected(said(first["text"])), "detect")
+    (looked,) = rows(detected(candidates(first["text"])), "detect")
     assert "hallucination" in {finding["verdict"] for finding in looked["findings"]}
 
 
 def test_several_versions_differ_and_are_the_same_every_time() -> None:
-    first, second = (injected(said(TRUE), said(TRUE), per_text=4) for _ in range(2))
+    first, second = (injected(candidates(TRUE), candidates(TRUE), per_text=4) for _ in range(2))
     assert first == second
     for row in first:
         texts = [new["text"] for new in row["candidates"]]
@@ -379,7 +380,7 @@ def test_several_versions_differ_and_are_the_same_every_time() -> None:
 
 def test_without_facts_nothing_is_injected_and_the_reason_is_told() -> None:
     stage = replace(INJECT, corrected=False)
-    outputs = through({**detected(said(TRUE), facts=None), "cooccurrence": cooccurrence()}, stage)
+    outputs = through({**detected(candidates(TRUE), facts=None), "cooccurrence": cooccurrence()}, stage)
     (row,) = rows(outputs, stage.name)
     assert row["candidates"] == [] and [refusal["error_type"] for refusal in row["refused"]] == ["no_facts"]
 
@@ -411,7 +412,7 @@ def restyled(*of: Texts, stage: RestyleStage = RESTYLE, engine: Any = None) -> d
 
 def test_both_sides_are_worded_anew_and_what_is_in_no_pair_is_not() -> None:
     plain = "Nothing much."
-    outputs = restyled(said(TRUE, FALSE, plain))
+    outputs = restyled(candidates(TRUE, FALSE, plain))
     (row,) = rows(outputs, RESTYLE.name)
     every = Gathered((*PARTS, RESTYLE.name)).process(None, outputs).to_pylist()[0]["candidates"]
     parents = Counter(every[new["parent"]]["origin"] for new in row["candidates"])
@@ -434,7 +435,7 @@ def test_a_paraphrase_that_says_something_else_is_refused_with_what_it_says() ->
         return said_ if index == 0 else said_.replace("a red sun", other["a red sun"])
 
     engine = Listener(answer)
-    (row,) = rows(restyled(said(FALSE), stage=stage, engine=engine), stage.name)
+    (row,) = rows(restyled(candidates(FALSE), stage=stage, engine=engine), stage.name)
     assert row["candidates"] and {new["model"] for new in row["candidates"]} == {"m"}
     assert all("red sun" in new["text"] and new["text"].startswith("You can see") for new in row["candidates"])
     assert {refusal["error_type"] for refusal in row["refused"]} == {"other_facts"}
@@ -462,7 +463,7 @@ def asked_rows(run: Run, stage: QuestionSource = QUESTIONS) -> list[dict[str, An
 
 
 def test_questions_are_prompts_with_the_facts_of_their_image_and_the_right_answer(tmp_path: Path) -> None:
-    prompts = asked_rows(asked_run(tmp_path, said(FALSE)))
+    prompts = asked_rows(asked_run(tmp_path, candidates(FALSE)))
     assert 0 < len(prompts) <= 4 and {row["status"] for row in prompts} == {"ok"}
     by_text = {row["prompt"][-1]["content"]: row for row in prompts}
     (made_up,) = (row for text, row in by_text.items() if "anchor" in text)
@@ -472,19 +473,19 @@ def test_questions_are_prompts_with_the_facts_of_their_image_and_the_right_answe
 
 
 def test_what_was_asked_about_an_image_is_not_asked_again(tmp_path: Path) -> None:
-    run = asked_run(tmp_path, said(FALSE))
+    run = asked_run(tmp_path, candidates(FALSE))
     (first, *_) = asked_rows(run)
     again = prompt_row("q", facts={**FACTS, "answer": "no"}, prompt=first["prompt"])
     prompts = pa.Table.from_pylist([*run.read("source", 0).to_pylist(), again], schema=PROMPTS)
     run.write("source", 0, prompts)
     assert first["prompt"] not in [row["prompt"] for row in asked_rows(run)]
-    twice = asked_run(tmp_path / "twice", said(FALSE), said(FALSE), shards=2)
+    twice = asked_run(tmp_path / "twice", candidates(FALSE), candidates(FALSE), shards=2)
     ids = [row["id"] for row in asked_rows(twice)]
     assert len(ids) == len(set(ids))
 
 
 def test_questions_need_all_that_was_looked_through(tmp_path: Path) -> None:
-    run = asked_run(tmp_path, said(FALSE), shards=2)
+    run = asked_run(tmp_path, candidates(FALSE), shards=2)
     run.remove("detect", 1)
     with pytest.raises(InputError, match=r"'detect', which has 1 of 2 shards"):
         asked_rows(run)
@@ -494,7 +495,7 @@ def answered(*texts: str | None, answer: str = "no", keep: float = 0.0) -> list[
     ids = [f"q{at}" for at in range(len(texts))]
     prompts = [prompt_row(id, facts={**FACTS, "answer": answer}) for id in ids]
     said_ = [
-        {"id": id, **(failed("timeout", "late") if text is None else {"candidates": [candidate(text)], **OK})}
+        {"id": id, **(error_status("timeout", "late") if text is None else {"candidates": [candidate(text)], **OK})}
         for id, text in zip(ids, texts, strict=True)
     ]
     stage = AnswerStage(Questions(keep_right=keep), 0)
@@ -539,7 +540,7 @@ def test_an_answer_of_a_word_has_no_opposite() -> None:
 
 def test_a_stack_has_the_rows_of_both_tables_in_shards_of_their_own(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    first, second = tables(said(TRUE), said(FALSE)), tables(said(FALSE))
+    first, second = tables(candidates(TRUE), candidates(FALSE)), tables(candidates(FALSE))
     for shard in (0, 1):
         run.write("a", shard, first[DESCRIBED])
     run.write("b", 0, second[DESCRIBED])
@@ -555,7 +556,7 @@ def test_a_stack_has_the_rows_of_both_tables_in_shards_of_their_own(tmp_path: Pa
 
 def test_a_stack_keeps_the_columns_that_it_names_and_misses_a_table(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    outputs = through(detected(said(FALSE)), CORRECT)
+    outputs = through(detected(candidates(FALSE)), CORRECT)
     run.write("a", 0, outputs[CORRECT.name])
     stage = StackStage("sample", "a", "b", CANDIDATES)
     with pytest.raises(InputError, match="'b', which has no shards"):

@@ -12,7 +12,7 @@ import pytest
 from salvage_kit import Seeded, sample, stage
 from stage_kit import prompt_row, put_prompts
 
-from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, error_status
 from pipeline.running.store import Run
 from pipeline.sampling.gather import GatherStage
 
@@ -90,7 +90,7 @@ def test_an_image_that_is_gone_fails_its_row_alone(tmp_path: Path) -> None:
 def test_gathering_keeps_the_order_of_the_models_and_fails_only_where_all_did() -> None:
     def table(*rows: tuple[str, list[str] | None]) -> pa.Table:
         good = [
-            {"id": id, **failed("timeout", "late")}
+            {"id": id, **error_status("timeout", "late")}
             if texts is None
             else {"id": id, "candidates": [{"text": text} for text in texts], **OK}
             for id, texts in rows

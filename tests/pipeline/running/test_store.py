@@ -77,13 +77,13 @@ def test_a_shard_holds_as_long_as_its_inputs_do(tmp_path: Path) -> None:
     run.write("in", 0, TABLE)
     run.write("out", 0, TABLE, run.input_digests(["in"], 0))
     of = make_record("out", 1, {}, {})
-    assert Survey(run).current(of, 0, ["in"])
+    assert Survey(run).is_current(of, 0, ["in"])
     run.write("in", 0, TABLE)  # written again, the same
-    assert Survey(run).current(of, 0, ["in"])
+    assert Survey(run).is_current(of, 0, ["in"])
     run.write("in", 0, TABLE.slice(1))
-    assert not Survey(run).current(of, 0, ["in"])
+    assert not Survey(run).is_current(of, 0, ["in"])
     run.remove("in", 0)
-    assert not Survey(run).current(of, 0, ["in"])
+    assert not Survey(run).is_current(of, 0, ["in"])
 
 
 def test_a_shard_is_believed_by_what_made_it(tmp_path: Path) -> None:
@@ -92,19 +92,19 @@ def test_a_shard_is_believed_by_what_made_it(tmp_path: Path) -> None:
     run.save(mine)
     run.write("s", 0, TABLE, by=mine)
     run.write("s", 1, TABLE, by=other)
-    assert [Survey(run).current(mine, shard, []) for shard in (0, 1)] == [True, False]
+    assert [Survey(run).is_current(mine, shard, []) for shard in (0, 1)] == [True, False]
     assert run.read("s", 0).num_rows == len(TABLE) and options_of(run.read("s", 0)) == {"margin": 0.5}
     for look in (run.read, run.digest, run.load):
         with pytest.raises(InputError, match=r"data-00001.*made with other options"):
             look("s", 1)
     run.write("s", 2, TABLE)  # says nothing, as those of before did
-    assert [Survey(run).current(replace(mine, unsigned=of), 2, []) for of in (True, False)] == [True, False]
+    assert [Survey(run).is_current(replace(mine, unsigned=of), 2, []) for of in (True, False)] == [True, False]
 
 
 def test_a_shard_to_retry_does_not_hold(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write("s", 0, TABLE, retry=True)
-    assert not Survey(run).current(make_record("s", 1, {}, {}), 0, [])
+    assert not Survey(run).is_current(make_record("s", 1, {}, {}), 0, [])
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "s" / "data-00000.arrow").write_bytes(b"not arrow at all")
     with pytest.raises(StoreError, match="data-00000"):
         run.read("s", 0)
-    assert not Survey(run).current(make_record("s", 1, {}, {}), 0, [])
+    assert not Survey(run).is_current(make_record("s", 1, {}, {}), 0, [])
     with pytest.raises(InputError, match="missing"):
         run.read("s", 1)
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from pipeline import run as module
 from pipeline.base.errors import ConfigError
-from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, error_status
 from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.recipe.plan import Plan
@@ -42,7 +42,7 @@ class Ear(ScriptedEngine):
 
     def __init__(self, **changes: Any) -> None:
         super().__init__(("and so on.",), **changes)
-        object.__setattr__(self, "asked", [])
+        object.__setattr__(self, "requests", [])
 
     requests: list[tuple[Request, Sampling]]
 
@@ -56,7 +56,7 @@ def stage(parts: tuple[str, ...] = PARTS, on_policy: bool = True, **rule: Any) -
     return ContinueStage(spec, Continuation(**rule), 0, parts, on_policy)
 
 
-def said(*texts: str, **changes: Any) -> list[dict[str, Any]]:
+def candidates(*texts: str, **changes: Any) -> list[dict[str, Any]]:
     return [candidate(text, temperature=0.7, **changes) for text in texts]
 
 
@@ -65,7 +65,7 @@ def tables(*rows: tuple[Any, Any]) -> dict[str, pa.Table]:
     made: dict[str, list[Any]] = {name: [] for name in PARTS}
     for at, row in enumerate(rows):
         for name, texts in zip(PARTS, row, strict=True):
-            status = failed("timeout", "late") if texts is None else {"candidates": texts, **OK}
+            status = error_status("timeout", "late") if texts is None else {"candidates": texts, **OK}
             made[name].append({"id": f"p{at}", **status})
     source = pa.Table.from_pylist([prompt_row(f"p{at}") for at in range(len(rows))], schema=PROMPTS)
     return {"source": source, **{name: pa.Table.from_pylist(made[name], schema=CANDIDATES) for name in PARTS}}
@@ -95,7 +95,8 @@ def test_the_first_words_stay_exactly_as_they_stand(words: list[str], data: Any,
 
 
 def test_a_continued_candidate_begins_with_the_words_of_its_parent() -> None:
-    rows = gathered(stage(share=0.5), Ear(), tables((said(LONG), said(LONGER, LONG)), (said(LONGER), said(LONG))))
+    given = tables((candidates(LONG), candidates(LONGER, LONG)), (candidates(LONGER), candidates(LONG)))
+    rows = gathered(stage(share=0.5), Ear(), given)
     assert [c["origin"] for c in rows[0]["candidates"]] == ["sampled"] * 3 + ["continued"] * 3
     for row in rows:
         continued = [c for c in row["candidates"] if c["origin"] == "continued"]
@@ -110,38 +111,40 @@ def test_a_continued_candidate_begins_with_the_words_of_its_parent() -> None:
 @pytest.mark.parametrize("see", [False, True])
 def test_the_image_is_left_out_unless_the_recipe_says_otherwise(see: bool) -> None:
     engine = Ear()
-    stage(images=see).process(engine, tables((said(LONG), [])))
+    stage(images=see).process(engine, tables((candidates(LONG), [])))
     ((request, _),) = engine.requests
     assert request.images == ((png(),) if see else ())
     assert request.messages == (("user", "Describe the image."),) and request.prefix == "The image"
 
 
 def test_how_it_was_made_is_told() -> None:
-    (row,) = stage(max_tokens=2).process(Ear(), tables((said(LONG), []))).to_pylist()
+    (row,) = stage(max_tokens=2).process(Ear(), tables((candidates(LONG), []))).to_pylist()
     (answer,) = row["candidates"]
     told = ("text", "model", "revision", "temperature", "n_tokens", "finish_reason", "logprob", "on_policy")
     assert [answer[key] for key in told] == ["The image and so", "m", "r", 0.7, 2, "length", -2.0, True]
     engine = Ear()
-    replace(stage(temperature=0.0), on_policy=False).process(engine, tables((said(LONG), [])))
+    replace(stage(temperature=0.0), on_policy=False).process(engine, tables((candidates(LONG), [])))
     ((_, sampling),) = engine.requests
     assert (sampling.temperature, sampling.max_tokens, sampling.n) == (0.0, 40, 1)
 
 
 def test_what_is_short_or_cut_off_or_of_another_origin_is_not_continued() -> None:
-    others = [*said(LONG, finish_reason="length"), *said(LONG, origin="noised"), *said(LONG, origin="given")]
+    odd = ({"finish_reason": "length"}, {"origin": "noised"}, {"origin": "given"})
+    others = [text for change in odd for text in candidates(LONG, **change)]
     engine = Ear()
-    (row,) = gathered(stage(), engine, tables(([*said("Yes.", "a b c"), *others], said(LONG))))
+    (row,) = gathered(stage(), engine, tables(([*candidates("Yes.", "a b c"), *others], candidates(LONG))))
     assert [(c["origin"], c["parent"]) for c in row["candidates"][-2:]] == [("sampled", None), ("continued", 5)]
     assert len(engine.requests) == 1
 
 
 def test_a_prompt_with_nothing_to_continue_has_not_failed_and_one_that_failed_has() -> None:
-    out = stage().process(Ear(), tables((said("Yes."), said("No.")), (None, None), (None, said(LONG)))).to_pylist()
+    given = tables((candidates("Yes."), candidates("No.")), (None, None), (None, candidates(LONG)))
+    out = stage().process(Ear(), given).to_pylist()
     assert [(row["error_type"], len(row["candidates"] or [])) for row in out] == [(None, 0), ("timeout", 0), (None, 1)]
 
 
 def test_an_error_fails_its_row_alone_and_the_sampled_answers_stay() -> None:
-    given_ = tables((said(LONG), said(LONGER)), (said(LONG), []))
+    given_ = tables((candidates(LONG), candidates(LONGER)), (candidates(LONG), []))
     refusing = Ear(refuse=frozenset({"p0#1"}))
     out = stage().process(refusing, given_).to_pylist()
     assert [row["error_type"] for row in out] == ["refused", None]
@@ -150,7 +153,7 @@ def test_an_error_fails_its_row_alone_and_the_sampled_answers_stay() -> None:
 
 
 def test_an_image_that_is_gone_fails_its_row_alone(tmp_path: Path) -> None:
-    given_ = tables((said(LONG), []), (said(LONG), []))
+    given_ = tables((candidates(LONG), []), (candidates(LONG), []))
     rows = [prompt_row("p0", images=[{"bytes": None, "path": str(tmp_path / "gone.png")}]), prompt_row("p1")]
     given_["source"] = pa.Table.from_pylist(rows, schema=PROMPTS)
     assert [row["error_type"] for row in stage(images=True).process(Ear(), given_).to_pylist()] == [
@@ -160,7 +163,7 @@ def test_an_image_that_is_gone_fails_its_row_alone(tmp_path: Path) -> None:
 
 
 def test_the_result_does_not_depend_on_the_other_rows_of_a_shard() -> None:
-    rows = [(said(LONG, LONGER), said(LONG)), (said(LONGER), [])]
+    rows = [(candidates(LONG, LONGER), candidates(LONG)), (candidates(LONGER), [])]
     drawing = ScriptedEngine(("one.", "two.", "three.", "four.", "five."))
     together = stage().process(drawing, tables(*rows)).to_pylist()
     assert stage().process(drawing, tables(rows[0])).to_pylist() == together[:1]

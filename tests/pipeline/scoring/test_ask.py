@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from stage_kit import candidate, png, prompt_row
 
-from pipeline.base.tables import CANDIDATES, OK, PROMPTS, VERDICTS, failed
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, VERDICTS, error_status
 from pipeline.engines.protocol import Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.running.executor import Executor, process_shard
@@ -35,7 +35,7 @@ def tables(*prompts: dict[str, Any], texts: Sequence[str] = ("A sun.", "A sun an
     rows = [
         {"id": p["id"], "candidates": [candidate(text) for text in texts], **OK}
         if p["status"] == "ok"
-        else {"id": p["id"], **failed(p["error_type"], p["error"])}
+        else {"id": p["id"], **error_status(p["error_type"], p["error"])}
         for p in prompts
     ]
     return {
@@ -57,7 +57,7 @@ class Recorder:
         return iter(list(self.engine.generate(requests, sampling))[::-1])
 
     @property
-    def asked(self) -> list[Request]:
+    def requests(self) -> list[Request]:
         return [request for _, requests in self.calls for request in requests]
 
 
@@ -193,7 +193,7 @@ def test_a_row_without_questions_is_no_failure() -> None:
 
 
 def test_a_failed_row_stays_failed_and_a_lost_image_fails_its_row_alone(tmp_path: Path) -> None:
-    broken = prompt_row("b", **failed("unreadable_image", "why"))
+    broken = prompt_row("b", **error_status("unreadable_image", "why"))
     gone = prompt_row("c", images=[{"bytes": None, "path": str(tmp_path / "lost.png")}])
     engine = answering(grade_by_length)
     rows = run(AskStage(SPEC, GRADES, seed=0), engine, tables(prompt_row("a"), broken, gone))

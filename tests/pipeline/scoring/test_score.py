@@ -12,7 +12,7 @@ import pytest
 from stage_kit import candidate, prompt_row
 
 from pipeline.base.errors import ConfigError, EngineError
-from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, error_status
 from pipeline.scoring.config import Score
 from pipeline.scoring.plugged import OURS, ours
 from pipeline.scoring.scorers import open_scorers, vocabulary
@@ -27,7 +27,7 @@ def tables(*prompts: dict[str, Any]) -> dict[str, pa.Table]:
     rows = [
         {"id": p["id"], "candidates": [candidate("A sun."), candidate("A sun and a cup.")], **OK}
         if p["status"] == "ok"
-        else {"id": p["id"], **failed(p["error_type"], p["error"])}
+        else {"id": p["id"], **error_status(p["error_type"], p["error"])}
         for p in prompts
     ]
     return {
@@ -56,7 +56,7 @@ def test_values_are_raw_and_aligned_to_the_candidates() -> None:
 
 
 def test_a_failed_row_stays_failed_and_the_others_are_scored() -> None:
-    broken = prompt_row("b", **failed("unreadable_image", "why"))
+    broken = prompt_row("b", **error_status("unreadable_image", "why"))
     rows = ScoreStage(SPEC).process(None, tables(broken, prompt_row("a", facts=FACTS))).to_pylist()
     assert [row["id"] for row in rows] == ["b", "a"]
     b, a = rows
@@ -224,7 +224,7 @@ def test_a_candidate_without_a_text_fails_its_row_alone() -> None:
 
 
 def test_a_shard_in_which_all_failed_and_an_empty_one() -> None:
-    broken = prompt_row("b", **failed("unreadable_image", "why"))
+    broken = prompt_row("b", **error_status("unreadable_image", "why"))
     assert ScoreStage(SPEC).process(None, tables(broken)).to_pylist()[0]["error_type"] == "unreadable_image"
     assert ScoreStage(SPEC).process(None, tables()).num_rows == 0
 

@@ -13,7 +13,7 @@ import yaml
 from stage_kit import TEXTS, candidate, generated, prompt_row, recipe
 
 from pipeline.base.errors import ConfigError, EngineError
-from pipeline.base.tables import CANDIDATES, OK, PROMPTS, SCORES, VERDICTS, failed
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, SCORES, VERDICTS, error_status
 from pipeline.engines.protocol import Request
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.recipe.load import make_recipe
@@ -62,7 +62,7 @@ def stored(name: str, rows: dict[str, list[float] | None]) -> pa.Table:
     """A table of one score; None for a row that failed."""
     return pa.Table.from_pylist(
         [
-            {"id": id, **failed("broken", f"{name} of {id}")}
+            {"id": id, **error_status("broken", f"{name} of {id}")}
             if values is None
             else {"id": id, "scores": [{"name": name, "version": "9", "values": values}], **OK}
             for id, values in rows.items()
@@ -155,7 +155,7 @@ def test_formulas_have_the_same_values_beside_others_as_alone() -> None:
 def test_a_row_that_failed_in_one_table_lacks_what_it_would_say_and_keeps_the_reason() -> None:
     given = {**tables(*"abcd"), "score-clip": stored("clip.cosine", {"a": [0, 0], "b": None, "c": None, "d": [1, 1]})}
     sample = given["sample"].to_pylist()
-    sample[2] = {"id": "c", **failed("timeout", "sample of c")}
+    sample[2] = {"id": "c", **error_status("timeout", "sample of c")}
     given["sample"] = pa.Table.from_pylist(sample, schema=CANDIDATES)
     rows = merged(spec("objects", "clip"), given)
     assert [(row["id"], row["error_type"], row["error"]) for row in rows] == [
@@ -175,7 +175,7 @@ def test_verdicts_that_could_not_be_had_or_read_are_not_known() -> None:
     assert isinstance(ask, AskStage)
     verdicts = ask.process(ask.worker.open(), given).to_pylist()
     verdicts[1]["verdicts"][0] |= {"p_yes": None, "error": "unreadable: P(yes) + P(no) = 0.001"}
-    verdicts[2] = {"id": "c", **failed("timeout", "slow")}
+    verdicts[2] = {"id": "c", **error_status("timeout", "slow")}
     given[ask.name] = pa.Table.from_pylist(verdicts, schema=VERDICTS)
     a, b, c = made[-1].process(None, given).to_pylist()
     assert a["unknown"] is None and None not in values(a)["claims.true"]

@@ -15,7 +15,7 @@ import yaml
 from stage_kit import content_id, recipe
 
 from pipeline.base.errors import ConfigError, InputError
-from pipeline.base.tables import IMAGES, OK, RANKED, failed
+from pipeline.base.tables import IMAGES, OK, RANKED, error_status
 from pipeline.engines.painter import Picture, Wish
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.recipe.plan import Plan, group, run_stage
@@ -139,7 +139,7 @@ def test_an_image_that_fails_is_no_data_and_a_text_fails_when_all_of_its_images_
 
 def test_a_failed_text_stays_failed() -> None:
     spec = ImagineSource.model_validate(BASE)
-    rows = [{"id": "x", "prompt": [], **failed("empty_prompt", "no text")}]
+    rows = [{"id": "x", "prompt": [], **error_status("empty_prompt", "no text")}]
     table = pa.table(
         {
             "id": ["x"],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_kit import candidate, prompt_row
 
-from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, VERDICTS, failed, stored
+from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, VERDICTS, error_status, stage_table
 from pipeline.engines import protocol as engines
 from pipeline.engines.protocol import Completion, Request, Response, Sampling
 from pipeline.engines.scripted import ScriptedEngine
@@ -112,14 +112,14 @@ values = st.one_of(
 @given(st.lists(st.fixed_dictionaries({"chosen": values, "policy": values, "margin": values}), max_size=6))
 def test_rows_that_a_schema_cannot_hold_fail_alone_and_none_is_lost(rows: list[dict[str, Any]]) -> None:
     made = [{"id": str(at), **row, **OK} for at, row in enumerate(rows)]
-    table = stored(made, PAIRS)
+    table = stage_table(made, PAIRS)
     assert table["id"].to_pylist() == [str(at) for at in range(len(rows))]
     for row, kept in zip(made, table.to_pylist(), strict=True):
-        alone = stored([row], PAIRS).to_pylist()[0]
+        alone = stage_table([row], PAIRS).to_pylist()[0]
         assert kept == alone or str(kept) == str(alone)  # not a number is not itself
         assert kept["status"] == "ok" or kept["error_type"] == "unstorable"
 
 
 def test_a_reason_can_always_be_kept() -> None:
-    row = failed(HALF, f"said {HALF}" + "x" * 10_000)
+    row = error_status(HALF, f"said {HALF}" + "x" * 10_000)
     assert pa.Table.from_pylist([{"id": "a", **row}], schema=VERDICTS).num_rows == 1 and len(row["error"]) <= 2000

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import ConfigError
-from pipeline.base.tables import IMAGES, OK, PROMPTS, failed
+from pipeline.base.tables import IMAGES, OK, PROMPTS, error_status
 from pipeline.sources.imagine.config import ImagineSource, Rank
 from pipeline.sources.imagine.rank import BELOW, NO_IMAGE, NO_SCORE, OUTRANKED, OpenRanker, RankStage, choose, gain
 from pipeline.sources.imagine.stage import ImagineStage, texts
@@ -97,7 +97,7 @@ def test_texts_that_were_cut_are_counted() -> None:
 
 
 def test_a_row_that_breaks_the_scorer_fails_alone_and_failed_ones_stay_failed() -> None:
-    lost = {**images("c"), "images": None, **failed("not_in_grammar", "why")}
+    lost = {**images("c"), "images": None, **error_status("not_in_grammar", "why")}
     rows = rank(images("a", 5), images("b", 13), lost)
     assert [row["error_type"] for row in rows] == [None, "ValueError", "not_in_grammar"]
     assert rows[0]["kept"] == [0] and rows[1]["kept"] is None

@@ -43,12 +43,12 @@ def tar(members: Members, format: int = tarfile.GNU_FORMAT, links: dict[str, str
     return out.getvalue()
 
 
-def asked(text: str) -> bytes:
+def asks(text: str) -> bytes:
     return json.dumps({"prompt": text}).encode()
 
 
 def sample(key: str, index: int = 0) -> Members:
-    return (f"{key}.png", png(index)), (f"{key}.json", asked(f"What is {key}?"))
+    return (f"{key}.png", png(index)), (f"{key}.json", asks(f"What is {key}?"))
 
 
 @pytest.fixture
@@ -69,14 +69,14 @@ def entries(path: object, **keys: Any) -> list[sources.Entry]:
 
 
 def test_a_key_that_comes_again_is_an_error(rows: Any) -> None:
-    apart = [*zip(("0.png", "1.png"), (png(0), png(1)), strict=True), ("0.json", asked("0?")), ("1.json", asked("1?"))]
+    apart = [*zip(("0.png", "1.png"), (png(0), png(1)), strict=True), ("0.json", asks("0?")), ("1.json", asks("1?"))]
     with pytest.raises(InputError, match=r"key 0 comes again, with '0\.json' at byte \d+.*\n.*--sort=name"):
         rows(tar(apart))
 
 
 @pytest.mark.parametrize("name", ["._0.png", "._0.json", ".DS_Store", "__MACOSX/0.png", ".cache/0.png", "./._0.png"])
 def test_what_systems_leave_behind_is_passed_over(rows: Any, name: str) -> None:
-    (row,) = rows(tar([("0.png", png()), (name, b"\0\5\x16\7"), ("0.json", asked("What?"))]))
+    (row,) = rows(tar([("0.png", png()), (name, b"\0\5\x16\7"), ("0.json", asks("What?"))]))
     assert row["status"] == "ok" and row["prompt"][0]["content"] == "What?" and load(row["images"][0]) == png()
 
 
@@ -87,7 +87,7 @@ def test_a_folder_called_by_a_dot_is_no_hidden_one(rows: Any) -> None:
 
 @pytest.mark.parametrize("name", ["0.heic", "0.npy", "0.png.bak", "0.meta.json", "0"])
 def test_what_is_not_known_beside_a_prompt_is_a_failed_row(rows: Any, name: str) -> None:
-    bad, good = rows(tar([(name, b"x"), ("0.json", asked("What?")), *sample("1")]))
+    bad, good = rows(tar([(name, b"x"), ("0.json", asks("What?")), *sample("1")]))
     assert bad["error_type"] == "malformed_row" and repr(name) in bad["error"] and good["status"] == "ok"
     assert "extension" in bad["error"]
 
@@ -106,7 +106,7 @@ def test_numbers_and_names_of_a_sample_may_stand_beside_it(rows: Any) -> None:
 def test_prompts_of_the_recipe_go_before_a_caption_and_it_is_said(
     rows: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tar([("0.png", png()), ("0.txt", b"A caption."), ("1.png", png(1)), ("1.json", asked("Own?"))])
+    data = tar([("0.png", png()), ("0.txt", b"A caption."), ("1.png", png(1)), ("1.json", asks("Own?"))])
     first, second = rows(data, prompts=["What?"])
     assert [row["prompt"][0]["content"] for row in (first, second)] == ["What?", "Own?"]
     assert capsys.readouterr().err.count("KEY.txt is not read as a prompt") == 1
@@ -116,19 +116,19 @@ def test_prompts_of_the_recipe_go_before_a_caption_and_it_is_said(
 
 @pytest.mark.parametrize("target", ["0.png", "/etc/passwd"])
 def test_a_link_is_a_failed_row(rows: Any, target: str) -> None:
-    _, bad = rows(tar([*sample("0"), ("1.json", asked("What?"))], links={"1.png": target}))
+    _, bad = rows(tar([*sample("0"), ("1.json", asks("What?"))], links={"1.png": target}))
     assert bad["status"] == "failed" and "'1.png' is a link" in bad["error"]
 
 
 def test_a_member_twice_and_a_text_that_is_none_are_failed_rows(rows: Any) -> None:
-    twice = [("0.png", png()), ("0.PNG", png(1)), ("0.json", asked("What?"))]
+    twice = [("0.png", png()), ("0.PNG", png(1)), ("0.json", asks("What?"))]
     bad, worse, good = rows(tar([*twice, ("1.png", png()), ("1.json", b"\xff\xfe{"), *sample("2")]))
     assert "comes again" in bad["error"] and "is not UTF-8" in worse["error"] and good["status"] == "ok"
 
 
 def test_pictures_stand_in_the_order_of_their_numbers(rows: Any) -> None:
     names = [f"0.{number}.png" for number in (10, 2, 1)]
-    (row,) = rows(tar([*((name, png(i)) for i, name in enumerate(names)), ("0.json", asked("Which?"))]))
+    (row,) = rows(tar([*((name, png(i)) for i, name in enumerate(names)), ("0.json", asks("Which?"))]))
     assert [load(image) for image in row["images"]] == [png(2), png(1), png(0)]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rewrite_kit import FACTS, FALSE, TRUE, said
+from rewrite_kit import FACTS, FALSE, TRUE, candidates
 
 from pipeline.scenes.scene_words import scenes
 from reward.scorers.facts import FactScorer
 
 
 def scored(text: str, facts: Any = FACTS) -> dict[str, float | None]:
-    row = {"id": "a", "images": [], "prompt": [], "facts": facts, "candidates": said(text)}
+    row = {"id": "a", "images": [], "prompt": [], "facts": facts, "candidates": candidates(text)}
     return {name: values[0][0] for name, values in FactScorer(scenes()).score([row]).items()}
 
 

@@ -108,7 +108,7 @@ def test_a_value_does_not_depend_on_its_batch(vlm: Path) -> None:
 def test_logits_of_every_place_are_cut_where_a_model_knows_no_option(vlm: Path) -> None:
     scorer = LikelihoodScorer(vlm, device="cpu")
     expected = scorer.score(rows())
-    model, reader = scorer._opened
+    model, reader = scorer._backbone
     seen = []
 
     class Whole:
@@ -119,7 +119,7 @@ def test_logits_of_every_place_are_cut_where_a_model_knows_no_option(vlm: Path) 
             seen.append(made.logits.shape[1] > len(logits_to_keep))
             return made
 
-    scorer.__dict__["_opened"] = (Whole(), reader)
+    scorer.__dict__["_backbone"] = (Whole(), reader)
     assert flat(scorer.score(rows())["likelihood"]) == pytest.approx(flat(expected["likelihood"]), abs=1e-6)
     assert all(seen) and seen
 

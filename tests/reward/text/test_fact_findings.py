@@ -17,7 +17,7 @@ from reward.text.sentences import split
 from reward.text.types import Finding, Problem
 
 
-def found(text: str, row_facts: Any, complete: bool = True) -> list[str]:
+def findings_of(text: str, row_facts: Any, complete: bool = True) -> list[str]:
     return [
         f"{finding.verdict} {finding.kind}: {finding.words}" for finding in by_facts(text, row_facts, ENGLISH, complete)
     ]
@@ -28,7 +28,7 @@ def found(text: str, row_facts: Any, complete: bool = True) -> list[str]:
 
 def test_every_claim_has_a_finding_of_its_own() -> None:
     row_facts = facts(thing("dog", 2, "brown"), thing("cup", 1, "red"))
-    assert found("Two black dogs and three cups. A cat! It rains.", row_facts) == [
+    assert findings_of("Two black dogs and three cups. A cat! It rains.", row_facts) == [
         "correct object: Two black dogs", "correct count: Two", "hallucination attribute: black",
         "correct object: three cups", "hallucination count: three",
         "hallucination object: A cat",
@@ -68,15 +68,15 @@ def test_findings_lie_in_their_sentences_and_no_sentence_is_without(index: int) 
     ],
 )  # fmt: skip
 def test_a_single_thing_is_judged_so(text: str, thing_facts: dict[str, Any], expected: str) -> None:
-    assert expected in found(text, facts(thing_facts))
+    assert expected in findings_of(text, facts(thing_facts))
 
 
 def test_things_of_one_name_are_taken_together() -> None:
     row_facts = facts(thing("cup", 1, "red"), thing("cup", 2, "blue"))
     assert not hallucinations(by_facts("Three cups: a red cup, two blue cups.", row_facts, ENGLISH))
-    assert found("Two red cups.", row_facts)[1] == "hallucination count: Two"
+    assert findings_of("Two red cups.", row_facts)[1] == "hallucination count: Two"
     unknown = facts(thing("cup", 1, "red"), thing("cup", 1))
-    assert "unclear attribute: blue" in found("A blue cup.", unknown)
+    assert "unclear attribute: blue" in findings_of("A blue cup.", unknown)
 
 
 @pytest.mark.parametrize(("words", "verdict"), [
@@ -84,18 +84,18 @@ def test_things_of_one_name_are_taken_together() -> None:
 ])  # fmt: skip
 def test_neighbours_are_in_order_only_if_they_are_clearly_apart(words: str, verdict: str) -> None:
     row_facts = facts(thing("dog", 1, boxes=[box(0.2, 0.5)]), thing("cat", 1, boxes=[box(0.8, 0.52)]))
-    assert f"{verdict} relation: {words}" in found(f"The dog is {words} the cat.", row_facts)
+    assert f"{verdict} relation: {words}" in findings_of(f"The dog is {words} the cat.", row_facts)
 
 
 def test_of_what_is_not_there_nothing_else_is_judged() -> None:
-    assert found("Two red dogs on the left of a cat.", facts(thing("cat"))) == [
+    assert findings_of("Two red dogs on the left of a cat.", facts(thing("cat"))) == [
         "hallucination object: Two red dogs", "correct object: a cat",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("row_facts", [None, {}, facts(), {"objects": None, "regions": []}])
 def test_without_facts_everything_is_unclear(row_facts: Any) -> None:
-    assert found("A dog. It rains.", row_facts) == ["unclear object: A dog", "unclear None: It rains."]
+    assert findings_of("A dog. It rains.", row_facts) == ["unclear object: A dog", "unclear None: It rains."]
 
 
 # --------------------------------------------------------------------------------------------------------- by regions
@@ -107,10 +107,10 @@ def regions(*named: tuple[str, list[float]]) -> dict[str, Any]:
 
 def test_what_a_region_names_is_there_and_nothing_else_if_they_are_complete() -> None:
     row_facts = regions(("a man holding an umbrella", box(0.5, 0.5)))
-    assert found("A man, an umbrella, a dog.", row_facts) == [
+    assert findings_of("A man, an umbrella, a dog.", row_facts) == [
         "correct object: A man", "correct object: an umbrella", "hallucination object: a dog",
     ]  # fmt: skip
-    assert found("A dog.", row_facts, complete=False) == ["unclear object: A dog"]
+    assert findings_of("A dog.", row_facts, complete=False) == ["unclear object: A dog"]
 
 
 @pytest.mark.parametrize(
@@ -119,29 +119,29 @@ def test_what_a_region_names_is_there_and_nothing_else_if_they_are_complete() ->
 )
 def test_regions_apart_bound_a_number_from_above(text: str, verdict: str) -> None:
     row_facts = regions(("a brown dog", box(0.2, 0.2)), ("the dog", box(0.8, 0.8)))
-    assert f"{verdict} count: {text.split()[0]}" in found(text, row_facts)
+    assert f"{verdict} count: {text.split()[0]}" in findings_of(text, row_facts)
 
 
 def test_regions_that_overlap_may_be_one_thing() -> None:
     row_facts = regions(("a brown dog", box(0.5, 0.5)), ("a dog that sleeps", box(0.52, 0.5)))
-    assert [found(text, row_facts)[1] for text in ("three dogs", "two dogs", "one dog")] == [
+    assert [findings_of(text, row_facts)[1] for text in ("three dogs", "two dogs", "one dog")] == [
         "hallucination count: three", "unclear count: two", "unclear count: one",
     ]  # fmt: skip
-    assert "correct attribute: brown" in found("a brown dog", row_facts)
-    assert "hallucination attribute: black" in found("a black dog", row_facts)
+    assert "correct attribute: brown" in findings_of("a brown dog", row_facts)
+    assert "hallucination attribute: black" in findings_of("a black dog", row_facts)
 
 
 def test_a_region_of_several_things_bounds_no_number() -> None:
-    assert "unclear count: nine" in found("nine dogs", regions(("some dogs", box(0.5, 0.5))))
+    assert "unclear count: nine" in findings_of("nine dogs", regions(("some dogs", box(0.5, 0.5))))
 
 
 def test_a_colour_that_one_region_does_not_tell_may_be_any() -> None:
     row_facts = regions(("a brown dog", box(0.2, 0.2)), ("a dog", box(0.8, 0.8)))
-    assert "unclear attribute: black" in found("a black dog", row_facts)
+    assert "unclear attribute: black" in findings_of("a black dog", row_facts)
 
 
 def test_captions_say_what_is_there_and_not_what_is_not() -> None:
-    assert found("A dog and a cat.", {"captions": ["Two dogs play."]}) == [
+    assert findings_of("A dog and a cat.", {"captions": ["Two dogs play."]}) == [
         "correct object: A dog", "unclear object: a cat",
     ]  # fmt: skip
 

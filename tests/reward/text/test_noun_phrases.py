@@ -17,7 +17,7 @@ from reward.text.noun_phrases import assertions, read
 from reward.text.object_vocabulary import Vocabulary
 
 
-def said(text: str, lexicon: Lexicon = ENGLISH) -> list[str]:
+def phrases_in(text: str, lexicon: Lexicon = ENGLISH) -> list[str]:
     """Number, attributes, name, place and neighbour of every phrase, in words."""
     lines = []
     for phrase in read(text, lexicon):
@@ -58,12 +58,12 @@ def said(text: str, lexicon: Lexicon = ENGLISH) -> list[str]:
     ],
 )  # fmt: skip
 def test_english_is_read_so(text: str, phrases: list[str]) -> None:
-    assert said(text) == phrases
+    assert phrases_in(text) == phrases
 
 
 def test_a_colour_is_no_fruit() -> None:
     fruit = general(Vocabulary("fruit", "1", {"orange": "orange", "oranges": "orange", "cup": "cup"}))
-    assert said("An orange cup, an orange, and two oranges.", fruit) == ["orange cup", "orange", "2 orange"]
+    assert phrases_in("An orange cup, an orange, and two oranges.", fruit) == ["orange cup", "orange", "2 orange"]
 
 
 @given(indices)

@@ -140,9 +140,9 @@ def test_what_measures_the_images_of_dpo_needs_one_in_every_row_too(
 
 def test_the_corrupted_image_is_the_same_in_every_call_and_of_the_same_size(pairs: PairDataset) -> None:
     for pair in pairs.pairs:
-        image, corrupted = pairs.image(pair, 0), pairs.corrupted(pair, 0)
+        image, corrupted = pairs.image(pair, 0), pairs.corrupted_image(pair, 0)
         assert corrupted.size == image.size
-        assert corrupted.tobytes() == pairs.corrupted(pair, 0).tobytes()
+        assert corrupted.tobytes() == pairs.corrupted_image(pair, 0).tobytes()
         assert corrupted.tobytes() != image.tobytes()
 
 
@@ -244,9 +244,9 @@ def test_the_image_of_another_pair_stands_in_as_the_rejected_one(rows: Rows, pub
     prepared = tokenise(rows, publish, processor, objective="mdpo", corruption={"kind": "other"})
     pictures = [prepared.image(pair, 0).tobytes() for pair in prepared.pairs]
     for index, pair in enumerate(prepared.pairs):
-        corrupted = prepared.corrupted(pair, 0).tobytes()
+        corrupted = prepared.corrupted_image(pair, 0).tobytes()
         assert corrupted in pictures and corrupted != pictures[index]
-        assert corrupted == prepared.corrupted(pair, 0).tobytes()
+        assert corrupted == prepared.corrupted_image(pair, 0).tobytes()
 
 
 def test_rejected_images_of_the_data_are_used_and_their_absence_is_an_error(
@@ -259,7 +259,8 @@ def test_rejected_images_of_the_data_are_used_and_their_absence_is_an_error(
     options = {"objective": "mdpo", "corruption": {"kind": "data"}}
     prepared = tokenise(rows, with_rejected, processor, **options)
     for index, pair in enumerate(prepared.pairs):
-        assert prepared.corrupted(pair, 0).tobytes() == prepared.image(prepared.pairs[(index + 1) % 8], 0).tobytes()
+        lender = prepared.pairs[(index + 1) % 8]
+        assert prepared.corrupted_image(pair, 0).tobytes() == prepared.image(lender, 0).tobytes()
     with pytest.raises(DataError, match="no column rejected_images"):
         tokenise(rows, publish, processor, **options)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.base.tables import CANDIDATES, OK, PROMPTS, failed
+from pipeline.base.tables import CANDIDATES, OK, PROMPTS, error_status
 from pipeline.scenes.scene_words import scenes
 from reward.text.object_vocabulary import Vocabulary
 from training.evaluation.ratio import interval, pool, resample, weights
@@ -143,7 +143,7 @@ def test_the_parser_is_named():
 
 
 def test_failures_are_counted_and_left_out_whichever_table_reports_them():
-    bad = failed("engine", "out of memory")
+    bad = error_status("engine", "out of memory")
     answers = [answer("d2", "", status=bad) if row["id"] == "d2" else row for row in ANSWER_ROWS]
     prompts = [{**row, **bad} if row["id"] == "q4" else row for row in PROMPT_ROWS]
     summary = summarise(*tables(prompts, answers), VOCABULARY)

@@ -46,7 +46,7 @@ def user(*parts: Row) -> Row:
     return {"role": "user", "content": list(parts)}
 
 
-def said(words: str) -> list[Row]:
+def gives(words: str) -> list[Row]:
     return [{"role": "assistant", "content": [text(words)]}]
 
 
@@ -58,7 +58,7 @@ def gpt(value: str) -> Row:
     return {"from": "gpt", "value": value}
 
 
-def asked(content: Any) -> Row:
+def asks(content: Any) -> Row:
     return {"role": "user", "content": content}
 
 
@@ -74,26 +74,26 @@ def rows_of(rows: list[Row], **options: Any) -> list[Row]:
 SAME: dict[str, Row] = {
     "trl": {
         "images": [encoded()],
-        "prompt": [asked("What is it?")],
+        "prompt": [asks("What is it?")],
         "chosen": [answered("A cat.")],
         "rejected": [answered("A dog.")],
     },
     "trl of parts": {
         "images": [encoded()],
-        "prompt": [asked([{"type": "image"}, text("What is it?")])],
+        "prompt": [asks([{"type": "image"}, text("What is it?")])],
         "chosen": [answered([text("A cat.")])],
         "rejected": [answered([text("A dog.")])],
     },
     "trl of one image": {
         "image": encoded(),
-        "prompt": [asked("What is it?")],
+        "prompt": [asks("What is it?")],
         "chosen": [answered("A cat.")],
         "rejected": [answered("A dog.")],
     },
     "trl with the prompt in both": {
         "images": [encoded()],
-        "chosen": [asked("What is it?"), answered("A cat.")],
-        "rejected": [asked("What is it?"), answered("A dog.")],
+        "chosen": [asks("What is it?"), answered("A cat.")],
+        "rejected": [asks("What is it?"), answered("A dog.")],
     },
     "rlaif_v": {
         "ds_name": "RLAIF-V",
@@ -117,36 +117,36 @@ SAME: dict[str, Row] = {
         "images": [encoded()],
     },
     "llamafactory openai": {
-        "messages": [asked("<image>What is it?")],
+        "messages": [asks("<image>What is it?")],
         "chosen": answered("A cat."),
         "rejected": answered("A dog."),
         "images": [encoded()],
     },
     "llamafactory v1": {
         "chosen_messages": [
-            asked([{"type": "image_url", "value": None}, {"type": "text", "value": "What is it?"}]),
+            asks([{"type": "image_url", "value": None}, {"type": "text", "value": "What is it?"}]),
             answered([{"type": "text", "value": "A cat."}]),
         ],
         "rejected_messages": [
-            asked([{"type": "image_url", "value": None}, {"type": "text", "value": "What is it?"}]),
+            asks([{"type": "image_url", "value": None}, {"type": "text", "value": "What is it?"}]),
             answered([{"type": "text", "value": "A dog."}]),
         ],
         "images": [encoded()],
     },
     "swift": {
-        "messages": [asked("<image>What is it?"), answered("A cat.")],
+        "messages": [asks("<image>What is it?"), answered("A cat.")],
         "images": [encoded()],
         "rejected_response": "A dog.",
     },
     "swift with messages for the response": {
-        "messages": [asked("<image>What is it?"), answered("A cat.")],
+        "messages": [asks("<image>What is it?"), answered("A cat.")],
         "images": [encoded()],
         "rejected_response": [answered("A dog.")],
     },
     "swift with rejected messages": {
-        "messages": [asked("<image>What is it?"), answered("A cat.")],
+        "messages": [asks("<image>What is it?"), answered("A cat.")],
         "images": [encoded()],
-        "rejected_messages": [asked("<image>What is it?"), answered("A dog.")],
+        "rejected_messages": [asks("<image>What is it?"), answered("A dog.")],
     },
     "pds_dpo": {
         "image": encoded(),
@@ -169,8 +169,8 @@ def test_every_schema_gives_the_same_rows(schema: str, tmp_path: Path) -> None:
             "id": "7",
             "images": [image],
             "prompt": [user(IMAGE, text("What is it?"))],
-            "chosen": said("A cat."),
-            "rejected": said("A dog."),
+            "chosen": gives("A cat."),
+            "rejected": gives("A dog."),
         }
     ]
     assert result.features == {
@@ -220,7 +220,7 @@ def test_tags_of_several_images_stay_where_they_are(schema: str) -> None:
     question = "<image>\nHow does <image> differ from\nthis:\n<image>"
     row = {
         "llamafactory": {"conversations": [human(question)], "chosen": gpt("a"), "rejected": gpt("b")},
-        "swift": {"messages": [asked(question), answered("a")], "rejected_response": "b"},
+        "swift": {"messages": [asks(question), answered("a")], "rejected_response": "b"},
         "pds_dpo": {
             "conversations": [human(question), gpt("a")],
             "rejected_conversations": [human(question), gpt("b")],
@@ -235,13 +235,13 @@ def test_images_of_later_turns_stay_in_their_turns() -> None:
     conversation = [human("<image>first"), gpt("yes"), human("and <image>?")]
     row = {"conversations": conversation, "chosen": gpt("a"), "rejected": gpt("b"), "images": [encoded()] * 2}
     (result,) = rows_of([row])
-    assert result["prompt"] == [user(IMAGE, text("first")), *said("yes"), user(text("and "), IMAGE, text("?"))]
+    assert result["prompt"] == [user(IMAGE, text("first")), *gives("yes"), user(text("and "), IMAGE, text("?"))]
 
 
 @pytest.mark.parametrize("schema", ["swift", "rlaif_v"])
 def test_images_stand_in_front_where_there_is_no_tag_and_one_tag_of_two_is_an_error(schema: str) -> None:
     def row(question: str) -> Row:
-        asking: Row = {"messages": [asked(question), answered("a")]} if schema == "swift" else {"question": question}
+        asking: Row = {"messages": [asks(question), answered("a")]} if schema == "swift" else {"question": question}
         named = {key: value for key, value in SAME[schema].items() if "image" not in key}
         return named | asking | {"images": [encoded()] * 2}
 
@@ -252,7 +252,7 @@ def test_images_stand_in_front_where_there_is_no_tag_and_one_tag_of_two_is_an_er
 
 
 def test_trls_images_stand_before_the_first_user_text_only() -> None:
-    turns = [{"role": "system", "content": "s"}, asked("q"), answered("a"), asked("r")]
+    turns = [{"role": "system", "content": "s"}, asks("q"), answered("a"), asks("r")]
     (result,) = rows_of([SAME["trl"] | {"prompt": turns, "images": [encoded("red"), encoded("blue")]}])
     contents = [[part["type"] for part in message["content"]] for message in result["prompt"]]
     assert contents == [["text"], ["image", "image", "text"], ["text"], ["text"]]
@@ -260,13 +260,13 @@ def test_trls_images_stand_before_the_first_user_text_only() -> None:
 
 @pytest.mark.parametrize("content", ["<image>\nWhat is it?", [text("<image>\nWhat is it?")]])
 def test_a_tag_in_trls_text_is_the_image(content: Any) -> None:
-    (result,) = rows_of([SAME["trl"] | {"prompt": [asked(content)]}])
+    (result,) = rows_of([SAME["trl"] | {"prompt": [asks(content)]}])
     assert result["prompt"] == [user(IMAGE, text("What is it?"))]
     for images in (0, 2):
         with pytest.raises(DataError, match=rf"row 0: 1 <image> tag\(s\) for {images} image\(s\)"):
-            rows_of([SAME["trl"] | {"prompt": [asked(content)], "images": [encoded()] * images}])
+            rows_of([SAME["trl"] | {"prompt": [asks(content)], "images": [encoded()] * images}])
     with pytest.raises(DataError, match=r"2 <image> tag\(s\) for 1 image\(s\)"):
-        rows_of([SAME["trl"] | {"prompt": [asked([{"type": "image"}, text("<image>What is it?")])]}])
+        rows_of([SAME["trl"] | {"prompt": [asks([{"type": "image"}, text("<image>What is it?")])]}])
 
 
 def test_system_and_earlier_turns_are_part_of_the_prompt() -> None:
@@ -310,13 +310,13 @@ def test_of_tools_in_a_list_the_keys_that_arrow_fills_with_null_are_not_there() 
 
 def test_keys_that_arrow_fills_with_null_are_not_there() -> None:
     parts = [{"type": "image", "text": None, "image": None}, {"type": "text", "text": "q", "image": None}]
-    (result,) = rows_of([SAME["trl"] | {"prompt": [asked(parts)]}])
+    (result,) = rows_of([SAME["trl"] | {"prompt": [asks(parts)]}])
     assert result["prompt"] == [user(IMAGE, text("q"))]
     assert structure(result["prompt"], 1) == [user({"type": "image"}, text("q"))]
 
 
 def test_the_prompt_that_two_conversations_share_is_trls() -> None:
-    turns = [asked("q"), answered("a"), asked("r")]
+    turns = [asks("q"), answered("a"), asks("r")]
     row = {"chosen": [*turns, answered("good")], "rejected": [*turns, answered("bad")]}
     theirs = extract_prompt(row)
     (ours,) = rows_of([row])
@@ -342,12 +342,12 @@ VICUNA = (
     ],
 )
 def test_a_template_that_is_known_is_taken_off(templated: str) -> None:
-    assert without_template(templated) == [asked("<image>\nq?")]
+    assert without_template(templated) == [asks("<image>\nq?")]
 
 
 def test_a_system_text_of_the_rows_own_stays() -> None:
     prompt = "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
-    assert without_template(prompt) == [{"role": "system", "content": "Be short."}, asked("q")]
+    assert without_template(prompt) == [{"role": "system", "content": "Be short."}, asks("q")]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_a_system_text_of_the_rows_own_stays() -> None:
     ],
 )
 def test_a_text_that_is_not_exactly_a_template_stays(prompt: str) -> None:
-    assert without_template(prompt) == [asked(prompt)]
+    assert without_template(prompt) == [asks(prompt)]
 
 
 def test_the_placeholder_of_an_unknown_template_is_an_image_all_the_same(tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_rejected_and_similar_images_come_along(schema: str) -> None:
     first, second = rows_of([SAME[schema] | extra, SAME[schema] | none])
     assert first["rejected_images"] == [encoded("blue")]
     assert first["similar_images"] == [encoded("green")]
-    assert first["similar_chosen"] == said("A green cat.")
+    assert first["similar_chosen"] == gives("A green cat.")
     assert (second["rejected_images"], second["similar_images"], second["similar_chosen"]) == ([], [], [])
 
 
@@ -418,7 +418,7 @@ def test_another_image_alone_never_becomes_a_pair_of_equal_answers(response: Row
 def test_good_answers_alone_can_be_read() -> None:
     row = {key: value for key, value in SAME["trl"].items() if key != "rejected"}
     (result,) = rows_of([row], rejected=False)
-    assert result == {"images": [encoded()], "prompt": [user(IMAGE, text("What is it?"))], "chosen": said("A cat.")}
+    assert result == {"images": [encoded()], "prompt": [user(IMAGE, text("What is it?"))], "chosen": gives("A cat.")}
     with pytest.raises(DataError, match=r"missing column\(s\) rejected"):
         rows_of([row])
 
@@ -427,7 +427,7 @@ def test_good_answers_alone_can_be_read() -> None:
 def test_pairs_can_be_read_for_their_good_answers(schema: str) -> None:
     (result,) = rows_of([SAME[schema]], rejected=False)
     assert "rejected" not in result
-    assert result["chosen"] == said("A cat.")
+    assert result["chosen"] == gives("A cat.")
 
 
 # -- errors --------------------------------------------------------------------------------------------------------
@@ -438,18 +438,18 @@ T, L, S, P = SAME["trl"], SAME["llamafactory"], SAME["swift"], SAME["pds_dpo"]
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (T | {"prompt": [asked([{"type": "image"}] * 2)]}, r"2 image placeholder\(s\) for 1 image\(s\); make the two"),
+        (T | {"prompt": [asks([{"type": "image"}] * 2)]}, r"2 image placeholder\(s\) for 1 image\(s\); make the two"),
         (T | {"prompt": [{"role": "poet", "content": "q"}]}, r"column prompt has a turn of 'poet' \(known: human"),
-        (T | {"prompt": [asked(None)]}, "column prompt has a turn whose content is None; give a text"),
+        (T | {"prompt": [asks(None)]}, "column prompt has a turn whose content is None; give a text"),
         (T | {"prompt": "q"}, "column prompt is not conversational .* rename prompt to question"),
         (T | {"prompt": []}, "column prompt is not conversational"),
         (
-            T | {"chosen": [asked("q"), answered("a")]},
+            T | {"chosen": [asks("q"), answered("a")]},
             "chosen starts with a turn of user.* leave the prompt out",
         ),
         (T | {"chosen": [answered([{"type": "image"}])]}, "column chosen holds an image; only the prompt may"),
-        (T | {"prompt": [asked([{"type": "image", "image": "a.png"}])]}, "an image inside a content; move it to the"),
-        (T | {"prompt": [asked([{"type": "video"}])]}, "column prompt has a part {'type': 'video'}; give"),
+        (T | {"prompt": [asks([{"type": "image", "image": "a.png"}])]}, "an image inside a content; move it to the"),
+        (T | {"prompt": [asks([{"type": "video"}])]}, "column prompt has a part {'type': 'video'}; give"),
         (T | {"rejected": [answered("b") | {"tool_calls": ["f"]}]}, "column rejected has tool calls"),
         (L | {"images": [encoded()] * 2}, r"1 <image> tag\(s\) for 2 image\(s\); make the two numbers equal"),
         (L | {"conversations": [human("q")]}, r"0 <image> tag\(s\) for 1 image\(s\)"),
@@ -470,8 +470,8 @@ T, L, S, P = SAME["trl"], SAME["llamafactory"], SAME["swift"], SAME["pds_dpo"]
         (T | {"tools": "zoom"}, "column tools is no JSON .*; give a list of tools, or the JSON of one"),
         (T | {"tools": "{}"}, "column tools is '{}'; give a list of tools"),
         (S | {"images": []}, r"1 <image> tag\(s\) for 0 image\(s\)"),
-        (S | {"messages": [asked("<image>q")]}, "column messages must hold a prompt and end with the assistant's turn"),
-        (S | {"rejected_response": [asked("b")]}, "column rejected_response starts with a turn of user"),
+        (S | {"messages": [asks("<image>q")]}, "column messages must hold a prompt and end with the assistant's turn"),
+        (S | {"rejected_response": [asks("b")]}, "column rejected_response starts with a turn of user"),
         (P | {"rejected_conversations": [human("q"), gpt("b")]}, "do not start with the same message"),
         (P | {"rejected_conversations": P["conversations"][:1]}, "one is the start of the other; drop the row"),
         (SAME["rlaif_v"] | {"question": None}, "column question is None; give a text"),
@@ -489,7 +489,7 @@ def test_a_wrong_row_is_an_error_that_names_it_and_the_remedy(row: Row, message:
 
 def test_an_error_counts_rows_over_batches() -> None:
     rows = [{"id": f"r{i}", **T} for i in range(1203)]
-    rows[1201] = rows[1201] | {"prompt": [asked(None)]}
+    rows[1201] = rows[1201] | {"prompt": [asks(None)]}
     with pytest.raises(DataError, match=r"row 1201 \(id r1201\)"):
         rows_of(rows)
 
@@ -580,7 +580,7 @@ def test_every_tag_is_an_image_and_no_other_character_is_lost(given_text: str) -
 
 
 def _as_trl(parts: list[Row], images: list[Row], good: str, bad: str) -> Row:
-    return {"images": images, "prompt": [asked(parts)], "chosen": [answered(good)], "rejected": [answered(bad)]}
+    return {"images": images, "prompt": [asks(parts)], "chosen": [answered(good)], "rejected": [answered(bad)]}
 
 
 def _as_llamafactory(parts: list[Row], images: list[Row], good: str, bad: str) -> Row:
@@ -588,7 +588,7 @@ def _as_llamafactory(parts: list[Row], images: list[Row], good: str, bad: str) -
 
 
 def _as_swift(parts: list[Row], images: list[Row], good: str, bad: str) -> Row:
-    return {"messages": [asked(written(parts)), answered(good)], "images": images, "rejected_response": bad}
+    return {"messages": [asks(written(parts)), answered(good)], "images": images, "rejected_response": bad}
 
 
 def _as_pds_dpo(parts: list[Row], images: list[Row], good: str, bad: str) -> Row:
@@ -613,7 +613,7 @@ def test_any_texts_and_images_survive_any_schema(
     assert [
         (row["prompt"][0]["content"], row["images"], row["chosen"][0]["content"][0]["text"], row["rejected"])
         for row in result
-    ] == [(parts, images, good, said(bad)) for parts, images, good, bad in expected]
+    ] == [(parts, images, good, gives(bad)) for parts, images, good, bad in expected]
 
 
 # -- what reads it next --------------------------------------------------------------------------------------------
@@ -621,7 +621,7 @@ def test_any_texts_and_images_survive_any_schema(
 
 @pytest.mark.parametrize("schema", [schema for schema in SAME if schema != "mdpo"])
 def test_trls_collator_takes_what_comes_out(schema: str, processor: Any) -> None:
-    plain = {"images": [], "prompt": [asked("describe it")], "chosen": [answered("a")], "rejected": [answered("it")]}
+    plain = {"images": [], "prompt": [asks("describe it")], "chosen": [answered("a")], "rejected": [answered("it")]}
     both = datasets.concatenate_datasets(
         [read(datasets.Dataset.from_list([SAME[schema]])), read(datasets.Dataset.from_list([plain]))]
     )
@@ -655,8 +655,8 @@ def test_the_example_in_the_docs_is_a_row_of_its_schema(schema: str, tmp_path: P
         {
             "images": [{"bytes": None, "path": str(tmp_path / "1.jpg")}],
             "prompt": [user(IMAGE, text("What is it?"))],
-            "chosen": said("A cat."),
-            "rejected": said("A dog."),
+            "chosen": gives("A cat."),
+            "rejected": gives("A dog."),
         }
     ]
 

@@ -195,7 +195,7 @@ def direct(model: Any, dataset: PairDataset, index: int, branch: Branch) -> torc
     """Log-probs of an answer's tokens, from prompt and answer put through processor and model as one text."""
     pair = dataset.pairs[index]
     row = dataset.rows[pair.row]
-    read = dataset.corrupted if branch == "corrupted" else dataset.image
+    read = dataset.corrupted_image if branch == "corrupted" else dataset.image
     images = [read(pair, number) for number in range(len(row["images"]))]
     prompt, good, bad = render(dataset.processor, row["prompt"], [row["chosen"], row["rejected"]], len(images))
     text = prompt + (bad if branch == "rejected" else good)

@@ -53,7 +53,7 @@ def a_config(**values: Any) -> TrainConfig:
     )
 
 
-def said(role: str, text: str) -> list[dict[str, str]]:
+def message(role: str, text: str) -> list[dict[str, str]]:
     return [{"role": role, "content": text}]
 
 
@@ -68,12 +68,12 @@ def a_row(values: tuple[int, ...]) -> dict[str, Any]:
     return {
         "id": f"id-{of['id']}",
         "images": picture("images", 10),
-        "prompt": said("user", QUESTIONS[of["prompt"]]),
-        "chosen": said("assistant", f"this is a {COLOURS[of['chosen']]} square"),
-        "rejected": said("assistant", f"a {COLOURS[of['rejected']]} square and nothing"),
+        "prompt": message("user", QUESTIONS[of["prompt"]]),
+        "chosen": message("assistant", f"this is a {COLOURS[of['chosen']]} square"),
+        "rejected": message("assistant", f"a {COLOURS[of['rejected']]} square and nothing"),
         "rejected_images": picture("rejected_images", 60),
         "similar_images": picture("similar_images", 110),
-        "similar_chosen": said("assistant", f"the {COLOURS[of['similar_chosen']]} square"),
+        "similar_chosen": message("assistant", f"the {COLOURS[of['similar_chosen']]} square"),
     }
 
 

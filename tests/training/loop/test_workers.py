@@ -76,12 +76,12 @@ class Crew:
         watch = threading.Timer(LIMIT, self.close)
         watch.start()
         try:
-            return [self._said(member) for member in self.members]
+            return [self._answer(member) for member in self.members]
         finally:
             watch.cancel()
 
     @staticmethod
-    def _said(member: subprocess.Popen[str]) -> str:
+    def _answer(member: subprocess.Popen[str]) -> str:
         assert member.stdout is not None
         for line in member.stdout:
             if line.startswith("SAID"):

@@ -72,7 +72,7 @@ def show(true: PairDataset, condition: str) -> datasets.Dataset:
 
 
 def _corrupted_images(true: PairDataset, pair: Pair) -> Sequence[Item]:
-    return [_encode(true.corrupted(pair, index)) for index in range(len(pair.prompt.images))]
+    return [_encode(true.corrupted_image(pair, index)) for index in range(len(pair.prompt.images))]
 
 
 def _encode(image: Image.Image) -> Item:
