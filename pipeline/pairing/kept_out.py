@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.pairing.config import Pair, Veto
-from pipeline.pairing.rule import applying, barred, is_open, stops, totals, valid
+from pipeline.pairing.rule import applying, is_barred, is_open, stops, totals, valid
 
 #: What each gate stops.
 GATE_REASONS: Mapping[str, str] = {
@@ -71,9 +71,9 @@ def _bars(
     elif worth is None and any(rule.weights.values()):
         yield from _nulls(index, values, rule, notes)
     for side in ("chosen", "rejected"):
-        if barred(side, index, values, rule, notes):  # type: ignore[arg-type]
+        if is_barred(side, index, values, rule, notes):  # type: ignore[arg-type]
             name, veto = next((name, veto) for name, veto in rule.vetoes.items()
-                              if barred(side, index, values, _only(rule, name), notes))  # type: ignore[arg-type]  # fmt: skip
+                              if is_barred(side, index, values, _only(rule, name), notes))  # type: ignore[arg-type]  # fmt: skip
             value = values[name][index] if name in values else None
             yield Bar("veto", name, _veto_reason(name, veto, value, notes), side)
 
