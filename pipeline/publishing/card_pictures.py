@@ -10,7 +10,7 @@ from pipeline.publishing.card_header import licence_of
 from pipeline.publishing.findings import Findings
 from pipeline.publishing.licences import licence_text
 from pipeline.publishing.page_images import reduce_picture
-from pipeline.running.joined import pictures
+from pipeline.running.prompt_rows import by_shard
 from pipeline.running.store import Run
 
 FOLDER = "pictures"
@@ -36,8 +36,8 @@ def _pictures(run: Run, findings: Findings) -> Iterator[tuple[str, bytes]]:
     if len(words.difference):
         yield "lengths.png", plots.png(plots.lengths(words.chosen, words.rejected, words.difference))
     examples = findings.some(EXAMPLES)
-    encoded = pictures(run, examples)
+    rows = by_shard(run, examples)
     for number, example in enumerate(examples, 1):
-        for place, image in enumerate(encoded.get(example.id, ()), 1):
+        for place, image in enumerate(rows[example.shard][example.id].pictures(), 1):
             data, kind = reduce_picture(image)
             yield f"example-{number}-{place}.{kind}", data

@@ -87,7 +87,7 @@ def write(
     recipe = secrets.options(recipe if recipe is not None else saved_recipe(run_dir) or _recorded_recipe(records))
     evaluated = evaluation_rows(run_dir)
     rows = evaluated.rows
-    rows_of = _rows_of(run, findings.examples)
+    rows_of = prompt_rows.by_shard(run, findings.examples)
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True)
     environment.filters.update(percent=percent, number=number, p_text=p_text)
     page = environment.get_template("report.html.j2").render(
@@ -181,14 +181,6 @@ def _training(run_dir: Path) -> tuple[list[float], dict[str, dict[str, list[floa
         for title, series in _PANELS.items()
     }
     return [float(row["step"]) for row in rows], {title: series for title, series in panels.items() if series}
-
-
-def _rows_of(run: Run, examples: Sequence[Example]) -> dict[int, dict[str, PromptRow]]:
-    """By shard and id."""
-    ids: dict[int, list[str]] = {}
-    for example in examples:
-        ids.setdefault(example.shard, []).append(example.id)
-    return {shard: prompt_rows.read(run, shard, of_shard) for shard, of_shard in ids.items()}
 
 
 def _card(example: Example, row: PromptRow, truth: Truth) -> dict[str, Any]:

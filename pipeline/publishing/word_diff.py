@@ -41,9 +41,8 @@ def differences(first: str, second: str) -> tuple[list[Span], list[Span]]:
     words = [list(_WORD.finditer(text)) for text in (first, second)]
     if sum(map(len, words)) > MOST_WORDS:
         return ([(0, len(first))], [(0, len(second))]) if first != second else ([], [])
-    compared = difflib.SequenceMatcher(
-        None, *([match[0].casefold() for match in matches] for matches in words), autojunk=False
-    )
+    folded = [[match[0].casefold() for match in matches] for matches in words]
+    compared = difflib.SequenceMatcher(None, folded[0], folded[1], autojunk=False)
     spans: tuple[list[Span], list[Span]] = ([], [])
     for what, *places in compared.get_opcodes():
         for side, (begin, end) in enumerate((places[:2], places[2:])):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.base.images import image_files, pixels
+from pipeline.running.joined import Example
 from pipeline.running.store import Run
 
 #: What a model said of candidates: ``score`` made values of it.
@@ -87,6 +88,14 @@ def read(run: Run, shard: int, ids: Collection[str]) -> dict[str, PromptRow]:
         )
         for source in sources
     }
+
+
+def by_shard(run: Run, examples: Iterable[Example]) -> dict[int, dict[str, PromptRow]]:
+    """The prompts of the examples, by shard and id."""
+    ids: dict[int, list[str]] = {}
+    for example in examples:
+        ids.setdefault(example.shard, []).append(example.id)
+    return {shard: read(run, shard, of_shard) for shard, of_shard in ids.items()}
 
 
 def _rows(run: Run, stage: str, shard: int, wanted: pa.Array) -> list[dict[str, Any]]:
