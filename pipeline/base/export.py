@@ -7,6 +7,7 @@ written (checked by test: same logits after reading the folder back).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -35,8 +36,33 @@ def vllm_key(key: str) -> str:
     return prefix + _WRAPPED + rest if renames else key
 
 
-def save_for_vllm(model: Any, processor: Any, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+def round_unbiased(values: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """Float32 values in a narrower dtype: each is one of its two neighbours there, the nearer one more often, so that
+    the mean is kept. Values of the dtype stay as they are. Drawn by ``name``: the same values give the same result.
+
+    >>> halfway = torch.full((10_000,), 1 + 2**-9)  # a quarter of the way from 1 to bfloat16's next number
+    >>> rounded = round_unbiased(halfway, torch.bfloat16, "weight").float()
+    >>> sorted(set(rounded.tolist())), halfway.bfloat16().float().mean().item()
+    ([1.0, 1.0078125], 1.0)
+    >>> abs(rounded.mean().item() - halfway[0].item()) < 1e-4
+    True
+    """
+    if dtype != torch.bfloat16 or values.dtype != torch.float32:
+        return values.to(dtype)
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
+    # bfloat16 is the upper half of float32's bits: what is added to the lower half carries over as often as it should.
+    noise = torch.randint(0, 1 << 16, values.shape, generator=generator, dtype=torch.int32).to(values.device)
+    bits = values.contiguous().view(torch.int32)
+    rounded = ((bits + noise) & ~0xFFFF).view(torch.float32)
+    return torch.where(values.isfinite() & rounded.isfinite(), rounded, values).to(dtype)
+
+
+def save_for_vllm(
+    model: Any, processor: Any, folder: str | Path, dtype: torch.dtype | None = None, unbiased: bool = False
+) -> Path:
     """Save config, weights (safetensors, cast to ``dtype`` if given), processor, tokenizer and chat template.
+
+    Weights are rounded to the nearest, or with ``unbiased`` by ``round_unbiased``, which keeps small updates.
 
     Atomic: everything is written to ``folder.partial``, which is then renamed; an existing ``folder`` is replaced.
     The model itself is left as it is. Returns ``folder``.
@@ -47,7 +73,7 @@ def save_for_vllm(model: Any, processor: Any, folder: str | Path, dtype: torch.d
     partial.mkdir(parents=True)
     model.save_pretrained(partial)
     processor.save_pretrained(partial)
-    _rewrite_weights(partial, rename=_needs_rename(model.config), dtype=dtype)
+    _rewrite_weights(partial, rename=_needs_rename(model.config), dtype=dtype, unbiased=unbiased)
     if dtype is not None:
         _set_dtype(partial / "config.json", dtype)
     files.sync_tree(partial)
@@ -60,7 +86,7 @@ def _needs_rename(config: Any) -> bool:
     return config.model_type in WRAPPING_TYPES and getattr(vision, "model_type", None) in WRAPPED_TOWERS
 
 
-def _rewrite_weights(folder: Path, rename: bool, dtype: torch.dtype | None) -> None:
+def _rewrite_weights(folder: Path, rename: bool, dtype: torch.dtype | None, unbiased: bool) -> None:
     """Rename and cast shard by shard, so at most one shard is held in memory, and bring the index in line."""
     from safetensors.torch import load_file, save_file
 
@@ -70,7 +96,7 @@ def _rewrite_weights(folder: Path, rename: bool, dtype: torch.dtype | None) -> N
     total = 0
     for shard in sorted(folder.glob("*.safetensors")):
         tensors = {
-            (vllm_key(key) if rename else key): value.to(dtype) if dtype and value.is_floating_point() else value
+            (vllm_key(key) if rename else key): _cast(value, dtype, key if unbiased else "")
             for key, value in load_file(shard).items()
         }
         # load_file maps the shard into memory: never write into the file that is being read.
@@ -85,6 +111,12 @@ def _rewrite_weights(folder: Path, rename: bool, dtype: torch.dtype | None) -> N
         content["weight_map"] = dict(sorted(names.items()))
         content["metadata"]["total_size"] = total
         index.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _cast(value: torch.Tensor, dtype: torch.dtype | None, drawn_by: str) -> torch.Tensor:
+    if dtype is None or not value.is_floating_point():
+        return value
+    return round_unbiased(value, dtype, drawn_by) if drawn_by else value.to(dtype)
 
 
 def _set_dtype(path: Path, dtype: torch.dtype) -> None:

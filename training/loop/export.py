@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,10 +16,14 @@ from pipeline.base import files
 from pipeline.base.export import save_for_vllm
 from training.config import TrainConfig
 from training.forward.model import DTYPES, load_model, prepare_tuning, trainable
+from training.loop.merge import merge
+
+#: What became of the adapters' update in the weights of ``model/``.
+MERGED = "merged.json"
 
 
 def export(model: nn.Module, processor: Any, config: TrainConfig, trained: Mapping[str, Tensor] | None = None) -> None:
-    """Write ``model/`` (adapters merged in) and, with LoRA, ``adapter/``.
+    """Write ``model/`` (adapters merged in) and, with LoRA, ``adapter/`` and ``merged.json`` (``merge.Merged``).
 
     ``trained`` are the whole tensors that moved; given, the starting model is read again and they are put into it:
     ``model`` may be split over workers, or hold 4-bit weights, which adapters are not merged into (the result would be
@@ -30,8 +37,11 @@ def export(model: nn.Module, processor: Any, config: TrainConfig, trained: Mappi
         final.save_pretrained(partial)
         files.sync_tree(partial)
         files.replace_folder(partial, adapter)
-        final = final.merge_and_unload()
-    save_for_vllm(final, processor, config.output_dir / "model", DTYPES[config.dtype])
+        final, merged = merge(final)
+        print(merged, file=sys.stderr, flush=True)
+        files.write_text(config.output_dir / MERGED, json.dumps(asdict(merged), indent=2) + "\n")
+    # Full tuning has float32 weights whatever the dtype: what it changed is as small beside them.
+    save_for_vllm(final, processor, config.output_dir / "model", DTYPES[config.dtype], unbiased=True)
 
 
 def rebuild(config: TrainConfig, trained: Mapping[str, Tensor]) -> nn.Module:

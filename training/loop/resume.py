@@ -13,6 +13,7 @@ from training.config import TrainConfig
 from training.data.identity import Identity
 from training.errors import CheckpointError
 from training.loop import checkpoint, log
+from training.loop.export import MERGED
 from training.loop.worker import Worker
 
 #: What ``model/`` was made from; there if and only if the model is whole.
@@ -63,6 +64,7 @@ def clear(output_dir: Path) -> None:
     files.remove(output_dir / TRAINED)
     for name in ("model", "adapter"):
         files.remove_tree(output_dir / name)
+    files.remove(output_dir / MERGED)
     checkpoint.clear(output_dir / "checkpoints")
     log.clear(output_dir)
 

@@ -20,6 +20,7 @@ from training.config import TrainConfig, make_config
 from training.data.identity import Identity, Rows, Start
 from training.errors import CheckpointError
 from training.loop import trainer
+from training.loop.export import MERGED
 from training.loop.resume import TRAINED, about, changes
 from training.loop.trainer import train
 from training.run import app
@@ -166,7 +167,7 @@ def test_starting_over_forgets_the_model_before_anything_else(
         kill_after(patch, step=0)
         train(configure(max_steps=2, tuning="lora", beta=0.3, resume="if-possible"))
     left = {path.name for path in configure().output_dir.iterdir()}
-    assert left.isdisjoint({"model", "adapter", TRAINED, "checkpoints"})
+    assert left.isdisjoint({"model", "adapter", MERGED, TRAINED, "checkpoints"})
 
 
 def test_a_mistake_in_the_new_run_costs_nothing_of_the_old(configure: Configure, tmp_path: Path) -> None:
