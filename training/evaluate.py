@@ -117,11 +117,14 @@ def main(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR|scenes", help="The folder that holds one for each suite, or the built-in world of scenes."
+            metavar="DIR|scenes",
+            help="A clone of a benchmark's repository, a folder with several or with one for each suite, or the "
+            "built-in world of scenes.",
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Where the images lie; left out, in images/ of each suite's folder.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the images lie, such as COCO's folder; left out, beside the files."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Left out, runs/evaluate/MODEL. The same command goes on where it stopped.")
@@ -161,7 +164,7 @@ def main(
     if model is None:
         raise ConfigError("name a MODEL, or two outputs with --compare A B; see --help")
     if data is None:
-        raise ConfigError("give --data DIR with a folder for each suite, or --data scenes")
+        raise ConfigError("give --data DIR with the files of the benchmarks, or --data scenes")
     from pipeline.base.lock import locked
     from pipeline.base.sweep import sweep
     from pipeline.sampling.stage import slug
@@ -169,13 +172,14 @@ def main(
     from training.evaluation import scenes as world
     from training.evaluation.session import session
     from training.evaluation.session.asking import by_suite
+    from training.evaluation.session.option_names import as_flags
     from training.evaluation.suite import load
 
     in_scenes = data == "scenes"
     if in_scenes and (images is not None or ids is not None or options.suffix):
         raise ConfigError("--images, --ids and --suffix are for the files of benchmarks; scenes have their own")
     if suite is None and not in_scenes:
-        raise ConfigError("name suites, such as --suite pope,chair")
+        raise ConfigError("name suites of the files, such as --suite pope,chair")
     names = benchmarks.names(suite or ",".join(world.SUITES))
     spec = _spec(model, asking, asking.max_tokens or (LONGEST_IN_SCENES if in_scenes else LONGEST))
     judge = _judge(judging)
@@ -190,16 +194,18 @@ def main(
         session.require_judge(names, judge)
         suites = load(names, Path(data), images, limit, seed, of_suites, flags, ids)
     place = output or Path("runs", "evaluate", slug(spec))
-    with locked(place, "python -m training.evaluate"):
+    with locked(place, "python -m training.evaluate"), as_flags():
         sweep(place)
         typer.echo(session.evaluate(suites, spec, place, judge, seed, max_failure_rate))
     typer.echo(f"\n{place}", err=True)
 
 
-def _spec(model: str, asking: ModelOptions, max_tokens: int) -> Sample:
+def _spec(model: str, asking: ModelOptions, max_tokens: int, of_judge: bool = False) -> Sample:
     from training.evaluation.session.asking import sample_of
+    from training.evaluation.session.option_names import as_flags
 
-    return sample_of(model, **{**asdict(asking), "max_tokens": max_tokens})
+    with as_flags(of_judge):
+        return sample_of(model, **{**asdict(asking), "max_tokens": max_tokens})
 
 
 def _judge(judging: JudgeOptions) -> Judge | None:
@@ -214,7 +220,7 @@ def _judge(judging: JudgeOptions) -> Judge | None:
     if file is not None:
         return Judge(name, judging.judge_revision or "build unknown", file=file)
     asking = ModelOptions(None, 0.0, judging.judge_revision, judging.judge_base_url, judging.judge_engine)
-    spec = _spec(name, asking, LONGEST_JUDGEMENT)
+    spec = _spec(name, asking, LONGEST_JUDGEMENT, of_judge=True)
     return Judge(name, identity(spec), spec)
 
 

@@ -2,8 +2,8 @@
 
 Each of ``training.evaluation.benchmarks`` is a frozen dataclass of this kind in a file of its own. Its fields are its
 options. Some are given to every benchmark that has them: ``limit`` (about so many images) and ``seed`` say which images
-it draws itself; ``prompt`` stands in place of its own words, ``suffix`` behind every question, and ``parser`` says how
-an answer is read; what they are is told with every number.
+it draws itself, ``ids`` which it is to take (``image_list``); ``prompt`` stands in place of its own words, ``suffix``
+behind every question, and ``parser`` says how an answer is read; what they are is told with every number.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from training.evaluation.places import Files
 from training.evaluation.question import Answer, Picture, Question
 from training.evaluation.tally import Tally
 
@@ -25,8 +26,8 @@ class Opened:
 
     Args:
         versions: whatever its numbers depend on, such as a tagger, by name.
-        pictures: by name, those that lie inside its files (``image_tables``); all others are files of their own.
-        files: those that were read, where ``Benchmark.files`` may match more; None for all of these.
+        pictures: those that the files themselves hold, by ``Question.image``; all others are files of their own.
+        files: what questions and truths were made from, if not all that ``Benchmark.files`` match in its folder.
     """
 
     questions: Sequence[Question]
@@ -45,9 +46,10 @@ class Benchmark:
         title: what the results call its data; ``name`` if left out.
         folder: where its files lie, below the folder of all benchmarks; ``name`` if left out.
         files: patterns of the files that questions and truths are made from; their digest goes with every number.
-        nested: folders in its folder that the files may lie in, as distributed; the first that has some is read.
+        given_out: where the files lie as their authors give them out; if left out, they lie in ``folder`` alone.
+        image_places: folders in which images lie as they are given out, such as ``coco/val2014`` (``places``).
         own_images: whether the images come with the files: what ``Question.image`` names is then in the same folder.
-        source: where the files come from.
+        source: where the files come from, if ``given_out`` does not say so.
         judged: whether answers need the judgement of a model (``Answer.judgement``).
         headline: of ours, the metrics that tables and plots show, in order; of others, these are all.
         units: of ours, those of metrics that are no share of anything.
@@ -59,7 +61,8 @@ class Benchmark:
     title: ClassVar[str] = ""
     folder: ClassVar[str] = ""
     files: ClassVar[tuple[str, ...]] = ("*",)
-    nested: ClassVar[tuple[str, ...]] = ()
+    given_out: ClassVar[Files | None] = None
+    image_places: ClassVar[tuple[str, ...]] = ()
     own_images: ClassVar[bool] = False
     source: ClassVar[str] = ""
     judged: ClassVar[bool] = False
@@ -67,6 +70,10 @@ class Benchmark:
     units: ClassVar[Mapping[str, str]] = {}
     lower: ClassVar[frozenset[str]] = frozenset({"unparseable_rate"})
     neutral: ClassVar[frozenset[str]] = frozenset({"yes_ratio", "mean_length", "words", "sentences"})
+
+    def parts(self) -> Mapping[str, Files]:
+        """What it reads beside ``files``, by the option that names it: one that is None is set to where it lies."""
+        return {}
 
     def questions(self, data: Path) -> Iterable[Question]:
         """What is asked, from the files in the folder ``data``.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ def text(path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; put the benchmark's own file there (docs/evaluation.md)") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error}; put the benchmark's own file there") from error
 
 
 def whole(path: Path) -> Any:
@@ -69,6 +71,18 @@ def take(row: Any, keys: Iterable[str], where: str) -> list[Any]:
     if missing:
         raise DataError(f"{where}: key {missing[0]!r} is missing; give the benchmark's own file")
     return [row[key] for key in keys]
+
+
+def image(value: Any, where: str) -> bytes:
+    """The bytes of an image that a file holds in base64.
+
+    Raises:
+        DataError: it is none; the message names ``where``.
+    """
+    try:
+        return base64.b64decode(re.sub(r"^data:[^,]*,|\s", "", value), validate=True)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: 'image' is no base64 ({error}); give the benchmark's own file") from error
 
 
 def digest(paths: Iterable[Path]) -> str:

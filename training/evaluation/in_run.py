@@ -22,6 +22,7 @@ from training.config.evaluation import BenchmarkEvaluation
 from training.errors import DataError
 from training.evaluation import benchmarks
 from training.evaluation.session import markdown, session, stored
+from training.evaluation.session.option_names import as_keys
 from training.evaluation.session.versus import COMPARISON, versus
 from training.evaluation.suite import Suite, load
 
@@ -50,8 +51,10 @@ class BenchmarksOfRun:
                 "set evaluate=null here, and give the model to python -m training.evaluate",
             )
         names = benchmarks.names(",".join(config.suites))
-        session.require_judge(names, self._judge)
-        return tuple(load(names, config.data, config.images, config.limit, config.seed, config.options, ids=config.ids))
+        with as_keys():
+            session.require_judge(names, self._judge)
+            suites = load(names, config.data, config.images, config.limit, config.seed, config.options, ids=config.ids)
+        return tuple(suites)
 
     def measure(self, run: Run, side: Side, model: Path | None = None, again: bool = False) -> None:
         """Ask the model that is to be trained, or the one in the folder ``model``. What is answered already is not

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.base.errors import ConfigError
 from training.errors import DataError
-from training.evaluation import benchmark_files, benchmarks, image_list
+from training.evaluation import benchmark_files, benchmarks, image_list, places
 from training.evaluation.benchmark import Benchmark, Score
 from training.evaluation.image_list import Entry, ImageList
 from training.evaluation.question import COUNTS, Answer, Picture, Question
@@ -59,9 +59,10 @@ def load(
     """The suites ``names`` over the files of their benchmarks.
 
     Args:
-        data: the folder that holds one for each suite (``Benchmark.folder``).
-        images: where the images lie, in this folder or in one of the suite's folder's name in it; None for ``images``
-            in the suite's own folder. Not for suites whose images come with their files (``Benchmark.own_images``).
+        data: the folder that holds one for each suite (``Benchmark.folder``), or what their authors give out, side by
+            side or alone (``places``).
+        images: where the images lie. What is not there, or all if None, is looked for beside the files. Not for images
+            that come with their files (``Benchmark.own_images``, ``Opened.pictures``).
         limit: about how many images a suite asks, drawn by ``seed``; None for as many as it asks by itself.
         options, shared: see ``benchmarks.make``. ``ids`` of a suite stands in place of the next argument.
         ids: the images that are asked about, in place of those drawn, as a file or a list (``image_list``); ``limit``
@@ -80,7 +81,11 @@ def load(
     names = list(names)
     made = benchmarks.make(names, options_of, drawn)
     if not data.is_dir():
-        raise DataError(f"there is no folder {data}; give --data DIR with a folder for each suite, or scenes")
+        raise DataError(f"there is no folder {data}; give --data DIR with the files of benchmarks, or scenes")
+    if images is not None and not images.is_dir():
+        raise DataError(
+            f"there is no folder {images}; give --images DIR, or leave it out where they lie beside the files"
+        )
     suites = []
     for name, benchmark in zip(names, made, strict=True):
         listed = lists.get(name, lists.get(benchmark.name, ids))
@@ -91,34 +96,25 @@ def load(
 def _load(
     benchmark: Benchmark, data: Path, images: Path | None, limit: int | None, seed: int, listed: ImageList | None
 ) -> Suite:
-    name, subfolder = benchmark.name, benchmark.folder or benchmark.name
-    folder = _folder_with_files(data / subfolder, benchmark)
-    if not folder.is_dir():
-        of = f" of {benchmark.source}" if benchmark.source else ""
-        raise DataError(
-            f"suite {name}: there is no folder {folder}; put the benchmark's own files there: "
-            f"{', '.join(benchmark.files)}{of} (docs/evaluation.md)"
-        )
+    name = benchmark.name
+    benchmark, folder = _located(benchmark, data)
     opened = _listed(benchmark, listed).open(folder)
     asked, version = _among(opened.questions, benchmark, listed)
     questions = limited(asked, limit, seed)
     _check(name, questions)
     identity = benchmarks.identity(benchmark)
-    roots = [folder / "images"] if images is None else [images / subfolder, images]
-    if benchmark.own_images:
-        roots = [folder]
+    files = (path for pattern in benchmark.files for path in folder.glob(pattern) if path.is_file())
+    roots = [folder]
+    if not benchmark.own_images:
+        roots = places.image_folders(images, data, benchmark.folder or name, folder, benchmark.image_places)
     return Suite(
         name=name,
         version=benchmark.version,
         questions=tuple(questions),
-        pictures=_pictures(name, questions, roots, opened.pictures),
+        pictures=_pictures(name, questions, roots, opened.pictures, benchmark.image_places),
         score=partial(_score, opened.score, questions),
         data=benchmark.title or name,
-        files=benchmark_files.digest(
-            [path for pattern in benchmark.files for path in folder.glob(pattern) if path.is_file()]
-            if opened.files is None
-            else opened.files
-        ),
+        files=benchmark_files.digest(files if opened.files is None else opened.files),
         prompt=_prompt(benchmark),
         parser=getattr(benchmark, "parser", "none"),
         versions={**opened.versions, **version, **({} if identity is None else {"benchmark": identity})},
@@ -126,10 +122,28 @@ def _load(
     )
 
 
-def _folder_with_files(folder: Path, benchmark: Benchmark) -> Path:
-    """Where the files lie: in one of ``Benchmark.nested`` in ``folder`` that has some, or in ``folder``."""
-    places = [folder / place for place in benchmark.nested]
-    return next((place for place in places if any(any(place.glob(pattern)) for pattern in benchmark.files)), folder)
+def _located(benchmark: Benchmark, data: Path) -> tuple[Benchmark, Path]:
+    """The folder with the files, and the benchmark that knows where its ``parts`` are.
+
+    Raises:
+        DataError: something is not there.
+    """
+    name, subfolder = benchmark.name, benchmark.folder or benchmark.name
+    if benchmark.given_out is not None:
+        folder = places.find(benchmark.given_out, data, subfolder, name)
+    else:
+        folder = data / subfolder
+        if not folder.is_dir():
+            of = f" of {benchmark.source}" if benchmark.source else ""
+            raise DataError(
+                f"suite {name}: there is no folder {folder}; put the benchmark's own files there: "
+                f"{', '.join(benchmark.files)}{of}"
+            )
+    parts = {}
+    for option, part in benchmark.parts().items():
+        if getattr(benchmark, option) is None:
+            parts[option] = part.path(places.find(part, data, subfolder, name, beside=[folder]))
+    return (replace(benchmark, **parts) if parts else benchmark), folder  # type: ignore[type-var]
 
 
 def _listed(benchmark: Benchmark, listed: ImageList | None) -> Benchmark:
@@ -214,30 +228,36 @@ def _prompt(benchmark: Benchmark) -> str:
 
 
 def _pictures(
-    name: str, questions: Sequence[Question], roots: Sequence[Path], inside: Mapping[str, Picture]
+    name: str,
+    questions: Sequence[Question],
+    roots: Sequence[Path],
+    inside: Mapping[str, Picture],
+    image_places: Sequence[str],
 ) -> dict[str, Picture]:
-    """Where every image lies.
+    """Where every image lies: inside the files, or in the first of ``roots`` that has it.
 
     Raises:
         DataError: some are missing; the message names the first and says how many.
     """
     images = dict.fromkeys(image for question in questions for image in question.images)
-    places = {image: _find(image, roots) for image in images if image not in inside}
-    lost = [image for image, path in places.items() if path is None]
+    pictures = {image: inside[image] if image in inside else _find(image, roots) for image in images}
+    lost = [image for image, picture in pictures.items() if picture is None]
     if lost:
+        looked = " and ".join(map(str, roots)) or "no folder, as there is none for them"
+        inner = "".join(f", or the one that {place.rpartition('/')[2]} lies in" for place in image_places[:1])
         raise DataError(
-            f"suite {name}: {len(lost)} of {len(places)} images are missing, the first is {lost[0]!r}; looked in "
-            f"{' and '.join(map(str, roots))}; give --images DIR"
+            f"suite {name}: {len(lost)} of {len(images)} images are missing, the first is {lost[0]!r}; looked in "
+            f"{looked}; give --images DIR, their folder{inner}"
         )
-    return {image: inside[image] if image in inside else {"bytes": None, "path": places[image]} for image in images}
+    return {image: picture for image, picture in pictures.items() if picture is not None}
 
 
-def _find(image: str, roots: Sequence[Path]) -> str | None:
+def _find(image: str, roots: Sequence[Path]) -> Picture | None:
     for root in roots:
         folder = os.path.abspath(root)
         path = os.path.normpath(os.path.join(folder, image))
         if os.path.commonpath([folder, path]) != folder:
             raise DataError(f"image {image!r} is not below {root}; give the benchmark's own files")
         if os.path.isfile(path):
-            return path
+            return {"bytes": None, "path": path}
     return None

@@ -380,6 +380,7 @@ def test_amber_shr_and_object_halbench_read_their_own_folders(here, data, tmp_pa
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_text(json.dumps(content))
     (data / "amber" / "safe_words.txt").write_text("")
+    (data / "object_halbench" / "synonyms_refine.txt").write_text("dog")
     for path in (data / "chair").glob("*.json"):
         (data / "object_halbench" / path.name).write_bytes(path.read_bytes())
     for name in ("amber/images/a.png", "shr/images/VG/a.png", "object_halbench/images/a.png"):
@@ -522,10 +523,10 @@ def test_other_weights_at_the_same_path_are_asked_anew(here, data, tmp_path):
     ("arguments", "message"),
     [
         ((), "name a MODEL, or two outputs with --compare A B"),
-        (("canned",), "give --data DIR with a folder for each suite, or --data scenes"),
-        (("canned", "--data", "DATA"), "name suites, such as --suite pope,chair"),
+        (("canned",), "give --data DIR with the files of the benchmarks, or --data scenes"),
+        (("canned", "--data", "DATA"), "name suites of the files, such as --suite pope,chair"),
         (("canned", "--data", "nowhere", "--suite", "pope"), "there is no folder nowhere"),
-        (("canned", "--data", "DATA", "--suite", "shr", "--judge", "other"), "put the benchmark's own files there"),
+        (("canned", "--data", "DATA", "--suite", "shr", "--judge", "other"), "there is no val_images_final.json in"),
         (("canned", "--data", "DATA", "--suite", "pope,chiar"), "'chiar' is none of the benchmarks -> did you"),
         (("canned", "--data", "DATA", "--suite", " , "), "--suite names none"),
         (("canned", "--data", "DATA", "--suite", "mmhal"), "suite mmhal needs a judge: give --judge MODEL"),
@@ -537,12 +538,17 @@ def test_other_weights_at_the_same_path_are_asked_anew(here, data, tmp_path):
         (("canned", "--data", "DATA", "--suite", "amber", "--option", "amber.suffix=x"), "it stands for amber_"),
         (("canned", "--data", "DATA", "--suite", "pope", "--option", "suffix=x"), "write SUITE.KEY=VALUE, such"),
         (("canned", "--data", "scenes", "--option", "chair.variant=coco80"), "chair.variant is for the files of"),
-        (("canned", "--data", "DATA", "--suite", "pope", "--images", "DATA"), "2 of 2 images are missing, the first"),
+        (("canned", "--data", "DATA/chair", "--suite", "pope"), "there is no coco_pope_*.json in"),
         (("canned", "--data", "DATA", "--suite", "chair", "--variant", "coco80"), "fewer with --limit 2"),
-        (("canned", "--data", "DATA", "--suite", "chair"), "variant standalone wants synonyms=FILE"),
+        (("canned", "--data", "DATA", "--suite", "chair"), "give --synonyms FILE, or --variant coco80"),
         (("canned", "--data", "DATA", "--suite", "pope", "--engine", "kindscripted"), "write KEY=VALUE"),
-        (("canned", "--data", "DATA", "--suite", "pope", "--engine", "tensor=2"), "engine.tensor: unknown key"),
-        (("canned", "--data", "DATA", "--suite", "pope", "--base-url", "ftp://x"), "base_url must be like http://host"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--engine", "tensor=2"), "--engine tensor: unknown key"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--base-url", "ftp://x"), "--base-url: base_url must be"),
+        (("canned", "--data", "DATA", "--suite", "mmhal", "--judge", "j", "--judge-base-url", "x"), "--judge-base-url"),
+        (("canned", "--data", "DATA", "--suite", "chair", "--synonyms", "no.txt"), "no file no.txt; give --syn"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--ids", "no.txt"), "no file no.txt; give --ids FILE"),
+        (("canned", "--data", "DATA", "--suite", "pope", "--images", "no"), "there is no folder no; give --images DIR"),
+        (("canned", "--data", "scenes", "--ids", "no.txt"), "scenes have their own"),
         (("./no/model", "--data", "scenes"), "no model folder './no/model'"),
         (("canned", "--data", "scenes", "--suffix", "x"), "scenes have their own"),
         (("--compare", "DATA", "DATA"), "holds no results.json"),
@@ -552,7 +558,7 @@ def test_every_error_says_what_to_do(data, arguments, message, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(session, "evaluate", lambda *_: pytest.fail("something was asked"))
     scripted = ("--engine", "kind=scripted") if "canned" in arguments and "--base-url" not in arguments else ()
-    done = invoke(*(str(data) if one == "DATA" else one for one in arguments), *scripted)
+    done = invoke(*(one.replace("DATA", str(data)) for one in arguments), *scripted)
     assert done.exit_code == 2, done.output
     assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
 

@@ -226,7 +226,7 @@ def test_coco80_knows_the_classes_in_singular_and_plural_and_no_synonyms():
 
 
 def test_missing_and_unknown_lists_say_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"synonyms=FILE.*coco80"):
+    with pytest.raises(DataError, match=r"--synonyms FILE.*--variant coco80"):
         words("standalone")
     with pytest.raises(DataError, match="unknown; use one of standalone"):
         words("mine")

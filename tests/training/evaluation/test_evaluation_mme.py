@@ -215,7 +215,7 @@ def test_both_layouts_are_read_and_every_image_is_found(tmp_path):
     assert (suite.parser, suite.versions, suite.prompt) == ("official", {"subtasks": "all"}, "as in the data")
 
 
-@pytest.mark.parametrize("nested", mme.Mme.nested)
+@pytest.mark.parametrize("nested", mme.Mme.given_out.places)
 def test_the_archive_may_lie_as_it_was_unpacked(tmp_path, nested):
     write(tmp_path / "flat" / "mme")
     write(tmp_path / "nested" / "mme" / nested)
@@ -228,6 +228,7 @@ def test_the_archive_may_lie_as_it_was_unpacked(tmp_path, nested):
 
 def test_its_own_images_are_taken_where_those_of_other_suites_lie_elsewhere(tmp_path):
     write(tmp_path / "mme")
+    (tmp_path / "coco").mkdir()
     (suite,) = load(["mme"], tmp_path, images=tmp_path / "coco")
     assert len(suite.pictures) == 14
 

@@ -299,7 +299,7 @@ def test_broken_amber_files_are_named(amber_files):
 
 def test_spacy_fails_rather_than_falls_back(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(DataError, match=r"similarity model en_core_web_lg is missing.*choose similarity=exact"):
+    with pytest.raises(DataError, match=r"similarity model en_core_web_lg is missing.*choose --similarity exact"):
         SIMILARITIES["spacy"]()
     with pytest.raises(DataError, match="tagger en_core_web_trf is missing"):
         halbench.PHRASES["spacy"]()

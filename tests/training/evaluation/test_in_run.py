@@ -146,7 +146,7 @@ def test_the_report_shows_the_benchmarks_with_their_p_values(
         ({"suites": ["mmhal"]}, "suite mmhal needs a judge"),
         ({"suites": ["chair"]}, "suite chair: there is no"),
         ({"options": {"pope": {"parsr": "official"}}}, "did you mean parser?"),
-        ({"images": "elsewhere"}, "8 of 8 images are missing"),
+        ({"images": "elsewhere"}, "there is no folder elsewhere; give evaluate.images DIR"),
         ({"data": "elsewhere"}, "there is no folder elsewhere"),
     ],
 )

@@ -16,6 +16,7 @@ from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation.benchmark import Benchmark, Opened
 from training.evaluation.benchmarks import amber_formula
+from training.evaluation.places import Files
 from training.evaluation.question import Answer, Question, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Linear, Tally
@@ -25,6 +26,7 @@ from training.evaluation.words.similarity import SIMILARITIES, Similarity
 VERSION = "1"
 TITLE = "AMBER, official files"
 SOURCE = "github.com/junyangwang0410/AMBER (data)"
+PLACES, IMAGE_PLACES = ("AMBER/data",), ("AMBER/image", "AMBER/images")
 _GENERATIVE = "generative"
 
 
@@ -44,7 +46,8 @@ class AmberGenerative(Benchmark):
     title: ClassVar[str] = TITLE
     folder: ClassVar[str] = "amber"
     files: ClassVar[tuple[str, ...]] = ("*.json", "safe_words.txt", "query/query_generative.json")
-    source: ClassVar[str] = SOURCE
+    given_out: ClassVar[Files] = Files(("query/query_generative.json",), SOURCE, PLACES)
+    image_places: ClassVar[tuple[str, ...]] = IMAGE_PLACES
     headline: ClassVar[tuple[str, ...]] = amber_formula.GENERATIVE
     lower: ClassVar[frozenset[str]] = frozenset({"chair", "hal", "cog"})
 
@@ -71,7 +74,8 @@ class AmberDiscriminative(Benchmark):
     title: ClassVar[str] = TITLE
     folder: ClassVar[str] = "amber"
     files: ClassVar[tuple[str, ...]] = ("annotations.json", "query/query_discriminative.json")
-    source: ClassVar[str] = SOURCE
+    given_out: ClassVar[Files] = Files(("query/query_discriminative.json",), SOURCE, PLACES)
+    image_places: ClassVar[tuple[str, ...]] = IMAGE_PLACES
     headline: ClassVar[tuple[str, ...]] = (
         *("accuracy", "precision", "recall", "f1"),
         *("existence_f1", "attribute_f1", "relation_f1", "unparseable_rate"),
@@ -85,7 +89,9 @@ class AmberDiscriminative(Benchmark):
         questions = []
         for id, image, query, noted in _queries(data, "query_discriminative.json"):
             if noted["truth"] not in ("yes", "no"):
-                raise DataError(f"{data / 'annotations.json'}, id {id}: truth is neither 'yes' nor 'no'")
+                raise DataError(
+                    f"{data / 'annotations.json'}, id {id}: truth is neither 'yes' nor 'no'; give the official file"
+                )
             truth = {"type": noted["type"], "truth": noted["truth"]}
             questions.append(Question(id, image, query + self.suffix, truth))
         return questions
@@ -140,11 +146,15 @@ def describe(data: Path) -> list[Question]:
     questions = []
     for id, image, query, noted in _queries(data, "query_generative.json"):
         if noted["type"] != _GENERATIVE:
-            raise DataError(f"{data}: query {id} is to be described, but annotated as {noted['type']!r}")
+            raise DataError(
+                f"{data}: query {id} is to be described, but annotated as {noted['type']!r}; use files of one release"
+            )
         truth, made_up = benchmark_files.take(noted, ("truth", "hallu"), f"{data / 'annotations.json'}, id {id}")
         lost = [word for word in (*truth, *made_up) if word not in associations]
         if lost:
-            raise DataError(f"{data / 'annotations.json'}, id {id}: {lost[0]!r} is not in relation.json")
+            raise DataError(
+                f"{data / 'annotations.json'}, id {id}: {lost[0]!r} is not in relation.json; use files of one release"
+            )
         questions.append(Question(id, image, query, {"truth": truth, "hallu": made_up}))
     return questions
 

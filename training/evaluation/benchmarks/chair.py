@@ -30,6 +30,7 @@ from training.evaluation import coco_annotations as coco
 from training.evaluation import image_list
 from training.evaluation.benchmark import Benchmark, Opened
 from training.evaluation.image_list import Entry, ImageList
+from training.evaluation.places import COCO_ANNOTATIONS, COCO_IMAGES, RLAIF_V, Files
 from training.evaluation.question import Answer, Question, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Tally
@@ -37,7 +38,22 @@ from training.evaluation.words import coco_words
 from training.evaluation.words.coco_words import Variant, Words
 
 METRICS = ("chair_i", "chair_s", "cover", "cover_per_image", "mean_length")
-SYNONYMS = "synonyms.txt"
+_REMEDY = "give --synonyms FILE, or --variant coco80, whose numbers are not comparable with published ones"
+SYNONYMS = Files(
+    marks=("synonyms.txt",),
+    source="github.com/LisaAnne/Hallucination (data)",
+    places=("Hallucination/data",),
+    remedy=_REMEDY,
+    single=True,
+)
+REFINED_SYNONYMS = Files(
+    marks=("synonyms_refine.txt",),
+    source="github.com/RLHF-V/RLAIF-V (eval/data)",
+    places=RLAIF_V,
+    own=SYNONYMS.marks,
+    remedy=_REMEDY,
+    single=True,
+)
 
 
 class Reader(Protocol):
@@ -68,19 +84,27 @@ class Chair(Benchmark):
     version: ClassVar[str] = "2"
     title: ClassVar[str] = "COCO"
     files: ClassVar[tuple[str, ...]] = ("instances_*.json", "captions_*.json")
-    source: ClassVar[str] = "COCO, and synonyms.txt of github.com/LisaAnne/Hallucination (data)"
+    given_out: ClassVar[Files] = COCO_ANNOTATIONS
+    image_places: ClassVar[tuple[str, ...]] = COCO_IMAGES
     headline: ClassVar[tuple[str, ...]] = ("chair_s", "chair_i", "recall", "mean_length")
     units: ClassVar[Mapping[str, str]] = {"mean_length": "words"}
     lower: ClassVar[frozenset[str]] = frozenset({"chair_s", "chair_i"})
 
+    def parts(self) -> Mapping[str, Files]:
+        if self.variant == "coco80":
+            return {}
+        return {"synonyms": REFINED_SYNONYMS if self.variant == "object_halbench" else SYNONYMS}
+
     def open(self, data: Path) -> Opened:
         words = self.words(data)
         versions = {"vocabulary": words.version, "lemmatiser": coco_words.lemmatiser_version(self.variant)}
-        return Opened(self._questions(data, words), partial(score, reader=words), versions)
+        files = [*coco.paths(data, "instances"), *coco.paths(data, "captions")]
+        return Opened(self._questions(data, words), partial(score, reader=words), versions, files=files)
 
     def words(self, data: Path) -> Words:
         """The variant with the list that is named, else with ``synonyms.txt`` in ``data`` if it wants one."""
-        beside = data / SYNONYMS
+        (name,) = SYNONYMS.marks
+        beside = data / name
         use = beside if self.synonyms is None and self.variant != "coco80" and beside.exists() else self.synonyms
         return coco_words.words(self.variant, use)
 

@@ -18,6 +18,7 @@ from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation.benchmark import Benchmark, Opened
 from training.evaluation.benchmarks import pope
+from training.evaluation.places import Files
 from training.evaluation.question import Answer, Question, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Linear, Tally
@@ -56,13 +57,12 @@ class Mme(Benchmark):
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "MME"
     files: ClassVar[tuple[str, ...]] = ("*/*.txt", "*/questions_answers_YN/*.txt")
-    nested: ClassVar[tuple[str, ...]] = (
-        "MME_Benchmark_release_version/MME_Benchmark",
-        "MME_Benchmark_release_version",
-        "MME_Benchmark",
+    given_out: ClassVar[Files] = Files(
+        marks=tuple(f"{subtask}/{texts}*.txt" for subtask in SUBTASKS for texts in ("", "questions_answers_YN/")),
+        source="MME_Benchmark_release_version.zip (huggingface.co/datasets/darkyarding/MME)",
+        places=("MME_Benchmark_release_version/MME_Benchmark", "MME_Benchmark_release_version"),
     )
     own_images: ClassVar[bool] = True
-    source: ClassVar[str] = "MME_Benchmark_release_version"
     parser: ClassVar[str] = "official"
     headline: ClassVar[tuple[str, ...]] = (*_SCORES, "accuracy", "accuracy_plus", "yes_ratio", "unparseable_rate")
     units: ClassVar[Mapping[str, str]] = {name: f"0 to {most}" for name, most in _SCORES.items()}

@@ -14,13 +14,18 @@ from typing import ClassVar
 from reward.asking.judge import quote
 from training.errors import DataError
 from training.evaluation import benchmark_files
-from training.evaluation.benchmark import Benchmark
-from training.evaluation.question import Answer, Question, judgement_of, pairs
+from training.evaluation.benchmark import Benchmark, Opened
+from training.evaluation.places import RLAIF_V, Files
+from training.evaluation.question import Answer, Picture, Question, judgement_of, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Tally
 
 #: Type of question by its place: question i is of type i % 8. The order of the 96 must be kept.
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
+#: The file with the questions: in its own repository, and in those of RLHF-V.
+TEMPLATES = ("response_template.json", "mmhal-bench_answer_template.json")
+#: Beside it, as RLAIF-V's scripts read them.
+WITH_IMAGES = "mmhal-bench_with_image.jsonl"
 #: From this rating on, an answer has no hallucination.
 FAITHFUL = 3
 BEST = 6
@@ -65,12 +70,22 @@ class Mmhal(Benchmark):
     name: ClassVar[str] = "mmhal"
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "MMHal-Bench"
-    files: ClassVar[tuple[str, ...]] = ("response_template.json",)
-    source: ClassVar[str] = "MMHal-Bench"
+    files: ClassVar[tuple[str, ...]] = TEMPLATES
+    given_out: ClassVar[Files] = Files(
+        marks=TEMPLATES,
+        source="response_template.json (huggingface.co/datasets/Shengcao1006/MMHal-Bench) or "
+        "mmhal-bench_answer_template.json (github.com/RLHF-V/RLAIF-V, eval/data)",
+        places=("MMHal-Bench", *RLAIF_V),
+    )
+    image_places: ClassVar[tuple[str, ...]] = ("MMHal-Bench/images",)
     judged: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = METRICS
     units: ClassVar[Mapping[str, str]] = {"score": "0 to 6"}
     lower: ClassVar[frozenset[str]] = frozenset({"hallucination_rate", "unparseable_rate"})
+
+    def open(self, data: Path) -> Opened:
+        asked = self.questions(data)
+        return Opened(asked, self.score, pictures=pictures(data / WITH_IMAGES, asked))
 
     def questions(self, data: Path) -> list[Question]:
         """The truth holds what a judge is to read: ``image_content``, ``gt_answer`` and the place, which is the type.
@@ -78,7 +93,7 @@ class Mmhal(Benchmark):
         Raises:
             DataError: the file is missing or malformed.
         """
-        path = data / "response_template.json"
+        path = next((path for name in TEMPLATES if (path := data / name).is_file()), data / TEMPLATES[0])
         rows = benchmark_files.whole(path)
         if not isinstance(rows, list):
             raise DataError(f"{path} is no list; give the official file")
@@ -106,6 +121,26 @@ class Mmhal(Benchmark):
             for question, answer, _ in done
         )
         return Tally.of(rows, [*METRICS, *(f"score_{name}" for name in TYPES)], counts=counts)
+
+
+def pictures(path: Path, asked: Sequence[Question]) -> dict[str, Picture]:
+    """The images of the file that RLAIF-V asks: a question a line, in the order of the template, with ``image`` in
+    base64. None, if the file is not there.
+
+    Raises:
+        DataError: it asks something else.
+    """
+    rows = list(benchmark_files.lines(path)) if path.exists() else []
+    if rows and len(rows) != len(asked):
+        raise DataError(f"{path} has {len(rows)} questions, not {len(asked)}; give the official file, or take it away")
+    images = {}
+    for (number, row), question in zip(rows, asked, strict=False):
+        where = f"{path}, line {number}"
+        text, image = benchmark_files.take(row, ("question", "image"), where)
+        if str(text).split() != str(question.truth["question"]).split():
+            raise DataError(f"{where}: asks {str(text)[:80]!r}, not {question.prompt!r}; use files of one release")
+        images[question.image] = {"bytes": benchmark_files.image(image, where), "path": question.image}
+    return images
 
 
 def prompt(content: Sequence[str], question: str, right: str, text: str) -> str:

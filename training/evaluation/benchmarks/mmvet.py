@@ -16,6 +16,7 @@ from reward.asking.judge import quote
 from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation.benchmark import Benchmark
+from training.evaluation.places import Files
 from training.evaluation.question import Answer, Question, judgement_of, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Tally
@@ -50,9 +51,10 @@ class Mmvet(Benchmark):
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "MM-Vet"
     files: ClassVar[tuple[str, ...]] = (_FILE,)
-    nested: ClassVar[tuple[str, ...]] = ("mm-vet",)
+    given_out: ClassVar[Files] = Files(
+        marks=(_FILE,), source="mm-vet.zip of github.com/yuweihao/MM-Vet", places=("MM-Vet/mm-vet",)
+    )
     own_images: ClassVar[bool] = True
-    source: ClassVar[str] = "github.com/yuweihao/MM-Vet"
     judged: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = METRICS
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -33,7 +33,9 @@ from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation import coco_annotations as coco
 from training.evaluation.benchmark import Benchmark, Opened
-from training.evaluation.question import Answer, Question, judgement_of, pairs
+from training.evaluation.benchmarks.chair import REFINED_SYNONYMS
+from training.evaluation.places import COCO_ANNOTATIONS, COCO_IMAGES, RLAIF_V, Files
+from training.evaluation.question import Answer, Picture, Question, judgement_of, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Tally
 from training.evaluation.words import coco_words
@@ -41,7 +43,8 @@ from training.evaluation.words.coco_words import Words, verdict
 from training.evaluation.words.spacy_models import open_model
 
 METRICS = ("response", "mention", "chair_s", "recall", "mean_length")
-SYNONYMS = "synonyms_refine.txt"
+#: The file with the questions: of one's own making, and as RLAIF-V gives it out, which holds the images, too.
+QUESTIONS = ("questions.jsonl", "obj_halbench_300_with_image.jsonl")
 #: An answer of so few words names nothing: the original does not ask its judge about it.
 SHORT = 3
 #: In words of this project; ``objects_in`` understands the answer.
@@ -91,7 +94,7 @@ class SpacyPhrases:
     """
 
     def __init__(self, model: str = "en_core_web_trf") -> None:
-        self._nlp, self.version = open_model(model, "tagger", "phrases=every_word", "spacy[transformers]")
+        self._nlp, self.version = open_model(model, "tagger", "--phrases every_word", "spacy[transformers]")
 
     def __call__(self, phrase: str, words: Words) -> list[str]:
         # The article is the original's: it makes the tagger see a noun.
@@ -110,29 +113,42 @@ class ObjectHalbench(Benchmark):
     Args:
         phrases: what reads the list of a judge.
         synonyms: the list of words; ``synonyms_refine.txt`` of the folder if left out.
+        annotations: the folder of COCO's annotations; that of the questions if left out.
     """
 
     phrases: Literal["spacy", "every_word"] = "spacy"
     synonyms: Path | None = None
+    annotations: Path | None = None
     name: ClassVar[str] = "object_halbench"
     version: ClassVar[str] = "2"
     title: ClassVar[str] = "Object HalBench"
     files: ClassVar[tuple[str, ...]] = ("questions.jsonl", "instances_*.json", "captions_*.json")
-    source: ClassVar[str] = "COCO, and github.com/RLHF-V/RLAIF-V (eval/data)"
+    given_out: ClassVar[Files] = Files(
+        marks=(QUESTIONS[1],), source="github.com/RLHF-V/RLAIF-V (eval/data)", places=RLAIF_V, own=QUESTIONS[:1]
+    )
+    image_places: ClassVar[tuple[str, ...]] = COCO_IMAGES
     judged: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = METRICS
     units: ClassVar[Mapping[str, str]] = {"mean_length": "words"}
     lower: ClassVar[frozenset[str]] = frozenset({"response", "mention", "chair_s"})
 
+    def parts(self) -> Mapping[str, Files]:
+        remedies = {"annotations": "give --option object_halbench.annotations=DIR", "synonyms": "give --synonyms FILE"}
+        files = {"annotations": COCO_ANNOTATIONS, "synonyms": replace(REFINED_SYNONYMS, own=())}
+        return {option: replace(files[option], remedy=remedy) for option, remedy in remedies.items()}
+
     def open(self, data: Path) -> Opened:
         phrases = PHRASES[self.phrases]()
-        words = coco_words.words("object_halbench", self.synonyms or data / SYNONYMS)
+        words = coco_words.words("object_halbench", self.synonyms or data / REFINED_SYNONYMS.marks[0])
         versions = {
             "vocabulary": words.version,
             "lemmatiser": coco_words.lemmatiser_version("object_halbench"),
             "tagger": phrases.version,
         }
-        return Opened(questions(data, words), partial(score, words=words, phrases=phrases), versions)
+        annotations = self.annotations or data
+        asked = questions(data, words, annotations)
+        files = [question_file(data), *coco.paths(annotations, "instances"), *coco.paths(annotations, "captions")]
+        return Opened(asked, partial(score, words=words, phrases=phrases), versions, pictures(data, asked), files)
 
     def judge_prompt(self, question: Question, text: str) -> str | None:
         """None for an answer that is too short to name anything."""
@@ -140,24 +156,43 @@ class ObjectHalbench(Benchmark):
         return None if is_short(answer) else prompt(answer)
 
 
-def questions(data: Path, words: Words) -> list[Question]:
+def question_file(data: Path) -> Path:
+    return next((path for name in QUESTIONS if (path := data / name).is_file()), data / QUESTIONS[0])
+
+
+def questions(data: Path, words: Words, annotations: Path | None = None) -> list[Question]:
     """
     Raises:
         DataError: a file is missing or malformed, or an image is not annotated.
     """
-    path = data / "questions.jsonl"
+    path, coco_folder = question_file(data), annotations or data
     rows = []
     for number, row in benchmark_files.lines(path):
         id, text = benchmark_files.take(row, ("image_id", "question"), f"{path}, line {number}")
         rows.append((number, int(id), str(text)))
-    annotated = coco.instances(coco.paths(data, "instances"))
+    annotated = coco.instances(coco.paths(coco_folder, "instances"))
     lost = [(number, id) for number, id, _ in rows if id not in annotated]
     if lost:
         raise DataError(
-            f"{path}, line {lost[0][0]}: image {lost[0][1]} is not in {data}/instances_*.json; add its file"
+            f"{path}, line {lost[0][0]}: image {lost[0][1]} is not in {coco_folder}/instances_*.json; add its file"
         )
-    truths = coco.truths(data, annotated, [id for _, id, _ in rows], words)
+    truths = coco.truths(coco_folder, annotated, [id for _, id, _ in rows], words)
     return [Question(str(number), annotated[id].file, text, {"objects": truths[id]}) for number, id, text in rows]
+
+
+def pictures(data: Path, asked: Sequence[Question]) -> dict[str, Picture]:
+    """The images that the file with the questions holds, in base64.
+
+    Raises:
+        DataError: one is malformed.
+    """
+    path, files = question_file(data), {question.id: question.image for question in asked}
+    images = {}
+    for number, row in benchmark_files.lines(path):
+        if row.get("image") is not None:
+            file = files[str(number)]
+            images[file] = {"bytes": benchmark_files.image(row["image"], f"{path}, line {number}"), "path": file}
+    return images
 
 
 def score(

@@ -22,6 +22,7 @@ from reward.text.yes_no import PARSERS, Parser
 from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation.benchmark import Benchmark
+from training.evaluation.places import COCO_IMAGES, Files
 from training.evaluation.question import Answer, Question, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Linear, Tally, mean_of
@@ -50,7 +51,10 @@ class Pope(Benchmark):
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "POPE, official files"
     files: ClassVar[tuple[str, ...]] = ("coco_pope_*.json",)
-    source: ClassVar[str] = "github.com/AoiDragon/POPE (output/coco)"
+    given_out: ClassVar[Files] = Files(
+        marks=("coco_pope_*.json",), source="github.com/AoiDragon/POPE (output/coco)", places=("POPE/output/coco",)
+    )
+    image_places: ClassVar[tuple[str, ...]] = COCO_IMAGES
     headline: ClassVar[tuple[str, ...]] = (*METRICS, *(f"{split}_f1" for split in SPLITS), "unparseable_rate")
 
     def questions(self, data: Path) -> list[Question]:
@@ -204,7 +208,7 @@ def about(
         if len(eligible) < images:
             raise DataError(
                 f"images={images}, but only {len(eligible)} of {len(objects)} have at least {per_image} distinct "
-                "objects; ask for fewer images, or give more"
+                "objects; ask for fewer images, or annotate more"
             )
         eligible = sorted(random.Random(f"pope:images:{seed}").sample(eligible, images))
     built = build([objects[name] for name in eligible], per_image, seed)

@@ -27,6 +27,7 @@ from training.evaluation.benchmarks.multiple_choice import (
 )
 from training.evaluation.image_tables import TableRow
 from training.evaluation.option_letters import Rule
+from training.evaluation.places import Files
 from training.evaluation.question import Picture
 
 _PROBLEMS = "problems.json"
@@ -51,8 +52,12 @@ class Scienceqa(MultipleChoice):
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "ScienceQA"
     files: ClassVar[tuple[str, ...]] = (_PROBLEMS, "*.tsv", "*.parquet", "*/*.parquet")
-    nested: ClassVar[tuple[str, ...]] = ("data/scienceqa",)
-    source: ClassVar[str] = "github.com/lupantech/ScienceQA"
+    given_out: ClassVar[Files] = Files(
+        marks=(_PROBLEMS,),
+        source="github.com/lupantech/ScienceQA (data/scienceqa)",
+        places=("ScienceQA/data/scienceqa",),
+        own=("*.tsv", "*.parquet", "*/*.parquet"),
+    )
     rules: ClassVar[Mapping[str, Rule]] = {
         "official": option_letters.scienceqa_llava,
         "vlmevalkit": option_letters.vlmevalkit,

@@ -25,6 +25,7 @@ from training.evaluation.benchmarks.multiple_choice import (
 )
 from training.evaluation.image_tables import TableRow
 from training.evaluation.option_letters import Rule
+from training.evaluation.places import Files
 from training.evaluation.question import Picture
 
 _JSON = "SEED-Bench.json"
@@ -54,7 +55,12 @@ class Seed(MultipleChoice):
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "SEED-Bench"
     files: ClassVar[tuple[str, ...]] = (_JSON, "*.tsv", "*.parquet", "*/*.parquet")
-    source: ClassVar[str] = "huggingface.co/datasets/AILab-CVC/SEED-Bench"
+    given_out: ClassVar[Files] = Files(
+        marks=(_JSON,),
+        source="huggingface.co/datasets/AILab-CVC/SEED-Bench",
+        places=("SEED-Bench",),
+        own=("*.tsv", "*.parquet", "*/*.parquet"),
+    )
     rules: ClassVar[Mapping[str, Rule]] = {
         "official": option_letters.whole,
         "vlmevalkit": option_letters.vlmevalkit,

@@ -24,7 +24,8 @@ from reward.text.object_vocabulary import Vocabulary
 from reward.text.types import Facts
 from training.errors import DataError
 from training.evaluation import benchmark_files
-from training.evaluation.benchmark import Benchmark
+from training.evaluation.benchmark import Benchmark, Opened
+from training.evaluation.places import Files
 from training.evaluation.question import Answer, Question, pairs
 from training.evaluation.ratio import Term
 from training.evaluation.tally import Tally
@@ -38,6 +39,7 @@ LONGEST = 15_000
 #: Above each line of the judge's answer stands this one.
 _HEAD = "Judgement:"
 _DELETED = re.compile(r"[.:\n?,]")
+_VISUAL_GENOME = ("HA-DPO/ha_dpo/data/VG", "visual_genome")
 
 _PROMPT = """\
 Sentences from a description of an image are to be checked against what is known of the image.
@@ -66,18 +68,42 @@ class Shr(Benchmark):
 
     Args:
         prompt: asks for a description.
+        visual_genome: the folder of Visual Genome's files; that of the others if left out.
     """
 
     prompt: str = "Describe this image in detail."
+    visual_genome: Path | None = None
     name: ClassVar[str] = "shr"
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "Visual Genome, images of HA-DPO"
     files: ClassVar[tuple[str, ...]] = ("*.json", "shr_factual_part*.jsonl")
-    source: ClassVar[str] = "HA-DPO, and Visual Genome 1.2"
+    given_out: ClassVar[Files] = Files(
+        marks=("val_images_final.json",),
+        source="val_images_final.json and shr_factual_part*.jsonl of HA-DPO "
+        "(huggingface.co/datasets/juliozhao/hadpo-data)",
+        places=("HA-DPO/ha_dpo/data/shr",),
+    )
+    image_places: ClassVar[tuple[str, ...]] = _VISUAL_GENOME
     judged: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = ("shr", "shr_words", "sentences", "words", "distinct_1", "distinct_2")
     units: ClassVar[Mapping[str, str]] = {"words": "per description", "sentences": "per description"}
     lower: ClassVar[frozenset[str]] = frozenset({"shr", "shr_words"})
+
+    def parts(self) -> Mapping[str, Files]:
+        files = Files(
+            marks=("image_data.json",),
+            source="image_data.json and region_descriptions.json of Visual Genome 1.2",
+            places=_VISUAL_GENOME,
+            remedy="give --option shr.visual_genome=DIR",
+        )
+        return {"visual_genome": files}
+
+    def open(self, data: Path) -> Opened:
+        files = None
+        if self.visual_genome is not None and self.visual_genome != data:
+            files = [path for pattern in self.files for path in data.glob(pattern)]
+            files += [self.visual_genome / "image_data.json", self.visual_genome / "region_descriptions.json"]
+        return Opened(self.questions(data), self.score, files=files)
 
     def questions(self, data: Path) -> list[Question]:
         """One description per listed image; its truth holds ``regions`` as [box, phrase] and ``facts``, for the judge.
@@ -86,10 +112,11 @@ class Shr(Benchmark):
             DataError: a file is missing or malformed, or an image is not in Visual Genome's files.
         """
         path = data / "val_images_final.json"
+        genome = self.visual_genome or data
         wanted = dict.fromkeys(_id(row, path) for row in benchmark_files.whole(path))
-        sizes = {id: row for id, row in _read(data / "image_data.json") if id in wanted}
+        sizes = {id: row for id, row in _read(genome / "image_data.json") if id in wanted}
         regions: dict[int, list[Any]] = {}
-        for id, row in _read(data / "region_descriptions.json", of="regions"):
+        for id, row in _read(genome / "region_descriptions.json", of="regions"):
             if id in wanted:
                 regions[id] = row["regions"]
         facts: dict[int, list[str]] = {}
@@ -99,7 +126,7 @@ class Shr(Benchmark):
                 facts.update((int(id), [str(text) for text in texts]) for id, texts in list(row.items())[:1])
         lost = [id for id in wanted if id not in sizes or id not in regions]
         if lost:
-            raise DataError(f"image {lost[0]} of {path} is not in Visual Genome's files in {data}; add version 1.2")
+            raise DataError(f"image {lost[0]} of {path} is not in Visual Genome's files in {genome}; add version 1.2")
         return [_question(id, sizes[id], regions[id], facts.get(id, []), self.prompt) for id in wanted]
 
     def judge_prompt(self, question: Question, text: str) -> str | None:

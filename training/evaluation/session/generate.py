@@ -125,7 +125,7 @@ def generate(
             f"{len(errors)} of {len(by_id)} prompts have no answer, more than max_failure_rate={max_failure_rate:g}; "
             f"the first is {by_id[id].text[:80]!r}: {error}",
             "correct the cause and run this again, which asks for them anew (what is finished is kept), or allow more "
-            "failures",
+            "failures with --max-failure-rate",
         )
     return {key: answers[ids[key]] for key in prompts}
 

@@ -101,7 +101,7 @@ class Words:
         if name not in self.synonyms.classes:
             raise DataError(
                 f"category {name!r} is not in the list of synonyms {self.synonyms.name}; "
-                "give the list that belongs to these annotations"
+                "give the one that belongs to these annotations with --synonyms FILE"
             )
         return self.synonyms.classes[name]
 
@@ -168,6 +168,8 @@ def read_synonyms(path: Path, strip: bool = False) -> Synonyms:
     Raises:
         DataError: the file is missing, or names no class.
     """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}; give --synonyms FILE, CHAIR's synonyms.txt (docs/evaluation.md)")
     content = benchmark_files.text(path)
     classes: dict[str, str] = {}
     for line in content.splitlines():
@@ -185,15 +187,16 @@ def words(variant: str = "standalone", synonyms: Path | None = None) -> Words:
     """
     if variant == "coco80":
         if synonyms is not None:
-            raise DataError("variant coco80 has a list of its own; leave synonyms out, or choose another variant")
+            raise DataError("variant coco80 has a list of its own; leave --synonyms out, or choose another --variant")
         return Words(variant, _coco80(), list, _own_pairs())
     if variant not in _VARIANTS:
-        raise DataError(f"variant={variant!r} is unknown; use one of {', '.join([*_VARIANTS, 'coco80'])}")
+        raise DataError(f"--variant {variant} is unknown; use one of {', '.join([*_VARIANTS, 'coco80'])}")
     if synonyms is None:
         raise DataError(
-            f"variant {variant} wants synonyms=FILE: synonyms.txt of github.com/LisaAnne/Hallucination (data/), for "
-            "object_halbench synonyms_refine.txt of github.com/RLHF-V/RLAIF-V (eval/data/); without a file use "
-            "variant=coco80, whose numbers are not comparable with published ones"
+            f"variant {variant} wants a list of words; give --synonyms FILE: synonyms.txt of "
+            "github.com/LisaAnne/Hallucination (data), for object_halbench synonyms_refine.txt of "
+            "github.com/RLHF-V/RLAIF-V (eval/data); or choose --variant coco80, whose numbers are not comparable with "
+            "published ones"
         )
     lemmatise, pairs = _VARIANTS[variant]
     classes = read_synonyms(synonyms, strip=variant == "object_halbench")

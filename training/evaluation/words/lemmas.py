@@ -13,7 +13,7 @@ from training.evaluation.words.treebank import Token, tokens
 RESOURCES = ("punkt_tab", "averaged_perceptron_tagger_eng", "wordnet", "omw-1.4")
 _REMEDY = (
     f"pip install nltk && python -m nltk.downloader {' '.join(RESOURCES)}; "
-    "other rules give other numbers, so nothing takes its place unasked"
+    "or choose --nouns every_word for AMBER, --variant standalone for CHAIR, which give other numbers"
 )
 #: First letter of a Penn Treebank tag -> part of speech of WordNet; all others are looked up as nouns.
 _PARTS = {"J": "a", "V": "v", "R": "r"}

@@ -40,9 +40,9 @@ class Spacy:
     """
 
     def __init__(self, model: str = "en_core_web_lg") -> None:
-        self._nlp, self.version = open_model(model, "similarity model", "similarity=exact")
+        self._nlp, self.version = open_model(model, "similarity model", "--similarity exact")
         if not self._nlp.vocab.vectors_length:
-            raise DataError(f"{model} has no word vectors; use en_core_web_lg")
+            raise DataError(f"{model} has no word vectors; use en_core_web_lg, or --similarity exact")
         self._read = lru_cache(maxsize=None)(self._nlp)
 
     def __call__(self, a: str, b: str) -> float:
