@@ -67,7 +67,8 @@ class BenchmarksOfRun:
         if again:
             remove_tree(place)
         remove(run.path / FOLDER / COMPARISON)  # of other answers
-        session.evaluate(self.suites, self._spec(model), place, self._judge, 0, self.plan.recipe.max_failure_rate)
+        with as_keys():
+            session.evaluate(self.suites, self._spec(model), place, self._judge, 0, self.plan.recipe.max_failure_rate)
 
     def results(self, run: Run, trained: Path | None) -> list[dict[str, Any]]:
         """A row for each metric that results show and either side has: ``suite``, its ``title``, ``metric``, ``better``

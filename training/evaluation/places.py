@@ -125,7 +125,10 @@ def _named(folder: Path, name: str) -> list[Path]:
     if (folder / name).is_dir():
         return [folder / name]
     alike = {name.lower() + branch for branch in ("", *_BRANCHES)}
-    return sorted(inner for inner in folder.iterdir() if inner.name.lower() in alike and inner.is_dir())
+    try:
+        return sorted(inner for inner in folder.iterdir() if inner.name.lower() in alike and inner.is_dir())
+    except OSError:  # a folder of somebody else
+        return []
 
 
 def _distinct(folders: Iterable[Path]) -> list[Path]:

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: An image as the prompts table has it: ``{"bytes": ..., "path": ...}``; a path without bytes is absolute.
-Picture = Mapping[str, Any]
 #: What ``pairs`` counts.
 COUNTS = ("asked", "failed", "truncated")
 #: An image as the prompts table has it: ``{"bytes": ..., "path": ...}``; a path without bytes is absolute.

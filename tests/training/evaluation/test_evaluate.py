@@ -15,7 +15,7 @@ from picture_kit import file, turned
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.base.errors import ConfigError, TooManyFailures
+from pipeline.base.errors import ConfigError, EngineError, TooManyFailures
 from pipeline.base.progress import Progress
 from pipeline.engines.protocol import Response
 from pipeline.engines.scripted import ScriptedEngine
@@ -33,6 +33,7 @@ from training.evaluation import benchmarks, scenes
 from training.evaluation.question import Question
 from training.evaluation.result import Provenance
 from training.evaluation.session import generate, session, stored
+from training.evaluation.session.option_names import as_flags, as_keys
 from training.evaluation.session.preprocessing import preprocessing, settings
 from training.evaluation.suite import limited, load
 from training.evaluation.tally import Tally, mean_of
@@ -561,6 +562,25 @@ def test_every_error_says_what_to_do(data, arguments, message, monkeypatch, tmp_
     done = invoke(*(one.replace("DATA", str(data)) for one in arguments), *scripted)
     assert done.exit_code == 2, done.output
     assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
+def test_errors_of_the_engines_name_flags_and_those_of_a_recipe_its_keys():
+    with pytest.raises(EngineError) as error, as_flags():
+        raise EngineError("no answer from http://x/v1", "start it, or correct sample.engine.base_url; see sample.model")
+    assert str(error.value).endswith("-> start it, or correct --base-url; see MODEL")
+    with pytest.raises(ConfigError, match=r"^--judge-engine tensor: unknown key"), as_flags(of_judge=True):
+        raise ConfigError("engine.tensor: unknown key")
+    for text, named in {
+        "give --images DIR": "give evaluate.images DIR",
+        "give --synonyms FILE, or --variant coco80": (
+            "give evaluate.options.SUITE.synonyms FILE, or evaluate.options.SUITE.variant coco80"
+        ),
+        "give --option chair.ids=FILE": "give evaluate.options.chair.ids=FILE",
+        "fewer with --limit 3": "fewer with evaluate.limit 3",
+    }.items():
+        with pytest.raises(DataError) as renamed, as_keys():
+            raise DataError(text)
+        assert str(renamed.value) == named
 
 
 def test_a_flag_stands_for_an_option_of_suites_and_lists_its_values():

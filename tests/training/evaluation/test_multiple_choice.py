@@ -268,6 +268,7 @@ def scienceqa(tmp_path: Path) -> Path:
 
 
 def test_scienceqa_reads_its_repository(scienceqa):
+    (scienceqa / "coco").mkdir()
     (suite,) = load(["scienceqa"], scienceqa, images=scienceqa / "coco")
     first, second = suite.questions
     assert (first.id, first.image) == ("4", "images/test/4/image.png")

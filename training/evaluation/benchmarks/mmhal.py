@@ -133,7 +133,7 @@ def pictures(path: Path, asked: Sequence[Question]) -> dict[str, Picture]:
     rows = list(benchmark_files.lines(path)) if path.exists() else []
     if rows and len(rows) != len(asked):
         raise DataError(f"{path} has {len(rows)} questions, not {len(asked)}; give the official file, or take it away")
-    images = {}
+    images: dict[str, Picture] = {}
     for (number, row), question in zip(rows, asked, strict=False):
         where = f"{path}, line {number}"
         text, image = benchmark_files.take(row, ("question", "image"), where)

@@ -187,7 +187,7 @@ def pictures(data: Path, asked: Sequence[Question]) -> dict[str, Picture]:
         DataError: one is malformed.
     """
     path, files = question_file(data), {question.id: question.image for question in asked}
-    images = {}
+    images: dict[str, Picture] = {}
     for number, row in benchmark_files.lines(path):
         if row.get("image") is not None:
             file = files[str(number)]

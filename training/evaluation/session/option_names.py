@@ -19,7 +19,9 @@ _JUDGE_FLAGS = tuple((pattern, flag.replace("--", "--judge-")) for pattern, flag
 _KEYS = (
     (r"--option (\w+(?:\.\w+)+)=", r"evaluate.options.\1="),
     (r"--judgements FILE --judge NAME", "evaluate.judge.judgements"),
-    (r"--judge MODEL \(with --judge-base-url for a server\)", "evaluate.judge.model"),
+    (r"--judge MODEL(?: \(with --judge-base-url for a server\))?", "evaluate.judge.model"),
+    (r"--suite\b", "evaluate.suites"),
+    (r"--max-failure-rate\b", "max_failure_rate"),
     (r"--(data|images|ids|limit|seed)\b", r"evaluate.\1"),
     (r"--(variant|synonyms|nouns|similarity|phrases)\b", r"evaluate.options.SUITE.\1"),
 )
@@ -45,6 +47,8 @@ def _replaced(names: Sequence[tuple[str, str]]) -> Iterator[None]:
         yield
     except UserError as error:
         texts = [_replace(text, names) if isinstance(text, str) else text for text in error.args]
+        if texts == list(error.args):
+            raise
         raise type(error)(*texts) from error
 
 
