@@ -243,10 +243,12 @@ def _pictures(
     pictures = {image: inside[image] if image in inside else _find(image, roots) for image in images}
     lost = [image for image, picture in pictures.items() if picture is None]
     if lost:
-        looked = " and ".join(map(str, roots)) or "no folder, as there is none for them"
+        looked = (
+            f"looked in {' and '.join(map(str, roots))}" if roots else "there is no folder of images beside the files"
+        )
         inner = "".join(f", or the one that {place.rpartition('/')[2]} lies in" for place in image_places[:1])
         raise DataError(
-            f"suite {name}: {len(lost)} of {len(images)} images are missing, the first is {lost[0]!r}; looked in "
+            f"suite {name}: {len(lost)} of {len(images)} images are missing, the first is {lost[0]!r}; "
             f"{looked}; give --images DIR, their folder{inner}"
         )
     return {image: picture for image, picture in pictures.items() if picture is not None}
