@@ -27,8 +27,8 @@ class Commands(CommandGroup):
     }
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(value: bool) -> None:
+    if value:
         from importlib.metadata import version
 
         typer.echo(f"vlm-preference {version('vlm-preference')}")

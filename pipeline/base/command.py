@@ -229,12 +229,12 @@ class CommandGroup(_TellsUsage, TyperGroup):
         if cmd_name not in self.lazy:
             return None
         entry = self.lazy[cmd_name]
-        found = typer.main.get_command(importlib.import_module(entry.module).app)
-        found.name = cmd_name
-        found.short_help = entry.about or found.short_help
-        parse = found.parse_args
-        found.parse_args = lambda ctx, args: parse(ctx, [*entry.flags, *args])  # type: ignore[method-assign]
-        return found
+        module_command = typer.main.get_command(importlib.import_module(entry.module).app)
+        module_command.name = cmd_name
+        module_command.short_help = entry.about or module_command.short_help
+        parse = module_command.parse_args
+        module_command.parse_args = lambda ctx, args: parse(ctx, [*entry.flags, *args])  # type: ignore[method-assign]
+        return module_command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.lazy:

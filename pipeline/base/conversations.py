@@ -26,12 +26,12 @@ def messages(turns: Any) -> list[dict[str, str]]:
         ValueError: it is no list of speakers and texts.
     """
     try:
-        found = [{"role": ROLES[turn["from"]], "content": turn["value"]} for turn in turns]
+        read = [{"role": ROLES[turn["from"]], "content": turn["value"]} for turn in turns]
     except (KeyError, TypeError) as error:
         raise ValueError("no list of {from, value}") from error
-    if not all(isinstance(message["content"], str) for message in found):
+    if not all(isinstance(message["content"], str) for message in read):
         raise ValueError("a value is no text")
-    return found
+    return read
 
 
 def turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -145,11 +145,11 @@ def stops(text: str | None, finish_reason: str | None, policy: Pair, prompt: str
 
 @cache(maxsize=_KEPT)
 def _gate(
-    text: str | None, cut: bool, asked: AnswerLanguage, min_words: int, max_repeated: int, skip: frozenset[str]
+    text: str | None, cut: bool, language: AnswerLanguage, min_words: int, max_repeated: int, skip: frozenset[str]
 ) -> str | None:
     """``reward.gates.stopping_gate``, once for texts that are given again and again."""
     reason = "length" if cut else None
-    return stopping_gate(text, reason, asked, min_words=min_words, max_repeated=max_repeated, skip=skip)
+    return stopping_gate(text, reason, language, min_words=min_words, max_repeated=max_repeated, skip=skip)
 
 
 @cache(maxsize=_KEPT)

@@ -122,8 +122,8 @@ class Claims:
 
     def marks(self, row: PromptRow) -> list[list[Mark]]:
         verdicts = read_verdicts((row.asked.get("ask-claims") or {}).get("verdicts"))
-        found = (by_claims(each["text"], at, verdicts, self.lexicon) for at, each in enumerate(row.candidates))
-        return [[] if isinstance(findings, Problem) else _marks(findings) for findings in found]
+        of_texts = (by_claims(each["text"], at, verdicts, self.lexicon) for at, each in enumerate(row.candidates))
+        return [[] if isinstance(findings, Problem) else _marks(findings) for findings in of_texts]
 
 
 @dataclass(frozen=True)

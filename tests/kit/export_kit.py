@@ -87,15 +87,15 @@ def questions(folder: Path) -> list[Row]:
 def conversations(folder: Path) -> list[Row]:
     """Rows that need more than one image and one question."""
     shown = pictures(folder)
-    one, other = message("user", "One?"), message("user", "\nTwo?")
+    first, other = message("user", "One?"), message("user", "\nTwo?")
     return [
         pair("none", images=[]),
         pair("null", images=None, prompt=[message("user", " no image ")]),
         pair("three", images=shown[:3]),
         pair("twice", images=[shown[0], shown[0]], prompt=[message("user", "\nSame?")]),
-        pair("turns", prompt=[one, message("assistant", " It is one. "), other]),
-        pair("system", prompt=[message("system", "Be brief.\n"), one]),
-        pair("empty-system", prompt=[message("system", ""), other, message("assistant", ""), one], images=shown[:2]),
+        pair("turns", prompt=[first, message("assistant", " It is one. "), other]),
+        pair("system", prompt=[message("system", "Be brief.\n"), first]),
+        pair("empty-system", prompt=[message("system", ""), other, message("assistant", ""), first], images=shown[:2]),
     ]
 
 

@@ -34,7 +34,7 @@ def test_of_a_path_its_name_is_left(path: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "shortened"),
     [
         ("no file '/home/me/a b/c.png'", "no file 'a b/c.png'"),
         ("a.jsonl:3 and /data/x/b.jsonl:4", "a.jsonl:3 and b.jsonl:4"),
@@ -43,8 +43,8 @@ def test_of_a_path_its_name_is_left(path: str, name: str) -> None:
         ("source.path=/home/me/a.jsonl sample.n=4", "source.path=a.jsonl sample.n=4"),
     ],
 )
-def test_of_paths_within_a_message_their_names_are_left(text: str, said: str) -> None:
-    assert shorten_paths(text) == said
+def test_of_paths_within_a_message_their_names_are_left(text: str, shortened: str) -> None:
+    assert shorten_paths(text) == shortened
 
 
 def test_options_are_looked_through() -> None:

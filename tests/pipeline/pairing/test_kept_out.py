@@ -45,7 +45,7 @@ def test_who_is_free_of_bars_is_who_the_rule_lets_in(rows, unknown):
     names = ("objects.covered", "clip.cosine", "objects.hallucinated", "claims.lowest")
     values = {name: [row[3 + i] for row in rows] for i, name in enumerate(names)}
     notes = {"claims": "a timeout"} if unknown else {}
-    let_in = {one.place: one for one in able(candidates, values, RULE, "Describe it.", set(notes))}
+    let_in = {candidate.place: candidate for candidate in able(candidates, values, RULE, "Describe it.", set(notes))}
     for place, of_text in enumerate(bars(candidates, values, RULE, "Describe it.", notes)):
         side, entry = sides(of_text), let_in.get(place)
         fully_barred = entry is None or not (entry.may_be_chosen or entry.may_be_rejected)

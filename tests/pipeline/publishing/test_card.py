@@ -327,8 +327,8 @@ def by_rows(run_dir):
         rows.update((row["id"], row) for row in Run(run_dir).table(name).to_pylist())
     texts = [c for row in tables["sample"].values() for c in row["candidates"] or ()]
     scores, words = {}, []
-    for one, row in tables["score"].items():
-        pair = tables["pair"][one]
+    for id, row in tables["score"].items():
+        pair = tables["pair"][id]
         for score in row["scores"] or ():
             every, chosen, rejected = scores.setdefault(score["name"], ([], [], []))
             every += score["values"]
@@ -336,7 +336,7 @@ def by_rows(run_dir):
                 chosen.append(score["values"][pair["chosen"]])
                 rejected.append(score["values"][pair["rejected"]])
         if pair["chosen"] is not None:
-            sides = (tables["sample"][one]["candidates"][pair[side]]["text"] for side in ("chosen", "rejected"))
+            sides = (tables["sample"][id]["candidates"][pair[side]]["text"] for side in ("chosen", "rejected"))
             words.append(tuple(len(text.split()) for text in sides))
     truth = {name: tuple(sorted(v for v in values if v is not None) for values in of) for name, of in scores.items()}
     return texts, truth, {name: of[0].count(None) for name, of in scores.items()}, words
@@ -415,9 +415,10 @@ def test_every_model_is_listed_with_what_it_wrote(two_models):
     texts, *_ = by_rows(two_models)
     assert list(rows) == ["other/vlm", "scenes-vlm"]
     for name, row in rows.items():
-        own = [text for text in texts if text["model"] == name]
-        assert row.candidates == len(own) and row.revision == own[0]["revision"]
-        assert row.finish_reasons == {r: sum(t["finish_reason"] == r for t in own) for r in row.finish_reasons}
+        texts_of_model = [text for text in texts if text["model"] == name]
+        assert row.candidates == len(texts_of_model) and row.revision == texts_of_model[0]["revision"]
+        reasons = [text["finish_reason"] for text in texts_of_model]
+        assert row.finish_reasons == {reason: reasons.count(reason) for reason in row.finish_reasons}
     assert (rows["scenes-vlm"].on_policy, rows["other/vlm"].on_policy) == (1.0, 0.0)
     assert sum(row.chosen for row in rows.values()) == sum(row.rejected for row in rows.values()) == findings.pairs
     card = render(two_models, RECIPE, COMMAND)
@@ -571,14 +572,15 @@ def findings(run_dir):
 
 @given(prompts=st.integers(0, 9), questions=st.integers(0, 9), number=st.integers(1, 9))
 def test_two_thirds_of_some_examples_are_open_prompts_if_there_are_enough(findings, prompts, questions, number):
-    prompt, question = (next(one for one in findings.examples if one.is_question is kind) for kind in (False, True))
+    every = findings.examples
+    prompt, question = (next(example for example in every if example.is_question is kind) for kind in (False, True))
     examples = [replace(prompt, id=f"p{i}") for i in range(prompts)]
     examples += [replace(question, id=f"q{i}") for i in range(questions)]
     taken = replace(findings, examples=examples).some(number)
-    of_open = sum(not one.is_question for one in taken)
+    of_open = sum(not example.is_question for example in taken)
     assert len(taken) == min(number, prompts + questions)
     ids = [f"p{i}" for i in range(of_open)] + [f"q{i}" for i in range(len(taken) - of_open)]
-    assert [one.id for one in taken] == ids
+    assert [example.id for example in taken] == ids
     assert of_open >= min(prompts, -(-2 * number // 3)) and len(taken) - of_open >= min(questions, number // 3)
 
 
@@ -586,7 +588,7 @@ def test_prompts_without_an_image_are_counted_on_the_card(tmp_path, card):
     assert "| of them without an image | 0 |" in card
     run_dir = make(tmp_path / "quickstart")
     change(run_dir, "source", lambda row: {**row, "images": []})
-    found = collect(run_dir)
-    failed = sum(number for (stage, _), (number, _) in found.failures.items() if stage == "source")
-    assert found.without_image == found.prompts - failed > 0
-    assert f"| of them without an image | {found.without_image} |" in render(run_dir, RECIPE, COMMAND)
+    counted = collect(run_dir)
+    failed = sum(number for (stage, _), (number, _) in counted.failures.items() if stage == "source")
+    assert counted.without_image == counted.prompts - failed > 0
+    assert f"| of them without an image | {counted.without_image} |" in render(run_dir, RECIPE, COMMAND)

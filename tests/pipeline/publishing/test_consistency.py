@@ -34,16 +34,16 @@ def build(folder: Path, rows: list[dict[str, Any]], shards: int = 1) -> Run:
     """A run of prompts with two texts each, the first one chosen. A row: image, answer, chosen, rejected, logps."""
     tables: dict[str, list[dict[str, Any]]] = {"source": [], "sample": [], "score": [], "pair": []}
     for i, row in enumerate(rows):
-        one = f"{i:04d}"
+        id = f"{i:04d}"
         facts = {"answer": row.get("answer"), "objects": []}
         images = [{"bytes": row["image"], "path": None}]
-        tables["source"].append(prompt_row(one, images=images, facts=facts))
+        tables["source"].append(prompt_row(id, images=images, facts=facts))
         like = {"origin": "sampled", "model": "m", "finish_reason": "stop"}
         texts = [{"text": row[side], **like} for side in ("chosen", "rejected")]
-        tables["sample"].append({"id": one, "candidates": texts, **OK})
+        tables["sample"].append({"id": id, "candidates": texts, **OK})
         logps = [{"name": "likelihood", "version": "1", "values": row["logps"]}] if "logps" in row else []
-        tables["score"].append({"id": one, "scores": logps, **OK})
-        tables["pair"].append({"id": one, "policy": "p", "chosen": 0, "rejected": 1, **OK})
+        tables["score"].append({"id": id, "scores": logps, **OK})
+        tables["pair"].append({"id": id, "policy": "p", "chosen": 0, "rejected": 1, **OK})
     run = Run(folder)
     size = -(-len(rows) // shards)
     for name, schema in (("source", PROMPTS), ("sample", CANDIDATES), ("score", SCORES), ("pair", PAIRS)):
@@ -107,7 +107,7 @@ def test_a_cap_draws_by_hash_whatever_the_shards(run: Run, tmp_path: Path, monke
         monkeypatch.setattr(consistency, "measure", lambda pairs, *_: seen.append(pairs))  # noqa: B023
         of_run(other, VOCABULARY)
         drawn.append(seen)
-    assert drawn[0] == drawn[1] and [len(one) for one in drawn[0]] == [25, 20]
+    assert drawn[0] == drawn[1] and [len(part) for part in drawn[0]] == [25, 20]
 
 
 def test_prompts_about_one_image_are_one_group(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_without_the_scorer_there_is_no_log_prob_gap(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gates", "said"),
+    ("gates", "reason"),
     [
         ({"max_auc": 0.6}, r"AUC is 1, beyond publish\.style\.max_auc=0\.6.*\n.*rewrite\.restyle"),
         ({"max_length_gap": 1.5}, r"length gap in words is -3, beyond.*max_length_gap=1\.5.*\n.*balance_length"),
@@ -136,9 +136,9 @@ def test_without_the_scorer_there_is_no_log_prob_gap(tmp_path: Path) -> None:
         ({"min_edit_distance": 0.9}, r"edit distance is 0\.\d+, below.*min_edit_distance=0\.9"),
     ],
 )
-def test_a_gate_stops_before_anything_is_published(tmp_path: Path, gates: dict[str, float], said: str) -> None:
+def test_a_gate_stops_before_anything_is_published(tmp_path: Path, gates: dict[str, float], reason: str) -> None:
     run = build(tmp_path / "run", rows(opening="In this very picture I see"))
-    with pytest.raises(StyleGate, match=said):
+    with pytest.raises(StyleGate, match=reason):
         published(run, **gates)
     assert not (run.path / "dataset").exists() and not (run.path / "dataset.partial").exists()
     assert published(run).pairs == 60  # without the gate
@@ -187,10 +187,10 @@ def test_card_report_and_summary_hold_the_numbers(tmp_path: Path) -> None:
     assert "| AUC of chosen against rejected | 0.500 | 1.000 |" in section
     assert f"| log-prob gap per token, nats | {GAP} | 0 |" in section
     assert f"scenes@{VOCABULARY.version}" in section
-    found = collect(run.path)
+    findings = collect(run.path)
     page = report.write(run.path, RECIPE, COMMAND).read_text()
     assert "<td>AUC of chosen against rejected</td><td>0.500</td><td>1.000</td>" in page
-    assert "log-prob of chosen" in page and list(found.logp_gaps) == [DESCRIPTIONS, ANSWERS]
+    assert "log-prob of chosen" in page and list(findings.logp_gaps) == [DESCRIPTIONS, ANSWERS]
     told = json.loads(json.dumps(report.style(run)))
     assert told[DESCRIPTIONS]["auc"] == 0.5 and told[DESCRIPTIONS]["auc_ci"] == [0.5, 0.5]
     wanted = {"auc", "auc_ci", "logp_gap", "length_gap", "edit_distance", "pairs"}
@@ -259,7 +259,7 @@ def test_the_mask_is_the_vocabulary_of_rewriting_or_of_the_scorers(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("style", "said"),
+    ("style", "reason"),
     [
         ({"max_logp_gap": 0.1}, r"publish\.style\.max_logp_gap=0\.1 needs log-probs; add likelihood to score\.scorers"),
         ({"min_edit_distance": 0.5, "max_edit_distance": 0.1}, "min_edit_distance=0.5 is above"),
@@ -267,8 +267,8 @@ def test_the_mask_is_the_vocabulary_of_rewriting_or_of_the_scorers(tmp_path: Pat
         ({"max_uac": 0.6}, r"publish\.style\.max_uac: unknown key .*did you mean publish\.style\.max_auc"),
     ],
 )
-def test_what_is_wrong_with_the_gates_is_said(tmp_path: Path, style: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_is_wrong_with_the_gates_is_said(tmp_path: Path, style: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         recipe(tmp_path, publish={"style": style})
 
 

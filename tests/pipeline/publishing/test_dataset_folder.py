@@ -18,7 +18,7 @@ def test_batches_end_after_the_same_rows_however_they_arrive(pieces: list[list[b
     schema = pa.schema([("images", pa.list_(IMAGE)), ("text", pa.string())])
 
     def table(data: list[bytes | None]) -> pa.Table:
-        rows = [{"images": [{"bytes": one, "path": "p"}], "text": one and "x" * len(one)} for one in data]
+        rows = [{"images": [{"bytes": image, "path": "p"}], "text": image and "x" * len(image)} for image in data]
         return pa.Table.from_pylist(rows, schema=schema)
 
     def written(tables: list[pa.Table]) -> list[tuple[int, bytes]]:
@@ -30,9 +30,9 @@ def test_batches_end_after_the_same_rows_however_they_arrive(pieces: list[list[b
                 for number, rows in dataset_folder._batches(tables, schema, per_file)
             ]
 
-    every = [one for piece in pieces for one in piece]
+    every = [row for piece in pieces for row in piece]
     batches = written([table(piece) for piece in pieces])
-    assert batches == written([table(every)]) == written([table([one]) for one in every])
+    assert batches == written([table(every)]) == written([table([row]) for row in every])
     read = [(number, pa.ipc.read_record_batch(pa.py_buffer(data), schema)) for number, data in batches]
     assert [row for _, batch in read for row in batch.to_pylist()] == table(every).to_pylist()
     for number in range(-(-len(every) // per_file)):

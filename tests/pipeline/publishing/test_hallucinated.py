@@ -93,8 +93,8 @@ def test_a_vocabulary_that_was_changed_since_marks_nothing_and_the_legend_says_s
 
 def test_detections_are_the_truth_where_they_were(run, tmp_path):
     path = run.read("source", 0)["images"][0][0]["path"].as_py()
-    found = [{"image": path, "detections": [{"label": "zeppelin", "score": 0.9, "box": []}]}]
-    (tmp_path / "found.json").write_text(json.dumps(found))
+    detections = [{"image": path, "detections": [{"label": "zeppelin", "score": 0.9, "box": []}]}]
+    (tmp_path / "found.json").write_text(json.dumps(detections))
     vocabulary = words(tmp_path, {"zeppelin": "zeppelin", "sun": "sun"})
     objects = {"vocabulary": vocabulary, "detections": str(tmp_path / "found.json"), "always": True,
                "classes": ["zeppelin", "sun"]}  # fmt: skip

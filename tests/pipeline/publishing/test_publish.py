@@ -72,13 +72,13 @@ def test_load_dataset_never_gives_the_rows_of_another_run(tmp_path: Path) -> Non
     def our_card(run: Run) -> Callable[[str], str]:
         return lambda rows: card.render(run.path, {}, "python -m pipeline.run", content=rows)
 
-    one, other = generated(tmp_path / "one"), generated(tmp_path / "other", seed=7)
-    first, second = loaded(one, our_card(one)), loaded(other, our_card(other))
+    first_run, other = generated(tmp_path / "one"), generated(tmp_path / "other", seed=7)
+    first, second = loaded(first_run, our_card(first_run)), loaded(other, our_card(other))
     assert first and second and not first & second
     # Negative control: with one header for both, the second comes out as the first.
-    shutil.rmtree(one.path / "dataset")
+    shutil.rmtree(first_run.path / "dataset")
     shutil.rmtree(other.path / "dataset")
-    assert loaded(one, lambda _: HEADER) == loaded(other, lambda _: HEADER) == first
+    assert loaded(first_run, lambda _: HEADER) == loaded(other, lambda _: HEADER) == first
 
 
 def test_pairs_have_trls_columns_and_where_they_come_from(run: Run) -> None:
@@ -91,7 +91,7 @@ def test_pairs_have_trls_columns_and_where_they_come_from(run: Run) -> None:
     assert [message["role"] for message in row["prompt"]] == ["user"]
     for side in ("chosen", "rejected"):
         assert [message["role"] for message in row[side]] == ["assistant"] and row[side][0]["content"]
-    source = {one["id"]: one for one in run.table("sample").to_pylist()}[row["id"]]["candidates"]
+    source = {sampled["id"]: sampled for sampled in run.table("sample").to_pylist()}[row["id"]]["candidates"]
     chosen = next(c for c in source if c["seed"] == row["chosen_seed"])
     assert chosen["text"] == row["chosen"][0]["content"] and row["chosen_model"] == "canned"
     assert row["chosen_score"] - row["rejected_score"] == row["margin"] >= 0.5
@@ -192,25 +192,25 @@ def test_a_prompt_may_have_several_pairs(tmp_path: Path) -> None:
     pair = {"policy": "all_above_margin", "weights": weights, "margin": 0.2, "max_length_ratio": 9}
     run = generated(tmp_path, pair=pair)
     done(run)
-    found = rows(run)
-    names = [(row["id"], row["pair"]) for row in found]
-    assert names == sorted(set(names)) and len(names) > len({one for one, _ in names})
+    published = rows(run)
+    names = [(row["id"], row["pair"]) for row in published]
+    assert names == sorted(set(names)) and len(names) > len({id for id, _ in names})
     made = [row for row in run.table("pair").to_pylist() if row["chosen"] is not None]
-    assert len(found) == len(made) and {row["id"] for row in made} == {one for one, _ in names}
-    texts = {(row["id"], row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in found}
-    assert len(texts) == len(found), "what tells pairs apart in training"
+    assert len(published) == len(made) and {row["id"] for row in made} == {id for id, _ in names}
+    texts = {(row["id"], row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in published}
+    assert len(texts) == len(published), "what tells pairs apart in training"
     findings = collect(run.path)
     assert (
-        findings.pairs == len(found) and findings.prompts == findings.outcomes.total() == run.table("source").num_rows
+        findings.pairs == len(published)
+        and findings.prompts == findings.outcomes.total() == run.table("source").num_rows
     )
-    assert findings.outcomes[PAIRED] == len({one for one, _ in names})
-    assert findings.lengths.difference and len(findings.lengths.difference) == len(found)
-    assert len({(one.id, one.chosen["text"], one.rejected["text"]) for one in findings.examples}) == len(
-        findings.examples
-    )
+    assert findings.outcomes[PAIRED] == len({id for id, _ in names})
+    assert findings.lengths.difference and len(findings.lengths.difference) == len(published)
+    shown = {(example.id, example.chosen["text"], example.rejected["text"]) for example in findings.examples}
+    assert len(shown) == len(findings.examples)
     import datasets
 
-    assert len(formats.read(datasets.load_from_disk(str(run.path / "dataset" / "pairs")))) == len(found)
+    assert len(formats.read(datasets.load_from_disk(str(run.path / "dataset" / "pairs")))) == len(published)
 
 
 def test_pairs_that_are_left_out_to_balance_lengths_are_not_published(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_rows_are_in_the_order_of_their_ids_in_whatever_shards_they_lie(run: Run
     for stage, table in whole.items():
         ids = pc.unique(table["id"])
         for number in numbers:
-            mine = pa.array([one for place, one in enumerate(ids) if (place * 7) % len(numbers) == number])
+            mine = pa.array([id for place, id in enumerate(ids) if (place * 7) % len(numbers) == number])
             part = table.filter(pc.is_in(table["id"], value_set=mine))
             grown.write(stage, number, part.take(list(range(len(part)))[::-1]), by=grown.record(stage))
     done(grown)
@@ -275,17 +275,17 @@ def test_bytes_depend_on_no_shard(run: Run, tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for one in (published_rows, dataset_folder):
-        monkeypatch.setattr(one, "BATCH_ROWS", 4)
-    own, peaks = pa.default_memory_pool(), []
+    for writer in (published_rows, dataset_folder):
+        monkeypatch.setattr(writer, "BATCH_ROWS", 4)
+    usual, peaks = pa.default_memory_pool(), []
     for scenes in (10, 60):
         run = generated(tmp_path / str(scenes), source={"scenes": scenes, "questions_per_scene": 1})
-        pool = pa.proxy_memory_pool(own)
+        pool = pa.proxy_memory_pool(usual)
         pa.set_memory_pool(pool)
         try:
             done(run)
         finally:
-            pa.set_memory_pool(own)
+            pa.set_memory_pool(usual)
         peaks.append(pool.max_memory())
     assert 0 < peaks[1] < 1.5 * peaks[0]
 
@@ -294,18 +294,18 @@ def test_whose_texts_they_are(tmp_path: Path) -> None:
     run = generated(tmp_path)
 
     def own(row: dict[str, Any]) -> dict[str, Any]:
-        for i, one in enumerate(row["candidates"] or []):
-            one.update(on_policy=[True, False, None][i % 3], revision="r1")
+        for i, candidate in enumerate(row["candidates"] or []):
+            candidate.update(on_policy=[True, False, None][i % 3], revision="r1")
         return row
 
     change(run, "sample", own)
     done(run)
     texts = {row["id"]: row["candidates"] for row in rows(run, "candidates")}
-    assert [one["on_policy"] for one in next(iter(texts.values()))] == [True, False, None, True]
+    assert [text["on_policy"] for text in next(iter(texts.values()))] == [True, False, None, True]
     assert next(iter(texts.values()))[0]["revision"] == "r1"
     for row in rows(run):
         for side in ("chosen", "rejected"):
-            told = {one["seed"]: one["on_policy"] for one in texts[row["id"]]}
+            told = {text["seed"]: text["on_policy"] for text in texts[row["id"]]}
             assert row[f"{side}_on_policy"] == told[row[f"{side}_seed"]]
     assert len({row["chosen_on_policy"] for row in rows(run)}) > 1
 
@@ -351,9 +351,9 @@ def test_a_run_whose_images_are_all_in_its_rows_is_not_warned_of(run: Run) -> No
 
 def test_an_image_that_is_gone_is_named_and_the_old_dataset_stays(outside: Run, tmp_path: Path) -> None:
     done(outside, Publish(images="reference"))
-    before, one = tree(outside.path / "dataset"), rows(outside)[3]["id"]
-    (tmp_path / f"{one}.png").unlink()
-    with pytest.raises(InputError, match=rf"id '{one}': .*{one}\.png cannot be read.*\n.*publish\.images=reference"):
+    before, lost = tree(outside.path / "dataset"), rows(outside)[3]["id"]
+    (tmp_path / f"{lost}.png").unlink()
+    with pytest.raises(InputError, match=rf"id '{lost}': .*{lost}\.png cannot be read.*\n.*publish\.images=reference"):
         done(outside, Publish(images="embed"))
     assert tree(outside.path / "dataset") == before and not (outside.path / "dataset.partial").exists()
 
@@ -487,20 +487,20 @@ def test_both_configs_join_the_tables_row_by_row(tmp_path: Path) -> None:
     done(run)
     source, sample, score = ({row["id"]: row for row in run.table(name).to_pylist()} for name in module.TABLES[:3])
 
-    def scored(one: str, i: int) -> list[dict[str, Any]]:
-        return [{"name": s["name"], "value": s["values"][i]} for s in score[one]["scores"]]
+    def scored(id: str, i: int) -> list[dict[str, Any]]:
+        return [{"name": s["name"], "value": s["values"][i]} for s in score[id]["scores"]]
 
     candidates = [
         {
-            **{name: source[one][name] for name in ("id", "prompt", "source")},
+            **{name: source[id][name] for name in ("id", "prompt", "source")},
             "candidates": [
-                {**{name: text[name] for name in published_rows._CANDIDATE}, "scores": scored(one, i)}
-                for i, text in enumerate(sample[one]["candidates"] or [])
+                {**{name: text[name] for name in published_rows._CANDIDATE}, "scores": scored(id, i)}
+                for i, text in enumerate(sample[id]["candidates"] or [])
             ],
-            "error_type": sample[one]["error_type"],
-            "error": sample[one]["error"],
+            "error_type": sample[id]["error_type"],
+            "error": sample[id]["error"],
         }
-        for one in sorted(source)
+        for id in sorted(source)
     ]
     assert rows(run, "candidates") == candidates and candidates != [c for c in candidates if c["error"] is None]
     pairs = []

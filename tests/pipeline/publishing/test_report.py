@@ -94,8 +94,8 @@ def test_marked_words_are_the_hallucinated_ones(text):
         assert not there & set(marked)
         if "Describe the image." in card:
             texts = [re.sub(r"<.*?>", "", part) for part in re.findall(r"<b>\w+</b>\n<p>(.*?)</p>", card, re.S)]
-            said = {word for part in texts for word in re.findall(r"an? (\w+)", part)}
-            assert said - there == set(marked)
+            mentioned = {word for part in texts for word in re.findall(r"an? (\w+)", part)}
+            assert mentioned - there == set(marked)
         else:
             assert not marked
 

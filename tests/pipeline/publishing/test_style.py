@@ -119,9 +119,9 @@ def test_what_is_known_of_a_group_by_heart_helps_nothing() -> None:
 @given(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=40), st.integers(2, 5))
 def test_no_group_is_in_two_folds_and_folds_are_even(groups: list[str], number: int) -> None:
     fold_of = folds(groups, number).tolist()
-    of_group = {group: {fold for one, fold in zip(groups, fold_of, strict=True) if one == group} for group in groups}
-    assert all(len(one) == 1 for one in of_group.values())
-    sizes = [sum(fold in one for one in of_group.values()) for fold in range(number)]
+    of_group = {group: {fold for of, fold in zip(groups, fold_of, strict=True) if of == group} for group in groups}
+    assert all(len(folds) == 1 for folds in of_group.values())
+    sizes = [sum(fold in folds for folds in of_group.values()) for fold in range(number)]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -152,8 +152,8 @@ def test_the_auc_is_the_share_of_couples_in_the_right_order(a: list[float], b: l
 
 
 def test_every_form_of_an_object_is_masked_and_its_article_with_it() -> None:
-    said = masked("An anchor, two mice and a lightning bolt; AN  umbrella. An orange sun.", VOCABULARY)
-    assert said == f"A {MASK}, two {MASK} and a {MASK}; A  {MASK}. An orange {MASK}."
+    words = masked("An anchor, two mice and a lightning bolt; AN  umbrella. An orange sun.", VOCABULARY)
+    assert words == f"A {MASK}, two {MASK} and a {MASK}; A  {MASK}. An orange {MASK}."
     assert masked("An anchor.", None) == "An anchor."
 
 
@@ -201,9 +201,9 @@ def test_gaps_and_shares_are_of_chosen_less_rejected() -> None:
 def test_turned_round_every_gap_has_the_other_sign() -> None:
     pairs = [TextPair(p.group, p.chosen, p.rejected, 0.1 * i) for i, p in enumerate(truths(30, "There"))]
     turned = [TextPair(p.group, p.rejected, p.chosen, -(p.logp_gap or 0.0)) for p in pairs]
-    one, other = measure(pairs, VOCABULARY), measure(turned, VOCABULARY)
-    assert (one.length_gap, one.logp_gap) == (-(other.length_gap or 0), -(other.logp_gap or 0))
-    assert (one.auc, one.edit_distance) == (other.auc, other.edit_distance)
+    straight, other = measure(pairs, VOCABULARY), measure(turned, VOCABULARY)
+    assert (straight.length_gap, straight.logp_gap) == (-(other.length_gap or 0), -(other.logp_gap or 0))
+    assert (straight.auc, straight.edit_distance) == (other.auc, other.edit_distance)
 
 
 def test_the_module_alone_loads_no_scikit_learn() -> None:

@@ -65,9 +65,9 @@ def test_different_numbers_are_counted_exactly_below_the_limit(portions: list[li
 
 def test_beyond_the_limit_the_estimate_is_near_whatever_the_portions() -> None:
     numbers = np.arange(-30_000, 70_000)  # neighbours, as the seeds of one request are
-    one, many = Distinct(limit=4096), Distinct(limit=4096)
-    one.add(numbers)
+    single, many = Distinct(limit=4096), Distinct(limit=4096)
+    single.add(numbers)
     for portion in np.array_split(np.concatenate([numbers, numbers[::-1]]), 77):
         many.add(portion)
-    assert one.estimate == many.estimate and not one.exact
-    assert abs(one.estimate - 100_000) < 5 * 100_000 / 64
+    assert single.estimate == many.estimate and not single.exact
+    assert abs(single.estimate - 100_000) < 5 * 100_000 / 64

@@ -81,9 +81,9 @@ def test_the_example_is_asked_and_scored_by_the_command(data: Path, tmp_path: Pa
     done = subprocess.run([*command, "--engine", "texts=[red]"], capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert "| colours | accuracy | 0.333 | 0.000 to 0.500 |" in done.stdout
-    found = json.loads((tmp_path / "out" / "results.json").read_text())["suites"]["colours"]
-    assert found["suite"] == "colours@1" and found["counts"] == {"asked": 3, "failed": 0, "truncated": 0}
-    about = found["provenance"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["suites"]["colours"]
+    assert results["suite"] == "colours@1" and results["counts"] == {"asked": 3, "failed": 0, "truncated": 0}
+    about = results["provenance"]
     assert about["versions"] == {"benchmark": f'{PATH}@1 {{"suffix": " Be brief."}}'}
     assert about["prompt"] == "as in the data, and ' Be brief.' behind it" and about["data"] == "colours"
 
@@ -97,7 +97,7 @@ def test_a_name_that_a_package_offers_is_as_good_as_a_path(written: Any, data: P
 
 def test_ours_and_others_are_asked_side_by_side_and_share_a_flag(written: Any, data: Path) -> None:
     written()
-    assert [one.name for one in benchmarks.make(["mmhal", PATH])] == ["mmhal", "colours"]
+    assert [benchmark.name for benchmark in benchmarks.make(["mmhal", PATH])] == ["mmhal", "colours"]
     pope, colours = benchmarks.make(["pope", PATH], {"colours": {"suffix": "!"}}, {"suffix": "?", "seed": 3})
     assert (vars(pope)["suffix"], vars(colours)["suffix"]) == ("?", "!")
 
@@ -115,7 +115,7 @@ OURS = ('name: ClassVar[str] = "colours"', 'name: ClassVar[str] = "pope"')
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "changes", "said"),
+    ("name", "options", "changes", "reason"),
     [
         ("mylab.colors:Colours", {}, [], "there is no module mylab.colors\n  -> did you mean mylab.colours?"),
         ("mylab.colours:Colour", {}, [], "mylab.colours has no 'Colour'\n  -> did you mean Colours?"),
@@ -134,16 +134,16 @@ OURS = ('name: ClassVar[str] = "colours"', 'name: ClassVar[str] = "pope"')
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_before_anything_is_asked(
-    written: Any, data: Path, name: str, options: dict[str, Any], changes: list[tuple[str, str]], said: str
+    written: Any, data: Path, name: str, options: dict[str, Any], changes: list[tuple[str, str]], reason: str
 ) -> None:
     written(*changes)
     with pytest.raises(UserError) as error:
         suite(data, name, **options)
-    assert said in str(error.value)
+    assert reason in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ([("pairs(questions, answers)", "pairs(questions[:2], answers)")], "id '3' is missing from the questions"),
         ([("for question, _, text in done]", "for question, _, text in done[:2]]")], "forgets 1 images with an answer"),
@@ -153,10 +153,10 @@ def test_a_mistake_is_told_before_anything_is_asked(
     ],
 )  # fmt: skip
 def test_a_score_that_forgets_answers_is_told(
-    written: Any, data: Path, changes: list[tuple[str, str]], said: str
+    written: Any, data: Path, changes: list[tuple[str, str]], reason: str
 ) -> None:
     written(*changes)
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=re.escape(reason)):
         suite(data).score(ANSWERS)
 
 

@@ -96,9 +96,9 @@ def test_the_order_of_images_does_not_matter(images, rng):
 
 def measure(answers, parser="official"):
     """The metrics of (truth, said), and how many could not be read."""
-    rows = [terms(truth, said, parser in UNPARSEABLE_IS_NOT_YES) for truth, said in answers]
+    rows = [terms(truth, answer, parser in UNPARSEABLE_IS_NOT_YES) for truth, answer in answers]
     values = {name: pool(row[name] for row in rows) for name in METRICS}
-    return {**values, "unparseable": float(sum(said is None for _, said in answers))}
+    return {**values, "unparseable": float(sum(answer is None for _, answer in answers))}
 
 
 def test_metrics_of_a_known_confusion_matrix():
@@ -115,7 +115,7 @@ def test_metrics_of_a_known_confusion_matrix():
 
 def test_answers_count_the_same_when_they_come_back_from_a_file():
     answers = [("yes", "yes"), ("no", "yes"), ("no", "no"), ("yes", "no"), ("yes", None)]
-    read = [tuple(one) for one in json.loads(json.dumps(answers))]
+    read = [tuple(pair) for pair in json.loads(json.dumps(answers))]
     for parser in ("official", "vlmevalkit"):
         assert measure(read, parser) == measure(answers, parser)
         assert measure(read, parser)["precision"] == 0.5

@@ -60,9 +60,9 @@ def test_length_drift_in_words():
 
 
 def test_probes_have_intervals_over_images():
-    found = drift([pair(str(i), -5, -5) for i in range(20)], [pair(str(i), -5 - i % 2, -6) for i in range(20)])
-    low, high = found.intervals(200)["chosen"]
-    assert low < -0.5 < high and found.intervals(200)["rejected"] == [-1.0, -1.0]
+    drifts = drift([pair(str(i), -5, -5) for i in range(20)], [pair(str(i), -5 - i % 2, -6) for i in range(20)])
+    low, high = drifts.intervals(200)["chosen"]
+    assert low < -0.5 < high and drifts.intervals(200)["rejected"] == [-1.0, -1.0]
 
 
 def test_what_cannot_be_compared_is_named():
@@ -91,7 +91,7 @@ def test_order_does_not_matter_and_turning_the_pairs_turns_the_preference(first,
     true = [pair(str(i), *first[i]) for i in range(count)]
     none = [pair(str(i), *second[i]) for i in range(count)]
     values = conditional({"true": true, "none": none}).values()
-    turned = [PairLogps(one.id, one.image, one.rejected, one.chosen, 4, 2) for one in true]
+    turned = [PairLogps(sums.id, sums.image, sums.rejected, sums.chosen, 4, 2) for sums in true]
     assert conditional({"true": turned}).values()["accuracy_true"] == pytest.approx(1 - values["accuracy_true"])
     rng.shuffle(true)
     assert conditional({"true": true, "none": none}).values() == values

@@ -23,13 +23,13 @@ def test_one_description_per_scene_and_distinct_questions(rows):
 
 
 def test_every_split_is_balanced_and_positives_are_asked_once_for_all(rows):
-    asked = [row for row in rows if row["source"].startswith("pope:")]
+    polls = [row for row in rows if row["source"].startswith("pope:")]
     counts = Counter(
-        (s, row["facts"]["answer"]) for row in asked for s in row["source"].removeprefix("pope:").split(",")
+        (s, row["facts"]["answer"]) for row in polls for s in row["source"].removeprefix("pope:").split(",")
     )
     assert {split for split, _ in counts} == {"random", "popular", "adversarial"}
     assert len(set(counts.values())) == 1
-    assert {row["source"] for row in asked if row["facts"]["answer"] == "yes"} == {"pope:random,popular,adversarial"}
+    assert {row["source"] for row in polls if row["facts"]["answer"] == "yes"} == {"pope:random,popular,adversarial"}
 
 
 def test_answers_agree_with_the_scene(rows):
@@ -40,8 +40,8 @@ def test_answers_agree_with_the_scene(rows):
             assert facts["answer"] is None
             continue
         assert facts["question_type"] == "existence"
-        asked = row["prompt"][0]["content"].removesuffix(" in the image?").split(" ", 3)[3]
-        assert (asked in names) == (facts["answer"] == "yes")
+        name = row["prompt"][0]["content"].removesuffix(" in the image?").split(" ", 3)[3]
+        assert (name in names) == (facts["answer"] == "yes")
 
 
 def test_rows_fit_the_prompts_table_and_repeat_exactly(rows):

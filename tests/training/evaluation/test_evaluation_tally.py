@@ -25,11 +25,11 @@ def right(*answers):
 
 
 def provenance(**changes):
-    known = {
+    values = {
         "suite": "pope@1", "model": "m", "model_revision": "r", "data": "POPE", "data_revision": "d", "prompt": "none",
         "decoding": {"temperature": 0}, "image_preprocessing": "as the processor", "parser": "official",
     }  # fmt: skip
-    return Provenance(**{**known, **changes})
+    return Provenance(**{**values, **changes})
 
 
 def test_answers_about_one_image_are_summed_before_they_are_divided():
@@ -143,12 +143,12 @@ def test_many_images_go_through_in_blocks(monkeypatch):
 
 def test_a_result_carries_everything_it_depends_on():
     tally = right(("x", 1), ("y", 0))
-    found = result(tally, provenance(versions={"vocabulary": "coco80@1"}), samples=50)
-    assert found["metrics"]["accuracy"]["value"] == 0.5
-    assert found["metrics"]["accuracy"]["interval"] == [0.0, 1.0]
-    assert found["provenance"]["versions"] == {"vocabulary": "coco80@1"}
-    assert set(found["provenance"]) >= {"parser", "data_revision", "prompt", "decoding", "image_preprocessing", "judge"}
-    assert found["images"] == 2 and found["bootstrap"]["samples"] == 50
+    entry = result(tally, provenance(versions={"vocabulary": "coco80@1"}), samples=50)
+    assert entry["metrics"]["accuracy"]["value"] == 0.5
+    assert entry["metrics"]["accuracy"]["interval"] == [0.0, 1.0]
+    assert entry["provenance"]["versions"] == {"vocabulary": "coco80@1"}
+    assert set(entry["provenance"]) >= {"parser", "data_revision", "prompt", "decoding", "image_preprocessing", "judge"}
+    assert entry["images"] == 2 and entry["bootstrap"]["samples"] == 50
 
 
 def test_a_result_without_a_part_of_its_history_is_refused():

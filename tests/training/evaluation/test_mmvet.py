@@ -77,7 +77,7 @@ def test_a_grade_is_the_number_that_a_judgement_begins_with(judgement, value):
 
 def score(judgements: Mapping[str, str | None], data: Path):
     benchmark = Mmvet()
-    answers = {id: Answer(None if said is None else "x = 5", said) for id, said in judgements.items()}
+    answers = {id: Answer(None if judgement is None else "x = 5", judgement) for id, judgement in judgements.items()}
     return benchmark.score(benchmark.questions(data / "mmvet" / "mm-vet"), answers)
 
 
@@ -105,8 +105,8 @@ def test_what_has_no_grade_is_left_out_and_counted(data):
 
 def test_a_judge_is_told_what_joins_the_parts_and_braces_stay_braces(data):
     (suite,) = load(["mmvet"], data)
-    asked = suite.judge_prompt(suite.questions[0], "{right} is\nx = -1")
-    assert "\n-1 <AND> -5\n" in asked and "> {right} is\n> x = -1\n" in asked and "What is x?" in asked
+    prompt = suite.judge_prompt(suite.questions[0], "{right} is\nx = -1")
+    assert "\n-1 <AND> -5\n" in prompt and "> {right} is\n> x = -1\n" in prompt and "What is x?" in prompt
     assert "red <OR> dark red" in suite.judge_prompt(suite.questions[1], "red")
 
 
@@ -116,8 +116,8 @@ def test_from_the_command_line_with_saved_judgements(data, tmp_path, ray_cluster
     first = CliRunner().invoke(app, [*map(str, command)])
     assert first.exit_code == 2 and "4 of 4 answers have no judgement" in first.output
     lines = [json.loads(line) for line in (tmp_path / "out" / "to_judge.jsonl").read_text().splitlines()]
-    said = [{"id": line["id"], "judgement": "0.5"} for line in lines]
-    (tmp_path / "said.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in said))
+    judgements = [{"id": line["id"], "judgement": "0.5"} for line in lines]
+    (tmp_path / "said.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in judgements))
     done = CliRunner().invoke(app, [*map(str, command)])
     assert done.exit_code == 0 and "| mmvet | score | 0.500 | 0.500 to 0.500 |" in done.stdout, done.output
 

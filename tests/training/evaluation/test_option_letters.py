@@ -103,8 +103,8 @@ def test_the_letter_that_each_script_reads(text, letters):
 
 
 def test_what_is_said_last_counts_only_for_mmmu():
-    said = "(A) is what I thought at first, then (C), and (B) in the end"
-    assert mmmu(said, OPTIONS) == "B" and vlmevalkit(said, OPTIONS) is None
+    answer = "(A) is what I thought at first, then (C), and (B) in the end"
+    assert mmmu(answer, OPTIONS) == "B" and vlmevalkit(answer, OPTIONS) is None
     # Of letters that only stand within words none is last: the first wins.
     assert mmmu("VITAMIN C and IRA and ABBA said", {"A": "x", "B": "y"}) == "A"
     assert mmmu("a dog, though at first it was a cat", OPTIONS) == "A"

@@ -127,8 +127,8 @@ def _choice(row: TableRow) -> tuple[Choice, dict[str, Picture]]:
 
 def _shown(row: TableRow, text: str) -> dict[int, Picture]:
     """The images that the text has a place for, by number; the first, if it has none."""
-    found = row.pictures.get("image", ())
-    by_number = dict(enumerate(found, 1)) or {
+    images = row.pictures.get("image", ())
+    by_number = dict(enumerate(images, 1)) or {
         number: pictures[0] for number in range(1, 8) if (pictures := row.pictures.get(f"image_{number}", ()))
     }
     numbers = sorted({int(number) for number in _TOKEN.findall(text)}) or sorted(by_number)[:1]
