@@ -21,7 +21,6 @@ class Commands(CommandGroup):
         "train": Lazy("training.run"),
         "evaluate": Lazy("training.evaluate"),
         "probe": Lazy("training.probe"),
-        "export": Lazy("pipeline.export"),
         "recipes": Lazy("pipeline.commands.recipes"),
         "schema": Lazy("pipeline.commands.schema"),
     }
