@@ -20,6 +20,7 @@ class Commands(CommandGroup):
         "export": Lazy("pipeline.export"),
         "train": Lazy("training.run"),
         "evaluate": Lazy("training.evaluate"),
+        "lmms-eval": Lazy("training.evaluation.lmms_eval"),
         "probe": Lazy("training.probe"),
         "recipes": Lazy("pipeline.commands.recipes"),
         "schema": Lazy("pipeline.commands.schema"),

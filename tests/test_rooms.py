@@ -58,6 +58,7 @@ COMMANDS = (
     "pipeline.export",
     "training.run",
     "training.evaluate",
+    "training.evaluation.lmms_eval",
     "training.probe",
     "pipeline.cli",
 )

@@ -76,9 +76,11 @@ def handlers_kept() -> Iterator[None]:
                     signal.signal(number, handler)
 
 
-def run_child(command: Sequence[str]) -> int:
-    """Run a command of this project and return its exit status. However this process ends, the child ends with it."""
-    child = subprocess.Popen(command, env={**os.environ, _PARENT: str(os.getpid())})
+def run_child(command: Sequence[str], stdout: int | None = None) -> int:
+    """Run a command of this project and return its exit status. However this process ends, the child ends with it; one
+    of other people's unless this one is killed. ``stdout``: the descriptor it writes to; None for that of this process.
+    """
+    child = subprocess.Popen(command, env={**os.environ, _PARENT: str(os.getpid())}, stdout=stdout)
     try:
         return child.wait()
     except BaseException:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from training.evaluation.tally import Floats, Tally
 
 #: Numbers held at once by a block of samples, whatever the number of images.
 _BLOCK = 2_000_000
+#: Standard errors from the middle to either end of an interval of 95 %.
+NORMAL = 1.96
 #: Sums of the same terms in another order differ by this much, and must still count as equal.
 _EQUAL = 1e-9
 
@@ -74,6 +78,23 @@ def compare(
         )
         for name in a.names
     }
+
+
+def unpaired(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, MetricDifference]:
+    """Metrics of two ``results.json`` of which only value and standard error are known, of both models: the interval
+    is that of two independent samples, wider than a paired one, and there is no p-value.
+
+    >>> unpaired({"f1": {"value": 0.5, "stderr": 0.03}}, {"f1": {"value": 0.6, "stderr": 0.04}})["f1"].interval
+    [0.002, 0.198]
+    """
+    differences = {}
+    for name in (name for name in a if name in b and "stderr" in a[name] and "stderr" in b[name]):
+        (first, of_a), (second, of_b) = ((metric[name]["value"], metric[name]["stderr"]) for metric in (a, b))
+        half = None if of_a is None or of_b is None else NORMAL * math.hypot(of_a, of_b)
+        gap = second - first
+        ends = None if half is None else [round(gap - half, 12), round(gap + half, 12)]
+        differences[name] = MetricDifference(first, second, gap, ends, None)
+    return differences
 
 
 def _permute(a: Tally, b: Tally, rng: np.random.Generator, size: int) -> dict[str, Floats]:

@@ -96,10 +96,21 @@ def evaluate(
     revisions = {suite.name: revision(ids[suite.name, question.id] for question in suite.questions) for suite in suites}
     about = {suite.name: _provenance(suite, spec, drawn, revisions[suite.name], judge) for suite in suites}
     _add_amber(tallies, about)
-    content = stored.save(run.path, spec.model, tallies, about, libraries())
+    return keep(run.path, spec.model, tallies, about)
+
+
+def keep(
+    folder: Path,
+    model: str,
+    tallies: Mapping[str, Tally],
+    about: Mapping[str, Provenance],
+    pooled: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Write the results of a model, and return their Markdown table. ``pooled``: see ``stored.save``."""
+    content = stored.save(folder, model, tallies, about, libraries(), pooled)
     text = markdown.results(content)
-    write_text(run.path / "results.md", text + "\n")
-    plot.results(content, run.path / "results.png")
+    write_text(folder / "results.md", text + "\n")
+    plot.results(content, folder / "results.png")
     return text
 
 

@@ -21,15 +21,20 @@ RESULTS, TALLIES = "results.json", "tallies.json"
 VERSION = 1
 
 
-def save(folder: Path, model: str, tallies: Mapping[str, Tally], provenance: Mapping[str, Provenance],
-         made_with: Mapping[str, str]) -> dict[str, Any]:  # fmt: skip
-    """Write both files, both by suite, and return what ``results.json`` holds."""
-    content = {
-        "version": VERSION,
-        "model": model,
-        "suites": {name: result(tally, provenance[name]) for name, tally in tallies.items()},
-        "made_with": dict(made_with),
-    }
+def save(
+    folder: Path,
+    model: str,
+    tallies: Mapping[str, Tally],
+    provenance: Mapping[str, Provenance],
+    made_with: Mapping[str, str],
+    pooled: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Write both files, both by suite, and return what ``results.json`` holds. ``pooled``: by suite, further metrics of
+    which no value of an image is known: ``{"value", "interval", "stderr"}`` each."""
+    suites = {name: result(tally, provenance[name]) for name, tally in tallies.items()}
+    for name, metrics in (pooled or {}).items():
+        suites[name]["metrics"].update(metrics)
+    content = {"version": VERSION, "model": model, "suites": suites, "made_with": dict(made_with)}
     write_text(folder / TALLIES, json.dumps({name: as_json(tally) for name, tally in tallies.items()}) + "\n")
     write_text(folder / RESULTS, json.dumps(content, indent=2) + "\n")
     return content

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.base.files import write_text
 from training.errors import DataError
-from training.evaluation.compare import as_json, compare
+from training.evaluation.compare import as_json, compare, unpaired
 from training.evaluation.result import Provenance, differing
 from training.evaluation.session import markdown, plot, stored
 
@@ -40,7 +40,9 @@ def versus(a: Path, b: Path, output: Path) -> str:
     content: dict[str, Any] = {"a": first["model"], "b": second["model"], "suites": {}, "not_compared": alone}
     for name in shared:
         try:
-            content["suites"][name] = as_json(compare(tallies[name], others[name]))
+            paired = compare(tallies[name], others[name])
+            pooled = unpaired(first["suites"][name]["metrics"], second["suites"][name]["metrics"])
+            content["suites"][name] = as_json({**paired, **pooled})
         except ValueError as error:
             raise DataError(f"{a} and {b}, suite {name}: {error}") from error
     text = markdown.comparison(content)
