@@ -19,8 +19,10 @@ def main(
     export_format: Annotated[
         str, typer.Argument(metavar="FORMAT", help="llama_factory, ms_swift, trl, rlaif_v or pds.")
     ],
-    dataset: Annotated[Path, typer.Argument(help="The folder `dataset` of a run.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; an earlier export in it is replaced.")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="The folder `dataset` of a run.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to write; an earlier export in it is replaced.")
+    ],
     skip_unfit: Annotated[
         bool, typer.Option("--skip-unfit", help="Leave out and count the rows that the format cannot contain.")
     ] = False,

@@ -88,6 +88,12 @@ def open_published(folder: Path) -> datasets.Dataset:
     return pairs
 
 
+def licence_file(folder: Path) -> Path | None:
+    """What says under which licence the published dataset may be used; None where nothing does."""
+    places = (folder / "dataset", folder, *([folder.parent] if folder.name == "pairs" else ()))
+    return next((place / "LICENSE" for place in places if (place / "LICENSE").is_file()), None)
+
+
 def _keys(schema: pa.Schema, name: str) -> set[str]:
     """Of the items of a list."""
     inner = getattr(schema.field(name).type, "value_type", None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def export(
             )
         done = Exported(written, images, left_out)
         (partial / _README).write_text(_readme(export_format, name, done), encoding="utf-8")
+        if (licence := published_pairs.licence_file(dataset)) is not None:
+            shutil.copyfile(licence, partial / licence.name)
         files.sync_tree(partial)
         if out.exists():
             files.move(out.resolve(), aside)

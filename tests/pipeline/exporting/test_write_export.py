@@ -12,6 +12,7 @@ from typing import Any
 
 import help_kit
 import pytest
+from datasets import load_dataset
 from export_kit import message, pair, publish_rows
 from picture_kit import file
 from PIL import Image
@@ -19,6 +20,7 @@ from stage_kit import png
 from typer.testing import CliRunner
 
 import pipeline.export
+from pipeline.base import files
 from pipeline.base.errors import ConfigError, InputError, StoreError
 from pipeline.exporting import formats, published_pairs
 from pipeline.exporting.formats import FORMATS
@@ -157,6 +159,22 @@ def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     assert tree(tmp_path / "place") == before
 
 
+def test_an_export_that_cannot_take_its_place_gives_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = publish_rows(tmp_path / "dataset", [pair("p")])
+    export(LLAMA_FACTORY, dataset, tmp_path / "place/out")
+    before, move = tree(tmp_path / "place"), files.move
+
+    def refused(old: Path, new: Path) -> None:
+        if "old" not in f"{old.name}{new.name}":
+            raise OSError(5, "Input/output error")
+        move(old, new)
+
+    monkeypatch.setattr(files, "move", refused)
+    with pytest.raises(StoreError, match="Input/output error"):
+        export(LLAMA_FACTORY, publish_rows(tmp_path / "other", [pair("q")]), tmp_path / "place/out")
+    assert tree(tmp_path / "place") == before
+
+
 def test_what_a_killed_export_has_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
@@ -229,6 +247,17 @@ def test_what_is_no_published_dataset_is_refused_by_name(damage: str, tmp_path: 
     with pytest.raises(InputError, match=f"(?s){says[damage]}.*give the folder `dataset` of a run"):
         export(LLAMA_FACTORY, dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("folder", ["dataset", "dataset/pairs", "."])
+def test_the_licence_goes_along(folder: str, tmp_path: Path) -> None:
+    dataset = publish_rows(tmp_path / "run/dataset", [pair()])
+    (tmp_path / "LICENSE").write_text("of another project")
+    export(FORMATS["trl"], tmp_path / "run" / folder, tmp_path / "without")
+    (dataset / "LICENSE").write_text("cc0-1.0")
+    export(FORMATS["trl"], tmp_path / "run" / folder, tmp_path / "out")
+    assert (tmp_path / "out/LICENSE").read_text() == "cc0-1.0" and not (tmp_path / "without/LICENSE").exists()
+    assert len(load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))) == 1
 
 
 def test_ids_stay_their_own_whatever_they_are_called(tmp_path: Path) -> None:
