@@ -17,6 +17,7 @@ class Commands(CommandGroup):
     lazy: ClassVar[Mapping[str, Lazy]] = {
         "run": Lazy("pipeline.run"),
         "plan": Lazy("pipeline.run", ("--plan",), "Show what a run would do, and what is done."),
+        "browse": Lazy("pipeline.browse"),
         "export": Lazy("pipeline.export"),
         "train": Lazy("training.run"),
         "evaluate": Lazy("training.evaluate"),

@@ -32,6 +32,7 @@ ROOMS = (
     "pipeline.pairing",
     "pipeline.publishing",
     "pipeline.exporting",
+    "pipeline.browsing",
     "pipeline.recipe",
     "training.errors",
     "training.config",
@@ -46,6 +47,7 @@ ROOMS = (
     "training.evidence",
     "pipeline.run",
     "pipeline.export",
+    "pipeline.browse",
     "training.run",
     "training.evaluate",
     "training.probe",
@@ -56,6 +58,7 @@ ROOMS = (
 COMMANDS = (
     "pipeline.run",
     "pipeline.export",
+    "pipeline.browse",
     "training.run",
     "training.evaluate",
     "training.evaluation.lmms_eval",
@@ -180,6 +183,8 @@ def test_few_files_lie_beside_the_rooms(package: str) -> None:
         ("vllm", "pipeline.engines.vllm pipeline.engines.vllm_rewards"),
         ("openai", "pipeline.engines.openai"),
         ("diffusers", "pipeline.engines.diffusion"),
+        ("duckdb", "pipeline.browsing.catalog"),
+        ("starlette", "pipeline.browsing.app"),
     ],
 )
 def test_ray_and_the_engines_are_imported_in_their_own_files_alone(package: str, only: str) -> None:

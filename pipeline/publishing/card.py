@@ -23,8 +23,9 @@ from pipeline.base.local_paths import base_name, shorten_options, shorten_paths
 from pipeline.publishing import markdown
 from pipeline.publishing.card_header import header, licence_of
 from pipeline.publishing.collect import collect
-from pipeline.publishing.findings import PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread, makes_data, steps
+from pipeline.publishing.findings import Findings, Kind, Lengths, Spread, makes_data, steps
 from pipeline.publishing.gaps import gaps
+from pipeline.publishing.outcomes import PAIRED, UNFINISHED
 from pipeline.publishing.style import Style
 from pipeline.publishing.value_counts import Tally
 from pipeline.running.joined import Example

@@ -28,7 +28,8 @@ from pipeline.pairing.recorded import recorded_rule
 from pipeline.pairing.rule import stops
 from pipeline.pairing.stage import questions
 from pipeline.publishing import style_gate as consistency
-from pipeline.publishing.findings import EXAMPLES, PAIRED, UNFINISHED, Findings, Kind, Lengths, Spread
+from pipeline.publishing.findings import EXAMPLES, Findings, Kind, Lengths, Spread
+from pipeline.publishing.outcomes import failures, outcomes
 from pipeline.publishing.value_counts import Distinct, Tally
 from pipeline.rewriting.checked import rates
 from pipeline.running import joined
@@ -136,28 +137,12 @@ class _Totals:
         return [example for kind in (False, True) for _, _, example in sorted(self._kept[kind], reverse=True)]
 
     def _count_outcomes(self, of: Joined) -> None:
-        tables, pairs, prompt = {"source": of.source, "sample": of.sample, "score": of.score}, of.pairs, of.prompt
-        left = np.ones(len(of.ids), bool)
-        first = np.full(len(left), -1)  # the pair that tells why there is none
-        broken = np.flatnonzero(columns.bools(pc.not_equal(pairs["status"], "ok")))
-        for rows in (np.arange(len(prompt)), broken):
-            first[prompt[rows][::-1]] = rows[::-1]
-        failed = {stage: columns.bools(pc.not_equal(table["status"], "ok")) for stage, table in tables.items()}
-        failed["pair"] = np.bincount(prompt[broken], minlength=len(left)) > 0
-        for stage, bad in failed.items():
-            for row in np.flatnonzero(left & bad).tolist():
-                table, at = (pairs, first[row]) if stage == "pair" else (tables[stage], row)
-                self._count_failure(stage, table["error_type"][at].as_py(), table["error"][at].as_py())
-            left &= ~bad
-        paired = np.bincount(prompt[columns.bools(pairs["chosen"].is_valid())], minlength=len(left)) > 0
-        self.outcomes += Counter({PAIRED: int((left & paired).sum()), UNFINISHED: int((left & (first < 0)).sum())})
-        _count(self.outcomes, pairs["reason"].take(pa.array(first[left & ~paired & (first >= 0)])), "no reason given")
-
-    def _count_failure(self, stage: str, error_type: str | None, error: str | None) -> None:
-        key = (stage, error_type or "unknown")
-        self.failures[key] += 1
-        self.messages.setdefault(key, error or "")
-        self.outcomes[f"failed in {stage}: {key[1]}"] += 1
+        failed = list(failures(of))
+        for failure in failed:
+            key = (failure.stage, failure.error_type)
+            self.failures[key] += 1
+            self.messages.setdefault(key, failure.error)
+        self.outcomes += Counter(outcomes(of, failed).to_pylist())
 
     def _count_texts(self, texts: Any) -> None:
         kinds = pa.table({name: pc.struct_field(texts, name) for name in Kind._fields})
@@ -213,9 +198,7 @@ class _Totals:
         self._draw(of, pairs, prompt)
 
     def _count_sources(self, sources: Any) -> None:
-        # The line or row of a file at the end tells every prompt from every other one.
-        named = pc.replace_substring_regex(pc.fill_null(columns.whole(sources), "-"), r":\d+$", "")
-        for source, number in _grouped(pa.table({"source": named})):
+        for source, number in _grouped(pa.table({"source": source_names(sources)})):
             listed = source[0] in self.sources or len(self.sources) < MOST_SOURCES
             self.sources[source[0] or "-" if listed else OTHER_SOURCES] += number
 
@@ -236,6 +219,11 @@ class _Totals:
                 heapq.heappush(kept, (*entry, of.example(pairs.slice(i, 1), row)))
             elif entry > kept[0][:2]:
                 heapq.heapreplace(kept, (*entry, of.example(pairs.slice(i, 1), row)))
+
+
+def source_names(sources: Any) -> Any:
+    """Where prompts come from, without the line or row of a file at the end, which tells every one from every other."""
+    return pc.replace_substring_regex(pc.fill_null(columns.whole(sources), "-"), r":\d+$", "")
 
 
 _BOTH = [f"{side}_{name}" for side in ("chosen", "rejected") for name in Kind._fields]

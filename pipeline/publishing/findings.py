@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.base import files
+from pipeline.publishing.outcomes import UNFINISHED
 from pipeline.publishing.style import Style
 from pipeline.publishing.value_counts import Tally
 from pipeline.rewriting.checked import Rates
@@ -31,8 +32,6 @@ STEPS = (
 PARTS = {"sample": ("sample-",), "score": ("ask-", "score-")}
 #: Pairs that are kept to be shown.
 EXAMPLES = 24
-PAIRED = "paired"
-UNFINISHED = "not finished"
 
 
 class Kind(NamedTuple):

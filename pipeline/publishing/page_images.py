@@ -85,8 +85,8 @@ def data_uri(image: bytes) -> tuple[str, bool]:
         small = max(pixels.size(image)) <= 160
     except pixels.BadImage:
         small = False
-    image, kind = reduce_picture(image)
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}", small
+    image, name = reduce_picture(image)
+    return f"data:image/{name};base64,{base64.b64encode(image).decode()}", small
 
 
 def reduce_picture(image: bytes) -> tuple[bytes, str]:
@@ -101,4 +101,9 @@ def reduce_picture(image: bytes) -> tuple[bytes, str]:
             image = buffer.getvalue()
     except pixels.BadImage:
         pass
-    return image, next((kind for start, kind in _KINDS.items() if image.startswith(start)), "png")
+    return image, kind(image)
+
+
+def kind(image: bytes) -> str:
+    """Of final pixels: ``png``, ``jpeg`` or ``webp``."""
+    return next((name for start, name in _KINDS.items() if image.startswith(start)), "png")

@@ -18,7 +18,8 @@ from pipeline.publishing.card import histogram, model_rows, outcome_rows, render
 from pipeline.publishing.card_pictures import files_beside
 from pipeline.publishing.collect import OTHER_SOURCES, collect
 from pipeline.publishing.config import Publish
-from pipeline.publishing.findings import PAIRED, UNFINISHED, Spread
+from pipeline.publishing.findings import Spread
+from pipeline.publishing.outcomes import PAIRED, UNFINISHED
 from pipeline.publishing.value_counts import Tally
 from pipeline.recipe.load import make_recipe
 from pipeline.running import joined

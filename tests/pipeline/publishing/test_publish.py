@@ -185,7 +185,7 @@ def rows(run: Run, config: str = "pairs") -> list[dict[str, Any]]:
 
 def test_a_prompt_may_have_several_pairs(tmp_path: Path) -> None:
     from pipeline.publishing.collect import collect
-    from pipeline.publishing.findings import PAIRED
+    from pipeline.publishing.outcomes import PAIRED
     from training import formats
 
     weights = {"objects.hallucinated": -1, "objects.covered": 0.3, "correctness": 1}

@@ -1,0 +1,90 @@
+"""Look at a run in a browser: ``python -m pipeline.browse runs/NAME``."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.base.command import command
+
+if TYPE_CHECKING:
+    from pipeline.running.store import Run
+
+PORT = 8765
+
+
+def main(
+    run: Annotated[str, typer.Argument(help="The directory of a run, finished or not.")],
+    compare: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="A second run, shown beside the first, prompt by prompt.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help=f"Of the page; default: {PORT}, or a free one. 0: a free one.")
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, and open no browser.")] = False,
+) -> None:
+    """Show all prompts of a run in a browser: candidates, scores, pairs, and why there is none.
+
+    The page is for this machine alone. Pairs can be accepted, rejected and swapped there; that is kept in marks.jsonl
+    beside the run, and the next publishing obeys it.
+    """
+    import uvicorn
+
+    from pipeline.browsing.app import app
+
+    pages = app(tuple(_run(name) for name in (run, compare) if name is not None))
+    listener = _listen(port)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    typer.echo(address)
+    if not no_open:
+        import webbrowser
+
+        webbrowser.open(address)
+    typer.echo("Ctrl-C ends it", err=True)
+    server = uvicorn.Server(uvicorn.Config(pages, log_level="warning", lifespan="off", server_header=False))
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        return
+
+
+def _run(name: str) -> Run:
+    from pipeline.base.errors import InputError
+    from pipeline.running.store import Run
+
+    found = Run(name)
+    if not found.shards("source"):
+        remedy = "give the directory of a run that has been started, such as runs/quickstart"
+        if found.path.parent.is_dir() and not found.path.is_dir():
+            from difflib import get_close_matches
+
+            close = get_close_matches(found.path.name, [path.name for path in found.path.parent.iterdir()], n=1)
+            remedy = f"did you mean {found.path.parent / close[0]}?" if close else remedy
+        raise InputError(f"{name} has no source/data-*.arrow", remedy)
+    return found
+
+
+def _listen(port: int | None) -> socket.socket:
+    """On this machine alone."""
+    from pipeline.base.errors import ConfigError
+
+    wanted = [PORT, 0] if port is None else [port]
+    for number in wanted:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", number))
+            listener.listen()  # who comes before the server has started waits
+            return listener
+        except OSError as error:
+            listener.close()
+            failure = error
+    raise ConfigError(f"--port {port}: {failure.strerror}", "give another, or leave it out")
+
+
+app = command(main)
+
+if __name__ == "__main__":
+    app()

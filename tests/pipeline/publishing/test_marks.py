@@ -1,0 +1,46 @@
+"""``marks.jsonl``: what a person decided about pairs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.base.errors import InputError
+from pipeline.publishing.marks import FILE, MARKS, PairKey, put, read, write
+
+TEXT = st.text(max_size=20)
+KEYS = st.builds(PairKey, TEXT, TEXT, TEXT)
+
+
+@given(marks=st.dictionaries(KEYS, st.sampled_from(MARKS), max_size=5))
+def test_what_is_written_is_read(tmp_path_factory, marks):
+    folder = tmp_path_factory.mktemp("run")
+    write(folder, marks)
+    assert read(folder) == marks
+    assert (folder / FILE).exists() == bool(marks)
+
+
+def test_a_mark_is_set_changed_and_taken_away(tmp_path):
+    key = PairKey("a", "A sun.", "A moon.")
+    assert put(tmp_path, key, "reject") is None
+    assert put(tmp_path, PairKey("b", "x", "y"), "accept") is None
+    assert put(tmp_path, key, "swap") == "reject"
+    assert read(tmp_path)[key] == "swap"
+    assert put(tmp_path, key, None) == "swap" and key not in read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "a", "chosen": "x", "rejected": "y", "mark": "delete"}', "none of accept, reject, swap"),
+        ('{"id": "a", "chosen": "x", "mark": "swap"}', "'rejected' is missing"),
+        ("no json", "Expecting value"),
+        ("[]", "list indices"),
+        ('{"id": 3, "chosen": "x", "rejected": "y", "mark": "swap"}', "a text is no text"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, line, message):
+    (tmp_path / FILE).write_text('{"id": "a", "chosen": "x", "rejected": "y", "mark": "swap"}\n\n' + line + "\n")
+    with pytest.raises(InputError, match=f"marks.jsonl, line 3: .*{message}"):
+        read(tmp_path)
