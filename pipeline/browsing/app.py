@@ -97,7 +97,7 @@ class Pages:
         environment.globals["names"] = [run.path.resolve().name for run in runs]
         self._templates = environment
 
-    def list(self, request: Request) -> Response:
+    def overview(self, request: Request) -> Response:
         view = View.read(request.query_params)
         if request.url.query and f"?{request.url.query}" != view.link():
             return RedirectResponse(f"/{view.link()}", 303)  # what a form leaves empty makes no link
@@ -285,7 +285,7 @@ def app(runs: tuple[Run, ...]) -> Starlette:
     pages.catalog.refresh()
     return Starlette(
         routes=[
-            Route("/", pages.list),
+            Route("/", pages.overview),
             Route("/prompt", pages.prompt),
             Route("/image", pages.image),
             Route("/browse.css", pages.style),
