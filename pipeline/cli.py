@@ -19,6 +19,7 @@ class Commands(CommandGroup):
         "plan": Lazy("pipeline.run", ("--plan",), "Show what a run would do, and what is done."),
         "browse": Lazy("pipeline.browse"),
         "export": Lazy("pipeline.export"),
+        "publish": Lazy("pipeline.publish"),
         "train": Lazy("training.run"),
         "evaluate": Lazy("training.evaluate"),
         "lmms-eval": Lazy("training.evaluation.lmms_eval"),

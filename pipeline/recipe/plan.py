@@ -163,12 +163,12 @@ class Plan:
         return [*outlooks, self._publishing(run, bool(stale))]
 
     def _publishing(self, run: Run, stale: bool) -> Outlook:
-        """Publishing has no shards of its own."""
+        """Publishing is done as a whole, or not."""
         if not stale:
             why = reasons(run, self.recipe.publish)
         else:
             why = ["stages before it run again"] if run.record("publish") is not None else ["never ran"]
-        return Outlook("publish", None, 0, tuple(why))
+        return Outlook("publish", 1, int(not why), tuple(why))
 
     def explain(self, run: Run) -> dict[str, list[str]]:
         """Stage -> why it would run; stages that hold are left out."""
