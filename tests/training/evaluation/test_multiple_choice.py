@@ -183,11 +183,40 @@ def test_what_lies_beside_the_file_that_is_read_changes_no_digest(mmbench):
     (mmbench / "mmbench" / "MMBench_TEST_EN.tsv").write_text("index\n")
     (after,) = load(["mmbench"], mmbench)
     assert after.files == before.files and after.questions == before.questions
-    (mmbench / "mmbench" / "MMBench_DEV_EN_V11.tsv").write_text("index\n")
+    folder = mmbench / "mmbench"
+    (folder / "MMBench_DEV_EN.tsv").rename(folder / "MMBench_DEV_CN.tsv")
     with pytest.raises(
-        DataError, match=r"holds MMBench_DEV_EN.tsv, MMBench_DEV_EN_V11.tsv; choose one with --option mmbe"
+        DataError, match=r"holds MMBench_DEV_CN.tsv, MMBench_TEST_EN.tsv; choose one with --option mmbe"
     ):
         load(["mmbench"], mmbench)
+    (cn,) = load(["mmbench"], mmbench, options={"mmbench": {"file": "MMBench_DEV_CN.tsv"}})
+    assert cn.questions == before.questions and cn.versions == {"file": "MMBench_DEV_CN.tsv"}
+
+
+def test_the_folder_that_vlmevalkit_fills_is_read_as_it_is(mmbench, tmp_path):
+    """All tables side by side, some of them no suite's, some without their images."""
+    flat = tmp_path / "LMUData"
+    image = text_of(png(1))
+    plain = {
+        "index": 0,
+        "question": "How many?",
+        "A": "one",
+        "B": "two",
+        "answer": "B",
+        "category": "x",
+        "image": image,
+    }
+    for name in ("MMBench_DEV_EN_V11", "MMBench_TEST_EN", "SEEDBench_IMG", "SEEDBench_IMG_KO", "ScienceQA_TEST",
+                 "ScienceQA_VAL", "MMStar", "POPE"):  # fmt: skip
+        write_tsv(flat / f"{name}.tsv", [plain])
+    (flat / "MMBench_DEV_EN.tsv").write_bytes((mmbench / "mmbench" / "MMBench_DEV_EN.tsv").read_bytes())
+    rows = [{**plain, "id": "validation_Math_1", "split": "validation"}]
+    write_tsv(flat / "MMMU_DEV_VAL.tsv", rows)
+    write_tsv(flat / "MMMU_DEV_VAL_local.tsv", [{**row, "image": ""} for row in rows])
+    suites = load(["mmbench", "seed", "scienceqa", "mmmu"], flat)
+    names = ["MMBench_DEV_EN.tsv", "SEEDBench_IMG.tsv", "ScienceQA_TEST.tsv", "MMMU_DEV_VAL.tsv"]
+    assert [suite.versions["file"] for suite in suites] == names
+    assert [len(suite.questions) for suite in suites] == [7, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -220,9 +249,13 @@ def test_an_image_that_is_none_shows_when_it_is_asked_for(tmp_path):
     path.write_text(path.read_text()[:-30])
     with pytest.raises(DataError, match=r"row 2 has \d+ cells, not"):
         load(["mmbench"], tmp_path)
-    with pytest.raises(DataError, match=r"mmbench holds no \*DEV_EN\*.tsv or "):
-        path.unlink()
+    path.unlink()
+    with pytest.raises(
+        DataError, match=r"suite mmbench: there is no MMBench\*.tsv, .*; clone or unpack MMBench_DEV_EN"
+    ):
         load(["mmbench"], tmp_path)
+    with pytest.raises(DataError, match=r"holds no MMBench_DEV_EN.tsv or MMBench_DEV_EN_V11.tsv or "):
+        Mmbench().read(tmp_path)
 
 
 def test_images_stay_in_the_file(tmp_path):
@@ -277,7 +310,7 @@ def test_scienceqa_reads_its_repository(scienceqa):
     )
     assert first.truth["answer"] == "B" and first.truth["groups"] == ["subject_natural_science", "grades_7_12"]
     assert second.truth["groups"] == ["subject_social_science", "grades_1_6"]
-    assert suite.versions == {"left out": "1 without an image"}
+    assert suite.versions == {"file": "problems.json", "left out": "1 without an image"}
 
 
 def test_scienceqa_asks_in_words_alone_where_it_is_told_to(scienceqa):
@@ -291,7 +324,7 @@ def test_scienceqa_asks_in_words_alone_where_it_is_told_to(scienceqa):
         "Hint: Look.\nQuestion: Which?\nOptions:\nA. ice\nB. fire\n"
         "Please select the correct answer from the options above. \n"
     )
-    assert suite.versions == {} and suite.prompt == "in the words of vlmevalkit"
+    assert suite.versions == {"file": "problems.json"} and suite.prompt == "in the words of vlmevalkit"
 
 
 def test_scienceqa_of_the_hub_and_of_vlmevalkit(scienceqa, tmp_path):
@@ -354,7 +387,7 @@ def test_seed_reads_its_json_and_leaves_videos_out(tmp_path):
     assert suite.questions[0].prompt == (
         "How many?\nA. one\nB. two\nC. three\nD. four\nAnswer with the option's letter from the given choices directly."
     )
-    assert suite.versions == {"left out": "1 about videos"} and suite.parser == "lmms_eval"
+    assert suite.versions == {"file": "SEED-Bench.json", "left out": "1 about videos"} and suite.parser == "lmms_eval"
     metrics = score(Seed(), data, {"101": "Because", "103": "Blue"})
     assert metrics["accuracy"] == 0.5 and metrics["dimension_instances_counting_accuracy"] == 0.5
     assert score(Seed(parser="official"), data, {"101": "B.", "103": "A"})["accuracy"] == 0.5

@@ -16,6 +16,7 @@ from training.evaluation import image_tables, option_letters
 from training.evaluation.benchmarks.multiple_choice import (
     DIRECTLY,
     METRICS,
+    TABLES,
     Choice,
     MultipleChoice,
     Read,
@@ -27,9 +28,13 @@ from training.evaluation.benchmarks.multiple_choice import (
 )
 from training.evaluation.image_tables import TableRow
 from training.evaluation.option_letters import Rule
+from training.evaluation.places import Files
 from training.evaluation.question import Picture
 
-_FILES = ("*DEV_EN*.tsv", "*.tsv", "en/dev-*.parquet", "data/dev-*.parquet", "*.parquet")
+_FILES = (
+    *("MMBench_DEV_EN.tsv", "MMBench_DEV_EN_V11.tsv", "MMBench*.tsv", "*.tsv"),
+    *("en/dev-*.parquet", "data/dev-*.parquet", "*.parquet"),
+)
 _TURN = 1_000_000
 
 
@@ -40,8 +45,10 @@ class Mmbench(MultipleChoice):
     name: ClassVar[str] = "mmbench"
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "MMBench"
-    files: ClassVar[tuple[str, ...]] = ("*.tsv", "*.parquet", "*/*.parquet")
-    source: ClassVar[str] = "OpenCompass's MMBench"
+    files: ClassVar[tuple[str, ...]] = TABLES
+    given_out: ClassVar[Files] = Files(
+        marks=("MMBench*.tsv", "en/dev-*.parquet"), source="MMBench_DEV_EN.tsv of OpenCompass", own=TABLES
+    )
     headline: ClassVar[tuple[str, ...]] = ("circular_accuracy", *METRICS)
     rules: ClassVar[Mapping[str, Rule]] = {
         "official": option_letters.vlmevalkit,

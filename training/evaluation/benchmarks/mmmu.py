@@ -18,6 +18,7 @@ from training.errors import DataError
 from training.evaluation import image_tables, open_answers, option_letters
 from training.evaluation.benchmarks.multiple_choice import (
     DIRECTLY,
+    TABLES,
     Choice,
     MultipleChoice,
     Read,
@@ -28,9 +29,13 @@ from training.evaluation.benchmarks.multiple_choice import (
 )
 from training.evaluation.image_tables import TableRow
 from training.evaluation.option_letters import Rule
+from training.evaluation.places import Files
 from training.evaluation.question import Picture
 
-_FILES = ("data/{split}-*.parquet", "*/{split}-*.parquet", "{split}-*.parquet", "*.tsv", "*.parquet")
+_FILES = (
+    *("data/{split}-*.parquet", "*/{split}-*.parquet", "{split}-*.parquet"),
+    *("MMMU_DEV_VAL.tsv", "MMMU*.tsv", "*.tsv", "*.parquet"),
+)
 _TOKEN = re.compile(r"<image (\d+)>")
 _BRIEFLY = "Answer the question using a single word or phrase."
 _DOMAINS = {
@@ -69,8 +74,13 @@ class Mmmu(MultipleChoice):
     name: ClassVar[str] = "mmmu"
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "MMMU"
-    files: ClassVar[tuple[str, ...]] = ("*.tsv", "*.parquet", "*/*.parquet")
-    source: ClassVar[str] = "huggingface.co/datasets/MMMU/MMMU"
+    files: ClassVar[tuple[str, ...]] = TABLES
+    given_out: ClassVar[Files] = Files(
+        marks=("Accounting/*.parquet", "MMMU*.tsv"),
+        source="huggingface.co/datasets/MMMU/MMMU",
+        places=("MMMU",),
+        own=TABLES,
+    )
     rules: ClassVar[Mapping[str, Rule]] = {
         "official": option_letters.mmmu,
         "vlmevalkit": option_letters.vlmevalkit,

@@ -26,6 +26,8 @@ Style = Literal["lmms_eval", "vlmevalkit"]
 METRICS = ("accuracy", "accuracy_with_guesses", "chance", "unparseable_rate")
 #: What lmms-eval ends a question with, as LLaVA does.
 DIRECTLY = "Answer with the option's letter from the given choices directly."
+#: Where tables lie: VLMEvalKit's, and those of a repository of the hub.
+TABLES = ("*.tsv", "*.parquet", "*/*.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,9 @@ class MultipleChoice(Benchmark):
         content = self.read(data)
         left_out = ", ".join(f"{count} {reason}" for reason, count in content.left_out.items() if count)
         questions = [self._question(choice) for choice in content.choices]
-        versions = {"left out": left_out} if left_out else {}
+        names = [path.name for path in content.files]
+        versions = {"file": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"}
+        versions |= {"left out": left_out} if left_out else {}
         return Opened(questions, self.score, versions, content.pictures, content.files)
 
     def questions(self, data: Path) -> list[Question]:

@@ -16,6 +16,7 @@ from training.errors import DataError
 from training.evaluation import benchmark_files, image_tables, option_letters
 from training.evaluation.benchmarks.multiple_choice import (
     DIRECTLY,
+    TABLES,
     Choice,
     MultipleChoice,
     Read,
@@ -33,7 +34,7 @@ from training.evaluation.question import Picture
 _PROBLEMS = "problems.json"
 #: The hub's folder with all questions goes before that with those that have an image.
 _FILES = ("data/{split}-*.parquet", "ScienceQA-FULL/{split}-*.parquet", "ScienceQA-IMG/{split}-*.parquet",
-          "{split}-*.parquet", "*{upper}*.tsv", "*.tsv", "*.parquet")  # fmt: skip
+          "{split}-*.parquet", "ScienceQA_{upper}.tsv", "ScienceQA*.tsv", "*.tsv", "*.parquet")  # fmt: skip
 _HIGH_SCHOOL = 7
 
 
@@ -51,12 +52,12 @@ class Scienceqa(MultipleChoice):
     name: ClassVar[str] = "scienceqa"
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "ScienceQA"
-    files: ClassVar[tuple[str, ...]] = (_PROBLEMS, "*.tsv", "*.parquet", "*/*.parquet")
+    files: ClassVar[tuple[str, ...]] = (_PROBLEMS, *TABLES)
     given_out: ClassVar[Files] = Files(
-        marks=(_PROBLEMS,),
+        marks=(_PROBLEMS, "ScienceQA*.tsv"),
         source="github.com/lupantech/ScienceQA (data/scienceqa)",
         places=("ScienceQA/data/scienceqa",),
-        own=("*.tsv", "*.parquet", "*/*.parquet"),
+        own=TABLES,
     )
     rules: ClassVar[Mapping[str, Rule]] = {
         "official": option_letters.scienceqa_llava,

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from training.errors import DataError
 from training.evaluation import benchmark_files, image_tables, option_letters
 from training.evaluation.benchmarks.multiple_choice import (
+    TABLES,
     Choice,
     MultipleChoice,
     Parser,
@@ -29,7 +30,7 @@ from training.evaluation.places import Files
 from training.evaluation.question import Picture
 
 _JSON = "SEED-Bench.json"
-_FILES = ("data/test-*.parquet", "test-*.parquet", "*IMG*.tsv", "*.tsv", "*.parquet")
+_FILES = ("data/test-*.parquet", "test-*.parquet", "SEEDBench_IMG.tsv", "SEEDBench_IMG*.tsv", "*.tsv", "*.parquet")
 _IMAGES = "SEED-Bench-image"
 #: By the number that the files give them; from 10 on they are of videos.
 _DIMENSIONS = {
@@ -54,12 +55,12 @@ class Seed(MultipleChoice):
     name: ClassVar[str] = "seed"
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "SEED-Bench"
-    files: ClassVar[tuple[str, ...]] = (_JSON, "*.tsv", "*.parquet", "*/*.parquet")
+    files: ClassVar[tuple[str, ...]] = (_JSON, *TABLES)
     given_out: ClassVar[Files] = Files(
-        marks=(_JSON,),
+        marks=(_JSON, "SEEDBench_IMG*.tsv"),
         source="huggingface.co/datasets/AILab-CVC/SEED-Bench",
         places=("SEED-Bench",),
-        own=("*.tsv", "*.parquet", "*/*.parquet"),
+        own=TABLES,
     )
     rules: ClassVar[Mapping[str, Rule]] = {
         "official": option_letters.whole,
