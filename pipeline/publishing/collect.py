@@ -28,6 +28,7 @@ from pipeline.pairing.recorded import recorded_rule
 from pipeline.pairing.rule import stops
 from pipeline.pairing.stage import questions
 from pipeline.publishing import style_gate as consistency
+from pipeline.publishing.curated import Curation
 from pipeline.publishing.findings import EXAMPLES, Findings, Kind, Lengths, Spread
 from pipeline.publishing.outcomes import failures, outcomes
 from pipeline.publishing.value_counts import Distinct, Tally
@@ -56,7 +57,8 @@ def collect(run: Run | Path) -> Findings:
     """
     run = opened(run)
     totals = _Totals(_rule(run))
-    for shard in joined.shards(run):
+    curation = Curation.of(run)
+    for shard in joined.shards(run, curation):
         totals.add(shard)
     findings = Findings(
         prompts=totals.prompts,
@@ -77,6 +79,7 @@ def collect(run: Run | Path) -> Findings:
         scores=dict(sorted(totals.scores.items())),
         lengths=totals.lengths,
         examples=totals.drawn(),
+        curated=curation.applied,
         style=consistency.read(run),
         logp_gaps={kind: tally for kind, tally in totals.logp_gaps.items() if len(tally)},
         detector=rates(detected.extras) if (detected := run.record("detect")) is not None else None,

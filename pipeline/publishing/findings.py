@@ -88,7 +88,8 @@ class Findings:
     ``failures`` is keyed by (stage, error type) and holds (count, one message). ``texts`` counts candidates, ``paired``
     the (chosen, rejected) texts of pairs. ``seeds`` is the number of different ones, an estimate without
     ``seeds_exact``. ``dropped`` counts the reasons for which the source left rows out, ``gates`` the candidates that
-    each gate stopped, ``unbalanced`` the pairs that were left out to balance lengths. ``examples`` are ``EXAMPLES``
+    each gate stopped, ``unbalanced`` the pairs that were left out to balance lengths, ``curated`` those that a person
+    marked, by the mark. ``examples`` are ``EXAMPLES``
     pairs, those of open prompts before questions. ``style`` is what publishing measured of these very tables, by kind
     of prompt (``pipeline.publishing.style_gate``), ``logp_gaps`` how much likelier per token the chosen text of each
     pair is.
@@ -113,6 +114,7 @@ class Findings:
     scores: Mapping[str, Spread]
     lengths: Lengths
     examples: Sequence[Example]
+    curated: Counter[str]
     style: Mapping[str, Style]
     logp_gaps: Mapping[str, Tally]
     detector: Rates | None

@@ -24,6 +24,7 @@ from pipeline.base import model_names as models
 from pipeline.base.errors import InputError
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.config import TOLD, Publish
+from pipeline.publishing.curated import Curation
 from pipeline.publishing.dataset_folder import write
 from pipeline.publishing.final_images import FinalImages
 from pipeline.publishing.published_rows import candidate_features, candidate_tables, pair_features, pair_tables
@@ -73,11 +74,12 @@ def record(run: Run, spec: Publish, about: str = "") -> Record:
     """What the published folder depends on: the content of the tables, and how it is written; its ``fingerprint`` also
     covers what only the card tells, ``about``."""
     upstream = {name: stage.fingerprint for name in TABLES if (stage := run.record(name)) is not None}
-    upstream |= {"card": about} if about else {}
+    curation = Curation.of(run)
+    upstream |= {**({"card": about} if about else {}), **curation.told()}
     words = masked_vocabulary(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
-    return make_record("publish", 7, {**spec.model_dump(exclude=set(TOLD)), **decides}, upstream)
+    return make_record("publish", 7, {**spec.model_dump(exclude=set(TOLD)), **decides, **curation.recorded()}, upstream)
 
 
 def reasons(run: Run, spec: Publish) -> list[str]:
@@ -196,7 +198,8 @@ def masked_vocabulary(spec: Publish) -> Vocabulary | None:
 
 def _no_pairs(run: Run) -> InputError:
     reasons: Counter[str] = Counter()
+    curate = Curation.of(run)
     for shard in run.shards("pair"):
-        reasons.update(run.read("pair", shard)["reason"].to_pylist())
+        reasons.update(curate(run.read("pair", shard), run.read("sample", shard))["reason"].to_pylist())
     counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
     return InputError(f"not one of the prompts gave a pair ({counts})", "lower pair.margin, or raise sample.n")

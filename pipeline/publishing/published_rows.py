@@ -19,6 +19,7 @@ from pipeline.base.columns import Ints
 from pipeline.base.errors import InputError
 from pipeline.base.local_paths import base_name, shorten_paths
 from pipeline.publishing import by_id
+from pipeline.publishing.curated import Curation
 from pipeline.publishing.dataset_folder import BATCH_ROWS
 from pipeline.publishing.final_images import FinalImages
 from pipeline.publishing.side_scores import side_scores
@@ -33,14 +34,17 @@ _OPEN = 8
 
 
 def pair_tables(run: Run, scores: Sequence[str], final: FinalImages) -> Iterator[pa.Table]:
-    """The rows of ``pairs``, a few at a time; ``scores`` are those that both sides have a field for."""
+    """The rows of ``pairs``, as a person has left them, a few at a time; ``scores`` are those that both sides have a
+    field for."""
+    curate = Curation.of(run)
 
     @lru_cache(_OPEN)
     def opened(shard: int) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
-        pairs = run.read("pair", shard)
+        sample = run.read("sample", shard)
+        pairs = curate(run.read("pair", shard), sample)
         pairs = pairs.filter(pairs["chosen"].is_valid())
         pairs = _number_pairs(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
-        return pairs, run.read("source", shard), run.read("sample", shard), run.read("score", shard)
+        return pairs, run.read("source", shard), sample, run.read("score", shard)
 
     def step(shard: int) -> int:
         pairs, source, *_ = opened(shard)

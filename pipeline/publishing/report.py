@@ -35,6 +35,7 @@ from pipeline.publishing.evaluation_rows import (
 )
 from pipeline.publishing.findings import STEPS, Findings, steps
 from pipeline.publishing.hallucinated import Truth, by_vocabulary, of_run, saved_recipe
+from pipeline.publishing.marks import FILE as MARKS
 from pipeline.publishing.page_images import data_uri, gallery
 from pipeline.publishing.word_diff import pieces
 from pipeline.running import prompt_rows
@@ -121,8 +122,10 @@ def write(
 
 def key(run: Run, recipe: Mapping[str, Any] | None, command: str | None) -> str:
     """What a report says that it was made from: the summary (with the seconds of every stage: if they are the same,
-    nothing was done since), the recipe and the command."""
+    nothing was done since), the recipe, the command and the marks of pairs, if there are any."""
     content = [files.read_text(run.path / "summary.json"), recipe, command]
+    if (marked := files.read_text(run.path / MARKS)) is not None:
+        content.append(marked)
     return models.digest(json.dumps(content, default=str, sort_keys=True))
 
 

@@ -25,6 +25,7 @@ from pipeline.base import model_names as models
 from pipeline.base.columns import Floats
 from pipeline.base.errors import PipelineError
 from pipeline.publishing.config import StyleGates
+from pipeline.publishing.curated import Curation
 from pipeline.publishing.style import VERSION, Style, TextPair, measure
 from pipeline.running import joined
 from pipeline.running.joined import Joined
@@ -62,7 +63,7 @@ def of_run(run: Run, vocabulary: Vocabulary | None) -> dict[str, Style]:
     """
     totals: Counter[str] = Counter()
     kept: dict[str, list[tuple[_Key, TextPair]]] = {kind: [] for kind in KINDS}
-    for shard in joined.shards(run):
+    for shard in joined.shards(run, Curation.of(run)):
         for kind in KINDS:
             nearest, part = kept[kind], _OfKind(shard, kind)
             totals[kind] += part.total

@@ -6,7 +6,7 @@ a time. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from pipeline.base.errors import InputError
 from pipeline.base.tables import CANDIDATES, PAIRS, SCORES
 from pipeline.running.store import Run
 
+#: Makes of the pairs and the candidates of a shard the pairs that count.
+Curate = Callable[[pa.Table, pa.Table], pa.Table]
 #: The stages whose tables are read, in order.
 STAGES = ("source", "sample", "score", "pair")
 
@@ -66,15 +68,16 @@ class Joined:
     scored: columns.Scored
 
     @classmethod
-    def of(cls, shard: int, tables: Mapping[str, pa.Table]) -> Joined:
-        """
+    def of(cls, shard: int, tables: Mapping[str, pa.Table], curate: Curate | None = None) -> Joined:
+        """``curate`` has the last word about the pairs.
+
         Raises:
             InputError: a score does not have one value for each candidate.
         """
         source = tables["source"]
         ids = columns.whole(source["id"])
         sample, score = (columns.align(tables[stage], ids) for stage in ("sample", "score"))
-        pairs = tables["pair"]
+        pairs = tables["pair"] if curate is None else curate(tables["pair"], tables["sample"])
         # Every pair belongs to a prompt; in their order, and that of the pairs of each.
         prompt = pc.index_in(columns.whole(pairs["id"]), value_set=ids)
         order = pc.sort_indices(pa.table({"prompt": prompt}), [("prompt", "ascending")]).slice(
@@ -137,7 +140,7 @@ class Joined:
         )
 
 
-def shards(run: Run) -> Iterator[Joined]:
+def shards(run: Run, curate: Curate | None = None) -> Iterator[Joined]:
     """
     Raises:
         InputError: there is no ``source`` table.
@@ -151,4 +154,4 @@ def shards(run: Run) -> Iterator[Joined]:
         tables = {
             stage: run.read(stage, shard) if shard in there[stage] else empty[stage].empty_table() for stage in STAGES
         }
-        yield Joined.of(shard, tables)
+        yield Joined.of(shard, tables, curate)
