@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 # Where the machine forbids bytecode, each of some hundred processes would compile torch, Ray and vLLM anew (4 s each).
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: quickstart test chaos fuzz check install install-dev models clean
+.PHONY: quickstart test chaos fuzz browser check install install-dev models clean
 
 quickstart: install
 	$(BIN)/python -m pipeline.run
@@ -30,6 +30,10 @@ fuzz: FUZZ_SEED ?= $(shell date +%s)
 fuzz: FUZZ_INPUTS ?= 12000
 fuzz: install-dev
 	FUZZ_SEED=$(FUZZ_SEED) FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest tests/fuzz
+
+# The pages of pipeline.browse in a real Chromium, where there is one.
+browser: install-dev
+	$(BIN)/python tests/browser/check_browse.py
 
 check: install-dev
 	$(BIN)/ruff check .

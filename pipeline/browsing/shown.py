@@ -179,9 +179,14 @@ def _pair(
 def _candidates(row: PromptRow, wrong: Sequence[Sequence[Mark]], rule: Pair | None) -> list[ShownCandidate]:
     scores = row.scores
     kept_out: Sequence[tuple[Bar, ...]] = [()] * len(row.candidates)
-    if rule is not None and row.score is not None:
-        notes = {note["scorer"]: f"{note['error_type']}: {note['error']}" for note in row.score.get("unknown") or ()}
-        kept_out = bars(row.candidates, scores, rule, row.prompt, notes)
+    if rule is not None:
+        scored = row.score is not None and row.score["status"] == "ok"
+        notes = {
+            note["scorer"]: f"{note['error_type']}: {note['error']}" for note in (row.score or {}).get("unknown") or ()
+        }
+        # Of texts that were not scored, only the gates can tell.
+        asked = rule if scored else rule.model_copy(update={"weights": {}, "vetoes": {}})
+        kept_out = bars(row.candidates, scores, asked, row.prompt, notes)
     roles: dict[int, list[str]] = {}
     pairs = [pair for pair in row.pairs if pair["chosen"] is not None]
     for number, pair in enumerate(pairs, start=1):

@@ -1,0 +1,196 @@
+"""The pages of ``pipeline.browse`` in a real Chromium: ``make browser``.
+
+Filters, searches, sorts, opens the reason of a gate, enlarges an image, swaps a pair by a key and finds it swapped in
+the published rows. Nothing may be asked of another host, nothing may be wider than the window, and no script may fail.
+``--run DIR`` takes a copy of that run in place of a made one, ``--out DIR`` keeps screenshots at 1300 and 390 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "pipeline"), str(HERE.parents[1])]
+
+import chromium  # noqa: E402
+
+WIDTHS = (1300, 390)
+
+
+def made(folder: Path) -> Path:
+    """A run with everything in it, and gates that stop some of its texts."""
+    from dataclasses import replace
+
+    import fake_run
+
+    from pipeline.running.store import Run
+
+    run = Run(fake_run.make(folder / "scenes", prompts_count=90))
+    record = run.record("pair")
+    assert record is not None
+    run.save(replace(record, options={**record.options, "min_words": 6}))
+    return run.path
+
+
+def published(run: Path) -> list[dict[str, Any]]:
+    import datasets
+
+    from pipeline.publishing.config import Publish
+    from pipeline.publishing.publish import publish
+    from pipeline.running.store import Run
+
+    folder = publish(Run(run), Publish(), lambda rows: "A card.").path
+    rows: list[dict[str, Any]] = datasets.load_from_disk(str(folder / "pairs")).remove_columns("images").to_list()
+    return rows
+
+
+class Check:
+    def __init__(self, tab: chromium.Chromium, base: str, run: Path, out: Path | None) -> None:
+        self.tab, self.base, self.run, self.out = tab, base, run, out
+
+    def all(self) -> None:
+        self.tab.size(1300, 1000)
+        for step in (self.filter, self.search, self.sort, self.keys, self.gate, self.enlarge, self.swap, self.widths):
+            step()
+            print(f"{step.__name__}: as it should be")
+        outside = [request for request in self.tab.requests if not request.startswith((self.base, "about:", "data:"))]
+        assert not outside, outside
+        assert not self.tab.complaints, self.tab.complaints
+        print(f"{len(self.tab.requests)} requests, none to another host, no complaint")
+
+    def found(self) -> int:
+        return int(self.tab.run("document.querySelector('.found b').textContent").replace(",", ""))
+
+    def filter(self) -> None:
+        self.tab.open(self.base)
+        everything = self.found()
+        self.tab.follow(
+            "(() => { const s = document.querySelector('select[name=reason]'); s.value = 'paired'; "
+            "s.dispatchEvent(new Event('change')); })()"
+        )
+        assert self.tab.run("location.search") == "?reason=paired", "a view has a link"
+        assert 0 < self.found() < everything
+        assert self.tab.run("[...document.querySelectorAll('.outcome')].every(e => e.textContent === 'paired')")
+
+    def search(self) -> None:
+        word = self.tab.run("document.querySelector('.side p').textContent.match(/[a-z]{4,}/)[0]")
+        self.tab.open(self.base)
+        self.tab.key("/")
+        assert self.tab.run("document.activeElement.name") == "q"
+        self.tab.write(word)
+        self.tab.run("window.before = true")
+        self.tab.key("Enter")
+        self.tab.wait("!window.before && document.readyState === 'complete'")
+        assert self.tab.run("location.search") == f"?q={word}"
+        assert self.found() > 0
+
+    def sort(self) -> None:
+        self.tab.open(f"{self.base}?sort=margin")
+        text = self.tab.run("[...document.querySelectorAll('.verdict > span')].map(e => e.textContent).join('\\n')")
+        margins = [float(number.replace(",", "")) for number in re.findall(r"margin ([\d.,]+)", text)]
+        assert margins and margins == sorted(margins, reverse=True), margins
+
+    def keys(self) -> None:
+        self.tab.open(self.base)
+        for key in ("j", "j", "k"):
+            self.tab.key(key)
+        assert self.tab.run("[...document.querySelectorAll('.card')].indexOf(document.activeElement)") == 0
+        self.tab.run("window.before = true")
+        self.tab.key("Enter")
+        self.tab.wait("!window.before && location.pathname === '/prompt' && document.readyState === 'complete'")
+        first = self.tab.run("location.search")
+        for key, same in (("ArrowRight", False), ("ArrowLeft", True)):
+            self.tab.run("window.before = true")
+            self.tab.key(key)
+            self.tab.wait("!window.before && document.readyState === 'complete'")
+            assert (self.tab.run("location.search") == first) is same
+        self.tab.run("window.before = true")
+        self.tab.key("Escape")
+        self.tab.wait("!window.before && location.pathname === '/' && document.readyState === 'complete'")
+
+    def gate(self) -> None:
+        self.tab.open(self.base)
+        for _ in range(100):
+            if self.tab.run("Boolean(document.querySelector('.card span.bar'))"):
+                break
+            self.tab.follow("document.querySelector('a[rel=next]').click()")
+        self.tab.follow("document.querySelector('span.bar').closest('.card').querySelector('[data-open]').click()")
+        told = self.tab.run("document.querySelector('.candidate .reason').textContent")
+        assert re.match(r"(gate|null|veto) \w+.*: .{10,}", told), told
+        self.shoot("gate")
+
+    def enlarge(self) -> None:
+        self.tab.open(f"{self.base}?reason=paired")
+        self.tab.click("a.enlarge img")
+        self.tab.wait("document.querySelector('dialog[open] img')?.naturalWidth > 0")
+        assert self.tab.run("location.pathname") == "/"
+        assert self.tab.run("document.querySelector('dialog img').getBoundingClientRect().width") > 250
+        self.tab.key("Escape")
+        self.tab.wait("!document.querySelector('dialog')")
+
+    def swap(self) -> None:
+        before = published(self.run)
+        self.tab.open(f"{self.base}?reason=paired")
+        self.tab.key("j")
+        self.tab.run("window.before = true")
+        self.tab.key("s")
+        self.tab.wait("!window.before && document.readyState === 'complete' && document.querySelector('.pair.swap')")
+        assert "published as rejected" in self.tab.run("document.querySelector('.pair.swap').textContent")
+        texts = self.tab.run("[...document.querySelectorAll('.pair.swap .side p')].map(e => e.textContent)")
+        self.shoot("swapped")
+        swapped = [row for row in published(self.run) if row["policy"].endswith(":swapped")]
+        assert [[row[side][0]["content"] for side in ("rejected", "chosen")] for row in swapped] == [texts]
+        self.tab.open(f"{self.base}?mark=swap")
+        assert self.found() == 1
+        self.tab.follow("document.querySelector('button[data-key=u]').click()")
+        assert not (self.run / "marks.jsonl").exists()
+        assert published(self.run) == before
+
+    def widths(self) -> None:
+        for width in WIDTHS:
+            self.tab.size(width, 1000)
+            for name, path in (("list", "?reason=paired"), ("prompt", "")):
+                self.tab.open(self.base + path)
+                if name == "prompt":
+                    self.tab.follow("document.querySelector('[data-open]').click()")
+                wide = self.tab.run("document.documentElement.scrollWidth")
+                assert wide <= width, f"{name} at {width}: {wide} pixels wide"
+                self.shoot(f"{name}-{width}")
+
+    def shoot(self, name: str) -> None:
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.tab.screenshot(self.out / f"{name}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    binary = chromium.find()
+    if binary is None:
+        sys.exit("no Chromium here: nothing was checked; install it (apt-get install chromium), or name it in CHROMIUM")
+    with tempfile.TemporaryDirectory(prefix="browser-") as name:
+        run = Path(shutil.copytree(options.run, Path(name) / options.run.name)) if options.run else made(Path(name))
+        command = [sys.executable, "-m", "pipeline.browse", str(run), "--no-open", "--port", "0"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        tab = chromium.Chromium(binary)
+        try:
+            assert server.stdout is not None
+            Check(tab, server.stdout.readline().strip(), run, options.out).all()
+        finally:
+            tab.close()
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()
