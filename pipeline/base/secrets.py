@@ -78,7 +78,7 @@ def message(value: str) -> str:
     "sample.api_key: unknown key (value '***'); token: ***"
     """
     value = _INPUT.sub(rf"\g<1>{MASK}", value)
-    for secret in sorted(_of_environment(), key=len, reverse=True):
+    for secret in sorted(of_environment(), key=len, reverse=True):
         value = value.replace(secret, MASK)
     value = _by_look(value)
     value = _SURE.sub(_masked_assignment, value)
@@ -101,22 +101,15 @@ def holds(value: Any) -> bool:
     return any(re.match(r"\w+://[^/\s]*:[^/\s]*@", url) or _SURE.sub(_masked_assignment, url) != url for url in urls)
 
 
-def leaks(value: str) -> bool:
-    """Whether a text surely holds a secret, or the value of a secret-looking variable of the environment."""
-    return holds(value) or any(secret in value for secret in _of_environment())
-
-
 def suspect_pattern() -> str:
-    """A regular expression without look-around, for engines that know none: what it does not find, ``leaks`` does not
-    find either.
+    """A regular expression without look-around, for engines that know none: where it finds nothing, ``holds`` is false,
+    and no value of a secret-looking variable of the environment stands.
 
     >>> re.search(suspect_pattern(), "see hf_aB3aB3aB3aB3aB3aB3") is not None, re.search(suspect_pattern(), "a dog")
     (True, None)
     """
-    looks = (
-        r"(?:hf_|sk_|gsk_|gh[pos]_|npm_|AKIA|ASIA|AIza|sk-|glpat-|pypi-|xox[abprs]-|github_pat_)[A-Za-z0-9_\-]|\w://"
-    )
-    return "|".join([looks, *map(re.escape, _of_environment())])
+    looks = r"(?:hf_|sk_|gsk_|gh[pos]_|npm_|AKIA|ASIA|AIza|sk-|glpat-|pypi-|xox[abprs]-|github_pat_)[A-Za-z0-9_\-]{16}"
+    return "|".join([looks, r"""\w://[^\s'"]*[@=]""", *map(re.escape, of_environment())])
 
 
 def _by_look(value: str) -> str:
@@ -155,7 +148,8 @@ def _is_drawn(value: str) -> bool:
     return {"digit", "capital", "small"} <= set(kinds) and sum(steps) >= 0.4 * len(steps)
 
 
-def _of_environment() -> Iterator[str]:
+def of_environment() -> Iterator[str]:
+    """The values of secret-looking variables, but for short ones and names of files."""
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and _is_secret(name, value) and not os.path.exists(value):
             yield value

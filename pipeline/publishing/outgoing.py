@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -106,7 +106,7 @@ def check_texts(going: Sequence[OutgoingFile], run: Run) -> None:
         InputError: the first place of a path of this machine or a secret, and what to do.
     """
     named = (text for record in steps(run).values() for text in _strings(record.options) if is_absolute(text))
-    search = _Search(own_pattern(own_places([str(run.path.resolve()), *filter(None, map(_folder, named))])))
+    search = _Search.of([str(run.path.resolve()), *filter(None, map(_folder, named))])
     for file in going:
         if file.name.endswith(".arrow"):
             _check_shard(file, search)
@@ -118,20 +118,29 @@ def check_texts(going: Sequence[OutgoingFile], run: Run) -> None:
 
 @dataclass(frozen=True)
 class _Search:
-    """``local`` is the pattern of what names a place of this machine."""
+    """``local`` is the pattern of what names a place of this machine, ``any`` that of whatever may be a problem,
+    ``values`` are the secrets of the environment."""
 
     local: str
+    any: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def of(cls, places: Iterable[str]) -> _Search:
+        local = own_pattern(own_places(places))
+        return cls(local, f"{local}|{secrets.suspect_pattern()}", tuple(secrets.of_environment()))
 
     def suspects(self, texts: Any) -> Ints:
         """Which of an array of texts to look at one by one; the others are fine."""
-        found = pc.match_substring_regex(texts, f"{self.local}|{secrets.suspect_pattern()}")
+        found = pc.match_substring_regex(texts, self.any)
         return np.flatnonzero(pc.fill_null(found, False).to_numpy(zero_copy_only=False))
 
     def problem(self, text: str) -> str | None:
         if place := re.search(self.local, text):
             return f"names a place of this machine ({place[0].strip()[:80]})"
         # What it is must not be said.
-        return "holds what looks like a secret" if secrets.leaks(text) else None
+        secret = secrets.holds(text) or any(value in text for value in self.values)
+        return "holds what looks like a secret" if secret else None
 
 
 def _check_shard(file: OutgoingFile, search: _Search) -> None:

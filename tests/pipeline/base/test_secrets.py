@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -113,3 +115,26 @@ def test_masking_takes_no_more_than_the_length(unit: str) -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert secrets.message(text) == text
+
+
+SECRETS = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["", "see ", "x", "https://host/?a=", "s3://"]),
+    st.sampled_from(
+        ["hf_", "sk-", "sk-proj-", "github_pat_", "AKIA", "ghp_", "https://me:pw@host/", "http://h/?token="]
+    ),
+    st.text("abAB01_-", max_size=24),
+    st.sampled_from(["", " and more", "@host/", "\n"]),
+)
+
+
+@given(SECRETS)
+def test_what_holds_a_secret_is_suspect_to_an_engine_without_look_around(text: str) -> None:
+    found = pc.match_substring_regex(pa.array([text]), secrets.suspect_pattern()).to_pylist()
+    assert found == [True] or not secrets.holds(text)
+
+
+def test_values_of_the_environment_are_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_PASSWORD", "open (sesame) [x] now")
+    found = pc.match_substring_regex(pa.array(["say open (sesame) [x] now!", "open sesame"]), secrets.suspect_pattern())
+    assert found.to_pylist() == [True, False] and "open (sesame) [x] now" in secrets.of_environment()
