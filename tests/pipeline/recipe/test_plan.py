@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stage_kit import TEXTS, recipe
+from stage_kit import TEXTS, png, recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
@@ -143,3 +143,20 @@ def test_nothing_is_left_to_do_after_a_run_and_the_plan_says_so(tmp_path: Path, 
     invoke(path)
     assert invoke(path, "--plan").count("holds") == 5
     assert "margin: 0.5 -> 2" in invoke(path, "pair.margin=2", "--plan")
+
+
+def test_a_dataset_that_names_files_of_this_machine_is_warned_of(tmp_path: Path, ray_cluster: None) -> None:
+    rows = []
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+        facts = {"objects": [{"name": "sun"}]}
+        rows.append(json.dumps({"image": f"{number}.png", "prompt": "Describe the image.", "facts": facts}))
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    pair = {"weights": {"objects.hallucinated": -1}, "margin": 0.5, "max_length_ratio": 9}
+    path = write(tmp_path, source={"kind": "jsonl", "path": str(tmp_path / "rows.jsonl")}, pair=pair)
+    warned = invoke(path, "publish.images=reference")
+    assert "images of the pairs are files of this machine" in warned and "publish.images=embed" in warned
+    assert "images: reference -> embed" in invoke(path, "--explain")
+    assert "warning" not in invoke(path)
+    card = (tmp_path / "run" / "dataset" / "README.md").read_text()
+    assert "on one machine only" not in card and str(tmp_path) not in card and "pictures/example-1-1.png" in card
