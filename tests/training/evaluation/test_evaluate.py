@@ -99,7 +99,7 @@ def truthful(world):
     def answer(picture, text):
         name, scene = by_picture[picture]
         if text == FEW.describe:
-            return " ".join(f"There {one.verb} {one.phrase}." for one in grammar.reading_order(scene))
+            return " ".join(f"There {item.verb} {item.phrase}." for item in grammar.reading_order(scene))
         return right[name, text].capitalize()
 
     return answer
@@ -129,8 +129,8 @@ def quiet():
     return Progress(io.StringIO())
 
 
-def values(found, suite):
-    return {name: one["value"] for name, one in found["suites"][suite]["metrics"].items()}
+def values(results, suite):
+    return {name: metric["value"] for name, metric in results["suites"][suite]["metrics"].items()}
 
 
 # The world of scenes -------------------------------------------------------------------------------------------------
@@ -138,29 +138,29 @@ def values(found, suite):
 
 def test_a_model_that_says_what_is_so_has_the_best_value_of_every_metric(here, world, tmp_path):
     here(Model(truthful(world)))
-    text, found = over_scenes(tmp_path)
-    assert list(found["suites"]) == [*scenes.SUITES, "amber"]
-    assert values(found, "pope") | {"yes_ratio": 0.5} == values(found, "pope")
-    assert values(found, "pope")["accuracy"] == values(found, "pope")["adversarial_f1"] == 1.0
-    chair = values(found, "chair")
+    text, results = over_scenes(tmp_path)
+    assert list(results["suites"]) == [*scenes.SUITES, "amber"]
+    assert values(results, "pope") | {"yes_ratio": 0.5} == values(results, "pope")
+    assert values(results, "pope")["accuracy"] == values(results, "pope")["adversarial_f1"] == 1.0
+    chair = values(results, "chair")
     assert (chair["chair_i"], chair["chair_s"], chair["recall"]) == (0.0, 0.0, 1.0)
-    assert values(found, "amber_generative") == {"chair": 0.0, "cover": 1.0, "hal": 0.0, "cog": 0.0}
-    amber = values(found, "amber_discriminative")
+    assert values(results, "amber_generative") == {"chair": 0.0, "cover": 1.0, "hal": 0.0, "cog": 0.0}
+    amber = values(results, "amber_discriminative")
     assert amber["f1"] == amber["existence_f1"] == amber["number_f1"] == amber["relation_f1"] == 1.0
     assert amber["unparseable_rate"] == 0.0 and amber["action_f1"] is None
-    assert values(found, "amber")["amber_score"] == 1.0
-    assert values(found, "shr")["shr"] == 0.0 and values(found, "shr")["sentences"] > 1
+    assert values(results, "amber")["amber_score"] == 1.0
+    assert values(results, "shr")["shr"] == 0.0 and values(results, "shr")["sentences"] > 1
     assert "| chair | chair_s | 0.000 | 0.000 to 0.000 |" in text
 
 
 def test_a_model_that_says_what_is_not_so_has_the_worst(here, world, tmp_path):
     here(Model(lying(world)))
-    _, found = over_scenes(tmp_path)
-    assert values(found, "pope")["accuracy"] == 0.0
-    assert values(found, "chair")["chair_i"] == values(found, "chair")["chair_s"] == 1.0
-    assert values(found, "amber_generative") == {"chair": 1.0, "cover": 0.0, "hal": 1.0, "cog": 1.0}
-    assert values(found, "amber_discriminative")["recall"] == 0.0
-    assert values(found, "shr")["shr"] == 1.0
+    _, results = over_scenes(tmp_path)
+    assert values(results, "pope")["accuracy"] == 0.0
+    assert values(results, "chair")["chair_i"] == values(results, "chair")["chair_s"] == 1.0
+    assert values(results, "amber_generative") == {"chair": 1.0, "cover": 0.0, "hal": 1.0, "cog": 1.0}
+    assert values(results, "amber_discriminative")["recall"] == 0.0
+    assert values(results, "shr")["shr"] == 1.0
 
 
 def test_what_several_suites_ask_is_asked_once(here, world, tmp_path):
@@ -168,16 +168,18 @@ def test_what_several_suites_ask_is_asked_once(here, world, tmp_path):
     over_scenes(tmp_path)
     assert max(Counter(model.asked).values()) == 1
     suites = scenes.load(scenes.SUITES, FEW)
-    distinct = {(suite.pictures[one.image]["bytes"], one.prompt) for suite in suites for one in suite.questions}
+    distinct = {
+        (suite.pictures[question.image]["bytes"], question.prompt) for suite in suites for question in suite.questions
+    }
     assert set(model.asked) == distinct
 
 
 def test_ambers_questions_are_true_of_the_scene_and_of_every_kind(world):
     kinds = Counter()
-    for name, one in world.scenes.items():
-        for asked in scenes.yes_or_no(one, name, 0):
-            kinds[asked.truth["type"], asked.truth["truth"]] += 1
-            assert _holds(one, asked.prompt) == (asked.truth["truth"] == "yes"), asked
+    for name, scene in world.scenes.items():
+        for question in scenes.yes_or_no(scene, name, 0):
+            kinds[question.truth["type"], question.truth["truth"]] += 1
+            assert _holds(scene, question.prompt) == (question.truth["truth"] == "yes"), question
     assert set(kinds) == {(kind, answer) for kind in scenes.KINDS for answer in ("yes", "no")}
     assert {kinds[kind, "yes"] == kinds[kind, "no"] for kind in scenes.KINDS} == {True}
 
@@ -202,7 +204,7 @@ def test_the_scenes_follow_the_seed_and_are_the_same_every_time():
     again = scenes.load(["amber_discriminative"], FEW)[0]
     assert again.questions == scenes.load(["amber_discriminative"], FEW)[0].questions
     other = scenes.load(["amber_discriminative"], FEW.model_copy(update={"seed": 7}))[0]
-    assert not {one.id for one in other.questions} & {one.id for one in again.questions}
+    assert not {question.id for question in other.questions} & {question.id for question in again.questions}
 
 
 def test_a_suite_that_facts_cannot_answer_is_named():
@@ -230,18 +232,18 @@ def test_a_killed_session_is_continued_shard_by_shard(here, world, tmp_path):
     finished = {one for table in Run(tmp_path).tables("sample") for one in table["id"].to_pylist()}
     assert 0 < len(finished) <= 100
     second = here(Model(truthful(world)))
-    _, found = over_scenes(tmp_path)
+    _, results = over_scenes(tmp_path)
     assert len(first.asked) == 100 and len(second.asked) == Run(tmp_path).table("source").num_rows - len(finished)
-    assert values(found, "pope")["accuracy"] == 1.0
+    assert values(results, "pope")["accuracy"] == 1.0
 
 
 def test_another_choice_of_suites_asks_only_what_is_new_and_forgets_nothing(here, world, tmp_path):
     first = here(Model(truthful(world)))
     over_scenes(tmp_path, ["chair"])
     second = here(Model(truthful(world)))
-    _, found = over_scenes(tmp_path, ["pope"])
+    _, results = over_scenes(tmp_path, ["pope"])
     assert len(first.asked) == 12 and not set(first.asked) & set(second.asked)
-    assert list(found["suites"]) == ["pope"]
+    assert list(results["suites"]) == ["pope"]
     third = here(Model(truthful(world)))
     over_scenes(tmp_path, ["chair", "pope", "shr"])
     assert third.asked == []
@@ -262,20 +264,20 @@ def test_another_decoding_asks_everything_again_and_another_seed_of_greedy_nothi
 
 
 def test_failed_answers_are_counted_and_asked_for_again(here, world, tmp_path):
-    asked = scenes.load(["pope"], FEW)[0].questions
-    ((question, _),) = Counter(one.prompt for one in asked).most_common(1)
+    questions = scenes.load(["pope"], FEW)[0].questions
+    ((question, _),) = Counter(question.prompt for question in questions).most_common(1)
     failing = here(Model(truthful(world), refuse={question}))
     with pytest.raises(TooManyFailures, match=r"prompts have no answer.*Is there .*timeout: no answer in 2 s"):
         over_scenes(tmp_path, ["pope"])
     assert not (tmp_path / "results.json").exists()
-    _, found = over_scenes(tmp_path, ["pope"], max_failure_rate=0.5)
+    _, results = over_scenes(tmp_path, ["pope"], max_failure_rate=0.5)
     lost = sum(text == question for _, text in failing.asked) // 2
-    counts = found["suites"]["pope"]["counts"]
+    counts = results["suites"]["pope"]["counts"]
     assert counts["failed"] == lost > 0 and counts["asked"] > lost
-    assert values(found, "pope")["accuracy"] == 1.0
+    assert values(results, "pope")["accuracy"] == 1.0
     second = here(Model(truthful(world)))
-    _, found = over_scenes(tmp_path, ["pope"])
-    assert found["suites"]["pope"]["counts"]["failed"] == 0
+    _, results = over_scenes(tmp_path, ["pope"])
+    assert results["suites"]["pope"]["counts"]["failed"] == 0
     assert {text for _, text in second.asked} == {question}
 
 
@@ -308,8 +310,8 @@ def data(tmp_path):
     }
     (folder / "chair" / "instances_val2014.json").write_text(json.dumps(annotations))
     (folder / "chair" / "captions_val2014.json").write_text('{"annotations": [{"image_id": 1, "caption": "A cup."}]}')
-    known = {"image_content": ["dog"], "gt_answer": "A dog."}
-    rows = [{"image_src": f"https://x/{name}.png", "question": f"What is {name}?", **known} for name in ("a", "b")]
+    content = {"image_content": ["dog"], "gt_answer": "A dog."}
+    rows = [{"image_src": f"https://x/{name}.png", "question": f"What is {name}?", **content} for name in ("a", "b")]
     (folder / "mmhal" / "response_template.json").write_text(json.dumps(rows))
     for suite in ("pope", "chair", "mmhal"):
         picture(folder / suite / "images" / "a.png", "red")
@@ -333,9 +335,9 @@ def test_official_files_from_the_command_line_to_the_table(data, tmp_path, ray_c
     assert (output / "results.md").read_text().strip() in done.stdout
     assert (output / "results.png").read_bytes()[:4] == b"\x89PNG"
     assert Run(output).table("sample").num_rows == 6 + 2
-    found = json.loads((output / "results.json").read_text())
-    assert found["suites"]["pope"]["images"] == 2
-    about = Provenance(**found["suites"]["chair"]["provenance"])
+    results = json.loads((output / "results.json").read_text())
+    assert results["suites"]["pope"]["images"] == 2
+    about = Provenance(**results["suites"]["chair"]["provenance"])
     assert about.suite == "chair@2" and about.model_revision == "scripted" and about.parser == "none"
     assert about.versions == {"vocabulary": "coco80:coco80@1", "lemmatiser": "none"}
     assert about.decoding["max_tokens"] == 512 and about.prompt == "Please describe this image in detail."
@@ -357,7 +359,7 @@ def test_pictures_may_lie_in_one_folder_for_all(data, tmp_path):
 
 def test_a_suffix_is_asked_and_told(data):
     (pope,) = load(["pope"], data, shared={"suffix": " Yes or no?"})
-    assert all(one.prompt.endswith("image? Yes or no?") for one in pope.questions)
+    assert all(question.prompt.endswith("image? Yes or no?") for question in pope.questions)
     assert "Yes or no?" in pope.prompt
 
 
@@ -399,24 +401,24 @@ def test_amber_shr_and_object_halbench_read_their_own_folders(here, data, tmp_pa
     shared = {"nouns": "every_word", "similarity": "exact", "phrases": "every_word"}
     suites = load(benchmarks.names("amber,shr,object_halbench"), data, shared=shared)
     session.evaluate(suites, CANNED, tmp_path / "out", session.Judge("j", "1", spec=JUDGE), progress=quiet())
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert values(found, "amber_generative") == {"chair": 0.5, "cover": 1.0, "hal": 1.0, "cog": 1.0}
-    assert values(found, "amber_discriminative")["f1"] == 1.0
-    assert values(found, "amber")["amber_score"] == 0.75
-    assert values(found, "shr")["shr"] == 1.0 and values(found, "object_halbench")["mention"] == 0.0
-    assert found["suites"]["amber_generative"]["provenance"]["versions"]["similarity"] == "exact@1"
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert values(results, "amber_generative") == {"chair": 0.5, "cover": 1.0, "hal": 1.0, "cog": 1.0}
+    assert values(results, "amber_discriminative")["f1"] == 1.0
+    assert values(results, "amber")["amber_score"] == 0.75
+    assert values(results, "shr")["shr"] == 1.0 and values(results, "object_halbench")["mention"] == 0.0
+    assert results["suites"]["amber_generative"]["provenance"]["versions"]["similarity"] == "exact@1"
     assert sum(picture is None for picture, _ in model.asked) == 2
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3)), max_size=20), st.integers(1, 7))
 def test_a_limit_draws_whole_images_whatever_their_order(drawn, count):
-    asked = [Question(f"{image}{number}{place}", image, "") for place, (image, number) in enumerate(drawn)]
-    kept = limited(asked, count, 1)
-    images = {one.image for one in kept}
-    assert len(images) == min(count, len({one.image for one in asked}))
-    assert kept == [one for one in asked if one.image in images]
-    assert {one.image for one in limited(asked[::-1], count, 1)} == images
-    assert limited(asked, None) == asked
+    questions = [Question(f"{image}{number}{place}", image, "") for place, (image, number) in enumerate(drawn)]
+    kept = limited(questions, count, 1)
+    images = {question.image for question in kept}
+    assert len(images) == min(count, len({question.image for question in questions}))
+    assert kept == [question for question in questions if question.image in images]
+    assert {question.image for question in limited(questions[::-1], count, 1)} == images
+    assert limited(questions, None) == questions
 
 
 # Judges --------------------------------------------------------------------------------------------------------------
@@ -435,9 +437,9 @@ def test_a_judge_is_asked_through_the_same_stages_and_resumed(here, data, tmp_pa
     model = here(Model(judging))
     judge = session.Judge("strict", "build 7", spec=JUDGE)
     session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert values(found, "mmhal")["score"] == 2.5 and values(found, "mmhal")["hallucination_rate"] == 0.5
-    about = found["suites"]["mmhal"]["provenance"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert values(results, "mmhal")["score"] == 2.5 and values(results, "mmhal")["hallucination_rate"] == 0.5
+    about = results["suites"]["mmhal"]["provenance"]
     assert (about["judge"], about["judge_version"]) == ("strict", "build 7")
     prompts = [text for picture, text in model.asked if picture is None]
     assert len(prompts) == 2 and "> a dog" in prompts[0] and "A dog." in prompts[0]
@@ -468,15 +470,15 @@ def test_saved_judgements_are_another_source(here, data, tmp_path):
     with pytest.raises(DataError, match=r"2 of 2 answers have no judgement in .*said.jsonl.*to_judge.jsonl"):
         session.evaluate(suites, CANNED, output, judge, progress=quiet())
     lines = [json.loads(line) for line in (output / "to_judge.jsonl").read_text().splitlines()]
-    told = [(one["suite"], one["id"], one["answer"]) for one in lines]
+    told = [(line["suite"], line["id"], line["answer"]) for line in lines]
     assert told == [("mmhal", "0", "a dog"), ("mmhal", "1", "a dog")]
-    said = [{"id": one["id"], "answer": one["answer"], "judgement": "Rating: 6"} for one in lines]
-    file.write_text("".join(json.dumps(one) + "\n" for one in said))
+    judgements = [{"id": line["id"], "answer": line["answer"], "judgement": "Rating: 6"} for line in lines]
+    file.write_text("".join(json.dumps(judgement) + "\n" for judgement in judgements))
     session.evaluate(suites, CANNED, output, judge, progress=quiet())
-    found = json.loads((output / "results.json").read_text())
-    assert values(found, "mmhal")["score"] == 6.0
-    assert found["suites"]["mmhal"]["provenance"]["judge"] == "a person"
-    file.write_text(json.dumps({**said[0], "answer": "a cat"}) + "\n")
+    results = json.loads((output / "results.json").read_text())
+    assert values(results, "mmhal")["score"] == 6.0
+    assert results["suites"]["mmhal"]["provenance"]["judge"] == "a person"
+    file.write_text(json.dumps({**judgements[0], "answer": "a cat"}) + "\n")
     with pytest.raises(DataError, match=r"line 1: the judged answer is not the one that is stored"):
         session.evaluate(suites, CANNED, output, judge, progress=quiet())
 
@@ -496,8 +498,8 @@ def test_a_judgement_is_not_taken_for_another_answer(here, data, tmp_path):
     ):
         session.evaluate(suites, other, output, judge, progress=quiet())
     lines = [json.loads(line) for line in (output / "to_judge.jsonl").read_text().splitlines()]
-    said = [{"id": one["id"], "answer": one["answer"], "judgement": "Rating: 6"} for one in lines]
-    file.write_text("".join(json.dumps(one) + "\n" for one in said))
+    judgements = [{"id": line["id"], "answer": line["answer"], "judgement": "Rating: 6"} for line in lines]
+    file.write_text("".join(json.dumps(judgement) + "\n" for judgement in judgements))
     session.evaluate(suites, other, output, judge, progress=quiet())
 
 
@@ -559,7 +561,7 @@ def test_every_error_says_what_to_do(data, arguments, message, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(session, "evaluate", lambda *_: pytest.fail("something was asked"))
     scripted = ("--engine", "kind=scripted") if "canned" in arguments and "--base-url" not in arguments else ()
-    done = invoke(*(one.replace("DATA", str(data)) for one in arguments), *scripted)
+    done = invoke(*(argument.replace("DATA", str(data)) for argument in arguments), *scripted)
     assert done.exit_code == 2, done.output
     assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
 
@@ -585,12 +587,14 @@ def test_errors_of_the_engines_name_flags_and_those_of_a_recipe_its_keys():
 
 def test_a_flag_stands_for_an_option_of_suites_and_lists_its_values():
     text, _ = help_kit.told("training.evaluate")
-    said = set(re.findall(r"\w+", text))
+    listed_words = set(re.findall(r"\w+", text))
     hints = [get_type_hints(benchmarks.find(name)) for name in benchmarks.BENCHMARKS]
     for flag in {field.name for field in fields(SuiteOptions)} - {"option", "scenes"}:
         kinds = [kind[flag] for kind in hints if flag in kind]
         assert kinds, flag
-        assert {value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)} <= said, flag
+        assert {value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)} <= listed_words, (
+            flag
+        )
 
 
 @pytest.fixture
@@ -598,11 +602,11 @@ def suites_of(data, tmp_path, monkeypatch):
     """The suites that a command line would ask, by name, and what it says."""
 
     def ask(*arguments):
-        asked = []
-        monkeypatch.setattr(session, "evaluate", lambda suites, *_: asked.extend(suites))
+        prompts = []
+        monkeypatch.setattr(session, "evaluate", lambda suites, *_: prompts.extend(suites))
         done = invoke("canned", "--data", data, "--output", tmp_path / "out", *SCRIPTED, *arguments)
         assert done.exit_code == 0, done.output
-        return {suite.name: suite for suite in asked}, done.stderr
+        return {suite.name: suite for suite in prompts}, done.stderr
 
     return ask
 
@@ -610,20 +614,20 @@ def suites_of(data, tmp_path, monkeypatch):
 def test_an_option_of_one_suite_is_what_its_flag_gives_to_all(suites_of):
     flags = ("--suite", "pope,chair", "--limit", "2", "--variant", "coco80", "--suffix", " Well?", "--prompt", "Say.")
     options = ("chair.variant=coco80", 'pope.suffix=" Well?"', "chair.prompt=Say.", "chair.limit=2")
-    by_flag, said = suites_of(*flags)
-    by_option, _ = suites_of("--suite", "pope,chair", *(word for one in options for word in ("--option", one)))
+    by_flag, notes = suites_of(*flags)
+    by_option, _ = suites_of("--suite", "pope,chair", *(word for option in options for word in ("--option", option)))
     for name in ("pope", "chair"):
         assert by_flag[name].questions == by_option[name].questions
         assert by_flag[name].prompt == by_option[name].prompt
         assert by_flag[name].versions == by_option[name].versions
     assert by_flag["pope"].prompt == "as in the data, and ' Well?' behind it" and by_flag["chair"].prompt == "Say."
-    assert "note" not in said
+    assert "note" not in notes
 
 
 def test_a_flag_that_no_asked_suite_has_changes_nothing_and_says_so(suites_of):
-    (plain, _), (given, said) = suites_of("--suite", "pope"), suites_of("--suite", "pope", "--variant", "coco80")
+    (plain, _), (given, notes) = suites_of("--suite", "pope"), suites_of("--suite", "pope", "--variant", "coco80")
     assert plain["pope"].questions == given["pope"].questions
-    assert "note: --variant changes nothing: no suite that is asked has it" in said
+    assert "note: --variant changes nothing: no suite that is asked has it" in notes
 
 
 def test_a_file_that_names_an_image_elsewhere_is_refused(data):
@@ -639,8 +643,8 @@ def test_an_image_that_cannot_be_read_is_a_failed_answer(here, data, tmp_path):
     suites = load(["pope"], data)
     here(Model(lambda *_: "Yes"))
     session.evaluate(suites, CANNED, tmp_path, max_failure_rate=0.5, progress=quiet())
-    found = json.loads((tmp_path / "results.json").read_text())["suites"]["pope"]
-    assert found["images"] == 1 and found["counts"]["failed"] == 3 and found["counts"]["asked"] == 6
+    results = json.loads((tmp_path / "results.json").read_text())["suites"]["pope"]
+    assert results["images"] == 1 and results["counts"]["failed"] == 3 and results["counts"]["asked"] == 6
 
 
 def test_help_answers_in_under_a_second():
@@ -668,16 +672,16 @@ def test_two_models_are_compared_image_by_image(two, tmp_path):
     assert "not compared: shr" in done.stdout
     assert (tmp_path / "compare" / "compare.md").read_text().strip() == done.stdout.strip()
     assert (tmp_path / "compare" / "compare.png").read_bytes()[:4] == b"\x89PNG"
-    found = json.loads((tmp_path / "compare" / "compare.json").read_text())
-    assert found["suites"]["chair"]["chair_i"]["difference"] == 1.0
+    comparison = json.loads((tmp_path / "compare" / "compare.json").read_text())
+    assert comparison["suites"]["chair"]["chair_i"]["difference"] == 1.0
 
 
 def test_a_model_does_not_differ_from_itself(two, tmp_path):
     good, _ = two
     invoke("--compare", good, good, "--output", tmp_path / "same")
-    found = json.loads((tmp_path / "same" / "compare.json").read_text())
-    defined = [one for of in found["suites"].values() for one in of.values() if one["a"] is not None]
-    assert {(one["difference"], one["p_value"]) for one in defined} == {(0.0, 1.0)}
+    comparison = json.loads((tmp_path / "same" / "compare.json").read_text())
+    defined = [metric for of in comparison["suites"].values() for metric in of.values() if metric["a"] is not None]
+    assert {(metric["difference"], metric["p_value"]) for metric in defined} == {(0.0, 1.0)}
 
 
 def test_results_that_were_not_made_alike_are_refused_with_the_fields(two, tmp_path):
@@ -730,8 +734,8 @@ def test_the_headlines_cover_every_suite():
 
 
 def test_image_preprocessing_is_told_by_the_processor(tmp_path):
-    found = settings("scenes-vlm")
-    assert found["size"] == {"height": 96, "width": 96} and found["do_resize"] is True
+    options = settings("scenes-vlm")
+    assert options["size"] == {"height": 96, "width": 96} and options["do_resize"] is True
     spec = Sample(model="scenes-vlm", max_image_pixels=99)
     assert preprocessing(spec).startswith("at most 99 pixels, then {") and '"resample": 3' in preprocessing(spec)
     (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "X", "processor_class": "Y"}')
@@ -747,7 +751,10 @@ def test_the_id_of_a_prompt_is_that_of_the_table(here, world, tmp_path):
     here(Model(truthful(world)))
     over_scenes(tmp_path, ["pope"])
     (pope,) = scenes.load(["pope"], FEW)
-    prompts = {one.id: generate.ImagePrompt(one.prompt, (pope.pictures[one.image],)) for one in pope.questions}
+    prompts = {
+        question.id: generate.ImagePrompt(question.prompt, (pope.pictures[question.image],))
+        for question in pope.questions
+    }
     assert set(generate.identify(prompts).values()) == set(Run(tmp_path).table("source")["id"].to_pylist())
 
 
@@ -767,10 +774,10 @@ def test_the_scenes_model_itself_is_measured(here, vllm_engine, tmp_path):
     here(vllm_engine)
     spec = Sample(model="scenes-vlm", n=1, temperature=0.0, max_tokens=64)
     text = session.evaluate(scenes.load(scenes.SUITES, FEW), spec, tmp_path, progress=quiet())
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert all(found["suites"][name]["counts"]["failed"] == 0 for name in scenes.SUITES)
-    assert 0.5 < values(found, "pope")["accuracy"] < 1 and values(found, "chair")["recall"] > 0.6
-    assert values(found, "amber_discriminative")["unparseable_rate"] == 0.0
-    assert 0 < values(found, "shr")["shr"] < 0.7 and "| shr | shr | " in text
-    about = found["suites"]["shr"]["provenance"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert all(results["suites"][name]["counts"]["failed"] == 0 for name in scenes.SUITES)
+    assert 0.5 < values(results, "pope")["accuracy"] < 1 and values(results, "chair")["recall"] > 0.6
+    assert values(results, "amber_discriminative")["unparseable_rate"] == 0.0
+    assert 0 < values(results, "shr")["shr"] < 0.7 and "| shr | shr | " in text
+    about = results["suites"]["shr"]["provenance"]
     assert about["model_revision"].startswith("sha256:") and "CLIPImageProcessor" in about["image_preprocessing"]

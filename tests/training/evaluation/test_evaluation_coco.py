@@ -61,8 +61,8 @@ def standalone(listed):
     return words("standalone", listed)
 
 
-def named(known, text):
-    return [mention.name for mention in known.mentions(text)]
+def named(vocabulary, text):
+    return [mention.name for mention in vocabulary.mentions(text)]
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_words_are_cut_as_the_treebank_does(text, expected):
 
 @given(st.text(alphabet="ab '.,:;-\"()\n3s\u2019`*", max_size=20))
 def test_every_letter_is_in_exactly_one_token_at_its_place(text):
-    found = tokens(text)
-    assert all(text[start:end] == said and said for start, end, said in found)
-    assert all(a.end <= b.start for a, b in pairwise(found))
-    assert "".join(token.text for token in found) == "".join(text.split())
+    spans = tokens(text)
+    assert all(text[start:end] == word and word for start, end, word in spans)
+    assert all(a.end <= b.start for a, b in pairwise(spans))
+    assert "".join(token.text for token in spans) == "".join(text.split())
 
 
 @pytest.mark.parametrize(
-    ("plural", "one"),
+    ("plural", "expected"),
     [
         ("dogs", "dog"), ("buses", "bus"), ("benches", "bench"), ("knives", "knife"), ("mice", "mouse"),
         ("sheep", "sheep"), ("people", "person"), ("women", "woman"), ("children", "child"), ("babies", "baby"),
@@ -112,8 +112,8 @@ def test_every_letter_is_in_exactly_one_token_at_its_place(text):
         ("noses", "nose"), ("loaves", "loaf"),
     ],
 )  # fmt: skip
-def test_plurals_become_singular(plural, one):
-    assert singular(plural) == one
+def test_plurals_become_singular(plural, expected):
+    assert singular(plural) == expected
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_captions_name_what_the_standalone_script_finds_in_them(standalone, text
 
 def test_mentions_say_where_they_stand(standalone):
     text = "A Teddy  Bear, dogs"
-    assert [text[one.start : one.end] for one in standalone.mentions(text)] == ["Teddy  Bear", "dogs"]
+    assert [text[mention.start : mention.end] for mention in standalone.mentions(text)] == ["Teddy  Bear", "dogs"]
 
 
 @pytest.mark.parametrize("variant", ["original", "standalone"])
@@ -195,9 +195,9 @@ def test_a_train_track_names_no_object(listed, variant, text):
     ],
 )
 def test_a_full_stop_within_quotation_marks_is_no_part_of_a_word(listed, real_nltk, variant, text, expected):
-    known = words(variant, None if variant == "coco80" else listed)
-    found = [name for name in named(known, text) if name != "person"]
-    assert found == expected
+    vocabulary = words(variant, None if variant == "coco80" else listed)
+    names = [name for name in named(vocabulary, text) if name != "person"]
+    assert names == expected
 
 
 def test_a_word_on_two_lines_belongs_to_the_later_one(tmp_path):
@@ -215,14 +215,14 @@ def test_the_version_follows_the_list(listed, tmp_path):
 
 
 def test_coco80_knows_the_classes_in_singular_and_plural_and_no_synonyms():
-    known = words("coco80")
-    assert len(set(known.synonyms.classes.values())) == 80
-    assert all(known.class_of(name) == name for name in known.synonyms.classes.values())
+    vocabulary = words("coco80")
+    assert len(set(vocabulary.synonyms.classes.values())) == 80
+    assert all(vocabulary.class_of(name) == name for name in vocabulary.synonyms.classes.values())
     text = "A bus, two buses, people, mice, wine glasses, teddy bears, train tracks, a bow tie, a man, potted plants."
-    assert named(known, text) == [
+    assert named(vocabulary, text) == [
         "bus", "bus", "person", "mouse", "wine glass", "teddy bear", "tie", "potted plant"
     ]  # fmt: skip
-    assert named(known, "baby birds and hot dogs") == ["bird", "hot dog"]
+    assert named(vocabulary, "baby birds and hot dogs") == ["bird", "hot dog"]
 
 
 def test_missing_and_unknown_lists_say_what_to_do(tmp_path):
@@ -258,9 +258,9 @@ def test_missing_and_unknown_lists_say_what_to_do(tmp_path):
     ],
 )
 def test_words_are_cut_where_nltk_cuts_them(text, cut):
-    found = tokens(text)
-    assert [token.text for token in found] == cut
-    assert all(text[token.start : token.end] == token.text for token in found)
+    spans = tokens(text)
+    assert [token.text for token in spans] == cut
+    assert all(text[token.start : token.end] == token.text for token in spans)
 
 
 @given(st.text(alphabet="ab .'\"`,!?)(”’-:3\n", max_size=30))
@@ -296,7 +296,7 @@ def nltk(monkeypatch):
     return install(
         monkeypatch,
         str.split,
-        lambda said: [(word, "VBZ" if word in ("skis", "runs") else "NN") for word in said],
+        lambda words_given: [(word, "VBZ" if word in ("skis", "runs") else "NN") for word in words_given],
         {("runs", "v"): "run", ("dogs", "n"): "dog", ("skis", "v"): "ski"},
     )
 
@@ -313,8 +313,8 @@ def real_nltk(monkeypatch):
             opens = opens != (token.text == '"')
         return cut
 
-    def pos_tag(said):
-        behind = zip(["", *said[:-1]], said, strict=True)
+    def pos_tag(words_given):
+        behind = zip(["", *words_given[:-1]], words_given, strict=True)
         return [(word, "VBG" if word == "parking" and last == '"' else "NN") for last, word in behind]
 
     lemmas = {("parking", "v"): "park", ("dogs", "n"): "dog"}
@@ -329,10 +329,10 @@ def real_nltk(monkeypatch):
     ],
 )
 def test_lmms_eval_tags_the_words_that_nltk_cuts(listed, real_nltk, text, expected):
-    known = words("lmms_eval", listed)
-    assert named(known, text) == expected
-    found = known.mentions(text)
-    assert [text[one.start : one.end] for one in found] == [
+    vocabulary = words("lmms_eval", listed)
+    assert named(vocabulary, text) == expected
+    mentions = vocabulary.mentions(text)
+    assert [text[mention.start : mention.end] for mention in mentions] == [
         part for part in ("parking meter", "hot dog", "dogs") if part in text
     ]
 
@@ -354,20 +354,20 @@ def test_missing_data_of_nltk_are_named_with_all_that_is_needed(listed, nltk, br
         setattr(nltk, name, lost)
     with pytest.raises(DataError, match=named_missing) as error:
         NltkNouns() if use == "amber" else words(use, listed)
-    said = str(error.value)
-    assert "\n" not in said
-    assert "nltk.downloader punkt_tab averaged_perceptron_tagger_eng wordnet omw-1.4" in said
+    message = str(error.value)
+    assert "\n" not in message
+    assert "nltk.downloader punkt_tab averaged_perceptron_tagger_eng wordnet omw-1.4" in message
 
 
 def test_lmms_eval_lemmatises_by_part_of_speech_and_object_halbench_takes_all_for_nouns(listed, nltk):
     assert named(words("lmms_eval", listed), "dogs skis bus") == ["dog", "skis", "bus"]
-    assert [one.surface for one in words("lmms_eval", listed).mentions("skis")] == ["ski"]
-    assert [one.surface for one in words("object_halbench", listed).mentions("skis")] == ["skis"]
+    assert [mention.surface for mention in words("lmms_eval", listed).mentions("skis")] == ["ski"]
+    assert [mention.surface for mention in words("object_halbench", listed).mentions("skis")] == ["skis"]
 
 
 def test_object_halbench_merges_every_listed_pair_and_trims_the_list(listed, nltk):
-    known = words("object_halbench", listed)
-    assert named(known, "a motor bike and a dining table") == ["motorcycle", "dining table"]
+    vocabulary = words("object_halbench", listed)
+    assert named(vocabulary, "a motor bike and a dining table") == ["motorcycle", "dining table"]
     assert named(words("lmms_eval", listed), "a motor bike, a dining table") == ["dining table"]
 
 
@@ -399,26 +399,26 @@ def annotated(tmp_path, listed):
 
 
 def test_instances_and_captions_are_joined_by_image(annotated):
-    found = coco.instances(coco.paths(annotated, "instances"))
-    assert found[1] == coco.Annotated("1.jpg", ("dog", "person"))  # in the order of the boxes, each once
-    assert found[3].categories == ()
+    images = coco.instances(coco.paths(annotated, "instances"))
+    assert images[1] == coco.Annotated("1.jpg", ("dog", "person"))  # in the order of the boxes, each once
+    assert images[3].categories == ()
     assert coco.captions(coco.paths(annotated, "captions"), {1}) == {1: ["Two birds.", "A scooter."]}
 
 
 def test_the_truth_is_what_is_annotated_or_captioned_and_val_images_are_described(annotated):
-    asked = {one.id: one for one in Chair(limit=None).questions(annotated)}
-    assert set(asked) == {"1", "2", "3"}
-    assert asked["1"].image == "1.jpg"
-    assert asked["1"].truth["objects"] == ["bird", "dog", "motorcycle", "person"]
-    assert asked["2"].truth["objects"] == ["bus"]  # by its annotation: the caption's "bus" is not found
-    assert asked["3"].truth["objects"] == []
-    json.dumps([one.truth for one in asked.values()])
+    by_id = {question.id: question for question in Chair(limit=None).questions(annotated)}
+    assert set(by_id) == {"1", "2", "3"}
+    assert by_id["1"].image == "1.jpg"
+    assert by_id["1"].truth["objects"] == ["bird", "dog", "motorcycle", "person"]
+    assert by_id["2"].truth["objects"] == ["bus"]  # by its annotation: the caption's "bus" is not found
+    assert by_id["3"].truth["objects"] == []
+    json.dumps([question.truth for question in by_id.values()])
 
 
 def test_images_can_be_chosen_or_drawn(annotated):
-    assert [one.id for one in Chair(ids=(4, 1, 4)).questions(annotated)] == ["4", "1"]
-    two = [one.id for one in Chair(limit=2, seed=3).questions(annotated)]
-    assert len(two) == 2 and two == [one.id for one in Chair(limit=2, seed=3).questions(annotated)]
+    assert [question.id for question in Chair(ids=(4, 1, 4)).questions(annotated)] == ["4", "1"]
+    two = [question.id for question in Chair(limit=2, seed=3).questions(annotated)]
+    assert len(two) == 2 and two == [question.id for question in Chair(limit=2, seed=3).questions(annotated)]
     with pytest.raises(DataError, match="only 3 are annotated; ask for fewer with --limit 3"):
         Chair(limit=9).questions(annotated)
     with pytest.raises(
@@ -451,13 +451,13 @@ def test_broken_annotations_are_named(annotated):
 
 
 def test_chair_by_hand(annotated, standalone):
-    asked = Chair(ids=(1, 2, 3)).questions(annotated)
+    questions = Chair(ids=(1, 2, 3)).questions(annotated)
     answers = {
         "1": Answer("A dog, dogs and a cow."),  # 3 mentions, 1 wrong; 1 of 4 true classes
         "2": Answer("A bus in a street."),  # names nothing; 0 of 1
         "3": Answer("A man.", finish_reason="length"),  # 1 wrong; nothing is there
     }
-    tally = chair.score(asked, answers, standalone)
+    tally = chair.score(questions, answers, standalone)
     assert tally.values() == {
         "chair_i": 2 / 4, "chair_s": pytest.approx(2 / 3), "recall": 1 / 5, "mean_length": pytest.approx(13 / 3)
     }  # fmt: skip
@@ -465,10 +465,10 @@ def test_chair_by_hand(annotated, standalone):
 
 
 def test_silence_divides_by_nothing(annotated, standalone):
-    asked = Chair(ids=(3,)).questions(annotated)
-    values = chair.score(asked, {"3": Answer("")}, standalone).values()
+    questions = Chair(ids=(3,)).questions(annotated)
+    values = chair.score(questions, {"3": Answer("")}, standalone).values()
     assert values == {"chair_i": None, "chair_s": 0.0, "recall": None, "mean_length": 0.0}
-    failed = chair.score(asked, {"3": Answer(None)}, standalone)
+    failed = chair.score(questions, {"3": Answer(None)}, standalone)
     assert set(failed.values().values()) == {None} and failed.counts["failed"] == 1
 
 
@@ -479,18 +479,18 @@ texts = st.lists(st.sampled_from(["dog", "man", "bus", "buses", "hot", "dogs", "
 def test_the_order_of_images_does_not_matter_and_nothing_leaves_its_range(captions, rng):
     from training.evaluation.question import Question
 
-    known = words("coco80")
-    asked = [Question(str(i), f"{i}.jpg", "", {"objects": ["dog"]}) for i in range(len(captions))]
-    answers = {one.id: Answer(" ".join(said)) for one, said in zip(asked, captions, strict=True)}
-    values = chair.score(asked, answers, known).values()
-    rng.shuffle(asked)
-    assert chair.score(asked, answers, known).values() == values
+    vocabulary = words("coco80")
+    questions = [Question(str(i), f"{i}.jpg", "", {"objects": ["dog"]}) for i in range(len(captions))]
+    answers = {question.id: Answer(" ".join(caption)) for question, caption in zip(questions, captions, strict=True)}
+    values = chair.score(questions, answers, vocabulary).values()
+    rng.shuffle(questions)
+    assert chair.score(questions, answers, vocabulary).values() == values
     assert all(value is None or 0 <= value <= 1 for name, value in values.items() if name != "mean_length")
 
 
 def test_an_id_without_an_answer_is_an_error(annotated, standalone):
-    asked = Chair(ids=(1, 2)).questions(annotated)
+    questions = Chair(ids=(1, 2)).questions(annotated)
     with pytest.raises(ValueError, match="id '2' is missing from the answers"):
-        chair.score(asked, {"1": Answer("")}, standalone)
+        chair.score(questions, {"1": Answer("")}, standalone)
     with pytest.raises(ValueError, match="id '1' is asked twice"):
-        chair.score([asked[0], asked[0]], {"1": Answer("")}, standalone)
+        chair.score([questions[0], questions[0]], {"1": Answer("")}, standalone)

@@ -45,20 +45,20 @@ def pope_files(tmp_path):
 
 
 def test_pope_asks_each_question_once_and_remembers_its_splits(pope_files):
-    asked = {one.prompt: one for one in Pope(suffix=" Yes or no?").questions(pope_files)}
-    assert len(asked) == 4
-    assert asked["Is there a dog in the image? Yes or no?"].truth["splits"] == ["random", "popular", "adversarial"]
-    assert asked["Is there a car in the image? Yes or no?"].truth == {
+    by_prompt = {question.prompt: question for question in Pope(suffix=" Yes or no?").questions(pope_files)}
+    assert len(by_prompt) == 4
+    assert by_prompt["Is there a dog in the image? Yes or no?"].truth["splits"] == ["random", "popular", "adversarial"]
+    assert by_prompt["Is there a car in the image? Yes or no?"].truth == {
         "answer": "no", "splits": ["popular", "adversarial"]
     }  # fmt: skip
-    assert {one.image for one in asked.values()} == {"a.jpg", "b.jpg"}
+    assert {question.image for question in by_prompt.values()} == {"a.jpg", "b.jpg"}
 
 
 def test_pope_scores_every_split_and_their_mean(pope_files):
-    asked = Pope().questions(pope_files)
-    said = {"dog": "Yes, there is.", "cup": "no", "car": "There is a car", "cat": "No."}
-    answers = {one.id: Answer(said[one.prompt.split()[3]]) for one in asked}
-    tally = Pope().score(asked, answers)
+    questions = Pope().questions(pope_files)
+    texts = {"dog": "Yes, there is.", "cup": "no", "car": "There is a car", "cat": "No."}
+    answers = {question.id: Answer(texts[question.prompt.split()[3]]) for question in questions}
+    tally = Pope().score(questions, answers)
     values = tally.values()
     assert values["random_accuracy"] == pytest.approx(2 / 3) and values["popular_accuracy"] == pytest.approx(1 / 3)
     assert values["random_precision"] == 1.0 and values["popular_precision"] == 0.5
@@ -71,9 +71,11 @@ def test_pope_scores_every_split_and_their_mean(pope_files):
 
 
 def test_pope_parsers_disagree_and_say_what_they_could_not_read(pope_files):
-    asked = Pope().questions(pope_files)
-    answers = {one.id: Answer("Yes, there is.") for one in asked}
-    read = {parser: Pope(parser).score(asked, answers).values() for parser in ("official", "lmms_eval", "vlmevalkit")}
+    questions = Pope().questions(pope_files)
+    answers = {question.id: Answer("Yes, there is.") for question in questions}
+    read = {
+        parser: Pope(parser).score(questions, answers).values() for parser in ("official", "lmms_eval", "vlmevalkit")
+    }
     assert [read[parser]["unparseable_rate"] for parser in read] == [0.0, 1.0, 0.0]
     assert read["lmms_eval"]["accuracy"] == 0.0 and read["official"]["recall"] == read["vlmevalkit"]["recall"] == 1.0
     with pytest.raises(ConfigError, match="option parser: Input should be 'official', 'lmms_eval' or 'vlmevalkit'"):
@@ -83,9 +85,9 @@ def test_pope_parsers_disagree_and_say_what_they_could_not_read(pope_files):
 def test_a_row_that_a_file_holds_twice_counts_twice(pope_files):
     path = pope_files / "coco_pope_random.json"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    asked = Pope().questions(pope_files)
-    answers = {one.id: Answer("yes") for one in asked}
-    assert Pope().score(asked, answers).values()["random_accuracy"] == 3 / 4
+    questions = Pope().questions(pope_files)
+    answers = {question.id: Answer("yes") for question in questions}
+    assert Pope().score(questions, answers).values()["random_accuracy"] == 3 / 4
 
 
 def test_broken_pope_files_are_named_by_line(pope_files):
@@ -108,23 +110,27 @@ OBJECTS = {f"{i}.jpg": [f"thing{i}", f"thing{i + 1}", "sun", "boat"][: 2 + i % 3
 
 
 def test_building_draws_from_images_with_three_objects_and_asks_three_and_three():
-    asked = pope.about(OBJECTS, images=6, seed=1)
-    assert len({one.image for one in asked}) == 6
-    assert all(len(OBJECTS[one.image]) >= 3 for one in asked)
+    questions = pope.about(OBJECTS, images=6, seed=1)
+    assert len({question.image for question in questions}) == 6
+    assert all(len(OBJECTS[question.image]) >= 3 for question in questions)
     for split in ("random", "popular", "adversarial"):
-        per_image = Counter((one.image, one.truth["answer"]) for one in asked if split in one.truth["splits"])
+        per_image = Counter(
+            (question.image, question.truth["answer"]) for question in questions if split in question.truth["splits"]
+        )
         assert set(per_image.values()) == {3}
     repeated = {**OBJECTS, "r.jpg": ["sun", "sun", "sun"]}
-    assert "r.jpg" not in {one.image for one in pope.about(repeated, images=None)}
+    assert "r.jpg" not in {question.image for question in pope.about(repeated, images=None)}
     with pytest.raises(DataError, match=r"images=9, but only 8 of 12 have at least 3"):
         pope.about(OBJECTS, images=9)
 
 
 def test_building_does_not_depend_on_the_order_of_the_images():
     backwards = dict(reversed(OBJECTS.items()))
-    assert {one.id: one for one in pope.about(backwards, 5)} == {one.id: one for one in pope.about(OBJECTS, 5)}
-    assert {one.image for one in pope.about(OBJECTS, 5, seed=1)} != {
-        one.image for one in pope.about(OBJECTS, 5, seed=2)
+    assert {question.id: question for question in pope.about(backwards, 5)} == {
+        question.id: question for question in pope.about(OBJECTS, 5)
+    }
+    assert {question.image for question in pope.about(OBJECTS, 5, seed=1)} != {
+        question.image for question in pope.about(OBJECTS, 5, seed=2)
     }
 
 
@@ -189,20 +195,20 @@ def test_safe_words_are_never_wrong_and_stay_in_the_denominator():
 
 
 def test_likeness_above_the_limit_covers_and_forgives_and_still_marks_what_is_made_up():
-    found = described(["dog"], ["man"], ["dog"], Alike(("dog", "man")))
-    assert found == {"chair": (0, 1), "cover": (1, 1), "hal": (0, 1), "cog": (1, 1)}
+    terms = described(["dog"], ["man"], ["dog"], Alike(("dog", "man")))
+    assert terms == {"chair": (0, 1), "cover": (1, 1), "hal": (0, 1), "cog": (1, 1)}
     assert described(["dog"], ["man"], [], Alike())["chair"] == (1, 1)  # 0.8 is not above 0.8
 
 
 def test_a_made_up_noun_marks_its_equal_and_the_first_that_is_like_it():
-    found = described(["dog"], [], ["sun", "dog"], Alike(("dog", "sun")))
-    assert found["cog"] == (2, 2)
+    terms = described(["dog"], [], ["sun", "dog"], Alike(("dog", "sun")))
+    assert terms["cog"] == (2, 2)
 
 
 def test_no_answer_is_ambers_positive_class():
     no_sayer = [formulas.answer_terms(truth, "no") for truth in ("no", "no", "yes")]
-    assert [one["recall"] for one in no_sayer] == [(1, 1), (1, 1), (0, 0)]
-    assert [one["precision"] for one in no_sayer] == [(1, 1), (1, 1), (0, 1)]
+    assert [terms["recall"] for terms in no_sayer] == [(1, 1), (1, 1), (0, 0)]
+    assert [terms["precision"] for terms in no_sayer] == [(1, 1), (1, 1), (0, 1)]
     assert formulas.answer_terms("yes", "yes") == {
         "accuracy": (1, 1), "precision": (0, 0), "recall": (0, 0), "f1": (0, 0), "unparseable_rate": (0, 1)
     }  # fmt: skip
@@ -224,7 +230,7 @@ def amber_files(tmp_path):
         {"id": 3, "type": "discriminative-attribute-state", "truth": "yes"},
         {"id": 4, "type": "relation", "truth": "no"},
     ]
-    queries = [{"id": one["id"], "image": "AMBER_1.jpg", "query": f"q{one['id']}"} for one in notes]
+    queries = [{"id": note["id"], "image": "AMBER_1.jpg", "query": f"q{note['id']}"} for note in notes]
     (tmp_path / "query").mkdir()
     (tmp_path / "annotations.json").write_text(json.dumps(notes))
     (tmp_path / "query" / "query_generative.json").write_text(json.dumps(queries[:1]))
@@ -244,7 +250,7 @@ def test_amber_reads_its_files_and_scores_both_parts(amber_files):
     assert tally.values() == {"chair": 1 / 4, "cover": 1.0, "hal": 1.0, "cog": 1.0}
 
     questions = amber.AmberDiscriminative(suffix="?").questions(amber_files)
-    assert [one.prompt for one in questions] == ["q2?", "q3?", "q4?"]
+    assert [question.prompt for question in questions] == ["q2?", "q3?", "q4?"]
     said = amber.AmberDiscriminative().score(questions, {"2": Answer("No"), "3": Answer("No"), "4": Answer("no")})
     values = said.values()
     assert values["accuracy"] == pytest.approx(1 / 3) and values["precision"] == 0.5 and values["recall"] == 0.5
@@ -258,7 +264,7 @@ def test_amber_reads_its_files_and_scores_both_parts(amber_files):
 
 def test_another_parser_reads_more_of_ambers_answers(amber_files):
     questions = amber.AmberDiscriminative().questions(amber_files)
-    answers = {one.id: Answer("No, there is not.") for one in questions}
+    answers = {question.id: Answer("No, there is not.") for question in questions}
     assert amber.AmberDiscriminative().score(questions, answers).values()["unparseable_rate"] == 1.0
     assert amber.AmberDiscriminative("vlmevalkit").score(questions, answers).values()["recall"] == 1.0
 
@@ -335,11 +341,11 @@ nouns = st.lists(st.sampled_from(["man", "person", "sea", "water", "dog", "sun",
 
 
 @given(nouns, st.lists(st.sampled_from(["man", "sea", "lake"]), max_size=4), st.lists(st.sampled_from(["dog", "sun"])))
-def test_amber_never_counts_more_than_there_is(said, truth, made_up):
-    terms = described(said, truth, made_up)
+def test_amber_never_counts_more_than_there_is(mentioned, truth, made_up):
+    terms = described(mentioned, truth, made_up)
     assert all(0 <= above <= below for above, below in terms.values())
-    assert described(list(reversed(said)), truth, made_up) == terms  # with exact matches, order is nothing
-    assert described([*said, *said], truth, made_up)["cover"] == terms["cover"]
+    assert described(list(reversed(mentioned)), truth, made_up) == terms  # with exact matches, order is nothing
+    assert described([*mentioned, *mentioned], truth, made_up)["cover"] == terms["cover"]
 
 
 # SHR -----------------------------------------------------------------------------------------------------------------
@@ -404,13 +410,13 @@ def describe(*images, objects=()):
 
 
 def test_shr_is_pooled_and_a_repeated_image_counts_once_but_its_n_grams_twice():
-    asked = describe("a", "b", "a")
+    questions = describe("a", "b", "a")
     answers = {
         "0": Answer("X x.", "Judgement:\n1. hallucination: no"),
         "1": Answer("A b. C d.", "Judgement:\n1. correct: y\n2. hallucination: n"),
         "2": Answer("A b c d.", "Judgement:\n1. correct: y"),
     }
-    tally = shr.score(asked, answers)
+    tally = shr.score(questions, answers)
     values = tally.values()
     assert values["shr"] == pytest.approx(1 / 3)  # answer 0 gave way to answer 2
     assert values["sentences"] == 1.5 and values["distinct_1"] == 1.0
@@ -419,13 +425,13 @@ def test_shr_is_pooled_and_a_repeated_image_counts_once_but_its_n_grams_twice():
 
 
 def test_descriptions_without_a_usable_judgement_are_counted():
-    asked = describe("a", "b", "c")
+    questions = describe("a", "b", "c")
     answers = {
         "0": Answer("A.", None),
         "1": Answer("A. B.", "Judgement:\n1. correct: y"),
         "2": Answer("A.", "Judgement:\n1. correct: y"),
     }
-    tally = shr.score(asked, answers)
+    tally = shr.score(questions, answers)
     assert tally.values()["shr"] == 0.0
     assert (tally.counts["unjudged"], tally.counts["mismatched"]) == (1, 1)
     assert tally.values()["sentences"] == 1.5  # of those that were judged, matched or not
@@ -498,9 +504,9 @@ def test_the_judges_list_is_found(judgement, expected):
 
 
 def halbench_score(*answers, phrases=None, truth=("dog",)):
-    asked = [Question(str(i), f"{i}.jpg", "", {"objects": list(truth)}) for i in range(len(answers))]
-    given_answers = {one.id: answer for one, answer in zip(asked, answers, strict=True)}
-    return halbench.score(asked, given_answers, words("coco80"), phrases)
+    questions = [Question(str(i), f"{i}.jpg", "", {"objects": list(truth)}) for i in range(len(answers))]
+    given_answers = {question.id: answer for question, answer in zip(questions, answers, strict=True)}
+    return halbench.score(questions, given_answers, words("coco80"), phrases)
 
 
 def test_object_halbench_by_hand():
@@ -528,9 +534,9 @@ def test_object_halbench_without_a_judge_counts_repeats():
 def test_object_halbench_takes_an_answer_without_the_word_in_front_of_it():
     """As the original does before anything else: for the judge, for the length, and for what is too short."""
     short, long = "Assistant: one two three", "Assistant: A dog and a red cup."
-    asked = Question("0", "0.jpg", "", {"objects": ["dog"]})
-    assert halbench.ObjectHalbench().judge_prompt(asked, short) is None
-    asking = halbench.ObjectHalbench().judge_prompt(asked, long)
+    question = Question("0", "0.jpg", "", {"objects": ["dog"]})
+    assert halbench.ObjectHalbench().judge_prompt(question, short) is None
+    asking = halbench.ObjectHalbench().judge_prompt(question, long)
     assert "> A dog and a red cup." in asking and "Assistant" not in asking
     values = halbench_score(Answer(short), phrases=halbench.EveryWordPhrases()).values()
     assert values["mean_length"] == 3 and values["response"] is None
@@ -546,10 +552,13 @@ def test_object_halbench_says_what_it_could_not_use():
 
 def test_a_seat_beside_a_toilet_is_no_chair(tmp_path):
     (tmp_path / "synonyms.txt").write_text("chair, seat\ntoilet\ndog\n")
-    known = words("standalone", tmp_path / "synonyms.txt")
+    vocabulary = words("standalone", tmp_path / "synonyms.txt")
 
     def named(*objects):
-        return [one.name for one in halbench.judge(objects, frozenset(), known, halbench.EveryWordPhrases()).mentions]
+        return [
+            mention.name
+            for mention in halbench.judge(objects, frozenset(), vocabulary, halbench.EveryWordPhrases()).mentions
+        ]
 
     assert named("toilet", "a seat", "chair") == ["toilet", "chair"]
     assert named("a seat", "dog") == ["chair", "dog"]
@@ -566,10 +575,10 @@ def test_runs_of_nouns_are_one_word_for_the_original(monkeypatch):
     module.load = lambda model: nlp
     monkeypatch.setitem(sys.modules, "spacy", module)
     phrases = halbench.SpacyPhrases()
-    known = words("coco80")
-    assert phrases("wooden coffee table", known) == ["coffee table"]
-    assert phrases("blue teddy bear", known) == ["teddy bear"]
-    assert halbench.judge(["dining table", "cup"], frozenset(), known, phrases).repeated == 0
+    vocabulary = words("coco80")
+    assert phrases("wooden coffee table", vocabulary) == ["coffee table"]
+    assert phrases("blue teddy bear", vocabulary) == ["teddy bear"]
+    assert halbench.judge(["dining table", "cup"], frozenset(), vocabulary, phrases).repeated == 0
 
 
 def test_object_halbench_reads_its_questions(tmp_path):
@@ -595,16 +604,16 @@ def test_mmhal_ratings_are_read_as_the_original_reads_them():
 
 
 def test_mmhal_by_hand():
-    asked = [Question(str(i), f"{i}.jpg", "", {"place": i}) for i in range(9)]
-    said = ["Rating: 6", "Rating: 3", "Rating: 2", "nothing", *["Rating: 4"] * 5]
-    values = Mmhal().score(asked, {str(i): Answer("an answer", text) for i, text in enumerate(said)}).values()
+    questions = [Question(str(i), f"{i}.jpg", "", {"place": i}) for i in range(9)]
+    judgements = ["Rating: 6", "Rating: 3", "Rating: 2", "nothing", *["Rating: 4"] * 5]
+    values = Mmhal().score(questions, {str(i): Answer("an answer", text) for i, text in enumerate(judgements)}).values()
     assert values["score"] == pytest.approx((6 + 3 + 2 + 0 + 20) / 9)
     assert values["hallucination_rate"] == pytest.approx(2 / 9)
     assert values["informativeness"] == pytest.approx((3 + 0 + 2 + 0 + 5) / 27)
     assert values["score_attribute"] == 5.0 and values["score_counting"] == 0.0  # places 0 and 8; place 3
     assert values["unparseable_rate"] == pytest.approx(1 / 9)
     with pytest.raises(ValueError, match="id '0' has no judgement"):
-        Mmhal().score(asked[:1], {"0": Answer("x")})
+        Mmhal().score(questions[:1], {"0": Answer("x")})
 
 
 def test_mmhal_reads_its_template(tmp_path):
