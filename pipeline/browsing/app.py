@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from pipeline.base import files
 from pipeline.base.errors import PipelineError
 from pipeline.browsing.catalog import NAMES, Catalog, Entry
 from pipeline.browsing.pictures import NoPicture, picture
@@ -94,7 +95,7 @@ class Pages:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         environment.filters["number"] = number
-        environment.globals["names"] = [run.path.resolve().name for run in runs]
+        environment.globals["names"] = _names([Path(files.absolute(run.path)) for run in runs])
         self._templates = environment
 
     def overview(self, request: Request) -> Response:
@@ -266,6 +267,19 @@ class Pages:
             **values,
         )  # fmt: skip
         return Response(text, media_type="text/html")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What the runs are called: by their folders, and by those above where these are called the same.
+
+    >>> _names([Path("/runs/a"), Path("/runs/b")]), _names([Path("/old/a"), Path("/new/a")])
+    (['a', 'b'], ['old/a', 'new/a'])
+    """
+    for parts in (1, 2):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
 
 
 def prompt_link(prompt_id: str, view: View) -> str:

@@ -22,7 +22,9 @@ from pipeline.base import dataset_files, files, secrets
 from pipeline.base.columns import Ints
 from pipeline.base.errors import InputError, shorten
 from pipeline.base.local_paths import base_name, is_absolute, own_pattern, own_places, shorten_paths
+from pipeline.publishing.curated import Curation
 from pipeline.publishing.findings import steps
+from pipeline.publishing.marks import FILE as MARKS
 from pipeline.publishing.publish import FOLDER, current
 from pipeline.running.store import Run
 
@@ -50,14 +52,19 @@ def outgoing(run: Run) -> list[OutgoingFile]:
     """The files of the published dataset of a run, by name.
 
     Raises:
-        InputError: there is none, or one that is not whole.
+        InputError: there is none, one that is not whole, or one from before pairs were marked otherwise.
     """
     if not files.is_local(run.path):
         raise InputError(f"{run.path} is remote, and is sent from here", "copy the run to a disk of this machine")
     folder = run.path / FOLDER
-    if current(run) is None:
+    published = current(run)
+    if published is None:
         raise InputError(
             f"{run.path} has no published dataset", "give the folder of a run, and run it with --stages publish first"
+        )
+    if published.upstream.get("marks") != Curation.of(run).told().get("marks"):
+        raise InputError(
+            f"{run.path / MARKS} was changed since the dataset was published", "run with --stages publish again"
         )
     try:
         dataset_files.check(folder)

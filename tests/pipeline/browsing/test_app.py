@@ -279,6 +279,19 @@ def test_a_damaged_file_of_marks_is_one_clear_line(run):
     assert answer.status_code == 409 and "marks.jsonl, line 1: &#39;chosen&#39; is missing" in answer.text
 
 
+def test_a_run_in_a_bucket(run):
+    there = Run("memory://bucket/runs/quickstart")
+    for stage in ("source", "sample", "score", "pair"):
+        there.save(Run(run).record(stage))
+        for shard in Run(run).shards(stage):
+            there.write(stage, shard, Run(run).read(stage, shard))
+    http = TestClient(pages.app((there,)), base_url=BASE)
+    text = page(http, "/?reason=paired")
+    http.post("/mark", data=form_of(text))
+    assert "1 marked" in page(http) and "quickstart</a>" in text
+    assert marks.read(there.path) and http.get("/image?run=a&shard=0&id=00003&n=0").status_code == 200
+
+
 @pytest.mark.parametrize("stages", [("sample", "score", "pair"), ("score", "pair")])
 def test_runs_that_have_only_begun_open(run, stages):
     for stage in stages:

@@ -14,6 +14,7 @@ from pipeline.publishing.collect import collect
 from pipeline.publishing.config import Publish
 from pipeline.publishing.curated import REJECTED
 from pipeline.publishing.marks import FILE, PairKey
+from pipeline.publishing.outgoing import outgoing
 from pipeline.publishing.publish import Published, publish, reasons
 from pipeline.running.store import Run
 
@@ -113,6 +114,19 @@ def test_if_everything_is_rejected_that_is_said(run):
     marks.write(run.path, {key(row): "reject" for row in rows(run)})
     with pytest.raises(InputError, match=rf"not one of the prompts gave a pair .*{REJECTED}: \d+"):
         done(run)
+
+
+def test_what_goes_to_others_is_what_was_marked(run):
+    row = rows(run)[0]
+    assert outgoing(run)
+    marks.put(run.path, key(row), "reject")
+    with pytest.raises(InputError, match="was changed since the dataset was published"):
+        outgoing(run)
+    done(run)
+    assert outgoing(run)
+    marks.put(run.path, key(row), None)
+    with pytest.raises(InputError, match="was changed since"):
+        outgoing(run)
 
 
 def test_a_damaged_file_of_marks_publishes_nothing(run):
