@@ -223,6 +223,11 @@ def test_results_of_other_suites_are_not_replaced(installed: Path) -> None:
     assert done.exit_code == 2 and "has results of pope" in done.output and "give an --output of its own" in done.output
 
 
+def test_a_suite_of_its_name_leads_here() -> None:
+    done = CliRunner().invoke(evaluate.app, ["scenes-vlm", "--suite", "pope,lmms_eval:mmstar", "--data", "x"])
+    assert done.exit_code == 2 and "python -m training.evaluation.lmms_eval MODEL --tasks mmstar" in done.output
+
+
 def test_help_answers_in_under_a_second() -> None:
     text, seconds = help_kit.told("training.evaluation.lmms_eval")
     assert "--tasks" in text and seconds < 1

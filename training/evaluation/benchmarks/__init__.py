@@ -11,6 +11,8 @@ from pipeline.base.errors import ConfigError
 from training.evaluation.benchmark import Benchmark
 
 KIND = "benchmarks"
+#: What a suite is called that lmms-eval has asked: this and the task's name.
+OF_LMMS_EVAL = "lmms_eval:"
 _HERE = "training.evaluation.benchmarks"
 BENCHMARKS: Mapping[str, str] = {
     "pope": f"{_HERE}.pope:Pope",
@@ -61,6 +63,10 @@ def find(name: str) -> type[Benchmark]:
     Raises:
         ConfigError: there is no such benchmark, or it is none.
     """
+    if name.startswith(OF_LMMS_EVAL):
+        task = name.removeprefix(OF_LMMS_EVAL)
+        remedy = f"give it to python -m training.evaluation.lmms_eval MODEL --tasks {task} (docs/evaluation.md)"
+        raise ConfigError(f"{name} is a task of lmms-eval, which asks in a process of its own", remedy)
     kind = plugins.find(KIND, BENCHMARKS.get(name, name), [*BENCHMARKS, *TOGETHER])
     if not (isinstance(kind, type) and issubclass(kind, Benchmark)):
         raise ConfigError(f"{name} is no benchmark; let the class inherit training.evaluation.benchmark.Benchmark")

@@ -18,14 +18,13 @@ from typing import Any, TypeGuard
 from pipeline.base.errors import ConfigError
 from training.errors import DataError
 from training.evaluation import benchmark_files
+from training.evaluation.benchmarks import OF_LMMS_EVAL
 from training.evaluation.compare import NORMAL
 from training.evaluation.result import Provenance
 from training.evaluation.session.lmms_eval_call import result_files
 from training.evaluation.session.stored import RESULTS
 from training.evaluation.tally import Tally
 
-#: What a suite of it is called: this and the task's name.
-PREFIX = "lmms_eval:"
 #: What a mean may be multiplied by.
 _SCALES = (1.0, 100.0)
 #: Some tasks round what they report to five digits.
@@ -72,7 +71,7 @@ def read(path: Path, model: str, build: str, version: str | None = None) -> dict
             tally = _tally(metrics, samples, str(about.get("score_key", "score")))
             pooled = {name: metric for name, metric in metrics.items() if name not in tally.sums}
             provenance = _provenance(task, content, config, about, samples, model, build, made_by)
-            found[f"{PREFIX}{task}"] = TaskResult(tally, pooled, provenance)
+            found[f"{OF_LMMS_EVAL}{task}"] = TaskResult(tally, pooled, provenance)
     if not found:
         raise DataError(f"{path} holds no metric; run lmms-eval without --predict_only")
     return found
@@ -85,7 +84,7 @@ def check_place(folder: Path) -> None:
     """
     path = folder / RESULTS
     suites = benchmark_files.whole(path).get("suites", {}) if path.is_file() else {}
-    others = [name for name in suites if not name.startswith(PREFIX)]
+    others = [name for name in suites if not name.startswith(OF_LMMS_EVAL)]
     if others:
         raise ConfigError(f"{path} has results of {others[0]}", "give an --output of its own")
 
@@ -160,7 +159,7 @@ def _provenance(
     size = content.get("n-samples", {}).get(task, {}).get("effective", "?")
     more = {name: config[name] for name in ("gen_kwargs", "system_instruction") if config.get(name)}
     return Provenance(
-        suite=f"{PREFIX}{task}@{_task_version(about, content.get('versions', {}).get(task))}",
+        suite=f"{OF_LMMS_EVAL}{task}@{_task_version(about, content.get('versions', {}).get(task))}",
         model=model,
         model_revision=build,
         data=data,
