@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,7 +40,7 @@ def main(
     listener = _listen(port)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     typer.echo(address)
-    if not no_open:
+    if not no_open and _has_screen():
         import webbrowser
 
         webbrowser.open(address)
@@ -48,6 +50,11 @@ def main(
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         return
+
+
+def _has_screen() -> bool:
+    """Elsewhere a browser of the terminal would be opened, and waited for."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def _run(name: str) -> Run:

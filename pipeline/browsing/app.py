@@ -85,7 +85,7 @@ class Pages:
 
     def __init__(self, runs: tuple[Run, ...]) -> None:
         self.catalog = Catalog(runs)
-        self.readers = tuple(Reader(run, name) for run, name in zip(runs, NAMES, strict=False))
+        self.readers = tuple(Reader(run, name) for run, name in zip(self.catalog.runs, NAMES, strict=False))
         self.token = secrets.token_urlsafe(24)
         self._done: list[tuple[Run, marked.PairKey, str | None]] = []
         self._lock = threading.Lock()

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from pipeline.base import files
 from pipeline.base.columns import Ints
 from pipeline.browsing import relations
-from pipeline.browsing.view import MARGIN, View, number, terms
+from pipeline.browsing.fitting import FittingRun
+from pipeline.browsing.view import MARGIN, UNMARKED, View, number, terms
 from pipeline.running.joined import STAGES, Joined
 from pipeline.running.store import Run
 
@@ -29,6 +30,7 @@ _KEPT = 16
 #: Sources that are offered.
 MOST_SOURCES = 200
 NAMES = ("a", "b")
+_NO_MARKS: Mapping[str, Iterable[str]] = {}
 _NO_NETWORK: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -63,7 +65,7 @@ class Catalog:
     """The prompts of ``runs``, one or two. State: the tables of the query engine, which one query has at a time."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs = tuple(runs)
+        self.runs = tuple(FittingRun(run.path) for run in runs)
         self.facets: tuple[Facets, ...] = ()
         self._lock = threading.RLock()
         self._seen: Any = None
@@ -84,6 +86,8 @@ class Catalog:
             if seen == self._seen:
                 return
             self._results.clear()
+            for run in self.runs:
+                run.forget()
             self.facets = tuple(self._load(name, run) for name, run in zip(NAMES, self.runs, strict=False))
             if len(self.runs) == 1:
                 self._connection.execute("CREATE OR REPLACE TABLE b_prompt AS FROM a_prompt LIMIT 0")
@@ -96,11 +100,14 @@ class Catalog:
             )
             self._seen = seen
 
-    def search(self, view: View, marked: Mapping[str, Iterable[str]] | None = None) -> Ints:
+    def search(self, view: View, marked: Mapping[str, Iterable[str]] = _NO_MARKS) -> Ints:
         """The entries of a view in its order. ``marked`` has the ids of the prompts with each mark."""
         with self._lock:
             self.refresh()
-            ids = tuple(sorted((marked or {}).get(view.mark, ()))) if view.mark else ()
+            ids: tuple[str, ...] = ()
+            if view.mark:
+                wanted = marked.values() if view.mark == UNMARKED else [marked.get(view.mark, ())]
+                ids = tuple(sorted({prompt_id for of_mark in wanted for prompt_id in of_mark}))
             key = (view.query, ids)
             if key not in self._results:
                 self._results[key] = self._search(view, ids)
@@ -186,7 +193,9 @@ class Catalog:
             ask(f"p.place IN (SELECT place FROM {name}_pair WHERE policy = ?)", view.policy)
         if view.source:
             ask("p.source = ?", view.source)
-        if view.mark:
+        if view.mark == UNMARKED:
+            ask("p.outcome = 'paired' AND p.id NOT IN (SELECT unnest(?::VARCHAR[]))", list(marked))
+        elif view.mark:
             ask("p.id IN (SELECT unnest(?::VARCHAR[]))", list(marked))
         if len(self.runs) > 1 and view.which:
             ask(_WHICH[view.which])
@@ -253,7 +262,5 @@ def _side(name: str, relation: str, side: str) -> str:
 def _signature(run: Run) -> Any:
     """Changes whenever a shard is written or removed."""
     folders = [run.folder(stage) for stage in STAGES]
-    return [
-        (files.names(folder), folder.stat().st_mtime_ns if files.is_local(folder) and folder.is_dir() else 0)
-        for folder in folders
-    ]
+    written = (folder.stat().st_mtime_ns if files.is_local(folder) and folder.is_dir() else 0 for folder in folders)
+    return [*zip(map(files.names, folders), written, strict=True)]

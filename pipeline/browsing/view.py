@@ -15,6 +15,8 @@ ORDERS = ("desc", "asc")
 #: Which prompts of two runs: those of both, of one alone, or those of which different things became.
 WHICH = ("", "both", "a", "b", "differ")
 MARGIN = "margin"
+#: In place of a mark: prompts with pairs of which none has one.
+UNMARKED = "none"
 #: Characters of a value; nobody types more.
 _LONGEST = 500
 

@@ -99,7 +99,7 @@ def by_shard(run: Run, examples: Iterable[Example]) -> dict[int, dict[str, Promp
 
 
 def _rows(run: Run, stage: str, shard: int, wanted: pa.Array) -> list[dict[str, Any]]:
-    if not run.has(stage) or not (run.folder(stage) / f"data-{shard:05d}.arrow").exists():
+    if not run.has_shard(stage, shard):
         return []
     table = run.read(stage, shard)
     rows: list[dict[str, Any]] = table.filter(pc.is_in(table["id"], value_set=wanted)).to_pylist()

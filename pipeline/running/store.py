@@ -177,6 +177,10 @@ class Run:
         matches = (_SHARD.fullmatch(name) for name in files.names(self.folder(stage)))
         return sorted(int(name[1]) for name in matches if name)
 
+    def has_shard(self, stage: str, shard: int) -> bool:
+        """Whether a shard is finished."""
+        return self.has(stage) and self._shard(stage, shard).exists()
+
     def read(self, stage: str, shard: int) -> pa.Table:
         """
         Raises:

@@ -48,7 +48,8 @@ document.addEventListener("keydown", (event) => {
     u: () => follow("[data-key=u]"),
   };
   for (const mark of ["a", "r", "s"]) {
-    keys[mark] = () => follow(`[data-key=${mark}]`, current() || document);
+    // Only of the pair that is in focus, or nobody would see what was marked.
+    keys[mark] = () => (current() ? follow(`[data-key=${mark}]`, current()) : focusCard(0));
   }
   if (keys[event.key] && keys[event.key]() !== false) event.preventDefault();
 });

@@ -15,7 +15,7 @@ from pipeline.browsing.view import View
 from pipeline.publishing.collect import collect
 from pipeline.running import prompt_rows
 from pipeline.running.prompt_rows import PromptRow
-from pipeline.running.store import Run
+from pipeline.running.store import Run, make_record
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,13 @@ def test_source_model_policy_and_mark(catalog, rows):
     assert len(catalog.search(View(mark="reject"), marked)) == 0
 
 
+def test_pairs_that_nobody_has_marked(catalog):
+    paired = found(catalog, reason="paired")
+    marked = {"swap": {paired[0]}, "accept": {paired[2]}}
+    entries = catalog.entries(catalog.search(View(mark="none"), marked))
+    assert [entry.id for entry in entries] == [paired[1], *paired[3:]]
+
+
 def test_filters_go_together(catalog):
     both = found(catalog, reason="paired", q="kite", score="objects.covered", low="1", sort="margin")
     assert set(both) == set(found(catalog, reason="paired")) & set(found(catalog, q="kite")) & set(
@@ -149,6 +156,21 @@ def test_a_run_that_goes_on_is_read_anew(tmp_path):
     assert len(found(catalog, reason="not finished")) == 10
     run.write("pair", 1, shard)
     assert found(catalog, reason="not finished") == []
+
+
+def test_of_a_run_that_is_made_anew_only_what_fits_together_is_shown(tmp_path):
+    run = Run(fake_run.make(tmp_path / "run", prompts_count=20, shards=2))
+    record = run.record("pair")
+    anew = replace(make_record("pair", 1, {**record.options, "margin": 2.0}, {}), unsigned=False)
+    pairs = run.read("pair", 1)
+    run.save(anew)
+    run.write("pair", 1, pairs, by=anew)
+    catalog = Catalog([run])
+    assert len(found(catalog, reason="not finished")) == 7  # three failed before
+    run.write("score", 1, run.read("score", 1), {"sample": "another digest"})
+    run.write("pair", 1, pairs, {"score": run.digest("score", 1)}, by=anew)
+    assert len(found(catalog, reason="not finished")) == 17
+    assert set(found(catalog, score="clip.cosine", low="-9")) < set(found(catalog)[:10])
 
 
 @pytest.mark.parametrize("stages", [("sample", "score", "pair"), ("score", "pair"), ("pair",)])
