@@ -37,6 +37,9 @@ _ENV = {
 }
 #: Tokens of one scheduler step where chunked prefill is off; vLLM then wants at least a whole prompt in it.
 _CPU_BATCHED_TOKENS = 32_768
+#: Prompts have nothing else in them. A model that also sees videos would be started with room for the longest, which
+#: for Qwen2.5-VL takes more memory and time than all images together.
+IMAGES_ONLY = {"video": 0, "audio": 0}
 
 Prompt = dict[str, Any]
 
@@ -78,6 +81,7 @@ class OpenVllm:
             "load_format": self.load_format,
             "trust_remote_code": self.trust_remote_code,
             "disable_log_stats": True,
+            "limit_mm_per_prompt": IMAGES_ONLY,
             # The defaults of the model's author would silently change top_p, top_k or the repetition penalty.
             "generation_config": "vllm",
             **(_cpu_options() if on_cpu else {}),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.base.errors import EngineError
-from pipeline.engines.vllm import runs_on_cpu
+from pipeline.engines.vllm import IMAGES_ONLY, runs_on_cpu
 from reward.models.conversation import Conversation
 from reward.models.reward_checkpoint import Checkpoint
 
@@ -50,6 +50,7 @@ class OpenVllmRewards:
             # Left to itself, vLLM falls back to pickled weights.
             "load_format": "safetensors",
             "disable_log_stats": True,
+            "limit_mm_per_prompt": IMAGES_ONLY,
             **({"enforce_eager": True} if on_cpu else {}),
         }
         try:

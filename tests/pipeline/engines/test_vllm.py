@@ -34,6 +34,12 @@ def test_a_folder_without_a_model_is_named_before_vllm_is_imported(tmp_path: Pat
         OpenVllm(str(tmp_path))()
 
 
+def test_no_room_is_made_for_videos(vllm_engine: Any) -> None:
+    limits = vllm_engine._runner._llm.llm_engine.vllm_config.model_config.multimodal_config
+    assert [limits.get_limit_per_prompt(kind) for kind in ("video", "audio")] == [0, 0]
+    assert limits.get_limit_per_prompt("image") > 1
+
+
 def test_every_request_gets_n_completions(vllm_engine: Any) -> None:
     answers = ask(vllm_engine, [request(i) for i in range(6)])
     for answer in answers.values():
