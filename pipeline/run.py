@@ -138,6 +138,7 @@ def _run(
     from pipeline.publishing import report
     from pipeline.publishing.collect import collect
     from pipeline.publishing.hallucinated import RECIPE
+    from pipeline.publishing.marks import FILE as MARKS
     from pipeline.publishing.publish import FOLDER, current
     from pipeline.recipe import plan as steps
     from pipeline.running.executor import Executor
@@ -162,6 +163,9 @@ def _run(
             published, seconds = steps.publish_run(plan, run, command, findings)
             _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)
             typer.echo(f"{published.pairs} pairs in {published.path}", err=True)
+            if (run.path / MARKS).exists():
+                told = ", ".join(f"{mark} {number}" for mark, number in sorted(findings().curated.items()))
+                typer.echo(f"{MARKS}: {told or 'none of its pairs is there'}", err=True)
             for warning in published.warnings():
                 typer.echo(f"warning: {warning}", err=True)
         measured = benchmarks if "evaluate" in wanted else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -33,9 +34,9 @@ class PromptRow:
     detected: Mapping[str, Any] | None = None
     asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def candidates(self) -> Sequence[Mapping[str, Any]]:
-        return (self.sample or {}).get("candidates") or ()
+        return [{**each, "text": each["text"] or ""} for each in (self.sample or {}).get("candidates") or ()]
 
     @property
     def scores(self) -> dict[str, Sequence[float | None]]:
