@@ -15,6 +15,7 @@ from pipeline.base.command import CommandGroup, Lazy, command_group
 
 class Commands(CommandGroup):
     lazy: ClassVar[Mapping[str, Lazy]] = {
+        "init": Lazy("pipeline.commands.init"),
         "run": Lazy("pipeline.run"),
         "plan": Lazy("pipeline.run", ("--plan",), "Show what a run would do, and what is done."),
         "browse": Lazy("pipeline.browse"),

@@ -1,0 +1,237 @@
+"""``vlm-preference init``: whatever a folder holds, the recipe that is written can be planned."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.commands import init
+from pipeline.commands.folder_sources import sources_in
+from pipeline.recipe.load import load_recipe
+from pipeline.sources.readers.protocol import entries
+from training.config.recipe import WholeRecipe
+
+runner = CliRunner()
+Fill = Callable[[Path], None]
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "red").save(path)
+    return path
+
+
+def images(folder: Path) -> None:
+    picture(folder / "photos" / "a b.png")
+    picture(folder / "photos" / "more" / "c.jpg")
+
+
+def coco(folder: Path, category: str = "dog") -> None:
+    picture(folder / "train2017" / "1.png")
+    size = {"width": 8, "height": 8}
+    content = {
+        "info": {},
+        "images": [{"id": 1, "file_name": "1.png", **size}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 4, 4]}],
+        "categories": [{"id": 7, "name": category}],
+    }
+    write(folder / "annotations" / "instances_train.json", content)
+    spoken = [{"id": 1, "image_id": 1, "caption": "A dog."}]
+    write(folder / "annotations" / "captions_train.json", {"images": content["images"], "annotations": spoken})
+
+
+def damage(folder: Path) -> None:
+    coco(folder, "Traffic_Cone")
+
+
+def regions(folder: Path) -> None:
+    picture(folder / "images" / "1.png")
+    region = {"region_id": 1, "image_id": 1, "phrase": "a dog", "x": 0, "y": 0, "width": 4, "height": 4}
+    write(folder / "region_descriptions.json", [{"id": 1, "regions": [region]}])
+    write(folder / "image_data.json", [{"image_id": 1, "url": "https://host/images/1.png", "width": 8, "height": 8}])
+
+
+def llava(folder: Path) -> None:
+    picture(folder / "coco" / "train" / "1.png")
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
+    write(folder / "chat.json", [{"id": "1", "image": "train/1.png", "conversations": turns}])
+
+
+def pairs(folder: Path) -> None:
+    picture(folder / "images" / "1.png")
+    turns = [
+        [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": text}] for text in ("Dog.", "Cat.")
+    ]
+    row = {"id": "1", "image": "1.png", "conversations": turns[0], "rejected_conversations": turns[1]}
+    write(folder / "pairs.json", [row])
+
+
+def rows(folder: Path) -> None:
+    picture(folder / "data" / "1.png")
+    facts = {"objects": [{"name": "dog", "count": 1}]}
+    row = {"images": ["1.png"], "prompt": "What is it?", "facts": facts, "answer": "a dog"}
+    (folder / "data" / "prompts.jsonl").write_text(json.dumps(row) + "\n")
+
+
+def cells(folder: Path) -> None:
+    picture(folder / "1.png")
+    with (folder / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "prompt", "answer"], ["1.png", "Is it red?", "yes"]])
+
+
+def columns(folder: Path) -> None:
+    data = picture(folder / "1.png").read_bytes()
+    (folder / "1.png").unlink()
+    pq.write_table(pa.table({"image": [{"bytes": data, "path": None}]}), folder / "rows.parquet")
+
+
+def tars(folder: Path) -> None:
+    data = picture(folder / "1.png").read_bytes()
+    (folder / "1.png").unlink()
+    (folder / "shards [1]").mkdir()
+    with tarfile.open(folder / "shards [1]" / "a.tar", "w") as archive:
+        for name, content in (("1.png", data), ("1.txt", b"a caption")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+#: What a folder holds, the kind of the source, and the scorers that its recipe has.
+FOLDERS = [
+    (images, "folder", ["claims"]),
+    (coco, "coco", ["objects"]),
+    (damage, "coco", ["objects"]),
+    (regions, "visual_genome", ["facts"]),
+    (llava, "llava", ["claims"]),
+    (pairs, "pds", ["given"]),
+    (rows, "jsonl", ["objects", "correctness"]),
+    (cells, "csv", ["correctness"]),
+    (columns, "parquet", ["claims"]),
+    (tars, "webdataset", ["claims"]),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "My data").mkdir()
+    return tmp_path / "My data"
+
+
+def invoke(*arguments: str, said: str | None = None) -> Any:
+    return runner.invoke(app, ["init", "My data", *arguments], input=said)
+
+
+def whole(path: str = "recipe.yaml") -> WholeRecipe:
+    return load_recipe(path, group=WholeRecipe)
+
+
+@pytest.mark.parametrize(("fill", "kind", "scorers"), FOLDERS, ids=[fill.__name__ for fill, *_ in FOLDERS])
+def test_the_recipe_of_a_folder_can_be_planned(here: Path, fill: Fill, kind: str, scorers: list[str]) -> None:
+    fill(here)
+    result = invoke()
+    assert result.exit_code == 0, result.output
+    recipe = whole()
+    assert recipe.source.kind == kind and list(recipe.score.scorers) == scorers and recipe.name == "My-data"
+    plan = runner.invoke(app, ["plan", "recipe.yaml"])
+    assert plan.exit_code == 0 and "never ran" in plan.output, plan.output
+    prompts = list(entries(recipe.source))
+    assert prompts and not any(prompt.error for prompt in prompts)
+    for image in (image for prompt in prompts for image in prompt.images if image["path"] and not image["bytes"]):
+        root = prompts[0].root
+        assert root is None or kind == "webdataset" or (Path(root.place) / image["path"]).is_file()
+
+
+@pytest.mark.parametrize(("fill", "kind", "scorers"), FOLDERS[:6], ids=[fill.__name__ for fill, *_ in FOLDERS[:6]])
+def test_the_groups_at_its_end_can_be_taken_as_they_stand(
+    here: Path, fill: Fill, kind: str, scorers: list[str]
+) -> None:
+    fill(here)
+    invoke()
+    lines = [line for line in Path("recipe.yaml").read_text().splitlines() if "THIS_FILE" not in line]
+    text, count = re.subn(r"(?m)^# (?=(?:train|evaluate|publish):|  )", "", "\n".join(lines))
+    Path("full.yaml").write_text(text)
+    recipe = whole("full.yaml")
+    assert count > 10 and recipe.train and recipe.evaluate and recipe.publish.license == "cc-by-4.0"
+
+
+def test_objects_that_no_vocabulary_knows_get_a_file_of_words(here: Path) -> None:
+    damage(here)
+    invoke("--out", "cones.yaml")
+    assert set(json.loads(Path("cones.words.json").read_text())) == {"traffic_cone", "traffic_cones"}
+    assert whole("cones.yaml").score.objects.vocabulary == "cones.words.json"
+    from pipeline.scoring.vocabularies import vocabulary
+
+    assert vocabulary("cones.words.json").canonical("Traffic_Cone")
+
+
+def test_what_cannot_be_seen_is_asked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "_at_terminal", lambda: True)
+    images(here)
+    coco(here)
+    result = invoke(said="3\n2\nWhat is broken?\nbolt, nut\nscenes-vlm\n")
+    assert result.exit_code == 0, result.output
+    recipe = whole()
+    assert recipe.source.kind == "folder" and recipe.source.prompts == ("What is broken?",)
+    assert recipe.sample.model == "scenes-vlm" and recipe.score.claims is not None
+    assert set(json.loads(Path("recipe.words.json").read_text())) == {"bolt", "bolts", "nut", "nuts"}
+
+
+def test_nothing_is_written_over_unasked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images(here)
+    Path("recipe.yaml").write_text("mine")
+    result = invoke("--yes")
+    assert result.exit_code == 2 and "recipe.yaml is there already" in result.output
+    monkeypatch.setattr(init, "_at_terminal", lambda: True)
+    assert invoke(said="n\n").exit_code == 2 and Path("recipe.yaml").read_text() == "mine"
+    assert invoke(said="y\n\n\n\n").exit_code == 0 and whole().source.kind == "folder"
+
+
+def test_a_folder_that_nothing_can_be_read_from_says_why(here: Path) -> None:
+    (here / "notes.txt").write_text("x")
+    assert "no file ends with .png" in invoke().output
+    turns = [{"from": "human", "value": "What?"}]
+    write(here / "chat.json", [{"image": "lost.png", "conversations": turns}])
+    result = invoke()
+    assert result.exit_code == 2 and "its images, such as lost.png, are in no folder below" in result.output
+    (here / "rows.jsonl").write_text('{"images": [], "prmpt": "x"}\n')
+    assert "no folder nowhere" in runner.invoke(app, ["init", "nowhere"]).output
+    assert not Path("recipe.yaml").exists()
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_written(here: Path) -> None:
+    images(here)
+    result = invoke("--model", "./models/vlm")
+    assert result.exit_code == 2 and "no model folder './models/vlm'" in result.output
+    assert not Path("recipe.yaml").exists()
+
+
+def test_a_saved_dataset_is_one_source_and_its_files_none(here: Path) -> None:
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    path = str(picture(here / "1.png"))
+    features = Features({"image": ImageFeature(), "question": Value("string")})
+    Dataset.from_dict({"image": [path], "question": ["Why?"]}, features=features).save_to_disk(here / "saved")
+    sources = sources_in(here)
+    assert [source.kind for source in sources] == ["huggingface", "folder"]
+    assert sources[0].options["columns"] == {"images": "image", "prompt": "question"}
+    assert invoke().exit_code == 0 and whole().source.kind == "huggingface"
