@@ -164,8 +164,8 @@ def _run(
             _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)
             typer.echo(f"{published.pairs} pairs in {published.path}", err=True)
             if (run.path / MARKS).exists():
-                told = ", ".join(f"{mark} {number}" for mark, number in sorted(findings().curated.items()))
-                typer.echo(f"{MARKS}: {told or 'none of its pairs is there'}", err=True)
+                obeyed = ", ".join(f"{mark} {number}" for mark, number in sorted(findings().curated.items()))
+                typer.echo(f"{MARKS}: {obeyed or 'none of its pairs is there'}", err=True)
             for warning in published.warnings():
                 typer.echo(f"warning: {warning}", err=True)
         measured = benchmarks if "evaluate" in wanted else None

@@ -183,6 +183,7 @@ def main() -> None:
         sys.exit("no Chromium here: nothing was checked; install it (apt-get install chromium), or name it in CHROMIUM")
     with tempfile.TemporaryDirectory(prefix="browser-") as name:
         run = Path(shutil.copytree(options.run, Path(name) / options.run.name)) if options.run else made(Path(name))
+        (run / "marks.jsonl").unlink(missing_ok=True)
         command = [sys.executable, "-m", "pipeline.browse", str(run), "--no-open", "--port", "0"]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         tab = chromium.Chromium(binary)
