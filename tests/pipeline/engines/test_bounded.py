@@ -113,7 +113,7 @@ def test_a_redirect_on_the_same_server_is_followed() -> None:
             handler
         )
 
-    assert answered(say).completions[0].text == "hi"
+    assert answered(say, timeout_s=20).completions[0].text == "hi"
 
 
 @pytest.fixture(
