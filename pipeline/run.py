@@ -18,7 +18,7 @@ import typer
 from pipeline.base.command import command
 
 if TYPE_CHECKING:
-    from pipeline.recipe.plan import Plan
+    from pipeline.recipe.plan import Outlook, Plan
     from pipeline.running.store import Run
     from training.evaluation.in_run import BenchmarksOfRun
 
@@ -53,10 +53,11 @@ def main(
         ),
     ] = None,
     show_plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would run, and how many shards are done; run nothing.")
+        bool,
+        typer.Option("--plan", help="Check every input, show what would run, why, and what is done; run nothing."),
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say which stages would run, and why; run nothing.")
+        bool, typer.Option("--explain", help="As --plan, and print no more than the stages that would run, and why.")
     ] = False,
     preview: Annotated[
         int, typer.Option(min=0, metavar="N", help="Print the pairs of N prompts; the run is not touched.")
@@ -70,7 +71,9 @@ def main(
     plan, command = _read(list(arguments or []))
     if preview:
         from pipeline.recipe.preview import show
+        from training import job
 
+        job.check(plan)
         show(plan, preview)
     elif show_plan or explain:
         _tell(plan, explain)
@@ -89,42 +92,56 @@ def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
     name, overrides = (arguments[0], arguments[1:]) if named else ("quickstart", arguments)
     recipe = load_recipe(name, overrides, WholeRecipe)
     plan = Plan(recipe, job.evaluation_of(recipe))
-    job.check(plan)
     shown = [word for word in overrides if not word.startswith("output_dir=")]
     # Goes into the card: not where files lie on this machine, or equal datasets would differ by their cards.
     return plan, ["python", "-m", "pipeline.run", *map(shlex.quote, [Path(name).name, *shown])]
 
 
 def _tell(plan: Plan, explain: bool) -> None:
+    from pipeline.recipe import preflight
+    from pipeline.recipe.plan import GROUPS
+    from pipeline.running.store import Run
+    from training import job
+
+    benchmarks = job.benchmarks_of(plan)
+    wrong = preflight.problems(plan, servers=True) + job.problems(plan, benchmarks, GROUPS, servers=True)
+    preflight.raise_all(wrong)
+    run = Run(plan.recipe.run_dir)
+    outlooks = plan.outlook(run)
+    outlooks += job.outlook(plan, run, benchmarks, any(outlook.reasons for outlook in outlooks))
+    if explain:
+        pending = [outlook for outlook in outlooks if outlook.reasons]
+        for outlook in pending:
+            typer.echo(f"{outlook.stage}: " + "\n  ".join(outlook.reasons))
+        if not pending:
+            typer.echo("nothing: every stage holds")
+        return
+    _print_plan(outlooks)
+
+
+def _print_plan(outlooks: list[Outlook]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.running.store import Run
-
-    run = Run(plan.recipe.run_dir)
-    if explain:
-        for stage, reasons in (plan.explain(run) or {"nothing": ["every stage up to publish holds"]}).items():
-            typer.echo(f"{stage}: " + "\n  ".join(reasons))
-        return
-    table = Table("stage", "shards done", "would run because")
-    for outlook in plan.outlook(run):
-        shards = f"{outlook.done}" if outlook.shards is None else f"{outlook.done} of {outlook.shards}"
-        table.add_row(outlook.stage, shards, "\n".join(outlook.reasons) or "holds")
+    table = Table("stage", "done", "would run because")
+    for outlook in outlooks:
+        done = f"{outlook.done}" if outlook.shards is None else f"{outlook.done} of {outlook.shards}"
+        table.add_row(outlook.stage, done, "\n".join(outlook.reasons) or "holds")
     Console(width=None if Console().is_terminal else 120).print(table)
 
 
 def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
     from pipeline.base import secrets
     from pipeline.base.lock import locked
+    from pipeline.recipe import preflight
     from pipeline.recipe.plan import stage_groups
     from pipeline.running.store import Run
     from training import job
 
     wanted = stage_groups(stages)
-    plan.preflight()
     benchmarks = job.benchmarks_of(plan)
-    if benchmarks is not None and "evaluate" in wanted:
-        _ = benchmarks.suites  # what is missing shows now, not after hours
+    # What is missing shows now, not after hours.
+    preflight.raise_all(preflight.problems(plan, wanted) + job.problems(plan, benchmarks, wanted, servers=False))
     with locked(Run(plan.recipe.run_dir).path, secrets.text(" ".join(command))):
         _run(plan, resume, wanted, command, benchmarks)
 

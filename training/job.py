@@ -6,7 +6,9 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,25 @@ from pydantic import TypeAdapter
 
 from pipeline.base import model_names as models
 from pipeline.base.ending import run_child
-from pipeline.base.errors import ConfigError, PipelineError
+from pipeline.base.errors import ConfigError, PipelineError, UserError
 from pipeline.base.files import absolute, is_local, write_text
-from pipeline.base.images.image_files import local
+from pipeline.base.images.image_files import is_url, local
 from pipeline.base.lock import InUse, locked
+from pipeline.base.model_files import require_model
 from pipeline.base.sweep import sweep_output
 from pipeline.publishing import publish
 from pipeline.publishing.publish import FOLDER, rows
-from pipeline.recipe.plan import Held, Plan
+from pipeline.recipe.plan import Held, Outlook, Plan
+from pipeline.recipe.preflight import raised
 from pipeline.recipe.recipe import Recipe
-from pipeline.running.resume import describe
+from pipeline.running.resume import describe, explain
 from pipeline.running.store import Record, Run, Survey, changes, make_record
 from pipeline.sampling.stage import SampleStage
 from pipeline.sources.config import FileSource, PluggedSource
 from pipeline.sources.readers import files as sources
 from training.config import TrainConfig, make_config
 from training.config.evaluation import BenchmarkEvaluation, EvaluateConfig, Evaluation
-from training.evaluation.in_run import BenchmarksOfRun
+from training.evaluation.in_run import BenchmarksOfRun, Side
 from training.evaluation.scenes import build
 from training.evaluation.summarise import summarise
 
@@ -73,6 +77,76 @@ def check(plan: Plan) -> None:
             "set train=null here, and give the dataset to python -m training.run where the GPUs are",
         )
     make_config(_train_config(plan, run))
+
+
+def problems(plan: Plan, benchmarks: BenchmarksOfRun | None, wanted: Collection[str], servers: bool) -> list[UserError]:
+    """What keeps training and evaluation from running, if they are among ``wanted``: all of it, before anything runs.
+    ``servers``: those that are asked must answer, too."""
+    run = Run(plan.recipe.run_dir)
+    wrong = raised([partial(check, plan)])
+    if not wrong and plan.recipe.train is not None and "train" in wanted:
+        options = plan.recipe.train
+        extra = [options.get("eval_dataset"), (options.get("sft") or {}).get("dataset")]
+        wrong += raised([partial(_require_base, plan, run), *(partial(_require_rows, path) for path in extra if path)])
+    if benchmarks is not None and "evaluate" in wanted:
+        wrong += benchmarks.problems(run, servers)
+    return wrong
+
+
+def _require_base(plan: Plan, run: Run) -> None:
+    if publish.current(run) is None or trained_model(plan, run) is None:
+        options = {"model": plan.base().model, **(plan.recipe.train or {})}
+        require_model(options["model"], options.get("model_revision"), images=True)
+
+
+def _require_rows(dataset: Any) -> None:
+    path = str(dataset)
+    if models.looks_local(path) and not is_url(path) and not os.path.exists(os.path.expanduser(path)):
+        raise ConfigError(f"train: there is no dataset {path}", "check the path")
+
+
+def outlook(plan: Plan, run: Run, benchmarks: BenchmarksOfRun | None, stale: bool) -> list[Outlook]:
+    """What would become of training and evaluation. ``stale``: stages before them run again."""
+    trains = plan.recipe.train is not None
+    untrained = _untrained(plan, run, stale) if trains else []
+    trained = run.folder("train") / "model" if trains and not untrained else None
+    outlooks = [Outlook("train", 1, int(not untrained), tuple(untrained))] if trains else []
+    if plan.held is not None and trains:
+        outlooks.append(_answering(plan, run, trained))
+    if benchmarks is not None:
+        sides: tuple[Side, ...] = ("before", "after") if trains else ("before",)
+        outlooks += [_measuring(benchmarks, run, side, trained) for side in sides]
+    return outlooks
+
+
+def _answering(plan: Plan, run: Run, trained: Path | None) -> Outlook:
+    if trained is not None:
+        why = explain(run, plan.answers("eval-after", trained), Survey(run))
+    else:
+        why = ["never ran" if run.record("eval-after") is None else "the model is trained again"]
+    shards = len(run.shards("eval-source"))
+    return Outlook("eval-after", shards or None, 0 if why else shards, tuple(why))
+
+
+def _measuring(benchmarks: BenchmarksOfRun, run: Run, side: Side, trained: Path | None) -> Outlook:
+    """Counts suites where others count shards."""
+    if side == "after" and trained is None:
+        lost = dict.fromkeys((suite.name for suite in benchmarks.suites), "the model is trained first")
+    else:
+        lost = benchmarks.unmeasured(run, side, trained if side == "after" else None)
+    total = len(benchmarks.suites)
+    return Outlook(f"evaluate {side}", total, total - len(lost), tuple(f"{name}: {why}" for name, why in lost.items()))
+
+
+def _untrained(plan: Plan, run: Run, stale: bool) -> list[str]:
+    """Why the model would be trained; nothing if it has been."""
+    old = _without_neutral(run.record("train"))
+    if old is None:
+        return ["never ran"]
+    if stale or publish.current(run) is None:
+        return ["stages before it run again"]
+    differences = changes(old, _record(plan, run, _train_config(plan, run)))
+    return differences or ([] if old.finished else ["unfinished: it goes on from its last checkpoint"])
 
 
 def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:

@@ -15,7 +15,7 @@ from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError
 from pipeline.pairing.stage import PairStage
 from pipeline.publishing.findings import makes_data, steps
-from pipeline.publishing.publish import Published, masked_vocabulary, publish, reasons
+from pipeline.publishing.publish import Published, publish, reasons
 from pipeline.recipe import naming
 from pipeline.recipe.recipe import Recipe
 from pipeline.rewriting.lineage import Gathered
@@ -138,12 +138,6 @@ class Plan:
         """How the model that is to be trained is asked: ``train.model``, or the first that is sampled."""
         return self._like((self.recipe.train or {}).get("model"))
 
-    def preflight(self) -> None:
-        """Find out what is wrong before hours have passed: models, vocabularies and files that are not there."""
-        for stage in self.generation():
-            stage.options()
-        masked_vocabulary(self.recipe.publish)
-
     def outlook(self, run: Run) -> list[Outlook]:
         """What would run, and why; stages that hold have no reasons."""
         survey = Survey(run)
@@ -169,10 +163,6 @@ class Plan:
         else:
             why = ["stages before it run again"] if run.record("publish") is not None else ["never ran"]
         return Outlook("publish", 1, int(not why), tuple(why))
-
-    def explain(self, run: Run) -> dict[str, list[str]]:
-        """Stage -> why it would run; stages that hold are left out."""
-        return {outlook.stage: list(outlook.reasons) for outlook in self.outlook(run) if outlook.reasons}
 
     def _candidates(self, spec: Sample, name: str, prompts: str) -> Stage:
         if isinstance(spec.engine, GivenOptions):

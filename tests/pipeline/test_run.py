@@ -46,7 +46,8 @@ def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch:
     monkeypatch.setattr(job, "run_child", train)
     base = tmp_path / "base"
     base.mkdir()
-    (base / "config.json").write_text("{}")
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "processor_config.json"):
+        (base / name).write_text("{}")
     path = write(
         tmp_path, train={"model": str(base), "epochs": 1}, evaluate={"scenes": 4, "per_image": 1, "max_tokens": 16}
     )
@@ -68,7 +69,10 @@ def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch:
     assert invoke(path).exit_code == 0 and len(trained) == 1  # nothing to do
     assert (run.path / "report.html").stat().st_mtime_ns == page
     assert json.loads((run.path / "summary.json").read_text()) == summary
-    assert "every stage up to publish holds" in invoke(path, "--explain").output
+    assert "nothing: every stage holds" in invoke(path, "--explain").output
+    assert invoke(path, "--plan").output.count("holds") == len(summary["stages"])
+    retrained = invoke(path, "train.epochs=2", "--explain").output
+    assert "train: epochs: 1 -> 2" in retrained and "eval-after: the model is trained again" in retrained
 
     explained = invoke(path, "pair.margin=0.75", "--explain").output
     assert "pair: margin: 0.5 -> 0.75" in explained and "sample" not in explained

@@ -7,17 +7,19 @@ what its ``--compare`` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.base.errors import ConfigError
+from pipeline.base.errors import ConfigError, UserError
 from pipeline.base.files import is_local, remove, remove_tree
 from pipeline.recipe.plan import Plan
+from pipeline.recipe.preflight import raised, reach
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
+from pipeline.sampling.stage import worker
 from training.config.evaluation import BenchmarkEvaluation
 from training.errors import DataError
 from training.evaluation import benchmarks
@@ -44,17 +46,41 @@ class BenchmarksOfRun:
         Raises:
             PipelineError: a suite, a file, an image or a judge is missing, or an option is wrong.
         """
-        config, output = self.config, self.plan.recipe.output_dir
+        output = self.plan.recipe.output_dir
         if not is_local(Run(self.plan.recipe.run_dir).path):
             raise ConfigError(
                 f"output_dir={output} is remote; benchmarks need a local folder",
                 "set evaluate=null here, and give the model to python -m training.evaluate",
             )
-        names = benchmarks.names(",".join(config.suites))
-        with as_keys():
-            session.require_judge(names, self._judge)
-            suites = load(names, config.data, config.images, config.limit, config.seed, config.options, ids=config.ids)
-        return tuple(suites)
+        return tuple(self._load(self._names))
+
+    def problems(self, run: Run, servers: bool) -> list[UserError]:
+        """What keeps the suites from being asked: of each suite, and of the models where answers are missing.
+        ``servers`` must answer, too."""
+        if whole := raised([lambda: self.suites]):
+            return [*whole, *raised([partial(self._load, [name]) for name in self._names])]
+        if not self.unmeasured(run, "before", None) and _results(run.path / FOLDER / "after"):
+            return []
+        judge = self._judge.spec if self._judge is not None else None
+        specs = [spec for spec in (self._spec(None), judge) if spec is not None]
+        return raised([partial(_reach, spec, servers) for spec in specs])
+
+    def unmeasured(self, run: Run, side: Side, model: Path | None) -> dict[str, str]:
+        """The suites that would be asked, each with the reason."""
+        results = _results(run.path / FOLDER / side)
+        build = session.identity(self._spec(model))
+        reasons = {}
+        for suite in self.suites:
+            old = stored.provenance(results, suite.name) if suite.name in results.get("suites", {}) else None
+            if old is None:
+                reasons[suite.name] = "never ran"
+            elif old.model_revision != build:
+                reasons[suite.name] = "the model is another one"
+            elif old.data_revision.partition(":")[0] != suite.files or old.suite != f"{suite.name}@{suite.version}":
+                reasons[suite.name] = "its files or its metrics are other ones"
+            elif old.decoding.get("max_tokens") != self.config.max_tokens:
+                reasons[suite.name] = f"max_tokens: {old.decoding.get('max_tokens')} -> {self.config.max_tokens}"
+        return reasons
 
     def measure(self, run: Run, side: Side, model: Path | None = None, again: bool = False) -> None:
         """Ask the model that is to be trained, or the one in the folder ``model``. What is answered already is not
@@ -97,6 +123,17 @@ class BenchmarksOfRun:
                 rows.append({**row, "p_value": paired.get("p_value")})
         return rows
 
+    @property
+    def _names(self) -> Sequence[str]:
+        return benchmarks.names(",".join(self.config.suites))
+
+    def _load(self, names: Sequence[str]) -> list[Suite]:
+        config = self.config
+        options = {key: given for key, given in config.options.items() if names == self._names or key in names}
+        with as_keys():
+            session.require_judge(names, self._judge)
+            return load(names, config.data, config.images, config.limit, config.seed, options, ids=config.ids)
+
     def _spec(self, model: Path | None) -> Sample:
         # A benchmark's numbers are compared with other people's, who ask without it.
         return self.plan.greedy(self.config.max_tokens, model).model_copy(update={"system_prompt": None})
@@ -112,13 +149,23 @@ class BenchmarksOfRun:
         return session.Judge(judge.model, session.identity(spec), spec)
 
 
+def _reach(spec: Sample, servers: bool) -> None:
+    reach(worker(spec).open, servers)
+
+
 def _read(folder: Path, spec: Sample) -> dict[str, Any]:
     """The metrics of each suite, if they are of this model."""
+    content = _results(folder)
+    build = session.identity(spec)
+    if any(stored.provenance(content, name).model_revision != build for name in content.get("suites", ())):
+        return {}
+    return {name: suite["metrics"] for name, suite in content.get("suites", {}).items()}
+
+
+def _results(folder: Path) -> Mapping[str, Any]:
+    """What ``results.json`` holds; empty if there is none."""
     try:
         content, _ = stored.read(folder)
     except DataError:
         return {}
-    build = session.identity(spec)
-    if any(stored.provenance(content, name).model_revision != build for name in content["suites"]):
-        return {}
-    return {name: suite["metrics"] for name, suite in content["suites"].items()}
+    return content

@@ -11,6 +11,7 @@ from stage_kit import generated, png, recipe
 
 from pipeline.base.errors import ConfigError, InputError
 from pipeline.recipe.plan import Plan
+from pipeline.recipe.preflight import check
 from pipeline.running.store import Run
 
 LONG = ["A person watches tv beside a telephone and the sun.", "An elephant rides a train with a zebra."]
@@ -146,5 +147,5 @@ def test_a_vocabulary_of_the_wrong_shape_ends_the_run_before_it_begins(tmp_path:
     (tmp_path / "voc.json").write_text('{"person": ["person", "man"], "dog": ["dog", "dogs"]}')
     made = recipe(tmp_path, score={"objects": {"vocabulary": str(tmp_path / "voc.json")}})
     with pytest.raises(ConfigError, match=r'(?s)\{"person": "person", "man": "person"\}.*"surface form"'):
-        Plan(made).preflight()
+        check(Plan(made))
     assert not list(tmp_path.glob("run"))

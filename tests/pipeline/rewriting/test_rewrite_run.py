@@ -314,7 +314,7 @@ def test_a_run_rewrites_asks_and_pairs_and_does_nothing_twice(tmp_path: Path, ra
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary["stages"]["sample-corrected"]["extras"]["corrected"] > 0 and summary["pairs"] == len(made)
 
-    assert "every stage up to publish holds" in invoke("--explain")
+    assert "nothing: every stage holds" in invoke("--explain")
     again = invoke("rewrite.correct.absent=replace", "--explain")
     assert "absent: remove -> replace" in again and "sample-described" not in again.split("sample-corrected: ")[0]
     invoke(f"output_dir={tmp_path / 'other'}", "shard_size=64")
