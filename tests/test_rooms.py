@@ -13,6 +13,7 @@ import help_kit
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("pipeline", "reward", "training", "vlm_preference")
 #: From the ground up: a room imports only itself and rooms above it in this list.
 ROOMS = (
     "pipeline.base",
@@ -54,6 +55,7 @@ ROOMS = (
     "training.probe",
     "pipeline.commands",
     "pipeline.cli",
+    "vlm_preference",
 )
 #: Whole files that only start something: nobody imports them.
 COMMANDS = (
@@ -66,12 +68,13 @@ COMMANDS = (
     "training.evaluation.lmms_eval",
     "training.probe",
     "pipeline.cli",
+    "vlm_preference",
 )
 Imports = dict[str, set[str]]
 
 
 def modules() -> dict[str, Path]:
-    files = (path for folder in ("pipeline", "reward", "training") for path in sorted((ROOT / folder).rglob("*.py")))
+    files = (path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py")))
     return {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
             for path in files}  # fmt: skip
 
