@@ -61,16 +61,16 @@ def _run(name: str) -> Run:
     from pipeline.base.errors import InputError
     from pipeline.running.store import Run
 
-    found = Run(name)
-    if not found.shards("source"):
+    opened = Run(name)
+    if not opened.shards("source"):
         remedy = "give the directory of a run that has been started, such as runs/quickstart"
-        if found.path.parent.is_dir() and not found.path.is_dir():
+        if opened.path.parent.is_dir() and not opened.path.is_dir():
             from difflib import get_close_matches
 
-            close = get_close_matches(found.path.name, [path.name for path in found.path.parent.iterdir()], n=1)
-            remedy = f"did you mean {found.path.parent / close[0]}?" if close else remedy
+            close = get_close_matches(opened.path.name, [path.name for path in opened.path.parent.iterdir()], n=1)
+            remedy = f"did you mean {opened.path.parent / close[0]}?" if close else remedy
         raise InputError(f"{name} has no source/data-*.arrow", remedy)
-    return found
+    return opened
 
 
 def _listen(port: int | None) -> socket.socket:

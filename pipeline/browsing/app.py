@@ -109,7 +109,7 @@ class Pages:
         there = self.catalog.entries(entries[(page - 1) * PAGE : page * PAGE])
         return self._page(
             "list.html.j2", view, marks, f"/{view.link()}",
-            rows=self._shown(there, marks), found=len(entries), page=page, pages=pages, first=(page - 1) * PAGE + 1,
+            rows=self._prompts(there, marks), matches=len(entries), page=page, pages=pages, first=(page - 1) * PAGE + 1,
         )  # fmt: skip
 
     def prompt(self, request: Request) -> Response:
@@ -128,7 +128,7 @@ class Pages:
                     (neighbour,) = self.catalog.entries(entries[other : other + 1])
                     beside[name] = prompt_link(neighbour.id, view)
             view = View.read({**request.query_params, "page": str(place // PAGE + 1)})
-        ((_, shown),) = self._shown([entry], marks)
+        ((_, shown),) = self._prompts([entry], marks)
         return self._page(
             "prompt.html.j2",
             view,
@@ -137,7 +137,7 @@ class Pages:
             entry=entry,
             shown=shown,
             place=place,
-            found=len(entries),
+            matches=len(entries),
             **beside,
         )
 
@@ -149,12 +149,12 @@ class Pages:
         ):
             raise Refused(404, "There is no such image.")
         try:
-            found = picture(
+            image = picture(
                 self.catalog.runs[NAMES.index(run)], int(shard), query.get("id", ""), int(at), "small" in query
             )
         except NoPicture as error:
             raise Refused(404, f"There is no image to show: {error}.") from error
-        return Response(found.data, media_type=found.media_type, headers={"Cache-Control": "private, max-age=600"})
+        return Response(image.data, media_type=image.media_type, headers={"Cache-Control": "private, max-age=600"})
 
     def style(self, request: Request) -> Response:
         palette = (TEMPLATES / "palette.css").read_text(encoding="utf-8")
@@ -174,7 +174,7 @@ class Pages:
         form = await self._form(request)
         return await run_in_threadpool(self._undo, form)
 
-    def refused(self, request: Request, error: Exception) -> Response:
+    def refusal(self, request: Request, error: Exception) -> Response:
         status = error.status if isinstance(error, Refused) else 409
         text = self._templates.get_template("refused.html.j2").render(status=status, reason=str(error))
         return Response(text, status, media_type="text/html")
@@ -227,7 +227,7 @@ class Pages:
     def _marks(self) -> tuple[marked.Marks, ...]:
         return tuple(marked.read(reader.run.path) for reader in self.readers)
 
-    def _shown(
+    def _prompts(
         self, entries: list[Entry], marks: tuple[marked.Marks, ...]
     ) -> list[tuple[Entry, list[ShownPrompt | None]]]:
         """Each entry with its prompt in each run."""
@@ -243,7 +243,7 @@ class Pages:
             (
                 entry,
                 [
-                    reader.shown(rows[entry.id], entry.outcomes[at] or "", marks[at]) if entry.id in rows else None
+                    reader.show(rows[entry.id], entry.outcomes[at] or "", marks[at]) if entry.id in rows else None
                     for at, (reader, rows) in enumerate(zip(self.readers, by_run, strict=True))
                 ],
             )
@@ -312,7 +312,7 @@ def app(runs: tuple[Run, ...]) -> Starlette:
             Middleware(_Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False),
         ],
-        exception_handlers={Refused: pages.refused, PipelineError: pages.refused},
+        exception_handlers={Refused: pages.refusal, PipelineError: pages.refusal},
     )
 
 

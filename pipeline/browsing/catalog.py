@@ -208,12 +208,12 @@ class Catalog:
             bounds = [*(["value >= ?"] if low is not None else []), *(["value <= ?"] if high is not None else [])]
             ask(f"p.place IN (SELECT place FROM ({_side(name, 'ranged', view.side)}) WHERE {' AND '.join(bounds)})",
                 *(bound for bound in (low, high) if bound is not None))  # fmt: skip
-        if found := terms(view.q):
+        if words := terms(view.q):
             self._read("word_of", run, relations.words, relations.WORDS)
-            holds = " AND ".join(["bool_or(contains(lower(text), ?))"] * len(found))
+            holds = " AND ".join(["bool_or(contains(lower(text), ?))"] * len(words))
             # A prompt is also found by its id.
             ask(f"(p.id = ? OR p.place IN (SELECT place FROM word_of GROUP BY place HAVING {holds}))",
-                view.q, *found)  # fmt: skip
+                view.q, *words)  # fmt: skip
         key = ""
         if view.sort:
             key = f"SELECT place, margin AS value FROM {name}_pair"

@@ -34,7 +34,7 @@ def picture(run: Run, shard: int, prompt_id: str, number: int, small: bool) -> P
     images = rows[0]["images"] or [] if rows else []
     if not 0 <= number < len(images):
         raise NoPicture("the prompt has no such image")
-    if (why := missing(images[number])) is not None:
+    if (why := why_missing(images[number])) is not None:
         raise NoPicture(why)
     try:
         data = pixels.final(image_files.load(images[number], pixels.MAX_BYTES))
@@ -46,7 +46,7 @@ def picture(run: Run, shard: int, prompt_id: str, number: int, small: bool) -> P
     return Picture(data, f"image/{kind(data)}")
 
 
-def missing(image: Mapping[str, Any]) -> str | None:
+def why_missing(image: Mapping[str, Any]) -> str | None:
     """Why an image is not even looked for; None if it is."""
     if image_files.is_here(image):
         return None

@@ -80,16 +80,16 @@ def values(base: int, of: Joined, score: str) -> pa.Table:
     rows = of.scored.row[at]
     sizes = of.sizes[rows]
     places, candidates = np.repeat(rows, sizes) + base, columns.ranges(np.zeros(len(rows), np.int64), sizes)
-    told = of.scored.values.take(pa.array(columns.ranges(of.scored.begins[at], sizes)))
-    table = pa.table([pa.array(places), pa.array(candidates), told], names=VALUES.names).cast(VALUES)
+    numbers = of.scored.values.take(pa.array(columns.ranges(of.scored.begins[at], sizes)))
+    table = pa.table([pa.array(places), pa.array(candidates), numbers], names=VALUES.names).cast(VALUES)
     return table.filter(pc.is_finite(pc.fill_null(table["value"], np.nan)))
 
 
 def words(base: int, of: Joined) -> pa.Table:
     messages = of.source["prompt"]
-    said = (columns.rows(columns.counts(messages)), columns.items(messages, "content"))
-    written = (columns.rows(of.sizes), pc.struct_field(of.texts, "text"))
-    return pa.concat_tables([_words(base, *said), _words(base, *written)])
+    message_texts = (columns.rows(columns.counts(messages)), columns.items(messages, "content"))
+    candidate_texts = (columns.rows(of.sizes), pc.struct_field(of.texts, "text"))
+    return pa.concat_tables([_words(base, *message_texts), _words(base, *candidate_texts)])
 
 
 def _words(base: int, rows: Ints, texts: Any) -> pa.Table:

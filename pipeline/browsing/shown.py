@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
-from pipeline.browsing.pictures import missing
+from pipeline.browsing.pictures import why_missing
 from pipeline.pairing.config import Pair
 from pipeline.pairing.kept_out import Bar, bars
 from pipeline.pairing.recorded import recorded_rule
@@ -115,7 +115,7 @@ class Reader:
                 ids.setdefault(shard, []).append(prompt_id)
         return {key: row for shard, of in ids.items() for key, row in prompt_rows.read(self.run, shard, of).items()}
 
-    def shown(self, row: PromptRow, outcome: str, marks: Marks) -> ShownPrompt:
+    def show(self, row: PromptRow, outcome: str, marks: Marks) -> ShownPrompt:
         return show(row, self.name, outcome, self.truth.marks(row), self.rule, marks)
 
 
@@ -136,7 +136,7 @@ def show(
         messages=[(message["role"], message["content"] or "") for message in row.source["prompt"] or ()],
         source=row.source["source"] or "",
         images=[
-            ShownImage(urlencode({"run": run, "shard": row.shard, "id": row.id, "n": n}), alt, missing(image))
+            ShownImage(urlencode({"run": run, "shard": row.shard, "id": row.id, "n": n}), alt, why_missing(image))
             for n, image in enumerate(row.source["images"] or ())
         ],
         facts=_facts(facts, things),
@@ -185,8 +185,8 @@ def _candidates(row: PromptRow, wrong: Sequence[Sequence[Mark]], rule: Pair | No
             note["scorer"]: f"{note['error_type']}: {note['error']}" for note in (row.score or {}).get("unknown") or ()
         }
         # Of texts that were not scored, only the gates can tell.
-        asked = rule if scored else rule.model_copy(update={"weights": {}, "vetoes": {}})
-        kept_out = bars(row.candidates, scores, asked, row.prompt, notes)
+        applied = rule if scored else rule.model_copy(update={"weights": {}, "vetoes": {}})
+        kept_out = bars(row.candidates, scores, applied, row.prompt, notes)
     roles: dict[int, list[str]] = {}
     pairs = [pair for pair in row.pairs if pair["chosen"] is not None]
     for number, pair in enumerate(pairs, start=1):
@@ -224,16 +224,16 @@ def _about(candidate: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _verdicts(row: PromptRow) -> dict[int, list[tuple[str, str]]]:
     """What a judge or a claim checker said, by candidate."""
-    said: dict[int, list[tuple[str, str]]] = {}
-    for stage, asked in row.asked.items():
-        for verdict in asked["verdicts"] or ():
+    by_candidate: dict[int, list[tuple[str, str]]] = {}
+    for stage, table_row in row.verdict_rows.items():
+        for verdict in table_row["verdicts"] or ():
             likely = f"P(yes) {verdict['p_yes']:.3f}" if verdict["p_yes"] is not None else None
             against = f" (against {verdict['other'] + 1})" if verdict["other"] is not None else ""
             answer = verdict["error"] or likely or verdict["answer"] or ""
-            said.setdefault(verdict["candidate"], []).append(
+            by_candidate.setdefault(verdict["candidate"], []).append(
                 (f"{stage.removeprefix('ask-')}: {verdict['question']}{against}", answer)
             )
-    return said
+    return by_candidate
 
 
 def _thing(thing: Mapping[str, Any]) -> str:

@@ -88,17 +88,17 @@ def _nulls(
         value = values[name][index] if index < len(values.get(name, ())) else None
         given = any(other is not None for other in values.get(name, ()))
         if (value is None or not math.isfinite(value)) and (given or is_open(name, notes)):
-            yield Bar("null", name, f"it has no value{_told(name, notes)}")
+            yield Bar("null", name, f"it has no value{_scorer_note(name, notes)}")
 
 
 def _veto_reason(name: str, veto: Veto, value: float | None, notes: Mapping[str, str]) -> str:
     if value is None:
-        return f"not known{_told(name, notes)}"
+        return f"not known{_scorer_note(name, notes)}"
     bound = f"above {veto.above:g}" if veto.above is not None and value > veto.above else f"below {veto.below or 0:g}"
     return f"{value:.4g} is {bound}"
 
 
-def _told(name: str, notes: Mapping[str, str]) -> str:
+def _scorer_note(name: str, notes: Mapping[str, str]) -> str:
     """What its scorer says of what it does not know."""
     return next((f": {note}" for scorer, note in notes.items() if is_open(name, [scorer]) and note), "")
 

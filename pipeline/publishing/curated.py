@@ -57,12 +57,12 @@ class Curation:
         ]
         return pa.concat_tables(together).take(pa.array(np.argsort(np.concatenate([others, places]))))
 
-    def recorded(self) -> dict[str, str]:
+    def rows_digest(self) -> dict[str, str]:
         """What of the marks changes published rows, for the record of what is published; nothing if nothing does."""
         changing = sorted((*key, mark) for key, mark in self.marks.items() if mark != ACCEPT)
         return {"marks": models.digest(json.dumps(changing))} if changing else {}
 
-    def told(self) -> dict[str, str]:
+    def card_digest(self) -> dict[str, str]:
         """All that the card says of them."""
         return (
             {"marks": models.digest(json.dumps(sorted((*key, mark) for key, mark in self.marks.items())))}

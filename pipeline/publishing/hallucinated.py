@@ -67,7 +67,7 @@ class Objects:
     def marks(self, row: PromptRow) -> list[list[Mark]]:
         # Only a file of detections is asked by what the image is.
         images = row.source["images"] or ()
-        seen = list(_encoded(images)) if isinstance(self.scorer, DetectedObjectScorer) else [b""] * len(images)
+        seen = list(_image_bytes(images)) if isinstance(self.scorer, DetectedObjectScorer) else [b""] * len(images)
         paths = [image["path"] for image in images]
         shown = {"facts": row.source["facts"], "images": seen, "paths": paths, "candidates": row.candidates}
         return [
@@ -121,7 +121,7 @@ class Claims:
     about: str = "make a claim to which a model that sees the image says no (P(yes) below 0.5)"
 
     def marks(self, row: PromptRow) -> list[list[Mark]]:
-        verdicts = read_verdicts((row.asked.get("ask-claims") or {}).get("verdicts"))
+        verdicts = read_verdicts((row.verdict_rows.get("ask-claims") or {}).get("verdicts"))
         of_texts = (by_claims(each["text"], at, verdicts, self.lexicon) for at, each in enumerate(row.candidates))
         return [[] if isinstance(findings, Problem) else _marks(findings) for findings in of_texts]
 
@@ -179,7 +179,7 @@ def of_run(run: Run, recipe: Mapping[str, Any] | None = None) -> Truth:
         else:
             why = f" ({problems[0]})" if problems else ""
             lost.append(f"What {name} went by is not what is there now, or is not known{why}")
-    finders += _detected(run, (recipe.get("rewrite") or {}))
+    finders += _rewriting_finders(run, (recipe.get("rewrite") or {}))
     return Truth(tuple(finders), tuple(lost))
 
 
@@ -234,7 +234,7 @@ def _finder(name: str, spec: Score, recorded: str | None, problems: list[str]) -
     return Objects(scorer) if isinstance(scorer, ObjectScorer | DetectedObjectScorer) else None
 
 
-def _detected(run: Run, rewrite: Mapping[str, Any]) -> Iterator[Finder]:
+def _rewriting_finders(run: Run, rewrite: Mapping[str, Any]) -> Iterator[Finder]:
     record = run.record(DETECT)
     if record is None:
         return
@@ -254,7 +254,7 @@ def _marks(findings: Iterable[Finding]) -> list[Mark]:
     return [Mark(finding.start, finding.end, finding.reason) for finding in hallucinations(findings)]
 
 
-def _encoded(images: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+def _image_bytes(images: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
     """What is gone, or is on the web, can only be known by its name."""
     for image in images:
         encoded = b""

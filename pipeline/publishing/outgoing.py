@@ -62,7 +62,7 @@ def outgoing(run: Run) -> list[OutgoingFile]:
         raise InputError(
             f"{run.path} has no published dataset", "give the folder of a run, and run it with --stages publish first"
         )
-    if published.upstream.get("marks") != Curation.of(run).told().get("marks"):
+    if published.upstream.get("marks") != Curation.of(run).card_digest().get("marks"):
         raise InputError(
             f"{run.path / MARKS} was changed since the dataset was published", "run with --stages publish again"
         )

@@ -75,11 +75,13 @@ def record(run: Run, spec: Publish, about: str = "") -> Record:
     covers what only the card tells, ``about``."""
     upstream = {name: stage.fingerprint for name in TABLES if (stage := run.record(name)) is not None}
     curation = Curation.of(run)
-    upstream |= {**({"card": about} if about else {}), **curation.told()}
+    upstream |= {**({"card": about} if about else {}), **curation.card_digest()}
     words = masked_vocabulary(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
-    return make_record("publish", 7, {**spec.model_dump(exclude=set(TOLD)), **decides, **curation.recorded()}, upstream)
+    return make_record(
+        "publish", 7, {**spec.model_dump(exclude=set(TOLD)), **decides, **curation.rows_digest()}, upstream
+    )
 
 
 def reasons(run: Run, spec: Publish) -> list[str]:

@@ -23,7 +23,7 @@ DETECT = "detect"
 @dataclass(frozen=True)
 class PromptRow:
     """``source`` is the row of that table, and so are the others; None where the stage has none for the prompt.
-    ``asked`` has those of the stages that asked a model."""
+    ``verdict_rows`` has those of the stages that asked a model."""
 
     id: str
     shard: int
@@ -32,7 +32,7 @@ class PromptRow:
     score: Mapping[str, Any] | None = None
     pairs: Sequence[Mapping[str, Any]] = ()
     detected: Mapping[str, Any] | None = None
-    asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    verdict_rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def candidates(self) -> Sequence[Mapping[str, Any]]:
