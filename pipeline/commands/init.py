@@ -13,6 +13,7 @@ import typer
 from pipeline.base.command import command
 
 if TYPE_CHECKING:
+    from pipeline.base.errors import UserError
     from pipeline.commands.folder_sources import FolderSource
 
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -69,7 +70,8 @@ def main(
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "mine"
     others = [other for other in sources if other is not source]
     recipe = recipe_text(source, others, Answers(name, who, text, vocabulary))
-    _check(recipe, words, out, words_file)
+    for note in _check(recipe, words, out, words_file, who):
+        typer.echo(f"note: {note}", err=True)
     if words is not None:
         write_text(words_file, words)
         typer.echo(f"{words_file}: add other words for the same objects, so that texts are understood", err=True)
@@ -133,13 +135,16 @@ def _vocabulary(source: FolderSource, named: str, file: Path) -> tuple[str | Non
     return str(file), json.dumps(forms, indent=1, ensure_ascii=False) + "\n"
 
 
-def _check(recipe: str, words: str | None, out: Path, words_file: Path) -> None:
-    """That the recipe is one, before it is written.
+def _check(recipe: str, words: str | None, out: Path, words_file: Path, model: str) -> list[UserError]:
+    """That the recipe is one, before it is written; returns why a model of the hub cannot be had here and now, which is
+    no reason against the recipe.
 
     Raises:
         PipelineError: it is none, or names a model or a file that is not there.
     """
     from pipeline.base.config_file import load
+    from pipeline.base.model_names import looks_local
+    from pipeline.recipe import preflight
     from pipeline.recipe.plan import Plan
     from training import job
     from training.config.recipe import WholeRecipe
@@ -156,7 +161,11 @@ def _check(recipe: str, words: str | None, out: Path, words_file: Path) -> None:
         whole = load(WholeRecipe, path, overrides, what="the recipe")
         plan = Plan(whole, job.evaluation_of(whole))
         job.check(plan)
-        plan.preflight()
+        of_hub = "/" in model and not looks_local(model) and not Path(model).exists()
+        wrong = preflight.problems(plan)
+        notes = [problem for problem in wrong if of_hub and repr(model) in problem.message]
+        preflight.raise_all(problem for problem in wrong if problem not in notes)
+        return notes
 
 
 app = command(main)

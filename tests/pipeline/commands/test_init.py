@@ -137,7 +137,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def invoke(*arguments: str, said: str | None = None) -> Any:
-    return runner.invoke(app, ["init", "My data", *arguments], input=said)
+    """With a model that is there, unless questions are answered."""
+    model = [] if said or "--model" in arguments else ["--model", "scenes-vlm"]
+    return runner.invoke(app, ["init", "My data", *model, *arguments], input=said)
 
 
 def whole(path: str = "recipe.yaml") -> WholeRecipe:
@@ -222,6 +224,14 @@ def test_a_model_that_is_not_there_is_told_before_anything_is_written(here: Path
     result = invoke("--model", "./models/vlm")
     assert result.exit_code == 2 and "no model folder './models/vlm'" in result.output
     assert not Path("recipe.yaml").exists()
+
+
+def test_a_model_of_the_hub_may_be_fetched_elsewhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    images(here)
+    result = invoke("--model", "owner/nowhere-to-be-found")
+    assert result.exit_code == 0 and "note: model 'owner/nowhere-to-be-found' is in no cache" in result.output
+    assert whole().sample.model == "owner/nowhere-to-be-found"
 
 
 def test_a_saved_dataset_is_one_source_and_its_files_none(here: Path) -> None:
