@@ -163,7 +163,7 @@ def _check(recipe: str, words: str | None, out: Path, words_file: Path, model: s
         job.check(plan)
         of_hub = "/" in model and not looks_local(model) and not Path(model).exists()
         wrong = preflight.problems(plan)
-        notes = [problem for problem in wrong if of_hub and repr(model) in problem.message]
+        notes = [problem for problem in wrong if of_hub and repr(model) in str(problem)]
         preflight.raise_all(problem for problem in wrong if problem not in notes)
         return notes
 

@@ -204,7 +204,7 @@ def test_nothing_is_written_over_unasked(here: Path, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 2 and "recipe.yaml is there already" in result.output
     monkeypatch.setattr(init, "_at_terminal", lambda: True)
     assert invoke(said="n\n").exit_code == 2 and Path("recipe.yaml").read_text() == "mine"
-    assert invoke(said="y\n\n\n\n").exit_code == 0 and whole().source.kind == "folder"
+    assert invoke(said="y\n\n\nscenes-vlm\n").exit_code == 0 and whole().source.kind == "folder"
 
 
 def test_a_folder_that_nothing_can_be_read_from_says_why(here: Path) -> None:
