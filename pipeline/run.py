@@ -99,6 +99,7 @@ def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
 
 def _tell(plan: Plan, explain: bool) -> None:
     from pipeline.recipe import preflight
+    from pipeline.recipe.estimate import estimates
     from pipeline.recipe.plan import GROUPS
     from pipeline.running.store import Run
     from training import job
@@ -117,6 +118,12 @@ def _tell(plan: Plan, explain: bool) -> None:
             typer.echo("nothing: every stage holds")
         return
     _print_plan(outlooks)
+    lines = [estimate.line for estimate in estimates(plan, run, outlooks) if estimate.asks or estimate.seconds]
+    lines += [line] if (line := job.training_line(plan, run, outlooks)) is not None else []
+    if lines:
+        typer.echo(
+            "\n".join(["left to do, at most; times without the start of models:", *(f"  {line}" for line in lines)])
+        )
 
 
 def _print_plan(outlooks: list[Outlook]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from pipeline.base.model_files import require_model
 from pipeline.base.sweep import sweep_output
 from pipeline.publishing import publish
 from pipeline.publishing.publish import FOLDER, rows
+from pipeline.recipe.estimate import duration, measured
 from pipeline.recipe.plan import Held, Outlook, Plan
 from pipeline.recipe.preflight import raised
 from pipeline.recipe.recipe import Recipe
@@ -35,6 +36,7 @@ from pipeline.sources.config import FileSource, PluggedSource
 from pipeline.sources.readers import files as sources
 from training.config import TrainConfig, make_config
 from training.config.evaluation import BenchmarkEvaluation, EvaluateConfig, Evaluation
+from training.config.steps import total_steps
 from training.evaluation.in_run import BenchmarksOfRun, Side
 from training.evaluation.scenes import build
 from training.evaluation.summarise import summarise
@@ -117,6 +119,30 @@ def outlook(plan: Plan, run: Run, benchmarks: BenchmarksOfRun | None, stale: boo
         sides: tuple[Side, ...] = ("before", "after") if trains else ("before",)
         outlooks += [_measuring(benchmarks, run, side, trained) for side in sides]
     return outlooks
+
+
+def training_line(plan: Plan, run: Run, outlooks: Sequence[Outlook]) -> str | None:
+    """What training has to do, as ``pipeline.recipe.estimate`` says it of other stages; None if it has nothing to."""
+    pending = {outlook.stage for outlook in outlooks if outlook.reasons}
+    if "train" not in pending:
+        return None
+    published, made = publish.current(run), run.record("pair")
+    pairs: int | None = None
+    if "publish" not in pending and published is not None:
+        pairs = int(published.extras["pairs"])
+    elif "pair" not in pending and made is not None:
+        pairs = made.extras.get("pairs")
+    config = _train_config(plan, run)
+    options = make_config(config)
+    pairs = pairs if pairs is None or options.limit is None else min(pairs, options.limit)
+    # How many pairs a draw leaves, only their prompts tell.
+    steps = total_steps(pairs, options) if pairs is not None and options.draw is None else None
+    speed = measured(run, "train", {**options.result_options(), "model": models.identity(config["model"])})
+    left = None if pairs is None or speed is None else pairs / speed.rows_per_second
+    numbers = ("?" if number is None else f"{number:,}" for number in (pairs, steps))
+    return "train: {} pairs x {} epochs: {} optimiser steps; {}".format(
+        next(numbers), options.epochs, next(numbers), duration(left, speed, f"pairs of {options.epochs} epochs")
+    )
 
 
 def _answering(plan: Plan, run: Run, trained: Path | None) -> Outlook:

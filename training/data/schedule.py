@@ -5,13 +5,13 @@ All of it is a function of (configuration, dataset, step), so resuming needs no 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from training.config import TrainConfig
+from training.config.steps import steps_per_epoch
 from training.data.pairs import PairDataset
 
 
@@ -20,17 +20,6 @@ class Pass(NamedTuple):
 
     indices: list[int]
     counts: bool
-
-
-def steps_per_epoch(pairs: int, config: TrainConfig) -> int:
-    """The last step of an epoch takes the pairs that are left, however few."""
-    return math.ceil(pairs / config.batch_size)
-
-
-def total_steps(pairs: int, config: TrainConfig) -> int:
-    """Optimiser steps of the whole run."""
-    steps = config.epochs * steps_per_epoch(pairs, config)
-    return min(steps, config.max_steps) if config.max_steps is not None else steps
 
 
 def window_of(step: int, pairs: int, config: TrainConfig) -> list[int]:

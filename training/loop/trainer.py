@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from pipeline.base.progress import ProgressBar
 from training.config import TrainConfig
+from training.config.steps import steps_per_epoch, total_steps
 from training.data.identity import Identity, Start, rows_of, start_of
 from training.data.pairs import PairDataset
-from training.data.schedule import mean_chosen_tokens, passes, steps_per_epoch, total_steps, window_of
+from training.data.schedule import mean_chosen_tokens, passes, window_of
 from training.forward.check_features import check_features
 from training.forward.model import DTYPES, load_model, positions, prepare_tuning, trainable
 from training.forward.policy import Policy, make_policy, pair_logps, response_lengths

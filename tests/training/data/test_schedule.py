@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.config import Corruption, TrainConfig, make_config
+from training.config.steps import steps_per_epoch, total_steps
 from training.data.pairs import Pair, PairDataset
 from training.data.schedule import (
     mean_chosen_tokens,
     micro_batches,
     passes,
     shares,
-    steps_per_epoch,
-    total_steps,
     window_of,
 )
 from training.data.tokens import Prompt

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from training.config import TrainConfig
+from training.config.steps import total_steps
 from training.data.pairs import PairDataset
-from training.data.schedule import total_steps, window_of
+from training.data.schedule import window_of
 from training.errors import CheckpointError, ModelError, StepZeroError
 from training.forward import model as model_module
 from training.forward.batch import collate
