@@ -158,6 +158,7 @@ def _run(
 ) -> None:
     from pipeline.base import secrets
     from pipeline.base.files import remove, write_text
+    from pipeline.base.progress import tell
     from pipeline.base.sweep import sweep, sweep_shared
     from pipeline.publishing import report
     from pipeline.publishing.collect import collect
@@ -195,14 +196,14 @@ def _run(
         measured = benchmarks if "evaluate" in wanted else None
         if measured is not None:
             executor.close()  # what comes now opens models of its own
-            typer.echo("measuring the model before training", err=True)
+            tell("measuring the model before training")
             measured.measure(run, "before", again=resume == "never")
         if recipe.train is not None and "train" in wanted:
             executor.close()  # the trainer needs the memory
             job.train(plan, run, run.path / FOLDER, resume)
         trained = job.trained_model(plan, run)
         if measured is not None and trained is not None:
-            typer.echo("measuring the model after training", err=True)
+            tell("measuring the model after training")
             measured.measure(run, "after", trained, again=resume == "never")
         if plan.held is not None and trained is not None and "evaluate" in wanted:
             steps.run_stage(executor, plan.answers("eval-after", trained), resume)
@@ -261,7 +262,7 @@ def _show(path: Path, evaluation: dict[str, Any], benchmarks: list[dict[str, Any
         console.print(f"report: {path}", soft_wrap=True, highlight=False)
 
 
-app = command(main)
+app = command(main, progress=True)
 
 if __name__ == "__main__":
     app()

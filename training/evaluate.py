@@ -224,7 +224,7 @@ def _judge(judging: JudgeOptions) -> Judge | None:
     return Judge(name, identity(spec), spec)
 
 
-app = command(main)
+app = command(main, progress=True)
 
 if __name__ == "__main__":
     app()

@@ -35,7 +35,7 @@ def main(
     typer.echo(str(run(loaded).model))
 
 
-app = command(main)
+app = command(main, progress=True)
 
 if __name__ == "__main__":
     app()

@@ -25,8 +25,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from pipeline.base import secrets
 from pipeline.base.ending import Ended, ended_by_signals
-from pipeline.base.errors import LONGEST, UserError, shorten
+from pipeline.base.errors import LONGEST, ConfigError, UserError, shorten
+from pipeline.base.progress import QUIET, VERBOSE
 
+_QUIET = Annotated[bool, typer.Option("--quiet", help="Print only warnings, errors and the result.")]
+_VERBOSE = Annotated[bool, typer.Option("--verbose", help="Print what workers write themselves, too.")]
 _DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _LONGEST_TRACEBACK = 100_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -36,9 +39,10 @@ _GOES_ON = ("  - ", "  -> ")
 _BY_TEXT = {os.strerror(code): code for code in (*_FULL, errno.EROFS)}
 
 
-def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) -> typer.Typer:
+def command(main: Callable[..., None], named: tuple[type[Exception], ...] = (), progress: bool = False) -> typer.Typer:
     """``main`` as a command line with ``--debug``; ``named`` are errors that it means for the user beside
-    ``UserError``. A parameter that is a dataclass stands for its fields: each is an option of its own."""
+    ``UserError``. A parameter that is a dataclass stands for its fields: each is an option of its own. With
+    ``progress`` there are ``--quiet`` and ``--verbose``, too."""
     signature = inspect.signature(main, eval_str=True)
     groups: dict[str, Any] = {
         name: parameter.annotation
@@ -46,10 +50,10 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) 
         if dataclasses.is_dataclass(parameter.annotation)
     }
 
-    def guarded(*args: Any, debug: bool, **options: Any) -> None:
+    def guarded(*args: Any, debug: bool, quiet: bool = False, verbose: bool = False, **options: Any) -> None:
         # Everything is caught here: further out, typer and click have their own ideas of some of these.
         try:
-            with ended_by_signals():
+            with ended_by_signals(), _loudness(quiet, verbose):
                 for name, group in groups.items():
                     options[name] = group(**{key.name: options.pop(key.name) for key in dataclasses.fields(group)})
                 main(*args, **options)
@@ -69,14 +73,34 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = ()) 
             raise typer.Exit(code) from None
 
     functools.update_wrapper(guarded, main)
-    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_DEBUG)
+    flags = {**({"quiet": _QUIET, "verbose": _VERBOSE} if progress else {}), "debug": _DEBUG}
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in flags.items()
+    ]
     plain = [parameter for parameter in signature.parameters.values() if parameter.name not in groups]
-    parameters = [*plain, *(field for group in groups.values() for field in _fields(group)), option]
+    parameters = [*plain, *(field for group in groups.values() for field in _fields(group)), *common]
     guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(cls=_Command)(guarded)
     return app
+
+
+@contextlib.contextmanager
+def _loudness(quiet: bool, verbose: bool) -> Iterator[None]:
+    """The environment, which is also that of processes that the command starts, says how much is told."""
+    if quiet and verbose:
+        raise ConfigError("--quiet and --verbose: give one of them")
+    changes = QUIET if quiet else VERBOSE if verbose else {}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
 
 
 def _fields(group: Any) -> Iterator[inspect.Parameter]:

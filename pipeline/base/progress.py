@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 WITHOUT_IMAGE = "without_image"
 
 
+#: What ``--quiet`` and ``--verbose`` set for this process and all that it starts: nothing of how it goes, from our bars
+#: and those of libraries; what Ray's workers write themselves.
+QUIET = {"VLM_PREFERENCE_QUIET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+VERBOSE = {"PIPELINE_WORKER_LOGS": "1"}
+
+
+def is_quiet() -> bool:
+    return bool(os.environ.get("VLM_PREFERENCE_QUIET"))
+
+
+def tell(text: str) -> None:
+    """Say how it goes, on standard error; ``--quiet`` leaves it out. What a user must know is no such thing."""
+    if not is_quiet():
+        print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Reports to ``stream``. ``every`` is the least number of seconds between two plain lines."""
 
@@ -27,9 +44,17 @@ class Progress:
         self._stream.write(f"{text}\n")
         self._stream.flush()
 
+    def tell(self, text: str) -> None:
+        """``say`` it, but for ``--quiet``."""
+        if not is_quiet():
+            self.say(text)
+
     @contextmanager
     def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Bar]:
         """``total`` rows (None if nobody knows yet), ``done`` of which an earlier run has made."""
+        if is_quiet():
+            yield Bar(name, total, done, lambda bar: None)
+            return
         if self._stream.isatty():
             with _rich(self._stream) as display:
                 task = display.add_task(name, total=total, completed=done, detail="")
@@ -98,7 +123,8 @@ class ProgressBar:
 
     def __init__(self, title: str, total: int, done: int = 0, unit: str = "step", visible: bool = True) -> None:
         self.total, self.done = total, done
-        self._title, self._unit, self._visible, self._before = title, unit, visible, done
+        self._title, self._unit, self._before = title, unit, done
+        self._visible = visible and not is_quiet()
         self._start = time.monotonic()
         self._bar: RichProgress | None = None
 

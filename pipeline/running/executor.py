@@ -160,7 +160,7 @@ class Executor:
             self._pool.close()
             self._pool = None
         if self._pool is None:
-            self._progress.say(f"starting {spec.count or 'workers for'} {'x ' if spec.count else ''}{spec.kind}")
+            self._progress.tell(f"starting {spec.count or 'workers for'} {'x ' if spec.count else ''}{spec.kind}")
             self._started_ray = start_ray() or self._started_ray
             self._pool = Pool(spec, self._tell)
         return self._pool

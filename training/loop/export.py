@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.base import files
 from pipeline.base.export import save_for_vllm
+from pipeline.base.progress import tell
 from training.config import TrainConfig
 from training.forward.model import DTYPES, load_model, prepare_tuning, trainable
 from training.loop.merge import merge
@@ -38,7 +38,7 @@ def export(model: nn.Module, processor: Any, config: TrainConfig, trained: Mappi
         files.sync_tree(partial)
         files.replace_folder(partial, adapter)
         final, merged = merge(final)
-        print(merged, file=sys.stderr, flush=True)
+        tell(str(merged))
         files.write_text(config.output_dir / MERGED, json.dumps(asdict(merged), indent=2) + "\n")
     # Full tuning has float32 weights whatever the dtype: what it changed is as small beside them.
     save_for_vllm(final, processor, config.output_dir / "model", DTYPES[config.dtype], unbiased=True)

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from pipeline.base.progress import ProgressBar
+from pipeline.base.progress import ProgressBar, tell
 from training.config import TrainConfig
 from training.config.steps import steps_per_epoch, total_steps
 from training.data.identity import Identity, Start, rows_of, start_of
@@ -160,7 +160,7 @@ def place(model: nn.Module, data: Inputs, config: TrainConfig, worker: Worker) -
         check_features(model, dataset, worker.device)
     policy = make_policy(model, worker.device, config, data.train)
     if worker.main:
-        print(policy.note, file=sys.stderr, flush=True)
+        tell(policy.note)
     if sharded:
         # FSDP takes note of what moves in its first forward: adapters must be on in it, and the reference's are off.
         with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline.base.command import command, message
 from pipeline.base.errors import LONGEST, UserError
+from pipeline.base.progress import Progress, ProgressBar, is_quiet, tell
 
 ROOT = Path(__file__).parents[3]
 SECRET = "sk-planted-8f3a91c2d7"
@@ -183,3 +185,38 @@ def test_the_door_is_typers_own_command_line_otherwise() -> None:
     assert (
         helped.exit_code == 0 and "Adds." in helped.stdout and "Whose." in helped.stdout and "--debug" in helped.stdout
     )
+
+
+def _work() -> None:
+    progress = Progress()
+    with progress.stage("score", 2) as bar:
+        bar.advance(2, 0, {})
+    with ProgressBar("train", 1) as steps:
+        steps.note("loss 0.7")
+    progress.tell("starting a worker")
+    tell("measuring")
+    progress.say("warning: two rows failed")
+    print(f"result {os.environ.get('PIPELINE_WORKER_LOGS')}")
+
+
+def test_quiet_leaves_warnings_and_the_result() -> None:
+    app = command(_work, progress=True)
+    loud, quiet = CliRunner().invoke(app, []), CliRunner().invoke(app, ["--quiet"])
+    for told in ("score: 2/2 rows", "loss 0.7", "starting a worker", "measuring"):
+        assert told in loud.stderr and told not in quiet.stderr
+    assert quiet.stderr == "warning: two rows failed\n" and quiet.stdout == loud.stdout == "result None\n"
+    assert not is_quiet()
+
+
+def test_verbose_shows_what_workers_write() -> None:
+    app = command(_work, progress=True)
+    assert CliRunner().invoke(app, ["--verbose"]).stdout == "result 1\n"
+    both = CliRunner().invoke(app, ["--verbose", "--quiet"])
+    assert both.exit_code == 2 and "give one of them" in both.stderr
+    assert "No such option" in CliRunner().invoke(command(_work), ["--quiet"]).stderr
+
+
+def test_runs_training_and_evaluation_can_be_quiet() -> None:
+    for module in ("pipeline.run", "training.run", "training.evaluate"):
+        text = CliRunner().invoke(importlib.import_module(module).app, ["--help"]).stdout
+        assert "--quiet" in text and "--verbose" in text
