@@ -22,6 +22,7 @@ from training.evaluation.benchmarks.multiple_choice import (
     Read,
     checked_answer,
     group,
+    keep_first,
     lettered,
     options_of_row,
     picture_names,
@@ -71,7 +72,7 @@ class Mmbench(MultipleChoice):
             images = dict(picture_names(row, index))
             if not images:
                 raise DataError(f"{row.where} has no image; download it again")
-            pictures = {**images, **pictures}
+            keep_first(pictures, images)
             options = options_of_row(row)
             kinds = {"category": row.maybe("category"), "l2": row.maybe("l2-category") or row.maybe("L2-category")}
             choices.append(

@@ -186,6 +186,12 @@ def picture_names(row: TableRow, name: str) -> list[tuple[str, Picture]]:
     return [(name if len(pictures) == 1 else f"{name}:{place}", picture) for place, picture in enumerate(pictures, 1)]
 
 
+def keep_first(pictures: dict[str, Picture], images: Mapping[str, Picture]) -> None:
+    """Add the pictures of a row to those of the rows before it, which go before."""
+    for name, picture in images.items():
+        pictures.setdefault(name, picture)
+
+
 def checked_answer(answer: str, options: Mapping[str, str], where: str) -> str:
     """
     Raises:

@@ -21,6 +21,7 @@ from training.evaluation.benchmarks.multiple_choice import (
     Read,
     checked_answer,
     group,
+    keep_first,
     options_of_row,
     picture_names,
 )
@@ -82,7 +83,7 @@ class Seed(MultipleChoice):
                 continue
             name = row.maybe("data_id") or row.maybe("index")
             images = dict(picture_names(row, name))
-            pictures = {**images, **pictures}
+            keep_first(pictures, images)
             choices.append(_choice(row, tuple(images) or (f"{_IMAGES}/{name}",)))
         return Read(choices, paths, pictures, {"about videos": len(rows) - len(choices)})
 
