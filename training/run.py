@@ -17,6 +17,10 @@ def main(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="For instance learning_rate=5e-6 lora.r=16.")
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Read and check the rows, say what would be trained and resumed; train nothing."),
+    ] = False,
 ) -> None:
     """Train a vision-language model on preference pairs: DPO and its relatives, mDPO, SymMPO.
 
@@ -30,6 +34,12 @@ def main(
 
     loaded = load_config(config, overrides or [])
     loaded = loaded.model_copy(update={"model": models.resolve(loaded.model)})
+    if plan:
+        from training.loop.rehearsal import rehearse
+
+        for line in rehearse(loaded):
+            typer.echo(line)
+        return
     from training.loop.launch import run
 
     typer.echo(str(run(loaded).model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from training.config import TrainConfig
+from training.forward import model
+from training.loop import trainer
 from training.run import app
 
 
@@ -26,6 +29,34 @@ def test_it_trains_and_prints_the_model_folder(file: Path, tmp_path: Path) -> No
     assert result.stdout.strip() == str(tmp_path / "out" / "model")
     assert (tmp_path / "out" / "model" / "model.safetensors").exists()
     assert "train step 1/1" in result.stderr
+
+
+def test_a_plan_reads_the_rows_and_loads_no_weights(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(*overrides: str) -> str:
+        out = f"output_dir={tmp_path / 'out'}"
+        result = CliRunner().invoke(app, [str(file), out, *overrides, "--plan"])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "load_weights", lambda config: pytest.fail("the weights were loaded"))
+        first = planned()
+    assert re.search(r"dataset: \d+ rows, \d+ distinct images, the longest row \d+ tokens", first)
+    assert "1 optimiser steps: " in first and "tokens an epoch" in first and "it trains from the start" in first
+    assert not (tmp_path / "out").exists()
+    assert CliRunner().invoke(app, [str(file), f"output_dir={tmp_path / 'out'}"]).exit_code == 0
+    assert "it has finished" in planned()
+    assert "it trains anew: beta was 0.1 and is 0.2" in planned("beta=0.2", "resume=if-possible")
+    assert "refused: beta was 0.1 and is 0.2" in planned("beta=0.2", "resume=always")
+
+
+def test_rows_are_read_before_weights(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "load_weights", lambda config: pytest.fail("the weights were loaded"))
+    for arguments in ([], ["--plan"]):
+        result = CliRunner().invoke(app, [str(file), "dataset=/nowhere", *arguments])
+        assert result.exit_code == 2 and "dataset /nowhere: cannot be opened" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,34 +19,75 @@ _PROJECTORS = ("multi_modal_projector", "connector", "mlp1", "image_newline", "m
 
 
 def load_model(config: TrainConfig) -> tuple[nn.Module, Any]:
-    """The model in training dtype on the CPU, and its processor. Weights are read from safetensors only.
+    """The model in training dtype on the CPU, and its processor (``load_processor``, ``load_weights``)."""
+    processor = load_processor(config)
+    return load_weights(config), processor
+
+
+def load_processor(config: TrainConfig) -> Any:
+    """What turns texts and images into the model's inputs.
+
+    Raises:
+        ModelError: it cannot be loaded, has no chat template, or reads no images.
+    """
+    from transformers import AutoProcessor
+
+    if config.quantization is not None:
+        _four_bits(config)  # what it lacks shows now
+    try:
+        processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            config.model, trust_remote_code=config.trust_remote_code, **_hub(config)
+        )
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, ... for the same causes
+        raise _not_loaded(config, error) from error
+    if getattr(processor, "chat_template", None) is None:
+        raise ModelError(f"model {config.model}: its processor has no chat template; add chat_template.jinja")
+    if not hasattr(processor, "image_processor"):
+        raise ModelError(f"model {config.model}: its processor reads no images; give a vision-language model")
+    return processor
+
+
+def load_weights(config: TrainConfig) -> nn.Module:
+    """The model in training dtype on the CPU. Weights are read from safetensors only.
 
     Full tuning keeps float32 weights whatever ``dtype`` says (the forward runs under autocast): a bfloat16 weight
     swallows an update of relative size 1e-3. With LoRA the frozen weights take ``dtype`` and the adapters are float32.
     With ``quantization`` the language model's linear layers are read in 4 bits, onto the GPU.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
-    hub = {"revision": config.model_revision} if config.model_revision else {}
     bits = _four_bits(config) if config.quantization is not None else {}
     dtype = torch.float32 if config.tuning == "full" else DTYPES[config.dtype]
+    trusted = {"trust_remote_code": config.trust_remote_code, **_hub(config)}
     try:
-        processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            config.model, trust_remote_code=config.trust_remote_code, **hub
+        model: nn.Module = AutoModelForImageTextToText.from_pretrained(
+            config.model, dtype=dtype, use_safetensors=True, **trusted, **bits
         )
-        model = AutoModelForImageTextToText.from_pretrained(
-            config.model, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code, **hub, **bits
-        )
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError, ... for the same causes
-        raise ModelError(
-            f"model {config.model}: cannot be loaded ({type(error).__name__}: {error}); give a folder or hub id of a "
-            "vision-language model with safetensors weights and a processor"
-        ) from error
-    if getattr(processor, "chat_template", None) is None:
-        raise ModelError(f"model {config.model}: its processor has no chat template; add chat_template.jinja")
-    if not hasattr(processor, "image_processor"):
-        raise ModelError(f"model {config.model}: its processor reads no images; give a vision-language model")
-    return model, processor
+    except Exception as error:
+        raise _not_loaded(config, error) from error
+    return model
+
+
+def read_positions(config: TrainConfig) -> int | None:
+    """``positions`` of the model, without its weights."""
+    from transformers import AutoConfig
+
+    try:
+        read: Any = AutoConfig.from_pretrained(config.model, trust_remote_code=config.trust_remote_code, **_hub(config))
+    except Exception as error:
+        raise _not_loaded(config, error) from error
+    return getattr(read.get_text_config(), "max_position_embeddings", None)
+
+
+def _hub(config: TrainConfig) -> dict[str, str]:
+    return {"revision": config.model_revision} if config.model_revision else {}
+
+
+def _not_loaded(config: TrainConfig, error: Exception) -> ModelError:
+    return ModelError(
+        f"model {config.model}: cannot be loaded ({type(error).__name__}: {error}); give a folder or hub id of a "
+        "vision-language model with safetensors weights and a processor"
+    )
 
 
 def positions(model: nn.Module) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.base import files
 from training.config import TrainConfig
-from training.data.identity import Identity
+from training.data.identity import Identity, Rows, Start
 from training.errors import CheckpointError
 from training.loop import checkpoint, log
 from training.loop.export import MERGED
@@ -103,16 +103,29 @@ def changes(was: Mapping[str, Any], config: TrainConfig, identity: Identity) -> 
     return lines
 
 
+def expectation(config: TrainConfig, data: Mapping[str, Rows]) -> str:
+    """What ``settle`` would do, as far as can be told without the weights of the starting model."""
+    path, whole = _place(config)
+    if path is None:
+        return "nothing lies in output_dir: it trains from the start"
+    try:
+        start = Start(**json.loads(path.read_text())["start"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path} cannot be read: it trains anew"
+    _, changed, _ = _look(config, Identity(start, dict(data)))
+    if config.resume == "never" or changed:
+        why = "; ".join(changed) or "resume=never"
+        return f"refused: {why}" if config.resume == "always" else f"it trains anew: {why}"
+    return "it has finished: nothing is trained" if whole else f"it goes on from {path.parent.name}"
+
+
 def _only_measured(key: str, config: TrainConfig) -> bool:
     return key == "eval_dataset" and config.patience is None
 
 
 def _look(config: TrainConfig, identity: Identity) -> tuple[Path | None, list[str], bool]:
     """What there is, what has changed since, and whether it is a whole model. Says what changes no weight."""
-    trained = config.output_dir / TRAINED
-    whole = trained.is_file() and (config.output_dir / "model" / "config.json").is_file()
-    newest = checkpoint.newest(config.output_dir / "checkpoints")
-    path = trained if whole else newest / checkpoint.META if newest is not None else None
+    path, whole = _place(config)
     if path is None:
         return None, [], False
     try:
@@ -125,6 +138,14 @@ def _look(config: TrainConfig, identity: Identity) -> tuple[Path | None, list[st
         return path.parent if path.name == checkpoint.META else path, changed, whole
     except (OSError, ValueError, KeyError, TypeError) as error:
         return path, [f"{path.name} cannot be read ({type(error).__name__}: {error})"], False
+
+
+def _place(config: TrainConfig) -> tuple[Path | None, bool]:
+    """The file that says what an earlier run was made from, and whether its model is whole."""
+    trained = config.output_dir / TRAINED
+    whole = trained.is_file() and (config.output_dir / "model" / "config.json").is_file()
+    newest = checkpoint.newest(config.output_dir / "checkpoints")
+    return (trained if whole else newest / checkpoint.META if newest is not None else None), whole
 
 
 def _comparable(options: Mapping[str, Any]) -> dict[str, Any]:

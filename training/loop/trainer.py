@@ -23,7 +23,7 @@ from training.data.identity import Identity, Start, rows_of, start_of
 from training.data.pairs import PairDataset
 from training.data.schedule import mean_chosen_tokens, passes, window_of
 from training.forward.check_features import check_features
-from training.forward.model import DTYPES, load_model, positions, prepare_tuning, trainable
+from training.forward.model import DTYPES, load_processor, load_weights, prepare_tuning, read_positions, trainable
 from training.forward.policy import Policy, make_policy, pair_logps, response_lengths
 from training.loop import checkpoint, diverge, inputs, log, reference, resume
 from training.loop.checkpoint import Progress
@@ -62,8 +62,10 @@ def train(config: TrainConfig) -> TrainResult:
     checkpoints = config.output_dir / "checkpoints"
     worker.wait()
 
-    model, processor = load_model(config)
-    data = inputs.read(config, processor, positions(model), visible=worker.main)
+    processor = load_processor(config)
+    # Before the weights: what is wrong with a row shows in the time that rows take.
+    data = inputs.read(config, processor, read_positions(config), visible=worker.main)
+    model = load_weights(config)
     identity = Identity(start_of(model, processor), {key: rows_of(rows) for key, rows in data.all.items()})
     if resume.settle(config, identity, worker):
         return finished_run(config)
