@@ -109,7 +109,7 @@ class Pages:
         there = self.catalog.entries(entries[(page - 1) * PAGE : page * PAGE])
         return self._page(
             "list.html.j2", view, marks, f"/{view.link()}",
-            rows=self._prompts(there, marks), matches=len(entries), page=page, pages=pages, first=(page - 1) * PAGE + 1,
+            rows=self._prompts(there, marks), matches=len(entries), page=page, pages=pages,
         )  # fmt: skip
 
     def prompt(self, request: Request) -> Response:

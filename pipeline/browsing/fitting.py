@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipeline.running.joined import STAGES
 from pipeline.running.prompt_rows import ASKED, DETECT
-from pipeline.running.store import Run, Survey
+from pipeline.running.store import Record, Run, Survey
 
 _LOOKED_AT = frozenset({*STAGES, *ASKED, DETECT})
 
@@ -22,6 +24,7 @@ class FittingRun(Run):
     def forget(self) -> None:
         self._survey = Survey(Run(self.path))
         self._fitting: dict[tuple[str, int], bool] = {}
+        self._records: dict[str, Record | None] = {}
 
     def shards(self, stage: str) -> list[int]:
         shards = super().shards(stage)
@@ -30,6 +33,12 @@ class FittingRun(Run):
     def has_shard(self, stage: str, shard: int) -> bool:
         return super().has_shard(stage, shard) and self._fits(stage, shard)
 
+    def read(self, stage: str, shard: int) -> pa.Table:
+        # What fits has been held against its record, which need not be read for every shard again.
+        return (
+            self.peek(stage, shard) if stage in _LOOKED_AT and self._fits(stage, shard) else super().read(stage, shard)
+        )
+
     def _fits(self, stage: str, shard: int) -> bool:
         key = (stage, shard)
         if key not in self._fitting:
@@ -37,12 +46,16 @@ class FittingRun(Run):
         return self._fitting[key]
 
     def _made_of_these(self, stage: str, shard: int) -> bool:
-        about, record = self._survey.about(stage, shard), self.record(stage)
+        about = self._survey.about(stage, shard)
         if about is None:
             return True  # whoever reads it says what is wrong
+        if stage not in self._records:
+            self._records[stage] = self.record(stage)
+        record = self._records[stage]
         if record is not None and not record.believes(about):
             return False
-        inputs = ((name, digest, self._survey.about(name, shard)) for name, digest in about.inputs.items())
-        return all(source is None or source.digest == digest for _, digest, source in inputs) and all(
-            self._fits(name, shard) for name in about.inputs if name in _LOOKED_AT
-        )
+        for name, digest in about.inputs.items():
+            source = self._survey.about(name, shard)
+            if source is not None and source.digest != digest:
+                return False
+        return all(self._fits(name, shard) for name in about.inputs if name in _LOOKED_AT)
