@@ -29,7 +29,7 @@ from pipeline.publishing.outcomes import PAIRED, UNFINISHED
 from pipeline.publishing.style import Style
 from pipeline.publishing.value_counts import Tally
 from pipeline.running.joined import Example
-from pipeline.running.store import Record, Run, opened
+from pipeline.running.store import Record, Run, as_run
 from reward.answers.match_answer import right
 
 TEMPLATE = Path(__file__).parents[2] / "data_cards" / "template.md"
@@ -60,7 +60,7 @@ def render(
     Raises:
         InputError: the run has no source table (see ``pipeline.publishing.collect.collect``).
     """
-    run = opened(run)
+    run = as_run(run)
     findings = findings or collect(run)
     records = _data_records(run)
     recipe = shorten_options(secrets.options(recipe))

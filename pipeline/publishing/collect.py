@@ -35,7 +35,7 @@ from pipeline.publishing.value_counts import Distinct, Tally
 from pipeline.rewriting.checked import rates
 from pipeline.running import joined
 from pipeline.running.joined import Example, Joined
-from pipeline.running.store import Run, opened
+from pipeline.running.store import Run, as_run
 from pipeline.sources.stage import without_image
 from reward.gates import GATES
 
@@ -55,7 +55,7 @@ def collect(run: Run | Path) -> Findings:
     Raises:
         InputError: there is no ``source`` table, or a row refers to a candidate that does not exist.
     """
-    run = opened(run)
+    run = as_run(run)
     totals = _Totals(_rule(run))
     curation = Curation.of(run)
     for shard in joined.shards(run, curation):

@@ -41,7 +41,7 @@ from pipeline.publishing.word_diff import pieces
 from pipeline.running import prompt_rows
 from pipeline.running.joined import Example
 from pipeline.running.prompt_rows import PromptRow
-from pipeline.running.store import Record, Run, opened
+from pipeline.running.store import Record, Run, as_run
 from reward.answers.match_answer import right
 from reward.text.object_vocabulary import Vocabulary
 
@@ -80,7 +80,7 @@ def write(
     Raises:
         InputError: the run has no source table.
     """
-    run = opened(run)
+    run = as_run(run)
     run_dir, findings = run.path, findings or collect(run)
     made_from = key(run, recipe, command)
     records = steps(run)

@@ -322,7 +322,7 @@ class Run:
         return about
 
 
-def opened(run: Run | Path) -> Run:
+def as_run(run: Run | Path) -> Run:
     """A run, or the one in a folder, with all that lies there."""
     return run if isinstance(run, Run) else Run(run)
 
