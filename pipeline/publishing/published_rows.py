@@ -39,7 +39,7 @@ def pair_tables(run: Run, scores: Sequence[str], final: FinalImages) -> Iterator
     curate = Curation.of(run)
 
     @lru_cache(_OPEN)
-    def tables_of(shard: int) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
+    def tables(shard: int) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
         sample = run.read("sample", shard)
         pairs = curate(run.read("pair", shard), sample)
         pairs = pairs.filter(pairs["chosen"].is_valid())
@@ -47,18 +47,16 @@ def pair_tables(run: Run, scores: Sequence[str], final: FinalImages) -> Iterator
         return pairs, run.read("source", shard), sample, run.read("score", shard)
 
     def step(shard: int) -> int:
-        pairs, source, *_ = tables_of(shard)
+        pairs, source, *_ = tables(shard)
         of_pairs = pc.is_in(columns.whole(source["id"]), value_set=pc.unique(pairs["id"]))
         return _IMAGE_ROWS if final.copies(source["images"].filter(of_pairs)) else BATCH_ROWS
 
     def rows(shard: int, at: Ints) -> pa.Table:
-        pairs, source, sample, score = tables_of(shard)
+        pairs, source, sample, score = tables(shard)
         return _pair_rows(pairs.take(pa.array(at)), source, sample, score, scores, final)
 
     for group in by_id.groups(run):
-        yield from by_id.merge(
-            group, lambda shard: columns.whole(tables_of(shard)[0]["id"]), rows, min(map(step, group))
-        )
+        yield from by_id.merge(group, lambda shard: columns.whole(tables(shard)[0]["id"]), rows, min(map(step, group)))
 
 
 def _number_pairs(pairs: pa.Table) -> pa.Table:
@@ -120,16 +118,16 @@ def candidate_tables(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
     left = ["facts"] if final else ["facts", "images"]
 
     @lru_cache(_OPEN)
-    def tables_of(shard: int) -> tuple[Any, ...]:
+    def tables(shard: int) -> tuple[Any, ...]:
         source, sample, score = (run.read(stage, shard) for stage in ("source", "sample", "score"))
         return source.drop_columns(left), pc.sort_indices(source["id"]), sample, score
 
     def ids(shard: int) -> pa.Array:
-        source, order, *_ = tables_of(shard)
+        source, order, *_ = tables(shard)
         return columns.whole(source["id"]).take(order)
 
     def rows(shard: int, at: Ints) -> pa.Table:
-        source, order, sample, score = tables_of(shard)
+        source, order, sample, score = tables(shard)
         return _candidate_rows(source.take(order.take(pa.array(at))), sample, score, final)
 
     for group in by_id.groups(run):
