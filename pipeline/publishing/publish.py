@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.base import files, memory
 from pipeline.base import model_names as models
-from pipeline.base.errors import InputError
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.config import TOLD, Publish
 from pipeline.publishing.curated import Curation
 from pipeline.publishing.dataset_folder import write
 from pipeline.publishing.final_images import FinalImages
+from pipeline.publishing.no_pairs import no_pairs
 from pipeline.publishing.published_rows import candidate_features, candidate_tables, pair_features, pair_tables
 from pipeline.publishing.side_scores import score_names
 from pipeline.running.store import Record, Run, changes, fingerprint, make_record
@@ -155,7 +154,7 @@ def publish(
         tables = pair_tables(run, scores, images)
         pairs = write(partial / "pairs", pair_features(scores), tables, spec.rows_per_shard)
         if not pairs.rows:
-            raise _no_pairs(run)
+            raise no_pairs(run)
         with_images = spec.images_in_candidates
         final = FinalImages(spec.images == "embed") if with_images else None
         features, tables = candidate_features(with_images), candidate_tables(run, final)
@@ -196,12 +195,3 @@ def masked_vocabulary(spec: Publish) -> Vocabulary | None:
     from pipeline.scoring.vocabularies import vocabulary
 
     return vocabulary(spec.style.vocabulary, "publish.style.vocabulary")
-
-
-def _no_pairs(run: Run) -> InputError:
-    reasons: Counter[str] = Counter()
-    curate = Curation.of(run)
-    for shard in run.shards("pair"):
-        reasons.update(curate(run.read("pair", shard), run.read("sample", shard))["reason"].to_pylist())
-    counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
-    return InputError(f"not one of the prompts gave a pair ({counts})", "lower pair.margin, or raise sample.n")

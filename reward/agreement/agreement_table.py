@@ -12,11 +12,18 @@ from reward.agreement.statistics import Agreement, agreement, outcome
 from reward.agreement.truth import Preference, Prompt
 
 #: Where less is better.
-LOWER = frozenset({"objects.hallucinated", "objects.chair_i", "objects.repeated"})
+LOWER = frozenset({"objects.hallucinated", "objects.chair_i", "objects.repeated", "facts.wrong"})
 #: Counts that say nothing about worth.
-NO_WORTH = frozenset({"objects.mentions", "objects.unmatched", "claims.count", "correctness.unparseable", "clip.cut"})
+NO_WORTH = frozenset(
+    {"objects.mentions", "objects.unmatched", "facts.unclear", "claims.count", "correctness.unparseable", "clip.cut"}
+)
+#: What accuracy is, below a table of it.
+_READ = (
+    "accuracy: share of the pairs in which the better text has the better score; higher is better, 0.5 is chance. "
+    "image swapped: the same with another prompt's image; near 0.5 if the scorer looks."
+)
 #: What exact facts are read from; its agreement with them is 1.
-_FACTS = ("objects.", "correctness")
+_FACTS = ("objects.", "facts.", "correctness")
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,11 @@ class Line:
     kind: str
     own: Agreement
     swapped: Agreement | None
+
+    @property
+    def better(self) -> str:
+        """Which values of the score are the better ones: ``lower`` or ``higher``."""
+        return "lower" if self.score in LOWER else "higher"
 
 
 def lines(prompts: Sequence[Prompt], compared: Sequence[Sequence[Preference]], samples: int = 1000) -> list[Line]:
@@ -46,18 +58,21 @@ def lines(prompts: Sequence[Prompt], compared: Sequence[Sequence[Preference]], s
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """A table; intervals are 95 % bootstrap intervals over prompts, ties count a half."""
-    head = ["| score | error | pairs | accuracy (95 %) | ties | image swapped |", "|---|---|---|---|---|---|"]
+    """A table, and how to read it; intervals are 95 % bootstrap intervals over prompts, ties count a half."""
+    head = [
+        "| score | better is | error | pairs | accuracy (95 %) | ties | image swapped |",
+        "|---|---|---|---|---|---|---|",
+    ]
     rows = [
-        f"| {line.score} | {line.kind} | {line.own.pairs} | {_interval(line.own)} | {line.own.ties:.3f} | "
-        f"{_interval(line.swapped) if line.swapped else '-'} |"
+        f"| {line.score} | {line.better} | {line.kind} | {line.own.pairs} | {_interval(line.own)} | "
+        f"{line.own.ties:.3f} | {_interval(line.swapped) if line.swapped else '-'} |"
         for line in lines
     ]
-    return "\n".join([*head, *rows]) + "\n"
+    return "\n".join([*head, *rows, "", _READ]) + "\n"
 
 
 def records(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    return [asdict(line) for line in lines]
+    return [{**asdict(line), "better": line.better} for line in lines]
 
 
 def _agreement(

@@ -150,14 +150,15 @@ def test_a_line_has_accuracy_ties_and_the_control():
     (line,) = lines(prompts, [preferences(each, None, COLOURS) for each in prompts])
     assert (line.score, line.kind, line.own.pairs, line.own.accuracy, line.own.ties) == ("s", "all", 2, 0.75, 0.5)
     assert line.swapped.accuracy == 0.0
-    assert "| s | all | 2 | 0.750 (" in markdown([line])
+    assert "| s | higher | all | 2 | 0.750 (" in markdown([line]) and "higher is better" in markdown([line])
     assert json.loads(json.dumps(records([line])))[0]["swapped"]["pairs"] == 1
 
 
 def test_less_is_better_for_counts_of_errors_and_facts_do_not_judge_themselves():
-    prompts = scored([(1.0, 1.0)], **{"objects.hallucinated": (0.0, 2.0), "objects.mentions": (1.0, 2.0)})
+    errors = {"objects.hallucinated": (0.0, 2.0), "facts.wrong": (0.0, 1.0)}
+    prompts = scored([(1.0, 1.0)], **errors, **{"objects.mentions": (1.0, 2.0), "facts.unclear": (0.0, 1.0)})
     accuracies = {line.score: line.own.accuracy for line in lines(prompts, [[Preference(0, 1, "object")]])}
-    assert accuracies == {"s": 0.5, "objects.hallucinated": 1.0}
+    assert accuracies == {"s": 0.5, "objects.hallucinated": 1.0, "facts.wrong": 1.0}
     unlabelled = [Prompt("p", None, (), ("a", "b"), prompts[0].scores)]
     assert {line.score for line in lines(unlabelled, [[Preference(0, 1, "object")]])} == {"s"}
 
@@ -274,7 +275,7 @@ def test_the_command_prints_the_table_and_writes_the_numbers(run, tmp_path):
     numbers = tmp_path / "out.json"
     done = CliRunner().invoke(app, [str(run), "--vocabulary", str(vocabulary), "--json", str(numbers)])
     assert done.exit_code == 0, done.output
-    assert "| clip.cosine | object | 2 | 1.000 (1.000 to 1.000) | 0.000 | - |" in done.output
+    assert "| clip.cosine | higher | object | 2 | 1.000 (1.000 to 1.000) | 0.000 | - |" in done.output
     assert {line["kind"] for line in json.loads(numbers.read_text())} == {"all", "object"}
     assert CliRunner().invoke(app, [str(run)]).output == done.output  # the stored counts say the same
     wrong = CliRunner().invoke(app, [str(run), "--vocabulary", "reward.text.object_vocabulary:NOTHING"])

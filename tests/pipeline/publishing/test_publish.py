@@ -168,6 +168,26 @@ def test_a_run_without_pairs_says_why(tmp_path: Path) -> None:
         done(run)
 
 
+def test_a_run_without_pairs_names_the_scorer_that_knew_nothing(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+
+    def silence(row: dict[str, Any]) -> dict[str, Any]:
+        scores = [{**score, "values": [None] * len(score["values"])} for score in row["scores"]]
+        return {
+            **row,
+            "scores": scores,
+            "unknown": [{"scorer": "objects", "failed": False, "error_type": "no_facts", "error": "no facts"}],
+        }
+
+    change(run, "score", silence)
+    change(run, "pair", lambda row: {**row, "chosen": None, "rejected": None, "reason": "no_valid_candidates"})
+    with pytest.raises(
+        InputError,
+        match=r"the scorer objects gave no value of objects\.hallucinated for (\d+) of \1 texts \(no facts\)",
+    ):
+        done(run)
+
+
 def change(run: Run, stage: str, of: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Write every row of a stage anew."""
     for shard in run.shards(stage):

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -253,3 +255,12 @@ def test_a_box_without_an_area_found_nothing_and_two_images_have_two_ids(read):
     twice = [*COCO["images"], {"id": 7, "file_name": "c.jpg"}]
     with pytest.raises(ValueError, match=r"images, entry 2: id 7 is 'a.jpg' and 'c.jpg'"):
         read({**COCO, "images": twice})
+
+
+def test_the_layouts_of_the_page_are_read(tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text()
+    layouts = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert len(layouts) == 3
+    for layout in layouts:
+        (tmp_path / "found.json").write_text(layout)
+        assert Detections.read(tmp_path / "found.json").labels["a.jpg"] == {"dog"}
