@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from pipeline.browsing.pictures import why_missing
 from pipeline.pairing.config import Pair
-from pipeline.pairing.kept_out import Bar, bars
+from pipeline.pairing.kept_out import Bar, bars_of_row
 from pipeline.pairing.recorded import recorded_rule
 from pipeline.publishing.hallucinated import Truth, of_run
 from pipeline.publishing.marks import Marks, PairKey
@@ -180,13 +180,7 @@ def _candidates(row: PromptRow, wrong: Sequence[Sequence[Mark]], rule: Pair | No
     scores = row.scores
     kept_out: Sequence[tuple[Bar, ...]] = [()] * len(row.candidates)
     if rule is not None:
-        scored = row.score is not None and row.score["status"] == "ok"
-        notes = {
-            note["scorer"]: f"{note['error_type']}: {note['error']}" for note in (row.score or {}).get("unknown") or ()
-        }
-        # Of texts that were not scored, only the gates can tell.
-        applied = rule if scored else rule.model_copy(update={"weights": {}, "vetoes": {}})
-        kept_out = bars(row.candidates, scores, applied, row.prompt, notes)
+        kept_out = bars_of_row(row.candidates, row.score, rule, row.prompt)
     roles: dict[int, list[str]] = {}
     pairs = [pair for pair in row.pairs if pair["chosen"] is not None]
     for number, pair in enumerate(pairs, start=1):

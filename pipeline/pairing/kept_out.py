@@ -54,6 +54,19 @@ def bars(
     return [tuple(_bars(i, candidate, values, worth[i], rule, prompt, notes)) for i, candidate in enumerate(candidates)]
 
 
+def bars_of_row(
+    candidates: Sequence[Mapping[str, Any]], score: Mapping[str, Any] | None, rule: Pair, prompt: str = ""
+) -> list[tuple[Bar, ...]]:
+    """``bars`` of the candidates of a prompt and its row of the score table. Where that is missing or failed, only the
+    gates can tell."""
+    row = score or {}
+    scored = row.get("status") == "ok"
+    values = {entry["name"]: entry["values"] for entry in row.get("scores") or ()}
+    notes = {note["scorer"]: f"{note['error_type']}: {note['error']}" for note in row.get("unknown") or ()}
+    applied = rule if scored else rule.model_copy(update={"weights": {}, "vetoes": {}})
+    return bars(candidates, values, applied, prompt, notes)
+
+
 def _bars(
     index: int,
     candidate: Mapping[str, Any],

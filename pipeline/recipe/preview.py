@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.base.sweep import temporary_folder
+from pipeline.pairing.config import Pair
+from pipeline.pairing.kept_out import Bar, bars_of_row
 from pipeline.recipe import naming
 from pipeline.recipe.plan import Plan, run_stage
 from pipeline.running.executor import Executor
@@ -48,7 +50,7 @@ class FirstTexts(TextSource):
 
 
 def show(plan: Plan, count: int) -> None:
-    """Print the pairs of ``count`` prompts, or why there are none."""
+    """Print the pairs of ``count`` prompts, or why there are none, and of every other answer what kept it out."""
     from rich.console import Console
 
     with temporary_folder("preview") as folder:
@@ -60,8 +62,8 @@ def show(plan: Plan, count: int) -> None:
                 if isinstance(stage, SourceStage):
                     naming.check(run, stage.name, plan.recipe)
         console = Console()
-        for row in _rows(run):
-            _print(console, row)
+        for prompt in _prompts(run):
+            _print(console, prompt, plan.recipe.pair)
 
 
 def _first(stage: Source | Stage, count: int) -> Source | Stage:
@@ -72,31 +74,65 @@ def _first(stage: Source | Stage, count: int) -> Source | Stage:
     return stage
 
 
-def _rows(run: Run) -> Iterator[dict[str, Any]]:
-    """One per row of the pairs table, with the prompt's text and all texts and scores behind it."""
-    prompts = {row["id"]: row for row in run.table("source").drop(["images"]).to_pylist()}
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt with its rows of the other tables; ``pairs`` are several, or one that says why there is none."""
+
+    id: str
+    messages: list[dict[str, str]]
+    candidates: list[dict[str, Any]]
+    score: dict[str, Any]
+    pairs: list[dict[str, Any]]
+
+
+def _prompts(run: Run) -> Iterator[_Prompt]:
     samples = {row["id"]: row["candidates"] or [] for row in run.table("sample").to_pylist()}
-    scores = {row["id"]: row["scores"] or [] for row in run.table("score").to_pylist()}
+    scores = {row["id"]: row for row in run.table("score").to_pylist()}
+    pairs: dict[str, list[dict[str, Any]]] = {}
     for pair in run.table("pair").to_pylist():
-        row_id = pair["id"]
-        yield {**pair, "prompt": prompts[row_id]["prompt"], "candidates": samples[row_id], "scores": scores[row_id]}
+        pairs.setdefault(pair["id"], []).append(pair)
+    for row in run.table("source").drop(["images"]).to_pylist():
+        if (row_id := row["id"]) in pairs:
+            yield _Prompt(row_id, row["prompt"], samples[row_id], scores[row_id], pairs[row_id])
 
 
-def _print(console: Any, row: dict[str, Any]) -> None:
+def _print(console: Any, prompt: _Prompt, rule: Pair) -> None:
+    """The pairs first, then every other answer with what kept it out of one."""
     from rich.markup import escape
     from rich.panel import Panel
 
-    question = escape(" / ".join(message["content"] for message in row["prompt"]))
-    lines = [f"[bold]{question}[/]"]
-    for side, colour in (("chosen", "green"), ("rejected", "red")):
-        at = row[side]
-        if at is not None:
-            values = ", ".join(
-                f"{s['name']} {s['values'][at]:.3g}" for s in row["scores"] if s["values"][at] is not None
-            )
-            lines.append(f"[{colour}]{side}[/]  {escape(row['candidates'][at]['text'])}\n  [dim]{values}[/]")
-    if row["chosen"] is None:
-        why = row["error"] if row["reason"] == "failed" else f"of {len(row['candidates'])} answers"
-        lines.append(f"[yellow]no pair: {row['reason']}[/] {escape(why or '')}")
-        lines += [f"  [dim]{escape(candidate['text'])}[/]" for candidate in row["candidates"]]
-    console.print(Panel("\n".join(lines), title=row["id"], title_align="left"))
+    lines = [f"[bold]{escape(' / '.join(message['content'] for message in prompt.messages))}[/]"]
+    paired = set()
+    for pair in prompt.pairs:
+        for side, colour in (("chosen", "green"), ("rejected", "red")):
+            if (at := pair[side]) is not None:
+                paired.add(at)
+                lines.append(
+                    f"[{colour}]{side}[/]  {escape(prompt.candidates[at]['text'])}\n  [dim]{_values(prompt, at)}[/]"
+                )
+        if pair["chosen"] is None:
+            why = pair["error"] if pair["reason"] == "failed" else f"of {len(prompt.candidates)} answers"
+            lines.append(f"[yellow]no pair: {pair['reason']}[/] {escape(why or '')}")
+    question = "\n".join(message["content"] for message in prompt.messages if message["role"] == "user")
+    for at, bars in enumerate(bars_of_row(prompt.candidates, prompt.score, rule, question)):
+        if at not in paired:
+            lines.append(f"[dim]answer  {escape(prompt.candidates[at]['text'])}\n  {_values(prompt, at)}[/]")
+        lines += [f"  [magenta]{escape(_bar_text(bar))}[/]" for bar in bars]
+    console.print(Panel("\n".join(lines), title=prompt.id, title_align="left"))
+
+
+def _values(prompt: _Prompt, at: int) -> str:
+    """The scores of an answer; ``?`` is one that nobody could tell."""
+    values = ((score["name"], score["values"][at]) for score in prompt.score["scores"] or [])
+    return ", ".join(f"{name} {'?' if value is None else format(value, '.3g')}" for name, value in values)
+
+
+def _bar_text(bar: Bar) -> str:
+    """
+    >>> _bar_text(Bar("gate", "refusal", "it declines to answer"))
+    'kept out by gate refusal: it declines to answer'
+    >>> _bar_text(Bar("veto", "clip.cosine", "0.1 is below 0.2", "chosen"))
+    'not as chosen by veto clip.cosine: 0.1 is below 0.2'
+    """
+    where = "kept out" if bar.side == "both" else f"not as {bar.side}"
+    return f"{where} by {bar.kind} {bar.name}: {bar.reason}"

@@ -137,6 +137,22 @@ def test_a_preview_prints_pairs_and_touches_nothing(tmp_path: Path, ray_cluster:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_preview_says_of_every_answer_what_kept_it_out(tmp_path: Path, ray_cluster: None) -> None:
+    texts = ["The image shows a sun.", "The image shows a sun and an anchor.", "I cannot see the image.", "..."]
+    pair = {"weights": {"objects.hallucinated": -1}, "margin": 0.5, "max_length_ratio": 9}
+    sample = {"model": "canned", "n": 8, "engine": {**ENGINE, "texts": texts}}
+    path = write(tmp_path, source={"scenes": 4}, sample=sample, pair=pair)
+    preview = " ".join(invoke(path, "--preview", "4").replace("│", " ").split())
+    # A candidate is printed once, and under it what kept it out.
+    assert preview.count("I cannot see the image.") == preview.count("kept out by gate refusal: it declines") > 0
+    assert preview.count("kept out by gate empty: it holds no word") > 0
+    bare = {"model": "canned", "n": 2, "engine": {**ENGINE, "texts": ["Hard to tell.", "Who knows."]}}
+    asked = {"scenes": 2, "questions_per_scene": 2}
+    path = write(tmp_path, source=asked, sample=bare, pair={"weights": {"correctness": 1}})
+    preview = " ".join(invoke(path, "--preview", "6").replace("│", " ").split())
+    assert "kept out by null correctness" in preview and "correctness ?" in preview
+
+
 def test_nothing_is_left_to_do_after_a_run_and_the_plan_says_so(tmp_path: Path, ray_cluster: None) -> None:
     path = write(tmp_path)
     assert "never ran" in invoke(path, "--plan")
