@@ -18,6 +18,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, get_type_hints
 
 import typer
@@ -32,6 +33,8 @@ _QUIET = Annotated[bool, typer.Option("--quiet", help="Print only warnings, erro
 _VERBOSE = Annotated[bool, typer.Option("--verbose", help="Print what workers write themselves, too.")]
 _DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _LONGEST_TRACEBACK = 100_000
+#: What this project imports from itself.
+_PACKAGES = ("pipeline", "reward", "training", "vlm_preference")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What a message may go on with in another line: one problem of several, and the remedy.
 _GOES_ON = ("  - ", "  -> ")
@@ -54,6 +57,7 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = (), 
         # Everything is caught here: further out, typer and click have their own ideas of some of these.
         try:
             with ended_by_signals(), _loudness(quiet, verbose):
+                _refuse_namesakes()
                 for name, group in groups.items():
                     options[name] = group(**{key.name: options.pop(key.name) for key in dataclasses.fields(group)})
                 main(*args, **options)
@@ -85,6 +89,22 @@ def command(main: Callable[..., None], named: tuple[type[Exception], ...] = (), 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(cls=_Command)(guarded)
     return app
+
+
+def _refuse_namesakes() -> None:
+    """Python looks into the working folder first, here and in the processes that a command starts."""
+    ours = Path(__file__).parents[2]
+    with contextlib.suppress(OSError):  # the folder may be gone
+        here = Path.cwd()
+        if os.environ.get("PYTHONSAFEPATH") or here == ours or (here / "pipeline" / "base").is_dir():  # or a clone
+            return
+        for name in _PACKAGES:
+            for path in (here / f"{name}.py", here / name / "__init__.py"):
+                if path.is_file():
+                    raise ConfigError(
+                        f"{path} is called as a package of vlm-preference, and would be imported in its place",
+                        "rename it, or run the command in another folder",
+                    )
 
 
 @contextlib.contextmanager

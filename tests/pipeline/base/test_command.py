@@ -220,3 +220,17 @@ def test_runs_training_and_evaluation_can_be_quiet() -> None:
     for module in ("pipeline.run", "training.run", "training.evaluate"):
         text = CliRunner().invoke(importlib.import_module(module).app, ["--help"]).stdout
         assert "--quiet" in text and "--verbose" in text
+
+
+@pytest.mark.parametrize("name", ["pipeline.py", "training.py", "reward/__init__.py"])
+def test_a_file_that_is_called_as_a_package_of_ours_is_told(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ended(UserError("mine")).stderr == "error: mine\n"
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("")
+    text = ended(UserError("mine")).stderr
+    assert f"{tmp_path / name} is called as a package of vlm-preference" in text and "rename it" in text
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    assert ended(UserError("mine")).stderr == "error: mine\n"
