@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 #: What a source counts besides its rows: prompts of text only. That is what rows are and not how much work they were.
 WITHOUT_IMAGE = "without_image"
-
+#: What tells how fast a stage is; everything else that stages count is shown as the count that it is.
+TOKENS = "tokens"
 
 #: What ``--quiet`` and ``--verbose`` set for this process and all that it starts: nothing of how it goes, from our bars
 #: and those of libraries; what Ray's workers write themselves.
@@ -50,6 +51,21 @@ class Progress:
             self.say(text)
 
     @contextmanager
+    def wait(self, text: str) -> Iterator[None]:
+        """Say what is waited for, and that it goes on: a spinner with seconds on a terminal, elsewhere how long it
+        took. ``--quiet`` leaves it out."""
+        start = time.monotonic()
+        if not is_quiet() and self._stream.isatty():
+            with _spinner(self._stream) as display:
+                display.add_task(text, total=None)
+                yield
+            self.say(f"{text}: {time.monotonic() - start:.1f} s")
+            return
+        self.tell(text)
+        yield
+        self.tell(f"{text}: {time.monotonic() - start:.1f} s")
+
+    @contextmanager
     def stage(self, name: str, total: int | None, done: int = 0) -> Iterator[Bar]:
         """``total`` rows (None if nobody knows yet), ``done`` of which an earlier run has made."""
         if is_quiet():
@@ -74,7 +90,8 @@ class Progress:
 
 
 class Bar:
-    """Counts of one stage. Rates count only what this session did, so a resumed stage does not look fast."""
+    """Counts of one stage; ``done`` and ``total`` are rows of what it reads, of which it may make more or fewer. Rates
+    count only what this session did, so a resumed stage does not look fast."""
 
     def __init__(self, name: str, total: int | None, done: int, show: Any) -> None:
         self.name, self.total, self.done, self.failed = name, total, done, 0
@@ -102,9 +119,12 @@ class Bar:
     @property
     def detail(self) -> str:
         rate = (self.done - self._before) / self.seconds
-        counts = {**self._extras, **({"tokens": self._stats["tokens"]} if self._stats.get("tokens") else {})}
-        without = counts.pop(WITHOUT_IMAGE, 0)
-        parts = [f"{rate:,.1f} rows/s", *(f"{v / self.seconds:,.0f} {k}/s" for k, v in counts.items())]
+        counts = dict(self._extras)
+        tokens, without = self._stats.get("tokens") or counts.get(TOKENS), counts.pop(WITHOUT_IMAGE, 0)
+        counts.pop(TOKENS, None)
+        parts = [f"{rate:,.1f} rows/s"]
+        parts += [f"{tokens / self.seconds:,.0f} tokens/s"] if tokens else []
+        parts += [f"{count:,} {name}" for name, count in counts.items()]
         parts += [f"{without:,} without an image"] if without else []
         parts += [f"{self._stats[key]} {key}" for key in ("running", "waiting") if self._stats.get(key)]
         return ", ".join(parts + ([f"{self.failed} failed"] if self.failed else []))
@@ -173,3 +193,12 @@ def _rich(stream: TextIO) -> RichProgress:
         TimeRemainingColumn(),
         console=Console(file=stream),
     )
+
+
+def _spinner(stream: TextIO) -> RichProgress:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    return RichProgress(*columns, console=Console(file=stream), transient=True)

@@ -112,7 +112,8 @@ class Executor:
                     continue
                 about = event.about if isinstance(event, Done) else self._give_up(stage, prepared.record, event)
                 self._survey.note(stage.name, event.shard, about)
-                bar.advance(about.rows, about.failed, about.extras)
+                # What a shard was made from, for it may have several rows for one of these, as pairs have.
+                bar.advance(self._rows(stage.inputs[0], [event.shard]), about.failed, about.extras)
                 clock.tick()
         self._store.drop_earlier(stage.name)
         return self._finish(clock.record(), shards, len(done), spare)
@@ -160,9 +161,10 @@ class Executor:
             self._pool.close()
             self._pool = None
         if self._pool is None:
-            self._progress.tell(f"starting {spec.count or 'workers for'} {'x ' if spec.count else ''}{spec.kind}")
-            self._started_ray = start_ray() or self._started_ray
-            self._pool = Pool(spec, self._tell)
+            who = f"{spec.count} x {spec.kind}" if spec.count else f"workers for {spec.kind}"
+            with self._progress.wait(f"starting {who}"):
+                self._started_ray = start_ray() or self._started_ray
+                self._pool = Pool(spec, self._tell)
         return self._pool
 
     def _rows(self, stage: str, shards: Iterable[int]) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from stage_kit import SCHEMA, Double, NoModel, chaos, put_prompts
 
 from pipeline.base.errors import EngineError, StoreError, TooManyFailures
-from pipeline.base.progress import Progress
+from pipeline.base.progress import Bar, Progress
 from pipeline.base.tables import OK
 from pipeline.engines.scripted import Open
 from pipeline.running import executor as module
@@ -22,6 +23,19 @@ from pipeline.running.stage import WorkerSpec
 from pipeline.running.store import Run, Survey, make_record
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
+
+
+@dataclass(frozen=True)
+class Thrice(Double):
+    """Three rows for each that it reads, as a prompt has pairs."""
+
+    name: str = "thrice"
+
+    def process(self, model: Any, tables: Any) -> pa.Table:
+        return pa.concat_tables([super().process(model, tables)] * 3)
+
+    def extras(self, table: pa.Table) -> dict[str, int]:
+        return {"pairs": 100 * len(table)}
 
 
 @pytest.fixture
@@ -180,6 +194,34 @@ def test_plain_lines_where_there_is_no_terminal(run: Run) -> None:
     lines = stream.getvalue().splitlines()
     assert re.match(r"double: 2/6 rows, [\d,.]+ rows/s, \d+ s left", lines[0])
     assert re.match(r"double: 6/6 rows, [\d,.]+ rows/s, [\d.]+ s", lines[-1])
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_several_rows_of_one_prompt_are_no_more_prompts(run: Run) -> None:
+    stream = io.StringIO()
+    with Executor(run, progress=Progress(stream, every=0)) as executor:
+        executor.run(Thrice())
+    last = stream.getvalue().splitlines()[-1]
+    assert last.startswith("thrice: 6/6 rows, ") and ", 1,800 pairs" in last and "pairs/s" not in last
+
+
+def test_what_is_waited_for_moves_on_a_terminal_and_is_said_elsewhere() -> None:
+    terminal, log = Terminal(), io.StringIO()
+    for stream in (terminal, log):
+        with Progress(stream).wait("starting 1 x vllm:m"):
+            time.sleep(0.3)
+    assert "0:00:0" in terminal.getvalue() and re.search(r"starting 1 x vllm:m: \d+\.\d s\n$", terminal.getvalue())
+    assert re.fullmatch(r"starting 1 x vllm:m\nstarting 1 x vllm:m: \d+\.\d s\n", log.getvalue())
+
+
+def test_tokens_tell_how_fast_and_everything_else_is_a_count() -> None:
+    bar = Bar("sample", 10, 0, lambda bar: None)
+    bar.advance(5, 0, {"tokens": 700, "without_images": 2})
+    assert re.search(r"rows/s, [\d,]+ tokens/s, 2 without_images$", bar.detail)
 
 
 def test_no_stage_of_the_driver_starts_ray(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
