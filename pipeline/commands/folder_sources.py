@@ -48,16 +48,17 @@ class FolderSource:
         return f"{self.kind}: {self.options['path']}"
 
 
-def sources_in(folder: Path) -> list[FolderSource]:
-    """What could be read, what says most first.
+def sources_in(folder: Path, images: Path | None = None) -> list[FolderSource]:
+    """What could be read, what says most first. ``images``: a folder that annotations may name images of, too.
 
     Raises:
         InputError: there is nothing; the message says why each file is not.
     """
-    if not folder.is_dir():
-        raise InputError(f"no folder {folder}", "give the folder of your images or annotations")
+    for needed in (folder, images):
+        if needed is not None and not needed.is_dir():
+            raise InputError(f"no folder {needed}", "give the folder of your images or annotations")
     folders = list(_folders(folder))
-    places = [place for place, _ in folders]
+    places = [place for place, _ in [*folders, *(_folders(images) if images is not None else ())]]
     sources: list[FolderSource] = []
     reasons: list[str] = []
     for source in _candidates(folder, folders):
@@ -224,6 +225,6 @@ def _with_root(source: FolderSource, path: str, places: list[Path]) -> FolderSou
     else:
         at = next((place for place in [own, *places] if (place / path).is_file()), None)
         if at is None:
-            raise InputError(f"its images, such as {path}, are in no folder below")
+            raise InputError(f"its images, such as {path}, are in no folder below; name it with --images")
         root = at
     return source if root == own else replace(source, options={**source.options, "root": str(root)})

@@ -24,6 +24,9 @@ ANYTHING = "anything"
 def main(
     folder: Annotated[Path, typer.Argument(help="With images, annotations, tables, pairs, tars or a saved dataset.")],
     out: Annotated[Path, typer.Option(help="Where the recipe is written.")] = Path("recipe.yaml"),
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where annotated images lie, if not below FOLDER.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Folder, hub id or built-in name of who answers.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Asked about images that have no prompt of their own.")] = None,
     objects: Annotated[
@@ -50,7 +53,7 @@ def main(
     for path in (out, words_file):
         if path.exists() and not (asks and typer.confirm(f"{path} is there. Write over it?", default=False, err=True)):
             raise ConfigError(f"{path} is there already", "give --out another name, or move it away")
-    sources = sources_in(folder)
+    sources = sources_in(folder, images)
     source = sources[_choice(sources) if asks and len(sources) > 1 else 0]
     typer.echo(f"{source.title}: {_about(source)}", err=True)
 

@@ -245,3 +245,13 @@ def test_a_saved_dataset_is_one_source_and_its_files_none(here: Path) -> None:
     assert [source.kind for source in sources] == ["huggingface", "folder"]
     assert sources[0].options["columns"] == {"images": "image", "prompt": "question"}
     assert invoke().exit_code == 0 and whole().source.kind == "huggingface"
+
+
+def test_annotations_may_lie_apart_from_their_images(here: Path, tmp_path: Path) -> None:
+    coco(here)
+    (here / "train2017").rename(tmp_path / "elsewhere")
+    assert "name it with --images" in invoke().output
+    assert invoke("--images", "elsewhere").exit_code == 0
+    source = whole().source
+    assert source.kind == "coco" and source.root == "elsewhere"
+    assert "no folder nowhere" in invoke("--images", "nowhere", "--out", "b.yaml").output
