@@ -17,7 +17,7 @@ class Commands(CommandGroup):
     lazy: ClassVar[Mapping[str, Lazy]] = {
         "init": Lazy("pipeline.commands.init"),
         "run": Lazy("pipeline.run"),
-        "plan": Lazy("pipeline.run", ("--plan",), "Show what a run would do, and what is done."),
+        "plan": Lazy("pipeline.run", ("--plan",), "Check every input; say what a run would do, and how much."),
         "browse": Lazy("pipeline.browse"),
         "export": Lazy("pipeline.export"),
         "publish": Lazy("pipeline.publish"),
