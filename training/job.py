@@ -51,7 +51,8 @@ def evaluation_of(recipe: Recipe) -> Held | None:
         return None
     # How answers are read changes no answer; it would only make the prompts look stale.
     options = config.model_dump(mode="json", exclude={"parser", "max_tokens"})
-    return Held(build, options, config.max_tokens)
+    # A description of each scene, and questions of POPE's three splits, half of them to be answered with yes.
+    return Held(build, options, config.max_tokens, config.scenes * (1 + 3 * 2 * config.per_image))
 
 
 def benchmarks_of(plan: Plan) -> BenchmarksOfRun | None:

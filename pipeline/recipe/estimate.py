@@ -16,7 +16,7 @@ from pipeline.sampling.config import GivenOptions
 from pipeline.sampling.stage import SampleStage
 from pipeline.scoring.ask import AskStage
 from pipeline.sources.config import ScenesSource
-from pipeline.sources.stage import SourceStage
+from pipeline.sources.stage import BuiltSource, SourceStage
 from reward.asking.judge import JudgeScorer
 
 #: What may differ between two stages of one speed.
@@ -113,6 +113,8 @@ class _Counts:
             spec = stage.spec
             drawn = spec.scenes * (1 + spec.questions_per_scene) if isinstance(spec, ScenesSource) else None
             return min((bound for bound in (drawn, spec.limit) if bound is not None), default=None)
+        if isinstance(stage, BuiltSource):
+            return self.plan.held.most if self.plan.held is not None else None
         if stage is None or isinstance(stage, Source):
             return None
         return self.rows(stage.inputs[0])
@@ -120,6 +122,8 @@ class _Counts:
     def images(self, source: str, rows: int | None) -> int | None:
         """How many of ``rows`` prompts have images, at most; None where nobody has counted."""
         record = self.run.record(source)
+        if isinstance(self.stages.get(source), BuiltSource):
+            return rows
         if rows is None or source in self.pending or record is None:
             return rows if isinstance(self.plan.recipe.source, ScenesSource) else None
         return min(rows, record.rows - record.extras.get("without_image", 0))

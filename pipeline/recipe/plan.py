@@ -49,11 +49,13 @@ IMAGINED = ("texts", "imagine", "rank", "instruct")
 
 @dataclass(frozen=True)
 class Held:
-    """A held-out evaluation: which prompts, and how long an answer may be."""
+    """A held-out evaluation: which prompts, and how long an answer may be. ``most`` is how many prompts there are at
+    most, each with an image; None if nobody knows."""
 
     build: Callable[[Mapping[str, Any]], Iterator[dict[str, Any]]]
     config: Mapping[str, Any]
     max_tokens: int
+    most: int | None = None
 
 
 @dataclass(frozen=True)

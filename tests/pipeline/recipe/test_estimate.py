@@ -13,8 +13,11 @@ from typer.testing import CliRunner
 
 from pipeline import run as module
 from pipeline.recipe.estimate import Estimate, Speed, estimates, measured
+from pipeline.recipe.load import load_recipe
 from pipeline.recipe.plan import Plan
 from pipeline.running.store import Run, make_record
+from training import job
+from training.config.recipe import WholeRecipe
 
 ENGINE = {"kind": "scripted", "texts": TEXTS}
 SAMPLE = {"model": "canned", "n": 4, "temperature": [0.5, 1.0], "max_tokens": 20, "engine": ENGINE}
@@ -50,6 +53,17 @@ def test_the_calls_of_a_judge(tmp_path: Path) -> None:
     pairwise = {**JUDGE, "judge": {**JUDGE["judge"], "mode": "pairwise"}}  # type: ignore[dict-item]
     compared = left(tmp_path, score=pairwise, pair={"weights": {"judge.wins": 1}}, source={"scenes": 10})["ask-judge"]
     assert compared.requests == 10 * 2 * 28
+
+
+def test_an_evaluation_asks_no_more_than_was_said(tmp_path: Path) -> None:
+    made = load_recipe("quickstart", ["evaluate.scenes=20", "evaluate.per_image=2"], WholeRecipe)
+    held = job.evaluation_of(made)
+    assert held is not None and held.most == 20 * 13
+    assert 20 < sum(1 for _ in held.build(held.config)) <= held.most
+    plan = Plan(recipe(tmp_path, sample=SAMPLE), held)
+    run = Run(plan.recipe.run_dir)
+    lines = {estimate.stage: estimate for estimate in estimates(plan, run, plan.outlook(run))}
+    assert (lines["eval-before"].requests, lines["eval-before"].images) == (260, 260)
 
 
 def test_a_speed_is_of_the_same_options_and_says_which_run_had_it(tmp_path: Path) -> None:
