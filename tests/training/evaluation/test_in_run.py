@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.recipe.plan import Plan
 from pipeline.running.executor import Executor, process_shard
 from pipeline.running.pool import Done
 from pipeline.running.store import Run
+from training import job
 from training.config.evaluation import BenchmarkEvaluation
 from training.config.recipe import WholeRecipe
 from training.evaluation.in_run import BenchmarksOfRun
@@ -113,6 +115,26 @@ def test_before_and_after_are_asked_once_and_compared_by_image(
     assert len(asked) == before == 4 * IMAGES
     of_run.measure(run, "before", again=True)
     assert len(asked) == before + 2 * IMAGES
+
+
+def test_the_plan_lists_what_would_be_asked_and_why(tmp_path: Path, data: Path, model: Path, asked: list[str]) -> None:
+    of_run, run = benchmarks(tmp_path, data), Run(tmp_path / "run")
+    (model / "config.json").write_text('{"trained": true}')
+    assert of_run.unmeasured(run, "before", None) == {"pope": "never ran"}
+    of_run.measure(run, "before")
+    of_run.measure(run, "after", model)
+    assert of_run.unmeasured(run, "before", None) == of_run.unmeasured(run, "after", model) == {}
+    assert of_run.unmeasured(run, "after", None) == {"pope": "the model is another one"}
+    shorter = BenchmarksOfRun(of_run.plan, of_run.config.model_copy(update={"max_tokens": 9}))
+    assert shorter.unmeasured(run, "before", None) == {"pope": "max_tokens: 512 -> 9"}
+    plan: Any = replace(of_run.plan, recipe=of_run.plan.recipe.model_copy(update={"train": {"epochs": 1}}))
+    before, after = job.outlook(plan, run, of_run, stale=False)[1:]
+    assert (before.stage, before.done, before.reasons) == ("evaluate before", 1, ())
+    assert (after.stage, after.done, after.reasons) == ("evaluate after", 0, ("pope: the model is trained first",))
+    with (data / "pope" / "coco_pope_random.json").open("a") as file:
+        file.write("\n")
+    changed = BenchmarksOfRun(of_run.plan, of_run.config).unmeasured(run, "before", None)
+    assert changed == {"pope": "its files or its metrics are other ones"}
 
 
 def test_results_of_another_model_are_none_of_this_run(
