@@ -164,6 +164,7 @@ def _run(
     from pipeline.publishing.collect import collect
     from pipeline.publishing.hallucinated import RECIPE
     from pipeline.publishing.marks import FILE as MARKS
+    from pipeline.publishing.no_pairs import few_pairs
     from pipeline.publishing.publish import FOLDER, current
     from pipeline.recipe import plan as steps
     from pipeline.running.executor import Executor
@@ -191,7 +192,7 @@ def _run(
             if (run.path / MARKS).exists():
                 obeyed = ", ".join(f"{mark} {number}" for mark, number in sorted(findings().curated.items()))
                 typer.echo(f"{MARKS}: {obeyed or 'none of its pairs is there'}", err=True)
-            for warning in published.warnings():
+            for warning in (*published.warnings(), *few_pairs(run, published.pairs)):
                 typer.echo(f"warning: {warning}", err=True)
         measured = benchmarks if "evaluate" in wanted else None
         if measured is not None:

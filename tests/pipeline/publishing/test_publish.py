@@ -16,6 +16,7 @@ from pipeline.base.errors import InputError, StoreError
 from pipeline.publishing import by_id, card, dataset_folder, published_rows
 from pipeline.publishing import publish as module
 from pipeline.publishing.config import Publish, StyleGates
+from pipeline.publishing.no_pairs import few_pairs
 from pipeline.publishing.publish import Published, publish
 from pipeline.running.store import Run
 
@@ -179,7 +180,10 @@ def test_a_run_without_pairs_names_the_scorer_that_knew_nothing(tmp_path: Path) 
             "unknown": [{"scorer": "objects", "failed": False, "error_type": "no_facts", "error": "no facts"}],
         }
 
+    assert not list(few_pairs(run, 0))
     change(run, "score", silence)
+    assert "the scorer objects gave no value" in "".join(few_pairs(run, 0))
+    assert not list(few_pairs(run, 10))
     change(run, "pair", lambda row: {**row, "chosen": None, "rejected": None, "reason": "no_valid_candidates"})
     with pytest.raises(
         InputError,
