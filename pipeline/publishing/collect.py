@@ -157,10 +157,10 @@ class _Totals:
         prompts = questions(of.source["prompt"]) if self._gating.gates.read_prompts else [""] * len(of.source)
         texts = of.texts
         fields = (pc.struct_field(texts, name).to_pylist() for name in ("text", "finish_reason"))
-        stopped = Counter(
-            stops(text, ended, self._gating, prompts[row])
-            for row, text, ended in zip(columns.rows(of.sizes).tolist(), *fields, strict=True)
-        )
+        of_texts = (prompts[row] for row in columns.rows(of.sizes).tolist())
+        stopped: Counter[str | None] = Counter()
+        for (text, ended, prompt), number in Counter(zip(*fields, of_texts, strict=True)).items():
+            stopped[stops(text, ended, self._gating, prompt)] += number
         self.gates += Counter({name: stopped[name] for name in GATES})  # in their order, which the card keeps
         self.unbalanced += int(columns.bools(pc.equal(of.pairs["reason"], "length_balance")).sum())
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.base import columns
 from pipeline.base.errors import InputError
@@ -21,6 +23,8 @@ from pipeline.base.tables import IMAGE
 #: Pillow decodes and compresses outside Python's lock; each may hold a large image.
 _THREADS = min(4, os.cpu_count() or 1)
 _KEPT = 1 << 16
+#: Bytes of images that are in memory at a time, in the mean; and what an image is taken for whose size nobody knows.
+_HELD, _UNKNOWN = 64 << 20, 4 << 20
 
 
 class FinalImages:
@@ -45,6 +49,17 @@ class FinalImages:
             stay = [path for path, stays in zip(new, threads.map(self._stays, new), strict=True) if stays]
         self._keep(stay)
         return len(stay) < len(new)
+
+    def step(self, pictures: Any, most: int) -> int:
+        """How many of these rows to look at at a time: ``most``, or as many as have ``_HELD`` bytes of images in the
+        mean, where bytes of images will be published."""
+        if not self.copies(pictures):
+            return most
+        data = columns.items(pictures, "bytes")
+        inside = columns.ints(pc.binary_length(data), 0).sum()
+        files = columns.items(pictures, "path").filter(data.is_null()).value_counts().to_pylist()
+        total = int(inside) + sum(entry["counts"] * _size(entry["values"]) for entry in files)
+        return max(1, min(most, _HELD * len(pictures) // max(total, 1)))
 
     def column(self, ids: Any, pictures: Any, ok: columns.Bools | None = None) -> Any:
         """The images of the rows that are called ``ids``. Those of rows that are not ``ok`` are not opened.
@@ -114,3 +129,18 @@ def _file_name(path: str) -> str:
     """
     name = unquote(path.rpartition("&name=")[2]) if path.startswith("tar://") else image_files.public(path)
     return name.rpartition("/")[2]
+
+
+def _size(path: str) -> int:
+    """The bytes of a file; ``_UNKNOWN`` for one that is not on a disk here.
+
+    >>> _size("tar:///data/a.tar#offset=512&size=90&name=b.png"), _size("s3://bucket/a.png") == _UNKNOWN
+    (90, True)
+    """
+    if member := re.search(r"&size=(\d+)", path):
+        return int(member[1])
+    here = image_files.local(path)
+    try:
+        return os.path.getsize(here) if here is not None else _UNKNOWN
+    except OSError:  # it is gone, which is said where it is read
+        return _UNKNOWN

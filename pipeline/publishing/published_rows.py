@@ -27,8 +27,6 @@ from pipeline.running.store import Run
 
 _SIDES = ("chosen", "rejected")
 _MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}}]
-#: Pairs whose images are in memory at a time.
-_IMAGE_ROWS = 16
 #: Shards that are open at a time; of disjoint ones only one is in use.
 _OPEN = 8
 
@@ -49,7 +47,7 @@ def pair_tables(run: Run, scores: Sequence[str], final: FinalImages) -> Iterator
     def step(shard: int) -> int:
         pairs, source, *_ = tables(shard)
         of_pairs = pc.is_in(columns.whole(source["id"]), value_set=pc.unique(pairs["id"]))
-        return _IMAGE_ROWS if final.copies(source["images"].filter(of_pairs)) else BATCH_ROWS
+        return final.step(source["images"].filter(of_pairs), BATCH_ROWS)
 
     def rows(shard: int, at: Ints) -> pa.Table:
         pairs, source, sample, score = tables(shard)
@@ -130,8 +128,11 @@ def candidate_tables(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
         source, order, sample, score = tables(shard)
         return _candidate_rows(source.take(order.take(pa.array(at))), sample, score, final)
 
+    def step(shard: int) -> int:
+        return BATCH_ROWS if final is None else final.step(tables(shard)[0]["images"], BATCH_ROWS)
+
     for group in by_id.groups(run):
-        yield from by_id.merge(group, ids, rows, _IMAGE_ROWS if final else BATCH_ROWS)
+        yield from by_id.merge(group, ids, rows, min(map(step, group)))
 
 
 def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, final: FinalImages | None) -> pa.Table:
