@@ -7,6 +7,7 @@ what its ``--compare`` does.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -99,14 +100,18 @@ class BenchmarksOfRun:
     def results(self, run: Run, trained: Path | None) -> list[dict[str, Any]]:
         """A row for each metric that results show and either side has: ``suite``, its ``title``, ``metric``, ``better``
         (lower, higher or None), ``unit`` (None: a share), ``before`` and ``after`` with ``_ci``, ``difference`` with
-        its ``_ci`` and ``p_value`` (paired, by image). None where something has not been measured."""
+        its ``_ci`` and ``p_value`` (paired, by image). None where something has not been measured, or cannot be
+        compared, which is said: the numbers of each side stand all the same."""
         folder = run.path / FOLDER
-        before = _read(folder / "before", self._spec(None))
-        after = _read(folder / "after", self._spec(trained)) if trained is not None else {}
+        before = self._of_recipe(_read(folder / "before", self._spec(None)))
+        after = self._of_recipe(_read(folder / "after", self._spec(trained))) if trained is not None else {}
         differences: Mapping[str, Any] = {}
         if before and after:
-            versus(folder / "before", folder / "after", folder)
-            differences = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))["suites"]
+            try:
+                versus(folder / "before", folder / "after", folder)
+                differences = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))["suites"]
+            except DataError as error:
+                print(f"warning: before and after are not compared: {error}", file=sys.stderr, flush=True)
         rows = []
         for suite, metrics in (before or after).items():
             for name in markdown.headline(suite, metrics):
@@ -122,6 +127,12 @@ class BenchmarksOfRun:
                 row |= {"difference": paired.get("difference"), "difference_ci": paired.get("interval")}
                 rows.append({**row, "p_value": paired.get("p_value")})
         return rows
+
+    def _of_recipe(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Without suites that were asked for another recipe, whose results are still there."""
+        names = {benchmarks.find(name).name for name in self._names}
+        names |= {name for name, together in benchmarks.TOGETHER.items() if names.issuperset(together.parts)}
+        return {name: of_suite for name, of_suite in metrics.items() if name in names}
 
     @property
     def _names(self) -> Sequence[str]:

@@ -80,11 +80,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return questions
 
 
-def benchmarks(tmp_path: Path, data: Path, **options: Any) -> BenchmarksOfRun:
-    (tmp_path / "base").mkdir()
+def benchmarks(tmp_path: Path, data: Path, suites: tuple[str, ...] = ("pope",), **options: Any) -> BenchmarksOfRun:
+    (tmp_path / "base").mkdir(exist_ok=True)
     (tmp_path / "base" / "config.json").write_text("{}")
     plan = Plan(recipe(tmp_path, sample={"model": str(tmp_path / "base"), "system_prompt": "Be brief."}))
-    return BenchmarksOfRun(plan, BenchmarkEvaluation(kind="benchmarks", suites=("pope",), data=data, **options))
+    return BenchmarksOfRun(plan, BenchmarkEvaluation(kind="benchmarks", suites=suites, data=data, **options))
 
 
 def test_before_and_after_are_asked_once_and_compared_by_image(
@@ -147,6 +147,26 @@ def test_results_of_another_model_are_none_of_this_run(
     assert all(row["after"] is None for row in of_run.results(run, model))
     of_run.measure(run, "after", model)
     assert of_run.results(run, model)[0]["after"] == 1
+
+
+def test_sides_that_cannot_be_compared_keep_their_numbers(
+    tmp_path: Path, data: Path, model: Path, asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    benchmarks(tmp_path, data).measure(run, "before")
+    of_run = benchmarks(tmp_path, data, limit=3)
+    of_run.measure(run, "after", model)
+    first = of_run.results(run, model)[0]
+    assert (first["before"], first["after"], first["difference"], first["p_value"]) == (0.5, 1, None, None)
+    assert "warning: before and after are not compared" in capsys.readouterr().err
+
+
+def test_results_of_a_suite_that_the_recipe_does_not_name_are_not_shown(
+    tmp_path: Path, data: Path, asked: list[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    benchmarks(tmp_path, data).measure(run, "before")
+    assert benchmarks(tmp_path, data, suites=("chair",)).results(run, None) == []
 
 
 def test_the_report_shows_the_benchmarks_with_their_p_values(
