@@ -57,7 +57,7 @@ class FinalImages:
             return most
         data = columns.items(pictures, "bytes")
         inside = columns.ints(pc.binary_length(data), 0).sum()
-        files = columns.items(pictures, "path").filter(data.is_null()).value_counts().to_pylist()
+        files = columns.items(pictures, "path").filter(data.is_null()).drop_null().value_counts().to_pylist()
         total = int(inside) + sum(entry["counts"] * _size(entry["values"]) for entry in files)
         return max(1, min(most, _HELD * len(pictures) // max(total, 1)))
 

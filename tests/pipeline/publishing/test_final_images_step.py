@@ -30,4 +30,5 @@ def test_small_images_are_looked_at_together_and_large_ones_few_at_a_time(
     assert final.step(pictures(outside, outside), 500) == 2
     assert final.step(pictures(inside, [*outside, *outside]), 500) == 2
     assert final.step(pictures([], []), 500) == 500
+    assert final.step(pictures([{"bytes": None, "path": None}], inside), 500) == 20  # a row that failed
     assert final.step(pictures([{"bytes": None, "path": "s3://bucket/a.png"}]), 500) == 1
