@@ -36,7 +36,9 @@ def main(
 
     from pipeline.browsing.app import app
 
-    pages = app(tuple(_run(name) for name in (run, compare) if name is not None))
+    runs = tuple(_run(name) for name in (run, compare) if name is not None)
+    _require_same_ids(runs)
+    pages = app(runs)
     listener = _listen(port)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     typer.echo(address)
@@ -71,6 +73,18 @@ def _run(name: str) -> Run:
             remedy = f"did you mean {opened.path.parent / close[0]}?" if close else remedy
         raise InputError(f"{name} has no source/data-*.arrow", remedy)
     return opened
+
+
+def _require_same_ids(runs: tuple[Run, ...]) -> None:
+    from pipeline.base.errors import InputError
+
+    schemas = [record.schema for run in runs if (record := run.record("source")) is not None]
+    if len(set(schemas)) > 1:
+        raise InputError(
+            f"--compare: the tables of {runs[0].path} have schema {schemas[0]}, those of {runs[1].path} {schemas[1]}: "
+            "their prompts have other ids, and none would be beside its like",
+            "make the older one again with this version under another name, or look at each by itself",
+        )
 
 
 def _listen(port: int | None) -> socket.socket:

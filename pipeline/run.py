@@ -76,7 +76,7 @@ def main(
         job.check(plan)
         show(plan, preview)
     elif show_plan or explain:
-        _tell(plan, explain)
+        _tell(plan, resume.value, explain)
     else:
         _start(plan, resume.value, stages, command)
 
@@ -97,7 +97,7 @@ def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
     return plan, ["python", "-m", "pipeline.run", *map(shlex.quote, [Path(name).name, *shown])]
 
 
-def _tell(plan: Plan, explain: bool) -> None:
+def _tell(plan: Plan, resume: Any, explain: bool) -> None:
     from pipeline.recipe import preflight
     from pipeline.recipe.estimate import estimates
     from pipeline.recipe.plan import GROUPS
@@ -108,6 +108,7 @@ def _tell(plan: Plan, explain: bool) -> None:
     wrong = preflight.problems(plan, servers=True) + job.problems(plan, benchmarks, GROUPS, servers=True)
     preflight.raise_all(wrong)
     run = Run(plan.recipe.run_dir)
+    _check_schema(plan, resume)
     outlooks = plan.outlook(run)
     outlooks += job.outlook(plan, run, benchmarks, any(outlook.reasons for outlook in outlooks))
     if explain:
@@ -124,6 +125,15 @@ def _tell(plan: Plan, explain: bool) -> None:
         typer.echo(
             "\n".join(["left to do, at most; times without the start of models:", *(f"  {line}" for line in lines)])
         )
+
+
+def _check_schema(plan: Plan, resume: Any) -> None:
+    """A run that this version cannot go on with stays as it is."""
+    from pipeline.running.resume import check_schema
+    from pipeline.running.store import Run
+
+    if resume != "never":
+        check_schema(Run(plan.recipe.run_dir), plan.names())
 
 
 def _print_plan(outlooks: list[Outlook]) -> None:
@@ -146,6 +156,7 @@ def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> N
     from training import job
 
     wanted = stage_groups(stages)
+    _check_schema(plan, resume)
     benchmarks = job.benchmarks_of(plan)
     # What is missing shows now, not after hours.
     preflight.raise_all(preflight.problems(plan, wanted) + job.problems(plan, benchmarks, wanted, servers=False))

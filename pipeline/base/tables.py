@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from pipeline.base.errors import shorten
 
-#: Raised whenever a column changes its name, type or meaning; part of every stage's fingerprint.
-SCHEMA_VERSION = 3
+#: Raised whenever a column changes its name, type or meaning; part of every stage's fingerprint and kept in its record.
+#: A run of another one is read, and not gone on with (``pipeline.running.resume.check_schema``).
+SCHEMA_VERSION = 4  # 4: ids begin with the images (pipeline.sources.admission.prompt_id)
 
 #: The encoded file (PNG, JPEG, ...), never decoded pixels: the encoding of ``datasets.Image``.
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

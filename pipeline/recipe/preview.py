@@ -23,19 +23,21 @@ from pipeline.sources.stage import SourceStage
 
 @dataclass(frozen=True)
 class First(SourceStage):
-    """The first ``count`` prompts of a source, in one shard."""
+    """``count`` prompts of a source, in one shard: evenly out of its first shards, for neighbours are about one
+    image."""
 
     count: int = 1
     name: str = "source"
 
     def shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
-        kept, missing = [], self.count
+        tables, rows = [], 0
         for _, table in super().shards(run):
-            kept.append(table.slice(0, missing))
-            missing -= kept[-1].num_rows
-            if not missing:
+            tables.append(table)
+            rows += table.num_rows
+            if rows >= self.count:
                 break
-        yield 0, pa.concat_tables(kept)
+        count = min(self.count, rows)
+        yield 0, pa.concat_tables(tables).take(pa.array([place * rows // count for place in range(count)]))
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.base.errors import StoreError
+from pipeline.base.tables import SCHEMA_VERSION
 from pipeline.running.stage import Salvager, Source, Stage
 from pipeline.running.store import Record, Run, Survey, changes, make_record
 
 #: never: start again. if-possible: keep what holds. always: keep everything, and refuse where that would be wrong.
 Resume = Literal["never", "if-possible", "always"]
+
+_ANOTHER = (
+    "begin a run of its own with another name or output_dir, or go on with this one in the version that made it. Its "
+    "dataset is trained on, exported and sent as ever, and pipeline.browse shows it; --resume never makes it anew"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,23 @@ def current_record(run: Run, stage: Stage | Source, survey: Survey) -> Record:
     return _keep_unsigned(run.record(stage.name), describe(run, stage, survey), isinstance(stage, Source))
 
 
+def check_schema(run: Run, stages: Iterable[str], remedy: str = _ANOTHER) -> None:
+    """
+    Raises:
+        StoreError: one of the stages, as far as they are there, has tables of another ``SCHEMA_VERSION``, whose rows
+            meet none of today's.
+    """
+    for stage in stages:
+        record = run.record(stage)
+        if record is not None and record.schema != SCHEMA_VERSION:
+            when = "an earlier" if record.schema < SCHEMA_VERSION else "a later"
+            raise StoreError(
+                f"{run.path} was made by {when} version: its tables have schema {record.schema}, those of this version "
+                f"{SCHEMA_VERSION}, and their prompts have other ids; nothing there was changed",
+                remedy,
+            )
+
+
 def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> Found:
     """Remove the shards of ``stage`` that no longer hold, and write down what the stage is now.
 
@@ -49,8 +72,10 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
     makes them anew decides which shard a prompt belongs to, and needs to know where it was.
 
     Raises:
-        StoreError: ``resume`` is "always" and an option has changed.
+        StoreError: ``resume`` is "always" and an option has changed, or a table that would be kept or read has another
+            schema.
     """
+    check_schema(run, [*stage.inputs, *([] if resume == "never" else [stage.name])])
     old, new = run.record(stage.name), current_record(run, stage, survey)
     if resume == "never":
         run.clear(stage.name)

@@ -55,7 +55,8 @@ class Record:
     """The content of ``stage.json``. ``options`` is flat.
 
     ``made`` is the fingerprint that its shards carry. ``unsigned``: those that carry none are of it as well, as in runs
-    from before shards did; a stage that starts anew has none such (``pipeline.running.resume``).
+    from before shards did; a stage that starts anew has none such (``pipeline.running.resume``). ``schema`` is
+    ``SCHEMA_VERSION`` when it was made; records of before 4 do not say.
     """
 
     stage: str
@@ -71,6 +72,7 @@ class Record:
     finished: bool = False
     made: str = ""
     unsigned: bool = True
+    schema: int = 3
 
     def believes(self, about: Shard) -> bool:
         """Whether a shard is of this stage as it is now."""
@@ -79,13 +81,13 @@ class Record:
     @property
     def own(self) -> str:
         """The fingerprint without what comes from upstream."""
-        return fingerprint(self.stage, self.version, self.options, {})
+        return fingerprint(self.stage, self.version, self.options, {}, self.schema)
 
 
 def make_record(stage: str, version: int, options: Mapping[str, Any], upstream: Mapping[str, str]) -> Record:
     flat = flat_options(options)
     made, whole = (fingerprint(stage, version, flat, of) for of in ({}, upstream))
-    return Record(stage, version, whole, flat, dict(upstream), libraries(), made=made)
+    return Record(stage, version, whole, flat, dict(upstream), libraries(), made=made, schema=SCHEMA_VERSION)
 
 
 def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,8 +100,14 @@ def flat_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def fingerprint(stage: str, version: int, options: Mapping[str, Any], upstream: Mapping[str, str]) -> str:
-    text = json.dumps([SCHEMA_VERSION, stage, version, dict(options), dict(upstream)], sort_keys=True)
+def fingerprint(
+    stage: str,
+    version: int,
+    options: Mapping[str, Any],
+    upstream: Mapping[str, str],
+    schema: int = SCHEMA_VERSION,
+) -> str:
+    text = json.dumps([schema, stage, version, dict(options), dict(upstream)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -110,7 +118,8 @@ def changes(old: Record, new: Record) -> list[str]:
     >>> changes(old, make_record("sample", 1, {"n": 8}, {}))
     ['n: 4 -> 8']
     """
-    lines = [] if old.version == new.version else [f"stage version: {old.version} -> {new.version}"]
+    lines = [] if old.schema == new.schema else [f"schema of the tables: {old.schema} -> {new.schema}"]
+    lines += [] if old.version == new.version else [f"stage version: {old.version} -> {new.version}"]
     for key in sorted({*old.options, *new.options}):
         before, after = old.options.get(key, "(unset)"), new.options.get(key, "(unset)")
         if before != after:

@@ -24,7 +24,7 @@ from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
 from pipeline.scenes import raster
 from pipeline.scenes.world import scene
-from pipeline.sources.admission.admit import prompt_id
+from pipeline.sources.admission.prompt_id import prompt_id
 from pipeline.sources.admission.shards import place
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), *((n, pa.string()) for n in OK)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +12,7 @@ from pipeline.base.errors import InputError
 from pipeline.base.images.image_files import public
 from pipeline.base.images.tags import Misplaced, in_front
 from pipeline.base.tables import FACTS, MESSAGE, NOT_STORED, OK, error_status, storable
+from pipeline.sources.admission.prompt_id import failed_id, prompt_id
 from pipeline.sources.admission.spool import Blobs
 from pipeline.sources.admission.verdicts import Verdict, Verdicts, key
 from pipeline.sources.readers.protocol import Entry
@@ -44,7 +43,6 @@ ADMITTED = pa.schema(
 _ROWS, _BYTES = 2048, 32 << 20
 #: So many malformed rows before any other say that all are: a wrong column, or another kind of file.
 _HOPELESS = 1000
-_encode = json.JSONEncoder(ensure_ascii=False).encode  # dumps() with options builds a new one for every call
 
 
 def admit(entries: Iterable[Entry], verdicts: Verdicts, blobs: Blobs) -> Iterator[pa.RecordBatch]:
@@ -72,15 +70,6 @@ def admit(entries: Iterable[Entry], verdicts: Verdicts, blobs: Blobs) -> Iterato
         malformed = [entry.error is not None and entry.error[0] != WRONG_FACTS for entry in chunk]
         yield _batch(rows, malformed, failures)
     failures.finish()
-
-
-def prompt_id(digests: Iterable[bytes], prompt: Sequence[Mapping[str, str]]) -> str:
-    """A hash of what the model sees: digests of the images in order, then role and content of every message."""
-    total = hashlib.blake2b(digest_size=12)
-    for digest in digests:
-        total.update(digest)
-    total.update(_encode([[m["role"], m["content"]] for m in prompt]).encode())
-    return total.hexdigest()
 
 
 def _row(
@@ -202,8 +191,7 @@ class _Failures:
 
     def _id(self, source: str) -> str:
         self._at[source] += 1
-        told = f"failed\0{source}\0{self._at[source]}"
-        return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        return failed_id(source, self._at[source])
 
 
 def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:

@@ -11,14 +11,16 @@ import pyarrow as pa
 
 from pipeline.base.images.image_files import public
 from pipeline.sources.admission.filter import DUPLICATE, Candidate, Filter
+from pipeline.sources.admission.prompt_id import LENGTH
 from pipeline.sources.admission.spool import Spool
 from reward.answers.match_answer import right
 
 Array = npt.NDArray[Any]
+_ID = f"S{LENGTH // 2}"
 
 
 class Kept(NamedTuple):
-    """The rows that stay, sorted by id: ``ids``, the bucket (as where each one ``starts``) and the row in it. 28 bytes
+    """The rows that stay, sorted by id: ``ids``, the bucket (as where each one ``starts``) and the row in it. 20 bytes
     a row, which is all that is held of all of them at once."""
 
     ids: Array
@@ -29,7 +31,7 @@ class Kept(NamedTuple):
 def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], None]) -> Kept:
     """Of rows with the same id the first to come stays, then ``filter`` is asked. ``drop`` gets a row of
     ``pipeline.sources.admission.filter.DROPPED`` for every other."""
-    ids, rows, starts = [np.empty(0, "S24")], [np.empty(0, np.int32)], [0]
+    ids, rows, starts = [np.empty(0, _ID)], [np.empty(0, np.int32)], [0]
     for number in range(spool.buckets):
         table = spool.bucket(number)
         bucket_ids = names(table["id"])
@@ -55,8 +57,8 @@ def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], N
 
 
 def names(column: pa.ChunkedArray) -> Array:
-    """Ids as an array of bytes, which sort as the texts do."""
-    return np.array(column.to_pylist(), dtype="S") if len(column) else np.empty(0, "S1")
+    """Ids as an array of the bytes that their digits say, which sort as the texts do."""
+    return np.frombuffer(bytes.fromhex("".join(column.to_pylist())), _ID)
 
 
 def _candidates(table: pa.Table, order: Array) -> Iterator[Candidate | None]:

@@ -2,7 +2,8 @@
 
 Rows wait in memory until they fill ``memory``; then they are sorted into 256 buckets by the first two hexadecimal
 digits of their id and written as one Arrow file of 256 record batches. A bucket is one batch of each file. Rows that
-never fill the memory never reach the disk and are one bucket. Embedded images lie in a file of their own, so that
+never fill the memory never reach the disk and are one bucket. Prompts about one image are in one bucket, however
+many they are. Embedded images lie in a file of their own, so that
 buckets stay small.
 """
 

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from pipeline import run as module
 from pipeline.base.errors import ConfigError
+from pipeline.recipe import preview
 from pipeline.recipe.plan import Held, Plan, stage_groups
 from pipeline.running.store import Run
+from pipeline.sources.config import ScenesSource
 
 ENGINE = {"kind": "scripted", "texts": TEXTS}
 TWO: dict[str, Any] = {
@@ -132,9 +134,18 @@ def test_only_the_named_stages_run(tmp_path: Path, ray_cluster: None) -> None:
 
 def test_a_preview_prints_pairs_and_touches_nothing(tmp_path: Path, ray_cluster: None) -> None:
     path = write(tmp_path)
-    preview = invoke(path, "--preview", "6")
-    assert preview.count("chosen") == preview.count("rejected") >= 1 and "no pair" in preview
+    shown = invoke(path, "--preview", "6")
+    assert shown.count("chosen") == shown.count("rejected") >= 1 and "no pair" in shown
     assert not (tmp_path / "run").exists()
+
+
+def test_a_preview_shows_prompts_about_several_images(tmp_path: Path) -> None:
+    stage = preview.First(ScenesSource(scenes=6, questions_per_scene=5), 0, 16, count=6)
+    ((_, table),) = stage.shards(Run(tmp_path))
+    ((_, everything),) = preview.First(stage.spec, 0, 16, count=99).shards(Run(tmp_path))
+    assert table.num_rows == 6 < 30 < everything.num_rows
+    shown, first = ({str(images) for images in rows["images"].to_pylist()} for rows in (table, everything.slice(0, 6)))
+    assert len(shown) >= 3 > len(first)
 
 
 def test_a_preview_says_of_every_answer_what_kept_it_out(tmp_path: Path, ray_cluster: None) -> None:
@@ -142,15 +153,15 @@ def test_a_preview_says_of_every_answer_what_kept_it_out(tmp_path: Path, ray_clu
     pair = {"weights": {"objects.hallucinated": -1}, "margin": 0.5, "max_length_ratio": 9}
     sample = {"model": "canned", "n": 8, "engine": {**ENGINE, "texts": texts}}
     path = write(tmp_path, source={"scenes": 4}, sample=sample, pair=pair)
-    preview = " ".join(invoke(path, "--preview", "4").replace("│", " ").split())
+    shown = " ".join(invoke(path, "--preview", "4").replace("│", " ").split())
     # A candidate is printed once, and under it what kept it out.
-    assert preview.count("I cannot see the image.") == preview.count("kept out by gate refusal: it declines") > 0
-    assert preview.count("kept out by gate empty: it holds no word") > 0
+    assert shown.count("I cannot see the image.") == shown.count("kept out by gate refusal: it declines") > 0
+    assert shown.count("kept out by gate empty: it holds no word") > 0
     bare = {"model": "canned", "n": 2, "engine": {**ENGINE, "texts": ["Hard to tell.", "Who knows."]}}
     asked = {"scenes": 2, "questions_per_scene": 2}
     path = write(tmp_path, source=asked, sample=bare, pair={"weights": {"correctness": 1}})
-    preview = " ".join(invoke(path, "--preview", "6").replace("│", " ").split())
-    assert "kept out by null correctness" in preview and "correctness ?" in preview
+    shown = " ".join(invoke(path, "--preview", "6").replace("│", " ").split())
+    assert "kept out by null correctness" in shown and "correctness ?" in shown
 
 
 def test_nothing_is_left_to_do_after_a_run_and_the_plan_says_so(tmp_path: Path, ray_cluster: None) -> None:

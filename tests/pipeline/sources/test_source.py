@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -20,6 +23,7 @@ from pipeline.base.progress import Progress
 from pipeline.running.executor import Executor
 from pipeline.running.store import Run
 from pipeline.sources.admission import verdicts
+from pipeline.sources.admission.shards import place
 from pipeline.sources.config import ScenesSource, TableSource
 from pipeline.sources.stage import BuiltSource, SourceStage
 
@@ -52,8 +56,21 @@ def test_ids_are_content_rows_are_sorted_and_duplicates_merge(tmp_path: Path) ->
 
 def test_an_id_is_the_same_in_every_release() -> None:
     image = hashlib.blake2b(b"x", digest_size=32).digest()
-    expected = hashlib.blake2b(image + '[["user", "hé"]]'.encode(), digest_size=12).hexdigest()
+    expected = hashlib.blake2b(image, digest_size=4).hexdigest()
+    expected += hashlib.blake2b(image + '[["user", "hé"]]'.encode(), digest_size=12).hexdigest()
     assert content_id([b"x"], [{"role": "user", "content": "hé"}]) == expected
+
+
+def test_prompts_about_the_same_images_lie_together(tmp_path: Path) -> None:
+    images = [{"bytes": png(number), "path": f"{number}.png"} for number in range(9)]
+    asked = [[image] for image in images] + [images[:2], [images[1], images[0]], []]
+    rows = [row(f"Question {number}?", images=each) for number in range(5) for each in asked]
+    table = built(tmp_path, rows)
+    shown = [tuple(image["path"] for image in each) for each in table["images"].to_pylist()]
+    together = Counter(images for images, _ in itertools.groupby(shown))
+    assert len(together) == 12 and {times for images, times in together.items() if images} == {1}
+    beginnings = {row_id[:8] for row_id, images in zip(table["id"].to_pylist(), shown, strict=True) if not images}
+    assert len(beginnings) == 5, "what shows no image is spread evenly"
 
 
 def test_the_id_depends_on_images_roles_and_texts() -> None:
@@ -144,6 +161,19 @@ def test_a_layout_holds_every_id_once(ids: list[str], size: int) -> None:
     shards = layout(ids, size, {})
     assert sorted(id for part in shards.values() for id in part) == sorted(ids)
     assert list(shards) == list(range(len(shards))) and all(1 <= len(part) <= size for part in shards.values())
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.sampled_from([8, 16, 50]))
+def test_a_shard_ends_between_two_images_where_it_can(questions: list[int], size: int) -> None:
+    prompts = [(f"{image:08x}", number) for image, count in enumerate(questions) for number in range(count)]
+    ids = np.array([bytes.fromhex(f"{image}{number:024x}") for image, number in prompts], "S16")
+    shards = [at.tolist() for _, at in place(ids, size, ())]
+    assert [at for shard in shards for at in shard] == list(range(len(ids)))
+    for shard, behind in itertools.pairwise(shards):
+        assert size - size // 8 <= len(shard) <= size
+        if prompts[shard[-1]][0] == prompts[behind[0]][0]:  # then it is cut where the size says, and it had to be
+            near = prompts[shard[0] : behind[0]][-(size // 8) - 1 :]
+            assert len(shard) == size and len({image for image, _ in near}) == 1
 
 
 @given(IDS, IDS, st.integers(1, 5))

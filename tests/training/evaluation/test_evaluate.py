@@ -4,7 +4,7 @@ import io
 import json
 import re
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import help_kit
@@ -15,7 +15,7 @@ from picture_kit import file, turned
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.base.errors import ConfigError, EngineError, TooManyFailures
+from pipeline.base.errors import ConfigError, EngineError, StoreError, TooManyFailures
 from pipeline.base.progress import Progress
 from pipeline.engines.protocol import Response
 from pipeline.engines.scripted import ScriptedEngine
@@ -24,7 +24,7 @@ from pipeline.running.pool import Done
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample, VllmOptions
 from pipeline.scenes import grammar
-from pipeline.sources.admission.admit import prompt_id
+from pipeline.sources.admission.prompt_id import prompt_id
 from pipeline.sources.admission.verdicts import Verdicts, key
 from training.config.evaluation import EvaluateConfig
 from training.errors import DataError
@@ -247,6 +247,22 @@ def test_another_choice_of_suites_asks_only_what_is_new_and_forgets_nothing(here
     third = here(Model(truthful(world)))
     over_scenes(tmp_path, ["chair", "pope", "shr"])
     assert third.asked == []
+
+
+def test_answers_to_prompts_of_other_ids_are_left_as_they_are(here, world, tmp_path):
+    here(Model(truthful(world)))
+    over_scenes(tmp_path, ["chair"])
+    run = Run(tmp_path)
+    run.save(replace(run.record("source"), schema=3))
+    was = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(StoreError, match=r"(?s)schema 3.*give another --output"):
+        over_scenes(tmp_path, ["chair"])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == was
+
+
+def test_the_revision_of_prompts_is_what_it_was_before_ids_began_with_images():
+    ids = ["061e743e28be36f61adf5bbfc3c58195", "061e743eb5c575a5ae0a982f07ff2524"]
+    assert generate.revision(ids) == generate.revision(row_id[8:] for row_id in ids) != generate.revision(ids[:1])
 
 
 def test_another_decoding_asks_everything_again_and_another_seed_of_greedy_nothing(here, world, tmp_path):

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pipeline.base.errors import TooManyFailures
 from pipeline.base.images import image_files, pixels
@@ -19,7 +19,7 @@ from pipeline.running.executor import Executor
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
-from pipeline.sources.admission.admit import prompt_id
+from pipeline.sources.admission.prompt_id import content_of, prompt_id
 from pipeline.sources.admission.verdicts import image_digest
 from pipeline.sources.stage import BuiltSource
 from training.errors import DataError
@@ -39,8 +39,7 @@ class ImagePrompt:
     pictures: tuple[Picture, ...] = ()
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(NamedTuple):
     """Where prompts and answers lie in a run: the names of two stages."""
 
     prompts: str
@@ -72,8 +71,10 @@ def identify(prompts: Mapping[Key, ImagePrompt]) -> dict[Key, str]:
 
 
 def revision(ids: Iterable[str]) -> str:
-    """16 hexadecimal digits that change whenever a prompt or an image does."""
-    return hashlib.sha256(json.dumps(sorted(set(ids))).encode()).hexdigest()[:16]
+    """16 hexadecimal digits that change whenever a prompt or an image does, and not with how ids begin: evaluations of
+    before they began with the images can be compared with later ones."""
+    contents = sorted(set(map(content_of, ids)))
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]
 
 
 def generate(

@@ -11,6 +11,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.files import write_text
 from pipeline.base.progress import Progress
 from pipeline.running.executor import Executor
+from pipeline.running.resume import check_schema
 from pipeline.running.store import Run, libraries
 from pipeline.sampling.config import OpenAIOptions, PluggedOptions, Sample, VllmOptions
 from training.errors import DataError
@@ -19,10 +20,23 @@ from training.evaluation.benchmarks import amber
 from training.evaluation.question import Answer
 from training.evaluation.result import Provenance
 from training.evaluation.session import judgements, markdown, plot, stored
-from training.evaluation.session.generate import SHARD_SIZE, ImagePrompt, generate, identify, revision
+from training.evaluation.session.generate import (
+    ANSWERS,
+    JUDGEMENTS,
+    SHARD_SIZE,
+    ImagePrompt,
+    generate,
+    identify,
+    revision,
+)
 from training.evaluation.session.preprocessing import build, preprocessing
 from training.evaluation.suite import Suite
 from training.evaluation.tally import Tally
+
+_ANOTHER = (
+    "give another --output, or go on with this one in the version that made it; its results are compared as ever "
+    "(--compare)"
+)
 
 
 @dataclass(frozen=True)
@@ -71,8 +85,11 @@ def evaluate(
 
     Raises:
         DataError: an image cannot be read, or an answer has no judgement.
+        StoreError: in ``output`` are answers of a version with other tables.
         PipelineError: a model cannot be opened, or too many answers failed. The same call goes on.
     """
+    run = Run(output)
+    check_schema(run, (*ANSWERS, *JUDGEMENTS), _ANOTHER)
     prompts = {
         (suite.name, question.id): ImagePrompt(
             question.prompt, tuple(suite.pictures[image] for image in question.images)
@@ -81,7 +98,6 @@ def evaluate(
         for question in suite.questions
     }
     ids = identify(prompts)
-    run = Run(output)
     # Left there while answers change, old results would describe answers that no longer exist.
     for name in (stored.RESULTS, stored.TALLIES, "results.md", "results.png"):
         (run.path / name).unlink(missing_ok=True)
