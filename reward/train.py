@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pipeline.base.command import command
+from pipeline.base.openmp import sharing_cpus
 from pipeline.base.progress import ProgressBar
 from reward.models.bradley_terry import Comparison, comparisons, loss
 from reward.models.preference_pairs import Pair, read_pairs
@@ -69,6 +70,7 @@ class Options:
             raise ValueError("mix_images teaches to look at images, which blind does not read; set one of the two")
 
 
+@sharing_cpus()
 def train(
     pairs: Sequence[Pair], model: str, out: Path, options: Options, base_name: str | None = None
 ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.base import files
 from pipeline.base.ending import handlers_kept
 from pipeline.base.errors import EngineError, PipelineError
+from pipeline.base.openmp import sharing_cpus
 from pipeline.running.heard import Heard
 from pipeline.running.stage import Reports, Stage, WorkerSpec
 from pipeline.running.store import Run, Shard
@@ -165,6 +166,8 @@ class _Worker:
         os.environ.update(env)
         self._heard = Heard()
         self._heard.listen()
+        self._cpus = sharing_cpus()
+        self._cpus.__enter__()  # for as long as this process lives
         self._error: Exception | None = None
         self._model: Any = None
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.base.errors import PipelineError
 from pipeline.base.files import TEMPORARY
 from pipeline.base.lock import locked
+from pipeline.base.openmp import sharing_cpus
 from pipeline.base.sweep import sweep_output
 from training.config import TrainConfig
 from training.errors import TrainingError
@@ -37,7 +38,8 @@ def run(config: TrainConfig) -> TrainResult:
     with locked(config.output_dir, "python -m training.run") if first else contextlib.nullcontext():
         if first:
             sweep_output(config.output_dir)
-        return _run(config)
+        with sharing_cpus():
+            return _run(config)
 
 
 def _run(config: TrainConfig) -> TrainResult:
@@ -55,7 +57,7 @@ def _run(config: TrainConfig) -> TrainResult:
 
 def _train(config: TrainConfig) -> None:
     """What each Ray Train worker does."""
-    with contextlib.ExitStack() as stack:
+    with sharing_cpus(), contextlib.ExitStack() as stack:
         if this_worker().main:
             log = stack.enter_context((config.output_dir / LOG).open("a", buffering=1))
             stack.enter_context(contextlib.redirect_stderr(log))

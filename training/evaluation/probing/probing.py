@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.base import files
 from pipeline.base import model_names as models
+from pipeline.base.openmp import sharing_cpus
 from training.evaluation.probes import TRUE, PairLogps, conditional, drift
 from training.evaluation.probing.request import VERSION, ProbeIdentity, ProbeRequest, logps_key, result_key
 from training.evaluation.result import Provenance, result
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 RESULT = "probe.json"
 
 
+@sharing_cpus()
 def probe(request: ProbeRequest, visible: bool = True) -> dict[str, Any]:
     """The content of ``output/probe.json``, computed unless it is there for the same request.
 
