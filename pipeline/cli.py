@@ -25,6 +25,7 @@ class Commands(CommandGroup):
         "evaluate": Lazy("training.evaluate"),
         "lmms-eval": Lazy("training.evaluation.lmms_eval"),
         "probe": Lazy("training.probe"),
+        "memory": Lazy("pipeline.commands.memory"),
         "recipes": Lazy("pipeline.commands.recipes"),
         "schema": Lazy("pipeline.commands.schema"),
     }

@@ -44,6 +44,7 @@ ROOMS = (
     "training.forward",
     "training.loss",
     "training.loop",
+    "training.sizing",
     "training.evaluation",
     "training.job",
     "training.evidence",

@@ -43,8 +43,19 @@ def load(
     if not isinstance(values, dict | None):
         what_it_is = "text" if isinstance(values, str) else type(values).__name__
         raise ConfigError(f"{path} holds a {what_it_is}", "write one `key: value` per line")
-    values = {**(defaults or {}), **(values or {})}
+    return overridden(group, {**(defaults or {}), **(values or {})}, overrides, what)
+
+
+def overridden(
+    group: type[Group], values: Mapping[str, Any], overrides: Sequence[str], what: str = "the configuration"
+) -> Group:
+    """A plain mapping with overrides as those of ``load``, checked and frozen.
+
+    Raises:
+        ConfigError: listing every problem found.
+    """
     problems: list[str] = []
+    values = dict(values)
     for override in overrides:
         try:
             values = _override(group, values, override)

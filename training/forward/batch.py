@@ -84,7 +84,7 @@ def collate(
     order = torch.empty(len(branches), len(pairs), dtype=torch.long)
     sequence = 0
     for column, pair in enumerate(pairs):
-        for which, members in _groups(branches, share_prefix):
+        for which, members in branch_groups(branches, share_prefix):
             prompt: Prompt | None = getattr(pair, which)
             if prompt is None:
                 raise ValueError(f"{pair.name} was prepared without what {members[0]} reads")
@@ -126,7 +126,8 @@ def _read(
     return {key: value[:1] if whole else value for key, value in output.items() if key in processor.model_input_names}
 
 
-def _groups(branches: Sequence[Branch], share_prefix: bool) -> Iterator[tuple[str, tuple[Branch, ...]]]:
+def branch_groups(branches: Sequence[Branch], share_prefix: bool) -> Iterator[tuple[str, tuple[Branch, ...]]]:
+    """Which branches of a pair read one prompt: the prompt's field of ``Pair``, and the branches."""
     if not share_prefix:
         yield from ((_PROMPT[branch], (branch,)) for branch in branches)
         return

@@ -70,13 +70,21 @@ def load_weights(config: TrainConfig) -> nn.Module:
 
 def read_positions(config: TrainConfig) -> int | None:
     """``positions`` of the model, without its weights."""
+    return getattr(read_config(config).get_text_config(), "max_position_embeddings", None)
+
+
+def read_config(config: TrainConfig) -> Any:
+    """The model's own configuration, that of transformers.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     from transformers import AutoConfig
 
     try:
-        read: Any = AutoConfig.from_pretrained(config.model, trust_remote_code=config.trust_remote_code, **_hub(config))
+        return AutoConfig.from_pretrained(config.model, trust_remote_code=config.trust_remote_code, **_hub(config))
     except Exception as error:
         raise _not_loaded(config, error) from error
-    return getattr(read.get_text_config(), "max_position_embeddings", None)
 
 
 def _hub(config: TrainConfig) -> dict[str, str]:
