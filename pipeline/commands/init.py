@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -46,6 +45,7 @@ def main(
     from pipeline.base.files import write_text
     from pipeline.commands.folder_sources import sources_in
     from pipeline.commands.recipe_text import Answers, recipe_text
+    from pipeline.recipe.recipe import run_name
     from pipeline.sources.config import DESCRIBE
 
     asks = not yes and _at_terminal()
@@ -70,7 +70,7 @@ def main(
     )
     vocabulary, words = _vocabulary(source, named, words_file)
     who = answer("Which model answers? (folder or hub id)", model, MODEL)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "mine"
+    name = run_name(folder.resolve().name) or "mine"
     others = [other for other in sources if other is not source]
     recipe = recipe_text(source, others, Answers(name, who, text, vocabulary))
     for note in _check(recipe, words, out, words_file, who):

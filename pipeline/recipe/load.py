@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pipeline.base import config_file
 from pipeline.base.errors import ConfigError
-from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.recipe import Recipe, run_name
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -28,7 +28,7 @@ def load_recipe(
         ConfigError: listing every problem found.
     """
     path = find_recipe(str(name_or_path))
-    return config_file.load(group, path, overrides, {"name": path.stem}, "the recipe")
+    return config_file.load(group, path, overrides, {"name": run_name(path.stem) or path.stem}, "the recipe")
 
 
 def make_recipe(values: Mapping[str, Any]) -> Recipe:

@@ -5,10 +5,11 @@ Every error names the key, the value and the remedy, and all errors are reported
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, NotNegative, Whole
 from pipeline.base.files import locate
@@ -19,12 +20,30 @@ from pipeline.sampling.config import GivenOptions, Sample
 from pipeline.scoring.config import Score
 from pipeline.sources.kinds import Source
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def run_name(text: str) -> str:
+    """What a run is called after a file or a folder; empty where nothing of it can stand in a name.
+
+    >>> run_name("my recipe (2)"), run_name("猫")
+    ('my-recipe-2', '')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-").rstrip("-")
+
+
+def _a_name(value: Any) -> Any:
+    if isinstance(value, str) and not re.match(_NAME, value):
+        like = f"name: {run_name(value) or 'mine'}"
+        raise ValueError(f"{value!r} cannot be the run's folder; use A-Z, a-z, 0-9, '.', '_' and '-', as in {like}")
+    return value
+
 
 class Recipe(Frozen):
     """A whole run, from images and prompts to a published dataset. ``training.config.recipe.WholeRecipe`` also knows
     the keys of ``train`` and ``evaluate``, which are kept as they were written."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+    name: Annotated[str, Field(pattern=_NAME), BeforeValidator(_a_name)] = Field(
         description="of the run, and of its folder in output_dir; default: that of the file"
     )
     seed: Whole = Field(0, description="of everything that is drawn")

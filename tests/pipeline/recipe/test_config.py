@@ -101,6 +101,11 @@ def test_a_file_is_named_after_itself_unless_it_says_otherwise(tmp_path: Path) -
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in MINIMAL.items() if key != "name"}))
     assert load_recipe(path).run_dir == Path("runs/mine")
+    assert load_recipe(path.rename(tmp_path / "my recipe (2).yaml")).run_dir == Path("runs/my-recipe-2")
+    with pytest.raises(ConfigError, match=r"'猫' cannot be the run's folder.*as in name: mine"):
+        load_recipe(path.with_name("my recipe (2).yaml").rename(tmp_path / "猫.yaml"))
+    with pytest.raises(ConfigError, match=r"'a b' cannot be .* as in name: a-b"):
+        load_recipe(tmp_path / "猫.yaml", ["name=a b"])
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", ""])
