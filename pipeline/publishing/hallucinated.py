@@ -7,6 +7,7 @@ What a run went by is told by its scores' versions: a vocabulary that was change
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ from reward.text.types import Finding, Problem
 
 #: The recipe of a run beside its tables, every default filled in and without secrets.
 RECIPE = "recipe.json"
+#: Options that name a file.
+_FILES = ("vocabulary", "detections")
 #: Scorers that tell which words are wrong; others have a value for a whole text.
 TELLING = ("objects", "facts", "claims")
 
@@ -159,7 +162,7 @@ def by_vocabulary(vocabulary: Vocabulary) -> Truth:
 def of_run(run: Run, recipe: Mapping[str, Any] | None = None) -> Truth:
     """What a run went by. ``recipe`` is its recipe as plain data, by default the one that lies beside its tables; where
     there is none, the built-in vocabularies are tried."""
-    recipe = recipe if recipe is not None else saved_recipe(run.path) or {}
+    recipe = _with_files(recipe if recipe is not None else saved_recipe(run.path) or {}, run.path)
     versions = _versions(run)
     finders: list[Finder] = []
     lost: list[str] = []
@@ -191,6 +194,29 @@ def saved_recipe(folder: Path) -> dict[str, Any] | None:
         if isinstance(recipe, dict):
             return recipe
     return None
+
+
+def _with_files(recipe: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """The recipe with its files of words and detections as they are found from here: their names are relative to the
+    folder in which the run was started, which a relative ``output_dir`` tells."""
+    inner = Path(recipe.get("output_dir") or "runs", recipe.get("name") or run_dir.name)
+    place = Path(os.path.abspath(run_dir)) if files.is_local(run_dir) else Path()
+    if inner.is_absolute() or place.parts[-len(inner.parts) :] != inner.parts:
+        return dict(recipe)
+    started_in = Path(*place.parts[: -len(inner.parts)])
+
+    def located(group: Any) -> Any:
+        if not isinstance(group, Mapping):
+            return group
+        names = {key: Path(group[key]) for key in _FILES if isinstance(group.get(key), str)}
+        moved = {
+            key: str(started_in / name)
+            for key, name in names.items()
+            if name.suffix and not name.exists() and (started_in / name).is_file()
+        }
+        return {key: located(value) for key, value in group.items()} | moved
+
+    return {**recipe, **{key: located(recipe[key]) for key in ("score", "rewrite") if key in recipe}}
 
 
 def _versions(run: Run) -> dict[str, str]:

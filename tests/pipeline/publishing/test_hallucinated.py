@@ -75,6 +75,22 @@ def test_a_vocabulary_of_the_users_own_marks(run, tmp_path):
     assert "name an object that is not in the image, by its facts and the vocabulary words" in text
 
 
+def test_a_file_of_words_is_found_from_another_folder_than_that_of_the_run(run, tmp_path, monkeypatch):
+    words(tmp_path, {"zeppelin": "airship", "sun": "sun"})
+    options = {"scorers": ["objects"], "objects": {"vocabulary": "words.json"}}
+    monkeypatch.chdir(tmp_path)
+    (scorer,) = open_scorers(Score(**options))
+    score(run, objects_hallucinated=scorer.version)
+    (tmp_path / "runs").mkdir()
+    moved = Run(run.path.rename(tmp_path / "runs" / "mine"))
+    keep(moved, name="mine", output_dir="runs", score=options)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert marked(moved) == [["zeppelin"], []]
+    keep(moved, name="mine", output_dir=str(tmp_path / "runs"), score=options)
+    assert marked(moved) == [[], []] and "words.json" in of_run(moved).legend
+
+
 def test_a_vocabulary_that_was_changed_since_marks_nothing_and_the_legend_says_so(run, tmp_path):
     options = {
         "scorers": ["objects"],
