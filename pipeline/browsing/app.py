@@ -27,7 +27,7 @@ from pipeline.base import files
 from pipeline.base.errors import PipelineError
 from pipeline.browsing.catalog import NAMES, Catalog, Entry
 from pipeline.browsing.pictures import NoPicture, picture
-from pipeline.browsing.shown import Reader, ShownPrompt, digest, key_of
+from pipeline.browsing.shown import Reader, ShownPrompt, digest, key_at
 from pipeline.browsing.view import PAGE, View
 from pipeline.publishing import marks as marked
 from pipeline.publishing.evaluation_rows import number
@@ -90,6 +90,7 @@ class Pages:
         self._done: list[tuple[Run, marked.PairKey, str | None]] = []
         self._lock = threading.Lock()
         self._facets: Any = None
+        self._without_pair = 0
         environment = Environment(
             loader=FileSystemLoader([_HERE / "templates", TEMPLATES]), undefined=StrictUndefined, autoescape=True,
             trim_blocks=True, lstrip_blocks=True,
@@ -208,7 +209,7 @@ class Pages:
         shard = entry.shards[NAMES.index(run)] if entry is not None else None
         row = reader.rows([(shard, entry.id)]).get(entry.id) if entry is not None else None
         pair = form.get("pair", "")
-        key = key_of(row, int(pair)) if row is not None and pair.isascii() and pair.isdigit() else None
+        key = key_at(row, int(pair)) if row is not None and pair.isascii() and pair.isdigit() else None
         if key is None or digest(key) != form.get("digest"):
             raise Refused(409, "The run has another pair there by now; load the page again.")
         with self._lock:
@@ -225,17 +226,25 @@ class Pages:
         return _back(form, "")
 
     def _marks(self) -> tuple[marked.Marks, ...]:
-        return tuple(marked.read(reader.run.path) for reader in self.readers)
+        """Of each run, those of pairs that it makes."""
+        marks = [marked.read(reader.run.path) for reader in self.readers]
+        with self._lock:
+            self.catalog.refresh()
+            if self.catalog.facets is not self._facets:  # read anew
+                self._facets = self.catalog.facets
+                for reader in self.readers:
+                    reader.forget()
+            holding = tuple(
+                reader.holding(of_run, self.catalog.shards({key.id for key in of_run}, at))
+                for at, (reader, of_run) in enumerate(zip(self.readers, marks, strict=True))
+            )
+            self._without_pair = sum(map(len, marks)) - sum(map(len, holding))
+            return holding
 
     def _prompts(
         self, entries: list[Entry], marks: tuple[marked.Marks, ...]
     ) -> list[tuple[Entry, list[ShownPrompt | None]]]:
         """Each entry with its prompt in each run."""
-        with self._lock:
-            if self.catalog.facets is not self._facets:  # read anew
-                self._facets = self.catalog.facets
-                for reader in self.readers:
-                    reader.forget()
         by_run = [
             reader.rows((entry.shards[at], entry.id) for entry in entries) for at, reader in enumerate(self.readers)
         ]
@@ -259,7 +268,8 @@ class Pages:
             facets=self.catalog.facets[NAMES.index(view.run)] if view.run in NAMES[: len(self.readers)]
             else self.catalog.facets[0],
             legends=[reader.truth.legend for reader in self.readers],
-            marked=[len(of_run) for of_run in marks],
+            marked=sum(map(len, marks)),
+            without_pair=self._without_pair,
             kinds=marked.MARKS,
             undoable=len(self._done),
             token=self.token,

@@ -135,6 +135,14 @@ class Catalog:
             row = self._connection.execute("SELECT entry FROM entry WHERE id = ?", [prompt_id]).fetchone()
         return self.entries([row[0]])[0] if row is not None else None
 
+    def shards(self, ids: Iterable[str], at: int) -> dict[str, int]:
+        """In which shard of the ``at``-th run each of the prompts lies, as far as it has them."""
+        with self._lock:
+            rows = self._connection.execute(
+                f"SELECT id, shard FROM {NAMES[at]}_prompt WHERE id IN (SELECT unnest(?::VARCHAR[]))", [list(ids)]
+            ).fetchall()
+        return dict(rows)
+
     def _load(self, name: str, run: Run) -> Facets:
         facets = Facets()
         prompts, pairs, scores = [], [], dict[str, None]()

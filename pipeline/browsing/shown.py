@@ -15,6 +15,7 @@ from pipeline.browsing.pictures import why_missing
 from pipeline.pairing.config import Pair
 from pipeline.pairing.kept_out import Bar, bars_of_row
 from pipeline.pairing.recorded import recorded_rule
+from pipeline.publishing.curated import key_of, keys
 from pipeline.publishing.hallucinated import Truth, of_run
 from pipeline.publishing.marks import Marks, PairKey
 from pipeline.publishing.outcomes import PAIRED
@@ -92,6 +93,7 @@ class Reader:
 
     def __init__(self, run: Run, name: str) -> None:
         self.run, self.name = run, name
+        self._made: dict[PairKey, bool] = {}
 
     @cached_property
     def truth(self) -> Truth:
@@ -104,8 +106,22 @@ class Reader:
 
     def forget(self) -> None:
         """The run has other shards now, and may have another recipe."""
+        self._made.clear()
         for name in ("truth", "rule"):
             self.__dict__.pop(name, None)
+
+    def holding(self, marks: Marks, shards: Mapping[str, int]) -> Marks:
+        """The marks of pairs that the run makes; ``shards`` says where prompts lie. Marks of others have no effect."""
+        unknown: dict[int, set[str]] = {}
+        for key in marks.keys() - self._made.keys():
+            self._made[key] = False
+            if key.id in shards:
+                unknown.setdefault(shards[key.id], set()).add(key.id)
+        for shard, ids in unknown.items():
+            if self.run.has_shard("pair", shard) and self.run.has_shard("sample", shard):
+                tables = (self.run.read(stage, shard) for stage in ("pair", "sample"))
+                self._made.update(dict.fromkeys(keys(*tables, ids), True))
+        return {key: mark for key, mark in marks.items() if self._made[key]}
 
     def rows(self, places: Iterable[tuple[int | None, str]]) -> dict[str, PromptRow]:
         """By id. ``places`` are (shard, id); those without a shard are not in the run."""
@@ -146,14 +162,11 @@ def show(
     )
 
 
-def key_of(row: PromptRow, number: int) -> PairKey | None:
+def key_at(row: PromptRow, number: int) -> PairKey | None:
     """What the ``number``-th row of the pairs is marked by; None if it is no pair."""
     if not 0 <= number < len(row.pairs):
         return None
-    places = [row.pairs[number][side] for side in SIDES]
-    if any(place is None or not 0 <= place < len(row.candidates) for place in places):
-        return None
-    return PairKey(row.id, *(row.candidates[place]["text"] for place in places))
+    return key_of(row.pairs[number], [candidate["text"] for candidate in row.candidates])
 
 
 def digest(key: PairKey) -> str:
@@ -163,7 +176,7 @@ def digest(key: PairKey) -> str:
 def _pair(
     row: PromptRow, number: int, pair: Mapping[str, Any], wrong: Sequence[Sequence[Mark]], marks: Marks
 ) -> ShownPair:
-    policy, key = pair["policy"] or "", key_of(row, number)
+    policy, key = pair["policy"] or "", key_at(row, number)
     if key is None:
         return ShownPair(number, policy, pair["reason"] or pair["error_type"] or "no reason given")
     places = (pair["chosen"], pair["rejected"])

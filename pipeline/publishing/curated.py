@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -75,12 +76,10 @@ class Curation:
         return pa.array(sorted({key.id for key in self.marks}), pa.string())
 
     def _row(self, row: dict[str, Any], texts: list[str]) -> dict[str, Any]:
-        sides = (row["chosen"], row["rejected"])
-        if not all(place is not None and 0 <= place < len(texts) for place in sides):
-            return row  # whoever reads it says what is wrong
-        mark = self.marks.get(PairKey(row["id"], *(texts[place] for place in sides)))
+        key = key_of(row, texts)
+        mark = self.marks.get(key) if key is not None else None
         if mark is None:
-            return row
+            return row  # if its texts are not there, whoever reads it says so
         self.applied[mark] += 1
         if mark == REJECT:
             nothing = dict.fromkeys(("chosen", "rejected", "chosen_score", "rejected_score", "margin"))
@@ -89,8 +88,30 @@ class Curation:
             margin = None if row["margin"] is None else -row["margin"]
             scores = {"chosen_score": row["rejected_score"], "rejected_score": row["chosen_score"]}
             policy = f"{row['policy'] or ''}{SWAPPED}"
-            return {**row, "chosen": sides[1], "rejected": sides[0], **scores, "margin": margin, "policy": policy}
+            return {
+                **row,
+                "chosen": row["rejected"],
+                "rejected": row["chosen"],
+                **scores,
+                "margin": margin,
+                "policy": policy,
+            }
         return row
+
+
+def key_of(pair: Mapping[str, Any], texts: Sequence[str]) -> PairKey | None:
+    """What a row of the pairs is marked by; ``texts`` are those of its prompt's candidates. None if it is no pair."""
+    places = (pair["chosen"], pair["rejected"])
+    if any(place is None or not 0 <= place < len(texts) for place in places):
+        return None
+    return PairKey(pair["id"], *(texts[place] or "" for place in places))
+
+
+def keys(pairs: pa.Table, sample: pa.Table, ids: Collection[str]) -> Iterator[PairKey]:
+    """The pairs of these prompts, of one shard."""
+    rows = pairs.filter(pc.is_in(pairs["id"], value_set=pa.array(sorted(ids), pa.string()))).to_pylist()
+    texts = _texts(sample, {row["id"] for row in rows})
+    yield from filter(None, (key_of(row, texts.get(row["id"], ())) for row in rows))
 
 
 def _texts(sample: pa.Table, ids: set[str]) -> dict[str, list[str]]:

@@ -7,8 +7,11 @@ longer made leaves its mark without effect.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,12 +72,29 @@ def write(folder: Path, marks: Mapping[PairKey, str]) -> None:
 
 def put(folder: Path, key: PairKey, mark: str | None) -> str | None:
     """Set a mark, or with None take it away; what it was before."""
-    marks = read(folder)
-    before = marks.pop(key, None)
-    if mark is not None:
-        marks[key] = mark
-    write(folder, marks)
+    with _alone(folder):
+        marks = read(folder)
+        before = marks.pop(key, None)
+        if mark is not None:
+            marks[key] = mark
+        write(folder, marks)
     return before
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two servers of one run would lose each other's marks. The lock is on the folder itself, so no file remains; what
+    a bucket or a file system without locks cannot keep apart goes on as it is."""
+    if not files.is_local(folder):
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def ids(marks: Mapping[PairKey, str]) -> dict[str, set[str]]:

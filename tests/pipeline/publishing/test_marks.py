@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +46,10 @@ def test_a_wrong_line_is_named(tmp_path, line, message):
     (tmp_path / FILE).write_text('{"id": "a", "chosen": "x", "rejected": "y", "mark": "swap"}\n\n' + line + "\n")
     with pytest.raises(InputError, match=f"marks.jsonl, line 3: .*{message}"):
         read(tmp_path)
+
+
+def test_marks_that_are_set_at_the_same_time_are_all_kept(tmp_path):
+    keys = [PairKey(f"{i}", "x", "y") for i in range(60)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda key: put(tmp_path, key, "accept"), keys))
+    assert set(read(tmp_path)) == set(keys) and [path.name for path in tmp_path.iterdir()] == [FILE]
