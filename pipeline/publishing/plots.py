@@ -128,8 +128,13 @@ def histograms(scores: Mapping[str, tuple[Tally, Tally]]) -> Any:
             axes.set_axis_off()
         for axes in grid[:, 0]:
             axes.set_ylabel("% of texts")
-        grid.flat[0].legend(fontsize=8, loc="best")
+        _legend_above(figure, grid.flat[0])
         return figure
+
+
+def _legend_above(figure: Any, axes: Any) -> None:
+    """Where no bar can lie under it."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
 
 
 def lengths(chosen: Tally, rejected: Tally, difference: Tally) -> Any:
@@ -139,7 +144,7 @@ def lengths(chosen: Tally, rejected: Tally, difference: Tally) -> Any:
         _two_histograms(left, chosen, rejected)
         left.set_title("words per text")
         left.set_ylabel("% of texts")
-        left.legend(fontsize=8)
+        _legend_above(figure, left)
         right.hist(difference.values, bins=_edges([difference]), weights=_percent(difference), color=NEUTRAL)
         right.axvline(0, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
         right.set_title("words of chosen − words of rejected")

@@ -78,11 +78,18 @@ document.addEventListener("click", (event) => {
 
 // The pixels of a small picture stay sharp when it is enlarged.
 function sharpen(image) {
-  if (image.naturalWidth && Math.max(image.naturalWidth, image.naturalHeight) <= 160) image.classList.add("tiny");
+  if (Math.max(image.naturalWidth, image.naturalHeight) <= 160) image.classList.add("tiny");
+}
+// What cannot be shown says so; its link leads to the reason.
+function replaceBroken(image) {
+  const link = image.closest("a");
+  link.className = "no-image";
+  link.textContent = "cannot be shown";
 }
 for (const image of document.images) {
-  if (image.complete) sharpen(image);
-  else image.addEventListener("load", () => sharpen(image));
+  if (image.complete && image.currentSrc) (image.naturalWidth ? sharpen : replaceBroken)(image);
+  image.addEventListener("load", () => sharpen(image));
+  image.addEventListener("error", () => replaceBroken(image));
 }
 
 if (window.matchMedia("(max-width: 820px)").matches) {

@@ -299,3 +299,33 @@ def test_runs_that_have_only_begun_open(run, stages):
     http = client(run)
     assert "60</b>" in page(http)
     assert "00030" in page(http, "/prompt?id=00030")
+
+
+def test_a_mark_of_a_pair_that_is_no_longer_made_counts_for_nothing_until_it_is_again(run):
+    http = client(run)
+    first = page(http, "/?reason=paired&mark=none")
+    form = form_of(first)
+    http.post("/mark", data=form)
+    unmarked = int(re.search(r'class="found"><b>(\d+)', first)[1])
+    assert f'class="found"><b>{unmarked - 1}</b>' in page(http, "/?reason=paired&mark=none")
+    (key,) = marks.read(run)
+    marks.write(run, {key._replace(chosen="What the pair was before."): "swap"})
+    for text in (page(http, "/?reason=paired&mark=none"), page(client(run), "/?reason=paired&mark=none")):
+        assert f'class="found"><b>{unmarked}</b>' in text and "1 marks of pairs that are no longer made" in text
+    assert 'class="found"><b>0</b>' in page(http, "/?mark=swap")
+    store = Run(run)
+    shard = next(
+        shard for shard in store.shards("source") if form["id"] in store.read("source", shard)["id"].to_pylist()
+    )
+    pairs, inputs = store.read("pair", shard), store.about("pair", shard).inputs
+    marks.write(run, {key: "swap"})
+    store.remove("pair", shard)
+    assert "1 marks of pairs" in page(http)
+    store.write("pair", shard, pairs.replace_schema_metadata(None), inputs=inputs)
+    assert 'class="found"><b>1</b>' in page(http, "/?mark=swap")
+
+
+def test_what_is_written_from_right_to_left_is_shown_so(run):
+    text = page(client(run), "/prompt?id=00003")
+    assert 'class="asked-text" dir="auto"' in text and text.count('class="written" dir="auto"') == 4
+    assert 'dir="auto"><a href="/prompt' in page(client(run))

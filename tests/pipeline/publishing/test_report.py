@@ -93,7 +93,8 @@ def test_marked_words_are_the_hallucinated_ones(text):
         marked = re.findall(r'<mark title="\w+ is not there">(.*?)</mark>', card)
         assert not there & set(marked)
         if "Describe the image." in card:
-            texts = [re.sub(r"<.*?>", "", part) for part in re.findall(r"<b>\w+</b>\n<p>(.*?)</p>", card, re.S)]
+            sides = re.findall(r'<b>\w+</b>\n<p dir="auto">(.*?)</p>', card, re.S)
+            texts = [re.sub(r"<.*?>", "", part) for part in sides]
             mentioned = {word for part in texts for word in re.findall(r"an? (\w+)", part)}
             assert mentioned - there == set(marked)
         else:
