@@ -33,5 +33,9 @@ class DivergedError(TrainingError):
     """Loss, gradient or weights are not finite."""
 
 
+class MemoryFullError(TrainingError):
+    """A single pair does not fit into the GPU's memory."""
+
+
 class CheckpointError(TrainingError):
     """A checkpoint cannot be resumed from with this configuration."""

@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from pipeline.base import plugins
 from pipeline.base.errors import ConfigError
+from pipeline.base.hardware import Auto
 
 #: The tag of a ``PlugIn`` in a union.
 PLUGGED = "plugged"
@@ -48,6 +49,8 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), _Number]
 #: Below 1: how much of a running mean stays.
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), _Number]
 Name = Annotated[str, Field(min_length=1)]
+#: A number of processes; ``auto``: as many as the cluster's GPUs have room for (``pipeline.base.hardware``).
+Workers = Count | Auto
 
 #: ``json_schema_extra`` of a field that changes how a step runs and not what comes out of it.
 NEUTRAL: dict[str, Any] = {"changes_result": False}

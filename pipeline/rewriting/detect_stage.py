@@ -95,7 +95,7 @@ class DetectStage:
         plug_in = self.spec.plug_in()
         if not plug_in or not plug_in.in_worker:
             return None
-        return WorkerSpec(f"detector:{plug_in.name}", OpenDetector(plug_in), gpus=1.0)
+        return WorkerSpec(f"detector:{plug_in.name}", OpenDetector(plug_in), gpus=1.0, count="auto")
 
     @property
     def version(self) -> int:

@@ -148,7 +148,7 @@ class Executor:
         # What the shards carry goes with the work: a worker whose driver is gone must not sign for the next one.
         make = partial(process_shard, by=record)
         self._stage = stage.name
-        return self._warm(spec).run(stage, make, self._store.path, todo, self._shard_retries)
+        return self._warm(spec, len(todo)).run(stage, make, self._store.path, todo, self._shard_retries)
 
     def _tell(self, text: str) -> None:
         """A worker's warning, once however many of them say it, and in however many stages."""
@@ -156,15 +156,15 @@ class Executor:
             self._told.add(text)
             self._progress.say(f"{self._stage}: warning: {secrets.text(text)}")
 
-    def _warm(self, spec: WorkerSpec) -> Pool:
+    def _warm(self, spec: WorkerSpec, shards: int | None = None) -> Pool:
         if self._pool is not None and self._pool.spec != spec:
             self._pool.close()
             self._pool = None
         if self._pool is None:
-            who = f"{spec.count} x {spec.kind}" if spec.count else f"workers for {spec.kind}"
+            who = f"{spec.count} x {spec.kind}" if isinstance(spec.count, int) and spec.count else spec.kind
             with self._progress.wait(f"starting {who}"):
                 self._started_ray = start_ray() or self._started_ray
-                self._pool = Pool(spec, self._tell)
+                self._pool = Pool(spec, self._tell, shards)
         return self._pool
 
     def _rows(self, stage: str, shards: Iterable[int]) -> int:

@@ -6,8 +6,9 @@ import collections
 import logging
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from pipeline.base import files
 from pipeline.base.ending import handlers_kept
 from pipeline.base.errors import EngineError, PipelineError
+from pipeline.base.hardware import Hardware, Node, has_bfloat16, this_machine
 from pipeline.base.openmp import sharing_cpus
 from pipeline.running.heard import Heard
 from pipeline.running.stage import Reports, Stage, WorkerSpec
@@ -28,6 +30,10 @@ LIVE_EVERY = 1.0
 START_LIMIT = 900.0
 #: How often in a row a worker may die while it opens its model.
 START_TRIES = 2
+#: Names the cluster that ``ray start`` has started on this machine, which Ray joins if nobody names another.
+_CLUSTER_HERE = Path("/tmp/ray/ray_current_cluster")
+#: What a node's resources call the kind of its GPUs.
+_KIND = "accelerator_type:"
 
 Make = Callable[[Stage, Any, Run, int], Shard]
 
@@ -92,6 +98,47 @@ def stop_ray() -> None:
     import ray
 
     ray.shutdown()
+
+
+def hardware() -> Hardware:
+    """Of the cluster that workers would run on: the one at ``RAY_ADDRESS`` or that runs on this machine, else this
+    machine alone, for which nothing is started.
+
+    Raises:
+        EngineError: there is no cluster at ``RAY_ADDRESS``.
+    """
+    if not (os.environ.get("RAY_ADDRESS") or _CLUSTER_HERE.exists() or _connected()):
+        return this_machine()
+    started = start_ray()
+    try:
+        return _cluster()
+    finally:
+        if started:
+            stop_ray()
+
+
+def _connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+def _cluster() -> Hardware:
+    """Of the cluster that this process is connected to."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return Hardware(
+        tuple(
+            Node(
+                node["Resources"].get("CPU", 0.0),
+                node["Resources"].get("GPU", 0.0),
+                has_bfloat16([name.partition(":")[2] for name in node["Resources"] if name.startswith(_KIND)]),
+                here=node["NodeID"] == here,
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        )
+    )
 
 
 def run_together(function: Callable[[Any], None], argument: Any, workers: int, folder: Path) -> None:
@@ -215,8 +262,12 @@ class Pool:
     """The actors of one ``WorkerSpec``. State: which actor works on which shards. ``tell`` gets what they are warned
     of."""
 
-    def __init__(self, spec: WorkerSpec, tell: Callable[[str], None] = lambda _: None) -> None:
-        """
+    def __init__(
+        self, spec: WorkerSpec, tell: Callable[[str], None] = lambda _: None, shards: int | None = None
+    ) -> None:
+        """``shards`` is how many there are to make: more workers are not started where their number is left open, until
+        there are more.
+
         Raises:
             EngineError: the cluster cannot hold the workers, or none of them can open its model.
         """
@@ -224,7 +275,8 @@ class Pool:
 
         self.spec, self._tell = spec, tell
         cluster = ray.cluster_resources()
-        count = spec.count or max(1, int(cluster.get("CPU", 1)))
+        self._room = room(spec)
+        count = self._count(shards)
         self._gpus = spec.gpus if cluster.get("GPU", 0) > 0 else 0.0
         self._check_resources(cluster, count)
         # Ray would give a worker as many threads as it reserves CPUs: one. All of them would be worse: one core is for
@@ -232,18 +284,18 @@ class Pool:
         cores = max(1, (os.cpu_count() or 1) - 1)
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // count))
         self._env = {"OMP_NUM_THREADS": threads, **dict(spec.env)}
-        self._slots = [_Slot() for _ in range(count)]
-        for slot in self._slots:
-            self._start(slot)
+        self._slots: list[_Slot] = []
+        self._grow(count)
         self._await_one()
 
     def run(
-        self, stage: Stage, make: Make, path: Path, shards: Iterable[int], retries: int
+        self, stage: Stage, make: Make, path: Path, shards: Collection[int], retries: int
     ) -> Iterator[Done | Lost | Live]:
         """What becomes of every shard, as it becomes so; between whiles, what the workers say of themselves."""
         import ray
 
         place = files.absolute(path)
+        self._grow(self._count(len(shards)))
         # Two queues: a shard that saw its worker die runs alone, so that it cannot take an innocent one along again.
         fresh = collections.deque(_Task(shard) for shard in shards)
         suspects: collections.deque[_Task] = collections.deque()
@@ -292,6 +344,15 @@ class Pool:
         for slot in self._slots:
             ray.kill(slot.actor)
         self._slots = []
+
+    def _count(self, shards: int | None) -> int:
+        return self._room if self.spec.count != "auto" or shards is None else max(1, min(self._room, shards))
+
+    def _grow(self, count: int) -> None:
+        """Start workers until there are so many."""
+        for _ in range(count - len(self._slots)):
+            self._slots.append(_Slot())
+            self._start(self._slots[-1])
 
     def _start(self, slot: _Slot) -> None:
         """Put a new actor into the slot; it is of use once ``starting`` has come back."""
@@ -358,6 +419,13 @@ class Pool:
 
     def _check_resources(self, cluster: Mapping[str, float], count: int) -> None:
         _check_resources(self.spec.kind, count, {"CPU": self.spec.cpus, "GPU": self._gpus}, cluster)
+
+
+def room(spec: WorkerSpec) -> int:
+    """How many workers the cluster that this process is connected to has for ``spec``, or the recipe says."""
+    if spec.count == "auto":
+        return _cluster().workers(spec.gpus, spec.cpus)
+    return spec.count or max(1, int(sum(node.cpus for node in _cluster().nodes)))
 
 
 def _check_resources(kind: str, count: int, each: Mapping[str, float], cluster: Mapping[str, float]) -> None:

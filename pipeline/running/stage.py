@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from pipeline.base.hardware import Auto
 from pipeline.running.store import Run
 
 
@@ -19,15 +20,15 @@ class WorkerSpec:
     """The processes a stage runs in. Stages with equal specs share them, so ``open`` must compare by value.
 
     ``kind`` names them in messages (``vllm:scenes-vlm``). ``cpus`` and ``gpus`` are per process; GPUs are taken only
-    where the cluster has some. ``count=0`` stands for one process per CPU of the cluster. ``env`` is set before
-    ``open`` is called.
+    where the cluster has some. ``count="auto"`` stands for all GPUs of the cluster, and one process where there are
+    none; ``count=0`` for one process per CPU of the cluster. ``env`` is set before ``open`` is called.
     """
 
     kind: str
     open: Callable[[], Any]
     cpus: float = 1.0
     gpus: float = 0.0
-    count: int = 1
+    count: int | Auto = 1
     env: tuple[tuple[str, str], ...] = field(default=())
 
 

@@ -20,6 +20,7 @@ from pipeline.base.config import (
     NotNegative,
     PlugIn,
     Positive,
+    Workers,
     by_kind,
 )
 
@@ -58,7 +59,11 @@ class VllmOptions(Frozen):
         description="turn tokens into text when an answer is finished, not token by token",
         json_schema_extra=NEUTRAL,
     )
-    workers: Count = Field(1, description="copies of the engine", json_schema_extra=NEUTRAL)
+    workers: Workers = Field(
+        "auto",
+        description="copies of the engine; auto: as many as the cluster's GPUs have room for, and one without GPUs",
+        json_schema_extra=NEUTRAL,
+    )
 
 
 class OpenAIOptions(Frozen):
@@ -115,7 +120,11 @@ class PluggedOptions(PlugIn):
     group: ClassVar[str] = "engines"
     method: ClassVar[str] = "open(model)"
 
-    workers: Count = Field(1, description="processes that open it", json_schema_extra=NEUTRAL)
+    workers: Workers = Field(
+        "auto",
+        description="processes that open it; auto: as many as the cluster's GPUs have room for, and one without GPUs",
+        json_schema_extra=NEUTRAL,
+    )
 
     @property
     def gpus(self) -> float:

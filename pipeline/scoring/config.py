@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, name_or_path
+from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, Workers, name_or_path
 from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenOptions, OpenAIOptions, Sample, Temperature, VllmOptions
 from pipeline.scoring.plugged import OURS, Plugged, ours, plug_in
@@ -23,10 +23,10 @@ BUILT_IN = (*GROUPS, *OURS)
 
 
 _DTYPE = "of the weights; auto: bfloat16 on a GPU, float32 elsewhere"
-_WORKERS = "processes, a GPU each where there are GPUs"
+_WORKERS = "processes, a GPU each where there are GPUs; auto: as many as there are GPUs, and one without"
 #: Options of models that score in a worker.
 _Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Field(description=_DTYPE)]
-_Workers = Annotated[Count, Field(description=_WORKERS, json_schema_extra=NEUTRAL)]
+_Workers = Annotated[Workers, Field(description=_WORKERS, json_schema_extra=NEUTRAL)]
 _Batch = Annotated[Count, Field(description="texts in one forward pass", json_schema_extra=NEUTRAL)]
 
 
@@ -41,7 +41,7 @@ class Clip(Frozen):
     pretrained: str | None = Field(None, description="weights of an open_clip architecture, such as openai")
     processor: str | None = Field(None, description="processor of a transformers model that comes without one")
     batch_size: _Batch = 64
-    workers: _Workers = 1
+    workers: _Workers = "auto"
 
 
 class Objects(Frozen):
@@ -82,7 +82,7 @@ class RewardModel(Frozen):
     backend: Literal["auto", "transformers", "vllm"] = Field(
         "auto", description="auto: vLLM where there is a GPU and vLLM supports the model, else transformers"
     )
-    workers: _Workers = 1
+    workers: _Workers = "auto"
 
 
 class Likelihood(Frozen):
@@ -94,7 +94,7 @@ class Likelihood(Frozen):
     revision: str | None = Field(None, description="branch, tag or commit on the hub")
     batch_size: _Batch = 8
     dtype: _Dtype = "auto"
-    workers: _Workers = 1
+    workers: _Workers = "auto"
 
 
 class Asked(Frozen):

@@ -90,7 +90,7 @@ class ModelScoreStage:
     def worker(self) -> WorkerSpec:
         group = getattr(self.spec, self._scorer, None)
         if group is None:  # another's
-            return WorkerSpec(f"scorer:{self._scorer}", OpenScorers(self.spec), gpus=1.0)
+            return WorkerSpec(f"scorer:{self._scorer}", OpenScorers(self.spec), gpus=1.0, count="auto")
         return WorkerSpec(f"{self._scorer}:{group.model}", OpenScorers(self.spec), gpus=1.0, count=group.workers)
 
     def options(self) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from pipeline.base.config import (
     Positive,
     Real,
     Seed,
+    Workers,
     name_or_path,
 )
+from pipeline.base.hardware import Auto, Dtype
 from training.config.draw import Draw
 from training.config.objective import (
     OBJECTIVES,
@@ -37,6 +39,8 @@ from training.config.objective import (
 from training.config.plugged import SCHEMAS, Slot, schema_slot
 from training.config.tuning import Lora
 
+#: Pairs of a forward pass where nobody says, and no GPU's memory.
+PASS_PAIRS = 4
 #: Options of code that is not ours, which ``TrainOptions.plugins`` says with their defaults.
 _OF_OTHERS = ("dataset_format_options", "objective_options", "loss_options")
 
@@ -119,8 +123,11 @@ class TrainOptions(Frozen):
     epochs: Count = Field(3, description="passes over the pairs")
     max_steps: Count | None = Field(None, description="optimiser steps after which training ends")
     batch_size: Count = Field(32, description="pairs per optimiser step, over all workers")
-    micro_batch_size: Count = Field(
-        4, description="pairs per forward pass and worker, at most", json_schema_extra=NEUTRAL
+    micro_batch_size: Count | Auto = Field(
+        "auto",
+        description="pairs per forward pass and worker, at most: where memory runs out, it goes on with half as many; "
+        "auto: as many as fit into the GPU's memory, up to 16, and 4 without a GPU",
+        json_schema_extra=NEUTRAL,
     )
     max_tokens_per_batch: Count | None = Field(
         None,
@@ -163,17 +170,25 @@ class TrainOptions(Frozen):
     )
 
     # How it runs
-    workers: Count = Field(
-        1,
-        description="processes, a GPU each where there are GPUs; not read under torchrun",
+    workers: Workers = Field(
+        "auto",
+        description="processes, a GPU each where there are GPUs; auto: as many as there are GPUs, and one without; not "
+        "read under torchrun",
         json_schema_extra=NEUTRAL,
     )
     sharding: Literal["ddp", "fsdp"] = Field(
         "ddp", description="fsdp splits the language model over the workers", json_schema_extra=NEUTRAL
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the forward passes")
-    gradient_checkpointing: bool = Field(
-        False, description="compute activations again in the backward pass, to save memory", json_schema_extra=NEUTRAL
+    dtype: Dtype | Auto = Field(
+        "auto",
+        description="of the forward passes; auto: the recipe's, else bfloat16 where all GPUs have it and float32 "
+        "elsewhere",
+    )
+    gradient_checkpointing: bool | Auto = Field(
+        "auto",
+        description="compute activations again in the backward pass, to save memory; auto: on a GPU without room for "
+        "them",
+        json_schema_extra=NEUTRAL,
     )
     share_prefix: bool = Field(
         True, description="run prompt and image once for all answers of a pair", json_schema_extra=NEUTRAL
@@ -236,7 +251,7 @@ class TrainOptions(Frozen):
 
     def _problems(self) -> list[str]:
         problems = []
-        if self.micro_batch_size > self.batch_size:
+        if self.micro_batch_size != "auto" and self.micro_batch_size > self.batch_size:
             problems.append(
                 f"micro_batch_size={self.micro_batch_size} is larger than batch_size={self.batch_size}; lower it"
             )
@@ -330,6 +345,16 @@ class TrainOptions(Frozen):
         return {key: identity for key, identity in identities.items() if identity is not None}
 
     @property
+    def precision(self) -> Dtype:
+        """What ``dtype`` comes to: ``training.config.by_hardware`` has settled it where there are GPUs."""
+        return "float32" if self.dtype == "auto" else self.dtype
+
+    @property
+    def pass_pairs(self) -> int:
+        """What ``micro_batch_size`` comes to: ``training.loop.pass_size`` has settled it where there are GPUs."""
+        return min(PASS_PAIRS, self.batch_size) if self.micro_batch_size == "auto" else self.micro_batch_size
+
+    @property
     def addition(self) -> Addition:
         """What the objective adds to the response term."""
         plug_in = self.plug_in("objective")
@@ -370,4 +395,6 @@ class TrainOptions(Frozen):
         unset = ("draw",) if self.draw is None else ()
         left_out = (*measured, *unset, *_OF_OTHERS)
         options = {key: value for key, value in super().result_options().items() if key not in left_out}
-        return options | {f"plugins.{key}": identity for key, identity in self.plugins.items()}
+        return (
+            options | {"dtype": self.precision} | {f"plugins.{key}": identity for key, identity in self.plugins.items()}
+        )

@@ -31,7 +31,7 @@ def window_of(step: int, pairs: int, config: TrainConfig) -> list[int]:
 
 
 def micro_batches(dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> list[list[int]]:
-    """The indices cut into forward passes of at most ``micro_batch_size`` pairs and ``max_tokens_per_batch`` tokens.
+    """The indices cut into forward passes of at most ``pass_pairs`` pairs and ``max_tokens_per_batch`` tokens.
 
     A pair that alone exceeds the token budget goes alone. With ``group_by_length`` neighbours are of like length; the
     gradient is the same sum either way.
@@ -42,9 +42,9 @@ def micro_batches(dataset: PairDataset, indices: Sequence[int], config: TrainCon
     batches: list[list[int]] = []
     tokens = 0
     for index in ordered:
-        size = _tokens(dataset, index, config)
+        size = pass_tokens(dataset, index, config)
         budget = config.max_tokens_per_batch
-        full = not batches or len(batches[-1]) >= config.micro_batch_size
+        full = not batches or len(batches[-1]) >= config.pass_pairs
         if full or (budget is not None and tokens + size > budget):
             batches.append([])
             tokens = 0
@@ -82,7 +82,8 @@ def mean_chosen_tokens(dataset: PairDataset, window: Sequence[int]) -> float:
     return sum(len(dataset.pairs[index].chosen_ids) for index in window) / len(window)
 
 
-def _tokens(dataset: PairDataset, index: int, config: TrainConfig) -> int:
+def pass_tokens(dataset: PairDataset, index: int, config: TrainConfig) -> int:
+    """Tokens of a pair in a forward pass: prompt and answers of all its branches."""
     pair = dataset.pairs[index]
     answers = len(pair.chosen_ids) + len(pair.rejected_ids)
     total = len(pair.prompt.ids) * (1 if config.share_prefix else 2) + answers

@@ -57,7 +57,7 @@ def load_weights(config: TrainConfig) -> nn.Module:
     from transformers import AutoModelForImageTextToText
 
     bits = _four_bits(config) if config.quantization is not None else {}
-    dtype = torch.float32 if config.tuning == "full" else DTYPES[config.dtype]
+    dtype = torch.float32 if config.tuning == "full" else DTYPES[config.precision]
     trusted = {"trust_remote_code": config.trust_remote_code, **_hub(config)}
     try:
         model: nn.Module = AutoModelForImageTextToText.from_pretrained(
@@ -110,8 +110,8 @@ def prepare_tuning(model: nn.Module, config: TrainConfig) -> nn.Module:
     The model is put into train mode only because gradient checkpointing asks for it; without dropout the two modes
     compute the same.
     """
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+    if config.gradient_checkpointing is True:
+        set_checkpointing(model)
     if config.tuning == "lora":
         model = _add_lora(model, config)
     else:
@@ -122,6 +122,11 @@ def prepare_tuning(model: nn.Module, config: TrainConfig) -> nn.Module:
             _freeze(model, "projector", _PROJECTORS)
     disable_dropout(model)
     return model.train()
+
+
+def set_checkpointing(model: nn.Module) -> None:
+    """Let the backward pass compute activations again. Also of a model that has been prepared, or trained a while."""
+    Parts.of(model).whole.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -167,7 +172,7 @@ def _four_bits(config: TrainConfig) -> dict[str, Any]:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=DTYPES[config.dtype],
+        bnb_4bit_compute_dtype=DTYPES[config.precision],
         # Matched against whole names and their ends, so a part's name covers everything in it.
         llm_int8_skip_modules=[*(f".*{name}" for name in (*_TOWERS, *_PROJECTORS)), "lm_head"],
     )

@@ -38,7 +38,7 @@ def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dat
     model = model.to(device)
     tokenizer = dataset.processor.tokenizer
     forward = Forward(
-        dtype=DTYPES[config.dtype],
+        dtype=DTYPES[config.precision],
         share_prefix=config.share_prefix,
         share_images=config.share_image_features,
         head_chunk=config.head_chunk,

@@ -84,6 +84,8 @@ def decide(
         tried = [number * len(dataset.pairs) // count for number in range(count)]
         try:
             verdict = compare(model, dataset, tried, branches, forward, alone)
+        except torch.OutOfMemoryError:  # says nothing about sharing
+            raise
         except Exception as error:  # a model whose forward does not pass the groups on fails in its own way
             reason = f"its forward failed with a packed row ({type(error).__name__}: {error})"
         else:

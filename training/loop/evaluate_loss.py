@@ -11,6 +11,7 @@ from training.config import TrainConfig
 from training.data.pairs import PairDataset
 from training.data.schedule import mean_chosen_tokens, passes
 from training.forward.policy import Policy, pair_logps, response_lengths
+from training.loop.pass_size import Passes
 from training.loop.reference import Reference
 from training.loop.sums import Sums
 from training.loop.worker import Worker
@@ -47,19 +48,26 @@ class Best:
 
 
 @torch.no_grad()
-def evaluate(policy: Policy, held_out: HeldOut, config: TrainConfig, worker: Worker) -> dict[str, float]:
+def evaluate(
+    policy: Policy, held_out: HeldOut, config: TrainConfig, worker: Worker, sized: Passes | None = None
+) -> dict[str, float]:
     """Means over all held-out pairs of what ``measure`` returns: ``eval/loss``, ``eval/rewards/margins``, ..."""
     dataset = held_out.dataset
     everyone = range(len(dataset.pairs))
-    sums = Sums(metric_names(config), worker)
-    for indices, counts in passes(dataset, everyone, config, worker.rank, worker.world):
-        measured = measure(
-            pair_logps(policy, dataset, indices, config),
-            held_out.ref(indices),
-            response_lengths(dataset, indices, config, policy.device),
-            mean_chosen_tokens(dataset, everyone),
-            config,
-        )
-        if counts:
-            sums.add(measured.metrics, len(indices))
+
+    def share(config: TrainConfig) -> Sums:
+        sums = Sums(metric_names(config), worker)
+        for indices, counts in passes(dataset, everyone, config, worker.rank, worker.world):
+            measured = measure(
+                pair_logps(policy, dataset, indices, config),
+                held_out.ref(indices),
+                response_lengths(dataset, indices, config, policy.device),
+                mean_chosen_tokens(dataset, everyone),
+                config,
+            )
+            if counts:
+                sums.add(measured.metrics, len(indices))
+        return sums
+
+    sums = sized.run(share, "the evaluation") if sized is not None else share(config)
     return {f"eval/{name}": value for name, value in sums.means().items()}

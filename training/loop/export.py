@@ -23,7 +23,8 @@ MERGED = "merged.json"
 
 
 def export(model: nn.Module, processor: Any, config: TrainConfig, trained: Mapping[str, Tensor] | None = None) -> None:
-    """Write ``model/`` (adapters merged in) and, with LoRA, ``adapter/`` and ``merged.json`` (``merge.Merged``).
+    """Write ``model/`` (adapters merged in) and, with LoRA, ``adapter/`` and ``merged.json`` (``merge.Merged``, and the
+    ``dtype`` of the training).
 
     ``trained`` are the whole tensors that moved; given, the starting model is read again and they are put into it:
     ``model`` may be split over workers, or hold 4-bit weights, which adapters are not merged into (the result would be
@@ -39,9 +40,10 @@ def export(model: nn.Module, processor: Any, config: TrainConfig, trained: Mappi
         files.replace_folder(partial, adapter)
         final, merged = merge(final)
         tell(str(merged))
-        files.write_text(config.output_dir / MERGED, json.dumps(asdict(merged), indent=2) + "\n")
+        about = {**asdict(merged), "dtype": config.precision}
+        files.write_text(config.output_dir / MERGED, json.dumps(about, indent=2) + "\n")
     # Full tuning has float32 weights whatever the dtype: what it changed is as small beside them.
-    save_for_vllm(final, processor, config.output_dir / "model", DTYPES[config.dtype], unbiased=True)
+    save_for_vllm(final, processor, config.output_dir / "model", DTYPES[config.precision], unbiased=True)
 
 
 def rebuild(config: TrainConfig, trained: Mapping[str, Tensor]) -> nn.Module:

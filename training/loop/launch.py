@@ -9,13 +9,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from pipeline.base.errors import PipelineError
 from pipeline.base.files import TEMPORARY
+from pipeline.base.hardware import Hardware, this_machine
 from pipeline.base.lock import locked
 from pipeline.base.openmp import sharing_cpus
+from pipeline.base.progress import tell
 from pipeline.base.sweep import sweep_output
 from training.config import TrainConfig
+from training.config.by_hardware import settled
 from training.errors import TrainingError
+from training.loop import resume
 from training.loop.trainer import TrainResult, finished_run, train
 from training.loop.worker import this_worker
 
@@ -43,9 +49,17 @@ def run(config: TrainConfig) -> TrainResult:
 
 
 def _run(config: TrainConfig) -> TrainResult:
-    if config.workers == 1 or "WORLD_SIZE" in os.environ:
+    from pipeline.running.pool import hardware, run_together
+
+    torchrun = "WORLD_SIZE" in os.environ
+    there = _usable(this_machine() if torchrun else hardware())
+    config = settle(config, there)
+    # A head without a GPU leaves the work to those that have one, be it a single worker.
+    elsewhere = there.gpus > 0 and not there.gpus_here
+    if torchrun or (config.workers == 1 and not elsewhere):
         return train(config)
-    from pipeline.running.pool import run_together
+    if elsewhere:
+        tell(f"this machine has no GPU: training on {config.workers} of the cluster's {there.gpus}")
 
     with _repeat(config.output_dir / LOG):
         try:
@@ -53,6 +67,28 @@ def _run(config: TrainConfig) -> TrainResult:
         except PipelineError as error:
             raise TrainingError(str(error)) from error
     return finished_run(config)
+
+
+def settle(config: TrainConfig, there: Hardware) -> TrainConfig:
+    """The options with what the GPUs decide, and what a run that goes on was begun in."""
+    begun = resume.begun_dtype(config)
+    if config.dtype == "auto" and begun is not None and begun != there.dtype:
+        tell(
+            f"{config.output_dir} was begun in {begun} and goes on in it; begun here it would be {there.dtype} "
+            "(resume=never begins anew)"
+        )
+    return settled(config, there, begun)
+
+
+def _usable(there: Hardware) -> Hardware:
+    """Without GPUs of this machine that torch cannot use, which is said."""
+    if not there.gpus_here or torch.cuda.is_available():
+        return there
+    tell(
+        f"warning: this machine has {there.gpus_here} GPUs, and torch {torch.__version__} cannot use them: training on "
+        "the CPU; install a torch that is built for them"
+    )
+    return Hardware()
 
 
 def _train(config: TrainConfig) -> None:

@@ -30,6 +30,7 @@ from training.data.pairs import PairDataset
 from training.data.schedule import passes
 from training.errors import ReferenceCacheError
 from training.forward.policy import Logps, Policy, pair_logps
+from training.loop.pass_size import Passes
 from training.loop.worker import Worker
 
 #: Looks up the reference log-probs of pairs by their indices.
@@ -60,7 +61,7 @@ def fingerprint(dataset: PairDataset, start: Start, config: TrainConfig, share_p
             if config.needs_corrupted
             else None
         ),
-        "dtype": config.dtype,
+        "dtype": config.precision,
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
@@ -106,11 +107,13 @@ def load_or_compute(
     folder: Path,
     worker: Worker | None = None,
     advance: Callable[[int], None] = lambda pairs: None,
+    sized: Passes | None = None,
 ) -> Reference:
     """The reference log-probs of all pairs, from ``folder`` or computed now and stored there.
 
     ``policy.model`` must hold the weights of ``start``: call this before a checkpoint is restored. ``advance`` is told
-    how many pairs each forward pass finished. Every worker calls it, and computes its share.
+    how many pairs each forward pass finished. Every worker calls it, and computes its share, in passes that ``sized``
+    makes smaller where memory runs out.
 
     Raises:
         ReferenceCacheError: the file is damaged, or a pair has no finite value in it.
@@ -120,7 +123,11 @@ def load_or_compute(
     if worker.gather([path.exists()])[0]:  # what the first one sees, or some would compute alone
         rows = _read(path)
     else:
-        rows = worker.gather(_compute(policy, dataset, config, worker, advance))
+
+        def compute(config: TrainConfig) -> list[dict[str, Any]]:
+            return _compute(policy, dataset, config, worker, advance)
+
+        rows = worker.gather(sized.run(compute, "the reference") if sized is not None else compute(config))
         rows.sort(key=lambda row: row["place"])
         if worker.main:
             sweep_shared(folder)  # other runs on the dataset may be writing there
@@ -139,7 +146,8 @@ def _compute(
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with torch.no_grad(), _adapters_off(policy.model):
-        for part, counts in passes(dataset, range(len(dataset.pairs)), config, worker.rank, worker.world):
+        share = passes(dataset, range(len(dataset.pairs)), config, worker.rank, worker.world)
+        for part, counts in reversed(share):  # the longest first: where memory is to run out, it does at once
             logps = pair_logps(policy, dataset, part, config)
             if not counts:
                 continue

@@ -6,9 +6,10 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.base import files
+from pipeline.base.hardware import Dtype
 from training.config import TrainConfig
 from training.data.identity import Identity, Rows, Start
 from training.errors import CheckpointError
@@ -101,6 +102,18 @@ def changes(was: Mapping[str, Any], config: TrainConfig, identity: Identity) -> 
         ):
             lines.append(f"{key} {change}")
     return lines
+
+
+def begun_dtype(config: TrainConfig) -> Dtype | None:
+    """The dtype of the run that this one would go on with; None where there is none, or it begins anew."""
+    path, _ = _place(config)
+    if path is None or config.resume == "never":
+        return None
+    try:
+        dtype = json.loads(path.read_text())["options"]["dtype"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dtype if dtype in get_args(Dtype) else None
 
 
 def expectation(config: TrainConfig, data: Mapping[str, Rows]) -> str:

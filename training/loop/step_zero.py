@@ -15,6 +15,7 @@ from training.forward.model import DTYPES
 from training.forward.policy import Logps, Policy, pair_logps
 from training.forward.rounding import Difference, judge, watch
 from training.loop import reference
+from training.loop.pass_size import Passes
 from training.loop.reference import Reference
 from training.loop.worker import Worker
 
@@ -37,7 +38,12 @@ class FirstStep:
 
 
 def check_step_zero(
-    policy: Policy, dataset: PairDataset, ref: Reference, config: TrainConfig, worker: Worker
+    policy: Policy,
+    dataset: PairDataset,
+    ref: Reference,
+    config: TrainConfig,
+    worker: Worker,
+    sized: Passes | None = None,
 ) -> FirstStep:
     """Compare the policy with its reference before any update, in all that the objective reads.
 
@@ -53,7 +59,7 @@ def check_step_zero(
     Raises:
         StepZeroError: naming the worst pair and what to do.
     """
-    step = compare(policy, dataset, ref, config, worker)
+    step = compare(policy, dataset, ref, config, worker, sized)
     worst = max(step.same, key=lambda difference: (math.isnan(difference.nats), difference.per_token))
     if not worst.per_token <= TOLERANCE:
         raise StepZeroError(
@@ -63,30 +69,38 @@ def check_step_zero(
             + (
                 "Set dtype=float32, where sums in another order differ less; if it stays, the model draws random "
                 "numbers as it runs and cannot be trained here"
-                if config.dtype != "float32"
+                if config.precision != "float32"
                 else "It draws random numbers as it runs (noise, a dropout that is no module): switch that off in its "
                 "config.json"
             )
         )
-    judged = judge(step.stored, step.logits, DTYPES[config.dtype])
+    judged = judge(step.stored, step.logits, DTYPES[config.precision])
     if not judged.rounding:
         raise StepZeroError(
             f"before the first update {judged.worst.name} is {judged.worst.per_token:.3g} nats per token away from the "
             f"stored reference's, and the {len(step.stored)} answers of the first step are off by {judged.mean:.3g} "
-            f"times what rounding in {config.dtype} explains with logits of {step.logits:.3g} (at most "
+            f"times what rounding in {config.precision} explains with logits of {step.logits:.3g} (at most "
             f"{judged.allowed:.3g} on average): the stored values are of another model or of other data. Delete "
             f"{reference.folder_of(config)} to compute them again, or set cache_reference=false"
         )
     return step
 
 
-def compare(policy: Policy, dataset: PairDataset, ref: Reference, config: TrainConfig, worker: Worker) -> FirstStep:
+def compare(
+    policy: Policy,
+    dataset: PairDataset,
+    ref: Reference,
+    config: TrainConfig,
+    worker: Worker,
+    sized: Passes | None = None,
+) -> FirstStep:
     """Run the first step's passes with the starting model and with the policy, the latter as training does."""
     start = reference.starting_model(policy, dataset, config)
-    same: list[Difference] = []
-    stored: list[Difference] = []
-    with watch(policy.model) as logits:
-        window = window_of(0, len(dataset.pairs), config)
+    window = window_of(0, len(dataset.pairs), config)
+
+    def share(config: TrainConfig) -> tuple[list[Difference], list[Difference]]:
+        same: list[Difference] = []
+        stored: list[Difference] = []
         for indices, counts in passes(dataset, window, config, worker.rank, worker.world):
             again = start(indices)
             policy_logps = {
@@ -96,6 +110,10 @@ def compare(policy: Policy, dataset: PairDataset, ref: Reference, config: TrainC
             if counts:
                 same += _differences(policy_logps, again, dataset, indices)
                 stored += _differences(ref_logps, again, dataset, indices)
+        return same, stored
+
+    with watch(policy.model) as logits:
+        same, stored = sized.run(share, "step zero") if sized is not None else share(config)
     return FirstStep(worker.gather(same), worker.gather(stored), max(worker.gather([logits.largest])))
 
 

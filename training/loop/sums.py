@@ -32,6 +32,15 @@ class Sums:
             self._values[name] += values.sum(dtype=torch.float64)
         self._count += pairs
 
+    def snapshot(self) -> tuple[dict[str, Tensor], int]:
+        """The sums as they are now, for ``restore``."""
+        return {name: value.clone() for name, value in self._values.items()}, self._count
+
+    def restore(self, snapshot: tuple[dict[str, Tensor], int]) -> None:
+        """Take back what was added since."""
+        values, self._count = snapshot
+        self._values = {name: value.clone() for name, value in values.items()}
+
     def total(self) -> tuple[dict[str, float], int]:
         """Sums and the number of pairs, over all workers."""
         count = torch.tensor(float(self._count), dtype=torch.float64, device=self._worker.device)

@@ -25,13 +25,14 @@ from training.data.schedule import mean_chosen_tokens, passes, window_of
 from training.forward.check_features import check_features
 from training.forward.model import DTYPES, load_processor, load_weights, prepare_tuning, read_positions, trainable
 from training.forward.policy import Policy, make_policy, pair_logps, response_lengths
-from training.loop import checkpoint, diverge, inputs, log, reference, resume
+from training.loop import checkpoint, diverge, inputs, log, pass_size, reference, resume
 from training.loop.checkpoint import Progress
 from training.loop.evaluate_loss import HeldOut, evaluate
 from training.loop.export import export
 from training.loop.inputs import Inputs
 from training.loop.log import MetricsLog, progress_note
 from training.loop.optimise import cosine_with_warmup, make_optimizer
+from training.loop.pass_size import Passes
 from training.loop.reference import Reference
 from training.loop.sharding import clip, is_sharded, shard, sum_gradients, whole
 from training.loop.step_zero import check_step_zero
@@ -72,12 +73,15 @@ def train(config: TrainConfig) -> TrainResult:
     if worker.main:
         inputs.say_skipped(data, config.output_dir)
     start = identity.start
-    policy = place(prepare_tuning(model, config), data, config, worker)
-    ref = make_reference(policy, data.train, config.dataset, config, start, worker)
+    model = prepare_tuning(model, config)
+    chosen = pass_size.settle(config, model, data.train, worker)
+    sized = Passes(config, chosen, model, worker)
+    policy = place(model, data, config, worker)
+    ref = make_reference(policy, data.train, config.dataset, config, start, worker, sized)
     held_out = None
     if data.held_out is not None and config.eval_dataset is not None:
         held_out = HeldOut(
-            data.held_out, make_reference(policy, data.held_out, config.eval_dataset, config, start, worker)
+            data.held_out, make_reference(policy, data.held_out, config.eval_dataset, config, start, worker, sized)
         )
 
     parameters = trainable(policy.model)
@@ -86,7 +90,7 @@ def train(config: TrainConfig) -> TrainResult:
     scheduler = cosine_with_warmup(optimizer, steps, config.warmup_ratio)
     progress = checkpoint.restore(checkpoints, parameters, optimizer, scheduler)
     if progress.step == 0:
-        check_step_zero(policy, data.train, ref, config, worker)
+        check_step_zero(policy, data.train, ref, config, worker, sized)
     about, best = resume.about(config, identity), progress.best
     names = (*metric_names(config), *((sft.NAME,) if config.sft is not None else ()))
     # The first worker carries what the checkpoint had not logged yet.
@@ -99,10 +103,10 @@ def train(config: TrainConfig) -> TrainResult:
         for step in range(progress.step, steps):
             if best.is_exhausted(config):
                 break
-            loss = backward(policy, data, ref, step, sums, config, worker)
+            loss = backward_in_memory(policy, data, ref, step, sums, optimizer, sized, worker)
             sum_gradients(parameters.values(), worker)
             norm = clip(parameters.values(), config.max_grad_norm)
-            diverge.check_step(loss, norm, step, policy, data, ref, config, worker)
+            diverge.check_step(loss, norm, step, policy, data, ref, sized.config, worker)
             learning_rate = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
@@ -112,7 +116,7 @@ def train(config: TrainConfig) -> TrainResult:
             done = step + 1
             measured: dict[str, float] = {}
             if held_out is not None and (done % config.eval_steps == 0 or done == steps):
-                measured = evaluate(policy, held_out, config, worker)
+                measured = evaluate(policy, held_out, config, worker, sized)
                 best = best.after(done, measured["eval/loss"])
                 if config.patience is not None and best.step == done:
                     checkpoint.save_best(checkpoints, done, parameters, write=worker.main)
@@ -154,7 +158,7 @@ def place(model: nn.Module, data: Inputs, config: TrainConfig, worker: Worker) -
     """The model on its device, split if it is to be, and how its forward runs; checks that images fit the model."""
     sharded = config.sharding == "fsdp" and worker.world > 1
     if sharded:
-        shard(model, worker, DTYPES[config.dtype])
+        shard(model, worker, DTYPES[config.precision])
         # Workers gather the head together, so each must call it equally often: once a pass, not once a chunk.
         config = config.model_copy(update={"head_chunk": None})
     model.to(worker.device)
@@ -171,14 +175,44 @@ def place(model: nn.Module, data: Inputs, config: TrainConfig, worker: Worker) -
 
 
 def make_reference(
-    policy: Policy, dataset: PairDataset, name: str, config: TrainConfig, start: Start, worker: Worker
+    policy: Policy,
+    dataset: PairDataset,
+    name: str,
+    config: TrainConfig,
+    start: Start,
+    worker: Worker,
+    sized: Passes | None = None,
 ) -> Reference:
     """The reference's log-probs: computed once and stored, or with ``cache_reference=false`` for every batch."""
     if not config.cache_reference:
         return reference.live(policy, dataset, config)
     folder = reference.folder_of(config, name)
     with ProgressBar("reference", len(dataset.pairs), unit="pair", visible=worker.main) as bar:
-        return reference.load_or_compute(policy, dataset, config, start, folder, worker, bar.advance)
+        return reference.load_or_compute(policy, dataset, config, start, folder, worker, bar.advance, sized)
+
+
+def backward_in_memory(
+    policy: Policy,
+    data: Inputs,
+    ref: Reference,
+    step: int,
+    sums: Sums,
+    optimizer: torch.optim.Optimizer,
+    sized: Passes,
+    worker: Worker,
+) -> Tensor:
+    """``backward``, and where memory runs out on any worker all of it again in smaller passes: of what a failed try has
+    added to gradients and ``sums`` nothing is left."""
+    before = sums.snapshot()
+
+    def undo() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        sums.restore(before)
+
+    def share(config: TrainConfig) -> Tensor:
+        return backward(policy, data, ref, step, sums, config, worker)
+
+    return sized.run(share, f"step {step + 1}", undo)
 
 
 def backward(

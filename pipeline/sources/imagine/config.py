@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, NonNegative, NotNegative, Real, Whole, by_kind
+from pipeline.base.config import (
+    NEUTRAL,
+    Count,
+    Fraction,
+    Frozen,
+    NonNegative,
+    NotNegative,
+    Real,
+    Whole,
+    Workers,
+    by_kind,
+)
 from pipeline.sampling.config import Engine, Sample, Temperature, VllmOptions
 from pipeline.scoring.config import Clip
 from pipeline.sources.config import DESCRIBE, Common, Location
@@ -44,7 +55,11 @@ class DiffusersGenerator(Frozen):
         "auto", description="of the weights; auto: float16 on a GPU, float32 elsewhere"
     )
     batch_size: Count = Field(4, description="images that are made at a time", json_schema_extra=NEUTRAL)
-    workers: Count = Field(1, description="processes, a GPU each where there are GPUs", json_schema_extra=NEUTRAL)
+    workers: Workers = Field(
+        "auto",
+        description="processes, a GPU each where there are GPUs; auto: as many as there are GPUs, and one without",
+        json_schema_extra=NEUTRAL,
+    )
 
     @property
     def name(self) -> str:
