@@ -49,11 +49,10 @@ def run(config: TrainConfig) -> TrainResult:
 
 
 def _run(config: TrainConfig) -> TrainResult:
-    from pipeline.running.pool import hardware, run_together
+    from pipeline.running.pool import run_together
 
     torchrun = "WORLD_SIZE" in os.environ
-    there = _usable(this_machine() if torchrun else hardware())
-    config = settle(config, there)
+    config, there = placement(config)
     # A head without a GPU leaves the work to those that have one, be it a single worker.
     elsewhere = there.gpus > 0 and not there.gpus_here
     if torchrun or (config.workers == 1 and not elsewhere):
@@ -69,15 +68,19 @@ def _run(config: TrainConfig) -> TrainResult:
     return finished_run(config)
 
 
-def settle(config: TrainConfig, there: Hardware) -> TrainConfig:
-    """The options with what the GPUs decide, and what a run that goes on was begun in."""
+def placement(config: TrainConfig) -> tuple[TrainConfig, Hardware]:
+    """The options with what the GPUs decide and what a run that goes on was begun in, and the GPUs. What nobody would
+    expect is said."""
+    from pipeline.running.pool import hardware
+
+    there = _usable(this_machine() if "WORLD_SIZE" in os.environ else hardware())
     begun = resume.begun_dtype(config)
     if config.dtype == "auto" and begun is not None and begun != there.dtype:
         tell(
             f"{config.output_dir} was begun in {begun} and goes on in it; begun here it would be {there.dtype} "
             "(resume=never begins anew)"
         )
-    return settled(config, there, begun)
+    return settled(config, there, begun), there
 
 
 def _usable(there: Hardware) -> Hardware:

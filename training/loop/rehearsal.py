@@ -10,6 +10,7 @@ from training.data.identity import rows_of
 from training.data.pairs import PairDataset
 from training.forward.model import load_processor, read_positions
 from training.loop import inputs, resume
+from training.loop.launch import placement
 
 
 def rehearse(config: TrainConfig) -> list[str]:
@@ -18,6 +19,7 @@ def rehearse(config: TrainConfig) -> list[str]:
     Raises:
         TrainingError: the model has no processor, or a dataset or a row of it cannot be used.
     """
+    config, there = placement(config)
     data = inputs.read(config, load_processor(config), read_positions(config))
     lines = [line for key, dataset in data.all.items() for line in _lines(key, dataset)]
     pairs = data.train.pairs
@@ -26,6 +28,8 @@ def rehearse(config: TrainConfig) -> list[str]:
         f"{total_steps(len(pairs), config):,} optimiser steps: {config.epochs} epochs of {len(pairs):,} pairs, "
         f"{config.batch_size} a step; {tokens:,} tokens an epoch, the longer answer of each pair counted"
     )
+    where = f"{config.workers} of {there.gpus} GPUs" if there.gpus else "the CPU"
+    lines.append(f"in {config.precision} on {where}")
     return [*lines, resume.expectation(config, {key: rows_of(rows) for key, rows in data.all.items()})]
 
 
