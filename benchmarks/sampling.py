@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import output
+import sampling_orders
 
 WAYS = ("bare_vllm", "expanded_vllm", "pipeline", "pipeline_overlap", "ray_data_llm", "transformers_loop")
 LOADS_ANEW = ("ray_data_llm",)
@@ -49,6 +50,8 @@ Pass = tuple[int, float]
 def prompts(options: argparse.Namespace, turn: int) -> list[dict[str, Any]]:
     from pipeline.scenes.prompts import build
 
+    if options.questions:
+        return sampling_orders.prompts(options.prompts, options.questions, turn)
     rows = build(scenes=options.prompts, questions_per_scene=0, prompts=None, seed=77 + turn)
     return sorted(rows, key=lambda row: row["source"])[: options.prompts]
 
@@ -68,13 +71,16 @@ def requests(options: argparse.Namespace, turn: int) -> list[Any]:
     ]
 
 
+def engine_options(options: argparse.Namespace, overlap: bool) -> dict[str, Any]:
+    """Of the engine, alike in all ways that have it."""
+    names = ("load_format", "max_num_seqs", "max_num_batched_tokens", "dtype", "max_model_len", "engine_args")
+    return {"overlap": overlap, **{name: getattr(options, name) for name in names}}
+
+
 def opener(options: argparse.Namespace) -> Any:
     from pipeline.engines.vllm import OpenVllm
 
-    return OpenVllm(
-        options.model, load_format=options.load_format, max_num_seqs=options.max_num_seqs, overlap=False,
-        dtype=options.dtype, max_model_len=options.max_model_len,
-    )  # fmt: skip
+    return OpenVllm(options.model, **engine_options(options, overlap=False))
 
 
 def bare_vllm(options: argparse.Namespace, turns: Iterable[int], n: int | None = None) -> Iterator[Pass]:
@@ -122,9 +128,8 @@ def pipeline(options: argparse.Namespace, turns: Iterable[int], overlap: bool = 
         "model": options.model,
         "n": options.n,
         "max_tokens": options.max_tokens,
-        "engine": {"load_format": options.load_format, "max_num_seqs": options.max_num_seqs, "overlap": overlap,
-                   "dtype": options.dtype, "max_model_len": options.max_model_len},
-    }  # fmt: skip
+        "engine": engine_options(options, overlap),
+    }
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
 
@@ -154,10 +159,10 @@ def ray_data_llm(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[
     from transformers import AutoProcessor
 
     from pipeline.base.images import pixels
-    from pipeline.engines import vllm
+    from pipeline.engines import vllm, vllm_start
 
     on_cpu = "no GPU" in hardware()
-    os.environ.update(vllm._ENV)
+    os.environ.update(vllm_start.ENV)
     template = AutoProcessor.from_pretrained(options.model)
 
     def rows(turn: int) -> list[dict[str, Any]]:
@@ -189,11 +194,12 @@ def ray_data_llm(options: argparse.Namespace, turns: Iterable[int]) -> Iterator[
         engine_kwargs={
             "dtype": "float32" if on_cpu and options.dtype == "auto" else options.dtype,
             "max_model_len": options.max_model_len,
-            "max_num_seqs": options.max_num_seqs,
             "load_format": options.load_format,
             "generation_config": "vllm",
             "disable_log_stats": True,
-            **(vllm._cpu_options() if on_cpu else {}),
+            **vllm_start.step_limits(on_cpu, options.max_num_seqs, options.max_num_batched_tokens, None),
+            **(vllm_start.cpu_options() if on_cpu else {}),
+            **options.engine_args,
         },
     )
     for turn in turns:
@@ -348,6 +354,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--max-num-seqs", type=int, default=256)
+    parser.add_argument("--max-num-batched-tokens", type=int)
+    parser.add_argument("--engine-args", type=json.loads, default={}, help="JSON; further arguments of vLLM's")
+    parser.add_argument("--questions", type=int, default=0, help="prompts about each image: see sampling_orders.py")
     parser.add_argument("--loop-prompts", type=int, default=4, help="how many prompts the slow loop is given")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--turns", type=int, default=1, help="of each way; the median counts")
@@ -360,6 +369,19 @@ def main() -> None:
         return
     on_gpu = "no GPU" not in hardware()
     ways: dict[str, Way] = {}
+    if options.questions:
+        names = [name for name in ("bare_vllm", "pipeline") if name in options.ways.split(",")]
+        ways = {name: Way(name) for name in names}
+        compared = sampling_orders.compare(
+            names, options.turns, options.prompts, lambda name, turn: ways[name].turn(turn)
+        )
+        for way in ways.values():
+            way.end()
+        about = ("prompts", "questions", "n", "max_tokens", "shard", "max_num_seqs", "engine_args")
+        output.tell(
+            {**compared, "hardware": hardware(), **{name: getattr(options, name) for name in about}}, options.json
+        )
+        return
     runs: dict[str, dict[int, float]] = {name: {} for name in options.ways.split(",")}
     for turn in range(options.turns):
         for name in runs:

@@ -186,7 +186,7 @@ def test_few_files_lie_beside_the_rooms(package: str) -> None:
     ("package", "only"),
     [
         ("ray", "pipeline.running.pool"),
-        ("vllm", "pipeline.engines.vllm pipeline.engines.vllm_rewards"),
+        ("vllm", " ".join(f"pipeline.engines.vllm{part}" for part in ("", "_requests", "_rewards", "_start"))),
         ("openai", "pipeline.engines.openai"),
         ("diffusers", "pipeline.engines.diffusion"),
         ("duckdb", "pipeline.browsing.catalog"),

@@ -48,6 +48,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _Number]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), _Number]
 #: Below 1: how much of a running mean stays.
 Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), _Number]
+#: Of one GPU.
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), _Number]
 Name = Annotated[str, Field(min_length=1)]
 #: A number of processes; ``auto``: as many as the cluster's GPUs have room for (``pipeline.base.hardware``).
 Workers = Count | Auto

@@ -1,4 +1,4 @@
-"""vLLM inside the worker process. vLLM is imported here and in ``vllm_rewards`` alone, and only when opened.
+"""vLLM inside the worker process. It is imported in the files called ``vllm`` alone, and only when opened.
 
 An engine runs in one of two ways. *Alone*: a shard is generated with nothing else in the engine, so the batches that
 vLLM forms, and with them the last bits of every log-prob, do not depend on what ran before or beside it; one machine
@@ -10,36 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pipeline.base import model_names as models
-from pipeline.base.errors import EngineError
 from pipeline.base.images import pixels
-from pipeline.engines.protocol import Completion, Request, Response, Sampling, likeliest, trim, unservable
-
-#: Set before vLLM is imported, where the user has not.
-_ENV = {
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    # The engine core in this process: one process fewer to lose, and seeds are then reproducible (vLLM's own advice).
-    # AsyncLLM has its core in a process of its own whatever this says.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-#: Tokens of one scheduler step where chunked prefill is off; vLLM then wants at least a whole prompt in it.
-_CPU_BATCHED_TOKENS = 32_768
-#: Prompts have nothing else in them. A model that also sees videos would be started with room for the longest, which
-#: for Qwen2.5-VL takes more memory and time than all images together.
-IMAGES_ONLY = {"video": 0, "audio": 0}
+from pipeline.engines import engine_args
+from pipeline.engines.protocol import Request, Response, Sampling, unservable
+from pipeline.engines.vllm_requests import How, conversation, first_line, refusal, refusals
+from pipeline.engines.vllm_start import (
+    IMAGES_ONLY,
+    cpu_options,
+    opened,
+    processor_limits,
+    runs_on_cpu,
+    step_limits,
+    turn_on_card,
+)
 
 Prompt = dict[str, Any]
 
@@ -47,7 +38,8 @@ Prompt = dict[str, Any]
 @dataclass(frozen=True)
 class OpenVllm:
     """Opens a ``VllmEngine``. ``model`` is a folder or hub id, ``dtype="auto"`` is float32 on CPU, ``chat_template``
-    the text of a Jinja template. For the other options see ``pipeline.sampling.config``."""
+    the text of a Jinja template. No prompt has more than ``most_images`` images; None: nobody knows. For the other
+    options see ``pipeline.sampling.config``."""
 
     model: str
     revision: str | None = None
@@ -55,120 +47,69 @@ class OpenVllm:
     max_image_pixels: int | None = None
     dtype: str = "auto"
     max_model_len: int | None = None
-    max_num_seqs: int = 256
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
     gpu_memory_utilization: float = 0.9
+    gpus: float | None = None
     tensor_parallel_size: int = 1
     load_format: str = "safetensors"
     trust_remote_code: bool = False
     overlap: bool | None = None
     late_decode: bool = True
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    most_images: int | None = None
 
     def __call__(self) -> VllmEngine:
         """
         Raises:
+            ConfigError: one of ``engine_args`` is none of vLLM's.
             EngineError: vLLM is not installed, or the model is missing or cannot be loaded.
         """
+        engine_args.check(self.engine_args)
         models.require_folder(self.model, "config.json")
         on_cpu = runs_on_cpu()
-        options = {
+        overlap = self.overlap if self.overlap is not None else not on_cpu
+        options = self._options(on_cpu)
+        with turn_on_card(self.gpus), opened(self.model):
+            return VllmEngine(Overlapping(options) if overlap else Alone(options), self)
+
+    def for_images(self, most: int | None) -> OpenVllm:
+        """The same for prompts of at most ``most`` images."""
+        return replace(self, most_images=most)
+
+    def _options(self, on_cpu: bool) -> dict[str, Any]:
+        usual = {
             "model": self.model,
             "revision": self.revision,
             "dtype": "float32" if on_cpu and self.dtype == "auto" else self.dtype,
             "max_model_len": self.max_model_len,
-            "max_num_seqs": self.max_num_seqs,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "gpu_memory_utilization": self.gpu_memory_utilization * (self.gpus or 1),
             "tensor_parallel_size": self.tensor_parallel_size,
             "load_format": self.load_format,
             "trust_remote_code": self.trust_remote_code,
             "disable_log_stats": True,
-            "limit_mm_per_prompt": IMAGES_ONLY,
             # The defaults of the model's author would silently change top_p, top_k or the repetition penalty.
             "generation_config": "vllm",
-            **(_cpu_options() if on_cpu else {}),
+            **step_limits(on_cpu, self.max_num_seqs, self.max_num_batched_tokens, self.gpus),
+            **(cpu_options() if on_cpu else {}),
         }
-        overlap = self.overlap if self.overlap is not None else not on_cpu
-        try:
-            runner = Overlapping(options) if overlap else Alone(options)
-        except Exception as error:  # vLLM raises OSError, ValueError, RuntimeError, pydantic's and huggingface_hub's
-            raise EngineError(f"vLLM cannot open {self.model!r}: {_first_line(error)}", _remedy(self, error)) from error
-        return VllmEngine(runner, self)
-
-
-def runs_on_cpu() -> bool:
-    """Import vLLM, with its environment set first; whether it will run on the CPU.
-
-    Raises:
-        EngineError: vLLM is not installed.
-    """
-    for key, value in _ENV.items():
-        os.environ.setdefault(key, value)
-    try:
-        from vllm.platforms import current_platform
-    except ImportError as error:
-        raise EngineError(
-            f"vLLM cannot be imported: {error}", "install the extra: pip install 'vlm-preference[cpu]' or [gpu]"
-        ) from error
-    return bool(current_platform.is_cpu())
-
-
-@dataclass(frozen=True)
-class How:
-    """How requests are put to vLLM, and its outputs read.
-
-    With ``tokenizer``, vLLM returns token ids alone and each answer is decoded once, when it is finished: decoding
-    every token as it comes, and its log-prob's token once more, takes a quarter of a small model's time.
-    """
-
-    sampling: Sampling
-    tokenizer: Any | None
-
-    def params(self, request: Request) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        return SamplingParams(
-            n=self.sampling.n,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-            max_tokens=self.sampling.max_tokens,
-            stop=list(self.sampling.stop) or None,
-            seed=request.seed,
-            # With 0 it is the sampled token's own; without that there is no cumulative_logprob.
-            logprobs=self.sampling.top_logprobs,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            # What follows a prefix begins with a space or does not; many tokenizers tell only with the tokens before.
-            detokenize=self.tokenizer is None or bool(request.prefix),
-        )
-
-    def response(self, request: Request, output: Any) -> Response:
-        done = sorted(output.outputs, key=lambda completion: completion.index)
-        return Response(request.id, tuple(self._completion(request, output) for output in done))
-
-    def _completion(self, request: Request, output: Any) -> Completion:
-        reason, text = output.finish_reason or "stop", output.text
-        if self.tokenizer is not None and not request.prefix:
-            # As vLLM does: the token that ended the answer is not part of its text.
-            ids = list(output.token_ids)[:-1] if reason == "stop" else list(output.token_ids)
-            text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        logprob = float(output.cumulative_logprob or 0.0)
-        return Completion(trim(text, request), len(output.token_ids), reason, logprob, self._first(output))
-
-    def _first(self, output: Any) -> tuple[tuple[str, float], ...] | None:
-        """vLLM adds the sampled token to the likeliest ones, so there may be one too many."""
-        if not self.sampling.top_logprobs or not output.logprobs:
-            return None
-        tokens = [(self._token(token, entry), float(entry.logprob)) for token, entry in output.logprobs[0].items()]
-        return likeliest(tokens, self.sampling.top_logprobs)
-
-    def _token(self, token: int, entry: Any) -> str:
-        text: str = self.tokenizer.decode([token]) if self.tokenizer is not None else entry.decoded_token or ""
-        return text
+        images = {} if self.most_images is None else {"image": self.most_images}
+        merged = {
+            "limit_mm_per_prompt": {**IMAGES_ONLY, **images},
+            "mm_processor_kwargs": processor_limits(self.model, self.revision, self.max_image_pixels),
+        }
+        given = dict(self.engine_args)
+        for key, ours in merged.items():
+            if both := {**ours, **(given.get(key) or {})}:
+                given[key] = both
+        return {**usual, **given}
 
 
 class _Runner(Protocol):
     """``run`` answers every prompt that ``make`` could make; may be called from several threads."""
 
     config: Any
+    max_num_seqs: int
 
     def run(
         self, requests: Sequence[Request], make: Callable[[Request], Prompt | Response], how: How
@@ -195,11 +136,13 @@ class VllmEngine:
         self._doubled = tokenizer.bos_token if tokenizer.bos_token_id in tokenizer("").input_ids else None
         tokens = (getattr(self._processor, f"{kind}_token", None) for kind in ("image", "video", "audio"))
         self._media = tuple(token for token in tokens if isinstance(token, str) and token)
+        multimodal = getattr(runner.config, "multimodal_config", None)
+        self._most_images = multimodal.get_limit_per_prompt("image") if multimodal is not None else None
         self._tokens = 0
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Response]:
         """Responses as they finish. Bad requests are answered with unreadable_image, empty_prompt, image_tags,
-        prompt_too_long or bad_request."""
+        too_many_images, prompt_too_long or bad_request."""
         late = self._spec.late_decode and not sampling.stop  # to find a stop string, vLLM must see the text
         how = How(sampling, self._tokenizer if late else None)
         for response in self._runner.run(requests, self._prompt, how):
@@ -209,7 +152,7 @@ class VllmEngine:
     def stats(self) -> dict[str, int]:
         """Sequences ``running`` and ``waiting`` now, ``tokens`` of all finished answers so far."""
         unfinished = self._runner.unfinished_count()
-        running = min(unfinished, self._spec.max_num_seqs)
+        running = min(unfinished, self._runner.max_num_seqs)
         return {"running": running, "waiting": unfinished - running, "tokens": self._tokens}
 
     def close(self) -> None:
@@ -218,6 +161,11 @@ class VllmEngine:
     def _prompt(self, request: Request) -> Prompt | Response:
         if (refused := unservable(request, self._media)) is not None:
             return refused
+        if self._most_images is not None and len(request.images) > self._most_images:
+            reason = (
+                f"{len(request.images)} images, and the engine was started for prompts of at most {self._most_images}"
+            )
+            return Response(request.id, error_type="too_many_images", error=reason)
         pictures = []
         for index, data in enumerate(request.images):
             try:
@@ -236,7 +184,7 @@ class VllmEngine:
                 tokenize=False,
             )
         except Exception as error:  # a template may raise what it likes, for instance at a system message
-            return Response(request.id, error_type="bad_request", error=f"chat template: {_first_line(error)}")
+            return Response(request.id, error_type="bad_request", error=f"chat template: {first_line(error)}")
         if self._doubled:
             text = text.removeprefix(self._doubled)
         return {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}
@@ -250,6 +198,7 @@ class Alone:
 
         self._llm: Any = LLM(**options)
         self.config = self._llm.llm_engine.model_config
+        self.max_num_seqs = int(options["max_num_seqs"])
         self._lock = threading.Lock()
 
     def run(
@@ -267,15 +216,16 @@ class Alone:
 
     def _run(self, ready: Sequence[tuple[Request, Prompt]], how: How) -> Iterator[Response]:
         engine = self._llm.llm_engine
-        # What earlier shards left in the cache would change the shape of this one's prefills, and so its last bits.
+        # What earlier shards left in the caches would change the shape of this one's passes, and so its last bits.
         self._llm.reset_prefix_cache()
+        engine.reset_encoder_cache()
         waiting: dict[str, Request] = {}
         try:
             for request, prompt in ready:
                 try:
                     (request_id,) = self._llm.enqueue([prompt], [how.params(request)], use_tqdm=False)
-                except _refusals() as error:
-                    yield _refusal(request, error)
+                except refusals() as error:
+                    yield refusal(request, error)
                 else:
                     # assign_request_id appends a random suffix; outputs carry the part before it.
                     waiting[_external(request_id)] = request
@@ -306,7 +256,8 @@ class Overlapping:
         threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
         self._numbers = itertools.count()
         # Enough to keep the engine full while one shard ends and the next begins; more would only hold decoded images.
-        self._ahead = 2 * int(options["max_num_seqs"])
+        self.max_num_seqs = int(options["max_num_seqs"])
+        self._ahead = 2 * self.max_num_seqs
 
         async def open_engine() -> Any:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
@@ -347,8 +298,8 @@ class Overlapping:
         try:
             # FINAL_ONLY: there is one output, with all n answers.
             (output,) = [last async for last in self._llm.generate(prompt, how.params(request), number)]
-        except _refusals() as error:
-            return _refusal(request, error)
+        except refusals() as error:
+            return refusal(request, error)
         return how.response(request, output)
 
     def unfinished_count(self) -> int:
@@ -360,56 +311,5 @@ class Overlapping:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 
-def conversation(request: Request) -> list[dict[str, Any]]:
-    """The messages with structured content, a begun answer last; images stand before the first user text, where TRL
-    puts them."""
-    messages: list[dict[str, Any]] = []
-    images = [{"type": "image"} for _ in request.images]
-    for role, text in request.messages:
-        parts = [*images, {"type": "text", "text": text}] if role == "user" else [{"type": "text", "text": text}]
-        if role == "user":
-            images = []
-        messages.append({"role": role, "content": parts})
-    if request.prefix:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": request.prefix}]})
-    return messages
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What vLLM raises at a request that it cannot serve."""
-    from vllm.exceptions import VLLMClientError
-
-    return (VLLMClientError, ValueError, TypeError)
-
-
-def _refusal(request: Request, error: Exception) -> Response:
-    text = _first_line(error)
-    too_long = any(word in text.lower() for word in ("longer than", "maximum model length", "context length"))
-    return Response(request.id, error_type="prompt_too_long" if too_long else "bad_request", error=text)
-
-
 def _external(request_id: str) -> str:
     return request_id.split("-", 1)[0]
-
-
-def _cpu_options() -> dict[str, Any]:
-    return {
-        "enforce_eager": True,
-        # Per-request seeds fail with chunked prefill on CPU ("CPU Generator does not use offset").
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": _CPU_BATCHED_TOKENS,
-    }
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
-
-
-def _remedy(spec: OpenVllm, error: Exception) -> str:
-    if not Path(spec.model).is_dir():
-        offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-        return "HF_HUB_OFFLINE is set: unset it, or give a folder" if offline else "check the model's hub id"
-    if "memory" in str(error).lower():
-        return "lower sample.engine.max_model_len or gpu_memory_utilization"
-    return "check that the folder holds a complete model that this vLLM supports"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.base.errors import EngineError
-from pipeline.engines.vllm import IMAGES_ONLY, runs_on_cpu
+from pipeline.engines.vllm_start import CPU_CACHE, IMAGES_ONLY, opened, runs_on_cpu, turn_on_card
 from reward.models.conversation import Conversation
 from reward.models.reward_checkpoint import Checkpoint
 
@@ -22,14 +22,14 @@ def supports(checkpoint: Checkpoint) -> bool:
 
 @dataclass(frozen=True)
 class OpenVllmRewards:
-    """Opens a ``VllmRewards``; ``dtype="auto"`` is float32 on CPU."""
+    """Opens a ``VllmRewards``; ``dtype="auto"`` is float32 on CPU. ``gpus`` is the share of a GPU that it has."""
 
     model: str
     revision: str | None = None
     dtype: str = "auto"
     max_num_seqs: int = 256
     gpu_memory_utilization: float = 0.9
-    tensor_parallel_size: int = 1
+    gpus: float = 1.0
 
     def __call__(self) -> VllmRewards:
         """
@@ -45,20 +45,18 @@ class OpenVllmRewards:
             "runner": "pooling",
             "dtype": "float32" if on_cpu and self.dtype == "auto" else self.dtype,
             "max_num_seqs": self.max_num_seqs,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "tensor_parallel_size": self.tensor_parallel_size,
+            "gpu_memory_utilization": self.gpu_memory_utilization * self.gpus,
             # Left to itself, vLLM falls back to pickled weights.
             "load_format": "safetensors",
             "disable_log_stats": True,
             "limit_mm_per_prompt": IMAGES_ONLY,
-            **({"enforce_eager": True} if on_cpu else {}),
+            **({"enforce_eager": True, "kv_cache_memory_bytes": CPU_CACHE} if on_cpu else {}),
         }
         try:
-            llm = LLM(**options)
-        except Exception as error:  # vLLM raises OSError, ValueError, RuntimeError, pydantic's and huggingface_hub's
-            raise EngineError(
-                f"vLLM cannot open the reward model {self.model!r}: {error}", "set backend: transformers"
-            ) from error
+            with turn_on_card(self.gpus), opened(self.model):
+                llm = LLM(**options)
+        except EngineError as error:
+            raise EngineError(error.message, f"{error.remedy}; or set backend: transformers") from error
         return VllmRewards(llm, self)
 
 

@@ -22,7 +22,7 @@ from pipeline.base.tables import error_status
 from pipeline.engines.protocol import TRANSIENT
 from pipeline.running.pool import Done, Live, Lost, Pool, start_ray, stop_ray
 from pipeline.running.resume import Resume, prepare
-from pipeline.running.stage import Dispensable, Salvager, Source, Stage, Unfinished, WorkerSpec
+from pipeline.running.stage import Dispensable, ForImages, Salvager, Source, Stage, Unfinished, WorkerSpec
 from pipeline.running.store import Record, Run, Shard, Survey
 
 #: Formulas run in this process, unless there is so much to do that starting workers (seconds) pays.
@@ -140,7 +140,7 @@ class Executor:
     def _work(self, stage: Stage, record: Record, todo: list[int]) -> Iterator[Done | Lost | Live]:
         if not todo:
             return iter(())
-        spec = stage.worker
+        spec = self._worker(stage)
         if spec is None and self._rows(stage.inputs[0], todo) > INLINE_ROWS:
             spec = FORMULAS
         if spec is None:
@@ -150,6 +150,14 @@ class Executor:
         self._stage = stage.name
         return self._warm(spec, len(todo)).run(stage, make, self._store.path, todo, self._shard_retries)
 
+    def _worker(self, stage: Stage) -> WorkerSpec | None:
+        """The stage's, fitted to the prompts that it reads."""
+        spec = stage.worker
+        if spec is None or not isinstance(spec.open, ForImages):
+            return spec
+        counts = (self._store.most_images(name) for name in stage.inputs)
+        return replace(spec, images=max((most for most in counts if most is not None), default=None))
+
     def _tell(self, text: str) -> None:
         """A worker's warning, once however many of them say it, and in however many stages."""
         if text not in self._told:
@@ -157,7 +165,7 @@ class Executor:
             self._progress.say(f"{self._stage}: warning: {secrets.text(text)}")
 
     def _warm(self, spec: WorkerSpec, shards: int | None = None) -> Pool:
-        if self._pool is not None and self._pool.spec != spec:
+        if self._pool is not None and not self._pool.spec.serves(spec):
             self._pool.close()
             self._pool = None
         if self._pool is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import math
 import os
 import shutil
 import sys
@@ -218,7 +219,7 @@ class _Worker:
         self._error: Exception | None = None
         self._model: Any = None
         try:
-            self._model = spec.open()
+            self._model = spec.open_model()
         except PipelineError as error:
             self._error = error
         except Exception as error:
@@ -431,7 +432,9 @@ def room(spec: WorkerSpec) -> int:
 def _check_resources(kind: str, count: int, each: Mapping[str, float], cluster: Mapping[str, float]) -> None:
     """Ray would wait for ever for a machine that never comes."""
     for name, needed in each.items():
-        wanted = needed * count
+        # A share is of one GPU: two of 0.6 do not fit on it, and a third has no place between them.
+        shared = name == "GPU" and 0 < needed < 1
+        wanted = math.ceil(count / int(1 / needed + 1e-6)) if shared else needed * count
         if wanted > cluster.get(name, 0):
             raise EngineError(
                 f"{count} workers of {kind} need {wanted:g} {name}s, the cluster has {cluster.get(name, 0):g}",

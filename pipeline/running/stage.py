@@ -21,7 +21,8 @@ class WorkerSpec:
 
     ``kind`` names them in messages (``vllm:scenes-vlm``). ``cpus`` and ``gpus`` are per process; GPUs are taken only
     where the cluster has some. ``count="auto"`` stands for all GPUs of the cluster, and one process where there are
-    none; ``count=0`` for one process per CPU of the cluster. ``env`` is set before ``open`` is called.
+    none; ``count=0`` for one process per CPU of the cluster. ``env`` is set before ``open`` is called. No prompt that
+    they are asked about has more than ``images`` images; None: nobody has counted.
     """
 
     kind: str
@@ -30,6 +31,26 @@ class WorkerSpec:
     gpus: float = 0.0
     count: int | Auto = 1
     env: tuple[tuple[str, str], ...] = field(default=())
+    images: int | None = field(default=None, compare=False)
+
+    def serves(self, other: WorkerSpec) -> bool:
+        """Whether its processes can do what ``other`` is for."""
+        room, most = self.images, other.images
+        return self == other and (room is None or most is None or room >= most)
+
+    def open_model(self) -> Any:
+        """What ``open`` returns, which is told beforehand of how many images if it wants to know."""
+        fitted = self.images is not None and isinstance(self.open, ForImages)
+        return self.open.for_images(self.images)() if fitted else self.open()
+
+
+@runtime_checkable
+class ForImages(Protocol):
+    """An ``open`` that makes room for images, and needs to know for how many."""
+
+    def for_images(self, most: int | None) -> Callable[[], Any]:
+        """The same for prompts of at most ``most`` images."""
+        ...
 
 
 class Producer(Protocol):

@@ -212,6 +212,17 @@ class Run:
         """A shard as it lies there, whatever made it: what a source was before it is made anew."""
         return files.read_table(self._shard(stage, shard))
 
+    def most_images(self, stage: str) -> int | None:
+        """How many images a row of a stage has at most. None: it has none of its own, or they would have to be fetched
+        from another machine to be counted."""
+        if not files.is_local(self.path):
+            return None
+        columns = (self.peek(stage, shard) for shard in self.shards(stage))
+        counts = [
+            pc.max(pc.list_value_length(table["images"])).as_py() for table in columns if "images" in table.schema.names
+        ]
+        return max((count or 0 for count in counts), default=None)
+
     def tables(self, stage: str) -> Iterator[pa.Table]:
         """The shards of a stage, one after the other."""
         for shard in self.shards(stage):

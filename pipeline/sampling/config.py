@@ -20,9 +20,12 @@ from pipeline.base.config import (
     NotNegative,
     PlugIn,
     Positive,
+    Share,
     Workers,
     by_kind,
 )
+from pipeline.base.errors import ConfigError
+from pipeline.engines.engine_args import NEUTRAL_ARGS, check
 
 Temperature = NonNegative
 
@@ -37,9 +40,23 @@ class VllmOptions(Frozen):
     max_model_len: Count | None = Field(
         None, description="tokens of prompt and answer together, at most; default: as the model's config says"
     )
-    max_num_seqs: Count = Field(256, description="sequences in one step of the engine", json_schema_extra=NEUTRAL)
+    max_num_seqs: Count | None = Field(
+        None,
+        description="sequences in one step of the engine; default: by the GPU's memory, 256 on CPU",
+        json_schema_extra=NEUTRAL,
+    )
+    max_num_batched_tokens: Count | None = Field(
+        None,
+        description="tokens in one step of the engine; default: by the GPU's memory, 32768 on CPU",
+        json_schema_extra=NEUTRAL,
+    )
     gpu_memory_utilization: Annotated[Positive, Field(le=1)] = Field(
-        0.9, description="share of the GPU's memory that the engine takes", json_schema_extra=NEUTRAL
+        0.9, description="share of the GPU's memory that the engine takes, or of its share", json_schema_extra=NEUTRAL
+    )
+    gpus: Share | None = Field(
+        None,
+        description="of a GPU that a copy takes; 0.25: four share one; default: tensor_parallel_size whole ones",
+        json_schema_extra=NEUTRAL,
     )
     tensor_parallel_size: Count = Field(
         1, description="GPUs that one copy of the model is split over", json_schema_extra=NEUTRAL
@@ -64,6 +81,30 @@ class VllmOptions(Frozen):
         description="copies of the engine; auto: as many as the cluster's GPUs have room for, and one without GPUs",
         json_schema_extra=NEUTRAL,
     )
+    engine_args: dict[str, Any] = Field(
+        {},
+        description="further arguments of vLLM's EngineArgs, such as quantization, limit_mm_per_prompt or "
+        "mm_processor_kwargs",
+    )
+
+    def result_options(self) -> dict[str, Any]:
+        """Of ``engine_args`` those that may change the result, if there are any."""
+        options = super().result_options()
+        telling = {key: value for key, value in options.pop("engine_args").items() if key not in NEUTRAL_ARGS}
+        return options | ({"engine_args": telling} if telling else {})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VllmOptions:
+        if self.gpus is not None and self.gpus < 1 and self.tensor_parallel_size > 1:
+            raise ValueError(
+                f"gpus={self.gpus:g} is a share of one GPU, and tensor_parallel_size={self.tensor_parallel_size} needs "
+                "whole ones; remove one of them"
+            )
+        try:
+            check(self.engine_args)
+        except ConfigError as error:
+            raise ValueError(f"{error.message}; {error.remedy}") from error
+        return self
 
 
 class OpenAIOptions(Frozen):

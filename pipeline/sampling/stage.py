@@ -341,6 +341,6 @@ def worker(spec: Sample) -> WorkerSpec:
             max_image_pixels=spec.max_image_pixels,
             **engine.model_dump(exclude={"kind", "workers"}),
         ),
-        gpus=float(engine.tensor_parallel_size),
+        gpus=engine.gpus or float(engine.tensor_parallel_size),
         count=engine.workers,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, Workers, name_or_path
+from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, Share, Workers, name_or_path
 from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenOptions, OpenAIOptions, Sample, Temperature, VllmOptions
 from pipeline.scoring.plugged import OURS, Plugged, ours, plug_in
@@ -27,6 +27,10 @@ _WORKERS = "processes, a GPU each where there are GPUs; auto: as many as there a
 #: Options of models that score in a worker.
 _Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Field(description=_DTYPE)]
 _Workers = Annotated[Workers, Field(description=_WORKERS, json_schema_extra=NEUTRAL)]
+_Gpus = Annotated[
+    Share,
+    Field(description="of a GPU that a process takes; 0.25: four share one", json_schema_extra=NEUTRAL),
+]
 _Batch = Annotated[Count, Field(description="texts in one forward pass", json_schema_extra=NEUTRAL)]
 
 
@@ -42,6 +46,9 @@ class Clip(Frozen):
     processor: str | None = Field(None, description="processor of a transformers model that comes without one")
     batch_size: _Batch = 64
     workers: _Workers = "auto"
+
+
+_Gpus = 1.0
 
 
 class Objects(Frozen):
@@ -85,6 +92,9 @@ class RewardModel(Frozen):
     workers: _Workers = "auto"
 
 
+_Gpus = 1.0
+
+
 class Likelihood(Frozen):
     """How likely a text is to a model, in nats per token."""
 
@@ -95,6 +105,9 @@ class Likelihood(Frozen):
     batch_size: _Batch = 8
     dtype: _Dtype = "auto"
     workers: _Workers = "auto"
+
+
+_Gpus = 1.0
 
 
 class Asked(Frozen):

@@ -105,7 +105,7 @@ def _reward_model(spec: Score) -> Scorer:
     from pipeline.engines.vllm_rewards import supports
 
     if supports(checkpoint):
-        return scorer(_VllmRewards(plain, only=options.backend == "vllm"))
+        return scorer(_VllmRewards(plain, only=options.backend == "vllm", gpus=options.gpus))
     if options.backend == "vllm":
         raise ValueError(f"backend=vllm does not support {options.model!r}; use backend: transformers")
     return plain
@@ -140,8 +140,8 @@ class _VllmRewards:
     """A ``RewardBackend`` that is opened when it is first asked, for that happens in the worker. Unless ``only`` vLLM
     will do, a machine without a GPU uses transformers."""
 
-    def __init__(self, plain: RewardModelScorer, only: bool) -> None:
-        self._plain, self._only = plain, only
+    def __init__(self, plain: RewardModelScorer, only: bool, gpus: float) -> None:
+        self._plain, self._only, self._gpus = plain, only, gpus
         self._opened: RewardBackend | None = None
 
     def rewards(self, conversations: Sequence[Conversation]) -> list[float | None]:
@@ -156,7 +156,7 @@ class _VllmRewards:
         if self._only or torch.cuda.is_available():
             from pipeline.engines.vllm_rewards import OpenVllmRewards
 
-            return OpenVllmRewards(plain.model, plain.revision, plain.dtype)()
+            return OpenVllmRewards(plain.model, plain.revision, plain.dtype, gpus=self._gpus)()
         from reward.models.backend import TransformersRewards
 
         return TransformersRewards.open(plain.checkpoint, plain.batch_size, plain.dtype, plain.device)

@@ -28,8 +28,17 @@ def marked(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def test_nothing_else_is_marked() -> None:
     assert set(marked(Recipe)) == {
-        *("api_key_env", "base_url", "batch_size", "concurrency", "gpu_memory_utilization", "late_decode"),
-        *("max_failure_rate", "max_num_seqs", "output_dir", "overlap", "retries", "seconds_per_request"),
+        *("api_key_env", "base_url", "batch_size", "concurrency", "gpu_memory_utilization", "gpus"),
+        *(
+            "late_decode",
+            "max_failure_rate",
+            "max_num_batched_tokens",
+            "max_num_seqs",
+            "output_dir",
+            "overlap",
+            "retries",
+            "seconds_per_request",
+        ),
         *("shard_retries", "tensor_parallel_size", "timeout_s", "workers"),
     }
 

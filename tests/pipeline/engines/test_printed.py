@@ -1,0 +1,48 @@
+"""What a process and its children print is kept and passed on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import os, subprocess, sys, time
+sys.path.insert(0, {root!r})
+from pipeline.engines.printed import printed
+with printed() as said:
+    print("here")
+    os.write(2, b"low\\n")
+    subprocess.run([sys.executable, "-c", "import sys; print('child'); print('grief', file=sys.stderr)"])
+    late = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(6); print('late')"])
+print("outside")
+started = time.monotonic()
+text = said.text()
+assert {{"here", "low", "child", "grief"}} <= set(text.split()), text
+assert "outside" not in text
+assert time.monotonic() - started < 5.5, "a child that lives on is not waited for"
+late.wait()
+time.sleep(0.5)
+assert "late" in said.text()
+"""
+
+
+def test_output_is_kept_and_passed_on() -> None:
+    script = SCRIPT.format(root=str(Path(__file__).parents[3]))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"here", "child", "outside", "late"}
+    assert set(done.stderr.split()) == {"low", "grief"}
+
+
+def test_a_closed_stream_is_left_alone() -> None:
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+os.close(2)
+from pipeline.engines.printed import printed
+with printed() as said:
+    print("here")
+assert said.text() == "here\\n", said.text()
+"""
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, timeout=60).returncode == 0
