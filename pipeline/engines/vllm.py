@@ -33,6 +33,8 @@ from pipeline.engines.vllm_start import (
 )
 
 Prompt = dict[str, Any]
+#: How often a request is put to ``AsyncLLM`` whose image its core has lost: it is sent anew then.
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,9 @@ class Alone:
                 try:
                     (request_id,) = self._llm.enqueue([prompt], [how.params(request)], use_tqdm=False)
                 except refusals() as error:
+                    # What was looked at before it was refused never reached the cache behind this one, which would be
+                    # asked for it by the next prompt about the same image.
+                    engine.renderer.clear_mm_cache()
                     yield refusal(request, error)
                 else:
                     # assign_request_id appends a random suffix; outputs carry the part before it.
@@ -294,13 +299,16 @@ class Overlapping:
                 future.cancel()
 
     async def _answer(self, request: Request, prompt: Prompt, how: How) -> Response:
-        number = str(next(self._numbers))
-        try:
-            # FINAL_ONLY: there is one output, with all n answers.
-            (output,) = [last async for last in self._llm.generate(prompt, how.params(request), number)]
-        except refusals() as error:
-            return refusal(request, error)
-        return how.response(request, output)
+        for _ in range(_TRIES):
+            number = str(next(self._numbers))
+            try:
+                # FINAL_ONLY: there is one output, with all n answers.
+                (output,) = [last async for last in self._llm.generate(prompt, how.params(request), number)]
+            except refusals() as error:
+                return refusal(request, error)
+            if (response := how.response(request, output)).error_type is None:
+                break
+        return response
 
     def unfinished_count(self) -> int:
         count: int = self._llm.get_num_unfinished_requests()

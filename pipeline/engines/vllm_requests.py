@@ -7,6 +7,9 @@ from typing import Any
 
 from pipeline.engines.protocol import Completion, Request, Response, Sampling, likeliest, trim
 
+#: What vLLM says of an answer that it gave up; there is no text then, and none was meant.
+_BROKEN = frozenset({"abort", "error"})
+
 
 @dataclass(frozen=True)
 class How:
@@ -39,6 +42,10 @@ class How:
 
     def response(self, request: Request, output: Any) -> Response:
         done = sorted(output.outputs, key=lambda completion: completion.index)
+        if broken := {completion.finish_reason for completion in done} & _BROKEN:
+            return Response(
+                request.id, error_type="server_error", error=f"vLLM ended it with {'/'.join(sorted(broken))}"
+            )
         return Response(request.id, tuple(self._completion(request, output) for output in done))
 
     def _completion(self, request: Request, output: Any) -> Completion:

@@ -74,6 +74,8 @@ def test_bad_requests_are_answered_with_a_reason_and_harm_no_other(vllm_engine: 
         request(1, id="long", messages=(("user", "Describe the image. " * 400),)),
         request(1, id="long in tokens", messages=(("user", "a " * 600),)),
         request(1, id="empty", messages=(("user", " "),)),
+        # Found to be too long after its image was looked at, which is that of the good one.
+        request(0, id="long with its image", messages=(("user", "a " * 490),)),
     ]
     answers = ask(vllm_engine, [*bad, good])
     assert {key: answer.error_type for key, answer in answers.items()} == {
@@ -82,10 +84,29 @@ def test_bad_requests_are_answered_with_a_reason_and_harm_no_other(vllm_engine: 
         "long": "prompt_too_long",
         "long in tokens": "prompt_too_long",
         "empty": "empty_prompt",
+        "long with its image": "prompt_too_long",
         "r0": None,
     }
     assert all(answers[r.id].error for r in bad)
     assert answers["r0"] == ask(vllm_engine, [good])["r0"]
+
+
+def test_a_shard_begins_with_empty_caches(vllm_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, emptied = vllm_engine._runner._llm.llm_engine, []
+    for name in ("reset_prefix_cache", "reset_encoder_cache"):
+        original = getattr(engine, name)
+        monkeypatch.setattr(
+            engine, name, lambda *args, name=name, original=original: (emptied.append(name), original(*args))[1]
+        )
+    ask(vllm_engine, [request(0)])
+    assert emptied == ["reset_prefix_cache", "reset_encoder_cache"]
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_an_answer_that_vllm_gave_up_is_no_answer(reason: str) -> None:
+    output = SimpleNamespace(outputs=[SimpleNamespace(index=0, finish_reason=reason, text="", token_ids=[])])
+    response = How(Sampling(n=1), None).response(request(0), output)
+    assert (response.error_type, response.error) == ("server_error", f"vLLM ended it with {reason}")
 
 
 def test_greedy_ignores_the_seed(vllm_engine: Any) -> None:
