@@ -116,7 +116,7 @@ def test_more_images_than_the_engine_was_started_for_are_a_row_that_failed(
     )
     refused = {id: answer for id, answer in most.answers.items() if answer.error is not None}
     assert set(refused) == {"three"} and refused["three"].error_type == "too_many_images"
-    assert refused["three"].error == "3 images; the engine was started for at most 2 a prompt"
+    assert refused["three"].error == "3 images, and the engine was started for prompts of at most 2"
     assert all(answer.error is None for answer in users.answers.values())
     assert most.sees and {id: most.answers[id] for id in ("small", "two")} == {
         id: users.answers[id] for id in ("small", "two")
