@@ -60,14 +60,16 @@ class Hardware:
 
     def workers(self, gpus: float, cpus: float = 1.0) -> int:
         """How many workers that need so many GPUs each have room: all GPUs work. Without GPUs, or for workers that need
-        none, one: on a CPU the libraries take all cores by themselves. A worker does not spread over machines.
+        none, one: on a CPU the libraries take all cores by themselves. A worker does not spread over machines, nor does
+        one that takes a share of a GPU over two.
 
-        >>> Hardware((Node(64, 8), Node(64, 4))).workers(gpus=2.0)
-        6
+        >>> Hardware((Node(64, 8), Node(64, 4))).workers(gpus=2.0), Hardware((Node(64, 2),)).workers(gpus=0.4)
+        (6, 4)
         """
         if not gpus or not self.gpus:
             return 1
-        return max(1, sum(int(min(node.gpus / gpus, node.cpus / cpus) + 1e-6) for node in self.nodes))
+        room = [node.gpus * int(1 / gpus + 1e-6) if gpus < 1 else node.gpus / gpus for node in self.nodes]
+        return max(1, sum(int(min(fits, node.cpus / cpus) + 1e-6) for fits, node in zip(room, self.nodes, strict=True)))
 
 
 def this_machine() -> Hardware:

@@ -46,9 +46,7 @@ class Clip(Frozen):
     processor: str | None = Field(None, description="processor of a transformers model that comes without one")
     batch_size: _Batch = 64
     workers: _Workers = "auto"
-
-
-_Gpus = 1.0
+    gpus: _Gpus = 1.0
 
 
 class Objects(Frozen):
@@ -90,9 +88,7 @@ class RewardModel(Frozen):
         "auto", description="auto: vLLM where there is a GPU and vLLM supports the model, else transformers"
     )
     workers: _Workers = "auto"
-
-
-_Gpus = 1.0
+    gpus: _Gpus = 1.0
 
 
 class Likelihood(Frozen):
@@ -105,9 +101,7 @@ class Likelihood(Frozen):
     batch_size: _Batch = 8
     dtype: _Dtype = "auto"
     workers: _Workers = "auto"
-
-
-_Gpus = 1.0
+    gpus: _Gpus = 1.0
 
 
 class Asked(Frozen):

@@ -40,7 +40,7 @@ class Open:
 @dataclass(frozen=True)
 class Shared(Double):
     gpus: float = 0.25
-    count: int = 4
+    count: int | str = 4
     folder: str = sys.argv[1]
 
     @property
