@@ -15,7 +15,7 @@ What the JSON says, per run (``ours_dpo``, ``ours_mdpo``, ``ours_dpo_no_checkpoi
 - ``step_zero_refused``: whether the trainer refuses to start, with ``step_zero_said``
 - ``step_zero_same_passes``: policy against reference in the same passes, nats a token (0 is foreseen)
 - ``step_zero_stored`` against ``step_zero_allowed``: stored reference against it, in units of
-  ``training.forward.rounding.expected``; ``step_zero_worst_short``, ``_long``: the same in nats a token, of answers up
+  ``reward.forward.rounding.expected``; ``step_zero_worst_short``, ``_long``: the same in nats a token, of answers up
   to 3 tokens and of longer ones; ``step_zero_logits``: the largest
 
 and of ``ours_dpo``'s model: ``noise`` (log-probs of the same pairs in passes of 1, 2 and 8, nats a token; ``ratio`` in
@@ -185,7 +185,7 @@ def step_zero(policy: Any, dataset: Any, ref: Any, config: Any, worker: Any) -> 
     """How far the first step is from its reference, and whether the trainer refuses to start."""
     from training.errors import StepZeroError
     from training.forward.model import DTYPES
-    from training.forward.rounding import judge
+    from reward.forward.rounding import judge
     from training.loop.step_zero import check_step_zero, compare
 
     refusal = None
@@ -241,7 +241,7 @@ def noise(ran: Ran) -> dict[str, Any]:
     """Log-probs of the same sequences in passes of other sizes, in nats per response token."""
     from training.forward.batch import answer
     from training.forward.policy import pair_logps
-    from training.forward.rounding import scale, watch
+    from reward.forward.rounding import scale, watch
 
     pairs, config = ran.data.train.pairs, ran.config
     count = min(8, len(pairs))
@@ -303,9 +303,9 @@ def kernels(ran: Ran) -> dict[str, Any]:
 
 def tower(ran: Ran) -> dict[str, Any]:
     """Milliseconds per image of the vision tower, as it is and with torch's own varlen kernel for its windows."""
+    from reward.forward.features import tower_features
+    from reward.forward.parts import Parts
     from training.forward.batch import collate
-    from training.forward.features import tower_features
-    from training.forward.parts import Parts
 
     batch = collate(ran.data.train, [0, 1], ("chosen",))
     images = [image for image in batch.images if image is not None]

@@ -19,6 +19,7 @@ ROOMS = (
     "pipeline.base",
     "reward.text",
     "reward.answers",
+    "reward.forward",
     "reward.models",
     "reward.scorers",
     "reward.asking",
@@ -259,7 +260,7 @@ def test_scripts_import_what_is_there() -> None:
     scripts = sorted((ROOT / "benchmarks").glob("*.py"))
     lost = {path.name: names for path in scripts if (names := missing(path.read_text(encoding="utf-8"), ours))}
     assert scripts and lost == {}
-    assert missing("from training.forward.parts import Parts, Pieces\nimport pipeline.none", ours) == [
-        "training.forward.parts.Pieces",
+    assert missing("from reward.forward.parts import Parts, Pieces\nimport pipeline.none", ours) == [
+        "reward.forward.parts.Pieces",
         "pipeline.none",
     ]

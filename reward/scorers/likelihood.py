@@ -104,7 +104,7 @@ class LikelihoodScorer:
         """The means by place; of those that do not fit, and of texts without a token, none."""
         import torch
 
-        from reward.models.logps import target_logps
+        from reward.forward.token_logps import target_logps
 
         model, reader = self._backbone
         try:

@@ -14,13 +14,14 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from reward.forward.prompt import Prompt
 from training.config import TrainConfig
 from training.corruption import identity
 from training.data.control import Control
 from training.data.pairs import Pair, PairDataset, Skipped, decode, rejected_image
 from training.data.render import render
 from training.data.subset import Drawable, draw, few
-from training.data.tokens import Encoder, Prompt
+from training.data.tokens import Encoder
 from training.errors import DataError, PluginError
 
 #: Rows that are read and tokenised at a time.

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from reward.forward.prompt import Prompt
 from training.data.pairs import Pair, PairDataset
-from training.data.tokens import Prompt
 
 #: Keys of a model's configuration that say how it was saved, and nothing about what it computes.
 _ASIDE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"})

@@ -11,9 +11,9 @@ import datasets
 from PIL import Image
 
 from pipeline.base.images import image_files, pixels
+from reward.forward.prompt import Prompt
 from training.config import Corruption
 from training.corruption import corrupt, other_index
-from training.data.tokens import Prompt
 from training.errors import DataError
 
 

@@ -7,26 +7,13 @@ else of it, so a prompt is put through the processor once per text and sizes of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A question next to its images, as the model reads it.
-
-    ``images`` are content hashes, in the order of the placeholders. ``keys`` are the processor's further per-token
-    outputs (``mm_token_type_ids``, ...), each as long as ``ids``; ``grids`` the (t, h, w) patches per image of models
-    with multimodal RoPE, else empty.
-    """
-
-    ids: tuple[int, ...]
-    images: tuple[str, ...]
-    keys: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    grids: tuple[tuple[int, ...], ...] = ()
+from reward.forward.prompt import Prompt
 
 
 @dataclass(frozen=True)

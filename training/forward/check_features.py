@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from reward.forward.features import tower_features
+from reward.forward.parts import Parts
 from training.data.pairs import PairDataset
 from training.errors import DataError
 from training.forward.batch import collate
-from training.forward.features import tower_features
-from training.forward.parts import Parts
 
 
 @torch.no_grad()

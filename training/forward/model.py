@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from reward.forward.parts import LANGUAGE, Parts
 from training.config import TrainConfig
 from training.errors import ModelError
-from training.forward.parts import LANGUAGE, Parts
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from reward.forward.features import FeatureCache
+from reward.forward.token_logps import Forward
 from training.config import Branch, TrainConfig
 from training.data.pairs import PairDataset
 from training.forward import sharing
 from training.forward.batch import answer, collate
-from training.forward.features import FeatureCache
-from training.forward.logps import Forward, sequence_logps
+from training.forward.logps import sequence_logps
 from training.forward.model import DTYPES
 
 #: Summed response log-probs, float64 [B] per branch.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.forward.parts import Parts
+from reward.forward.parts import Parts
 
 #: The relative error of a result. In bfloat16 products are added up in float32 and the sum is rounded once, by at most
 #: half of 2^-7; in float32 it is the sum itself that comes out otherwise in another order: 64 (the root of the 4,096

@@ -12,14 +12,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from reward.forward import attention
+from reward.forward.parts import Parts
+from reward.forward.token_logps import Forward
 from training.config import Branch
 from training.data.pairs import PairDataset
 from training.errors import ModelError
-from training.forward import attention
 from training.forward.batch import answer, collate
-from training.forward.logps import Forward, sequence_logps
-from training.forward.parts import Parts
-from training.forward.rounding import Difference, Judgement, judge, watch
+from training.forward.logps import sequence_logps
+from reward.forward.rounding import Difference, Judgement, judge, watch
 
 #: How many pairs are tried: a wrong mask or position is off by more than 0.1 nats per token in each, which rounding
 #: reaches in bfloat16 now and then, but not in the mean of several.
@@ -59,7 +60,7 @@ def check_head(model: nn.Module) -> None:
 
 
 def enable(model: nn.Module) -> None:
-    """Let the language model use ``training.forward.attention``; padded batches run as before."""
+    """Let the language model use ``reward.forward.attention``; padded batches run as before."""
     attention.register()
     Parts.of(model).text_config._attn_implementation = attention.NAME
 

@@ -21,7 +21,7 @@ from training.data.pairs import PairDataset
 from training.data.schedule import pass_tokens
 from training.errors import MemoryFullError
 from training.forward.model import set_checkpointing
-from training.forward.parts import Parts
+from reward.forward.parts import Parts
 from training.loop.worker import Worker
 
 T = TypeVar("T")

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from reward.forward.parts import Parts
 from training.errors import ModelError
-from training.forward.parts import Parts
 from training.loop.worker import Worker
 
 
 def shard(model: nn.Module, worker: Worker, dtype: torch.dtype) -> None:
     """Split the language model in place: one unit per decoder layer, embeddings, head, and the rest.
 
-    A unit is gathered when it is called. ``training.forward.logps`` calls ``model`` and ``lm_head``, so these two are
-    the roots. Where head and embeddings are one tensor it stays whole, as two units cannot own it. With bfloat16 the
-    gathered weights are bfloat16, gradients are added up in float32.
+    A unit is gathered when it is called. ``reward.forward.token_logps`` calls ``model`` and ``lm_head``, so these two
+    are the roots. Where head and embeddings are one tensor it stays whole, as two units cannot own it. With bfloat16
+    the gathered weights are bfloat16, gradients are added up in float32.
 
     Raises:
         ModelError: the model has no list of decoder layers.

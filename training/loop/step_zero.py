@@ -13,7 +13,7 @@ from training.errors import StepZeroError
 from training.forward.batch import answer
 from training.forward.model import DTYPES
 from training.forward.policy import Logps, Policy, pair_logps
-from training.forward.rounding import Difference, judge, watch
+from reward.forward.rounding import Difference, judge, watch
 from training.loop import reference
 from training.loop.pass_size import Passes
 from training.loop.reference import Reference
@@ -52,7 +52,7 @@ def check_step_zero(
     1. the policy against the starting model (its adapters off; in full tuning itself) in the very same passes, each
        log-prob to ``TOLERANCE`` per token;
     2. the reference that is trained against, against the starting model: all log-probs together, by what the dtype
-       and the size of the logits explain (``training.forward.rounding``).
+       and the size of the logits explain (``reward.forward.rounding``).
 
     Every worker calls it with a model that no update has changed, and all of them raise or none does.
 

@@ -11,7 +11,7 @@ from torch import nn
 from training.config import TrainConfig
 from training.errors import ModelError
 from training.forward.model import load_processor, part_of
-from training.forward.parts import Parts
+from reward.forward.parts import Parts
 
 #: The linear layers of a decoder layer that the formulas know, all of which must be there.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

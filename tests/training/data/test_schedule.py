@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reward.forward.prompt import Prompt
 from training.config import Corruption, TrainConfig, make_config
 from training.config.steps import steps_per_epoch, total_steps
 from training.data.pairs import Pair, PairDataset
@@ -19,7 +20,6 @@ from training.data.schedule import (
     shares,
     window_of,
 )
-from training.data.tokens import Prompt
 
 
 def config_of(**values: Any) -> TrainConfig:

@@ -18,6 +18,9 @@ import torch
 from PIL import Image
 from tiny_models import FAMILIES, Family, idefics3, image, qwen2_vl, smolvlm_model
 
+from reward.forward.features import SHARES_FEATURES, FeatureCache, can_share, tower_features
+from reward.forward.packing import Packed
+from reward.forward.token_logps import Forward, token_logps
 from training import formats
 from training.config import Branch, TrainConfig, make_config
 from training.data.dataset import prepare
@@ -27,10 +30,8 @@ from training.data.tokens import begin_of_text
 from training.errors import DataError
 from training.forward.batch import PairBatch, answer, collate
 from training.forward.check_features import check_features
-from training.forward.features import SHARES_FEATURES, FeatureCache, can_share, tower_features
-from training.forward.logps import Forward, sequence_logps, token_logps
+from training.forward.logps import sequence_logps
 from training.forward.model import part_of, prepare_tuning
-from training.forward.packing import Packed
 from training.forward.policy import make_policy, pair_logps, response_lengths
 from training.forward.sharing import decide, enable, why_not
 from training.loop.optimise import make_optimizer
@@ -326,7 +327,7 @@ def test_negative_control_positions_of_text_differ_from_those_of_an_image_grid(
     def of_text(model: Any, packed: Packed, prompts: Any) -> torch.Tensor:
         return packed.offsets[None]
 
-    monkeypatch.setattr("training.forward.logps.position_ids", of_text)
+    monkeypatch.setattr("reward.forward.token_logps.position_ids", of_text)
     assert right < 1e-4 < 0.1 < apart_from_naive(model, tiny)
 
 
@@ -413,7 +414,7 @@ def test_a_frozen_tower_runs_without_gradients_and_a_moving_one_with_them(
         made.extend(tower_features(*given))
         return made
 
-    monkeypatch.setattr("training.forward.features.tower_features", features)
+    monkeypatch.setattr("reward.forward.features.tower_features", features)
     for frozen in (True, False):
         made.clear()
         model = prepare_tuning(tiny.model(), configured(tuning="full", freeze_vision=frozen, freeze_projector=frozen))

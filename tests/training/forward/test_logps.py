@@ -15,12 +15,14 @@ from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
+from reward.forward.features import FeatureCache, can_share
+from reward.forward.grouped import stack_images
+from reward.forward.packing import Padded, pad
+from reward.forward.token_logps import Forward, token_logps
 from training.config import Branch
 from training.data.pairs import PairDataset
-from training.forward.batch import PairBatch, collate, stack_images
-from training.forward.features import FeatureCache, can_share
-from training.forward.logps import Forward, sequence_logps, token_logps
-from training.forward.packing import Padded, pad
+from training.forward.batch import PairBatch, collate
+from training.forward.logps import sequence_logps
 from training.forward.sharing import enable
 from training.loss.objectives import reward
 

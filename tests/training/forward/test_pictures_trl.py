@@ -22,11 +22,11 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from pipeline.base.images.pixels import decode, final
 from pipeline.engines.protocol import Request
 from pipeline.engines.vllm import OpenVllm, VllmEngine
+from reward.forward.token_logps import Forward, token_logps
 from training import formats
 from training.config import make_config
 from training.data.dataset import prepare
 from training.forward.batch import collate
-from training.forward.logps import Forward, token_logps
 from training.forward.sharing import enable
 
 #: Upright it is 64 wide and 96 high: another grid than lying on its side.

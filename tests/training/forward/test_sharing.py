@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from reward.forward import attention, last_layer
+from reward.forward.packing import Group, Packed, pack
+from reward.forward.token_logps import Forward
 from training.data.pairs import PairDataset
 from training.errors import ModelError
-from training.forward import attention, last_layer, sharing
+from training.forward import sharing
 from training.forward.batch import answer, collate
-from training.forward.logps import Forward, sequence_logps
-from training.forward.packing import Group, Packed, pack
+from training.forward.logps import sequence_logps
 from training.forward.sharing import decide, differences, enable
 
 ALL = ("chosen", "rejected", "corrupted")
@@ -94,7 +96,7 @@ def test_negative_control_a_wrong_mask_or_position_shows(
         )
     else:
         change = one_group if damage == "plain causal" else restarted
-        monkeypatch.setattr("training.forward.logps.pack", lambda groups: change(pack(groups)))
+        monkeypatch.setattr("reward.forward.token_logps.pack", lambda groups: change(pack(groups)))
     with torch.no_grad():
         assert difference(model, pairs, range(8), SHARED, ALONE) > 0.05
 
@@ -153,7 +155,9 @@ def test_side_by_side_the_last_layer_asks_for_what_is_read_alone(
 def test_negative_control_skipping_a_position_that_is_read_shows(
     model: Any, pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.forward.logps.only", lambda model, positions: last_layer.only(model, positions[1:]))
+    monkeypatch.setattr(
+        "reward.forward.token_logps.only", lambda model, positions: last_layer.only(model, positions[1:])
+    )
     with torch.no_grad():
         assert difference(model, pairs, range(8), SHARED, ALONE) > 0.01
 

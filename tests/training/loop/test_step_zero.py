@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from reward.forward import attention
 from training.config import TrainConfig
 from training.data.identity import Start
 from training.data.pairs import PairDataset
 from training.errors import StepZeroError
-from training.forward import attention, sharing
+from training.forward import sharing
 from training.forward.model import prepare_tuning
 from training.forward.policy import Policy, make_policy
-from training.forward.rounding import Difference, bound, judge, scale
+from reward.forward.rounding import Difference, bound, judge, scale
 from training.loop import reference
 from training.loop.reference import Reference
 from training.loop.step_zero import check_step_zero, compare

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reward.forward.token_logps import Forward
 from training.config import TrainConfig
 from training.config.steps import total_steps
 from training.data.pairs import PairDataset
@@ -19,7 +20,7 @@ from training.data.schedule import window_of
 from training.errors import CheckpointError, ModelError, StepZeroError
 from training.forward import model as model_module
 from training.forward.batch import collate
-from training.forward.logps import Forward, sequence_logps
+from training.forward.logps import sequence_logps
 from training.forward.model import load_model, prepare_tuning
 from training.loop import trainer
 from training.loop.trainer import train

@@ -20,12 +20,13 @@ from pipeline.recipe.load import make_recipe
 from pipeline.recipe.plan import Plan
 from pipeline.running.store import Run, make_record
 from pipeline.scenes.models_build import good_answers
+from reward.forward.token_logps import Forward
 from training import formats, job
 from training.config import TrainConfig, make_config
 from training.data.pairs import PairDataset
 from training.errors import DataError
 from training.forward.batch import collate
-from training.forward.logps import Forward, sequence_logps
+from training.forward.logps import sequence_logps
 from training.forward.policy import Policy, make_policy
 from training.loop import trainer
 from training.loop.trainer import train

@@ -14,14 +14,15 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pipeline.base import config_file
 from training.config import TrainOptions, make_config
-from training.data.tokens import Prompt
+from reward.forward.prompt import Prompt
 from training.errors import ModelError
-from training.forward import attention, sharing
+from reward.forward import attention
+from training.forward import sharing
 from training.forward.batch import PairBatch
-from training.forward.logps import Forward, token_logps
+from reward.forward.token_logps import Forward, token_logps
 from training.forward.model import prepare_tuning, trainable
-from training.forward.packing import Row
-from training.forward.parts import Parts
+from reward.forward.packing import Row
+from reward.forward.parts import Parts
 from training.sizing.architecture import Architecture, image_tokens, read_architecture
 from training.sizing.cards import CARDS, FILLED, table, workers_needed
 from training.sizing.sample_memory import GIB, sample_memory

@@ -1,4 +1,4 @@
-"""Causal attention over a packed row of ``training.forward.packing``: a branch sees its own trunk and itself, nothing
+"""Causal attention over a packed row of ``reward.forward.packing``: a branch sees its own trunk and itself, nothing
 else.
 
 Registered with transformers as ``shared_prefix``, so the models' own code runs unchanged. There is no N x N mask: the
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from training.forward.packing import Group
+from reward.forward.packing import Group
 
 NAME = "shared_prefix"
 
@@ -46,7 +46,7 @@ class Plan:
     """How the groups of a packed row are attended to, the same in every layer.
 
     ``every`` None: group by group. Else side by side, with the G groups' keys padded to L tokens: ``every`` position
-    asks, or with ``training.forward.last_layer`` the ``answers`` alone, from each group's first position that is read.
+    asks, or with ``reward.forward.last_layer`` the ``answers`` alone, from each group's first position that is read.
     """
 
     groups: tuple[Group, ...]
@@ -158,7 +158,7 @@ def _attend_group(
     query: Tensor, key: Tensor, value: Tensor, group: Group, scale: float | None, answers_only: bool
 ) -> list[Tensor]:
     """One tensor [1, H, n, D] per stretch of the group, in order. With ``answers_only``
-    (``training.forward.last_layer``) the stretch before the first position that is read is zero."""
+    (``reward.forward.last_layer``) the stretch before the first position that is read is zero."""
     gqa = query.shape[1] != key.shape[1]
     (_, first_end), *others = group.branches
     block = slice(group.start, first_end)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.data.tokens import Prompt
-from training.forward.packing import Packed
-from training.forward.parts import Parts
+from reward.forward.packing import Packed
+from reward.forward.parts import Parts
+from reward.forward.prompt import Prompt
 
 
 def position_ids(model: nn.Module, packed: Packed, prompts: Sequence[Prompt]) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.forward.batch import PairBatch, stack_images
-from training.forward.parts import LANGUAGE, Parts
+from reward.forward.grouped import GroupedBatch, stack_images
+from reward.forward.parts import LANGUAGE, Parts
 
 #: Model types whose ``forward`` takes ``mm_encoder_outputs`` and whose ``get_image_features`` can be split by image,
 #: checked by test. Others run the tower for every group of sequences.
@@ -58,7 +58,7 @@ def can_share(model: nn.Module) -> bool:
     return parts.config.model_type in SHARES_FEATURES and parts.accepts("mm_encoder_outputs")
 
 
-def image_inputs(model: nn.Module, batch: PairBatch, share: bool, cache: FeatureCache | None) -> dict[str, Any]:
+def image_inputs(model: nn.Module, batch: GroupedBatch, share: bool, cache: FeatureCache | None) -> dict[str, Any]:
     """What the model's forward takes for the images of all groups, in the order of their placeholders."""
     device = next(model.parameters()).device
     order = [index for group in batch.group_images for index in group]
@@ -106,7 +106,7 @@ def _join(images: Sequence[Mapping[str, Tensor]], counts: Sequence[int], device:
     return inputs
 
 
-def _features(model: nn.Module, batch: PairBatch, cache: FeatureCache | None, device: torch.device) -> list[Tensor]:
+def _features(model: nn.Module, batch: GroupedBatch, cache: FeatureCache | None, device: torch.device) -> list[Tensor]:
     """The features of each distinct image; with gradient only if tower or projector move."""
     features = dict(cache.features) if cache is not None else {}
     new = [(k, image) for k, image in zip(batch.image_keys, batch.images, strict=True) if k not in features and image]

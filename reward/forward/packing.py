@@ -6,7 +6,7 @@ One packed row holds all groups of a micro-batch, one after the other and withou
     [ trunk ........ | branch 0 | branch 1 ] [ trunk ..... | branch 0 ] ...
 
 The trunk is the longest common token prefix of the group's sequences (prompt, image and whatever first words the
-answers share); a branch is what follows it in one sequence. ``training.forward.attention`` keeps branches from seeing
+answers share); a branch is what follows it in one sequence. ``reward.forward.attention`` keeps branches from seeing
 each other, ``positions`` lets each go on where the trunk ended, so every token is computed as in a row of its own. The
 last token of a sequence predicts nothing and is left out. ``pack`` and ``unpack`` are inverse.
 """

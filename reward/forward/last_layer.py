@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.forward.parts import Parts
+from reward.forward.parts import Parts
 
 
 def can_skip(model: nn.Module) -> bool:

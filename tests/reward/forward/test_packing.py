@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.forward.packing import Row, common_prefix, pack, pad, unpack
+from reward.forward.packing import Row, common_prefix, pack, pad, unpack
 
 tokens = st.integers(1, 3)  # few, so that answers share first words
 answers = st.lists(tokens, min_size=1, max_size=6)
