@@ -183,9 +183,9 @@ def ours(
 
 def step_zero(policy: Any, dataset: Any, ref: Any, config: Any, worker: Any) -> dict[str, Any]:
     """How far the first step is from its reference, and whether the trainer refuses to start."""
+    from reward.forward.rounding import judge
     from training.errors import StepZeroError
     from training.forward.model import DTYPES
-    from reward.forward.rounding import judge
     from training.loop.step_zero import check_step_zero, compare
 
     refusal = None
@@ -239,9 +239,9 @@ def back_to_base(policy: Any) -> Any:
 
 def noise(ran: Ran) -> dict[str, Any]:
     """Log-probs of the same sequences in passes of other sizes, in nats per response token."""
+    from reward.forward.rounding import scale, watch
     from training.forward.batch import answer
     from training.forward.policy import pair_logps
-    from reward.forward.rounding import scale, watch
 
     pairs, config = ran.data.train.pairs, ran.config
     count = min(8, len(pairs))

@@ -260,12 +260,12 @@ def parity(job: dict[str, Any]) -> dict[str, float]:
     """Per-token log-probs, loss and gradients of one batch, ours against TRL's, under a policy that has moved."""
     import torch
 
+    from reward.forward.shareable import enable
     from reward.forward.token_logps import Forward, token_logps
     from training import formats
     from training.data.dataset import prepare
     from training.forward.batch import collate
     from training.forward.logps import sequence_logps
-    from training.forward.sharing import enable
     from training.loss.objectives import reward
 
     trainer = _trl(job)

@@ -31,6 +31,8 @@ _Gpus = Annotated[
     Share,
     Field(description="of a GPU that a process takes; 0.25: four share one", json_schema_extra=NEUTRAL),
 ]
+_SHARE = "images and prompt run once for all answers, where the model can; changes a value's last digits alone"
+_Share = Annotated[bool, Field(description=_SHARE, json_schema_extra=NEUTRAL)]
 _Batch = Annotated[Count, Field(description="texts in one forward pass", json_schema_extra=NEUTRAL)]
 
 
@@ -84,6 +86,7 @@ class RewardModel(Frozen):
     base: str | None = Field(None, description="model of a LoRA adapter; default: the one that the adapter names")
     batch_size: _Batch = 8
     dtype: _Dtype = "auto"
+    share_prompt: _Share = True
     backend: Literal["auto", "transformers", "vllm"] = Field(
         "auto", description="auto: vLLM where there is a GPU and vLLM supports the model, else transformers"
     )
@@ -100,6 +103,7 @@ class Likelihood(Frozen):
     revision: str | None = Field(None, description="branch, tag or commit on the hub")
     batch_size: _Batch = 8
     dtype: _Dtype = "auto"
+    share_prompt: _Share = True
     workers: _Workers = "auto"
     gpus: _Gpus = 1.0
 

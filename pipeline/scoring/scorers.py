@@ -95,7 +95,10 @@ def _reward_model(spec: Score) -> Scorer:
 
     def scorer(backend: RewardBackend | None) -> RewardModelScorer:
         return RewardModelScorer(
-            folder, options.revision, options.batch_size, options.dtype, backend=backend, base=base
+            *(folder, options.revision, options.batch_size, options.dtype),
+            backend=backend,
+            base=base,
+            share_prompt=options.share_prompt,
         )
 
     plain = scorer(None)
@@ -117,7 +120,8 @@ def _likelihood(spec: Score) -> Scorer:
     options = spec.likelihood
     if options.model is None:
         raise ValueError("model is missing; name the model that is to be trained")
-    return LikelihoodScorer(models.resolve(options.model), options.revision, options.batch_size, options.dtype)
+    how = (options.batch_size, options.dtype, "auto", options.share_prompt)
+    return LikelihoodScorer(models.resolve(options.model), options.revision, *how)
 
 
 def _built_in_base(adapter: Path) -> str | None:
@@ -159,7 +163,9 @@ class _VllmRewards:
             return OpenVllmRewards(plain.model, plain.revision, plain.dtype, gpus=self._gpus)()
         from reward.models.backend import TransformersRewards
 
-        return TransformersRewards.open(plain.checkpoint, plain.batch_size, plain.dtype, plain.device)
+        return TransformersRewards.open(
+            plain.checkpoint, plain.batch_size, plain.dtype, plain.device, plain.share_prompt
+        )
 
 
 def open_asker(name: str, spec: Score) -> Asker:

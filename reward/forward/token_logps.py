@@ -52,6 +52,16 @@ class Forward:
 
 def token_logps(model: nn.Module, batch: GroupedBatch, forward: Forward = Forward()) -> tuple[Any, Tensor]:
     """The layout and its entries' log-probs, float32 [E]."""
+    with _autocast(model, forward):
+        layout, states = token_states(model, batch, forward)
+        head, read, targets = Parts.of(model).head, layout.read.to(states.device), layout.targets.to(states.device)
+        if not forward.response_only:
+            return layout, target_logps(head(states)[read], targets)
+        return layout, head_logps(head, states.index_select(0, read), targets, forward.head_chunk)
+
+
+def token_states(model: nn.Module, batch: GroupedBatch, forward: Forward = Forward()) -> tuple[Any, Tensor]:
+    """The layout and the hidden state of every position [N, H]; those that are not read may have no meaning."""
     device = next(model.parameters()).device
     layout: Any
     inputs: dict[str, Any]
@@ -69,18 +79,19 @@ def token_logps(model: nn.Module, batch: GroupedBatch, forward: Forward = Forwar
         inputs = {"input_ids": layout.ids.to(device), "attention_mask": layout.mask.to(device)}
         inputs |= {key: value.to(device) for key, value in _token_keys(batch, layout).items()}
         batch = _one_group_each(batch)
-    parts = Parts.of(model)
-    with torch.autocast(device.type, forward.dtype, enabled=forward.dtype != torch.float32):
+    with _autocast(model, forward):
         images = image_inputs(model, batch, forward.share_images, forward.cache)
-        read, targets = layout.read.to(device), layout.targets.to(device)
         narrowed: Any = contextlib.nullcontext()
         if forward.share_prefix and forward.response_only and forward.last_layer_on_responses and can_skip(model):
-            narrowed = only(model, torch.unique(read))
+            narrowed = only(model, torch.unique(layout.read.to(device)))
         with narrowed:
-            states = parts.backbone(**inputs, **images, use_cache=False).last_hidden_state.flatten(0, 1)
-        if not forward.response_only:
-            return layout, target_logps(parts.head(states)[read], targets)
-        return layout, head_logps(parts.head, states.index_select(0, read), targets, forward.head_chunk)
+            made = Parts.of(model).backbone(**inputs, **images, use_cache=False)
+            return layout, made.last_hidden_state.flatten(0, 1)
+
+
+def _autocast(model: nn.Module, forward: Forward) -> torch.autocast:
+    device = next(model.parameters()).device
+    return torch.autocast(device.type, forward.dtype, enabled=forward.dtype != torch.float32)
 
 
 def target_logps(logits: Tensor, targets: Tensor, reduction: Literal["none", "mean"] = "none") -> Tensor:

@@ -55,9 +55,9 @@ class Reader:
         Raises:
             BadConversation: an image cannot be decoded, or the template refuses the messages.
         """
-        texts = [self._render(i, conversation) for i, conversation in enumerate(conversations)]
-        pictures = [self._pictures(i, conversation) for i, conversation in enumerate(conversations)]
-        tensors = self._tensors(texts, pictures)
+        texts = [self.render(i, conversation) for i, conversation in enumerate(conversations)]
+        pictures = [self.pictures(i, conversation) for i, conversation in enumerate(conversations)]
+        tensors = self.tensors(texts, pictures)
         kept = list(range(len(texts)))
         if self.positions is not None:
             kept = [i for i, length in enumerate(tensors["attention_mask"].sum(1)) if length <= self.positions]
@@ -65,7 +65,7 @@ class Reader:
                 nothing = torch.zeros(0, dtype=torch.long)
                 return Inputs({}, nothing, nothing, [])
             if len(kept) < len(texts):
-                tensors = self._tensors([texts[i] for i in kept], [pictures[i] for i in kept])
+                tensors = self.tensors([texts[i] for i in kept], [pictures[i] for i in kept])
         mask = tensors["attention_mask"]
         last = (mask * torch.arange(1, mask.shape[1] + 1)).argmax(dim=1)
         answer = [self._prompt_length(conversations[i]) if self.answers else 0 for i in kept]
@@ -73,10 +73,15 @@ class Reader:
 
     def token_ids(self, conversation: Conversation, index: int = 0) -> list[int]:
         """Of a text-only conversation, whole; ``index`` is what an error calls it."""
-        ids: list[int] = self.tokenizer(self._render(index, conversation), add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(self.render(index, conversation), add_special_tokens=False)["input_ids"]
         return ids
 
-    def _render(self, index: int, conversation: Conversation) -> str:
+    def render(self, index: int, conversation: Conversation) -> str:
+        """The text of a conversation, with a placeholder for each image.
+
+        Raises:
+            BadConversation: the template refuses the messages.
+        """
         if not self.sees and conversation.images:
             conversation = Conversation((), conversation.messages)
         messages = processor_messages(conversation) if self._structured else tokenizer_messages(conversation)
@@ -86,10 +91,16 @@ class Reader:
             raise BadConversation(index, f"chat template: {type(error).__name__}: {error}") from error
         return text
 
-    def _pictures(self, index: int, conversation: Conversation) -> list[Any]:
+    def pictures(self, index: int, conversation: Conversation) -> list[Any]:
+        """The decoded images, none where they are not read.
+
+        Raises:
+            BadConversation: one cannot be decoded.
+        """
         return [_decode(index, i, data) for i, data in enumerate(conversation.images)] if self.sees else []
 
-    def _tensors(self, texts: Sequence[str], pictures: Sequence[list[Any]]) -> dict[str, Tensor]:
+    def tensors(self, texts: Sequence[str], pictures: Sequence[list[Any]]) -> dict[str, Tensor]:
+        """What the processor makes of rendered texts, each with its images."""
         options: dict[str, Any] = {"padding": True, "padding_side": "right", "return_tensors": "pt"}
         bos = self.tokenizer.bos_token
         # As transformers does: a tokenizer's template is complete, a processor's unless it leaves out the first token.

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reward.forward.grouped import GroupedBatch
+from reward.forward.shareable import enable, why_not
+from reward.forward.token_logps import Forward, token_states
 from reward.models.conversation_reader import Reader
 from reward.models.reward_checkpoint import Checkpoint, find
 
@@ -70,6 +73,26 @@ class RewardNetwork(nn.Module):
         rows = torch.arange(len(last), device=hidden.device)
         rewards: Tensor = self.head(hidden[rows, last], hidden[rows, answer])
         return rewards
+
+
+def can_pack(network: nn.Module) -> bool:
+    """Whether ``packed_rewards`` can run the network, which is then made ready for it."""
+    if not isinstance(network, RewardNetwork) or not isinstance(network.head, LinearHead):
+        return False
+    if why_not(network.whole) is not None:
+        return False
+    enable(network.whole)
+    return True
+
+
+def packed_rewards(network: nn.Module, batch: GroupedBatch) -> Tensor:
+    """The rewards of all sequences, float32 [S]: of the state that the last token of each would be predicted from."""
+    whole: Any = network.whole
+    layout, states = token_states(whole, batch, Forward(dtype=next(whole.parameters()).dtype))
+    ends = layout.owners.bincount(minlength=layout.sequences).cumsum(0) - 1
+    last = layout.read[layout.entries[ends]].to(states.device)
+    rewards: Tensor = network.head(states[last])  # type: ignore[operator]
+    return rewards
 
 
 class ClassifierNetwork(nn.Module):

@@ -7,17 +7,25 @@ rejected texts differ in it whatever they say, the pairs differ in style.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward.models.clip_models import digest
 from reward.models.conversation import BadConversation, Conversation, processor_messages
 from reward.scorers.by_conversation import check_options, score_each
 from reward.scorers.protocol import Row, Scores
 
+if TYPE_CHECKING:
+    from reward.forward.rounding import Logits
+    from reward.models.shared_prompts import Answers
+
+#: Tokens whose logits are held at a time.
+_HEAD_CHUNK = 1024
 #: What decides about a log-prob; documentation and training logs do not.
 _IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 
@@ -32,9 +40,12 @@ class LikelihoodScorer:
     Args:
         model: a folder or hub id of a model that transformers opens with ``AutoModelForImageTextToText``. Weights are
             read from safetensors only, and no code of a checkpoint is run.
-        batch_size: conversations per forward pass, of similar lengths.
+        batch_size: conversations per forward pass, of similar lengths; where prompts are shared, a pass has no more
+            tokens than so many by themselves.
         dtype: ``"auto"`` is bfloat16 on a GPU and float32 on the CPU.
         device: ``"auto"`` takes a GPU when there is one.
+        share_prompt: run images, vision tower and prompt once for all answers, where the model can
+            (``reward.models.shared_prompts``); of the first conversations it is tried that no value changes.
 
     Raises:
         ValueError: the folder holds no such model, or an option is out of range.
@@ -49,9 +60,11 @@ class LikelihoodScorer:
         batch_size: int = 8,
         dtype: str = "auto",
         device: str = "auto",
+        share_prompt: bool = True,
     ) -> None:
-        self.model, self.revision = str(model), revision
+        self.model, self.revision, self.share_prompt = str(model), revision, share_prompt
         self.batch_size, self.dtype, self.device = batch_size, dtype, device
+        self._tried = False  # whether shared prompts gave the values of prompts alone
         check_options(batch_size, dtype)
         if Path(self.model).is_dir():
             _check(Path(self.model))  # now, not when the first row comes
@@ -61,9 +74,10 @@ class LikelihoodScorer:
         """What the values depend on. A local folder counts by its content, not by where it lies."""
         folder, dtype = Path(self.model), "" if self.dtype == "auto" else f":{self.dtype}"
         if not folder.is_dir():
-            return f"1:{self.model}@{self.revision or 'main'}{dtype}"
+            return f"2:{self.model}@{self.revision or 'main'}{dtype}"
         decide = (path for path in folder.iterdir() if path.is_file() and path.suffix in _IDENTITY_SUFFIXES)
-        return f"1:{digest(sorted(decide))}{dtype}"
+        # Since 2, prompts are shared: the last digits are others.
+        return f"2:{digest(sorted(decide))}{dtype}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         """
@@ -91,13 +105,80 @@ class LikelihoodScorer:
     def _means(self, conversations: Sequence[Conversation]) -> list[float | None]:
         import torch
 
+        from reward.forward.rounding import watch
+        from reward.models import shared_prompts
+
+        model, reader = self._backbone
+        with torch.inference_mode():
+            if not self._shares:
+                means = self._alone(conversations, range(len(conversations)))
+                return [means.get(i) for i in range(len(conversations))]
+            lengths: dict[int, int] = {}
+            with watch(model) if not self._tried else nullcontext() as logits:
+                means, reason = shared_prompts.measure(
+                    *(reader, conversations, self.batch_size),
+                    lambda groups: self._packed(conversations, groups, lengths),
+                    lambda places: self._alone(conversations, places),
+                    None if logits is None else partial(_difference, lengths, logits, model.dtype),
+                )
+        self._tried |= bool(means)
+        if reason is not None:
+            self.__dict__["_shares"] = False
+            shared_prompts.warn(self.name, reason)
+        return [means.get(i) for i in range(len(conversations))]
+
+    @cached_property
+    def _shares(self) -> bool:
+        """Whether the model can run a prompt once for several answers; it is then made ready to do so."""
+        from reward.forward.shareable import behind_head, enable, why_not
+
+        model, _ = self._backbone
+        if not self.share_prompt or why_not(model) is not None or behind_head(model) is not None:
+            return False
+        enable(model)
+        return True
+
+    def _packed(
+        self, conversations: Sequence[Conversation], groups: Sequence[Answers], lengths: dict[int, int]
+    ) -> dict[int, float]:
+        """The means by place; ``lengths`` gets the numbers of tokens."""
+        from reward.forward.token_logps import Forward, token_logps
+        from reward.models import shared_prompts
+
+        model, reader = self._backbone
+        packed, places = [], []
+        for answers in groups:
+            for place in answers.places:
+                lengths[place] = _answer_tokens(reader, conversations[place], place)
+            kept = [i for i, place in enumerate(answers.places) if lengths[place]]
+            if kept:
+                answers = replace(
+                    answers, places=tuple(answers.places[i] for i in kept), ids=tuple(answers.ids[i] for i in kept)
+                )
+                begins = [len(ids) - lengths[place] for place, ids in zip(answers.places, answers.ids, strict=True)]
+                packed.append((answers, *answers.rows(begins)))
+                places += answers.places
+        if not packed:
+            return {}
+        layout, logps = token_logps(
+            model, shared_prompts.batch(reader, packed), Forward(dtype=model.dtype, head_chunk=_HEAD_CHUNK)
+        )
+        of_answers = logps[layout.entries.to(logps.device)].double()
+        ends = layout.owners.bincount(minlength=layout.sequences).cumsum(0).tolist()
+        spans = ((place, end - lengths[place], end) for place, end in zip(places, ends, strict=True))
+        return {place: float(of_answers[first:end].mean()) for place, first, end in spans}
+
+    def _alone(self, conversations: Sequence[Conversation], places: Sequence[int]) -> dict[int, float]:
         from reward.models.backend import batches
 
-        means: list[float | None] = [None] * len(conversations)
-        with torch.inference_mode():
-            for batch in batches(conversations, self.batch_size):
-                for i, value in self._batch(conversations, batch).items():
-                    means[i] = value
+        means = {}
+        chosen = [conversations[place] for place in places]
+        for batch in batches(chosen, self.batch_size):
+            try:
+                measured = self._batch(chosen, batch)
+            except BadConversation as error:
+                raise BadConversation(places[error.index], error.reason) from error
+            means |= {places[i]: value for i, value in measured.items()}
         return means
 
     def _batch(self, conversations: Sequence[Conversation], batch: Sequence[int]) -> dict[int, float]:
@@ -157,6 +238,20 @@ def _answer_tokens(reader: Any, conversation: Conversation, index: int) -> int:
     # Not the length of the prompt: its last token may be another one where a text goes on.
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(start, whole, strict=False)))
     return len(whole) - common
+
+
+def _difference(
+    lengths: Mapping[int, int], logits: Logits, dtype: Any, packed: Mapping[int, float], alone: Mapping[int, float]
+) -> str | None:
+    """Why means of packed conversations are not those of the same ones alone; None where rounding explains it."""
+    from reward.forward.rounding import Difference, judge
+
+    gaps = [
+        Difference(f"conversation {place}", lengths[place], (packed[place] - value) * lengths[place])
+        for place, value in alone.items()
+    ]
+    verdict = judge(gaps, logits.largest, dtype) if gaps else None
+    return None if verdict is None or verdict.rounding else f"log-probs were apart by {verdict.told}"
 
 
 def _check(folder: Path) -> None:

@@ -24,6 +24,7 @@ class RewardModelScorer:
         base: for a LoRA adapter: the folder or hub id of its model, if not the one the adapter names.
         dtype: ``"auto"`` is bfloat16 on a GPU and float32 on the CPU.
         device: ``"auto"`` takes a GPU when there is one.
+        share_prompt: run images and prompt once for all answers, where the model can.
         backend: what gives the rewards instead of ``transformers``, such as vLLM.
 
     Raises:
@@ -41,8 +42,9 @@ class RewardModelScorer:
         device: str = "auto",
         backend: RewardBackend | None = None,
         base: str | None = None,
+        share_prompt: bool = True,
     ) -> None:
-        self.model, self.revision, self.base = str(model), revision, base
+        self.model, self.revision, self.base, self.share_prompt = str(model), revision, base, share_prompt
         self.batch_size, self.dtype, self.device = batch_size, dtype, device
         self._given = backend
         check_options(batch_size, dtype)
@@ -57,7 +59,8 @@ class RewardModelScorer:
     def version(self) -> str:
         """What the values depend on. Local folders count by their content, not by where they lie."""
         dtype = "" if self.dtype == "auto" else f":{self.dtype}"
-        return f"1:{self.checkpoint.identity}{dtype}{'' if self.checkpoint.sees else ':blind'}"
+        # Since 2, prompts are shared: the last digits are others.
+        return f"2:{self.checkpoint.identity}{dtype}{'' if self.checkpoint.sees else ':blind'}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         """
@@ -72,4 +75,4 @@ class RewardModelScorer:
             return self._given
         from reward.models.backend import TransformersRewards  # imports torch
 
-        return TransformersRewards.open(self.checkpoint, self.batch_size, self.dtype, self.device)
+        return TransformersRewards.open(self.checkpoint, self.batch_size, self.dtype, self.device, self.share_prompt)

@@ -12,57 +12,28 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from reward.forward import attention
 from reward.forward.parts import Parts
+from reward.forward.rounding import Difference, Judgement, judge, watch
+from reward.forward.shareable import behind_head, enable, why_not
 from reward.forward.token_logps import Forward
 from training.config import Branch
 from training.data.pairs import PairDataset
 from training.errors import ModelError
 from training.forward.batch import answer, collate
 from training.forward.logps import sequence_logps
-from reward.forward.rounding import Difference, Judgement, judge, watch
 
 #: How many pairs are tried: a wrong mask or position is off by more than 0.1 nats per token in each, which rounding
 #: reaches in bfloat16 now and then, but not in the mean of several.
 TRIED = {torch.float32: 1, torch.bfloat16: 8}
 
 
-def why_not(model: nn.Module) -> str | None:
-    """Why this model cannot share prefixes, or None if nothing speaks against it."""
-    parts = Parts.of(model)
-    text = parts.text_config
-    kinds = sorted(set(getattr(text, "layer_types", None) or ["full_attention"]) - {"full_attention"})
-    if kinds:
-        # A window counts places in the row, and a recurrent state runs through it: both would cross branches.
-        return f"its language model has {', '.join(kinds)} layers"
-    if getattr(text, "cross_attention_layers", None):
-        return "it reads images by cross-attention"
-    # A model that asks which tokens are an image's lets these see each other (Gemma 3, PaliGemma).
-    if getattr(text, "use_bidirectional_attention", None) or parts.accepts("token_type_ids"):
-        return "its image tokens see each other in both directions"
-    if parts.backbone is None or parts.head is None:
-        return f"{parts.name} is not built of a `model` and an `lm_head`"
-    if not getattr(parts.whole, "_supports_attention_backend", False):
-        return f"{parts.name} does not take registered attention functions"
-    return None
-
-
 def check_head(model: nn.Module) -> None:
     """Raise ``ModelError`` unless logits are the head's output and nothing else: only the head is run in training."""
-    parts = Parts.of(model)
-    text = parts.text_config
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(text, name, None) not in (None, 1.0):
-            raise ModelError(
-                f"{parts.name} changes its logits behind the head ({name}={getattr(text, name)}), which "
-                "training does not do, so every log-prob would be wrong; use a model without it"
-            )
-
-
-def enable(model: nn.Module) -> None:
-    """Let the language model use ``reward.forward.attention``; padded batches run as before."""
-    attention.register()
-    Parts.of(model).text_config._attn_implementation = attention.NAME
+    if (change := behind_head(model)) is not None:
+        raise ModelError(
+            f"{Parts.of(model).name} changes its logits behind the head ({change}), which training does not do, so "
+            "every log-prob would be wrong; use a model without it"
+        )
 
 
 def decide(
@@ -93,10 +64,7 @@ def decide(
             apart = verdict.worst.per_token
             if verdict.rounding:
                 return forward, f"prefix sharing: on (log-probs apart by at most {apart:.1g} nats per token)"
-            reason = (
-                f"log-probs were apart by {apart:.3g} nats per token, on average {verdict.mean:.3g} times what "
-                f"rounding explains (at most {verdict.allowed:.3g})"
-            )
+            reason = f"log-probs were apart by {verdict.told}"
     return alone, f"prefix sharing: off, as {reason}"
 
 

@@ -15,13 +15,13 @@ from torch import nn
 
 from pipeline.base import files
 from pipeline.base.progress import tell
+from reward.forward.parts import Parts
 from training.config import TrainConfig
 from training.config.options import PASS_PAIRS
 from training.data.pairs import PairDataset
 from training.data.schedule import pass_tokens
 from training.errors import MemoryFullError
 from training.forward.model import set_checkpointing
-from reward.forward.parts import Parts
 from training.loop.worker import Worker
 
 T = TypeVar("T")

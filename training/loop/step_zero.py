@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reward.forward.rounding import Difference, judge, watch
 from training.config import TrainConfig
 from training.data.pairs import PairDataset
 from training.data.schedule import passes, window_of
@@ -13,7 +14,6 @@ from training.errors import StepZeroError
 from training.forward.batch import answer
 from training.forward.model import DTYPES
 from training.forward.policy import Logps, Policy, pair_logps
-from reward.forward.rounding import Difference, judge, watch
 from training.loop import reference
 from training.loop.pass_size import Passes
 from training.loop.reference import Reference

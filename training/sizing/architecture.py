@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from reward.forward.parts import Parts
 from training.config import TrainConfig
 from training.errors import ModelError
 from training.forward.model import load_processor, part_of
-from reward.forward.parts import Parts
 
 #: The linear layers of a decoder layer that the formulas know, all of which must be there.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -39,7 +39,7 @@ def test_nothing_else_is_marked() -> None:
             "retries",
             "seconds_per_request",
         ),
-        *("shard_retries", "tensor_parallel_size", "timeout_s", "workers"),
+        *("shard_retries", "share_prompt", "tensor_parallel_size", "timeout_s", "workers"),
     }
 
 

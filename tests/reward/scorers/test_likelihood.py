@@ -11,8 +11,21 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny_models import CONTEXT, gemma3, idefics3, image, llava, llava_next, qwen2_5_vl
+from tiny_models import (
+    CONTEXT,
+    gemma3,
+    idefics3,
+    image,
+    internvl,
+    llava,
+    llava_next,
+    llava_onevision,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_vl,
+)
 
+from reward.forward.packing import Group
 from reward.scorers.likelihood import LikelihoodScorer
 
 QUESTION = "What is this?"
@@ -79,6 +92,125 @@ def test_a_batch_gives_what_one_conversation_after_the_other_gives(build: Any, t
     assert [len(of_row) for of_row in values] == [3, 2, 1, 2] and max(flat(values)) < 0
 
 
+MANY = [
+    row([SUN], ["a sun", "a sun and the sea", "", "something that is long, and goes on"]),
+    row([SUN], ["yes", "yes, it is", "no"], prompt="Is it?"),
+    row([SEA, SUN], ["two", "two pictures"]),
+    row([SEA], ["the sea"]),
+    row([], ["no picture", "no picture at all"]),
+]
+
+
+def packed_passes(scorer: LikelihoodScorer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of conversations of every packed pass from now on."""
+    passes, packed = [], scorer._packed
+
+    def count(conversations: Any, groups: Any, lengths: Any) -> Any:
+        passes.append(sum(len(answers.places) for answers in groups))
+        return packed(conversations, groups, lengths)
+
+    monkeypatch.setattr(scorer, "_packed", count)
+    return passes
+
+
+@pytest.mark.parametrize(
+    "build", [llava, llava_next, llava_onevision, qwen2_vl, qwen2_5_vl, qwen3_vl, idefics3, internvl]
+)
+def test_shared_prompts_change_no_value(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = saved(build, tmp_path)
+    alone = LikelihoodScorer(folder, batch_size=3, device="cpu", share_prompt=False).score(MANY)["likelihood"]
+    for size in (1, 3, 16):
+        scorer = LikelihoodScorer(folder, batch_size=size, device="cpu")
+        passes = packed_passes(scorer, monkeypatch)
+        values = scorer.score(MANY)["likelihood"]
+        assert flat(values) == pytest.approx(flat(alone), abs=1e-4)
+        assert sum(passes) == 12 and len(passes) > {1: 4, 3: 1, 16: 0}[size]
+    assert not [warning for warning in recwarn if "anew" in str(warning.message)]
+
+
+def test_an_image_is_read_and_seen_once_for_all_its_prompts(vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reward.forward import features
+    from reward.models import shared_prompts
+
+    counts = {"read": 0, "seen": 0}
+    read, seen = shared_prompts.read_image, features.tower_features
+
+    def read_image(*of: Any) -> Any:
+        counts["read"] += 1
+        return read(*of)
+
+    def tower_features(model: Any, images: Any, device: Any) -> Any:
+        counts["seen"] += len(images)
+        return seen(model, images, device)
+
+    monkeypatch.setattr(shared_prompts, "read_image", read_image)
+    monkeypatch.setattr(features, "tower_features", tower_features)
+    LikelihoodScorer(vlm, batch_size=64, device="cpu").score(MANY)
+    assert counts == {"read": 2, "seen": 2}
+
+
+def test_logits_in_pieces_are_those_of_all(vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = LikelihoodScorer(vlm, device="cpu").score(MANY)["likelihood"]
+    monkeypatch.setattr("reward.scorers.likelihood._HEAD_CHUNK", 3)
+    assert flat(LikelihoodScorer(vlm, device="cpu").score(MANY)["likelihood"]) == pytest.approx(flat(whole), abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["positions", "mask", "raises"])
+def test_negative_control_a_wrong_pass_is_found_and_every_prompt_read_alone(
+    wrong: str, vlm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reward.forward import attention, token_logps
+
+    alone = LikelihoodScorer(vlm, device="cpu", share_prompt=False).score(MANY)["likelihood"]
+    if wrong == "positions":
+        monkeypatch.setattr(token_logps, "position_ids", lambda model, packed, prompts: packed.offsets[None] * 0)
+    elif wrong == "mask":  # every branch sees what stands before it in the row
+
+        def all_before(groups: Any, device: Any) -> Any:
+            return attention.Plan((Group(groups[0].start, groups[-1].end, (groups[-1].end,)),))
+
+        monkeypatch.setattr(attention, "plan", all_before)
+    else:
+
+        def broken(*_: Any) -> Any:
+            raise RuntimeError("no such kernel")
+
+        monkeypatch.setattr(token_logps, "position_ids", broken)
+    scorer = LikelihoodScorer(vlm, device="cpu")
+    with pytest.warns(UserWarning, match="reads prompt and images anew for every answer: .*(apart|no such kernel)"):
+        values = scorer.score(MANY)["likelihood"]
+    assert flat(values) == pytest.approx(flat(alone), abs=1e-5)
+    passes = packed_passes(scorer, monkeypatch)
+    assert flat(scorer.score(MANY)["likelihood"]) == flat(values) and passes == []
+
+
+def test_texts_whose_tokens_do_not_follow_from_each_other_are_read_alone(
+    vlm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = LikelihoodScorer(vlm, device="cpu")
+    expected = scorer.score(MANY)["likelihood"]
+    passes, (_, reader) = packed_passes(scorer, monkeypatch), scorer._backbone
+    tensors = reader.tensors
+
+    def other(texts: Any, pictures: Any) -> Any:  # as a processor would that rewrites what an answer says
+        made = tensors(texts, pictures)
+        if len(texts) == 1 and "Is it?" in texts[0]:
+            made["input_ids"][0, -2] = 0
+        return made
+
+    monkeypatch.setattr(reader, "tensors", other)
+    alone: list[int] = []
+    one_by_one = scorer._alone
+    monkeypatch.setattr(
+        scorer, "_alone", lambda conversations, places: (alone.extend(places), one_by_one(conversations, places))[1]
+    )
+    values = scorer.score(MANY)["likelihood"]
+    assert flat(values) == pytest.approx(flat(expected), abs=1e-4)
+    assert len(alone) == 3 and sum(passes) == 9
+
+
 def test_a_token_that_begins_in_the_prompt_belongs_to_the_text(tmp_path: Path) -> None:
     model, processor = qwen2_5_vl()
     scorer = LikelihoodScorer(saved(qwen2_5_vl, tmp_path), device="cpu")
@@ -106,7 +238,7 @@ def test_a_value_does_not_depend_on_its_batch(vlm: Path) -> None:
 
 
 def test_logits_of_every_place_are_cut_where_a_model_knows_no_option(vlm: Path) -> None:
-    scorer = LikelihoodScorer(vlm, device="cpu")
+    scorer = LikelihoodScorer(vlm, device="cpu", share_prompt=False)
     expected = scorer.score(rows())
     model, reader = scorer._backbone
     seen = []
@@ -149,7 +281,7 @@ def test_the_version_follows_the_content_and_not_the_place(vlm: Path, tmp_path: 
     assert LikelihoodScorer(vlm, dtype="bfloat16").version != LikelihoodScorer(vlm).version
     (copy / "chat_template.jinja").write_text("{{ bos_token }}")
     assert LikelihoodScorer(copy).version != LikelihoodScorer(vlm).version
-    assert LikelihoodScorer("a/model", "v1").version == "1:a/model@v1"
+    assert LikelihoodScorer("a/model", "v1").version == "2:a/model@v1"
 
 
 def test_what_is_wrong_is_said_before_the_first_row(vlm: Path, tmp_path: Path) -> None:

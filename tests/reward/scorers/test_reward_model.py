@@ -113,9 +113,35 @@ def test_a_reward_does_not_depend_on_its_batch(form, request):
     assert flat(together) == pytest.approx(flat(alone), abs=1e-4)
 
 
+@pytest.mark.parametrize("build", [llava, qwen2_5_vl, idefics3])
+def test_shared_prompts_change_no_reward(build, tmp_path, recwarn):
+    model, processor = build()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    head(tmp_path, model.config.text_config.hidden_size)
+    many = [*rows(), row([SUN, SEA], ["two", "two of them", ""]), row([], ["none", "none at all"])]
+    alone = RewardModelScorer(tmp_path, device="cpu", share_prompt=False).score(many)["reward_model"]
+    for size in (1, 4, 32):
+        scorer = RewardModelScorer(tmp_path, batch_size=size, device="cpu")
+        assert flat(scorer.score(many)["reward_model"]) == pytest.approx(flat(alone), abs=1e-4)
+        assert scorer._backend._shares and scorer._backend._tried
+    assert not [warning for warning in recwarn if "anew" in str(warning.message)]
+
+
+def test_negative_control_a_wrong_packed_reward_is_found(vlm, monkeypatch):
+    alone = RewardModelScorer(vlm, device="cpu", share_prompt=False).score(rows())["reward_model"]
+    monkeypatch.setattr(
+        "reward.forward.token_logps.position_ids", lambda model, packed, prompts: packed.offsets[None] * 0
+    )
+    scorer = RewardModelScorer(vlm, device="cpu")
+    with pytest.warns(UserWarning, match="reward_model reads prompt and images anew .* rewards were apart"):
+        values = scorer.score(rows())["reward_model"]
+    assert flat(values) == pytest.approx(flat(alone), abs=1e-5) and not scorer._backend._shares
+
+
 def test_padding_on_the_left_gives_the_same_reward(vlm, monkeypatch):
     """Positions are relative in these models; what could go wrong is the place of the last token."""
-    scorer = RewardModelScorer(vlm, device="cpu")
+    scorer = RewardModelScorer(vlm, device="cpu", share_prompt=False)
     right = flat(scorer.score(rows())["reward_model"])
     processor = scorer._backend.reader.processor
     sides = []

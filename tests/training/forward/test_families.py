@@ -20,6 +20,7 @@ from tiny_models import FAMILIES, Family, idefics3, image, qwen2_vl, smolvlm_mod
 
 from reward.forward.features import SHARES_FEATURES, FeatureCache, can_share, tower_features
 from reward.forward.packing import Packed
+from reward.forward.shareable import enable, why_not
 from reward.forward.token_logps import Forward, token_logps
 from training import formats
 from training.config import Branch, TrainConfig, make_config
@@ -33,7 +34,7 @@ from training.forward.check_features import check_features
 from training.forward.logps import sequence_logps
 from training.forward.model import part_of, prepare_tuning
 from training.forward.policy import make_policy, pair_logps, response_lengths
-from training.forward.sharing import decide, enable, why_not
+from training.forward.sharing import decide
 from training.loop.optimise import make_optimizer
 from training.loss.measure import measure
 

@@ -18,12 +18,12 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from reward.forward.features import FeatureCache, can_share
 from reward.forward.grouped import stack_images
 from reward.forward.packing import Padded, pad
+from reward.forward.shareable import enable
 from reward.forward.token_logps import Forward, token_logps
 from training.config import Branch
 from training.data.pairs import PairDataset
 from training.forward.batch import PairBatch, collate
 from training.forward.logps import sequence_logps
-from training.forward.sharing import enable
 from training.loss.objectives import reward
 
 BOTH = ("chosen", "rejected")

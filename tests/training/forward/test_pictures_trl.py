@@ -22,12 +22,12 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from pipeline.base.images.pixels import decode, final
 from pipeline.engines.protocol import Request
 from pipeline.engines.vllm import OpenVllm, VllmEngine
+from reward.forward.shareable import enable
 from reward.forward.token_logps import Forward, token_logps
 from training import formats
 from training.config import make_config
 from training.data.dataset import prepare
 from training.forward.batch import collate
-from training.forward.sharing import enable
 
 #: Upright it is 64 wide and 96 high: another grid than lying on its side.
 PORTRAIT = Image.fromarray(noise(64, 96, seed=5))

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from reward.forward import attention, last_layer
+from reward.forward import attention, last_layer, shareable
 from reward.forward.packing import Group, Packed, pack
+from reward.forward.shareable import enable
 from reward.forward.token_logps import Forward
 from training.data.pairs import PairDataset
 from training.errors import ModelError
 from training.forward import sharing
 from training.forward.batch import answer, collate
 from training.forward.logps import sequence_logps
-from training.forward.sharing import decide, differences, enable
+from training.forward.sharing import decide, differences
 
 ALL = ("chosen", "rejected", "corrupted")
 SHARED, ALONE = Forward(), Forward(share_prefix=False)
@@ -211,9 +212,9 @@ def test_a_model_that_changes_its_logits_behind_the_head_is_refused(
 
 def test_images_whose_tokens_see_each_other_are_not_shared(make_model: Callable[..., Any]) -> None:
     model = make_model()
-    assert sharing.why_not(model) is None
+    assert shareable.why_not(model) is None
     model.config.text_config.use_bidirectional_attention = True
-    assert sharing.why_not(model) == "its image tokens see each other in both directions"
+    assert shareable.why_not(model) == "its image tokens see each other in both directions"
 
 
 def test_in_bfloat16_prompts_are_shared_too(make_model: Callable[..., Any], pairs: PairDataset) -> None:

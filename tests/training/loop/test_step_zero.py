@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from reward.forward import attention
+from reward.forward.rounding import Difference, bound, judge, scale
 from training.config import TrainConfig
 from training.data.identity import Start
 from training.data.pairs import PairDataset
@@ -17,7 +18,6 @@ from training.errors import StepZeroError
 from training.forward import sharing
 from training.forward.model import prepare_tuning
 from training.forward.policy import Policy, make_policy
-from reward.forward.rounding import Difference, bound, judge, scale
 from training.loop import reference
 from training.loop.reference import Reference
 from training.loop.step_zero import check_step_zero, compare

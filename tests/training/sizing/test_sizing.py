@@ -13,16 +13,16 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from pipeline.base import config_file
-from training.config import TrainOptions, make_config
-from reward.forward.prompt import Prompt
-from training.errors import ModelError
 from reward.forward import attention
-from training.forward import sharing
-from training.forward.batch import PairBatch
-from reward.forward.token_logps import Forward, token_logps
-from training.forward.model import prepare_tuning, trainable
 from reward.forward.packing import Row
 from reward.forward.parts import Parts
+from reward.forward.prompt import Prompt
+from reward.forward.shareable import enable
+from reward.forward.token_logps import Forward, token_logps
+from training.config import TrainOptions, make_config
+from training.errors import ModelError
+from training.forward.batch import PairBatch
+from training.forward.model import prepare_tuning, trainable
 from training.sizing.architecture import Architecture, image_tokens, read_architecture
 from training.sizing.cards import CARDS, FILLED, table, workers_needed
 from training.sizing.sample_memory import GIB, sample_memory
@@ -116,7 +116,7 @@ def test_a_layer_keeps_what_the_formula_says(family: str, tuning: str, dtype: st
     values = {"tuning": tuning, "dtype": dtype, "lora": {"r": 4}, "micro_batch_size": 2, "objective": "dpo"}
     config = make_config({"model": "m", "dataset": "d", "output_dir": "o", **values})
     architecture = read_architecture(model.config, family)
-    sharing.enable(model)
+    enable(model)
     model = prepare_tuning(model.to(torch.bfloat16 if (tuning, dtype) == ("lora", "bfloat16") else None), config)
     lengths = Lengths(prompt=300, answer=9)
     kept = kept_by_the_last_layer(
@@ -132,7 +132,8 @@ def batch(pairs: int, lengths: Lengths) -> PairBatch:
     prompt = Prompt(tuple(range(20, 30)) * (lengths.prompt // 10), ())
     rows = tuple(Row(prompt.ids + (first,) * lengths.answer, len(prompt.ids)) for first in (40, 41))
     order = torch.arange(2 * pairs).view(pairs, 2).T
-    return PairBatch((), ("chosen", "rejected"), (rows,) * pairs, (prompt,) * pairs, order, (), (), ((),) * pairs)
+    groups = ((rows,) * pairs, (prompt,) * pairs, (), (), ((),) * pairs)
+    return PairBatch(*groups, pairs=(), branches=("chosen", "rejected"), order=order)
 
 
 def kept_by_the_last_layer(model: Any, pairs: PairBatch, forward: Forward) -> int:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from reward.forward.parts import Parts
 
 #: The relative error of a result. In bfloat16 products are added up in float32 and the sum is rounded once, by at most
-#: half of 2^-7; in float32 it is the sum itself that comes out otherwise in another order: 64 (the root of the 4,096
-#: terms that a wide layer adds up) times 2^-23.
-UNIT = {torch.float32: 2.0**-17, torch.bfloat16: 2.0**-7}
+#: half of 2^-7, in float16 of 2^-10; in float32 it is the sum itself that comes out otherwise in another order: 64 (the
+#: root of the 4,096 terms that a wide layer adds up) times 2^-23.
+UNIT = {torch.float32: 2.0**-17, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 
 #: The mean of many differences, in units of ``scale``, that rounding does not reach. Measured: at most 0.9 with a 7B
 #: on an H100 (docs/gpu.md; of single answers 1.7), 0.6 with tiny models of up to 24 layers; the log-probs of another
@@ -82,6 +82,14 @@ class Judgement:
     allowed: float
     worst: Difference
     rounding: bool
+
+    @property
+    def told(self) -> str:
+        """How far apart they are, for messages."""
+        return (
+            f"{self.worst.per_token:.3g} nats per token, on average {self.mean:.3g} times what rounding explains (at "
+            f"most {self.allowed:.3g})"
+        )
 
 
 def judge(differences: Sequence[Difference], logits: float, dtype: torch.dtype) -> Judgement:
