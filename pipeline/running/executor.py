@@ -93,6 +93,7 @@ class Executor:
             raise InputError(f"stage {stage.name!r} reads {stage.inputs[0]!r}, which has no shards", "run that first")
         spare = isinstance(stage, Dispensable) and stage.dispensable
         self._survey = Survey(self._store)
+        self._survey.look(stage.inputs[0], shards)
         prepared = prepare(self._store, stage, resume, self._survey)
         for stray in prepared.done - set(shards):
             self._store.remove(stage.name, stray)

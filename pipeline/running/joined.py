@@ -1,11 +1,12 @@
 """A run shard by shard, the tables of its stages joined: every prompt with its texts, their scores and its pairs.
 
 Joined by id, not by place. Stages that have not run yet, or not on every shard, leave nulls. One shard is in memory at
-a time. Imports no torch.
+a time, four of a run that is not on this machine. Imports no torch.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.base import columns
+from pipeline.base.ahead import ahead
 from pipeline.base.columns import Ints
 from pipeline.base.errors import InputError
 from pipeline.base.tables import CANDIDATES, PAIRS, SCORES
@@ -24,6 +26,8 @@ from pipeline.running.store import Run
 Curate = Callable[[pa.Table, pa.Table], pa.Table]
 #: The stages whose tables are read, in order.
 STAGES = ("source", "sample", "score", "pair")
+#: Tables that are read at a time where they are far away: those of four shards.
+_AHEAD = 4 * len(STAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +154,12 @@ def shards(run: Run, curate: Curate | None = None) -> Iterator[Joined]:
         raise InputError(f"{run.path} has no source/data-*.arrow", "give the directory of a run that has been started")
     empty = {"sample": CANDIDATES, "score": SCORES, "pair": PAIRS}
     there = {stage: set(numbers) for stage, numbers in done.items()}
+
+    def read(key: tuple[int, str]) -> pa.Table:
+        shard, stage = key
+        return run.read(stage, shard) if shard in there[stage] else empty[stage].empty_table()
+
+    keys = itertools.product(done["source"], STAGES)
+    tables = ahead(read, keys, run.path, _AHEAD)
     for shard in done["source"]:
-        tables = {
-            stage: run.read(stage, shard) if shard in there[stage] else empty[stage].empty_table() for stage in STAGES
-        }
-        yield Joined.of(shard, tables, curate)
+        yield Joined.of(shard, dict(zip(STAGES, itertools.islice(tables, len(STAGES)), strict=True)), curate)

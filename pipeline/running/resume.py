@@ -88,6 +88,7 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
             "restore them, or use --resume if-possible to make it again",
         )
     shards = run.shards(stage.name)
+    survey.look(stage.name, shards)
     if isinstance(stage, Source):
         changed |= old is not None and old.upstream != new.upstream
         if old is not None and old.options.get("shard_size") != new.options.get("shard_size"):
@@ -99,6 +100,8 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
         if changed and not useful:
             run.clear(stage.name)
             shards = []
+        for name in stage.inputs:
+            survey.look(name, shards)
         done = frozenset(shard for shard in shards if survey.is_current(new, shard, stage.inputs))
         for shard in set(shards) - done:
             about = survey.about(stage.name, shard)
@@ -137,7 +140,10 @@ def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Itera
         other = [name for name in stage.inputs if old.upstream.get(name) != new.upstream[name]]
         reasons += [f"{name} has other content now" for name in other if name not in stale]
     elif not reasons:
-        lost = [s for s in run.shards(stage.name) if not survey.is_current(new, s, stage.inputs)]
+        shards = run.shards(stage.name)
+        for name in (stage.name, *stage.inputs):
+            survey.look(name, shards)
+        lost = [s for s in shards if not survey.is_current(new, s, stage.inputs)]
         if lost:
             reasons.append(f"{len(lost)} shards are to be tried again or have other inputs now")
     if not reasons and not old.finished:
@@ -147,6 +153,8 @@ def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Itera
 
 def _content(run: Run, stage: str, survey: Survey) -> str:
     """A digest of the shards of a stage that are there now."""
-    surveyed = ((shard, survey.about(stage, shard)) for shard in run.shards(stage))
+    shards = run.shards(stage)
+    survey.look(stage, shards)
+    surveyed = ((shard, survey.about(stage, shard)) for shard in shards)
     text = " ".join(f"{shard}:{about.digest}" for shard, about in surveyed if about is not None)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.base import files
+from pipeline.base.ahead import ahead
 from pipeline.base.config import flatten
 from pipeline.base.errors import InputError, StoreError
 from pipeline.base.tables import SCHEMA_VERSION
@@ -46,6 +47,8 @@ LIBRARIES = (
 
 _SHARD = re.compile(r"data-(\d{5,})\.arrow")
 _ABOUT, _OPTIONS = b"shard", b"options"
+#: Shards that are asked at a time what they are, where they are far away.
+_ABOUTS = 32
 #: Where the shards go that no longer hold, but that the stage can take rows from.
 _ASIDE = "earlier"
 
@@ -264,6 +267,10 @@ class Run:
         except (OSError, pa.ArrowInvalid):
             return None
 
+    def abouts(self, stage: str, shards: Iterable[int]) -> Iterator[Shard | None]:
+        """``about`` of each."""
+        return ahead(partial(self.about, stage), shards, self.path, _ABOUTS)
+
     def digest(self, stage: str, shard: int) -> str:
         """
         Raises:
@@ -275,10 +282,9 @@ class Run:
 
     def digests(self, stage: str) -> list[str]:
         """``digest`` of all shards of a stage, in order."""
-        record = self.record(stage)
+        record, shards = self.record(stage), self.shards(stage)
         contents = []
-        for shard in self.shards(stage):
-            about = self.about(stage, shard)
+        for shard, about in zip(shards, self.abouts(stage, shards), strict=True):
             self._check(stage, shard, about, record)
             contents.append(self._require(stage, shard, about).digest)
         return contents
@@ -354,6 +360,12 @@ class Survey:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._seen: dict[tuple[str, int], Shard | None] = {}
+
+    def look(self, stage: str, shards: Iterable[int]) -> None:
+        """Read what many shards say of themselves, before they are asked one by one."""
+        new = [shard for shard in shards if (stage, shard) not in self._seen]
+        for shard, about in zip(new, self._run.abouts(stage, new), strict=True):
+            self.note(stage, shard, about)
 
     def about(self, stage: str, shard: int) -> Shard | None:
         key = (stage, shard)
