@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from training.sizing.architecture import Architecture, image_tokens, read_archit
 from training.sizing.cards import CARDS, FILLED, table, workers_needed
 from training.sizing.sample_memory import GIB, sample_memory
 from training.sizing.shapes import SHAPES
+from training.sizing.speed import H100_BYTES, H100_FLOPS, Asked, Share, seconds
 from training.sizing.train_memory import Lengths, largest_pass, layer_bytes, train_memory
 
 ROOT = Path(__file__).parents[3]
@@ -221,3 +223,19 @@ def test_what_is_no_such_model_is_refused() -> None:
 
     with pytest.raises(ModelError, match="not that of a vision-language model"):
         read_architecture(BertConfig(), "bert")
+
+
+def test_time_of_a_gpu_is_that_of_its_arithmetic_and_its_memory() -> None:
+    llava, all_of_it = shape("LLaVA-1.5-7B"), Share(1.0, 1.0)
+    asked = Asked(computed=636, patches=576, answers=8, tokens=150, context=636)
+    prompt, alone = seconds(llava, asked, all_of_it, at_once=1)
+    assert prompt == pytest.approx(2 * (636 * llava.split + 576 * llava.tower) / H100_FLOPS)
+    # 13.2 GiB of weights and 0.5 MiB for each of 711 tokens, 1,200 times.
+    assert alone == pytest.approx(1200 * (2 * llava.parameters + 711 * 2**19) / H100_BYTES)
+    _, together = seconds(llava, asked, all_of_it, at_once=256)
+    assert alone / 256 < together < alone / 8  # keys and values are read for each
+    slow_prompt, slow = seconds(llava, asked, Share(0.5, 0.25), at_once=1)
+    assert (slow_prompt, slow) == pytest.approx((2 * prompt, 4 * alone))
+    # Of many answers to short texts arithmetic is the limit.
+    _, many = seconds(llava, replace(asked, context=0, tokens=2), Share(0.1, 1.0), at_once=4096)
+    assert many == pytest.approx(8 * 2 * 2 * llava.split / H100_FLOPS / 0.1)
