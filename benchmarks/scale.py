@@ -6,7 +6,7 @@
   processor of Qwen2.5-VL, one thread
 - ``driver``: per shard, CPU microseconds and bytes to find out that it holds, measured over ``--shards`` shards; where
   the run's folder is ``--latency`` seconds away, seconds by a thousand shards of a stage for that, and to read the
-  tables of a thousand shards as publishing does
+  tables of a thousand shards as publishing does; ``one_by_one``: the same with one file at a time
 - ``cluster``: ``pipeline.run`` on a Ray cluster of ``--nodes`` nodes, each with processes of its own, where the
   scripted engine takes ``--answer-seconds`` for each prompt: how busy the workers were, from the first shards on, and
   the driver's CPU milliseconds by a shard
@@ -115,6 +115,14 @@ def driver(shards: int, far: int, latency: float) -> dict[str, Any]:
         looked = time.monotonic() - start
         read = sum(1 for _ in joined.shards(run))
         joining = time.monotonic() - start - looked
+        start, few = time.monotonic(), max(1, far // 10)
+        for shard in range(few):
+            run.about("source", shard)
+        looked_alone = time.monotonic() - start
+        for shard in range(few):
+            for stage in joined.STAGES:
+                run.read(stage, shard)
+        joining_alone = time.monotonic() - start - looked_alone
     finally:
         MemoryFileSystem._open = real
     assert read == far
@@ -124,7 +132,9 @@ def driver(shards: int, far: int, latency: float) -> dict[str, Any]:
         "look_bytes_per_shard": round(size),
         "latency_s": latency,
         "far_look_s_per_1000": round(looked / far * 1e3, 1),
+        "far_look_one_by_one": round(looked_alone / few * 1e3, 1),
         "far_join_s_per_1000": round(joining / far * 1e3, 1),
+        "far_join_one_by_one": round(joining_alone / few * 1e3, 1),
     }
 
 
@@ -137,7 +147,8 @@ def _fill(run: Any, stages: tuple[str, ...], shards: int) -> None:
         record = make_record(stage, 1, {}, {})
         run.save(record)
         for shard in range(shards):
-            run.write(stage, shard, schemas[stage].empty_table(), by=record)
+            inputs, extras = dict.fromkeys(schemas, "0" * 32), {"candidates": shard, "tokens": shard}
+            run.write(stage, shard, schemas[stage].empty_table(), inputs, extras=extras, by=record)
 
 
 def _resident() -> int:

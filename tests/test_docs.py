@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -30,3 +31,17 @@ def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
         if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists())
     }
     assert lost == set()
+
+
+def test_figures_of_the_page_on_scale_are_those_that_the_benchmark_printed() -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    result = json.loads((ROOT / "benchmarks" / "results" / "scale_cpu.json").read_text(encoding="utf-8"))
+    for name, about in result["gpu"].items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {name} |"))
+        best, worst = (float(cell) for cell in row.split("|")[2:4])
+        assert [best, worst] == pytest.approx(about["hours"], rel=0.02, abs=0.05)
+    driver, cluster = result["driver"], result["cluster"]
+    for figure in (f"| {driver['far_look_one_by_one']} s | {driver['far_look_s_per_1000']} s |",
+                   f"{driver['look_cpu_us_per_shard']} µs", f"busy {cluster['workers_busy']:.0%}".replace("%", " %"),
+                   f"{result['images']['processor_cpu_ms']} ms"):  # fmt: skip
+        assert figure in page

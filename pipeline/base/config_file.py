@@ -55,13 +55,13 @@ def overridden(
         ConfigError: listing every problem found.
     """
     problems: list[str] = []
-    values = dict(values)
+    changed = dict(values)
     for override in overrides:
         try:
-            values = _override(group, values, override)
+            changed = _override(group, changed, override)
         except ConfigError as error:
             problems.append(error.message)
-    return make(group, values, problems, what)
+    return make(group, changed, problems, what)
 
 
 def make(
