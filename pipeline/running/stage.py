@@ -40,8 +40,9 @@ class WorkerSpec:
 
     def open_model(self) -> Any:
         """What ``open`` returns, which is told beforehand of how many images if it wants to know."""
-        fitted = self.images is not None and isinstance(self.open, ForImages)
-        return self.open.for_images(self.images)() if fitted else self.open()
+        if self.images is not None and isinstance(self.open, ForImages):
+            return self.open.for_images(self.images)()
+        return self.open()
 
 
 @runtime_checkable
