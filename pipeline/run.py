@@ -68,7 +68,7 @@ def main(
     A killed run continues where it stopped when the same command is given again. The result is in OUTPUT_DIR/NAME:
     dataset/, train/model, report.html and summary.json.
     """
-    plan, command = _read(list(arguments or []))
+    plan, command = _read(list(arguments or []), resume == ResumeMode.never)
     if preview:
         from pipeline.recipe.preview import show
         from training import job
@@ -81,8 +81,9 @@ def main(
         _start(plan, resume.value, stages, command)
 
 
-def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
-    """The plan, checked as far as can be without running it, and the command that says the same anywhere."""
+def _read(arguments: list[str], again: bool = False) -> tuple[Plan, list[str]]:
+    """The plan, checked as far as can be without running it, and the command that says the same anywhere. ``again``:
+    the run begins anew."""
     from pipeline.recipe.load import load_recipe
     from pipeline.recipe.plan import Plan
     from training import job
@@ -91,10 +92,30 @@ def _read(arguments: list[str]) -> tuple[Plan, list[str]]:
     named = bool(arguments) and "=" not in arguments[0]
     name, overrides = (arguments[0], arguments[1:]) if named else ("quickstart", arguments)
     recipe = load_recipe(name, overrides, WholeRecipe)
+    if recipe.dtype == "auto" and (dtype := _dtype(recipe.run_dir, again)) != "float32":
+        recipe = load_recipe(name, [*overrides, f"dtype={dtype}"], WholeRecipe)
     plan = Plan(recipe, job.evaluation_of(recipe))
     shown = [word for word in overrides if not word.startswith("output_dir=")]
     # Goes into the card: not where files lie on this machine, or equal datasets would differ by their cards.
     return plan, ["python", "-m", "pipeline.run", *map(shlex.quote, [Path(name).name, *shown])]
+
+
+def _dtype(run: Path, again: bool) -> str:
+    """What the run in a folder was begun in, which it keeps, or else what the GPUs of the cluster have."""
+    from pipeline.base.progress import tell
+    from pipeline.publishing.hallucinated import RECIPE
+    from pipeline.running.pool import hardware
+    from pipeline.scoring.run_dtype import begun_in
+
+    begun, there = None if again else begun_in(run, RECIPE), hardware()
+    if begun is not None and begun != there.dtype:
+        where = f"{there.gpus} GPUs" if there.gpus else "no GPU"
+        remedy = "" if there.gpus else "; RAY_ADDRESS names the cluster with the GPUs"
+        tell(
+            f"{run} was begun in {begun} and goes on in it; begun here, with {where}, it would be {there.dtype} "
+            f"(dtype={there.dtype}, or --resume never){remedy}"
+        )
+    return begun or there.dtype
 
 
 def _tell(plan: Plan, resume: Any, explain: bool) -> None:
@@ -102,6 +123,7 @@ def _tell(plan: Plan, resume: Any, explain: bool) -> None:
     from pipeline.recipe.estimate import estimates
     from pipeline.recipe.plan import GROUPS
     from pipeline.running.store import Run
+    from pipeline.scoring.run_dtype import sentence
     from training import job
 
     benchmarks = job.benchmarks_of(plan)
@@ -119,6 +141,8 @@ def _tell(plan: Plan, resume: Any, explain: bool) -> None:
             typer.echo("nothing: every stage holds")
         return
     _print_plan(outlooks)
+    if (said := sentence(plan.recipe.model_dump(mode="json"))) is not None:
+        typer.echo(said)
     lines = [estimate.line for estimate in estimates(plan, run, outlooks) if estimate.asks or estimate.seconds]
     lines += [line] if (line := job.training_line(plan, run, outlooks)) is not None else []
     if lines:

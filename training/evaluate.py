@@ -201,11 +201,15 @@ def main(
 
 
 def _spec(model: str, asking: ModelOptions, max_tokens: int, of_judge: bool = False) -> Sample:
+    from pipeline.running.pool import hardware
+    from pipeline.scoring.run_dtype import with_dtype
     from training.evaluation.session.asking import sample_of
     from training.evaluation.session.option_names import as_flags
 
     with as_flags(of_judge):
-        return sample_of(model, **{**asdict(asking), "max_tokens": max_tokens})
+        spec = sample_of(model, **{**asdict(asking), "max_tokens": max_tokens})
+    there = hardware().dtype
+    return with_dtype(spec, there) if there != "float32" else spec
 
 
 def _judge(judging: JudgeOptions) -> Judge | None:

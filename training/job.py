@@ -256,6 +256,8 @@ def _answered(run: Run, stage: SampleStage) -> bool:
 
 def _train_config(plan: Plan, run: Run) -> dict[str, Any]:
     options = {"model": plan.base().model, "seed": plan.recipe.seed, **(plan.recipe.train or {})}
+    if options.get("dtype", "auto") == "auto":  # it does not look at the GPUs again, which may be others by then
+        options["dtype"] = "float32" if plan.recipe.dtype == "auto" else plan.recipe.dtype
     return {
         # Published rows name files below the source's root, which the source has looked at.
         **({"allowed_roots": roots} if (roots := _roots(plan.recipe, publish.current(run))) else {}),

@@ -30,6 +30,7 @@ from pipeline.publishing.style import Style
 from pipeline.publishing.value_counts import Tally
 from pipeline.running.joined import Example
 from pipeline.running.store import Record, Run, as_run
+from pipeline.scoring.run_dtype import sentence
 from reward.answers.match_answer import right
 
 TEMPLATE = Path(__file__).parents[2] / "data_cards" / "template.md"
@@ -94,6 +95,7 @@ def render(
         trusted=sorted({base_name(model) for record in records for model in trusted_models(record.options)}),
         sampling=_flat(recipe.get("sample", {})),
         seed=recipe.get("seed"),
+        precision=sentence(recipe),
         pairing=_flat(recipe.get("pair", {})),
         ranking=ranking(recipe.get("pair", {})),
         stages=[_stage_row(record) for record in records],

@@ -132,7 +132,8 @@ class Plan:
         update: dict[str, Any] = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": max_tokens}
         if model is not None:
             elsewhere = isinstance(base.engine, PluggedOptions) and not base.engine.gpus
-            engine = VllmOptions() if elsewhere or isinstance(base.engine, OpenAIOptions) else base.engine
+            here = elsewhere or isinstance(base.engine, OpenAIOptions)
+            engine = VllmOptions(dtype=self.recipe.dtype) if here else base.engine
             update |= {"model": str(model), "revision": None, "engine": engine}
         return base.model_copy(update=update)
 
@@ -187,7 +188,7 @@ class Plan:
         None is named."""
         specs = self.recipe.sample.each()
         sampled = [spec for spec in specs if not isinstance(spec.engine, GivenOptions)]
-        sampled = sampled or [specs[0].model_copy(update={"engine": VllmOptions()})]
+        sampled = sampled or [specs[0].model_copy(update={"engine": VllmOptions(dtype=self.recipe.dtype)})]
         wanted = sampled[0].model if model is None else model
         same = [spec for spec in sampled if spec.model == wanted]
         like = next((spec for spec in same if spec.noise is None), [*same, sampled[0]][0])

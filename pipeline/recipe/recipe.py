@@ -13,11 +13,13 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, NotNegative, Whole
 from pipeline.base.files import locate
+from pipeline.base.hardware import Auto, Dtype
 from pipeline.pairing.config import Pair
 from pipeline.publishing.config import Publish
 from pipeline.rewriting.config import Rewrite
 from pipeline.sampling.config import GivenOptions, Sample
 from pipeline.scoring.config import Score
+from pipeline.scoring.run_dtype import with_dtype
 from pipeline.sources.kinds import Source
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -54,6 +56,11 @@ class Recipe(Frozen):
     shard_size: Count = Field(128, description="prompts of a shard, which is what a worker does at a time")
     shard_retries: NotNegative = Field(
         2, description="how often a shard whose worker died is tried again", json_schema_extra=NEUTRAL
+    )
+    dtype: Dtype | Auto = Field(
+        "auto",
+        description="of all models of the run, where their groups say none: sampling, scores, training, evaluation; "
+        "auto: what the run was begun in, else bfloat16 where all GPUs of the cluster have it and float32 elsewhere",
     )
     source: Source = Field(description="images and prompts")
     sample: Sample = Field(description="the models that answer")
@@ -136,6 +143,10 @@ class Recipe(Frozen):
         if style.vocabulary is None:
             named = style.model_copy(update={"vocabulary": self._vocabulary()})
             self._set("publish", self.publish.model_copy(update={"style": named}))
+        sampled = {(spec.model, spec.revision) for spec in self.sample.each()}
+        for key in ("source", "sample", "rewrite", "score"):
+            if (group := getattr(self, key)) is not None:
+                self._set(key, with_dtype(group, self.dtype, sampled))
         return self
 
     def _speak(self) -> None:

@@ -35,7 +35,7 @@ class VllmOptions(Frozen):
 
     kind: Literal["vllm"] = Field("vllm", description="vLLM")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="of the weights; auto: as the model's config says"
+        "auto", description="of the weights; auto: the recipe's"
     )
     max_model_len: Count | None = Field(
         None, description="tokens of prompt and answer together, at most; default: as the model's config says"

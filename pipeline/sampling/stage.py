@@ -339,7 +339,8 @@ def worker(spec: Sample) -> WorkerSpec:
             revision=spec.revision,
             chat_template=template_text(spec),
             max_image_pixels=spec.max_image_pixels,
-            **engine.model_dump(exclude={"kind", "workers"}),
+            **engine.model_dump(exclude={"kind", "workers", "dtype"}),
+            dtype="float32" if engine.dtype == "auto" else engine.dtype,  # pipeline.scoring.run_dtype
         ),
         gpus=engine.gpus or float(engine.tensor_parallel_size),
         count=engine.workers,

@@ -22,7 +22,7 @@ GROUPS = ("objects", "facts", "clip", "reward_model", "likelihood", "judge", "cl
 BUILT_IN = (*GROUPS, *OURS)
 
 
-_DTYPE = "of the weights; auto: bfloat16 on a GPU, float32 elsewhere"
+_DTYPE = "of the weights; auto: the recipe's"
 _WORKERS = "processes, a GPU each where there are GPUs; auto: as many as there are GPUs, and one without"
 #: Options of models that score in a worker.
 _Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Field(description=_DTYPE)]

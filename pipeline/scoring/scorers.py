@@ -160,7 +160,8 @@ class _VllmRewards:
         if self._only or torch.cuda.is_available():
             from pipeline.engines.vllm_rewards import OpenVllmRewards
 
-            return OpenVllmRewards(plain.model, plain.revision, plain.dtype, gpus=self._gpus)()
+            dtype = "float32" if plain.dtype == "auto" else plain.dtype
+            return OpenVllmRewards(plain.model, plain.revision, dtype, gpus=self._gpus)()
         from reward.models.backend import TransformersRewards
 
         return TransformersRewards.open(

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline.base.command import command
+from pipeline.base.hardware import this_machine
 from reward.agreement.agreement_table import lines, markdown, records
 from reward.agreement.image_control import rescore
 from reward.agreement.read_prompts import read
@@ -71,7 +72,8 @@ def _scorers(clips: list[str], models: list[str], base: str | None) -> Iterator[
         yield f"clip:{Path(folder).name}", ClipScorer(folder)
     for folder in models:
         adapter = find(folder, ADAPTER_CONFIG) is not None
-        yield f"reward_model:{Path(folder).name}", RewardModelScorer(folder, base=base if adapter else None)
+        scorer = RewardModelScorer(folder, dtype=this_machine().dtype, base=base if adapter else None)
+        yield f"reward_model:{Path(folder).name}", scorer
 
 
 def _vocabulary(name: str) -> Vocabulary:

@@ -38,10 +38,9 @@ class TransformersRewards:
     def open(
         cls, checkpoint: Checkpoint, batch_size: int, dtype: str, device: str, share_prompt: bool = True
     ) -> TransformersRewards:
-        """``dtype="auto"`` is bfloat16 on a GPU and float32 on the CPU."""
+        """``dtype="auto"`` is float32."""
         where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-        automatic = torch.bfloat16 if where.type == "cuda" else torch.float32
-        network, reader, most = open_network(checkpoint, automatic if dtype == "auto" else DTYPES[dtype])
+        network, reader, most = open_network(checkpoint, DTYPES["float32" if dtype == "auto" else dtype])
         return cls(network, reader, min(batch_size, most or batch_size), where, share_prompt)
 
     @torch.inference_mode()

@@ -42,7 +42,7 @@ class LikelihoodScorer:
             read from safetensors only, and no code of a checkpoint is run.
         batch_size: conversations per forward pass, of similar lengths; where prompts are shared, a pass has no more
             tokens than so many by themselves.
-        dtype: ``"auto"`` is bfloat16 on a GPU and float32 on the CPU.
+        dtype: ``"auto"`` is float32.
         device: ``"auto"`` takes a GPU when there is one.
         share_prompt: run images, vision tower and prompt once for all answers, where the model can
             (``reward.models.shared_prompts``); of the first conversations it is tried that no value changes.
@@ -95,8 +95,7 @@ class LikelihoodScorer:
         from reward.models.network import open_backbone
 
         where = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-        automatic = torch.bfloat16 if where.type == "cuda" else torch.float32
-        dtype = automatic if self.dtype == "auto" else DTYPES[self.dtype]
+        dtype = DTYPES["float32" if self.dtype == "auto" else self.dtype]
         model, reader = open_backbone(self.model, True, dtype, {"revision": self.revision} if self.revision else {})
         if reader.tokenizer is reader.processor:
             raise ValueError(f"model={self.model!r} reads no images; name a vision-language model")

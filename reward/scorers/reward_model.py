@@ -22,7 +22,7 @@ class RewardModelScorer:
     Args:
         model: a folder or hub id; see ``docs/reward_models.md`` for the forms.
         base: for a LoRA adapter: the folder or hub id of its model, if not the one the adapter names.
-        dtype: ``"auto"`` is bfloat16 on a GPU and float32 on the CPU.
+        dtype: ``"auto"`` is float32.
         device: ``"auto"`` takes a GPU when there is one.
         share_prompt: run images and prompt once for all answers, where the model can.
         backend: what gives the rewards instead of ``transformers``, such as vLLM.

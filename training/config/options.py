@@ -350,6 +350,11 @@ class TrainOptions(Frozen):
         return "float32" if self.dtype == "auto" else self.dtype
 
     @property
+    def processes(self) -> int:
+        """What ``workers`` comes to: ``training.config.by_hardware`` has settled it where there are GPUs."""
+        return 1 if self.workers == "auto" else self.workers
+
+    @property
     def pass_pairs(self) -> int:
         """What ``micro_batch_size`` comes to: ``training.loop.pass_size`` has settled it where there are GPUs."""
         return min(PASS_PAIRS, self.batch_size) if self.micro_batch_size == "auto" else self.micro_batch_size

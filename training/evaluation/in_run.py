@@ -21,6 +21,7 @@ from pipeline.recipe.preflight import raised, reach
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import worker
+from pipeline.scoring.run_dtype import with_dtype
 from training.config.evaluation import BenchmarkEvaluation
 from training.errors import DataError
 from training.evaluation import benchmarks
@@ -156,7 +157,7 @@ class BenchmarksOfRun:
             return None
         if judge.judgements is not None:
             return session.Judge(judge.model, judge.revision or "build unknown", file=judge.judgements)
-        spec = judge.spec()
+        spec = with_dtype(judge.spec(), self.plan.recipe.dtype)
         return session.Judge(judge.model, session.identity(spec), spec)
 
 

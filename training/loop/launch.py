@@ -55,14 +55,14 @@ def _run(config: TrainConfig) -> TrainResult:
     config, there = placement(config)
     # A head without a GPU leaves the work to those that have one, be it a single worker.
     elsewhere = there.gpus > 0 and not there.gpus_here
-    if torchrun or (config.workers == 1 and not elsewhere):
+    if torchrun or (config.processes == 1 and not elsewhere):
         return train(config)
     if elsewhere:
-        tell(f"this machine has no GPU: training on {config.workers} of the cluster's {there.gpus}")
+        tell(f"this machine has no GPU: training on {config.processes} of the cluster's {there.gpus}")
 
     with _repeat(config.output_dir / LOG):
         try:
-            run_together(_train, config, config.workers, config.output_dir / f".ray{TEMPORARY}")
+            run_together(_train, config, config.processes, config.output_dir / f".ray{TEMPORARY}")
         except PipelineError as error:
             raise TrainingError(str(error)) from error
     return finished_run(config)

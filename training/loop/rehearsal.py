@@ -28,7 +28,7 @@ def rehearse(config: TrainConfig) -> list[str]:
         f"{total_steps(len(pairs), config):,} optimiser steps: {config.epochs} epochs of {len(pairs):,} pairs, "
         f"{config.batch_size} a step; {tokens:,} tokens an epoch, the longer answer of each pair counted"
     )
-    where = f"{config.workers} of {there.gpus} GPUs" if there.gpus else "the CPU"
+    where = f"{config.processes} of {there.gpus} GPUs" if there.gpus else "the CPU"
     lines.append(f"in {config.precision} on {where}")
     return [*lines, resume.expectation(config, {key: rows_of(rows) for key, rows in data.all.items()})]
 
