@@ -108,7 +108,9 @@ def hardware() -> Hardware:
     Raises:
         EngineError: there is no cluster at ``RAY_ADDRESS``.
     """
-    if not (os.environ.get("RAY_ADDRESS") or _CLUSTER_HERE.exists() or _connected()):
+    address = os.environ.get("RAY_ADDRESS")
+    # Ray takes `local` for a cluster of its own, on this machine.
+    if not _connected() and (address == "local" or not (address or _CLUSTER_HERE.exists())):
         return this_machine()
     started = start_ray()
     try:
