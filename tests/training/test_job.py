@@ -136,3 +136,13 @@ def test_what_a_killed_training_left_is_removed_and_a_running_one_is_left_alone(
     assert list(folder.iterdir()) == []
     job.sweep_training(tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_the_trainer_computes_in_the_runs_dtype_whatever_gpus_it_finds(tmp_path: Path) -> None:
+    def dtype(run: str, **train: Any) -> Any:
+        made = recipe_of({"model": "m"}).model_copy(update={"dtype": run, "train": train})
+        plan: Any = SimpleNamespace(recipe=made, base=lambda: SimpleNamespace(model="m"))
+        return job._train_config(plan, Run(tmp_path))["dtype"]
+
+    assert (dtype("auto"), dtype("bfloat16"), dtype("bfloat16", dtype="auto")) == ("float32", "bfloat16", "bfloat16")
+    assert dtype("bfloat16", dtype="float32") == "float32"

@@ -59,14 +59,14 @@ class Pass:
 
 
 def train_memory(shape: Architecture, options: TrainOptions, lengths: Lengths) -> TrainMemory:
-    """With passes of ``options.micro_batch_size`` pairs, all of these ``lengths``, on one of ``options.workers``.
+    """With passes of ``options.pass_pairs`` pairs, all of these ``lengths``, on one of ``options.processes``.
 
     What CUDA itself takes (about 0.5 GiB) and what the allocator holds without need are not in it. Activations of a
     tower that moves are not, either.
     """
-    lora, sharded = options.tuning == "lora", options.sharding == "fsdp" and options.workers > 1
-    size = 2 if options.dtype == "bfloat16" else 4
-    share = options.workers if sharded else 1
+    lora, sharded = options.tuning == "lora", options.sharding == "fsdp" and options.processes > 1
+    size = 2 if options.precision == "bfloat16" else 4
+    share = options.processes if sharded else 1
     moving = _moving(shape, options)
     # Tower and projector are whole on every worker; adapters are split with the layers that they are in.
     base = shape.parameters - shape.split + -(-shape.split // share)
@@ -75,7 +75,7 @@ def train_memory(shape: Architecture, options: TrainOptions, lengths: Lengths) -
     run = largest_pass(options, lengths)
 
     layer = layer_bytes(shape, options, run)
-    per_layer = run.tokens * shape.width * (size if lora else 4) if options.gradient_checkpointing else layer
+    per_layer = run.tokens * shape.width * (size if lora else 4) if options.gradient_checkpointing is True else layer
     # Weights that move are cast for the passes; FSDP gathers casts, of one layer and the next.
     casts = 2 * moving if size == 2 and not sharded else 0
     gathered = 2 * shape.decoder * size if sharded else 0
@@ -87,7 +87,7 @@ def train_memory(shape: Architecture, options: TrainOptions, lengths: Lengths) -
     forward = casts + last_norm + rows * shape.vocabulary * (size + 8) + max(gathered, whole_head)
     logits = last_norm + rows * shape.vocabulary * 12 + whole_head + (0 if lora else head * (size + 4))
     decoder = run.tokens * size * (BACKWARD[0] * shape.feed_forward + BACKWARD[1] * shape.width) + gathered
-    if options.gradient_checkpointing:
+    if options.gradient_checkpointing is True:
         decoder += layer + casts // shape.layers
         casts = 0
     if sharded and not lora:  # gradients of two layers before they are added up over the workers
@@ -127,7 +127,7 @@ def largest_pass(options: TrainOptions, lengths: Lengths) -> Pass:
     groups = list(branch_groups(options.branches, options.share_prefix))
     branches = sum(len(members) for _, members in groups)
     read = lengths.answer - 1 if options.share_prefix else lengths.answer
-    pairs = options.micro_batch_size
+    pairs = options.pass_pairs
     return Pass(
         tokens=pairs * (len(groups) * lengths.prompt + branches * read),
         answers=pairs * branches * lengths.answer,
@@ -144,7 +144,7 @@ def layer_bytes(shape: Architecture, options: TrainOptions, run: Pass) -> int:
     activation, and what it is multiplied with.
     """
     lora = options.tuning == "lora"
-    size = 2 if options.dtype == "bfloat16" else 4
+    size = 2 if options.precision == "bfloat16" else 4
     norms = shape.norms * (4 if lora else 8) + shape.head_norms * (4 if lora else 4 + size)
     moving = shape.adapted(options.lora.target_modules) if lora else shape.linears
     inputs = {_input(linear) if size == 4 else linear.name: linear.inputs for linear in moving}
