@@ -25,7 +25,7 @@ from training.data.schedule import mean_chosen_tokens, passes, window_of
 from training.forward.check_features import check_features
 from training.forward.model import DTYPES, load_processor, load_weights, prepare_tuning, read_positions, trainable
 from training.forward.policy import Policy, make_policy, pair_logps, response_lengths
-from training.loop import checkpoint, diverge, inputs, log, pass_size, reference, resume
+from training.loop import checkpoint, diverge, inputs, log, on_cpu, pass_size, reference, resume
 from training.loop.checkpoint import Progress
 from training.loop.evaluate_loss import HeldOut, evaluate
 from training.loop.export import export
@@ -72,6 +72,9 @@ def train(config: TrainConfig) -> TrainResult:
         return finished_run(config)
     if worker.main:
         inputs.say_skipped(data, config.output_dir)
+        size = sum(parameter.numel() for parameter in model.parameters())
+        if worker.device.type == "cpu" and size >= on_cpu.LARGE:
+            tell(on_cpu.notice(size, data.train, config, on_cpu.measured_speed() * worker.world) or "")
     start = identity.start
     model = prepare_tuning(model, config)
     chosen = pass_size.settle(config, model, data.train, worker)

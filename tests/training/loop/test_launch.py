@@ -11,7 +11,8 @@ import pytest
 from pipeline.base.hardware import Hardware, Node
 from pipeline.running import pool
 from training.config import TrainConfig
-from training.loop import launch
+from training.data.schedule import pass_tokens
+from training.loop import launch, on_cpu
 from training.loop.trainer import TrainResult, train
 
 Configure = Callable[..., TrainConfig]
@@ -111,6 +112,23 @@ def test_a_run_goes_on_in_the_dtype_that_it_was_begun_in_and_says_so(
     assert "was begun in float32 and goes on in it; begun here it would be bfloat16" in capsys.readouterr().err
     launch.run(config.model_copy(update={"resume": "never"}))
     assert started.together[1][0].dtype == "bfloat16"
+
+
+def test_a_large_model_on_a_cpu_is_told_of_before_it_starts(
+    configure: Configure, pairs: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(batch_size=8, epochs=1)
+    assert on_cpu.notice(1_600_000, pairs, config, 1e11) is None
+    told = on_cpu.notice(7_000_000_000, pairs, config, 1e11)
+    tokens = sum(pass_tokens(pairs, index, config) for index in range(len(pairs.pairs)))
+    hours = 8 * 7e9 * tokens / 1e11 / 3600
+    assert told is not None and "7.0 billion parameters are trained on the CPU" in told
+    assert f"about {hours:,.0f} hours" in told
+    train(configure(max_steps=1))
+    assert "no GPU is used" not in capsys.readouterr().err
+    monkeypatch.setattr(on_cpu, "LARGE", 10)
+    train(configure(max_steps=1, output_dir=config.output_dir.with_name("large")))
+    assert "warning: no GPU is used" in capsys.readouterr().err
 
 
 def test_what_an_earlier_version_recorded_still_holds(configure: Configure) -> None:
