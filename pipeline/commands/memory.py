@@ -60,7 +60,9 @@ def _options(overrides: list[str]) -> dict[str, Any]:
     from pipeline.base import config_file
     from training.config import TrainOptions
 
-    return config_file.overridden(TrainOptions, {}, overrides).model_dump(exclude_unset=True)
+    # What is left to the hardware is as on a GPU without room to spare.
+    on_gpu = {"dtype": "bfloat16", "gradient_checkpointing": True}
+    return config_file.overridden(TrainOptions, on_gpu, overrides).model_dump(exclude_unset=True)
 
 
 def _read(model: str, image: str) -> tuple[Architecture, int]:

@@ -15,7 +15,7 @@ def test_a_model_of_ones_own_with_options_of_training() -> None:
     assert result.exit_code == 0, result.output
     head, _, sampling, training = result.output.strip().splitlines()
     assert head.startswith("| scenes-vlm | 24 GiB |") and sampling.startswith("| sampling, answers at once | 1 x ")
-    assert training.startswith("| micro_batch_size=2 tuning=full | 1 x 0.1 |")
+    assert training.startswith("| micro_batch_size=2 tuning=full | 1 x 0.0 |")
 
 
 @pytest.mark.parametrize(
