@@ -26,7 +26,7 @@ class Commands(CommandGroup):
         "lmms-eval": Lazy("training.evaluation.lmms_eval"),
         "probe": Lazy("training.probe"),
         "memory": Lazy("pipeline.commands.memory"),
-        "recipes": Lazy("pipeline.commands.recipes"),
+        "recipes": Lazy("pipeline.commands.recipes", about="List the recipes that come along, or print one."),
         "schema": Lazy("pipeline.commands.schema"),
     }
 

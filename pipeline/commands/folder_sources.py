@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
 from pipeline.base.errors import InputError, PipelineError
-from pipeline.base.images import references
-from pipeline.base.images.image_files import is_url
+from pipeline.base.images import image_files, pixels, references
 from pipeline.sources.config import DESCRIBE
 from pipeline.sources.kinds import Source
 from pipeline.sources.readers import jsonl
@@ -29,6 +28,9 @@ KINDS = ("pds", "coco", "visual_genome", "llava", "jsonl", "csv", "parquet", "we
 DEEPEST = 4
 #: Prompts that are looked at. Every category of COCO's annotations is named, which are read as a whole anyway.
 LOOK = 200
+#: Images that are opened to see whether they can be.
+OPENED = 20
+_LAYOUT = 'a .jsonl with {"images": ..., "prompt": ..., "answer": ...} in each line would be (docs/sources.md)'
 _COCO = {"info", "licenses", "images", "annotations", "categories"}
 _SOURCE: TypeAdapter[Any] = TypeAdapter(Source)
 
@@ -48,8 +50,15 @@ class FolderSource:
         return f"{self.kind}: {self.options['path']}"
 
 
-def sources_in(folder: Path, images: Path | None = None) -> list[FolderSource]:
-    """What could be read, what says most first. ``images``: a folder that annotations may name images of, too.
+class Contents(NamedTuple):
+    """``sources`` could be read, what says most first; ``notes`` say what else is there and could not."""
+
+    sources: list[FolderSource]
+    notes: list[str]
+
+
+def contents(folder: Path, images: Path | None = None) -> Contents:
+    """What is in a folder. ``images``: a folder that annotations may name images of, too.
 
     Raises:
         InputError: there is nothing; the message says why each file is not.
@@ -60,16 +69,37 @@ def sources_in(folder: Path, images: Path | None = None) -> list[FolderSource]:
     folders = list(_folders(folder))
     places = [place for place, _ in [*folders, *(_folders(images) if images is not None else ())]]
     sources: list[FolderSource] = []
-    reasons: list[str] = []
-    for source in _candidates(folder, folders):
+    notes: list[str] = []
+    for source in _candidates(folder, folders, notes):
         try:
-            sources.append(_looked_at(source, places))
+            sources.append(_looked_at(source, places, notes))
         except PipelineError as error:
-            reasons.append(f"{source.title}: {error.message}")
+            notes.append(f"{source.title}: {error.message}")
     if not sources:
-        why = "\n".join(f"  - {reason}" for reason in reasons[:8]) or f"  - no file ends with {', '.join(SUFFIXES)}"
+        why = "\n".join(f"  - {note}" for note in notes[:8]) or f"  - no file ends with {', '.join(SUFFIXES)}"
         raise InputError(f"{folder} holds nothing that a recipe can read:\n{why}", "docs/sources.md says what it reads")
-    return sorted(sources, key=lambda source: KINDS.index(source.kind))
+    return Contents(sorted(sources, key=lambda source: KINDS.index(source.kind)), notes)
+
+
+def unreadable(source: FolderSource) -> str | None:
+    """That some of its first images cannot be opened, if so."""
+    path = Path(source.options["path"])
+    root = source.options.get("root") or (path if path.is_dir() else path.parent)
+    images = [
+        image if image["bytes"] or source.kind == "webdataset" else {**image, "path": os.path.join(root, image["path"])}
+        for row in _first(source)
+        for image in row.images
+        if image_files.is_here(image)
+    ][:OPENED]
+    reasons: list[str] = []
+    for image in images:
+        try:
+            pixels.check(image_files.load(image, pixels.MAX_BYTES))
+        except (OSError, pixels.BadImage) as error:
+            reasons.append(f"{image['path'] or 'an image of a row'}: {error}")
+    if not reasons:
+        return None
+    return f"{len(reasons)} of the first {len(images)} images cannot be read, and fail their prompts: {reasons[0]}"
 
 
 def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -87,7 +117,7 @@ def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         level = below
 
 
-def _candidates(folder: Path, folders: list[tuple[Path, list[str]]]) -> Iterator[FolderSource]:
+def _candidates(folder: Path, folders: list[tuple[Path, list[str]]], notes: list[str]) -> Iterator[FolderSource]:
     captions: list[Path] = []
     instances: list[Path] = []
     sizes: list[Path] = []
@@ -97,7 +127,10 @@ def _candidates(folder: Path, folders: list[tuple[Path, list[str]]]) -> Iterator
         if saved := {"state.json", "dataset_dict.json"} & set(names):
             yield _saved_dataset(place, saved.pop())
             continue
-        pictures = pictures or any(name.lower().endswith(SUFFIXES) for name in names)
+        stems = {Path(name).stem for name in names if name.lower().endswith(SUFFIXES)}
+        pictures = pictures or bool(stems)
+        if beside := [name for name in names if name.endswith(".txt") and name[:-4] in stems]:
+            notes.append(f"{len(beside)} texts beside images, such as {place / beside[0]}, are not read; {_LAYOUT}")
         if any(name.endswith(".tar") for name in names):
             pattern = str(Path(glob.escape(str(place))) / "*.tar")
             # Texts beside the images of tars are captions far more often than prompts.
@@ -114,6 +147,8 @@ def _candidates(folder: Path, folders: list[tuple[Path, list[str]]]) -> Iterator
                     by_kind[kind].append(path)
                 elif kind is not None:
                     yield FolderSource(kind, {"path": str(path)})
+                else:
+                    notes.append(f"{path} is not read, as it has none of the layouts that are known; {_LAYOUT}")
     for path in instances:
         texts = [file for file in captions if file.name == path.name.replace("instances", "captions")]
         yield FolderSource("coco", {"path": str(path)} | ({"captions": str(texts[0])} if texts else {}))
@@ -174,7 +209,7 @@ def _saved_dataset(place: Path, marker: str) -> FolderSource:
     return FolderSource("huggingface", options)
 
 
-def _looked_at(source: FolderSource, places: list[Path]) -> FolderSource:
+def _looked_at(source: FolderSource, places: list[Path], notes: list[str]) -> FolderSource:
     """The source with what its prompts leave open, and what their facts know.
 
     Raises:
@@ -187,8 +222,10 @@ def _looked_at(source: FolderSource, places: list[Path]) -> FolderSource:
             raise
         source = replace(source, options={**source.options, "prompts": list(DESCRIBE)})
         rows = _first(source)
+        if source.kind in ("jsonl", "csv", "parquet"):
+            notes.append(f"{source.title}: {error.message.partition(';')[0]}; every image is asked the same")
     path = next((path for row in rows for image in row.images if (path := image["path"]) and not image["bytes"]), None)
-    if path is not None and source.kind not in ("folder", "webdataset") and not is_url(path):
+    if path is not None and source.kind not in ("folder", "webdataset") and not image_files.is_url(path):
         source = _with_root(source, path, places)
     facts = [row.facts for row in rows if row.facts]
     names = [thing["name"] for fact in facts for thing in fact.get("objects") or ()]

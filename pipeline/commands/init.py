@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from pipeline.commands.folder_sources import FolderSource
 
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
+#: Of what else is in a folder.
+MOST_NOTES = 5
 #: In place of names of objects: texts are read as they are.
 ANYTHING = "anything"
 
@@ -43,7 +47,7 @@ def main(
     """
     from pipeline.base.errors import ConfigError
     from pipeline.base.files import write_text
-    from pipeline.commands.folder_sources import sources_in
+    from pipeline.commands.folder_sources import contents, unreadable
     from pipeline.commands.recipe_text import Answers, recipe_text
     from pipeline.recipe.recipe import run_name
     from pipeline.sources.config import DESCRIBE
@@ -53,9 +57,12 @@ def main(
     for path in (out, words_file):
         if path.exists() and not (asks and typer.confirm(f"{path} is there. Write over it?", default=False, err=True)):
             raise ConfigError(f"{path} is there already", "give --out another name, or move it away")
-    sources = sources_in(folder, images)
+    sources, notes = contents(folder, images)
     source = sources[_choice(sources) if asks and len(sources) > 1 else 0]
     typer.echo(f"{source.title}: {_about(source)}", err=True)
+    if broken := unreadable(source):
+        notes.insert(0, broken)
+    _tell(notes)
 
     def answer(question: str, given: str | None, default: str) -> str:
         if given is not None or not asks:
@@ -73,13 +80,19 @@ def main(
     name = run_name(folder.resolve().name) or "mine"
     others = [other for other in sources if other is not source]
     recipe = recipe_text(source, others, Answers(name, who, text, vocabulary))
-    for note in _check(recipe, words, out, words_file, who):
-        typer.echo(f"note: {note}", err=True)
+    _tell(_check(recipe, words, out, words_file, who))
     if words is not None:
         write_text(words_file, words)
         typer.echo(f"{words_file}: add other words for the same objects, so that texts are understood", err=True)
     write_text(out, recipe)
-    typer.echo(f"{out}\n  vlm-preference plan {out}", err=True)
+    typer.echo(f"{out}\n  vlm-preference plan {shlex.quote(str(out))}", err=True)
+
+
+def _tell(notes: Sequence[object]) -> None:
+    for note in notes[:MOST_NOTES]:
+        typer.echo(f"note: {note}", err=True)
+    if len(notes) > MOST_NOTES:
+        typer.echo(f"note: and {len(notes) - MOST_NOTES} more of the kind", err=True)
 
 
 def _at_terminal() -> bool:

@@ -1,13 +1,17 @@
 """The pages of ``pipeline.browse`` in a real Chromium: ``make browser``.
 
-Filters, searches, sorts, opens the reason of a gate, enlarges an image, swaps a pair by a key and finds it swapped in
-the published rows. Nothing may be asked of another host, nothing may be wider than the window, and no script may fail.
-``--run DIR`` takes a copy of that run in place of a made one, ``--out DIR`` keeps screenshots at 1300 and 390 pixels.
+Filters, searches, sorts, opens a link afresh and the reason of a gate, enlarges an image, swaps a pair by a key and
+finds it swapped in the published rows. Nothing may be asked of another host, nothing may be wider than the window, and
+no script may fail. First over a run that is made up, then over the photos of ``examples/photos``, which go through
+``vlm-preference init``, ``plan`` and ``run``. ``--run DIR`` takes a copy of that run in place of both, ``--out DIR``
+keeps screenshots at 1300 and 390 pixels.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "pipeline"), str(HERE.parents[1])]
 
 import chromium  # noqa: E402
 
+PHOTOS = HERE.parents[1] / "examples" / "photos"
 WIDTHS = (1300, 390)
 
 
@@ -39,6 +44,33 @@ def made(folder: Path) -> Path:
     return run.path
 
 
+def photographed(folder: Path) -> Path:
+    """The photos of the example with their annotations, as somebody would begin with a folder of their own."""
+    sys.path[:0] = [str(PHOTOS)]
+    import run
+    import tiny_qwen
+
+    folder.mkdir()
+    annotations = PHOTOS / "annotations"
+    content = json.loads((annotations / "instances_photos.json").read_text())
+    photos = (folder / "my photos").resolve()
+    photos.mkdir()
+    for image in content["images"]:
+        shutil.copy(run._photos_of_scikit_image() / image["file_name"], photos)
+    shutil.copytree(annotations, photos / "annotations")
+    model = tiny_qwen.save(folder / "model", [category["name"] for category in content["categories"]])
+    recipe = folder / "my recipe.yaml"
+    changes = [f"output_dir={folder / 'runs'}", "sample.max_tokens=96", "pair.max_length_ratio=8"]
+    for words in (
+        ("init", photos, "--model", model, "--out", recipe),
+        ("plan", recipe, *changes),
+        ("run", recipe, *changes),
+    ):
+        command = [Path(sys.executable).with_name("vlm-preference"), *words]
+        subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    return folder / "runs" / "my-photos"
+
+
 def published(run: Path) -> list[dict[str, Any]]:
     import datasets
 
@@ -52,12 +84,15 @@ def published(run: Path) -> list[dict[str, Any]]:
 
 
 class Check:
-    def __init__(self, tab: chromium.Chromium, base: str, run: Path, out: Path | None) -> None:
-        self.tab, self.base, self.run, self.out = tab, base, run, out
+    def __init__(self, binary: str, tab: chromium.Chromium, base: str, run: Path, out: Path | None) -> None:
+        self.binary, self.tab, self.base, self.run, self.out = binary, tab, base, run, out
 
     def all(self) -> None:
         self.tab.size(1300, 1000)
-        for step in (self.filter, self.search, self.sort, self.keys, self.gate, self.enlarge, self.swap, self.widths):
+        for step in (
+            *(self.filter, self.search, self.sort, self.link, self.keys, self.gate, self.enlarge, self.swap),
+            self.widths,
+        ):
             step()
             print(f"{step.__name__}: as it should be")
         outside = [request for request in self.tab.requests if not request.startswith((self.base, "about:", "data:"))]
@@ -97,6 +132,19 @@ class Check:
         margins = [float(number.replace(",", "")) for number in re.findall(r"margin ([\d.,]+)", text)]
         assert margins and margins == sorted(margins, reverse=True), margins
 
+    def link(self) -> None:
+        self.tab.open(f"{self.base}?reason=paired&side=rejected&sort=objects.hallucinated&order=asc")
+        ids = "[...document.querySelectorAll('[data-open]')].map(e => e.search).join()"
+        address, shown = self.tab.run("location.href"), self.tab.run(ids)
+        self.tab.open(self.base)
+        assert self.tab.run(ids) != shown
+        fresh = chromium.Chromium(self.binary)
+        try:
+            fresh.open(address)
+            assert fresh.run(ids) == shown
+        finally:
+            fresh.close()
+
     def keys(self) -> None:
         self.tab.open(self.base)
         for key in ("j", "j", "k"):
@@ -121,8 +169,7 @@ class Check:
             if self.tab.run("Boolean(document.querySelector('.card span.bar'))"):
                 break
             if not self.tab.run("Boolean(document.querySelector('a[rel=next]'))"):
-                print("no first text of a prompt was kept out in this run")
-                return
+                raise AssertionError("no first text of a prompt was kept out in this run")
             self.tab.follow("document.querySelector('a[rel=next]').click()")
         self.tab.follow("document.querySelector('span.bar').closest('.card').querySelector('[data-open]').click()")
         told = self.tab.run("document.querySelector('.candidate .reason').textContent")
@@ -152,7 +199,9 @@ class Check:
         assert [[row[side][0]["content"] for side in ("rejected", "chosen")] for row in swapped] == [texts]
         self.tab.open(f"{self.base}?mark=swap")
         assert self.found() == 1
-        self.tab.follow("document.querySelector('button[data-key=u]').click()")
+        self.tab.run("window.before = true")
+        self.tab.key("u")
+        self.tab.wait("!window.before && document.readyState === 'complete'")
         assert not (self.run / "marks.jsonl").exists()
         assert published(self.run) == before
 
@@ -182,18 +231,27 @@ def main() -> None:
     if binary is None:
         sys.exit("no Chromium here: nothing was checked; install it (apt-get install chromium), or name it in CHROMIUM")
     with tempfile.TemporaryDirectory(prefix="browser-") as name:
-        run = Path(shutil.copytree(options.run, Path(name) / options.run.name)) if options.run else made(Path(name))
-        (run / "marks.jsonl").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pipeline.browse", str(run), "--no-open", "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        tab = chromium.Chromium(binary)
-        try:
-            assert server.stdout is not None
-            Check(tab, server.stdout.readline().strip(), run, options.out).all()
-        finally:
-            tab.close()
-            server.terminate()
-            server.wait()
+        folder = Path(name)
+        if options.run:
+            runs = [Path(shutil.copytree(options.run, folder / options.run.name))]
+            (runs[0] / "marks.jsonl").unlink(missing_ok=True)
+        else:
+            runs = [made(folder), photographed(folder / "photos")]
+        for run in runs:
+            check(binary, run, options.out / run.name if options.out else None)
+
+
+def check(binary: str, run: Path, out: Path | None) -> None:
+    command = [sys.executable, "-m", "pipeline.browse", str(run), "--no-open", "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    tab = chromium.Chromium(binary)
+    try:
+        assert server.stdout is not None
+        Check(binary, tab, server.stdout.readline().strip(), run, out).all()
+    finally:
+        tab.close()
+        server.terminate()
+        server.wait()
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Chromium:
             raise RuntimeError(f"{script}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 15) -> None:
+    def wait(self, condition: str, seconds: float = 60) -> None:
         """Until an expression is true."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

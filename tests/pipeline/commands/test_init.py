@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.commands import init
-from pipeline.commands.folder_sources import sources_in
+from pipeline.commands.folder_sources import contents
 from pipeline.recipe.load import load_recipe
 from pipeline.sources.readers.protocol import entries
 from training.config.recipe import WholeRecipe
@@ -219,6 +219,35 @@ def test_a_folder_that_nothing_can_be_read_from_says_why(here: Path) -> None:
     assert not Path("recipe.yaml").exists()
 
 
+def test_what_is_in_the_folder_and_is_not_read_is_told(here: Path) -> None:
+    images(here)
+    (here / "photos" / "a b.txt").write_text("A red square.")
+    (here / "photos" / "broken.jpg").write_text("no picture")
+    write(here / "questions.json", {"questions": [{"image_id": 1, "question": "What?"}]})
+    output = invoke().output
+    assert (
+        "1 of the first 3 images cannot be read, and fail their prompts: " in output and "broken.jpg: in none" in output
+    )
+    assert "1 texts beside images, such as My data/photos/a b.txt, are not read" in output
+    assert "questions.json is not read" in output and "docs/sources.md" in output
+
+
+def test_rows_without_a_prompt_are_told_and_their_images_are_found(here: Path) -> None:
+    picture(here / "img" / "1.png")
+    row = {"images": ["img/1.png"], "messages": [{"role": "user", "content": "What?"}]}
+    (here / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    output = invoke().output
+    assert "lacks `prompt`" in output and "every image is asked the same" in output and "cannot be read" not in output
+
+
+@pytest.mark.parametrize(("fill", "kind", "scorers"), FOLDERS, ids=[fill.__name__ for fill, *_ in FOLDERS])
+def test_no_image_of_a_folder_that_is_whole_is_called_broken(
+    here: Path, fill: Fill, kind: str, scorers: list[str]
+) -> None:
+    fill(here)
+    assert "cannot be read" not in invoke().output
+
+
 def test_a_model_that_is_not_there_is_told_before_anything_is_written(here: Path) -> None:
     images(here)
     result = invoke("--model", "./models/vlm")
@@ -241,7 +270,7 @@ def test_a_saved_dataset_is_one_source_and_its_files_none(here: Path) -> None:
     path = str(picture(here / "1.png"))
     features = Features({"image": ImageFeature(), "question": Value("string")})
     Dataset.from_dict({"image": [path], "question": ["Why?"]}, features=features).save_to_disk(here / "saved")
-    sources = sources_in(here)
+    sources = contents(here).sources
     assert [source.kind for source in sources] == ["huggingface", "folder"]
     assert sources[0].options["columns"] == {"images": "image", "prompt": "question"}
     assert invoke().exit_code == 0 and whole().source.kind == "huggingface"
