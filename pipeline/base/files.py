@@ -174,7 +174,14 @@ def move(old: Path, new: Path) -> None:
     else:
         source: Any = old
         target: Any = new
-        source.fs.mv(source.path, target.path, recursive=old.is_dir())
+        if source.protocol in OBJECT_STORES and old.is_dir():
+            # Their folders are only in the names of objects: fsspec's recursive move asks S3 for the folders as well.
+            paths = source.fs.find(source.path)
+            start = len(source.fs._strip_protocol(source.path))
+            source.fs.copy(paths, [f"{target.path}{path[start:]}" for path in paths])
+            remove_tree(old)
+        else:
+            source.fs.mv(source.path, target.path, recursive=old.is_dir())
 
 
 def replace_folder(partial: Path, target: Path) -> None:

@@ -114,3 +114,22 @@ def test_a_run_on_an_object_store_publishes_the_bytes_of_a_local_one(tmp_path: P
 def test_a_protocol_that_nobody_knows_is_named() -> None:
     with pytest.raises(ConfigError, match=r"abc:// cannot be opened: .*'abc'"):
         files.locate("abc://bucket/run")
+
+
+def test_a_folder_in_a_bucket_is_moved_although_it_is_no_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    copy = type(memory).cp_file
+
+    def as_in_s3(self: Any, path1: str, path2: str, **options: Any) -> None:
+        if not self.isfile(path1):
+            raise FileNotFoundError(f"{path1}: the specified key does not exist")
+        copy(self, path1, path2, **options)
+
+    monkeypatch.setattr(type(memory), "cp_file", as_in_s3)
+    folder = files.locate("memory://bucket/moved/dataset")
+    for content in ("old", "new"):
+        files.write_text(folder.with_name("dataset.partial") / "pairs" / "a.txt", content)
+        files.replace_folder(folder.with_name("dataset.partial"), folder)
+        assert memory.find("/bucket/moved") == ["/bucket/moved/dataset/pairs/a.txt"]
+        assert files.read_text(folder / "pairs" / "a.txt") == content
+    memory.store.clear()
