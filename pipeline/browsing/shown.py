@@ -119,8 +119,8 @@ class Reader:
                 unknown.setdefault(shards[key.id], set()).add(key.id)
         for shard, ids in unknown.items():
             if self.run.has_shard("pair", shard) and self.run.has_shard("sample", shard):
-                tables = (self.run.read(stage, shard) for stage in ("pair", "sample"))
-                self._made.update(dict.fromkeys(keys(*tables, ids), True))
+                pairs, sample = self.run.read("pair", shard), self.run.read("sample", shard)
+                self._made.update(dict.fromkeys(keys(pairs, sample, ids), True))
         return {key: mark for key, mark in marks.items() if self._made[key]}
 
     def rows(self, places: Iterable[tuple[int | None, str]]) -> dict[str, PromptRow]:
