@@ -111,6 +111,9 @@ def cpu_options() -> dict[str, Any]:
         "enforce_eager": True,
         # Per-request seeds fail with chunked prefill on CPU ("CPU Generator does not use offset").
         "enable_chunked_prefill": False,
+        # The least there is. With vLLM's 128, most prompts have no whole block for their n answers to share: a quarter
+        # slower on short ones.
+        "block_size": 32,
         # Instead of nine tenths of the machine; VLLM_CPU_KVCACHE_SPACE goes before it.
         "kv_cache_memory_bytes": CPU_CACHE,
     }
