@@ -24,6 +24,7 @@ BUILT_IN = (*GROUPS, *OURS)
 
 _DTYPE = "of the weights; auto: the recipe's"
 _WORKERS = "processes, a GPU each where there are GPUs; auto: as many as there are GPUs, and one without"
+_CLIP_DTYPE = "that the model computes in; auto: bfloat16 on a GPU, float32 elsewhere"
 #: Options of models that score in a worker.
 _Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Field(description=_DTYPE)]
 _Workers = Annotated[Workers, Field(description=_WORKERS, json_schema_extra=NEUTRAL)]
@@ -47,6 +48,7 @@ class Clip(Frozen):
     pretrained: str | None = Field(None, description="weights of an open_clip architecture, such as openai")
     processor: str | None = Field(None, description="processor of a transformers model that comes without one")
     batch_size: _Batch = 64
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description=_CLIP_DTYPE)
     workers: _Workers = "auto"
     gpus: _Gpus = 1.0
 

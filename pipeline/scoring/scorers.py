@@ -82,7 +82,9 @@ def _clip(spec: Score) -> Scorer:
 
     # An architecture is told by its weights; everything else is a folder or a built-in name.
     model = spec.clip.model if spec.clip.pretrained else models.resolve(spec.clip.model)
-    return ClipScorer(model, spec.clip.pretrained, spec.clip.batch_size, "auto", spec.clip.processor)
+    return ClipScorer(
+        *(model, spec.clip.pretrained, spec.clip.batch_size, "auto", spec.clip.processor, spec.clip.dtype)
+    )
 
 
 def _reward_model(spec: Score) -> Scorer:

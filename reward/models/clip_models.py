@@ -35,13 +35,15 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Encoders:
-    """A loaded model. Both functions give one row of length 1 for each item, float32, on the model's device.
+    """A loaded model. ``images`` and ``texts`` give one row of length 1 for each item, float32, on the model's device.
 
-    ``images`` takes RGB images of any size. ``texts`` cuts what is beyond the model's context; ``cut`` says of which.
+    ``images`` takes what ``prepare`` makes of RGB images of any size; threads may call that. ``texts`` cuts what is
+    beyond the model's context; ``cut`` says of which.
     """
 
     model: Any
-    images: Callable[[Sequence[Image.Image]], torch.Tensor]
+    prepare: Callable[[Image.Image], Any]
+    images: Callable[[Sequence[Any]], torch.Tensor]
     texts: Callable[[Sequence[str]], torch.Tensor]
     cut: Callable[[Sequence[str]], list[bool]]
 
@@ -102,14 +104,11 @@ class OpenClipModel:
             ) from error
         model, tokenize = model.eval(), open_clip.get_tokenizer(name)
 
-        def images(batch: Sequence[Image.Image]) -> torch.Tensor:
-            pixels = torch.stack([preprocess(image) for image in batch])
-            features: torch.Tensor = model.encode_image(pixels.to(device), normalize=True)
-            return features.float()
+        def images(batch: Sequence[Any]) -> torch.Tensor:
+            return _unit(model.encode_image(torch.stack(list(batch)).to(device), normalize=False))
 
         def texts(batch: Sequence[str]) -> torch.Tensor:
-            features: torch.Tensor = model.encode_text(tokenize(list(batch)).to(device), normalize=True)
-            return features.float()
+            return _unit(model.encode_text(tokenize(list(batch)).to(device), normalize=False))
 
         def cut(batch: Sequence[str]) -> list[bool]:
             read = tokenize([*batch, ""])
@@ -120,7 +119,7 @@ class OpenClipModel:
             flags: list[bool] = differs[:-1].tolist()
             return flags
 
-        return Encoders(model, images, texts, cut)
+        return Encoders(model, preprocess, images, texts, cut)
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ class TransformersModel:
         longest = model.config.text_config.max_position_embeddings
         model = model.to(device).eval()
 
-        def images(batch: Sequence[Image.Image]) -> torch.Tensor:
+        def images(batch: Sequence[Any]) -> torch.Tensor:
             pixels = processor.image_processor(images=list(batch), return_tensors="pt")["pixel_values"]
             return _unit(model.get_image_features(pixel_values=pixels.to(device)).pooler_output)
 
@@ -182,7 +181,12 @@ class TransformersModel:
         def cut(batch: Sequence[str]) -> list[bool]:
             return [len(tokens) > longest for tokens in processor.tokenizer(list(batch), verbose=False)["input_ids"]]
 
-        return Encoders(model, images, texts, cut)
+        return Encoders(model, _as_it_is, images, texts, cut)
+
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    """The processor takes a whole batch."""
+    return image
 
 
 def find(model: str, pretrained: str | None, processor: str | None = None) -> OpenClipModel | TransformersModel:

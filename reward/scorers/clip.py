@@ -7,17 +7,25 @@ the cosine itself. All follow from what is stored here, which also keeps the sig
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base.images.pixels import BadImage, decode
 from reward.models.clip_models import CONFIG_FILE, WEIGHTS_FILE, Encoders, find
+from reward.scorers.by_conversation import check_options
 from reward.scorers.protocol import Row, Scores
 
 if TYPE_CHECKING:
     import torch
+
+#: Pillow decodes and resizes outside Python's lock.
+_THREADS = min(8, os.cpu_count() or 1)
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "ClipScorer"]
 
@@ -36,6 +44,7 @@ class ClipScorer:
         batch_size: images, and texts, per forward pass.
         device: ``"auto"`` takes a GPU when there is one.
         processor: for a model of transformers: folder or hub id of its processor, if that lies elsewhere.
+        dtype: that the model computes in; ``"auto"`` is bfloat16 on a GPU and float32 on the CPU.
 
     Raises:
         ValueError: as ``reward.models.clip_models.find``.
@@ -50,16 +59,18 @@ class ClipScorer:
         batch_size: int = 64,
         device: str = "auto",
         processor: str | None = None,
+        dtype: str = "auto",
     ) -> None:
+        check_options(batch_size, dtype)
+        self.dtype = dtype
         self.model, self.pretrained, self.batch_size, self.device = str(model), pretrained, batch_size, device
         self._found = find(self.model, pretrained, processor)
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
 
     @cached_property
     def version(self) -> str:
         """What the values depend on. A local folder or checkpoint counts by its content, not by where it lies."""
-        return f"{self._found.version}:{self._found.identity()}"
+        dtype = "" if self.dtype == "auto" else f":{self.dtype}"
+        return f"{self._found.version}:{self._found.identity()}{dtype}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         """Each distinct image and each distinct text is encoded once, whatever number of rows share it.
@@ -120,26 +131,57 @@ class ClipScorer:
 
     @cached_property
     def _clip(self) -> Encoders:
+        return self._found.open(self._where)
+
+    @cached_property
+    def _where(self) -> str:
         import torch
 
-        device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        return self._found.open(device)
+        return self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """Weights stay as they are; products are computed in ``dtype``."""
+        import torch
+
+        kind = torch.device(self._where).type
+        name = automatic_dtype(kind) if self.dtype == "auto" else self.dtype
+        with torch.inference_mode(), torch.autocast(kind, getattr(torch, name), enabled=name != "float32"):
+            yield
 
     def _encode_images(self, images: Sequence[bytes], rows: Sequence[Sequence[bytes]]) -> torch.Tensor:
         import torch
 
-        with torch.inference_mode():
-            batches = (
-                self._clip.images([_decode(image, rows) for image in batch]).cpu()
-                for batch in _batches(images, self.batch_size)
-            )
-            return torch.cat(list(batches))
+        prepare = self._clip.prepare
+
+        def ready(image: bytes) -> Any:
+            return prepare(_decode(image, rows))
+
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="clip") as threads:
+            # The next batch is read while the model has this one.
+            ahead: deque[list[Future[Any]]] = deque()
+            vectors = []
+            for batch in [*_batches(images, self.batch_size), None]:
+                if batch is not None:
+                    ahead.append([threads.submit(ready, image) for image in batch])
+                if ahead and (batch is None or len(ahead) > 1):
+                    with self._precision():
+                        vectors.append(self._clip.images([future.result() for future in ahead.popleft()]).cpu())
+        return torch.cat(vectors)
 
     def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         import torch
 
-        with torch.inference_mode():
+        with self._precision():
             return torch.cat([self._clip.texts(batch).cpu() for batch in _batches(texts, self.batch_size)])
+
+
+def automatic_dtype(device: str) -> str:
+    """
+    >>> automatic_dtype("cuda"), automatic_dtype("cpu")
+    ('bfloat16', 'float32')
+    """
+    return "bfloat16" if device == "cuda" else "float32"
 
 
 def _places(items: Iterable[Any]) -> dict[Any, int]:

@@ -74,7 +74,8 @@ def similarities(model: str, pictures: Sequence[Image.Image], text: str) -> list
 
 def identity(model: str) -> str:
     """What the similarities depend on; a local model counts by its content. Raises ``ModelError`` without a model."""
-    return _scorer(model).version
+    # In float32, as ever: a mask is the same on every machine.
+    return _scorer(model).version.removesuffix(":float32")
 
 
 @lru_cache(maxsize=2)
@@ -82,8 +83,8 @@ def _scorer(model: str) -> ClipScorer:
     architecture, at, pretrained = model.partition("@")
     try:
         if at and "/" not in architecture:  # folders and hub ids may carry an @ of their own
-            return ClipScorer(architecture, pretrained)
-        return ClipScorer(resolve(model))
+            return ClipScorer(architecture, pretrained, dtype="float32")
+        return ClipScorer(resolve(model), dtype="float32")
     except (EngineError, ValueError) as error:
         problem = str(error).replace("\n  -> ", "; ")  # how an EngineError prints its remedy
         raise ModelError(

@@ -1,10 +1,13 @@
 import io
 import json
+import threading
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from reward.scorers.clip import CONFIG_FILE, WEIGHTS_FILE, ClipScorer
+from reward.scorers import clip as clip_scorer
+from reward.scorers.clip import CONFIG_FILE, WEIGHTS_FILE, ClipScorer, automatic_dtype
 
 MODEL = {
     "embed_dim": 16,
@@ -384,3 +387,42 @@ def test_ranking_names_the_row_that_cannot_be_ranked(scorer):
     with pytest.raises(ValueError, match="row 1, image 1: cannot be decoded"):
         scorer.score_images([("a", [RED]), ("b", [RED, b"no image"])])
     assert scorer.score_images([]) == []
+
+
+COLOURS = [png((40 * number, 255 - 40 * number, 7)) for number in range(5)]
+
+
+def test_images_are_read_in_threads_and_batches_are_full(folder, scorer, monkeypatch):
+    names, sizes = set(), []
+    clip = ClipScorer(folder, batch_size=2, device="cpu")
+    encoders = clip._clip
+
+    def prepare(image):
+        names.add(threading.current_thread().name.partition("_")[0])
+        return encoders.prepare(image)
+
+    def images(batch):
+        sizes.append(len(batch))
+        return encoders.images(batch)
+
+    monkeypatch.setitem(clip.__dict__, "_clip", replace(encoders, prepare=prepare, images=images))
+    rows = [row([image], "a sun", "a boat") for image in [*COLOURS, COLOURS[0]]]
+    values = clip.score(rows)["clip.cosine"]
+    assert names == {"clip"} and sizes == [2, 2, 1]
+    alone = [scorer.score([each])["clip.cosine"][0] for each in rows]
+    assert [v for r in values for v in r] == pytest.approx([v for r in alone for v in r], abs=1e-6)
+    assert values[0] == values[-1] != values[1]
+
+
+@pytest.mark.parametrize("kind", ["folder", "hf_folder"])
+def test_products_are_computed_in_bfloat16_where_there_is_a_gpu(kind, request, monkeypatch):
+    place = request.getfixturevalue(kind)
+    rows = [row([image], "a sun", "a boat") for image in COLOURS]
+    exact, half = (ClipScorer(place, device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    of_exact, of_half = ([v for r in of.score(rows)["clip.cosine"] for v in r] for of in (exact, half))
+    assert of_half == pytest.approx(of_exact, abs=0.03) and of_half != pytest.approx(of_exact, abs=1e-6)
+    assert len({exact.version, half.version, ClipScorer(place).version}) == 3
+    for device, expected in (("cpu", of_exact), ("cuda", of_half)):
+        monkeypatch.setattr(clip_scorer, "automatic_dtype", lambda _, device=device: automatic_dtype(device))
+        values = ClipScorer(place, device="cpu").score(rows)["clip.cosine"]
+        assert [v for r in values for v in r] == expected
