@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 # Where the machine forbids bytecode, each of some hundred processes would compile torch, Ray and vLLM anew (4 s each).
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: quickstart test chaos fuzz browser check install install-dev models clean
+.PHONY: quickstart test chaos fuzz families browser check install install-dev models clean
 
 quickstart: install
 	$(BIN)/python -m pipeline.run
@@ -30,6 +30,11 @@ fuzz: FUZZ_SEED ?= $(shell date +%s)
 fuzz: FUZZ_INPUTS ?= 12000
 fuzz: install-dev
 	FUZZ_SEED=$(FUZZ_SEED) FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/python -m pytest tests/fuzz
+
+# Every family of tests/kit/tiny_models.py through everything, a minute each, and 50 models of each that begin to train in
+# bfloat16 (make test takes two of them).
+families: install-dev
+	FAMILIES=all $(BIN)/python -m pytest tests/test_families.py tests/training/loop/test_step_zero_families.py
 
 # The pages of pipeline.browse in a real Chromium, where there is one.
 browser: install-dev
