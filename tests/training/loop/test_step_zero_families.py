@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from tiny_models import FAMILIES, SIDE, Family, idefics3, smolvlm_model
 
+from reward.forward.parts import Parts
 from training import formats
 from training.config import TrainConfig
 from training.data.dataset import prepare
@@ -22,7 +23,6 @@ from training.data.identity import Start
 from training.data.pairs import PairDataset
 from training.errors import StepZeroError
 from training.forward.model import prepare_tuning
-from training.forward.parts import Parts
 from training.forward.policy import Policy, make_policy
 from training.loop import reference
 from training.loop.reference import Reference
@@ -31,7 +31,7 @@ from training.loop.worker import Worker
 
 CPU = torch.device("cpu")
 SEEDS = range(50 if os.environ.get("FAMILIES") == "all" else 2)
-PAIRS = 12
+PAIRS = 32
 START = Start("weights", "config", "processor")
 
 
@@ -39,7 +39,7 @@ def rows() -> list[dict[str, Any]]:
     colours = torch.Generator().manual_seed(0)
     made = []
     for number in range(PAIRS):
-        # One colour each: noise would be nearly the same wherever a tower averages patches.
+        # One colour each: noise is nearly the same wherever a tower averages patches.
         colour = torch.randint(0, 256, (3,), generator=colours, dtype=torch.uint8)
         pixels = colour.expand(SIDE, SIDE * (1 + number % 2), 3)
         good, bad = ("Y", "N") if number % 3 else ("N", "Y")
@@ -47,7 +47,7 @@ def rows() -> list[dict[str, Any]]:
             {
                 "id": f"pair-{number}",
                 "images": [Image.fromarray(pixels.numpy())],
-                "prompt": [{"role": "user", "content": f"Is there a {'dog' if number % 2 else 'cat'}?"}],
+                "prompt": [{"role": "user", "content": "A?" if number % 2 else "B?"}],
                 "chosen": [{"role": "assistant", "content": good}],
                 "rejected": [{"role": "assistant", "content": bad}],
             }
@@ -70,8 +70,8 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 @pytest.fixture
 def config(configure: Callable[..., TrainConfig]) -> TrainConfig:
-    # The reference takes eight pairs a pass, the step three: other shapes, other last bits.
-    return configure(tuning="lora", dtype="bfloat16", objective="mdpo", batch_size=8, micro_batch_size=3)
+    # The reference takes eight pairs a pass, the step three: other shapes, other last bits. The default batch size.
+    return configure(tuning="lora", dtype="bfloat16", objective="mdpo", batch_size=32, micro_batch_size=3)
 
 
 @pytest.fixture
