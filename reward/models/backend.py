@@ -66,7 +66,8 @@ class TransformersRewards:
         return dict(zip((place for answers in groups for place in answers.places), values.tolist(), strict=True))
 
     def _alone(self, conversations: Sequence[Conversation], places: Sequence[int]) -> dict[int, float]:
-        chosen, values = [conversations[place] for place in places], {}
+        chosen = [conversations[place] for place in places]
+        values: dict[int, float] = {}
         for batch in batches(chosen, self.batch_size):
             try:
                 measured = run(self.network, self.reader, chosen, batch, self.device)

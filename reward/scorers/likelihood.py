@@ -145,7 +145,8 @@ class LikelihoodScorer:
         from reward.models import shared_prompts
 
         model, reader = self._backbone
-        packed, places = [], []
+        packed = []
+        places: list[int] = []
         for answers in groups:
             for place in answers.places:
                 lengths[place] = _answer_tokens(reader, conversations[place], place)
@@ -170,7 +171,7 @@ class LikelihoodScorer:
     def _alone(self, conversations: Sequence[Conversation], places: Sequence[int]) -> dict[int, float]:
         from reward.models.backend import batches
 
-        means = {}
+        means: dict[int, float] = {}
         chosen = [conversations[place] for place in places]
         for batch in batches(chosen, self.batch_size):
             try:
