@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,11 @@ def _cluster() -> Hardware:
     )
 
 
-def run_together(function: Callable[[Any], None], argument: Any, workers: int, folder: Path) -> None:
-    """Call ``function(argument)`` in ``workers`` processes at once that are one torch process group (Ray Train).
+def run_together(
+    function: Callable[[Any], None], argument: Any, workers: int, folder: Path, longest_wait: timedelta
+) -> None:
+    """Call ``function(argument)`` in ``workers`` processes at once that are one torch process group (Ray Train), in
+    which one waits for another for ``longest_wait`` at most.
 
     Each has a GPU where the cluster has any (nccl), else a CPU (gloo). They run in this process's working directory;
     ``folder`` is Ray's while they do. An exception of ``function`` ends all of them and is raised here.
@@ -156,7 +160,7 @@ def run_together(function: Callable[[Any], None], argument: Any, workers: int, f
     started = start_ray()
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // workers))
@@ -179,6 +183,7 @@ def run_together(function: Callable[[Any], None], argument: Any, workers: int, f
         TorchTrainer(
             call,
             train_loop_config={},
+            torch_config=TorchConfig(timeout_s=int(longest_wait.total_seconds())),
             scaling_config=ScalingConfig(
                 num_workers=workers, use_gpu=gpus, resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpus else {})
             ),

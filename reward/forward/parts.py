@@ -44,8 +44,23 @@ class Parts:
 
     @property
     def language(self) -> Any:
-        """The text model."""
-        return next((part for name in LANGUAGE if (part := getattr(self.backbone, name, None)) is not None), None)
+        """The text model: a part of the backbone, or the backbone itself where its decoder layers are its own (the
+        first Idefics)."""
+        parts = (getattr(self.backbone, name, None) for name in LANGUAGE)
+        inside: Any = next((part for part in parts if part is not None), None)
+        return self.backbone if inside is None and hasattr(self.backbone, "layers") else inside
+
+    @property
+    def why_not_trained(self) -> str | None:
+        """Why the parts do not make a model whose log-probs can be computed, or None if they do: the backbone is
+        called with images, the head with what it gives."""
+        if self.backbone is None or self.head is None:
+            return f"{self.name} is not built of a `model` and an `lm_head`"
+        if not any("image" in name or "pixel" in name for name in inspect.signature(self.backbone.forward).parameters):
+            return f"the `model` of {self.name} reads no images"
+        if any(getattr(config, "is_encoder_decoder", False) for config in (self.config, self.text_config)):
+            return f"{self.name} reads prompts by an encoder and answers by a decoder"
+        return None
 
     @property
     def head(self) -> Any:

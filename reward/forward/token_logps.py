@@ -32,7 +32,7 @@ class Forward:
 
     ``head_chunk`` is the number of response tokens per pass through the head (None: all at once);
     ``response_only=False`` runs it on every position, as TRL does on a CPU. ``last_layer_on_responses`` takes effect
-    with ``share_prefix`` only.
+    with ``share_prefix`` only. With ``one_call`` attention of all groups is one call (``attention.can_call_once``).
     """
 
     dtype: torch.dtype = torch.float32
@@ -42,6 +42,7 @@ class Forward:
     response_only: bool = True
     last_layer_on_responses: bool = True
     padding: int = 0
+    one_call: bool = False
     cache: FeatureCache | None = None
 
     @property
@@ -72,7 +73,7 @@ def token_states(model: nn.Module, batch: GroupedBatch, forward: Forward = Forwa
             "position_ids": position_ids(model, layout, batch.prompts).to(device),
             # Taken as it is because it has four axes; ``attention.attend`` needs none.
             "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-            "prefix_plan": attention.plan(layout.groups, device),
+            "prefix_plan": attention.plan(layout.groups, device, one_call=forward.one_call),
         }
     else:
         layout = pad([row for group in batch.groups for row in group], forward.padding)
@@ -116,7 +117,7 @@ def head_logps(head: nn.Module, states: Tensor, targets: Tensor, chunk: int | No
     if chunk is None or len(states) <= chunk:
         return _head(head, states, targets)
     pieces = zip(states.split(chunk), targets.split(chunk), strict=True)
-    again = partial(checkpoint, partial(_head, head), use_reentrant=False)
+    again = partial(checkpoint, partial(_head, head), use_reentrant=False, preserve_rng_state=False)
     return torch.cat([again(piece, wanted) for piece, wanted in pieces])
 
 

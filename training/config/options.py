@@ -211,6 +211,14 @@ class TrainOptions(Frozen):
     last_layer_on_responses: bool = Field(
         True, description="the last decoder layer on response positions only", json_schema_extra=NEUTRAL
     )
+    attention_in_one_call: bool = Field(
+        True,
+        description="attention of all pairs of a pass in one kernel: on a GPU, with bfloat16",
+        json_schema_extra=NEUTRAL,
+    )
+    fused_adapters: bool = Field(
+        True, description="add an adapter's product onto its layer's output in one kernel", json_schema_extra=NEUTRAL
+    )
     head_chunk: Count | None = Field(
         4096,
         description="response tokens per pass through the language-model head; with fsdp always all",

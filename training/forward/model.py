@@ -14,8 +14,14 @@ from training.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
-_TOWERS = ("vision_tower", "visual", "vision_model")
-_PROJECTORS = ("multi_modal_projector", "connector", "mlp1", "image_newline", "merger", "deepstack_merger_list")
+_TOWERS = (
+    *("vision_tower", "visual", "vision_model", "vision_encoder", "high_res_vision_model"),
+    *("image_tower", "video_tower", "audio_tower"),
+)
+_PROJECTORS = (
+    *("multi_modal_projector", "mm_projector", "projector", "vision_projection", "vision_adapter", "aligner", "mlp1"),
+    *("connector", "resampler_model", "merger", "deepstack_merger_list", "image_newline", "embed_vision"),
+)
 
 
 def load_model(config: TrainConfig) -> tuple[nn.Module, Any]:
@@ -57,15 +63,33 @@ def load_weights(config: TrainConfig) -> nn.Module:
     from transformers import AutoModelForImageTextToText
 
     bits = _four_bits(config) if config.quantization is not None else {}
-    dtype = torch.float32 if config.tuning == "full" else DTYPES[config.precision]
     trusted = {"trust_remote_code": config.trust_remote_code, **_hub(config)}
     try:
         model: nn.Module = AutoModelForImageTextToText.from_pretrained(
-            config.model, dtype=dtype, use_safetensors=True, **trusted, **bits
+            config.model, dtype=_weights_dtype(config), use_safetensors=True, **trusted, **bits
         )
     except Exception as error:
         raise _not_loaded(config, error) from error
     return model
+
+
+def load_outline(config: TrainConfig) -> nn.Module:
+    """The model of ``load_weights`` without weights: every parameter and buffer is on the device ``meta``."""
+    from transformers import AutoModelForImageTextToText
+
+    read = read_config(config)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForImageTextToText.from_config(
+                read, dtype=_weights_dtype(config), trust_remote_code=config.trust_remote_code
+            )
+    except Exception as error:
+        raise _not_loaded(config, error) from error
+    return model.eval()
+
+
+def _weights_dtype(config: TrainConfig) -> torch.dtype:
+    return torch.float32 if config.tuning == "full" else DTYPES[config.precision]
 
 
 def read_positions(config: TrainConfig) -> int | None:
@@ -92,6 +116,10 @@ def _hub(config: TrainConfig) -> dict[str, str]:
 
 
 def _not_loaded(config: TrainConfig, error: Exception) -> ModelError:
+    if isinstance(error, ImportError) and "num2words" in str(error):
+        return ModelError(
+            f"model {config.model}: its processor (SmolVLM's) needs num2words; pip install 'vlm-preference[smolvlm]'"
+        )
     return ModelError(
         f"model {config.model}: cannot be loaded ({type(error).__name__}: {error}); give a folder or hub id of a "
         "vision-language model with safetensors weights and a processor"
@@ -109,7 +137,11 @@ def prepare_tuning(model: nn.Module, config: TrainConfig) -> nn.Module:
 
     The model is put into train mode only because gradient checkpointing asks for it; without dropout the two modes
     compute the same.
+
+    Raises:
+        ModelError: it is not built of parts that can be trained, or has none of those that the configuration names.
     """
+    check_parts(model)
     if config.gradient_checkpointing is True:
         set_checkpointing(model)
     if config.tuning == "lora":
@@ -126,7 +158,15 @@ def prepare_tuning(model: nn.Module, config: TrainConfig) -> nn.Module:
 
 def set_checkpointing(model: nn.Module) -> None:
     """Let the backward pass compute activations again. Also of a model that has been prepared, or trained a while."""
-    Parts.of(model).whole.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    Parts.of(model).whole.gradient_checkpointing_enable(
+        gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": False}
+    )
+
+
+def check_parts(model: nn.Module) -> None:
+    """Raise ``ModelError`` unless the model has the parts that training calls."""
+    if (reason := Parts.of(model).why_not_trained) is not None:
+        raise ModelError(f"{reason}, which training needs; train one of the families of docs/models.md")
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -190,13 +230,17 @@ def _freeze(model: nn.Module, part: str, names: tuple[str, ...]) -> None:
 def _add_lora(model: nn.Module, config: TrainConfig) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
-    if not isinstance(Parts.of(model).language, nn.Module):
+    from training.forward.adapters import AddedLinear
+
+    language = Parts.of(model).language
+    if not isinstance(language, nn.Module):
         raise ModelError(f"{type(model).__name__} has no {' or '.join(LANGUAGE)} to put adapters on; use tuning=full")
-    wanted = config.lora.target_modules
+    wanted, inside = config.lora.target_modules, set(language.modules())
     names = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
+        and module in inside
         and part_of(name) == "language"
         and name.split(".")[-1] != "lm_head"
         and (wanted == "all-linear" or name.rpartition(".")[2] in wanted)
@@ -205,4 +249,6 @@ def _add_lora(model: nn.Module, config: TrainConfig) -> nn.Module:
         raise ModelError(f"lora.target_modules={list(wanted)} match no linear layer; use all-linear")
     # Full names, because peft's own "all-linear" would also take the vision tower and the projector.
     lora = LoraConfig(r=config.lora.r, lora_alpha=config.lora.alpha, lora_dropout=0.0, target_modules=names)  # type: ignore[arg-type]
+    if config.fused_adapters and config.quantization is None:
+        lora._register_custom_module({nn.Linear: AddedLinear})
     return get_peft_model(model, lora)

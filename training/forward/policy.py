@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from reward.forward import attention
 from reward.forward.features import FeatureCache
 from reward.forward.token_logps import Forward
 from training.config import Branch, TrainConfig
 from training.data.pairs import PairDataset
-from training.forward import sharing
+from training.forward import sharing, towers
 from training.forward.batch import answer, collate
 from training.forward.logps import sequence_logps
 from training.forward.model import DTYPES
@@ -38,6 +39,9 @@ def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dat
     """The policy as the configuration describes it, on ``device``."""
     model = model.to(device)
     tokenizer = dataset.processor.tokenizer
+    one_call = config.attention_in_one_call and attention.can_call_once(device, DTYPES[config.precision])
+    if one_call:
+        towers.read_windows_in_one_call(model)
     forward = Forward(
         dtype=DTYPES[config.precision],
         share_prefix=config.share_prefix,
@@ -46,6 +50,7 @@ def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dat
         response_only=config.head_on_responses,
         last_layer_on_responses=config.last_layer_on_responses,
         padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        one_call=one_call,
         cache=FeatureCache.half_of_free_memory(device) if config.cache_image_features else None,
     )
     forward, note = sharing.decide(model, dataset, config.branches, forward)

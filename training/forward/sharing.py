@@ -21,6 +21,7 @@ from training.data.pairs import PairDataset
 from training.errors import ModelError
 from training.forward.batch import answer, collate
 from training.forward.logps import sequence_logps
+from training.forward.model import check_parts
 
 #: How many pairs are tried: a wrong mask or position is off by more than 0.1 nats per token in each, which rounding
 #: reaches in bfloat16 now and then, but not in the mean of several.
@@ -45,6 +46,7 @@ def decide(
 
     Raises ``ModelError`` if the model's log-probs cannot be computed either way.
     """
+    check_parts(model)
     check_head(model)
     if not forward.share_prefix:
         return forward, "prefix sharing: off (share_prefix=false)"

@@ -1,6 +1,7 @@
 """Resumable checkpoints: a folder ``step-00000120`` exists if and only if it is complete (fsync, then rename).
 
-Tensors are stored whole, by the names of their parameters: a run goes on with any number of workers, split or not.
+Tensors are stored by the names of their parameters, those that are split over workers in parts
+(``training.loop.tensor_files``): a run goes on with any number of workers, split or not.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.base import files
 from training.loop.evaluate_loss import Best
 from training.loop.sharding import like, whole
+from training.loop.tensor_files import WHOLE, Stored, is_split, rows_of, stored, write_parts, write_whole
+from training.loop.worker import Worker
 
 KEEP = 2
+#: What AdamW keeps of every parameter beside the count of steps.
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 #: Which step it is of, and what the run depends on.
 META = "meta.json"
@@ -45,36 +49,38 @@ def save(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     about: Mapping[str, Any],
-    write: bool = True,
+    worker: Worker,
 ) -> None:
     """Write ``folder/step-N`` with only the parameters that move, then delete all but the newest ``KEEP``.
 
-    ``about`` is kept in ``META``: what the run depends on (``training.loop.resume.about``).
-    Every worker calls it, as split tensors are put together; one of them does ``write``.
+    ``about`` is kept in ``META``: what the run depends on (``training.loop.resume.about``). Every worker calls it, and
+    writes its part of what is split; the first one writes the rest, and when all have done so makes it a checkpoint.
     """
-    weights = {name: whole(value, keep=write) for name, value in parameters.items()}
-    moments = {
-        name: {key: whole(value, keep=write) for key, value in optimizer.state[parameter].items()}
-        for name, parameter in parameters.items()
-        if parameter in optimizer.state
-    }
-    if not write:
-        return
     target = folder / f"step-{progress.step:08d}"
-    partial = _partial_path(target)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(weights, partial / "weights.safetensors")
-    state = {
-        "moments": moments,
-        "scheduler": scheduler.state_dict(),
-        "rng": _rng_state(),
-        "sums": dict(progress.sums or {}),
-        "count": progress.count,
-        "best": astuple(progress.best),
-    }
-    torch.save(state, partial / "state.pt")
-    (partial / META).write_text(json.dumps({"step": progress.step, **about}, indent=2) + "\n")
+    partial = _begin(target, worker)
+    states = {name: optimizer.state[value] for name, value in parameters.items() if value in optimizer.state}
+    split = {f"{key}/{name}": value for name, state in states.items() for key, value in state.items()}
+    write_parts(partial, {**parameters, **split}, worker)
+    if worker.main:
+        write_whole(partial / WHOLE, parameters)
+        torch.save(
+            {
+                "moments": {
+                    name: {key: whole(value) for key, value in state.items() if not is_split(value)}
+                    for name, state in states.items()
+                },
+                "scheduler": scheduler.state_dict(),
+                "rng": _rng_state(),
+                "sums": dict(progress.sums or {}),
+                "count": progress.count,
+                "best": astuple(progress.best),
+            },
+            partial / "state.pt",
+        )
+        (partial / META).write_text(json.dumps({"step": progress.step, **about}, indent=2) + "\n")
+    worker.wait()
+    if not worker.main:
+        return
     files.sync_tree(partial)
     files.remove_tree(target)  # whole, at once: half a checkpoint must not be one
     files.move(partial, target)
@@ -82,8 +88,8 @@ def save(
         files.remove_tree(old)
     # An older best is kept until a checkpoint says that there is a better one.
     for path in folder.glob("best-*"):
-        if path != _best(folder, progress.best.step):
-            path.unlink()
+        if path.name.partition(".")[0] != _best(folder, progress.best.step).name:
+            files.remove_tree(path) if path.is_dir() else path.unlink()
 
 
 def restore(
@@ -92,7 +98,8 @@ def restore(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
 ) -> Progress:
-    """Load the newest checkpoint in place and say where it stands; ``Progress()`` if there is none.
+    """Load the newest checkpoint in place and say where it stands; ``Progress()`` if there is none. A worker reads what
+    it holds of a tensor, however it was stored.
 
     ``training.loop.resume`` has seen that it is one of this run.
     """
@@ -100,13 +107,18 @@ def restore(
     if step_folder is None:
         return Progress()
     meta = json.loads((step_folder / META).read_text())
-    load(step_folder / "weights.safetensors", parameters)
-    state = torch.load(step_folder / "state.pt", map_location="cpu", weights_only=True)
-    for name, values in state["moments"].items():
-        # Moments have the shape of their parameter; the count of steps is a scalar that stays where it is.
-        optimizer.state[parameters[name]] = {
-            key: like(value, parameters[name]) if value.ndim else value for key, value in values.items()
-        }
+    state = torch.load(step_folder / "state.pt", map_location="cpu", weights_only=True, mmap=True)
+    with stored(step_folder) as tensors:
+        _fill(parameters, tensors)
+        for name, values in state["moments"].items():
+            parameter = parameters[name]
+            # Moments have the shape of their parameter, and those of a split one lie where it does; the count of steps
+            # is a scalar.
+            parts = {key: tensors.read(f"{key}/{name}", parameter) for key in _MOMENTS if key not in values}
+            parts |= {key: rows_of(value, parameter) for key, value in values.items() if value.ndim}
+            optimizer.state[parameter] = {key: like(part.clone(), parameter) for key, part in parts.items()} | {
+                key: value.to(parameter.device) for key, value in values.items() if not value.ndim
+            }
     scheduler.load_state_dict(state["scheduler"])
     for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
@@ -114,28 +126,31 @@ def restore(
     return Progress(meta["step"], state["sums"], state["count"], Best(*state["best"]))
 
 
-def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], write: bool = True) -> None:
-    """Keep the weights of the best evaluation so far. Every worker calls it, one does ``write``."""
-    weights = {name: whole(value, keep=write) for name, value in parameters.items()}
-    if write:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = _partial_path(_best(folder, step))
-        save_file(weights, partial)
+def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], worker: Worker) -> None:
+    """Keep the weights of the best evaluation so far, in ``folder/best-N``. Every worker calls it."""
+    target = _best(folder, step)
+    partial = _begin(target, worker)
+    write_parts(partial, parameters, worker)
+    if worker.main:
+        write_whole(partial / WHOLE, parameters)
+    worker.wait()
+    if worker.main:
         files.sync_tree(partial)
-        files.move(partial, _best(folder, step))
+        files.remove_tree(target)
+        files.move(partial, target)
 
 
 def load_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
     """Put the weights of ``save_best`` into the parameters, in place."""
-    load(_best(folder, step), parameters)
+    path = _best(folder, step)
+    with stored(path if path.exists() else path.with_suffix(".safetensors")) as tensors:  # a file in earlier runs
+        _fill(parameters, tensors)
 
 
 @torch.no_grad()
-def load(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Put stored weights into the parameters, in place."""
-    weights: dict[str, Tensor] = load_file(path)
+def _fill(parameters: Mapping[str, nn.Parameter], tensors: Stored) -> None:
     for name, parameter in parameters.items():
-        parameter.copy_(like(weights[name], parameter))
+        parameter.copy_(like(tensors.read(name, parameter), parameter))
 
 
 def clear(folder: Path) -> None:
@@ -144,11 +159,16 @@ def clear(folder: Path) -> None:
 
 
 def _best(folder: Path, step: int) -> Path:
-    return folder / f"best-{step:08d}.safetensors"
+    return folder / f"best-{step:08d}"
 
 
-def _partial_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{files.TEMPORARY}")
+def _begin(target: Path, worker: Worker) -> Path:
+    """An empty folder beside ``target``, the same for all workers, to be moved there when it is full."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}{files.TEMPORARY}")
+    if worker.main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    return worker.gather([partial])[0]
 
 
 def newest(folder: Path) -> Path | None:

@@ -23,7 +23,7 @@ from training.config.by_hardware import settled
 from training.errors import TrainingError
 from training.loop import resume
 from training.loop.trainer import TrainResult, finished_run, train
-from training.loop.worker import this_worker
+from training.loop.worker import LONGEST_WAIT, this_worker
 
 #: What the first worker says on stderr; the process that started the workers repeats it.
 LOG = "train.log"
@@ -62,7 +62,7 @@ def _run(config: TrainConfig) -> TrainResult:
 
     with _repeat(config.output_dir / LOG):
         try:
-            run_together(_train, config, config.processes, config.output_dir / f".ray{TEMPORARY}")
+            run_together(_train, config, config.processes, config.output_dir / f".ray{TEMPORARY}", LONGEST_WAIT)
         except PipelineError as error:
             raise TrainingError(str(error)) from error
     return finished_run(config)

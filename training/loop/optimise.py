@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from training.config import TrainConfig
 from training.forward.model import part_of, trainable
@@ -20,8 +22,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         "projector": config.projector_learning_rate or config.learning_rate,
         "language": config.learning_rate,
     }
+    moving = trainable(model)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    for name, parameter in trainable(model).items():
+    for name, parameter in moving.items():
         groups.setdefault((part_of(name), parameter.ndim >= 2), []).append(parameter)
     return torch.optim.AdamW(
         [
@@ -31,7 +34,15 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         lr=config.learning_rate,
         betas=config.adam_betas,
         eps=config.adam_epsilon,
+        fused=_can_fuse(list(moving.values())),
     )
+
+
+def _can_fuse(parameters: Sequence[Tensor]) -> bool:
+    """Whether one kernel may do all of a group, which is 3 to 5 times as fast on a CPU, too: not where some are split
+    over workers and some, such as embeddings that are tied to the head, are not."""
+    split = {isinstance(parameter, DTensor) for parameter in parameters}
+    return len(split) == 1 and all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
 
 
 def cosine_with_warmup(optimizer: torch.optim.Optimizer, steps: int, warmup_ratio: float) -> Any:

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from reward.forward.parts import Parts
 from training.errors import ModelError
+from training.forward.model import part_of
 from training.loop.worker import Worker
 
 
@@ -46,7 +47,8 @@ def shard(model: nn.Module, worker: Worker, dtype: torch.dtype) -> None:
     units = [*parts.layers, *(() if tied else (embeddings, parts.head))]
     for unit in units:
         fully_shard(unit, **options)
-    ours = set(parts.language.parameters()) - ({embeddings.weight} if tied else set())
+    ours = {value for name, value in parts.language.named_parameters() if part_of(name) == "language"}
+    ours -= {embeddings.weight} if tied else set()
     fully_shard(parts.backbone, **options, ignored_params=set(parts.backbone.parameters()) - ours)
     for unit in (*units, parts.backbone):
         assert isinstance(unit, FSDPModule)
@@ -71,12 +73,14 @@ def whole(value: Tensor, keep: bool = True) -> Tensor:
     return full.cpu().contiguous() if keep else full
 
 
-def like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor that every worker has, placed as ``parameter`` is: on its device, split as it is split."""
-    value = value.to(parameter.device)
-    if isinstance(parameter, DTensor):
-        return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
-    return value
+def like(part: Tensor, parameter: Tensor) -> Tensor:
+    """What this worker holds of a tensor, all of it or its rows, placed as ``parameter``: on its device, split as it is
+    split."""
+    part = part.to(parameter.device)
+    if not isinstance(parameter, DTensor):
+        return part
+    place = (parameter.device_mesh, parameter.placements)
+    return DTensor.from_local(part, *place, run_check=False, shape=parameter.shape, stride=parameter.stride())
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], worker: Worker) -> None:

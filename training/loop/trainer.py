@@ -23,9 +23,9 @@ from training.data.identity import Identity, Start, rows_of, start_of
 from training.data.pairs import PairDataset
 from training.data.schedule import mean_chosen_tokens, passes, window_of
 from training.forward.check_features import check_features
-from training.forward.model import DTYPES, load_processor, load_weights, prepare_tuning, read_positions, trainable
+from training.forward.model import DTYPES, load_processor, prepare_tuning, read_positions, trainable
 from training.forward.policy import Policy, make_policy, pair_logps, response_lengths
-from training.loop import checkpoint, diverge, inputs, log, on_cpu, pass_size, reference, resume
+from training.loop import checkpoint, diverge, inputs, log, on_cpu, pass_size, reference, resume, spread
 from training.loop.checkpoint import Progress
 from training.loop.evaluate_loss import HeldOut, evaluate
 from training.loop.export import export
@@ -66,8 +66,9 @@ def train(config: TrainConfig) -> TrainResult:
     processor = load_processor(config)
     # Before the weights: what is wrong with a row shows in the time that rows take.
     data = inputs.read(config, processor, read_positions(config), visible=worker.main)
-    model = load_weights(config)
-    identity = Identity(start_of(model, processor), {key: rows_of(rows) for key, rows in data.all.items()})
+    model = spread.load(config, worker)
+    start = spread.by_first(lambda: start_of(model, processor), worker)
+    identity = Identity(start, {key: rows_of(rows) for key, rows in data.all.items()})
     if resume.settle(config, identity, worker):
         return finished_run(config)
     if worker.main:
@@ -75,7 +76,6 @@ def train(config: TrainConfig) -> TrainResult:
         size = sum(parameter.numel() for parameter in model.parameters())
         if worker.device.type == "cpu" and size >= on_cpu.LARGE:
             tell(on_cpu.notice(size, data.train, config, on_cpu.measured_speed() * worker.world) or "")
-    start = identity.start
     model = prepare_tuning(model, config)
     chosen = pass_size.settle(config, model, data.train, worker)
     sized = Passes(config, chosen, model, worker)
@@ -122,7 +122,7 @@ def train(config: TrainConfig) -> TrainResult:
                 measured = evaluate(policy, held_out, config, worker, sized)
                 best = best.after(done, measured["eval/loss"])
                 if config.patience is not None and best.step == done:
-                    checkpoint.save_best(checkpoints, done, parameters, write=worker.main)
+                    checkpoint.save_best(checkpoints, done, parameters, worker)
             ends = done == steps or best.is_exhausted(config)
             saves = ends or done % config.save_steps == 0
             if saves:
@@ -140,7 +140,7 @@ def train(config: TrainConfig) -> TrainResult:
                 bar.note(progress_note(line))
             if saves:
                 kept = Progress(done, *sums.total(), best)
-                checkpoint.save(checkpoints, kept, parameters, optimizer, scheduler, about, worker.main)
+                checkpoint.save(checkpoints, kept, parameters, optimizer, scheduler, about, worker)
                 worker.wait()
 
     if config.patience is not None and best.step:
@@ -160,11 +160,13 @@ def train(config: TrainConfig) -> TrainResult:
 def place(model: nn.Module, data: Inputs, config: TrainConfig, worker: Worker) -> Policy:
     """The model on its device, split if it is to be, and how its forward runs; checks that images fit the model."""
     sharded = config.sharding == "fsdp" and worker.world > 1
+    weights = spread.hold(model, config, worker)
     if sharded:
         shard(model, worker, DTYPES[config.precision])
         # Workers gather the head together, so each must call it equally often: once a pass, not once a chunk.
         config = config.model_copy(update={"head_chunk": None})
-    model.to(worker.device)
+    spread.fill(model, weights, worker)
+    del weights
     for dataset in data.all.values():
         check_features(model, dataset, worker.device)
     policy = make_policy(model, worker.device, config, data.train)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+#: How long workers wait for each other before they take one for dead, which its end tells them at once anyway: the
+#: first one alone writes the model, which takes longer than the ten minutes that NCCL has by default.
+LONGEST_WAIT = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,6 @@ def this_worker() -> Worker:
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     return Worker(device, dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Worker(device)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from attention_kit import stretch_by_stretch
 
 from reward.forward import attention, last_layer, shareable
 from reward.forward.packing import Group, Packed, pack
@@ -22,12 +23,16 @@ from training.forward.sharing import decide, differences
 
 ALL = ("chosen", "rejected", "corrupted")
 SHARED, ALONE = Forward(), Forward(share_prefix=False)
+PLAN = attention.plan
 
 
-@pytest.fixture(autouse=True, params=[256, 0], ids=["side by side", "group by group"])
+@pytest.fixture(autouse=True, params=[256, 0, None], ids=["side by side", "group by group", "one call"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to attend to groups pass every test."""
+    """All ways to attend to groups pass every test. The kernel of the last is for GPUs; here a loop stands for it."""
     monkeypatch.setattr(attention, "SIDE_BY_SIDE", request.param)
+    if request.param is None:
+        monkeypatch.setattr(attention, "plan", lambda *given, one_call: PLAN(*given, one_call=True))
+        monkeypatch.setattr(attention, "call", stretch_by_stretch)
 
 
 @pytest.fixture
@@ -95,6 +100,7 @@ def test_negative_control_a_wrong_mask_or_position_shows(
             "scaled_dot_product_attention",
             lambda q, k, v, is_causal=False, attn_mask=None, **options: real(q, k, v, **options),
         )
+        monkeypatch.setattr(attention, "call", lambda *given, causal: stretch_by_stretch(*given, causal=False))
     else:
         change = one_group if damage == "plain causal" else restarted
         monkeypatch.setattr("reward.forward.token_logps.pack", lambda groups: change(pack(groups)))
@@ -137,6 +143,7 @@ def test_side_by_side_the_last_layer_asks_for_what_is_read_alone(
     model: Any, pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "SIDE_BY_SIDE", 256)
+    monkeypatch.setattr(attention, "plan", PLAN)
     seen: list[int] = []
     real = attention.scaled_dot_product_attention
 
@@ -220,3 +227,34 @@ def test_images_whose_tokens_see_each_other_are_not_shared(make_model: Callable[
 def test_in_bfloat16_prompts_are_shared_too(make_model: Callable[..., Any], pairs: PairDataset) -> None:
     forward, note = decide(make_model(), pairs, ALL, Forward(dtype=torch.bfloat16))
     assert forward.share_prefix, note
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_fewer_key_heads_are_spread_where_no_fast_kernel_takes_them(
+    heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = (Group(0, 5, (8, 10), 4), Group(10, 12, (12, 15), 11))
+    query, key, value = torch.randn(1, 2, 15, 8), *torch.randn(2, 1, heads, 15, 8)
+
+    def attended() -> torch.Tensor:
+        plan = attention.plan(groups, query.device, one_call=False)
+        return attention.attend(torch.nn.Module(), query, key, value, None, prefix_plan=plan)[0]
+
+    plain = attended()
+    monkeypatch.setattr(attention, "takes_groups", lambda *_: False)
+    real = attention.scaled_dot_product_attention
+
+    def even(q: Any, k: Any, v: Any, **options: Any) -> Any:
+        assert q.shape[1] == k.shape[1] == v.shape[1] and not options.get("enable_gqa")
+        return real(q, k, v, **options)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", even)
+    monkeypatch.setattr(attention, "call", stretch_by_stretch)
+    torch.testing.assert_close(attended(), plain)
+
+
+def test_which_kernels_take_fewer_key_heads() -> None:
+    half, single = torch.bfloat16, torch.float32
+    takes = attention.takes_groups
+    assert takes("cpu", single, True) and takes("cuda", half, False)
+    assert not takes("cuda", single, False) and not takes("cuda", half, True)

@@ -125,7 +125,7 @@ def test_patience_stops_the_run_and_exports_the_weights_of_the_best_step(
     assert [line["step"] for line in logged(stopped)] == [1, 2, 3, 4]
     assert "the lowest eval/loss, 0.5000, is that of step 2" in capsys.readouterr().err
 
-    best = load_file(stopped.output_dir / "checkpoints" / "best-00000002.safetensors")
+    best = load_file(stopped.output_dir / "checkpoints" / "best-00000002" / "weights.safetensors")
     last = load_file(stopped.output_dir / "checkpoints" / "step-00000004" / "weights.safetensors")
     exported = weights(stopped)
     head = "language_model.lm_head.weight"

@@ -384,3 +384,28 @@ def test_of_a_model_in_four_bits_only_the_language_models_layers_are_read_so(
     linears = [name for name, module in make_model().named_modules() if isinstance(module, torch.nn.Linear)]
     converted = {name for name in linears if should_convert_module(name, skipped)}
     assert converted == {name for name in linears if "language_model" in name}
+
+
+def test_the_one_kernel_of_adamw_does_what_its_loop_does(make_model: Callable[..., Any]) -> None:
+    from training.config import make_config
+    from training.loop.optimise import make_optimizer
+
+    config = make_config({"model": "m", "dataset": "d", "output_dir": "o", "tuning": "full", "weight_decay": 0.1})
+
+    def trained(fused: bool, steps: int = 5) -> torch.Tensor:
+        model = prepare_tuning(make_model(), config)
+        optimizer = make_optimizer(model, config)
+        assert all(group["fused"] for group in optimizer.param_groups)
+        if not fused:
+            optimizer = torch.optim.AdamW(optimizer.param_groups, fused=False, foreach=False)
+            for group in optimizer.param_groups:
+                group["fused"] = False
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(steps):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator) if parameter.requires_grad else None
+            optimizer.step()
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    torch.testing.assert_close(trained(fused=True), trained(fused=False), atol=1e-7, rtol=1e-5)
+    assert (trained(fused=True) - trained(fused=False, steps=4)).abs().max() > 1e-6

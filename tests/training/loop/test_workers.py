@@ -33,9 +33,12 @@ LIMIT = 180.0
 
 #: One process of a crew: trains every configuration that it is told, one JSON a line.
 _ONE = """
-import json, sys, torch
+import json, os, sys, torch
 from training.config import make_config
+from training.loop import spread
 from training.loop.trainer import train
+if os.environ["RANK"] != "0":
+    spread.load_weights = None  # weights are read by the first alone
 torch.set_num_threads(1)
 for line in sys.stdin:
     try:
@@ -208,8 +211,9 @@ def test_fsdp_in_bfloat16_learns_alike_and_keeps_float32_weights(two_runs: Two, 
     for mine, theirs in zip(logged(alone), logged(two), strict=True):
         assert theirs["loss"] == pytest.approx(mine["loss"], abs=0.05)
         assert theirs["grad_norm"] == pytest.approx(mine["grad_norm"], rel=0.1)
-    kept = load_file(two.output_dir / "checkpoints" / "step-00000003" / "weights.safetensors")
-    assert {value.dtype for value in kept.values()} == {torch.float32}
+    parts = sorted((two.output_dir / "checkpoints" / "step-00000003").glob("part-*"))
+    assert [path.name for path in parts] == [f"part-0000{rank}-of-00002.safetensors" for rank in range(2)]
+    assert {value.dtype for path in parts for value in load_file(path).values()} == {torch.float32}
     exported = load_file(two.output_dir / "model" / "model.safetensors")
     assert {value.dtype for value in exported.values()} == {torch.bfloat16}
 
@@ -264,6 +268,15 @@ def test_all_workers_end_where_a_run_diverges_and_none_waits(two_runs: Two, crew
 def test_an_error_is_the_same_on_every_worker(two_runs: Two, crew: Crew) -> None:
     _, two = two_runs(model="/nowhere")
     assert all(answer.startswith("ModelError: model /nowhere: cannot be loaded") for answer in crew.train(two))
+
+
+def test_weights_that_the_first_worker_cannot_read_are_an_error_of_all_and_none_waits(
+    two_runs: Two, crew: Crew, model_folder: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(model_folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    _, two = two_runs({"sharding": "fsdp", "model": str(broken)})
+    assert all(answer.startswith(f"ModelError: model {broken}: cannot be loaded") for answer in crew.train(two))
 
 
 def test_ray_train_starts_the_workers_and_what_they_say_is_repeated(
