@@ -111,7 +111,7 @@ def _free(model: nn.Module, config: TrainConfig, worker: Worker) -> int:
     held = 0
     for parameter in model.parameters():
         size = parameter.numel() * parameter.element_size()
-        held += size if parameter.device.type == "cpu" else 0
+        held += size if parameter.device.type != "cuda" else 0  # on the CPU, or still to come from the first worker
         held += 3 * size if parameter.requires_grad else 0
     return int(free - (held / worker.world if config.sharding == "fsdp" else held))
 
