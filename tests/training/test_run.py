@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from training.config import TrainConfig
 from training.forward import model
-from training.loop import trainer
+from training.loop import spread
 from training.run import app
 
 
@@ -53,7 +53,7 @@ def test_a_plan_reads_the_rows_and_loads_no_weights(
 
 
 def test_rows_are_read_before_weights(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "load_weights", lambda config: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(spread, "load_weights", lambda config: pytest.fail("the weights were loaded"))
     for arguments in ([], ["--plan"]):
         result = CliRunner().invoke(app, [str(file), "dataset=/nowhere", *arguments])
         assert result.exit_code == 2 and "dataset /nowhere: cannot be opened" in result.stderr

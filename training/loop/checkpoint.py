@@ -164,7 +164,8 @@ def _best(folder: Path, step: int) -> Path:
 
 def _begin(target: Path, worker: Worker) -> Path:
     """An empty folder beside ``target``, the same for all workers, to be moved there when it is full."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}{files.TEMPORARY}")
+    # Not the name under which ``files.remove_tree`` lets an earlier target step aside.
+    partial = target.with_name(f".{target.name}.new.{os.getpid()}{files.TEMPORARY}")
     if worker.main:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

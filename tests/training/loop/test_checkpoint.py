@@ -113,7 +113,10 @@ def test_the_best_weights_are_kept_until_a_checkpoint_knows_better_ones(tmp_path
     assert len(list(tmp_path.glob("best-*"))) == 2
     checkpoint.load_best(tmp_path, 1, toy.parameters)
     assert all(torch.equal(toy.parameters[name], value) for name, value in best.items())
+    checkpoint.save_best(tmp_path, 2, toy.parameters, ALONE)
     toy.save(tmp_path, Progress(2, best=Best(2, 0.8)))
+    toy.save(tmp_path, Progress(2, best=Best(2, 0.8)))  # in the place of what is there
+    assert checkpoint.newest(tmp_path) == tmp_path / "step-00000002"
     assert [path.name for path in tmp_path.glob("best-*")] == ["best-00000002"]
 
 

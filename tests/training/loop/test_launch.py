@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ class Started:
         self.process.append(config)
         return TrainResult(config.output_dir, 0, {})
 
-    def _together(self, function: Any, config: TrainConfig, workers: int, folder: Path) -> None:
+    def _together(
+        self, function: Any, config: TrainConfig, workers: int, folder: Path, longest_wait: timedelta
+    ) -> None:
+        assert longest_wait > timedelta(hours=1)  # an export of the first worker takes longer than NCCL's ten minutes
         self.together.append((config, workers))
 
 
