@@ -139,7 +139,8 @@ def _in_stretches(groups: Sequence[Group], answers: bool, device: torch.device) 
     back = torch.zeros(groups[-1].end, dtype=torch.long)
     back[gather] = torch.arange(len(gather))
     return Stretches(
-        *((gather.to(device), back.to(device)) if answers else (None, None)),
+        gather.to(device) if answers else None,
+        back.to(device) if answers else None,
         tuple(lengths),
         tuple(order),
         torch.tensor(queries, dtype=torch.int32, device=device),
@@ -165,9 +166,9 @@ def _one_call_works(device: torch.device, dtype: torch.dtype) -> bool:
     inputs = [torch.randn(shape, dtype=dtype, device=device, generator=generator) for shape in shapes]
     results = []
     for one_call in (True, False):
-        tensors = [tensor.clone().requires_grad_() for tensor in inputs]
+        query, key, value = tensors = [tensor.clone().requires_grad_() for tensor in inputs]
         try:
-            output, _ = attend(nn.Module(), *tensors, None, prefix_plan=plan(groups, device, 0, one_call))
+            output, _ = attend(nn.Module(), query, key, value, None, prefix_plan=plan(groups, device, 0, one_call))
             output.float().square().sum().backward()
         except Exception:  # another torch, another GPU: whatever it is, the other way works
             return False

@@ -22,7 +22,8 @@ class AddedLinear(Linear):
         active = self.active_adapters
         if args or kwargs or self.disable_adapters or self.merged or len(active) != 1 or self.lora_variant:
             return super().forward(x, *args, **kwargs)
-        down, up = self.lora_A[active[0]].weight, self.lora_B[active[0]].weight
+        down: Any = self.lora_A[active[0]].weight
+        up: Any = self.lora_B[active[0]].weight
         dtype = x.dtype
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
@@ -30,7 +31,8 @@ class AddedLinear(Linear):
             return super().forward(x)
         # Of two axes, so that the layer's output is no view and can be added to in place.
         rows = x.flatten(0, -2).to(dtype)
-        result = self.base_layer(rows)
+        base: Any = self.base_layer
+        result: Tensor = base(rows)
         inner = torch.mm(rows, down.to(dtype).t())
         result = result.addmm_(inner, up.to(dtype).t(), alpha=self.scaling[active[0]])
         return result.view(*x.shape[:-1], result.shape[-1])

@@ -23,7 +23,7 @@ from training.forward.sharing import decide, differences
 
 ALL = ("chosen", "rejected", "corrupted")
 SHARED, ALONE = Forward(), Forward(share_prefix=False)
-PLAN = attention.plan
+PLAN, CALL = attention.plan, attention.call
 
 
 @pytest.fixture(autouse=True, params=[256, 0, None], ids=["side by side", "group by group", "one call"])
@@ -258,3 +258,16 @@ def test_which_kernels_take_fewer_key_heads() -> None:
     takes = attention.takes_groups
     assert takes("cpu", single, True) and takes("cuda", half, False)
     assert not takes("cuda", single, False) and not takes("cuda", half, True)
+
+
+def test_the_one_call_is_used_only_where_it_gives_what_the_other_way_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, half = torch.device("cpu"), torch.bfloat16
+    assert not attention.can_call_once(cpu, half) and not attention.can_call_once(torch.device("cuda"), torch.float32)
+    monkeypatch.setattr(attention, "plan", PLAN)
+    monkeypatch.setattr(attention, "call", CALL)
+    works = attention._one_call_works.__wrapped__
+    assert not works(cpu, half)  # there is no such kernel for a CPU
+    monkeypatch.setattr(attention, "call", stretch_by_stretch)
+    assert works(cpu, half)
+    monkeypatch.setattr(attention, "call", lambda *given, causal: stretch_by_stretch(*given, causal=False))
+    assert not works(cpu, half)
