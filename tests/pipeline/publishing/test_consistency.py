@@ -288,7 +288,7 @@ def test_likelihoods_have_a_stage_of_their_own_before_the_one_that_joins_them() 
     names = [stage.name for stage in Plan(loaded).generation()]
     assert names[names.index("score") - 1] == "score-likelihood"
     (scorer,) = (scorer for scorer in open_scorers(loaded.score) if scorer.name == "likelihood")
-    assert scorer.version.startswith("1:sha256:")
+    assert scorer.version.startswith("2:sha256:")
     stage = next(stage for stage in stages(loaded.score, [loaded.sample], 0) if isinstance(stage, ModelScoreStage))
     assert stage.worker.kind == "likelihood:scenes-vlm" and stage.worker.gpus == 1.0
 
