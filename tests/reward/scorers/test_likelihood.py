@@ -168,7 +168,7 @@ def test_negative_control_a_wrong_pass_is_found_and_every_prompt_read_alone(
         monkeypatch.setattr(token_logps, "position_ids", lambda model, packed, prompts: packed.offsets[None] * 0)
     elif wrong == "mask":  # every branch sees what stands before it in the row
 
-        def all_before(groups: Any, device: Any) -> Any:
+        def all_before(groups: Any, device: Any, one_call: bool = False) -> Any:
             return attention.Plan((Group(groups[0].start, groups[-1].end, (groups[-1].end,)),))
 
         monkeypatch.setattr(attention, "plan", all_before)

@@ -115,7 +115,9 @@ def test_parameters_are_counted_exactly(family: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_layer_keeps_what_the_formula_says(family: str, tuning: str, dtype: str) -> None:
     model, _ = FAMILIES[family]()
+    # The formula is of PEFT's adapters, as they were measured: fused ones keep no cast of their input, which is less.
     values = {"tuning": tuning, "dtype": dtype, "lora": {"r": 4}, "micro_batch_size": 2, "objective": "dpo"}
+    values |= {"fused_adapters": False}
     config = make_config({"model": "m", "dataset": "d", "output_dir": "o", **values})
     architecture = read_architecture(model.config, family)
     enable(model)
