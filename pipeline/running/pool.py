@@ -335,7 +335,12 @@ class Pool:
                     hurt, slot.own = slot.own, []
                     flying = {key: value for key, value in flying.items() if value[0] is not slot}
                     self._start(slot)
+                    # Of an exception it is known whose it is; who killed a process is not.
+                    raised = isinstance(error, ray.exceptions.RayTaskError)
                     for victim in hurt:
+                        if raised and victim is not task:
+                            fresh.appendleft(victim)
+                            continue
                         victim.deaths += 1
                         if victim.deaths <= retries:
                             suspects.append(victim)
