@@ -270,6 +270,13 @@ def test_an_exception_in_a_shard_becomes_its_rows_reason(run: Run, ray_cluster: 
     assert (bad[0]["error_type"], "the engine broke at p5" in bad[0]["error"]) == ("RuntimeError", True)
 
 
+def test_a_shard_is_not_lost_with_its_neighbour_that_raised(run: Run, ray_cluster: None) -> None:
+    """The second shard is with the same worker when the first one raises."""
+    with Executor(run, max_failure_rate=0.5, shard_retries=0) as executor:
+        executor.run(chaos(Open(raise_on=frozenset({"p0"}), seconds_per_request=0.3)))
+    assert [row["id"] for row in run.table("sample").to_pylist() if row["status"] == "failed"] == ["p0", "p1"]
+
+
 def test_an_error_that_no_retry_can_cure_ends_the_run_with_its_own_message(run: Run, ray_cluster: None) -> None:
     with Executor(run) as executor, pytest.raises(EngineError, match=r"folder X has no config\.json"):
         executor.run(NoModel())
