@@ -17,13 +17,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "pipeline"), str(HERE.parents[1])]
 
 import chromium  # noqa: E402
+
+if TYPE_CHECKING:
+    from pipeline.browsing.shown import ShownPrompt
 
 PHOTOS = HERE.parents[1] / "examples" / "photos"
 WIDTHS = (1300, 390)
@@ -83,6 +87,20 @@ def published(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def kept_out(run: Path) -> Iterator[ShownPrompt]:
+    """The prompts with a text that a gate, a null or a veto kept out of a pair."""
+    from pipeline.browsing.shown import Reader
+    from pipeline.running.store import Run
+
+    reader = Reader(Run(run), "a")
+    for shard in reader.run.shards("source"):
+        ids = reader.run.read("source", shard)["id"].to_pylist()
+        for row in reader.rows((shard, prompt_id) for prompt_id in ids).values():
+            prompt = reader.show(row, "", {})
+            if any(candidate.bars for candidate in prompt.candidates):
+                yield prompt
+
+
 class Check:
     def __init__(self, binary: str, tab: chromium.Chromium, base: str, run: Path, out: Path | None) -> None:
         self.binary, self.tab, self.base, self.run, self.out = binary, tab, base, run, out
@@ -120,9 +138,8 @@ class Check:
         self.tab.key("/")
         assert self.tab.run("document.activeElement.name") == "q"
         self.tab.write(word)
-        self.tab.run("window.before = true")
-        self.tab.key("Enter")
-        self.tab.wait("!window.before && document.readyState === 'complete'")
+        with self.tab.leaving():
+            self.tab.key("Enter")
         assert self.tab.run("location.search") == f"?q={word}"
         assert self.found() > 0
 
@@ -150,30 +167,26 @@ class Check:
         for key in ("j", "j", "k"):
             self.tab.key(key)
         assert self.tab.run("[...document.querySelectorAll('.card')].indexOf(document.activeElement)") == 0
-        self.tab.run("window.before = true")
-        self.tab.key("Enter")
-        self.tab.wait("!window.before && location.pathname === '/prompt' && document.readyState === 'complete'")
+        with self.tab.leaving("location.pathname === '/prompt'"):
+            self.tab.key("Enter")
         first = self.tab.run("location.search")
         for key, same in (("ArrowRight", False), ("ArrowLeft", True)):
-            self.tab.run("window.before = true")
-            self.tab.key(key)
-            self.tab.wait("!window.before && document.readyState === 'complete'")
+            with self.tab.leaving():
+                self.tab.key(key)
             assert (self.tab.run("location.search") == first) is same
-        self.tab.run("window.before = true")
-        self.tab.key("Escape")
-        self.tab.wait("!window.before && location.pathname === '/' && document.readyState === 'complete'")
+        with self.tab.leaving("location.pathname === '/'"):
+            self.tab.key("Escape")
 
     def gate(self) -> None:
-        self.tab.open(self.base)
-        for _ in range(100):
-            if self.tab.run("Boolean(document.querySelector('.card span.bar'))"):
-                break
-            if not self.tab.run("Boolean(document.querySelector('a[rel=next]'))"):
-                raise AssertionError("no first text of a prompt was kept out in this run")
-            self.tab.follow("document.querySelector('a[rel=next]').click()")
-        self.tab.follow("document.querySelector('span.bar').closest('.card').querySelector('[data-open]').click()")
-        told = self.tab.run("document.querySelector('.candidate .reason').textContent")
-        assert re.match(r"(gate|null|veto) \w+.*: .{10,}", told), told
+        prompt = next(kept_out(self.run), None)
+        assert prompt is not None, "no text was kept out in this run"
+        self.tab.open(f"{self.base}?q={prompt.id}")
+        self.tab.follow("document.querySelector('[data-open]').click()")
+        reasons = self.tab.run("[...document.querySelectorAll('.candidate .reason')].map(e => e.textContent)")
+        bars = [bar for candidate in prompt.candidates for bar in candidate.bars]
+        assert [reason.split("; it may not be")[0] for reason in reasons] == [
+            f"{bar.kind} {bar.name}: {bar.reason}" for bar in bars
+        ]
         self.shoot("gate")
 
     def enlarge(self) -> None:
@@ -189,9 +202,8 @@ class Check:
         before = published(self.run)
         self.tab.open(f"{self.base}?reason=paired")
         self.tab.key("j")
-        self.tab.run("window.before = true")
-        self.tab.key("s")
-        self.tab.wait("!window.before && document.readyState === 'complete' && document.querySelector('.pair.swap')")
+        with self.tab.leaving("document.querySelector('.pair.swap')"):
+            self.tab.key("s")
         assert "published as rejected" in self.tab.run("document.querySelector('.pair.swap').textContent")
         texts = self.tab.run("[...document.querySelectorAll('.pair.swap .side p')].map(e => e.textContent)")
         self.shoot("swapped")
@@ -199,9 +211,8 @@ class Check:
         assert [[row[side][0]["content"] for side in ("rejected", "chosen")] for row in swapped] == [texts]
         self.tab.open(f"{self.base}?mark=swap")
         assert self.found() == 1
-        self.tab.run("window.before = true")
-        self.tab.key("u")
-        self.tab.wait("!window.before && document.readyState === 'complete'")
+        with self.tab.leaving():
+            self.tab.key("u")
         assert not (self.run / "marks.jsonl").exists()
         assert published(self.run) == before
 

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +84,24 @@ class Chromium:
         mobile = width < 600
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
 
+    @contextmanager
+    def leaving(self, until: str = "true") -> Iterator[None]:
+        """For what leads to another page, the same address included: ends when that is there, and ``until`` is true.
+
+        The page that is left is marked, for it answers until the other one has come.
+        """
+        self.run("window.left = true")
+        yield
+        self.wait(f"!window.left && document.readyState === 'complete' && {until}")
+
     def open(self, address: str) -> None:
-        self.send("Page.navigate", url=address)
-        self.wait(f"location.href === {json.dumps(address)} && document.readyState === 'complete'")
+        with self.leaving(f"location.href === {json.dumps(address)}"):
+            self.send("Page.navigate", url=address)
 
     def follow(self, act: str) -> None:
         """Do something that leads to another page, and wait for it."""
-        self.run("window.before = true")
-        self.run(act)
-        self.wait("!window.before && document.readyState === 'complete'")
+        with self.leaving():
+            self.run(act)
 
     def click(self, selector: str) -> None:
         """With the mouse, in the middle of the first element that fits."""
