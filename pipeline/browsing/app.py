@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -31,6 +32,7 @@ from pipeline.browsing.shown import Reader, ShownPrompt, digest, key_at
 from pipeline.browsing.view import PAGE, View
 from pipeline.publishing import marks as marked
 from pipeline.publishing.evaluation_rows import number
+from pipeline.publishing.outcomes import UNFINISHED
 from pipeline.publishing.report import TEMPLATES
 from pipeline.running.store import Run
 
@@ -96,6 +98,7 @@ class Pages:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         environment.filters["number"] = number
+        environment.filters["breakable"] = lambda name: escape(name).replace(".", Markup(".<wbr>"))
         environment.globals["names"] = _names([Path(files.absolute(run.path)) for run in runs])
         self._templates = environment
 
@@ -271,6 +274,7 @@ class Pages:
             marked=sum(map(len, marks)),
             without_pair=self._without_pair,
             kinds=marked.MARKS,
+            unfinished=UNFINISHED,
             undoable=len(self._done),
             token=self.token,
             prompt_link=prompt_link,

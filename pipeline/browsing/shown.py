@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from pipeline.browsing.pictures import why_missing
 from pipeline.pairing.config import Pair
 from pipeline.pairing.kept_out import Bar, bars_of_row
+from pipeline.pairing.policies import REASONS
 from pipeline.pairing.recorded import recorded_rule
 from pipeline.publishing.curated import key_of, keys
 from pipeline.publishing.hallucinated import Truth, of_run
@@ -39,8 +40,8 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class ShownPair:
-    """One row of the pairs: two texts in pieces, or the ``reason`` why it is none. ``digest`` tells whether the run
-    still has the same pair when somebody marks it."""
+    """One row of the pairs: two texts in pieces, or the ``reason`` why it is none, and what that ``means``. ``digest``
+    tells whether the run still has the same pair when somebody marks it."""
 
     number: int
     policy: str
@@ -51,6 +52,10 @@ class ShownPair:
     scores: tuple[float | None, float | None] = (None, None)
     mark: str = ""
     digest: str = ""
+
+    @property
+    def means(self) -> str:
+        return REASONS.get(self.reason or "", "")
 
 
 @dataclass(frozen=True)

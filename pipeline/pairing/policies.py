@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,18 +16,18 @@ from pipeline.pairing.config import BY_ORIGIN, Pair
 from pipeline.rewriting import verify
 from reward.text.types import Lineage
 
-#: Why a prompt has no pair. Every prompt without one has exactly one of these.
-REASONS = (
-    "failed",
-    "no_valid_candidate",  # fewer than two texts pass the gates and have every score that applies
-    "identical",
-    "vetoed",  # none may be chosen, or none rejected, or both only the same
-    "tie",
-    "no_partner",  # no candidate of the origin that the policy pairs
-    "below_margin",
-    "length_gap",
-    "length_balance",
-)
+#: Why a prompt has no pair, and what that means. Every prompt without one has exactly one of these.
+REASONS: Mapping[str, str] = {
+    "failed": "a stage before this one failed",
+    "no_valid_candidate": "fewer than two texts pass the gates and have every score that applies",
+    "identical": "the texts that could meet are the same answer",
+    "vetoed": "no text may be chosen, or none rejected, or both only the same one",
+    "tie": "the best text is worth no more than the worst",
+    "no_partner": "there is no text of the origin that the policy pairs",
+    "below_margin": "no two texts that could meet are pair.margin apart",
+    "length_gap": "the texts that could meet differ in length by more than pair.max_length_ratio",
+    "length_balance": "left out, so that the longer text wins in half of the pairs",
+}
 
 
 class Able(NamedTuple):

@@ -84,7 +84,7 @@ def before_after(names: Sequence[str], before: Sequence[Bar], after: Sequence[Ba
         axes.set_ylim(0, min(118, max((100 * bar[2] for bar in (*before, *after)), default=0) + 12))
         axes.set_ylabel("%")
         _grid(axes)
-        axes.legend(loc="upper right", ncols=2, bbox_to_anchor=(1, 1.14))
+        axes.legend(loc="upper left", ncols=2, bbox_to_anchor=(0, 1.14))
         return svg(figure)
 
 
@@ -133,8 +133,8 @@ def histograms(scores: Mapping[str, tuple[Tally, Tally]]) -> Any:
 
 
 def _legend_above(figure: Any, axes: Any) -> None:
-    """Where no bar can lie under it."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
+    """Where no bar can lie under it; on the left, which a phone shows first."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=8)
 
 
 def lengths(chosen: Tally, rejected: Tally, difference: Tally) -> Any:

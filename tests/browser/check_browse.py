@@ -187,6 +187,7 @@ class Check:
         assert [reason.split("; it may not be")[0] for reason in reasons] == [
             f"{bar.kind} {bar.name}: {bar.reason}" for bar in bars
         ]
+        self.tab.run("document.querySelector('.candidate .reason').scrollIntoView({block: 'center'})")
         self.shoot("gate")
 
     def enlarge(self) -> None:

@@ -31,8 +31,8 @@ class Loopback:
             do_POST = do_GET
 
             def end_headers(self) -> None:
-                # It is said, as a server that closes must: a client that follows a redirect on this host would otherwise
-                # sometimes write into a connection that is going away.
+                # It is said, as a server that closes must: a client that follows a redirect on this host would
+                # otherwise sometimes write into a connection that is going away.
                 self.send_header("Connection", "close")
                 super().end_headers()
 

@@ -79,7 +79,7 @@ def test_a_prompt_has_every_candidate_with_its_scores_and_what_kept_it_out(run):
                                "vetoes.objects.hallucinated.above": 0}}))  # fmt: skip
     text = page(client(gated.path), "/prompt?id=00003")
     assert text.count('class="candidate') == 4
-    assert len(re.findall(r"<dt>clip\.cosine</dt><dd>[\d.-]+</dd>", text)) == 4
+    assert len(re.findall(r"<dt>clip\.<wbr>cosine</dt><dd>[\d.-]+</dd>", text)) == 4
     assert len(re.findall(r"sampled · model scenes-vlm · revision main · seed \d+ · temperature 1\.0", text)) == 4
     texts = [page(client(gated.path), f"/prompt?id={i:05d}") for i in range(3, 15)]
     assert any("<b>gate too_short</b>: it has too few words" in text for text in texts)
@@ -99,7 +99,8 @@ def test_prompts_without_a_pair_say_why(run):
     assert "prompt too long: 5000 tokens" in page(http, "/prompt?id=00001")
     assert "Nothing has been sampled here yet" in page(http, "/prompt?id=00059")
     tie = re.search(r"/prompt\?id=(\d+)", page(http, "/?reason=tie"))[1]
-    assert "No pair: <b>tie</b>" in page(http, f"/prompt?id={tie}")
+    assert "No pair: <b>tie</b>: the best text is worth no more than the worst" in page(http, f"/prompt?id={tie}")
+    assert '<a href="/?reason=not+finished">3 not finished</a>' in page(http)
 
 
 def test_every_view_has_a_link_and_what_a_form_leaves_empty_makes_none(run):
