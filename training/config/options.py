@@ -129,6 +129,12 @@ class TrainOptions(Frozen):
         "auto: as many as fit into the GPU's memory, up to 16, and 4 without a GPU",
         json_schema_extra=NEUTRAL,
     )
+    weigh_pairs: bool = Field(
+        True,
+        description="a pair of more tokens than two sequences, such as mDPO's, counts as more than one of "
+        "micro_batch_size, so that a pass takes no more memory than DPO's elsewhere",
+        json_schema_extra=NEUTRAL,
+    )
     max_tokens_per_batch: Count | None = Field(
         None,
         description="tokens per forward pass and worker, at most; a longer pair goes alone",

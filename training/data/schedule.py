@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from training.config import TrainConfig
+from training.config import TrainConfig, TrainOptions
 from training.config.steps import steps_per_epoch
 from training.data.pairs import PairDataset
 
@@ -31,25 +31,26 @@ def window_of(step: int, pairs: int, config: TrainConfig) -> list[int]:
 
 
 def micro_batches(dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> list[list[int]]:
-    """The indices cut into forward passes of at most ``pass_pairs`` pairs and ``max_tokens_per_batch`` tokens.
+    """The indices cut into forward passes of at most ``pass_pairs`` pairs, each as many as its ``weight``, and
+    ``max_tokens_per_batch`` tokens.
 
-    A pair that alone exceeds the token budget goes alone. With ``group_by_length`` neighbours are of like length; the
-    gradient is the same sum either way.
+    A pair that alone exceeds a limit goes alone. With ``group_by_length`` neighbours are of like length; the gradient
+    is the same sum either way.
     """
     ordered = list(indices)
     if config.group_by_length:
         ordered.sort(key=lambda index: (dataset.pairs[index].tokens, index))
     batches: list[list[int]] = []
-    tokens = 0
+    tokens, weights = 0, 0.0
     for index in ordered:
-        size = pass_tokens(dataset, index, config)
+        size, heavy = pass_tokens(dataset, index, config), weight(dataset, index, config)
         budget = config.max_tokens_per_batch
-        full = not batches or len(batches[-1]) >= config.pass_pairs
+        full = not batches or weights + heavy > config.pass_pairs
         if full or (budget is not None and tokens + size > budget):
             batches.append([])
-            tokens = 0
+            tokens, weights = 0, 0.0
         batches[-1].append(index)
-        tokens += size
+        tokens, weights = tokens + size, weights + heavy
     return batches
 
 
@@ -92,3 +93,25 @@ def pass_tokens(dataset: PairDataset, index: int, config: TrainConfig) -> int:
     if pair.similar is not None:
         total += len(pair.similar.ids) + 2 * len(pair.similar_ids) + len(pair.chosen_ids)
     return total
+
+
+def weight(dataset: PairDataset, index: int, config: TrainConfig) -> float:
+    """How many pairs of ``micro_batch_size`` a pair counts as (``weight_of``)."""
+    pair = dataset.pairs[index]
+    answers = len(pair.chosen_ids) + len(pair.rejected_ids)
+    return weight_of(config, pass_tokens(dataset, index, config), len(pair.prompt.ids), answers)
+
+
+def weight_of(options: TrainOptions, tokens: int, prompt: int, answers: int) -> float:
+    """With ``weigh_pairs``, ``tokens`` of a pair over those of two sequences, each with a ``prompt`` of its own, which
+    DPO takes elsewhere; at least 1. What is only measured keeps nothing and weighs nothing.
+
+    mDPO's third sequence takes more than sharing the prompt of the other two saves:
+
+    >>> options = TrainOptions(objective="mdpo")
+    >>> round(weight_of(options, tokens=2 * 600 + 3 * 100, prompt=600, answers=2 * 100), 3)
+    1.071
+    """
+    if not options.weigh_pairs or options.probes:
+        return 1.0
+    return max(1.0, tokens / (2 * prompt + answers))

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -16,13 +17,16 @@ from torch import nn
 from pipeline.base import files
 from pipeline.base.progress import tell
 from reward.forward.parts import Parts
-from training.config import TrainConfig
+from training.config import TrainConfig, TrainOptions
 from training.config.options import PASS_PAIRS
 from training.data.pairs import PairDataset
-from training.data.schedule import pass_tokens
-from training.errors import MemoryFullError
+from training.data.schedule import weight
+from training.errors import MemoryFullError, ModelError
+from training.forward.batch import answer, branch_groups
 from training.forward.model import set_checkpointing
 from training.loop.worker import Worker
+from training.sizing.architecture import Architecture, read_architecture
+from training.sizing.train_memory import Pass, pass_memory, pass_of
 
 T = TypeVar("T")
 
@@ -30,38 +34,28 @@ T = TypeVar("T")
 FILE = "run.json"
 #: What the memory is tried for, the most first. Beyond it a pass is no faster.
 SIZES = (16, 8, 4, 2, 1)
-#: Bytes of activations per token, decoder layer and unit of its width that LoRA keeps in bfloat16: docs/gpu.md's 22.0,
-#: 30 and 42 GiB with 1, 2 and 4 pairs are 78 each for LLaVA-1.5-7B (32 layers, 4096 wide, pairs of 700 tokens).
-_KEPT = 80
-#: With checkpointing a layer keeps its input; one layer at a time keeps all.
-_INPUT = 2
-#: Bytes per response token and word of the vocabulary: logits, their softmax and its gradient in float32.
-_LOGITS = 12
 #: Of the free memory, for what is foreseen; the rest is for what is not.
 _SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What decides how many pairs fit: ``free`` bytes of the GPU beside weights, gradients and optimiser, ``layers``
-    and ``width`` of the language model, ``words`` of its vocabulary, ``tokens`` and ``answer_tokens`` of the longest
-    pair."""
+    """What decides how many pairs fit: ``free`` bytes of the GPU beside weights, gradients and optimiser, the model's
+    ``shape`` (None: not one that ``training.sizing`` has a formula of), the largest ``pair`` on its own, and the
+    largest by its weight, ``unit``, of which a pass holds ``pass_pairs``."""
 
     free: int
-    layers: int
-    width: int
-    words: int
-    tokens: int
-    answer_tokens: int
+    shape: Architecture | None
+    pair: Pass
+    unit: Pass
 
-    def fits(self, pairs: int, config: TrainConfig, checkpointing: bool) -> bool:
-        """Whether a pass of so many pairs is foreseen to fit."""
-        wide = 1 if config.precision == "bfloat16" else 2
-        kept = _INPUT * self.layers + _KEPT if checkpointing else _KEPT * self.layers
-        logits = pairs * self.answer_tokens
-        logits = logits if config.head_chunk is None else min(config.head_chunk, logits)
-        need = wide * pairs * self.tokens * self.width * kept + logits * self.words * _LOGITS
-        return need <= _SHARE * self.free
+    def fits(self, pairs: int, options: TrainOptions) -> bool:
+        """Whether a pass of so many pairs is foreseen to fit; without a formula that is tried with few of them, and
+        nothing kept."""
+        if self.shape is None:
+            return options.gradient_checkpointing is True and pairs <= PASS_PAIRS
+        run = _largest(self.pair, Pass(*(pairs * number for number in astuple(self.unit))))
+        return pass_memory(self.shape, options, run).passing <= _SHARE * self.free
 
 
 def choose(config: TrainConfig, room: Room, world: int = 1) -> TrainConfig:
@@ -75,10 +69,11 @@ def choose(config: TrainConfig, room: Room, world: int = 1) -> TrainConfig:
     wanted = min(PASS_PAIRS, most) if config.micro_batch_size == "auto" else config.micro_batch_size
     again = config.gradient_checkpointing
     if again == "auto":
-        again = not room.fits(wanted, config, checkpointing=False)
+        again = not room.fits(wanted, config.model_copy(update={"gradient_checkpointing": False, "workers": world}))
     pairs = config.micro_batch_size
     if pairs == "auto":
-        pairs = next((size for size in sizes if room.fits(size, config, again)), 1)
+        options = config.model_copy(update={"gradient_checkpointing": again, "workers": world})
+        pairs = next((size for size in sizes if room.fits(size, options)), 1)
     return config.model_copy(update={"micro_batch_size": pairs, "gradient_checkpointing": again})
 
 
@@ -89,20 +84,35 @@ def settle(config: TrainConfig, model: nn.Module, dataset: PairDataset, worker: 
     """
     if worker.device.type != "cuda":
         return config
-    parts = Parts.of(model)
-    text = parts.text_config
-    room = Room(
-        free=min(worker.gather([_free(model, config, worker)])),
-        layers=len(parts.layers) or text.num_hidden_layers,
-        width=text.hidden_size,
-        words=text.vocab_size,
-        tokens=max(pass_tokens(dataset, index, config) for index in range(len(dataset.pairs))),
-        answer_tokens=max(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in dataset.pairs),
-    )
+    room = room_of(min(worker.gather([_free(model, config, worker)])), model, dataset, config)
     chosen = choose(config, room, worker.world)
     if chosen.gradient_checkpointing is True:
         set_checkpointing(model)
     return chosen
+
+
+def room_of(free: int, model: nn.Module, dataset: PairDataset, config: TrainConfig) -> Room:
+    """That of the model's pairs, with so many bytes ``free``."""
+    pair = unit = Pass(0, 0, 0)
+    for index, tokens in enumerate(dataset.pairs):
+        groups = [
+            (len(getattr(tokens, prompt).ids), [len(answer(tokens, branch)) for branch in members])
+            for prompt, members in branch_groups(config.branches, config.share_prefix)
+            if getattr(tokens, prompt) is not None
+        ]
+        alone, heavy = pass_of(groups, config.share_prefix), weight(dataset, index, config)
+        pair = _largest(pair, alone)
+        unit = _largest(unit, Pass(*(math.ceil(number / heavy) for number in astuple(alone))))
+    whole = Parts.of(model)
+    try:
+        return Room(free, read_architecture(whole.config, whole.name), pair, unit)
+    except ModelError:
+        return Room(free, None, pair, unit)
+
+
+def _largest(first: Pass, other: Pass) -> Pass:
+    """The larger of each number."""
+    return Pass(*map(max, astuple(first), astuple(other)))
 
 
 def _free(model: nn.Module, config: TrainConfig, worker: Worker) -> int:

@@ -8,9 +8,11 @@ frozen: what they compute leaves before the language model begins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.config import TrainOptions
+from training.data.schedule import weight_of
 from training.forward.batch import branch_groups
 from training.sizing.architecture import Architecture, Linear
 
@@ -44,8 +46,13 @@ class TrainMemory:
     step: int
 
     @property
+    def passing(self) -> int:
+        """What comes and goes, at most."""
+        return max(self.forward, self.backward, self.step)
+
+    @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.moments + max(self.forward, self.backward, self.step)
+        return self.weights + self.gradients + self.moments + self.passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,12 @@ class Pass:
 
 
 def train_memory(shape: Architecture, options: TrainOptions, lengths: Lengths) -> TrainMemory:
-    """With passes of ``options.pass_pairs`` pairs, all of these ``lengths``, on one of ``options.processes``.
+    """``pass_memory`` with passes of ``options.pass_pairs`` pairs, all of these ``lengths``."""
+    return pass_memory(shape, options, largest_pass(options, lengths))
+
+
+def pass_memory(shape: Architecture, options: TrainOptions, run: Pass) -> TrainMemory:
+    """Where ``run`` is the largest pass, on one of ``options.processes``.
 
     What CUDA itself takes (about 0.5 GiB) and what the allocator holds without need are not in it. Activations of a
     tower that moves are not, either.
@@ -72,7 +84,6 @@ def train_memory(shape: Architecture, options: TrainOptions, lengths: Lengths) -
     base = shape.parameters - shape.split + -(-shape.split // share)
     here = -(-moving // share) if lora else base - (shape.parameters - moving)
     head = shape.vocabulary * shape.width
-    run = largest_pass(options, lengths)
 
     layer = layer_bytes(shape, options, run)
     per_layer = run.tokens * shape.width * (size if lora else 4) if options.gradient_checkpointing is True else layer
@@ -123,15 +134,26 @@ def _weights(shape: Architecture, options: TrainOptions, base: int, size: int) -
 
 
 def largest_pass(options: TrainOptions, lengths: Lengths) -> Pass:
-    """The last token of a sequence predicts nothing and is left out where prefixes are shared."""
-    groups = list(branch_groups(options.branches, options.share_prefix))
-    branches = sum(len(members) for _, members in groups)
-    read = lengths.answer - 1 if options.share_prefix else lengths.answer
-    pairs = options.pass_pairs
+    """Of ``options.pass_pairs`` pairs, which count as their weights (``training.data.schedule``)."""
+    each = [len(members) for _, members in branch_groups(options.branches, options.share_prefix)]
+    pair = pass_of([(lengths.prompt, [lengths.answer] * members) for members in each], options.share_prefix)
+    counted = len(each) * lengths.prompt + sum(each) * lengths.answer
+    pairs = max(1, int(options.pass_pairs / weight_of(options, counted, lengths.prompt, 2 * lengths.answer)))
+    return Pass(pairs * pair.tokens, pairs * pair.answers, pairs * pair.again)
+
+
+def pass_of(groups: Sequence[tuple[int, Sequence[int]]], share_prefix: bool) -> Pass:
+    """Of these groups: tokens of the prompt, and of each answer to it. The last token of a sequence predicts nothing
+    and is left out where prefixes are shared.
+
+    >>> pass_of([(600, [101, 51])], share_prefix=True)
+    Pass(tokens=750, answers=152, again=650)
+    """
+    left_out = int(share_prefix)
     return Pass(
-        tokens=pairs * (len(groups) * lengths.prompt + branches * read),
-        answers=pairs * branches * lengths.answer,
-        again=pairs * (branches - len(groups)) * (lengths.prompt + read),
+        tokens=sum(prompt + sum(answers) - left_out * len(answers) for prompt, answers in groups),
+        answers=sum(sum(answers) for _, answers in groups),
+        again=sum(prompt + answer - left_out for prompt, answers in groups for answer in answers[1:]),
     )
 
 

@@ -91,8 +91,44 @@ def test_a_budget_counts_every_sequence_of_a_pair(more: dict[str, Any], tokens: 
     dataset = pairs_of([7, 7])
     dataset = replace(dataset, pairs=tuple(replace(pair, **more) for pair in dataset.pairs))
     for budget, batches in ((2 * tokens, [[0, 1]]), (2 * tokens - 1, [[0], [1]])):
-        config = config_of(max_tokens_per_batch=budget, objective="dpo")
+        config = config_of(max_tokens_per_batch=budget, micro_batch_size=8, objective="dpo")
         assert micro_batches(dataset, [0, 1], config) == batches
+
+
+def of_mdpo(lengths: list[int], prompt: int) -> PairDataset:
+    """Pairs with a third sequence beside the rejected image; prompts have so many tokens, rejected answers 1."""
+    text = Prompt((1,) * prompt, ())
+    pairs = [replace(pair, prompt=text, corrupted=text) for pair in pairs_of(lengths).pairs]
+    return replace(pairs_of(lengths), pairs=tuple(pairs))
+
+
+def test_mdpos_third_sequence_counts_where_sharing_a_prompt_does_not_make_up_for_it() -> None:
+    # 2 x 60 + 2 x 15 + 1 tokens over 2 x 60 + 15 + 1: 1.11 pairs of DPO, so of four there is room for three.
+    dataset = of_mdpo([15] * 8, prompt=60)
+    weighed = config_of(objective="mdpo", micro_batch_size=4)
+    assert [len(batch) for batch in micro_batches(dataset, range(8), weighed)] == [3, 3, 2]
+    counted = config_of(objective="mdpo", micro_batch_size=4, weigh_pairs=False)
+    assert [len(batch) for batch in micro_batches(dataset, range(8), counted)] == [4, 4]
+    # DPO's own never weigh more, nor does a branch that is only measured, as it keeps nothing.
+    assert micro_batches(pairs_of([15] * 8), range(8), weighed) == micro_batches(dataset, range(8), counted)
+    probed = config_of(objective="dpo", probe_image=True, micro_batch_size=4)
+    assert micro_batches(dataset, range(8), probed) == micro_batches(dataset, range(8), counted)
+
+
+@given(lengths=LENGTHS, prompt=st.integers(1, 40), size=st.integers(1, 6), weigh=st.booleans())
+def test_a_weighed_pass_has_no_more_tokens_than_one_of_sequences_that_share_nothing(
+    lengths: list[int], prompt: int, size: int, weigh: bool
+) -> None:
+    dataset = of_mdpo(lengths, prompt)
+    config = config_of(objective="mdpo", micro_batch_size=size, weigh_pairs=weigh)
+    batches = micro_batches(dataset, range(len(lengths)), config)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    tokens = [[2 * prompt + 2 * lengths[index] + 1 for index in batch] for batch in batches]
+    if weigh:
+        most = size * max(2 * prompt + length + 1 for length in lengths)
+        assert all(sum(each) <= most or len(each) == 1 for each in tokens)
+    else:
+        assert all(len(each) == size for each in tokens[:-1])
 
 
 @given(lengths=LENGTHS, workers=st.integers(1, 6), size=st.integers(1, 4), budget=st.integers(5, 60) | st.none())

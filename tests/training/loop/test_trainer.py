@@ -193,6 +193,44 @@ def test_the_micro_batch_size_does_not_change_the_result(configure: Configure, t
     assert losses[0] == pytest.approx(losses[2], abs=1e-4)
 
 
+def test_weighing_pairs_makes_passes_smaller_and_changes_no_gradient(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[str, list[int]] = {}
+    real = trainer.passes
+
+    def train_with(name: str, lose: int = 0, **options: Any) -> TrainConfig:
+        sizes[name] = []
+
+        def count(*args: Any) -> Any:
+            result = real(*args)
+            sizes[name] += [len(indices) for indices, _ in result]
+            return result[: len(result) - lose]
+
+        monkeypatch.setattr(trainer, "passes", count)
+        changes = {"batch_size": 8, "micro_batch_size": 4, "epochs": 2, "max_grad_norm": 1e9, "adam_epsilon": 1e-3}
+        config = configure(output_dir=tmp_path / name, **changes, **options)
+        train(config)
+        return config
+
+    weighed, counted, killed = train_with("weighed"), train_with("counted", weigh_pairs=False), "killed"
+    assert (sizes["weighed"], sizes["counted"]) == ([3, 3, 2] * 2, [4, 4] * 2)
+    for mine, theirs in zip(logged(weighed), logged(counted), strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5, rel=1e-5)
+    for name, value in weights(counted).items():
+        torch.testing.assert_close(weights(weighed)[name], value, atol=1e-5, rtol=0)
+    # A run that is killed goes on in passes of the other size.
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, step=1)
+        train_with(killed, weigh_pairs=False, save_steps=1)
+    resumed = train_with(killed, save_steps=1)
+    assert sizes[killed] == [3, 3, 2]
+    assert logged(resumed)[-1] == pytest.approx(logged(counted)[-1], abs=1e-5, rel=1e-5)
+    # Without the last pass of each window it would show.
+    missing = train_with("missing", lose=1)
+    assert logged(missing)[0]["grad_norm"] != pytest.approx(logged(counted)[0]["grad_norm"], rel=1e-3)
+
+
 def test_frozen_parts_stay_and_every_other_parameter_moves(configure: Configure, model_folder: Path) -> None:
     config = configure(max_steps=3, warmup_ratio=0.0)
     train(config)

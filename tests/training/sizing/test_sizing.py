@@ -56,7 +56,7 @@ def foreseen(run: dict[str, Any], name: str, **values: Any) -> float:
     ("file", "name", "part", "values"),
     [
         ("gpu_llava_h100", "LLaVA-1.5-7B", "ours_dpo", {}),
-        ("gpu_llava_h100", "LLaVA-1.5-7B", "ours_mdpo", {"objective": "mdpo"}),
+        ("gpu_llava_h100", "LLaVA-1.5-7B", "ours_mdpo", {"objective": "mdpo", "weigh_pairs": False}),
         (
             "gpu_llava_h100",
             "LLaVA-1.5-7B",
@@ -165,6 +165,15 @@ def kept_by_the_last_layer(model: Any, pairs: PairBatch, forward: Forward) -> in
 
 def test_groups_of_the_formula_are_longer_than_those_side_by_side() -> None:
     assert attention.SIDE_BY_SIDE < 300
+
+
+def test_pairs_of_mdpo_weigh_more_and_are_fewer() -> None:
+    # (2 x 634 + 3 x 151) / (2 x 634 + 2 x 151) is 1.1: three of four.
+    weighed, counted = (
+        largest_pass(options(objective="mdpo", micro_batch_size=4, weigh_pairs=weigh), Lengths(634, 151))
+        for weigh in (True, False)
+    )
+    assert (weighed.tokens / 3, weighed.answers / 3) == (counted.tokens / 4, counted.answers / 4)
 
 
 def test_splitting_divides_what_is_split() -> None:
