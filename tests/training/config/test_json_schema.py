@@ -74,6 +74,46 @@ def test_every_link_of_the_page_leads_to_a_heading() -> None:
     assert set(re.findall(r"\]\(#(.*?)\)", text)) <= set(headings)
 
 
+def tables(text: str) -> dict[str, dict[str, list[str]]]:
+    """Heading -> key -> what it may be, its default, what it is."""
+    sections = re.split(r"^#+ (.*)$", text, flags=re.MULTILINE)[1:]
+    return {
+        title: {
+            key.rstrip(" †").strip("`"): cells for key, *cells in map(_cells, re.findall(r"^\| (`.*) \|$", body, re.M))
+        }
+        for title, body in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.split(" | ")]
+
+
+def missing(group: type[BaseModel], heading: str, more: str, shown: dict[str, dict[str, list[str]]]) -> Iterator[str]:
+    """The keys of a group that have no whole row under its heading, or under ``more``."""
+    rows = {**shown.get(f"`{heading}`", {}), **shown.get(more, {})}
+    for name, field in group.model_fields.items():
+        value, default, meaning = rows.get(name, ["", "", ""])
+        if not ((value and default) or groups(field)) or meaning != (field.description or "").replace("|", "\\|"):
+            yield f"{heading}.{name}"
+        for member in groups(field).values():
+            yield from missing(member, f"{heading}.{name}", "", shown)
+
+
+FILE = "A file for `python -m training.run`"
+
+
+def test_every_key_of_the_trainer_is_on_the_page_with_its_values_default_and_meaning() -> None:
+    assert list(missing(TrainConfig, "train", FILE, tables(page()))) == []
+
+
+def test_a_key_that_is_not_on_the_page_would_be_found() -> None:
+    text = page()
+    for key, row in (("epochs", "| `epochs` |"), ("lora.r", "| `r` |"), ("output_dir", "| `output_dir` † | path")):
+        without = "\n".join(line for line in text.splitlines() if not line.startswith(row))
+        assert list(missing(TrainConfig, "train", FILE, tables(without))) == [f"train.{key}"]
+
+
 def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(recipe_schema())
 
