@@ -266,6 +266,9 @@ class CommandGroup(_TellsUsage, TyperGroup):
 
     lazy: ClassVar[Mapping[str, Lazy]] = {}
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        return super().parse_args(ctx, args or ["--help"])
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.lazy)
 
@@ -289,7 +292,7 @@ class CommandGroup(_TellsUsage, TyperGroup):
 
 def command_group(main: Callable[..., None], commands: type[CommandGroup]) -> typer.Typer:
     """``commands`` under one name, with shell completion; ``main`` has the options that stand before a command."""
-    app = typer.Typer(cls=commands, pretty_exceptions_enable=False, no_args_is_help=True)
+    app = typer.Typer(cls=commands, pretty_exceptions_enable=False)
     app.callback()(main)
     return app
 
@@ -302,7 +305,7 @@ def _is_usage(error: BaseException) -> bool:
 def _usage(error: Any) -> str:
     ctx = getattr(error, "ctx", None)
     name = f"{ctx.command_path} " if ctx is not None else ""
-    return f"{error.format_message().rstrip('.')}\n  -> {name}--help lists what may be given"
+    return f"{' '.join(error.format_message().split()).rstrip('.')}\n  -> {name}--help lists what may be given"
 
 
 def _print(text: str) -> None:

@@ -171,9 +171,28 @@ def _unknown_keys(group: type[BaseModel], values: Mapping[str, Any], prefix: str
             continue
         named = read.name(key)
         elsewhere = getattr(group, "elsewhere", {}).get(key)
-        close = our_name(named, fields) or next(iter(difflib.get_close_matches(named, fields, n=1)), None)
-        remedy = elsewhere or (f"did you mean {prefix}{close}?" if close else f"known keys: {', '.join(fields)}")
+        ours = our_name(named, fields)
+        keys = [ours] if ours else _inside(group, named) or difflib.get_close_matches(named, fields, n=1)
+        meant = " or ".join(f"{prefix}{name}" for name in keys)
+        remedy = elsewhere or (f"did you mean {meant}?" if meant else f"known keys: {', '.join(fields)}")
         yield f"{prefix}{named}: unknown key (value {read.excerpt(value, named)}); {remedy}"
+
+
+def _inside(group: type[BaseModel], name: str) -> list[str]:
+    """The keys of the groups inside that are called so, here or by another tool; those that lie least deep."""
+    level = [("", group)]
+    while level:
+        level = [
+            (f"{prefix}{key}.", member)
+            for prefix, outer in level
+            for key, field in _fields(outer).items()
+            for member in groups(field).values()
+        ]
+        fields = [(prefix, _fields(member)) for prefix, member in level]
+        keys = [f"{prefix}{key}" for prefix, at in fields if (key := name if name in at else our_name(name, at))]
+        if keys:
+            return list(dict.fromkeys(keys))[:3]
+    return []
 
 
 def _problems(group: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:

@@ -9,9 +9,19 @@ import typer
 from pipeline.base.command import command
 
 
+def _names(incomplete: str) -> list[str]:
+    from pipeline.recipe.load import built_in
+
+    return [name for name in built_in() if name.startswith(incomplete)]
+
+
 def main(
-    action: Annotated[str | None, typer.Argument(metavar="[show]", help="Left out, all are listed.")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The recipe that is printed.")] = None,
+    action: Annotated[
+        str | None, typer.Argument(metavar="[show]", help="Left out, all are listed.", autocompletion=lambda: ["show"])
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The recipe that is printed.", autocompletion=_names)
+    ] = None,
 ) -> None:
     """List the recipes that come with the package, or print one to start from:
 

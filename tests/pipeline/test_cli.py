@@ -26,6 +26,16 @@ def test_every_command_is_there_and_answers_help() -> None:
         assert result.exit_code == 0 and name in result.output
 
 
+def test_nothing_given_shows_what_there_is() -> None:
+    result = runner.invoke(app, [])
+    assert (result.exit_code, result.output) == (0, runner.invoke(app, ["--help"]).output)
+
+
+def test_a_missing_word_is_one_line() -> None:
+    result = runner.invoke(app, ["publish"])
+    assert result.exit_code == 2 and result.output.startswith("error: Missing argument 'place'. Choose from: hub\n")
+
+
 def test_what_is_given_reaches_the_command(tmp_path: Path) -> None:
     result = runner.invoke(app, ["plan", "quickstart", f"output_dir={tmp_path}"])
     assert result.exit_code == 0 and "never ran" in result.output and not list(tmp_path.iterdir())
@@ -74,3 +84,10 @@ def test_completion_knows_the_commands() -> None:
     done = runner.invoke(app, [], env={"_VLM_PREFERENCE_COMPLETE": "complete_bash", "COMP_WORDS": "vlm-preference ev",
                                        "COMP_CWORD": "1"}, prog_name="vlm-preference")  # fmt: skip
     assert "evaluate" in done.output.split()
+
+
+def test_completion_knows_the_recipes() -> None:
+    done = runner.invoke(app, [], env={"_VLM_PREFERENCE_COMPLETE": "complete_bash", "COMP_CWORD": "3",
+                                       "COMP_WORDS": "vlm-preference recipes show m"},
+                         prog_name="vlm-preference")  # fmt: skip
+    assert done.output.split() == ["mdpo"]
