@@ -18,7 +18,7 @@ import typer
 from pipeline.base.command import command
 
 if TYPE_CHECKING:
-    from pipeline.recipe.plan import Outlook, Plan
+    from pipeline.recipe.plan import Plan
     from pipeline.running.store import Run
     from training.evaluation.in_run import BenchmarksOfRun
 
@@ -54,11 +54,17 @@ def main(
     ] = None,
     show_plan: Annotated[
         bool,
-        typer.Option("--plan", help="Check every input, show what would run, why, and what is done; run nothing."),
+        typer.Option("--plan", help="Check every input, show what would run, why, and how much it is; run nothing."),
     ] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="As --plan, and print no more than the stages that would run, and why.")
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="With --plan: run every stage over a few prompts, and say how long all of it takes."
+        ),
     ] = False,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --measure: over so many prompts; left out, 20.")
+    ] = None,
     preview: Annotated[
         int, typer.Option(min=0, metavar="N", help="Print the pairs of N prompts; the run is not touched.")
     ] = 0,
@@ -68,6 +74,7 @@ def main(
     A killed run continues where it stopped when the same command is given again. The result is in OUTPUT_DIR/NAME:
     dataset/, train/model, report.html and summary.json.
     """
+    _refuse_idle_flags(show_plan, measure, prompts)
     plan, command = _read(list(arguments or []), resume == ResumeMode.never)
     if preview:
         from pipeline.recipe.preview import show
@@ -75,8 +82,13 @@ def main(
 
         job.check(plan)
         show(plan, preview)
-    elif show_plan or explain:
-        _tell(plan, resume.value, explain)
+    elif show_plan:
+        from pipeline.recipe.plan import stage_groups
+        from training.planning.show_plan import PROMPTS
+        from training.planning.show_plan import show_plan as show_all
+
+        _check_schema(plan, resume.value)
+        show_all(plan, stage_groups(stages), (prompts or PROMPTS) if measure else None)
     else:
         _start(plan, resume.value, stages, command)
 
@@ -118,37 +130,13 @@ def _dtype(run: Path, again: bool) -> str:
     return begun or there.dtype
 
 
-def _tell(plan: Plan, resume: Any, explain: bool) -> None:
-    from pipeline.recipe import preflight
-    from pipeline.recipe.estimate import estimates
-    from pipeline.recipe.plan import GROUPS
-    from pipeline.running.store import Run
-    from pipeline.scoring.run_dtype import sentence
-    from training import job
+def _refuse_idle_flags(show_plan: bool, measure: bool, prompts: int | None) -> None:
+    from pipeline.base.errors import ConfigError
 
-    benchmarks = job.benchmarks_of(plan)
-    wrong = preflight.problems(plan, servers=True) + job.problems(plan, benchmarks, GROUPS, servers=True)
-    preflight.raise_all(wrong)
-    run = Run(plan.recipe.run_dir)
-    _check_schema(plan, resume)
-    outlooks = plan.outlook(run)
-    outlooks += job.outlook(plan, run, benchmarks, any(outlook.reasons for outlook in outlooks))
-    if explain:
-        pending = [outlook for outlook in outlooks if outlook.reasons]
-        for outlook in pending:
-            typer.echo(f"{outlook.stage}: " + "\n  ".join(outlook.reasons))
-        if not pending:
-            typer.echo("nothing: every stage holds")
-        return
-    _print_plan(outlooks)
-    if (said := sentence(plan.recipe.model_dump(mode="json"))) is not None:
-        typer.echo(said)
-    lines = [estimate.line for estimate in estimates(plan, run, outlooks) if estimate.asks or estimate.seconds]
-    lines += [line] if (line := job.training_line(plan, run, outlooks)) is not None else []
-    if lines:
-        typer.echo(
-            "\n".join(["left to do, at most; times without the start of models:", *(f"  {line}" for line in lines)])
-        )
+    if measure and not show_plan:
+        raise ConfigError("--measure is for --plan", "add --plan")
+    if prompts is not None and not measure:
+        raise ConfigError("--prompts is for --plan --measure", "add --measure, or take --prompts out")
 
 
 def _check_schema(plan: Plan, resume: Any) -> None:
@@ -158,17 +146,6 @@ def _check_schema(plan: Plan, resume: Any) -> None:
 
     if resume != "never":
         check_schema(Run(plan.recipe.run_dir), plan.names())
-
-
-def _print_plan(outlooks: list[Outlook]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("stage", "done", "would run because")
-    for outlook in outlooks:
-        done = f"{outlook.done}" if outlook.shards is None else f"{outlook.done} of {outlook.shards}"
-        table.add_row(outlook.stage, done, "\n".join(outlook.reasons) or "holds")
-    Console(width=None if Console().is_terminal else 120).print(table)
 
 
 def _start(plan: Plan, resume: Any, stages: str | None, command: list[str]) -> None:
@@ -192,9 +169,9 @@ def _run(
     plan: Plan, resume: Any, wanted: frozenset[str], command: list[str], benchmarks: BenchmarksOfRun | None
 ) -> None:
     from pipeline.base import secrets
-    from pipeline.base.files import remove, write_text
+    from pipeline.base.files import is_local, remove, write_text
     from pipeline.base.progress import tell
-    from pipeline.base.sweep import sweep, sweep_shared
+    from pipeline.base.sweep import sweep, sweep_beside, sweep_shared
     from pipeline.publishing import report
     from pipeline.publishing.collect import collect
     from pipeline.publishing.hallucinated import RECIPE
@@ -202,6 +179,7 @@ def _run(
     from pipeline.publishing.no_pairs import few_pairs
     from pipeline.publishing.publish import FOLDER, current
     from pipeline.recipe import plan as steps
+    from pipeline.recipe.measure import FOLDER as MEASURING
     from pipeline.running.executor import Executor
     from pipeline.running.store import Run
     from pipeline.sources.imagine.rank import gain
@@ -212,6 +190,8 @@ def _run(
     sweep(run.path / "evaluate")  # runs of their own, below this one
     sweep_shared(run.path / f"{FOLDER}-reference")
     job.sweep_training(run.path / "train")
+    if is_local(run.path):
+        sweep_beside(run.path, MEASURING)
     # Interrupted here, an old summary would describe data that no longer exists.
     remove(run.path / "summary.json")
     # What the tables were made by, for whoever looks at them later.

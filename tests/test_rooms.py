@@ -48,6 +48,7 @@ ROOMS = (
     "training.loop",
     "training.evaluation",
     "training.job",
+    "training.planning",
     "training.evidence",
     "pipeline.run",
     "pipeline.export",

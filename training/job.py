@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,11 @@ from pipeline.base.errors import ConfigError, PipelineError, UserError
 from pipeline.base.files import absolute, is_local, write_text
 from pipeline.base.images.image_files import is_url, local
 from pipeline.base.lock import InUse, locked
-from pipeline.base.model_files import require_model
+from pipeline.base.model_files import local_folder, require_model
 from pipeline.base.sweep import sweep_output
 from pipeline.publishing import publish
 from pipeline.publishing.publish import FOLDER, rows
-from pipeline.recipe.estimate import duration, measured
-from pipeline.recipe.plan import Held, Outlook, Plan
+from pipeline.recipe.plan import GROUPS, Held, Outlook, Plan
 from pipeline.recipe.preflight import raised
 from pipeline.recipe.recipe import Recipe
 from pipeline.running.resume import describe, explain
@@ -36,10 +35,10 @@ from pipeline.sources.config import FileSource, PluggedSource
 from pipeline.sources.readers import files as sources
 from training.config import TrainConfig, make_config
 from training.config.evaluation import BenchmarkEvaluation, EvaluateConfig, Evaluation
-from training.config.steps import total_steps
 from training.evaluation.in_run import BenchmarksOfRun, Side
 from training.evaluation.scenes import build
 from training.evaluation.summarise import summarise
+from training.forward.saved_model import SavedModel
 
 _EVALUATION: TypeAdapter[EvaluateConfig | BenchmarkEvaluation] = TypeAdapter(Evaluation)
 
@@ -79,7 +78,7 @@ def check(plan: Plan) -> None:
             f"output_dir={plan.recipe.output_dir} is remote; training needs a local folder",
             "set train=null here, and give the dataset to python -m training.run where the GPUs are",
         )
-    make_config(_train_config(plan, run))
+    make_config(train_config(plan, run))
 
 
 def problems(plan: Plan, benchmarks: BenchmarksOfRun | None, wanted: Collection[str], servers: bool) -> list[UserError]:
@@ -91,9 +90,27 @@ def problems(plan: Plan, benchmarks: BenchmarksOfRun | None, wanted: Collection[
         options = plan.recipe.train
         extra = [options.get("eval_dataset"), (options.get("sft") or {}).get("dataset")]
         wrong += raised([partial(_require_base, plan, run), *(partial(_require_rows, path) for path in extra if path)])
+        if (saved := saved_model(plan, run)) is not None:
+            wrong += [
+                ConfigError(f"train.{problem}") for problem in saved.problems(make_config(train_config(plan, run)))
+            ]
     if benchmarks is not None and "evaluate" in wanted:
         wrong += benchmarks.problems(run, servers)
     return wrong
+
+
+def saved_model(plan: Plan, run: Run) -> SavedModel | None:
+    """The files of the model that is to be trained, where they are on this machine."""
+    config = train_config(plan, run)
+    folder = local_folder(config["model"], config.get("model_revision"))
+    return SavedModel(folder) if folder is not None else None
+
+
+def notes(plan: Plan, run: Run, wanted: Container[str]) -> list[str]:
+    """What of the options of training counts otherwise than it was written."""
+    if plan.recipe.train is None or "train" not in wanted or (saved := saved_model(plan, run)) is None:
+        return []
+    return [f"train.{note}" for note in saved.notes(make_config(train_config(plan, run)))]
 
 
 def _require_base(plan: Plan, run: Run) -> None:
@@ -108,42 +125,23 @@ def _require_rows(dataset: Any) -> None:
         raise ConfigError(f"train: there is no dataset {path}", "check the path")
 
 
-def outlook(plan: Plan, run: Run, benchmarks: BenchmarksOfRun | None, stale: bool) -> list[Outlook]:
-    """What would become of training and evaluation. ``stale``: stages before them run again."""
+def outlook(
+    plan: Plan, run: Run, benchmarks: BenchmarksOfRun | None, stale: bool, wanted: Container[str] = GROUPS
+) -> list[Outlook]:
+    """What would become of training and evaluation, as far as they are ``wanted``. ``stale``: stages before them run
+    again."""
     trains = plan.recipe.train is not None
     untrained = _untrained(plan, run, stale) if trains else []
     trained = run.folder("train") / "model" if trains and not untrained else None
-    outlooks = [Outlook("train", 1, int(not untrained), tuple(untrained))] if trains else []
-    if plan.held is not None and trains:
+    outlooks = [Outlook("train", 1, int(not untrained), tuple(untrained))] if trains and "train" in wanted else []
+    # Without a training in this session, what an earlier one has trained is measured, or nothing.
+    trained_then = trained is not None or "train" in wanted
+    if plan.held is not None and trains and trained_then and "evaluate" in wanted:
         outlooks.append(_answering(plan, run, trained))
-    if benchmarks is not None:
-        sides: tuple[Side, ...] = ("before", "after") if trains else ("before",)
+    if benchmarks is not None and "evaluate" in wanted:
+        sides: tuple[Side, ...] = ("before", "after") if trains and trained_then else ("before",)
         outlooks += [_measuring(benchmarks, run, side, trained) for side in sides]
     return outlooks
-
-
-def training_line(plan: Plan, run: Run, outlooks: Sequence[Outlook]) -> str | None:
-    """What training has to do, as ``pipeline.recipe.estimate`` says it of other stages; None if it has nothing to."""
-    pending = {outlook.stage for outlook in outlooks if outlook.reasons}
-    if "train" not in pending:
-        return None
-    published, made = publish.current(run), run.record("pair")
-    pairs: int | None = None
-    if "publish" not in pending and published is not None:
-        pairs = int(published.extras["pairs"])
-    elif "pair" not in pending and made is not None:
-        pairs = made.extras.get("pairs")
-    config = _train_config(plan, run)
-    options = make_config(config)
-    pairs = pairs if pairs is None or options.limit is None else min(pairs, options.limit)
-    # How many pairs a draw leaves, only their prompts tell.
-    steps = total_steps(pairs, options) if pairs is not None and options.draw is None else None
-    speed = measured(run, "train", {**options.result_options(), "model": models.identity(config["model"])})
-    left = None if pairs is None or speed is None else pairs / speed.rows_per_second
-    numbers = ("?" if number is None else f"{number:,}" for number in (pairs, steps))
-    return "train: {} pairs x {} epochs: {} optimiser steps; {}".format(
-        next(numbers), options.epochs, next(numbers), duration(left, speed, f"pairs of {options.epochs} epochs")
-    )
 
 
 def _answering(plan: Plan, run: Run, trained: Path | None) -> Outlook:
@@ -172,7 +170,7 @@ def _untrained(plan: Plan, run: Run, stale: bool) -> list[str]:
         return ["never ran"]
     if stale or publish.current(run) is None:
         return ["stages before it run again"]
-    differences = changes(old, _record(plan, run, _train_config(plan, run)))
+    differences = changes(old, _record(plan, run, train_config(plan, run)))
     return differences or ([] if old.finished else ["unfinished: it goes on from its last checkpoint"])
 
 
@@ -182,7 +180,7 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
     Raises:
         PipelineError: training failed, or ``resume`` is "always" and its options have changed.
     """
-    config = _train_config(plan, run)
+    config = train_config(plan, run)
     new, old = _record(plan, run, config), _without_neutral(run.record("train"))
     folder, model = run.folder("train"), run.folder("train") / "model"
     differences = changes(old, new) if old is not None else []
@@ -227,7 +225,7 @@ def trained_model(plan: Plan, run: Run) -> Path | None:
     record = _without_neutral(run.record("train"))
     if plan.recipe.train is None or record is None or not record.finished or publish.current(run) is None:
         return None
-    same = record.own == _record(plan, run, _train_config(plan, run)).own
+    same = record.own == _record(plan, run, train_config(plan, run)).own
     return run.folder("train") / "model" if same else None
 
 
@@ -254,7 +252,8 @@ def _answered(run: Run, stage: SampleStage) -> bool:
     return record is not None and record.finished and record.own == describe(run, stage, Survey(run)).own
 
 
-def _train_config(plan: Plan, run: Run) -> dict[str, Any]:
+def train_config(plan: Plan, run: Run) -> dict[str, Any]:
+    """The configuration of the training on what a run has published."""
     options = {"model": plan.base().model, "seed": plan.recipe.seed, **(plan.recipe.train or {})}
     if options.get("dtype", "auto") == "auto":  # it does not look at the GPUs again, which may be others by then
         options["dtype"] = "float32" if plan.recipe.dtype == "auto" else plan.recipe.dtype

@@ -21,6 +21,13 @@ def main(
         bool,
         typer.Option("--plan", help="Read and check the rows, say what would be trained and resumed; train nothing."),
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="With --plan: take a few steps for real, and say how long all of it takes."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --plan --measure: print only what was measured, as JSON.")
+    ] = False,
 ) -> None:
     """Train a vision-language model on preference pairs: DPO and its relatives, mDPO, SymMPO.
 
@@ -30,16 +37,30 @@ def main(
     """
     # Heavy imports stand here: --help answers without torch.
     from pipeline.base import model_names as models
+    from pipeline.base.errors import ConfigError
     from training.config import load_config
 
+    if (measure and not plan) or (as_json and not measure):
+        raise ConfigError("--measure is for --plan, and --json for both", "add --plan --measure")
     loaded = load_config(config, overrides or [])
     loaded = loaded.model_copy(update={"model": models.resolve(loaded.model)})
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        from training.loop import launch
+
+        typer.echo(json.dumps(asdict(launch.measure(loaded))))
+        return
     if plan:
         from training.loop.rehearsal import rehearse
 
-        for line in rehearse(loaded):
+        for line in rehearse(loaded, measure):
             typer.echo(line)
         return
+    from training.forward.saved_model import require_fitting
+
+    require_fitting(loaded)  # a hub that is not there shows now, and not after its retries
     from training.loop.launch import run
 
     typer.echo(str(run(loaded).model))

@@ -41,8 +41,10 @@ def run(
     *overrides: str,
     stages: Sequence[str] | None = None,
     resume: Literal["never", "if-possible", "always"] = "if-possible",
+    quiet: bool = False,
 ) -> Path:
-    """Do what a recipe says, or only ``stages`` of it such as ``["score", "pair"]``; returns the run's folder.
+    """Do what a recipe says, or only ``stages`` of it such as ``["score", "pair"]``; returns the run's folder. With
+    ``quiet`` only warnings, errors and the result are printed.
 
     Raises:
         ConfigError: listing every problem of the recipe.
@@ -52,7 +54,7 @@ def run(
         recipe = load_recipe(recipe, *overrides)
     elif overrides:
         raise TypeError("overrides are for load_recipe: a recipe that is loaded stays as it is")
-    flags = {"stages": None if stages is None else ",".join(stages), "resume": resume}
+    flags = {"stages": None if stages is None else ",".join(stages), "resume": resume, "quiet": quiet}
     with tempfile.TemporaryDirectory() as folder:
         path = _write(Path(folder, f"{recipe.name}.yaml"), recipe.model_dump(mode="json"))
         _call("pipeline.run", path, flags)
@@ -87,9 +89,9 @@ def summary(run: str | Path) -> dict[str, Any]:
     return content
 
 
-def train(run: str | Path, model: str, output_dir: str | Path, **options: Any) -> Path:
+def train(run: str | Path, model: str, output_dir: str | Path, quiet: bool = False, **options: Any) -> Path:
     """Train ``model`` on the pairs of a run's folder, or on any dataset that docs/datasets.md names; ``options`` are
-    those of ``train`` in a recipe. Returns the folder of the trained model.
+    those of ``train`` in a recipe. Returns the folder of the trained model. ``quiet`` as in ``run``.
 
     Raises:
         PipelineError: the training ended early; its own message stands above.
@@ -100,13 +102,13 @@ def train(run: str | Path, model: str, output_dir: str | Path, **options: Any) -
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     values = {"model": str(model), "dataset": absolute(dataset if dataset.is_dir() else Path(run)), **options}
-    _call("training.run", _write(folder / "config.yaml", {**values, "output_dir": absolute(folder)}), {})
+    _call("training.run", _write(folder / "config.yaml", {**values, "output_dir": absolute(folder)}), {"quiet": quiet})
     return folder / "model"
 
 
 def evaluate(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
     """Ask a model the questions of benchmarks; ``options`` are those of ``training.evaluate``, such as
-    ``data="scenes"`` or ``suite="pope,chair"``. Returns what ``OUTPUT/results.json`` says.
+    ``data="scenes"``, ``suite="pope,chair"`` or ``quiet=True``. Returns what ``OUTPUT/results.json`` says.
 
     Raises:
         PipelineError: the evaluation ended early; its own message stands above.

@@ -142,7 +142,7 @@ def message(error: BaseException, named: tuple[type[Exception], ...] = ()) -> tu
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues", 130
     text, code = _message(error, named)
-    return f"error: {_in_lines(_fit(text))}", code
+    return f"error: {_in_lines(_fit(text, getattr(error, 'longest', LONGEST) - 10))}", code
 
 
 def _in_lines(text: str) -> str:

@@ -10,9 +10,11 @@ class UserError(Exception):
     """Says what is wrong, where, and what to do about it. A command line prints that and ends with ``exit_code``."""
 
     exit_code = 2
+    #: Characters of its message, at most.
+    longest = LONGEST
 
     def __str__(self) -> str:
-        return shorten(super().__str__())
+        return shorten(super().__str__(), self.longest)
 
 
 def shorten(text: str, most: int = LONGEST) -> str:
@@ -40,11 +42,17 @@ class PipelineError(UserError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return shorten(f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message)
+        return shorten(f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message, self.longest)
 
 
 class ConfigError(PipelineError):
     """The recipe or an override is wrong."""
+
+
+class SeveralProblems(PipelineError):
+    """A list with a line for each of them: all are said, however many they are."""
+
+    longest = 50 * LONGEST
 
 
 class InputError(PipelineError):

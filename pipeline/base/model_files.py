@@ -47,6 +47,21 @@ def require_model(
         raise EngineError(f"folder {name} has no processor of images ({' or '.join(_PROCESSORS)})", _SAVED)
 
 
+def local_folder(model: str, revision: str | None = None) -> Path | None:
+    """Where the files of a model lie on this machine: a folder, or the cache of the hub; None where they do not."""
+    folder = Path(resolve(model))
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(str(model), "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
 def _require_hub(name: str, revision: str | None) -> None:
     if os.environ.get("RAY_ADDRESS", "local") != "local":
         return  # the machines that open it have caches and networks of their own

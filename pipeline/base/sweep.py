@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pipeline.base import files
@@ -49,6 +50,29 @@ def sweep_shared(folder: Path, begins: str = "") -> None:
         made_by = _OF_PROCESS.search(name)
         if made_by and name.lstrip(".").startswith(begins.lstrip(".")) and not _alive(int(made_by[1])):
             _remove(folder / name)
+
+
+@contextlib.contextmanager
+def beside(folder: Path, what: str) -> Iterator[Path]:
+    """A folder for ``what`` beside another one, where processes on other machines find it as well. It is removed at
+    the end, and where this process is killed, by the next one or by ``sweep_beside``."""
+    if not is_local(folder):
+        with temporary_folder(what) as elsewhere:
+            yield Path(elsewhere)
+        return
+    sweep_beside(folder, what)
+    place = folder.parent / f".{folder.name}.{what}.{os.getpid()}{TEMPORARY}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def sweep_beside(folder: Path, what: str) -> None:
+    """Remove what killed processes have left of ``beside``."""
+    sweep_shared(folder.parent, f".{folder.name}.{what}.")
 
 
 def temporary_folder(what: str) -> tempfile.TemporaryDirectory[str]:

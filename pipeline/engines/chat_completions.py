@@ -158,6 +158,12 @@ def data_url(data: bytes, max_pixels: int | None = None) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
+def prompt_tokens(reply: Any) -> int | None:
+    """How long the prompt was, with its images, where the server tells."""
+    counted = getattr(getattr(reply, "usage", None), "prompt_tokens", None)
+    return counted if type(counted) is int and counted > 0 else None
+
+
 def completions(reply: Any, request: Request) -> list[Completion]:
     """
     Raises:

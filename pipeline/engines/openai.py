@@ -27,6 +27,7 @@ from pipeline.engines.chat_completions import (
     NotContinued,
     completions,
     messages,
+    prompt_tokens,
     refuses_to_continue,
 )
 from pipeline.engines.protocol import Completion, Request, Response, Sampling
@@ -225,13 +226,15 @@ class OpenAIEngine:
     async def _complete(self, request: Request, sent: list[dict[str, Any]], sampling: Sampling) -> Response:
         """Ask until there are n answers. Answer i belongs to seed + i, as vLLM numbers the samples of one request."""
         done: list[Completion] = []
+        counted: int | None = None
         while len(done) < sampling.n:
             missing = sampling.n - len(done)
-            got = completions(await self._send(request, sent, sampling, missing, request.seed + len(done)), request)
+            reply = await self._send(request, sent, sampling, missing, request.seed + len(done))
+            got, counted = completions(reply, request), prompt_tokens(reply)
             if not got:
                 raise NoData("too_few_answers", f"the server gave {len(done)} of n={sampling.n} answers and no more")
             done += got[:missing]
-        return Response(request.id, tuple(done))
+        return Response(request.id, tuple(done), prompt_tokens=counted)
 
     async def _send(self, request: Request, sent: list[dict[str, Any]], sampling: Sampling, n: int, seed: int) -> Any:
         """One reply; what the server refuses to understand is left out, and not sent again to it once that helped."""

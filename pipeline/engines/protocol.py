@@ -68,12 +68,14 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Either ``completions`` (exactly ``sampling.n`` of them) or an ``error`` with its ``error_type``."""
+    """Either ``completions`` (exactly ``sampling.n`` of them) or an ``error`` with its ``error_type``.
+    ``prompt_tokens`` are those of the prompt with its images, where the engine tells."""
 
     id: str
     completions: tuple[Completion, ...] = ()
     error_type: str | None = None
     error: str | None = None
+    prompt_tokens: int | None = None
 
 
 class Engine(Protocol):

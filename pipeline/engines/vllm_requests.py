@@ -46,7 +46,9 @@ class How:
             return Response(
                 request.id, error_type="server_error", error=f"vLLM ended it with {'/'.join(sorted(broken))}"
             )
-        return Response(request.id, tuple(self._completion(request, output) for output in done))
+        answers = tuple(self._completion(request, completion) for completion in done)
+        prompt = getattr(output, "prompt_token_ids", None) or ()
+        return Response(request.id, answers, prompt_tokens=len(prompt) or None)
 
     def _completion(self, request: Request, output: Any) -> Completion:
         reason, text = output.finish_reason or "stop", output.text

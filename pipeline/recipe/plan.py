@@ -141,12 +141,12 @@ class Plan:
         """How the model that is to be trained is asked: ``train.model``, or the first that is sampled."""
         return self._like((self.recipe.train or {}).get("model"))
 
-    def outlook(self, run: Run) -> list[Outlook]:
-        """What would run, and why; stages that hold have no reasons."""
+    def outlook(self, run: Run, wanted: Container[str] = GROUPS) -> list[Outlook]:
+        """What would run of the stages among ``wanted``, and why; stages that hold have no reasons."""
         survey = Survey(run)
         stale: set[str] = set()
         outlooks: list[Outlook] = []
-        for stage in self.generation():
+        for stage in self.chosen(wanted):
             why = explain(run, stage, survey, [name for name in stage.inputs if name in stale])
             # A source decides about its shards itself, whatever it reads.
             source = None if isinstance(stage, Source) else stage.inputs[0]
@@ -157,7 +157,13 @@ class Plan:
             if why:
                 stale.add(stage.name)
             outlooks.append(Outlook(stage.name, shards, len(done), tuple(why)))
-        return [*outlooks, self._publishing(run, bool(stale))]
+        return [*outlooks, self._publishing(run, bool(stale))] if "publish" in wanted else outlooks
+
+    def chosen(self, wanted: Container[str]) -> list[Source | Stage]:
+        """The stages from the source to pairs that are among ``wanted``."""
+        rewriting = self.rewriting()
+        names = rewriting.names() if rewriting else ()
+        return [stage for stage in self.generation() if group(stage.name, names) in wanted]
 
     def _publishing(self, run: Run, stale: bool) -> Outlook:
         """Publishing is done as a whole, or not."""
@@ -267,11 +273,9 @@ def run_stage(executor: Executor, stage: Source | Stage, resume: Resume) -> Stag
 
 def generate(plan: Plan, run: Run, executor: Executor, resume: Resume, stages: Iterable[str] = GROUPS) -> None:
     """Run the stages from the source to pairs that are among ``stages``."""
-    wanted = set(stages)
-    rewriting = plan.rewriting()
-    names = rewriting.names() if rewriting else ()
+    wanted = {stage.name for stage in plan.chosen(set(stages))}
     for stage in plan.generation():
-        if group(stage.name, names) in wanted:
+        if stage.name in wanted:
             run_stage(executor, stage, resume)
         if isinstance(stage, SourceStage):
             naming.check(run, stage.name, plan.recipe)  # before anything is sampled

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pipeline.base.errors import PipelineError, UserError
+from pipeline.base.errors import InputError, SeveralProblems, UserError
 from pipeline.base.model_files import ANY_WEIGHTS, require_model
 from pipeline.engines.openai import OpenOpenAI
 from pipeline.engines.vllm import OpenVllm
@@ -42,10 +42,22 @@ def problems(plan: Plan, wanted: Collection[str] = GROUPS, servers: bool = False
     names = rewriting.names() if rewriting else ()
     chosen = [stage for stage in stages if group(stage.name, names) in wanted]
     missing = [(stage.name, error) for stage in chosen for error in raised([partial(_reach, stage, servers)])]
-    if missing and not wrong:
+    if wrong:
+        return distinct([*wrong, *(error for _, error in missing)])
+    if missing:
         pending = {outlook.stage for outlook in plan.outlook(Run(plan.recipe.run_dir)) if outlook.reasons}
         missing = [(name, error) for name, error in missing if name in pending]
-    return distinct([*wrong, *(error for _, error in missing)])
+    return distinct([*_lost_tables(plan, chosen), *(error for _, error in missing)])
+
+
+def _lost_tables(plan: Plan, chosen: Sequence[Source | Stage]) -> Iterator[InputError]:
+    """Tables that stages read, and that neither they nor an earlier session have made."""
+    made = {stage.name for stage in chosen}
+    run = Run(plan.recipe.run_dir)
+    for name in dict.fromkeys(name for stage in chosen for name in stage.inputs):
+        if name not in made and not run.shards(name):
+            readers = ", ".join(stage.name for stage in chosen if name in stage.inputs)
+            yield InputError(f"{readers} would read {name!r}, which nobody has made", "add its stage to --stages")
 
 
 def raised(steps: Iterable[Callable[[], Any]]) -> list[UserError]:
@@ -78,7 +90,7 @@ def raise_all(errors: Iterable[UserError]) -> None:
         raise different[0]
     if different:
         lines = "\n".join(f"  - {_line(error)}" for error in different)
-        raise PipelineError(f"{len(different)} things keep this run from starting:\n{lines}")
+        raise SeveralProblems(f"{len(different)} things keep this run from starting:\n{lines}")
 
 
 def _line(error: UserError) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,8 @@ from pipeline.running.pool import Done, Live, Lost, Pool, start_ray, stop_ray
 from pipeline.running.resume import Resume, prepare
 from pipeline.running.stage import Dispensable, ForImages, Salvager, Source, Stage, Unfinished, WorkerSpec
 from pipeline.running.store import Record, Run, Shard, Survey
+
+Opener = Callable[[], Any]
 
 #: Formulas run in this process, unless there is so much to do that starting workers (seconds) pays.
 INLINE_ROWS = 20_000
@@ -47,38 +49,90 @@ class StageResult:
     extras: Mapping[str, int] = field(default_factory=dict)
 
 
-class Executor:
-    """Runs stages of one run directory. A context manager: leaving it stops the workers.
+class Workers:
+    """The pool of the last stage, which stays warm until a stage with another ``WorkerSpec`` needs its resources.
+    State: that pool, ``starts`` (the seconds that each took until a model was open), and what was warned of. ``around``
+    changes how models are opened. A context manager: leaving it stops them, and Ray if it was started here."""
 
-    The pool of the last stage stays warm until a stage with another ``WorkerSpec`` needs its resources.
-    """
-
-    def __init__(
-        self, run: Run, max_failure_rate: float = 0.01, shard_retries: int = 2, progress: Progress | None = None
-    ) -> None:
-        self._store = run
-        self._survey = Survey(run)
-        self._max_failure_rate = max_failure_rate
-        self._shard_retries = shard_retries
-        self._progress = progress or Progress()
-        self._pool: Pool | None = None
+    def __init__(self, progress: Progress, around: Callable[[Opener], Opener] = lambda opener: opener) -> None:
+        self._progress, self._around = progress, around
+        self.starts: list[float] = []
+        self.pool: Pool | None = None
+        self._spec: WorkerSpec | None = None
         self._started_ray = False
         self._stage = ""
         self._told: set[str] = set()
 
-    def __enter__(self) -> Executor:
+    def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def of(self, spec: WorkerSpec, stage: str, shards: int | None = None) -> Pool:
+        """Those of ``spec``, at work for so many ``shards`` of ``stage`` from now on."""
+        self._stage = stage
+        if self.pool is not None and not (self._spec is not None and self._spec.serves(spec)):
+            self.pool.close()
+            self.pool = None
+        if self.pool is None:
+            who = f"{spec.count} x {spec.kind}" if isinstance(spec.count, int) and spec.count else spec.kind
+            started = time.monotonic()
+            with self._progress.wait(f"starting {who}"):
+                self._started_ray = start_ray() or self._started_ray
+                around = replace(spec, open=self._around(spec.open))
+                self.pool, self._spec = Pool(around, self._tell, shards), spec
+            self.starts.append(time.monotonic() - started)
+        return self.pool
+
+    def counts(self) -> dict[str, int]:
+        """What the workers say of themselves, added up."""
+        return self.pool.stats() if self.pool is not None else {}
+
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        if self.pool is not None:
+            self.pool.close()
+            self.pool = None
         if self._started_ray:
             stop_ray()
             self._started_ray = False
+
+    def _tell(self, text: str) -> None:
+        """A worker's warning, once however many of them say it, and in however many stages."""
+        if text not in self._told:
+            self._told.add(text)
+            self._progress.say(f"{self._stage}: warning: {secrets.text(text)}")
+
+
+class Executor:
+    """Runs stages of one run directory. A context manager: leaving it stops the workers, if they are its own."""
+
+    def __init__(
+        self,
+        run: Run,
+        max_failure_rate: float = 0.01,
+        shard_retries: int = 2,
+        progress: Progress | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        """``workers``: those of several executors, which whoever made them closes; else its own."""
+        self._store = run
+        self._survey = Survey(run)
+        self._max_failure_rate = max_failure_rate
+        self._shard_retries = shard_retries
+        self._progress = progress or Progress()
+        self._workers = workers or Workers(self._progress)
+        self._owns_workers = workers is None
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._owns_workers:
+            self.close()
+
+    def close(self) -> None:
+        self._workers.close()
 
     def run(self, stage: Stage, resume: Resume = "if-possible") -> StageResult:
         """Make every missing shard of ``stage``.
@@ -103,9 +157,9 @@ class Executor:
             return self._finish(prepared.record, shards, len(done), spare)
         clock = _Clock(self._store, prepared.record)
         total = self._rows(stage.inputs[0], shards)
-        work = self._work(
-            stage, prepared.record, todo
-        )  # starts the workers, which may take a minute that should not count as slowness
+        opened = sum(self._workers.starts)
+        work = self._work(stage, prepared.record, todo)  # starts the workers, which may take a minute
+        clock.start = sum(self._workers.starts) - opened  # and should not count as slowness
         with self._progress.stage(stage.name, total, self._rows(stage.inputs[0], done)) as bar:
             for event in work:
                 if isinstance(event, Live):
@@ -148,8 +202,9 @@ class Executor:
             return (Done(shard, process_shard(stage, None, self._store, shard, record)) for shard in todo)
         # What the shards carry goes with the work: a worker whose driver is gone must not sign for the next one.
         make = partial(process_shard, by=record)
-        self._stage = stage.name
-        return self._warm(spec, len(todo)).run(stage, make, self._store.path, todo, self._shard_retries)
+        return self._workers.of(spec, stage.name, len(todo)).run(
+            stage, make, self._store.path, todo, self._shard_retries
+        )
 
     def _worker(self, stage: Stage) -> WorkerSpec | None:
         """The stage's, fitted to the prompts that it reads."""
@@ -158,23 +213,6 @@ class Executor:
             return spec
         counts = (self._store.most_images(name) for name in stage.inputs)
         return replace(spec, images=max((most for most in counts if most is not None), default=None))
-
-    def _tell(self, text: str) -> None:
-        """A worker's warning, once however many of them say it, and in however many stages."""
-        if text not in self._told:
-            self._told.add(text)
-            self._progress.say(f"{self._stage}: warning: {secrets.text(text)}")
-
-    def _warm(self, spec: WorkerSpec, shards: int | None = None) -> Pool:
-        if self._pool is not None and not self._pool.spec.serves(spec):
-            self._pool.close()
-            self._pool = None
-        if self._pool is None:
-            who = f"{spec.count} x {spec.kind}" if isinstance(spec.count, int) and spec.count else spec.kind
-            with self._progress.wait(f"starting {who}"):
-                self._started_ray = start_ray() or self._started_ray
-                self._pool = Pool(spec, self._tell, shards)
-        return self._pool
 
     def _rows(self, stage: str, shards: Iterable[int]) -> int:
         return sum(about.rows for shard in shards if (about := self._survey.about(stage, shard)) is not None)
@@ -238,14 +276,16 @@ def _too_many(record: Record, failures: Mapping[str, tuple[int, str, str]], allo
 
 
 class _Clock:
-    """Adds up the seconds a stage has taken, and writes them down as it goes, so a kill loses a few at most."""
+    """Adds up the seconds a stage has taken, ``start`` of them to open its models, and writes them down as it goes, so
+    a kill loses a few at most."""
 
     def __init__(self, run: Run, record: Record) -> None:
-        self._run, self._record = run, record
-        self._start = self._saved = time.monotonic()
+        self._run, self._record, self.start = run, record, 0.0
+        self._began = self._saved = time.monotonic()
 
     def record(self) -> Record:
-        return replace(self._record, seconds=self._record.seconds + time.monotonic() - self._start)
+        seconds = self._record.seconds + time.monotonic() - self._began
+        return replace(self._record, seconds=seconds, start=self._record.start + self.start)
 
     def tick(self) -> None:
         if time.monotonic() - self._saved > 2:

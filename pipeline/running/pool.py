@@ -308,7 +308,7 @@ class Pool:
         fresh = collections.deque(_Task(shard) for shard in shards)
         suspects: collections.deque[_Task] = collections.deque()
         flying: dict[Any, tuple[_Slot, _Task]] = {}
-        looked, before = time.monotonic(), self._stats().get("tokens", 0)
+        looked, before = time.monotonic(), self.stats().get("tokens", 0)
         while fresh or suspects or flying:
             for slot in self._slots:
                 while slot.starting is None and (task := _next(fresh, suspects, slot.own)) is not None:
@@ -320,7 +320,7 @@ class Pool:
             starting = {slot.starting: slot for slot in self._slots if slot.starting is not None}
             finished, _ = ray.wait([*flying, *starting], num_returns=1, timeout=LIVE_EVERY)
             if time.monotonic() - looked > LIVE_EVERY:
-                stats = self._stats()
+                stats = self.stats()
                 yield Live({**stats, "tokens": stats.get("tokens", 0) - before})
                 looked = time.monotonic()
             for reference in finished:
@@ -417,7 +417,8 @@ class Pool:
             for reference in finished:
                 self._opened(starting[reference])
 
-    def _stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, int]:
+        """What the workers say of themselves, added up."""
         import ray
 
         references = [slot.actor.stats.remote() for slot in self._slots if slot.starting is None]

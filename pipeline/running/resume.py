@@ -115,7 +115,7 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
         if isinstance(stage, Source):  # it alone does not know from other tables how many shards there are
             finished &= sum(about.rows for s in done if (about := survey.about(stage.name, s))) == old.rows
         # The seconds of earlier sessions count as long as some of their work does.
-        new = replace(new, seconds=old.seconds, finished=finished)
+        new = replace(new, seconds=old.seconds, start=old.start, finished=finished)
     run.save(new)
     return Found(new, done)
 

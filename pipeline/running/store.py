@@ -57,9 +57,10 @@ _ASIDE = "earlier"
 class Record:
     """The content of ``stage.json``. ``options`` is flat.
 
-    ``made`` is the fingerprint that its shards carry. ``unsigned``: those that carry none are of it as well, as in runs
-    from before shards did; a stage that starts anew has none such (``pipeline.running.resume``). ``schema`` is
-    ``SCHEMA_VERSION`` when it was made; records of before 4 do not say.
+    ``start`` is how much of ``seconds`` it took to open its models. ``made`` is the fingerprint that its shards carry.
+    ``unsigned``: those that carry none are of it as well, as in runs from before shards did; a stage that starts anew
+    has none such (``pipeline.running.resume``). ``schema`` is ``SCHEMA_VERSION`` when it was made; records of before 4
+    do not say.
     """
 
     stage: str
@@ -76,6 +77,7 @@ class Record:
     made: str = ""
     unsigned: bool = True
     schema: int = 3
+    start: float = 0.0
 
     def believes(self, about: Shard) -> bool:
         """Whether a shard is of this stage as it is now."""

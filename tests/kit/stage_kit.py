@@ -43,6 +43,22 @@ def recipe(tmp: Path | str, **changes: Any) -> Recipe:
     return make_recipe({**values, **changes})
 
 
+def pending(plan: str) -> dict[str, str]:
+    """The stages that ``--plan`` says would run, with the reasons.
+
+    >>> pending("│ pair │ 0 of 1 │ margin: 0.5 -> 2 │\\n│      │        │ n: 1 -> 2        │\\n│ train │ 1 │ holds │")
+    {'pair': 'margin: 0.5 -> 2 n: 1 -> 2'}
+    """
+    rows: list[list[str]] = []
+    for line in plan.splitlines():
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        if len(cells) == 3 and cells[0]:
+            rows.append([cells[0], cells[2]])
+        elif len(cells) == 3 and rows:
+            rows[-1][1] += f" {cells[2]}"
+    return {name: reasons for name, reasons in rows if reasons != "holds"}
+
+
 TEXTS = ["The image shows a sun.", "The image shows a sun and an anchor.", "Yes.", "No.", "a cup, a horse and a king"]
 
 

@@ -105,7 +105,7 @@ def test_the_trainer_may_read_the_images_that_published_rows_name(tmp_path: Path
     def roots(publish: str = "reference", **source: Any) -> Any:
         made = recipe_of({"model": "m"}, **source).model_copy(update={"publish": Publish(images=publish)})
         plan: Any = SimpleNamespace(recipe=made, base=lambda: SimpleNamespace(model="m"))
-        return job._train_config(plan, Run(tmp_path)).get("allowed_roots")
+        return job.train_config(plan, Run(tmp_path)).get("allowed_roots")
 
     (tmp_path / "a.jsonl").write_text("")
     where = {"kind": "jsonl", "path": str(tmp_path / "*.jsonl")}

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from training.config import TrainConfig
 from training.forward import model
-from training.loop import spread
+from training.loop import inputs, spread
 from training.run import app
 
 
@@ -74,3 +74,12 @@ def test_an_error_is_one_message_and_status_2(file: Path, override: str, message
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["--plan"]])
+def test_a_hub_that_is_not_asked_is_said_before_anything_is_read(
+    file: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "read", lambda *_, **__: pytest.fail("rows were read"))
+    result = CliRunner().invoke(app, [str(file), "model=nobody/has-this", *flags])
+    assert result.exit_code == 2 and "'nobody/has-this' is in no cache of this machine" in result.stderr

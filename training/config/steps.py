@@ -6,6 +6,9 @@ import math
 
 from training.config import TrainConfig
 
+#: Checkpoints that are kept, the newest ones.
+KEEP = 2
+
 
 def steps_per_epoch(pairs: int, config: TrainConfig) -> int:
     """The last step of an epoch takes the pairs that are left, however few."""

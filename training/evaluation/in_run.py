@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,12 +20,14 @@ from pipeline.recipe.plan import Plan
 from pipeline.recipe.preflight import raised, reach
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
-from pipeline.sampling.stage import worker
+from pipeline.sampling.stage import SampleStage, worker
 from pipeline.scoring.run_dtype import with_dtype
+from pipeline.sources.stage import BuiltSource
 from training.config.evaluation import BenchmarkEvaluation
 from training.errors import DataError
 from training.evaluation import benchmarks
 from training.evaluation.session import markdown, session, stored
+from training.evaluation.session.generate import SHARD_SIZE, row_of
 from training.evaluation.session.option_names import as_keys
 from training.evaluation.session.versus import COMPARISON, versus
 from training.evaluation.suite import Suite, load
@@ -97,6 +99,20 @@ class BenchmarksOfRun:
         remove(run.path / FOLDER / COMPARISON)  # of other answers
         with as_keys():
             session.evaluate(self.suites, self._spec(model), place, self._judge, 0, self.plan.recipe.max_failure_rate)
+
+    def sampling(self) -> SampleStage:
+        """How the model before training is asked."""
+        return SampleStage(self._spec(None), 0, name="benchmarks", reads="benchmark-prompts")
+
+    def source(self, most: int) -> BuiltSource:
+        """At most so many of the prompts, spread over all suites."""
+        prompts = session.prompts_of(self.suites)
+        chosen = list(prompts.values())[:: -(-len(prompts) // most) or 1]
+
+        def build(_: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+            return map(row_of, chosen)
+
+        return BuiltSource(self.sampling().reads, build, {}, SHARD_SIZE)
 
     def results(self, run: Run, trained: Path | None) -> list[dict[str, Any]]:
         """A row for each metric that results show and either side has: ``suite``, its ``title``, ``metric``, ``better``

@@ -11,17 +11,10 @@ from torch import nn
 from reward.forward.parts import LANGUAGE, Parts
 from training.config import TrainConfig
 from training.errors import ModelError
+from training.forward.saved_model import PROJECTORS, TOWERS, part_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
-_TOWERS = (
-    *("vision_tower", "visual", "vision_model", "vision_encoder", "high_res_vision_model"),
-    *("image_tower", "video_tower", "audio_tower"),
-)
-_PROJECTORS = (
-    *("multi_modal_projector", "mm_projector", "projector", "vision_projection", "vision_adapter", "aligner", "mlp1"),
-    *("connector", "resampler_model", "merger", "deepstack_merger_list", "image_newline", "embed_vision"),
-)
 
 
 def load_model(config: TrainConfig) -> tuple[nn.Module, Any]:
@@ -149,9 +142,9 @@ def prepare_tuning(model: nn.Module, config: TrainConfig) -> nn.Module:
     else:
         model.requires_grad_(True)
         if config.freeze_vision:
-            _freeze(model, "vision", _TOWERS)
+            _freeze(model, "vision", TOWERS)
         if config.freeze_projector:
-            _freeze(model, "projector", _PROJECTORS)
+            _freeze(model, "projector", PROJECTORS)
     disable_dropout(model)
     return model.train()
 
@@ -184,18 +177,6 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def part_of(name: str) -> str:
-    """``vision``, ``projector`` or ``language``: which part of the model a parameter belongs to.
-
-    What turns the tower's output into the language model's input is projector wherever it stands: Qwen-VL keeps its
-    mergers inside the tower, LLaVA-NeXT the embedding that ends a line of patches outside of both.
-    """
-    words = name.split(".")
-    if any(projector in words for projector in _PROJECTORS):
-        return "projector"
-    return "vision" if any(tower in words for tower in _TOWERS) else "language"
-
-
 def _four_bits(config: TrainConfig) -> dict[str, Any]:
     """What ``from_pretrained`` takes to read the language model in NF4 with double quantisation (QLoRA, arXiv
     2305.14314); tower, projector and head stay as they are."""
@@ -214,7 +195,7 @@ def _four_bits(config: TrainConfig) -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[config.precision],
         # Matched against whole names and their ends, so a part's name covers everything in it.
-        llm_int8_skip_modules=[*(f".*{name}" for name in (*_TOWERS, *_PROJECTORS)), "lm_head"],
+        llm_int8_skip_modules=[*(f".*{name}" for name in (*TOWERS, *PROJECTORS)), "lm_head"],
     )
     return {"quantization_config": quantization, "device_map": {"": torch.cuda.current_device()}}
 

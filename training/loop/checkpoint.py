@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from pipeline.base import files
+from training.config.steps import KEEP
 from training.loop.evaluate_loss import Best
 from training.loop.sharding import like, whole
 from training.loop.tensor_files import WHOLE, Stored, is_split, rows_of, stored, write_parts, write_whole
 from training.loop.worker import Worker
 
-KEEP = 2
 #: What AdamW keeps of every parameter beside the count of steps.
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -39,16 +39,24 @@ class Inputs:
         return {key: dataset for key, dataset in by_key.items() if dataset is not None}
 
 
-def read(config: TrainConfig, processor: Any, positions: int | None, visible: bool = True) -> Inputs:
+def read(
+    config: TrainConfig,
+    processor: Any,
+    positions: int | None,
+    visible: bool = True,
+    choose: Callable[[datasets.Dataset], datasets.Dataset] = lambda rows: rows,
+) -> Inputs:
     """Open and tokenise all datasets of a run; held-out pairs are prepared as those that are trained on, all of them.
+    ``choose`` takes some rows of each.
 
     Raises:
         DataError: a dataset or a row of it cannot be used.
     """
 
     def tokenise(title: str, rows: datasets.Dataset, how: _Prepare, config: TrainConfig = config) -> PairDataset:
-        with ProgressBar(title, len(rows), unit="row", visible=visible) as bar:
-            return how(rows, processor, config, positions, bar.advance)
+        chosen = choose(rows)
+        with ProgressBar(title, len(chosen), unit="row", visible=visible) as bar:
+            return how(chosen, processor, config, positions, bar.advance)
 
     kind, root = schema_of(config), config.image_root
     open_rows = partial(formats.open, allowed_roots=config.allowed_roots, allow_http=config.allow_http)

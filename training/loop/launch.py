@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from pipeline.base.errors import PipelineError
-from pipeline.base.files import TEMPORARY
+from pipeline.base.files import TEMPORARY, write_text
 from pipeline.base.hardware import Hardware, this_machine
 from pipeline.base.lock import locked
 from pipeline.base.openmp import sharing_cpus
 from pipeline.base.progress import tell
-from pipeline.base.sweep import sweep_output
+from pipeline.base.sweep import beside, sweep_beside, sweep_output
 from training.config import TrainConfig
 from training.config.by_hardware import settled
 from training.errors import TrainingError
-from training.loop import resume
+from training.loop import costs, resume
+from training.loop.train_costs import TrainCosts
 from training.loop.trainer import TrainResult, finished_run, train
 from training.loop.worker import LONGEST_WAIT, this_worker
 
 #: What the first worker says on stderr; the process that started the workers repeats it.
 LOG = "train.log"
+#: What a folder beside that of a run is called in which its costs are found out, and the file that has them.
+MEASURED, _COSTS = "measure", "costs.json"
 #: Seconds between two looks at it.
 _LOOK_EVERY = 0.2
 
@@ -44,6 +49,7 @@ def run(config: TrainConfig) -> TrainResult:
     with locked(config.output_dir, "python -m training.run") if first else contextlib.nullcontext():
         if first:
             sweep_output(config.output_dir)
+            sweep_beside(config.output_dir, MEASURED)
         with sharing_cpus():
             return _run(config)
 
@@ -92,6 +98,34 @@ def _usable(there: Hardware) -> Hardware:
         "the CPU; install a torch that is built for them"
     )
     return Hardware()
+
+
+def measure(config: TrainConfig) -> TrainCosts:
+    """What ``run`` would cost, found out by as many workers, in a folder beside that of the run, which is removed.
+
+    Raises:
+        TrainingError: that of the worker that failed.
+    """
+    with beside(config.output_dir, MEASURED) as folder, sharing_cpus():
+        config, there = placement(config.model_copy(update={"output_dir": folder}))
+        elsewhere = there.gpus > 0 and not there.gpus_here
+        if (config.workers == 1 and not elsewhere) or "WORLD_SIZE" in os.environ:
+            return costs.measure(config)
+        from pipeline.running.pool import run_together
+
+        try:
+            run_together(_measure, config, config.workers, folder / f".ray{TEMPORARY}")
+        except PipelineError as error:
+            raise TrainingError(str(error)) from error
+        return TrainCosts(**json.loads((folder / _COSTS).read_text()))
+
+
+def _measure(config: TrainConfig) -> None:
+    """What each Ray Train worker does."""
+    with sharing_cpus():
+        measured = costs.measure(config)
+    if this_worker().main:
+        write_text(config.output_dir / _COSTS, json.dumps(asdict(measured)))
 
 
 def _train(config: TrainConfig) -> None:

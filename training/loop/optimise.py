@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from training.config import TrainConfig
-from training.forward.model import part_of, trainable
+from training.forward.model import trainable
+from training.forward.saved_model import part_of
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

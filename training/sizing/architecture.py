@@ -11,7 +11,8 @@ from torch import nn
 from reward.forward.parts import Parts
 from training.config import TrainConfig
 from training.errors import ModelError
-from training.forward.model import load_processor, part_of
+from training.forward.model import load_processor
+from training.forward.saved_model import part_of
 
 #: The linear layers of a decoder layer that the formulas know, all of which must be there.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

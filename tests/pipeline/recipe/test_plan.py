@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stage_kit import TEXTS, png, recipe
+from stage_kit import TEXTS, pending, png, recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
@@ -109,7 +109,7 @@ def test_two_models_give_one_table_of_candidates(tmp_path: Path, ray_cluster: No
     before = run.digest("sample-org-big-abc", 0)
     changed = {**TWO, "models": [TWO["models"][0], {**TWO["models"][1], "n": 1}]}
     path = write(tmp_path, sample=changed)
-    assert "sample-org-big-abc" not in invoke(path, "--explain")
+    assert "sample-org-big-abc" not in pending(invoke(path, "--plan"))
     invoke(path)
     assert run.digest("sample-org-big-abc", 0) == before and len(run.table("sample").to_pylist()[0]["candidates"]) == 4
 
@@ -183,7 +183,7 @@ def test_a_dataset_that_names_files_of_this_machine_is_warned_of(tmp_path: Path,
     path = write(tmp_path, source={"kind": "jsonl", "path": str(tmp_path / "rows.jsonl")}, pair=pair)
     warned = invoke(path, "publish.images=reference")
     assert "images of the pairs are files of this machine" in warned and "publish.images=embed" in warned
-    assert "images: reference -> embed" in invoke(path, "--explain")
+    assert "images: reference -> embed" in pending(invoke(path, "--plan"))["publish"]
     assert "warning" not in invoke(path)
     card = (tmp_path / "run" / "dataset" / "README.md").read_text()
     assert "on one machine only" not in card and str(tmp_path) not in card and "pictures/example-1-1.png" in card

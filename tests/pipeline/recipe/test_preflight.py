@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import HfApi, constants
-from stage_kit import recipe
+from stage_kit import pending, recipe
 from typer.testing import CliRunner, Result
 
 from pipeline import run as module
@@ -59,6 +59,43 @@ def test_everything_that_is_wrong_is_said_in_one_go(tmp_path: Path, plan: list[s
     for part in ("lost.jsonl", "words.json", "has no weights", "no dataset", "suite pope", "suite chair"):
         assert sum(part in line for line in lines) == 1, (part, result.output)
     assert len(lines) == 6 and not (tmp_path / "run").exists()
+
+
+def test_ten_problems_are_ten_lines_however_long(tmp_path: Path) -> None:
+    """Nothing is left out in the middle, as it is of other long messages."""
+    names = [f"{'very-long-name-' * 12}{number}" for number in range(14)]
+    models = [{"model": f"nobody/{name[:60]}-{number}"} for number, name in enumerate(names)]
+    path = write(
+        tmp_path,
+        source={"kind": "jsonl", "path": str(tmp_path / f"{names[0]}.jsonl")},
+        sample={"models": models, "n": 1},
+        score={"scorers": ["objects"], "objects": {"vocabulary": str(tmp_path / f"{names[1]}.json")}},
+        pair={"weights": {"objects.hallucinated": -1}},
+    )
+    result = invoke(path, "--plan")
+    lines = [line for line in result.output.splitlines() if line.startswith("  - ")]
+    assert result.exit_code == 2 and len(lines) == 16 and "16 things keep this run" in result.output
+    assert len(result.output) > 2_000 and " characters) ..." not in result.output
+    for number in range(14):
+        assert sum(f"-{number}'" in line for line in lines) == 1
+
+
+def test_a_plan_is_of_the_stages_that_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, sample={"model": "nobody/has-this"}, train={"model": "nobody/has-this", "epochs": 1})
+    planned = invoke(path, "--plan", "--stages", "source")
+    assert planned.exit_code == 0 and list(pending(planned.output)) == ["source"]
+    lost = invoke(path, "--plan", "--stages", "score,pair")
+    assert lost.exit_code == 2 and "score, pair would read 'source', which nobody has made" in lost.output
+    assert "score, pair would read 'sample', which nobody has made; add its stage to --stages" in lost.output
+    assert "nobody/has-this" in invoke(path, "--plan", "--stages", "source,sample").output
+
+
+def test_an_option_of_training_that_does_not_go_with_the_model_is_said_before_sampling(tmp_path: Path) -> None:
+    path = write(tmp_path, train={"model": "scenes-vlm", "tuning": "lora", "lora": {"target_modules": ["qkv"]}})
+    for arguments in ([path], [path, "--plan"]):
+        result = invoke(*arguments)
+        assert result.exit_code == 2 and "train.lora.target_modules=['qkv'] match no linear layer" in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_hub_that_is_not_asked_is_said_before_anything_starts(tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ def test_another_recipe_makes_it_anew(made: Path) -> None:
     assert changed == {"pair/data-00000.arrow", "pair/data-00001.arrow"}
 
 
-@pytest.mark.parametrize("options", [[], ["--plan"], ["--explain"], ["--stages", "pair,publish"], ["pair.margin=0.75"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--plan"], ["--plan", "--measure"], ["--stages", "pair,publish"], ["pair.margin=0.75"]]
+)
 def test_a_run_with_tables_of_another_schema_is_told_apart_and_stays_as_it_is(before: Path, options: list[str]) -> None:
     was = content(before)
     refused = runner.invoke(command.app, [str(before / "recipe.yaml"), f"output_dir={before.parent}", *options])

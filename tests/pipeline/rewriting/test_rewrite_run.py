@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_kit import TEXTS, candidate, recipe
+from stage_kit import TEXTS, candidate, pending, recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
@@ -314,9 +314,9 @@ def test_a_run_rewrites_asks_and_pairs_and_does_nothing_twice(tmp_path: Path, ra
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary["stages"]["sample-corrected"]["extras"]["corrected"] > 0 and summary["pairs"] == len(made)
 
-    assert "nothing: every stage holds" in invoke("--explain")
-    again = invoke("rewrite.correct.absent=replace", "--explain")
-    assert "absent: remove -> replace" in again and "sample-described" not in again.split("sample-corrected: ")[0]
+    assert "nothing is left to do" in invoke("--plan")
+    again = pending(invoke("rewrite.correct.absent=replace", "--plan"))
+    assert "absent: remove -> replace" in again["sample-corrected"] and "sample-described" not in again
     invoke(f"output_dir={tmp_path / 'other'}", "shard_size=64")
     other = Run(tmp_path / "other" / "run")
     for name in ("source", "sample", "pair"):

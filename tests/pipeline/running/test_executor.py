@@ -236,12 +236,12 @@ def test_no_stage_of_the_driver_starts_ray(run: Run, monkeypatch: pytest.MonkeyP
 def test_workers_write_their_shards_and_the_pool_stays_warm(run: Run, ray_cluster: None) -> None:
     with Executor(run) as executor:
         result = executor.run(chaos(Open(texts=("a sun",))))
-        pool = executor._pool
+        pool = executor._workers.pool
         assert result.rows == 6 and result.failed == 0
         executor.run(chaos(Open(texts=("a sun",)), n=3, name="other"))
-        assert executor._pool is pool
+        assert executor._workers.pool is pool
         executor.run(chaos(Open(texts=("a boat",))), resume="never")
-        assert executor._pool is not pool
+        assert executor._workers.pool is not pool
     assert {c["text"] for row in run.table("sample")["candidates"].to_pylist() for c in row} == {"a boat"}
 
 
@@ -285,7 +285,7 @@ def test_an_error_that_no_retry_can_cure_ends_the_run_with_its_own_message(run: 
 def test_more_workers_than_the_cluster_can_hold_is_an_error_not_a_wait(run: Run, ray_cluster: None) -> None:
     huge = WorkerSpec("huge", Open(), count=10_000)
     with Executor(run) as executor, pytest.raises(EngineError, match="10000 workers of huge need 10000 CPUs"):
-        executor._warm(huge)
+        executor._workers.of(huge, "sample")
 
 
 def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path, ray_cluster: None) -> None:

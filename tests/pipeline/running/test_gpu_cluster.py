@@ -65,15 +65,15 @@ if __name__ == "__main__":
     with Executor(run) as executor:
         for name, gpus in (("one", 1.0), ("two", 2.0)):
             executor.run(OnGpus(name=name, gpus=gpus))
-            pools.append(len(executor._pool._slots))
+            pools.append(len(executor._workers.pool._slots))
     few = Run(folder / "few")
     put_prompts(few, shards=1)
     with Executor(few) as executor:
         executor.run(OnGpus(name="one", gpus=1.0))
-        pools.append(len(executor._pool._slots))
+        pools.append(len(executor._workers.pool._slots))
         put_prompts(few, shards=6)
         executor.run(OnGpus(name="one", gpus=1.0))
-        pools.append(len(executor._pool._slots))
+        pools.append(len(executor._workers.pool._slots))
     print("SAID" + json.dumps({**said, "pools": pools}))
     cluster.shutdown()
 """

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_kit import TEXTS, candidate, png, prompt_row, recipe
+from stage_kit import TEXTS, candidate, pending, png, prompt_row, recipe
 from typer.testing import CliRunner
 
 from pipeline import run as module
@@ -268,13 +268,13 @@ def test_a_run_gives_pairs_by_both_origins(tmp_path: Path, ray_cluster: None) ->
             if answer["origin"] == "continued":
                 assert answer["text"].startswith(beginning(row["candidates"][answer["parent"]]["text"], 0.4) + " ")
     before = run.table("sample")
-    assert "sample" not in invoke("pair.policy=corrupted_image", "--explain")
+    assert "sample" not in pending(invoke("pair.policy=corrupted_image", "--plan"))
     invoke("pair.policy=corrupted_image")
     assert origins(run) == {("sampled", "noised")}
     summary = json.loads((run.path / "summary.json").read_text())
     assert {"sample-canned", "sample-canned-noised-500", "sample-continued", "sample"} <= set(summary["stages"])
 
-    again = invoke("sample.continue.share=0.6", "--explain")
+    again = pending(invoke("sample.continue.share=0.6", "--plan"))
     assert "sample-continued" in again and "sample-canned" not in again
     invoke(f"output_dir={tmp_path / 'other'}", "shard_size=64")
     other = Run(tmp_path / "other" / "run").table("sample")

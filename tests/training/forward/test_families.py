@@ -32,8 +32,9 @@ from training.errors import DataError
 from training.forward.batch import PairBatch, answer, collate
 from training.forward.check_features import check_features
 from training.forward.logps import sequence_logps
-from training.forward.model import part_of, prepare_tuning
+from training.forward.model import prepare_tuning
 from training.forward.policy import make_policy, pair_logps, response_lengths
+from training.forward.saved_model import part_of
 from training.forward.sharing import decide
 from training.loop.optimise import make_optimizer
 from training.loss.measure import measure

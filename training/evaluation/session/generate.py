@@ -105,7 +105,7 @@ def generate(
     everything = {*_earlier(run, tables.prompts), *by_id}
 
     def build(_: Mapping[str, Any]) -> Iterator[Row]:
-        yield from map(_row, by_id.values())
+        yield from map(row_of, by_id.values())
         # What earlier sessions asked: its stage is about to be made anew, so none of it is of this one.
         for shard in run.shards(tables.prompts):
             for row in run.peek(tables.prompts, shard).to_pylist():
@@ -165,7 +165,8 @@ def _read(run: Run, stage: str, wanted: Collection[str]) -> tuple[dict[str, Answ
     return answers, errors
 
 
-def _row(prompt: ImagePrompt) -> Row:
+def row_of(prompt: ImagePrompt) -> Row:
+    """A prompt as a source gives it."""
     images = [dict(picture) for picture in prompt.pictures]
     return {"images": images, "prompt": _messages(prompt), "facts": None, "source": "evaluate"}
 

@@ -70,6 +70,17 @@ def require_judge(suites: Iterable[str], judge: Judge | None) -> None:
         )
 
 
+def prompts_of(suites: Iterable[Suite]) -> dict[tuple[str, str], ImagePrompt]:
+    """Every question by suite and id, as the model is asked."""
+    return {
+        (suite.name, question.id): ImagePrompt(
+            question.prompt, tuple(suite.pictures[image] for image in question.images)
+        )
+        for suite in suites
+        for question in suite.questions
+    }
+
+
 def evaluate(
     suites: Sequence[Suite],
     spec: Sample,
@@ -90,13 +101,7 @@ def evaluate(
     """
     run = Run(output)
     check_schema(run, (*ANSWERS, *JUDGEMENTS), _ANOTHER)
-    prompts = {
-        (suite.name, question.id): ImagePrompt(
-            question.prompt, tuple(suite.pictures[image] for image in question.images)
-        )
-        for suite in suites
-        for question in suite.questions
-    }
+    prompts = prompts_of(suites)
     ids = identify(prompts)
     # Left there while answers change, old results would describe answers that no longer exist.
     for name in (stored.RESULTS, stored.TALLIES, "results.md", "results.png"):
