@@ -107,7 +107,9 @@ class Estimate:
         >>> Estimate("score", None, size=2_000_000).line
         'score: ? rows; time ?; 2.0 MB'
         """
-        amounts = ", ".join(filter(None, [self.what or f"{number(self.rows)} rows", self.asks and self.asks.line]))
+        amounts = self.what or f"{number(self.rows)} rows"
+        if self.asks is not None and self.asks.line:
+            amounts += f", {self.asks.line}"
         time = "time ?"
         if self.seconds is not None:
             time = f"{duration(self.seconds)} at {self.pace}" if self.pace else duration(self.seconds)
@@ -206,10 +208,11 @@ class Book:
             size=_part(left, _bytes_per_row(run, record)),
         )
 
-    def start_of(self, stage: Stage) -> float | None:
+    def start_of(self, stage: Source | Stage) -> float | None:
         """Seconds until the models of a stage are at full speed, by whichever stage opened such ones."""
+        spec = None if isinstance(stage, Source) else stage.worker
         for other in self.stages.values():
-            if not isinstance(other, Source) and other.worker == stage.worker:
+            if spec is not None and not isinstance(other, Source) and other.worker == spec:
                 cost = self.measured.costs.get(other.name)
                 if cost is not None and cost.start:
                     return cost.start + cost.first

@@ -32,6 +32,7 @@ from pipeline.running.pool import IN_FLIGHT
 from pipeline.running.stage import Source, Stage
 from pipeline.running.store import Run
 from pipeline.sources.count import most_entries
+from pipeline.sources.imagine.config import ImagineSource
 from pipeline.sources.imagine.stage import TextSource
 from pipeline.sources.stage import BuiltSource, SourceStage
 
@@ -176,7 +177,9 @@ class _Measurement:
                     result = executor.write(_up_to(stage, rows and max(1, rows)), "never")
                 laps.append(Lap(result.rows, time.monotonic() - started))
             # What is left out of those that are read, is left out of all.
-            there = most_entries(stage.spec) if isinstance(stage, SourceStage) else result.rows
+            there: int | None = result.rows
+            if isinstance(stage, SourceStage) and not isinstance(stage.spec, ImagineSource):
+                there = most_entries(stage.spec)
             if there is not None:
                 self._measured.rows[stage.name] = round(there * result.rows / min(there, wanted, rows or there))
             table = run.table(stage.name)

@@ -142,7 +142,7 @@ class SavedModel:
 
     def _token_ids(self) -> set[int]:
         content = _json(self.folder / "tokenizer.json")
-        added = {token.get("id") for token in content.get("added_tokens") or () if isinstance(token, dict)}
+        added: set[Any] = {token.get("id") for token in content.get("added_tokens") or () if isinstance(token, dict)}
         words = (content.get("model") or {}).get("vocab") or {}
         # A vocabulary of pieces is a list, whose places are the ids.
         return added | (set(words.values()) if isinstance(words, dict) else set(range(len(words)))) if words else set()

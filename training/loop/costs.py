@@ -15,9 +15,9 @@ from training.config.steps import total_steps
 from training.data.identity import start_of
 from training.data.pairs import PairDataset
 from training.data.schedule import passes, window_of
-from training.forward.model import load_processor, load_weights, prepare_tuning, read_positions, trainable
+from training.forward.model import load_processor, prepare_tuning, read_positions, trainable
 from training.forward.policy import Policy, pair_logps
-from training.loop import checkpoint, inputs, log, pass_size, reference
+from training.loop import checkpoint, inputs, log, pass_size, reference, spread
 from training.loop.checkpoint import Progress
 from training.loop.export import export
 from training.loop.optimise import cosine_with_warmup, make_optimizer
@@ -60,8 +60,8 @@ def measure(config: TrainConfig) -> TrainCosts:
     log.check_wandb(config)
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401  as the trainer does, which takes seconds
 
-    model = load_weights(config)
-    start_of(model, processor)
+    model = spread.load(config, worker)
+    spread.by_first(lambda: start_of(model, processor), worker)
     model = prepare_tuning(model, config)
     sized = Passes(config, pass_size.settle(config, model, data.train, worker), model, worker)
     policy = place(model, data, config, worker)
@@ -93,7 +93,8 @@ def measure(config: TrainConfig) -> TrainCosts:
     pairs = sum(size for size, _ in laps[1:])
     per_step = sum(seconds for _, seconds in laps[1:]) / pairs
     clock.lap()
-    checkpoint.save(config.output_dir / "checkpoints", Progress(1), parameters, optimizer, scheduler, {}, worker.main)
+    checkpoint.save(config.output_dir / "checkpoints", Progress(1), parameters, optimizer, scheduler, {}, worker)
+    worker.wait()
     save = clock.lap()
     final = None
     if is_sharded(parameters) or config.quantization is not None:

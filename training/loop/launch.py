@@ -109,12 +109,12 @@ def measure(config: TrainConfig) -> TrainCosts:
     with beside(config.output_dir, MEASURED) as folder, sharing_cpus():
         config, there = placement(config.model_copy(update={"output_dir": folder}))
         elsewhere = there.gpus > 0 and not there.gpus_here
-        if (config.workers == 1 and not elsewhere) or "WORLD_SIZE" in os.environ:
+        if (config.processes == 1 and not elsewhere) or "WORLD_SIZE" in os.environ:
             return costs.measure(config)
         from pipeline.running.pool import run_together
 
         try:
-            run_together(_measure, config, config.workers, folder / f".ray{TEMPORARY}")
+            run_together(_measure, config, config.processes, folder / f".ray{TEMPORARY}", LONGEST_WAIT)
         except PipelineError as error:
             raise TrainingError(str(error)) from error
         return TrainCosts(**json.loads((folder / _COSTS).read_text()))

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from reward.forward.parts import Parts
 from training.errors import ModelError
-from training.forward.model import part_of
+from training.forward.saved_model import part_of
 from training.loop.worker import Worker
 
 

@@ -12,7 +12,8 @@ from reward.forward.parts import Parts
 from training.config import make_config
 from training.errors import ModelError
 from training.forward import model as module
-from training.forward.model import load_processor, part_of, prepare_tuning
+from training.forward.model import load_processor, prepare_tuning
+from training.forward.saved_model import part_of
 
 _DEPTHS = ("num_hidden_layers", "depth", "encoder_layers")
 
