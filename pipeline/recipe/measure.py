@@ -31,6 +31,7 @@ from pipeline.running.executor import Executor, Workers
 from pipeline.running.pool import IN_FLIGHT
 from pipeline.running.stage import Source, Stage
 from pipeline.running.store import Run
+from pipeline.sources.admission.prompt_id import IMAGES
 from pipeline.sources.count import most_entries
 from pipeline.sources.imagine.config import ImagineSource
 from pipeline.sources.imagine.stage import TextSource
@@ -142,11 +143,11 @@ class _Measurement:
         any_style = publish.model_copy(update={"style": StyleGates(vocabulary=publish.style.vocabulary)})
         lenient = replace(self._plan, recipe=self._plan.recipe.model_copy(update={"publish": any_style}))
         laps, size, rows = [], 0, 0
-        for run, pairs in zip(runs, counts, strict=True):
-            if not pairs:
-                continue
+        # What is loaded late, only a sample of some size loads: the largest goes first and comes again.
+        with_pairs = [run for run, pairs in zip(runs, counts, strict=True) if pairs]
+        for turn, run in enumerate([*with_pairs[-1:], *with_pairs]):
             try:
-                _, seconds = publish_run(lenient, run, [])
+                _, seconds = publish_run(lenient, run, [f"turn {turn}"])
             except PipelineError as error:
                 self._measured.failures["publish"] = str(error)
                 continue
@@ -158,6 +159,7 @@ class _Measurement:
         if laps:
             cost = Cost.of(laps, self._shard, True, None, rows, rows, size, {})
             self._measured.costs["publish"] = cost
+            self._tell("publish")
 
     def _begin(self, stage: SourceStage | BuiltSource | TextSource, silent: Progress) -> None:
         """Read some of a source, and deal it out to the samples."""
@@ -181,12 +183,13 @@ class _Measurement:
             if isinstance(stage, SourceStage) and not isinstance(stage.spec, ImagineSource):
                 there = most_entries(stage.spec)
             if there is not None:
-                self._measured.rows[stage.name] = round(there * result.rows / min(there, wanted, rows or there))
+                looked = there if rows is None else min(there, wanted)
+                self._measured.rows[stage.name] = round(there * result.rows / looked) if looked else 0
             table = run.table(stage.name)
             size = _bytes(run, stage.name)
             cost = Cost.of(laps, self._shard, True, None, result.rows, result.rows, size, {})
             self._measured.costs[stage.name] = cost
-        for number, at in enumerate(deal(_order(table), self._sizes)):
+        for number, at in enumerate(deal(_groups(table), self._sizes)):
             with Executor(self._samples[number], 1.0, progress=silent) as executor:
                 executor.write(_Given(stage, self._cut(table.take(pa.array(at)).combine_chunks())), "never")
         self._left[stage.name] = set(range(len(self._sizes)))
@@ -276,32 +279,57 @@ def _sizes(count: int, shard: int) -> list[int]:
     return sorted({min(_FIRST, count), max(1, count // 4), count, max(count, IN_FLIGHT * shard)})
 
 
-def deal(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
-    """For each size so many of ``order``, evenly spread over it, so that each has its share of every kind. None is in
-    two of them where there are enough.
+def deal(groups: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[list[int]]:
+    """For each size so many of the rows in ``groups``, evenly spread over them, so that each has its share of every
+    kind. A group stays whole where it can, and no row is in two samples where there are enough.
 
-    >>> deal(range(8), [2, 4])
-    [[2, 6], [1, 3, 5, 7]]
+    >>> deal([[0], [1], [2], [3], [4], [5], [6], [7]], [2, 4])
+    [[1, 5], [0, 2, 4, 6]]
+    >>> deal([[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]], [3, 6])
+    [[3, 4, 5], [0, 1, 2, 6, 7, 8]]
     """
     places: dict[int, list[int]] = {}
-    free = list(order)
+    everything = [list(group) for group in groups]
+    free = everything
     for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
-        count = min(sizes[number], len(order))
-        if len(free) < count:
-            free = list(order)
-        at = [int((i + 0.5) * len(free) / count) for i in range(count)]
-        places[number] = sorted(free[i] for i in at)
-        chosen = set(at)
-        free = [row for i, row in enumerate(free) if i not in chosen]
+        count = min(sizes[number], sum(map(len, everything)))
+        if sum(map(len, free)) < count:
+            free = everything
+        chosen = _spread(free, count)
+        places[number] = sorted(row for at in chosen for row in free[at])[:count]
+        used = set(places[number])
+        free = [left for group in free if (left := [row for row in group if row not in used])]
     return [places[number] for number in range(len(sizes))]
 
 
-def _order(table: pa.Table) -> list[int]:
-    """The rows with those that ask alike beside each other."""
+def _spread(groups: Sequence[Sequence[int]], count: int) -> list[int]:
+    """Places of groups that have ``count`` rows, or some more."""
+    rows, seen, taken, chosen = sum(map(len, groups)), 0, 0, []
+    for at, group in enumerate(groups):
+        seen += len(group)
+        if taken + len(group) / 2 <= count * seen / rows:
+            chosen.append(at)
+            taken += len(group)
+    # Too few where groups are large beside the sample.
+    for at in sorted(set(range(len(groups))) - set(chosen), key=lambda at: abs(2 * at - len(groups))):
+        if taken >= count:
+            break
+        chosen.append(at)
+        taken += len(groups[at])
+    return chosen
+
+
+def _groups(table: pa.Table) -> list[list[int]]:
+    """The rows by their images, which an engine looks at once for all their prompts; those that ask alike lie beside
+    each other."""
     rows = table.select(["id", "prompt"]).to_pylist()
     images = pc.list_value_length(table["images"]).to_pylist()
     texts = [row["prompt"][-1]["content"] if row["prompt"] else "" for row in rows]
-    return sorted(range(len(rows)), key=lambda at: (images[at] or 0, len(texts[at]), texts[at], rows[at]["id"]))
+    kinds = [(images[at] or 0, len(texts[at]), texts[at], row["id"]) for at, row in enumerate(rows)]
+    groups: dict[str, list[int]] = {}
+    for at in sorted(range(len(rows)), key=kinds.__getitem__):
+        groups.setdefault(rows[at]["id"][:IMAGES] if images[at] else rows[at]["id"], []).append(at)
+    return sorted(groups.values(), key=lambda group: (len(group), kinds[group[0]]))
 
 
 def _up_to(stage: Any, rows: int | None) -> Any:

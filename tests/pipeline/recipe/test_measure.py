@@ -142,7 +142,7 @@ def test_the_folder_of_one_that_goes_on_is_left_alone(tmp_path: Path) -> None:
 
 @given(rows=st.integers(1, 200), sizes=st.lists(st.integers(1, 60), min_size=1, max_size=4))
 def test_samples_are_spread_and_share_no_row_while_there_are_enough(rows: int, sizes: list[int]) -> None:
-    parts = deal(range(rows), sizes)
+    parts = deal([[row] for row in range(rows)], sizes)
     assert [len(part) for part in parts] == [min(size, rows) for size in sizes]
     assert all(len(set(part)) == len(part) and set(part) <= set(range(rows)) for part in parts)
     if sum(sizes) <= rows:
@@ -152,13 +152,27 @@ def test_samples_are_spread_and_share_no_row_while_there_are_enough(rows: int, s
         assert max(b - a for a, b in itertools.pairwise(largest)) <= rows // len(largest) + 1
 
 
+@given(
+    groups=st.lists(st.integers(1, 12), min_size=1, max_size=40),
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=4),
+)
+def test_prompts_about_an_image_stay_together(groups: list[int], sizes: list[int]) -> None:
+    ends = list(itertools.accumulate(groups))
+    rows = [list(range(end - size, end)) for size, end in zip(groups, ends, strict=True)]
+    parts = deal(rows, sizes)
+    assert [len(part) for part in parts] == [min(size, ends[-1]) for size in sizes]
+    assert all(len(set(part)) == len(part) for part in parts)
+    largest = set(max(parts, key=len))
+    assert sum(0 < len(largest & set(group)) < len(group) for group in rows) <= 1  # all but one are whole
+
+
 def test_a_sample_has_its_share_of_every_kind(tmp_path: Path) -> None:
     def prompt(kind: str, number: int) -> dict[str, Any]:
         return {**prompt_row(f"{kind}{number}"), "prompt": [{"role": "user", "content": kind * 9}]}
 
     rows = [prompt("a", n) for n in range(30)] + [prompt("b", n) for n in range(90)]
     table = pa.Table.from_pylist(rows, schema=PROMPTS)
-    for part in deal(measuring._order(table), [4, 20]):
+    for part in deal(measuring._groups(table), [4, 20]):
         kinds = [rows[at]["id"][0] for at in part]
         assert kinds.count("a") == len(part) // 4
 
