@@ -142,7 +142,7 @@ def test_the_trainer_computes_in_the_runs_dtype_whatever_gpus_it_finds(tmp_path:
     def dtype(run: str, **train: Any) -> Any:
         made = recipe_of({"model": "m"}).model_copy(update={"dtype": run, "train": train})
         plan: Any = SimpleNamespace(recipe=made, base=lambda: SimpleNamespace(model="m"))
-        return job._train_config(plan, Run(tmp_path))["dtype"]
+        return job.train_config(plan, Run(tmp_path))["dtype"]
 
     assert (dtype("auto"), dtype("bfloat16"), dtype("bfloat16", dtype="auto")) == ("float32", "bfloat16", "bfloat16")
     assert dtype("bfloat16", dtype="float32") == "float32"
