@@ -30,7 +30,7 @@ from pipeline.sampling.config import GivenOptions
 from pipeline.sampling.continuation import ContinueStage
 from pipeline.sampling.stage import SampleStage
 from pipeline.scoring.ask import AskStage
-from pipeline.sources.config import ScenesSource
+from pipeline.sources.config import CocoSource, FolderSource, ScenesSource, VisualGenomeSource
 from pipeline.sources.count import most_entries
 from pipeline.sources.imagine.config import ImagineSource, Written
 from pipeline.sources.imagine.instruct import InstructStage
@@ -41,6 +41,8 @@ from reward.asking.protocol import Asker
 
 #: What may differ between two stages of one speed.
 _NO_MATTER = ("seed", "on_policy", "dataset", "shard_size")
+#: Sources whose every prompt is about an image.
+_WITH_IMAGES = (ScenesSource, ImagineSource, FolderSource, CocoSource, VisualGenomeSource)
 MEASURED = "measured"
 
 
@@ -338,7 +340,7 @@ class Book:
         if isinstance(self.stages.get(source), BuiltSource | QuestionSource):
             return rows
         if rows is None or source in self.pending or record is None:
-            return rows if isinstance(self.plan.recipe.source, ScenesSource | ImagineSource) else None
+            return rows if isinstance(self.plan.recipe.source, _WITH_IMAGES) else None
         return min(rows, record.rows - record.extras.get("without_image", 0))
 
     def _calls(self, asker: Asker) -> int | None:

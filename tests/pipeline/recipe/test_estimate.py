@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 from stage_kit import TEXTS, recipe
 from typer.testing import CliRunner
 
@@ -119,3 +120,12 @@ def test_the_plan_says_what_is_left_and_an_alike_run_how_long_it_takes(tmp_path:
     second = left_to_do("name=second", "seed=3")
     assert "rows/s (first); " in second["sample"] and second["sample"].endswith("MB")
     assert "and that of publish, train (?)" in second["time"]
+
+
+def test_every_prompt_of_a_folder_has_an_image(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (8, 8), colour).save(images / f"{name}.png")
+    source = {"kind": "folder", "path": str(images), "prompts": ["What is it?", "Where is it?"]}
+    assert asked(left(tmp_path, source=source)["sample"]) == (4, 8, 32, 640, 8)
