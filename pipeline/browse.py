@@ -12,6 +12,8 @@ import typer
 from pipeline.base.command import command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.running.store import Run
 
 PORT = 8765
@@ -65,14 +67,23 @@ def _run(name: str) -> Run:
 
     opened = Run(name)
     if not opened.shards("source"):
-        remedy = "give the directory of a run that has been started, such as runs/quickstart"
-        if opened.path.parent.is_dir() and not opened.path.is_dir():
-            from difflib import get_close_matches
-
-            close = get_close_matches(opened.path.name, [path.name for path in opened.path.parent.iterdir()], n=1)
-            remedy = f"did you mean {opened.path.parent / close[0]}?" if close else remedy
-        raise InputError(f"{name} has no source/data-*.arrow", remedy)
+        raise InputError(f"{name} has no source/data-*.arrow", _remedy(opened.path))
     return opened
+
+
+def _remedy(path: Path) -> str:
+    """What to give in place of a folder that is no run with prompts in it."""
+    from difflib import get_close_matches
+
+    if (path / "recipe.json").is_file():
+        return "its prompts are not there yet: try again when its first stage has begun to write"
+    if path.is_dir():
+        runs = sorted({shard.parents[1] for shard in path.glob("*/source/data-*.arrow")})
+        if runs:
+            return f"give one of the runs in it, such as {runs[0]}"
+    elif path.parent.is_dir() and (close := get_close_matches(path.name, os.listdir(path.parent), n=1)):
+        return f"did you mean {path.parent / close[0]}?"
+    return "give the directory of a run that has been started, such as runs/quickstart"
 
 
 def _require_same_ids(runs: tuple[Run, ...]) -> None:

@@ -44,6 +44,11 @@ def test_what_is_no_run_gets_one_line(tmp_path):
     assert said.exit_code == 2 and f"did you mean {tmp_path / 'quickstart'}?" in said.output
     said = TELL.invoke(app, [str(tmp_path), "--no-open"])
     assert said.exit_code == 2 and "has no source/data-*.arrow" in said.output
+    assert f"give one of the runs in it, such as {tmp_path / 'quickstart'}" in said.output
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "recipe.json").write_text("{}")
+    said = TELL.invoke(app, [str(tmp_path / "begun"), "--no-open"])
+    assert said.exit_code == 2 and "its prompts are not there yet" in said.output
 
 
 def test_a_port_that_is_taken_is_said(tmp_path):
