@@ -25,6 +25,7 @@ class Commands(CommandGroup):
         "evaluate": Lazy("training.evaluate"),
         "lmms-eval": Lazy("training.evaluation.lmms_eval"),
         "probe": Lazy("training.probe"),
+        "blindness": Lazy("pipeline.blindness.__main__"),
         "memory": Lazy("pipeline.commands.memory"),
         "recipes": Lazy("pipeline.commands.recipes", about="List the recipes that come along, or print one."),
         "schema": Lazy("pipeline.commands.schema"),

@@ -172,7 +172,7 @@ def _run(
     from pipeline.base.files import is_local, remove, write_text
     from pipeline.base.progress import tell
     from pipeline.base.sweep import sweep, sweep_beside, sweep_shared
-    from pipeline.publishing import report
+    from pipeline.publishing import blindness_gate, report
     from pipeline.publishing.collect import collect
     from pipeline.publishing.hallucinated import RECIPE
     from pipeline.publishing.marks import FILE as MARKS
@@ -207,7 +207,8 @@ def _run(
             if (run.path / MARKS).exists():
                 obeyed = ", ".join(f"{mark} {number}" for mark, number in sorted(findings().curated.items()))
                 typer.echo(f"{MARKS}: {obeyed or 'none of its pairs is there'}", err=True)
-            for warning in (*published.warnings(), *few_pairs(run, published.pairs)):
+            alarms = (*published.warnings(), *few_pairs(run, published.pairs), *blindness_gate.warnings(run))
+            for warning in alarms:
                 typer.echo(f"warning: {warning}", err=True)
         measured = benchmarks if "evaluate" in wanted else None
         if measured is not None:
@@ -231,6 +232,7 @@ def _run(
     pairs = there.extras["pairs"] if there is not None else 0
     summary: dict[str, Any] = {"stages": _stages(plan, run), "pairs": pairs, "evaluation": evaluation}
     summary["style"] = report.style(run)
+    summary["blindness"] = report.blindness(run)
     if rows:
         summary["benchmarks"] = rows
     if (ranked := run.record("rank")) is not None and (faithful := gain(ranked.extras)) is not None:

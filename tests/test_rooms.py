@@ -32,6 +32,7 @@ ROOMS = (
     "pipeline.sources",
     "pipeline.rewriting",
     "pipeline.pairing",
+    "pipeline.blindness",
     "pipeline.publishing",
     "pipeline.exporting",
     "pipeline.browsing",
@@ -56,6 +57,7 @@ ROOMS = (
     "training.run",
     "training.evaluate",
     "training.probe",
+    "pipeline.blindness.__main__",
     "pipeline.commands",
     "pipeline.cli",
     "vlm_preference",
@@ -70,6 +72,7 @@ COMMANDS = (
     "training.evaluate",
     "training.evaluation.lmms_eval",
     "training.probe",
+    "pipeline.blindness.__main__",
     "pipeline.cli",
     "vlm_preference",
 )

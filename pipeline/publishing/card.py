@@ -20,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from pipeline.base import secrets
 from pipeline.base.config import flatten
 from pipeline.base.local_paths import base_name, shorten_options, shorten_paths
+from pipeline.blindness import in_words
 from pipeline.publishing import markdown
 from pipeline.publishing.card_header import header, licence_of
 from pipeline.publishing.collect import collect
@@ -104,6 +105,7 @@ def render(
         lengths=_lengths(findings.lengths),
         style=style_rows(findings.style),
         masked=style_masked(findings.style),
+        blindness=in_words.section(findings.blindness),
         examples=[_example(example) for example in findings.some(EXAMPLES)],
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=110).rstrip(),
         versions=versions(records),

@@ -25,6 +25,7 @@ def header(findings: Findings, recipe: Mapping[str, Any], content: str | None) -
         "task_categories": ["image-text-to-text"],
         "size_categories": [size],
         "tags": list(dict.fromkeys((*TAGS, *(publish.get("tags") or ())))),
+        **_blindness(findings),
         "pretty_name": str(recipe.get("name") or "preference pairs"),
         "configs": [
             {
@@ -37,6 +38,15 @@ def header(findings: Findings, recipe: Mapping[str, Any], content: str | None) -
         ],
     }
     return yaml.safe_dump(told, sort_keys=False, allow_unicode=True).rstrip()
+
+
+def _blindness(findings: Findings) -> dict[str, Any]:
+    """No key of the Hub's: it keeps those that it does not know."""
+    measured = findings.blindness
+    if measured is None:
+        return {}
+    bounds = list(measured.interval) if measured.interval is not None else None
+    return {"blindness": {"value": measured.value, "interval": bounds, "pairs": measured.pairs}}
 
 
 def licence_of(recipe: Mapping[str, Any]) -> dict[str, str] | None:

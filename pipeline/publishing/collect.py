@@ -27,6 +27,7 @@ from pipeline.pairing.config import Pair
 from pipeline.pairing.recorded import recorded_rule
 from pipeline.pairing.rule import stops
 from pipeline.pairing.stage import questions
+from pipeline.publishing import blindness_gate
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.curated import Curation
 from pipeline.publishing.findings import EXAMPLES, Findings, Kind, Lengths, Spread
@@ -81,6 +82,7 @@ def collect(run: Run | Path) -> Findings:
         examples=totals.drawn(),
         curated=curation.applied,
         style=consistency.read(run),
+        blindness=blindness_gate.read(run),
         logp_gaps={kind: tally for kind, tally in totals.logp_gaps.items() if len(tally)},
         detector=rates(detected.extras) if (detected := run.record("detect")) is not None else None,
     )

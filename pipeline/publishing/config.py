@@ -57,6 +57,11 @@ class Publish(Frozen):
     )
     images_in_candidates: bool = Field(False, description="images in the table of all candidates, too")
     style: StyleGates = Field(StyleGates(), description="what stops publishing")
+    max_blindness: Annotated[Fraction, Field(ge=0.5)] | None = Field(
+        None,
+        description="what stops publishing, too: the share of pairs whose chosen text may be told without the image; "
+        "0.5 is chance (docs/blindness.md)",
+    )
     license: Annotated[str, AfterValidator(licence_id)] | None = Field(
         None,
         description="id of the Hub's list of licences, such as cc-by-4.0; other: see license_name; unknown: nobody can "

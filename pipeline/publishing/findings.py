@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.base import files
+from pipeline.blindness.measure_blindness import Blindness
 from pipeline.publishing.outcomes import UNFINISHED
 from pipeline.publishing.style import Style
 from pipeline.publishing.value_counts import Tally
@@ -92,7 +93,7 @@ class Findings:
     marked, by the mark. ``examples`` are ``EXAMPLES``
     pairs, those of open prompts before questions. ``style`` is what publishing measured of these very tables, by kind
     of prompt (``pipeline.publishing.style_gate``), ``logp_gaps`` how much likelier per token the chosen text of each
-    pair is.
+    pair is. ``blindness`` is how well the published pairs are told without their images, None if nobody has looked.
     ``detector`` says how right a model was that looked for what is wrong in texts, where exact facts can tell.
     """
 
@@ -116,6 +117,7 @@ class Findings:
     examples: Sequence[Example]
     curated: Counter[str]
     style: Mapping[str, Style]
+    blindness: Blindness | None
     logp_gaps: Mapping[str, Tally]
     detector: Rates | None
 

@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.base import files, memory
 from pipeline.base import model_names as models
+from pipeline.blindness.pair_texts import Drawn
 from pipeline.publishing import style_gate as consistency
+from pipeline.publishing.blindness_gate import check, keep, read, watched
 from pipeline.publishing.config import TOLD, Publish
 from pipeline.publishing.curated import Curation
 from pipeline.publishing.dataset_folder import write
 from pipeline.publishing.final_images import FinalImages
+from pipeline.publishing.measured import content
 from pipeline.publishing.no_pairs import no_pairs
 from pipeline.publishing.published_rows import candidate_features, candidate_tables, pair_features, pair_tables
 from pipeline.publishing.side_scores import score_names
@@ -77,10 +80,11 @@ def record(run: Run, spec: Publish, about: str = "") -> Record:
     upstream |= {**({"card": about} if about else {}), **curation.card_digest()}
     words = masked_vocabulary(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
-    decides = {"content": consistency.content(run), "masked": words.version if words is not None else None}
-    return make_record(
-        "publish", 7, {**spec.model_dump(exclude=set(TOLD)), **decides, **curation.rows_digest()}, upstream
-    )
+    decides = {"content": content(run), "masked": words.version if words is not None else None}
+    # A gate that was there from the beginning counts; one that came later counts where it is set.
+    gates = {} if spec.max_blindness is None else {"max_blindness": spec.max_blindness}
+    options = {**spec.model_dump(exclude={*TOLD, "max_blindness"}), **gates}
+    return make_record("publish", 7, {**options, **decides, **curation.rows_digest()}, upstream)
 
 
 def reasons(run: Run, spec: Publish) -> list[str]:
@@ -112,9 +116,10 @@ def _says(folder: Path) -> dict[str, Any]:
 
 
 def rows(published: Record) -> str:
-    """What the published rows depend on: neither the card nor what is asked of style, which change no row."""
+    """What the published rows depend on: neither the card nor the gates, which change no row."""
     options = {key: value for key, value in published.options.items() if not key.startswith("style.")}
-    options.pop("masked", None)
+    for gate in ("masked", "max_blindness"):
+        options.pop(gate, None)
     return fingerprint("publish", ROWS, options, {})
 
 
@@ -131,6 +136,7 @@ def publish(
     Raises:
         InputError: there is not a single pair, or an image that is to be copied is gone.
         StyleGate: chosen and rejected texts differ more in style than ``spec.style`` allows.
+        BlindnessGate: they can be told without the image more often than ``spec.max_blindness``.
     """
     target = run.path / FOLDER
     new, old = record(run, spec, about), current(run)
@@ -139,6 +145,8 @@ def publish(
         if old.fingerprint != new.fingerprint:
             same = replace(new, seconds=old.seconds, rows=old.rows, extras=old.extras)
             run.save(same)
+            if read(run) is None:  # published before anybody looked
+                _look(run, same)
             made = _describe(target, card, beside(), _says(target)["rows"])
             run.save(replace(same, finished=True, made=made))
         return Published(target, reused=True, **old.extras)
@@ -150,11 +158,12 @@ def publish(
         consistency.write(run, styles, new)  # where the card finds it
         memory.release()
         consistency.check(styles, spec.style)
-        scores, images = score_names(run), FinalImages(spec.images == "embed")
-        tables = pair_tables(run, scores, images)
+        scores, images, drawn = score_names(run), FinalImages(spec.images == "embed"), Drawn()
+        tables = watched(pair_tables(run, scores, images), drawn)
         pairs = write(partial / "pairs", pair_features(scores), tables, spec.rows_per_shard)
         if not pairs.rows:
             raise no_pairs(run)
+        check(keep(run, drawn, new), spec.max_blindness)
         with_images = spec.images_in_candidates
         final = FinalImages(spec.images == "embed") if with_images else None
         features, tables = candidate_features(with_images), candidate_tables(run, final)
@@ -172,6 +181,14 @@ def publish(
         raise
     run.save(replace(new, rows=pairs.rows, extras=counts, finished=True, made=made))
     return Published(target, **counts, reused=False)
+
+
+def _look(run: Run, of: Record) -> None:
+    """Measure the blindness of pairs that are written already."""
+    drawn = Drawn()
+    for _ in watched(pair_tables(run, score_names(run), FinalImages(False)), drawn):
+        pass
+    keep(run, drawn, of)
 
 
 def _describe(folder: Path, card: Callable[[str], str], beside: Mapping[str, bytes], rows: str) -> str:

@@ -21,6 +21,8 @@ from markupsafe import Markup
 
 from pipeline.base import files, secrets
 from pipeline.base import model_names as models
+from pipeline.blindness import in_words
+from pipeline.publishing import blindness_gate
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.card import model_rows, outcome_rows, plain, style_masked, style_rows
 from pipeline.publishing.collect import collect
@@ -111,6 +113,7 @@ def write(
         outcomes=outcome_rows(findings),
         style=style_rows(findings.style),
         masked=style_masked(findings.style),
+        blindness=in_words.section(findings.blindness),
         models=model_rows(findings),
         gallery=gallery(run),
         secrets=secrets,
@@ -139,6 +142,13 @@ def style(run: Run) -> dict[str, dict[str, Any]]:
     """The entry of ``summary.json`` on the style of the pairs: kind of prompt -> measure -> value. Empty where it has
     not been measured."""
     return consistency.summary(run)
+
+
+def blindness(run: Run) -> dict[str, Any] | None:
+    """The entry of ``summary.json`` on how well the pairs are told without their images; None where nobody has
+    looked."""
+    measured = blindness_gate.read(run)
+    return measured.as_json() if measured is not None else None
 
 
 def _plots(findings: Findings, rows: Sequence[Comparison], names: Sequence[str], run: Run) -> dict[str, Markup]:

@@ -10,7 +10,6 @@ style. Imports scikit-learn only where it is needed.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,18 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.blindness.measure_blindness import LEAST_IMAGES, Ints, folds
+from pipeline.blindness.text_features import Floats, ngrams
 from reward.text.object_vocabulary import Vocabulary
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 #: Changes whenever the same pairs may get other numbers.
 VERSION = 1
 #: Stands for every object of the vocabulary, in whatever form it is written.
 MASK = "\N{OBJECT REPLACEMENT CHARACTER}"
-FOLDS = 5
-#: With fewer images than this, what a classifier finds is chance.
-LEAST_GROUPS = 20
 _RESAMPLES = 500
 _AN = re.compile(rf"\b(a)n(?=\s+{MASK})", re.IGNORECASE)
 
@@ -84,7 +79,7 @@ def measure(pairs: Sequence[TextPair], vocabulary: Vocabulary | None = None, tot
     """
     pairs = sorted(pairs, key=lambda pair: (pair.group, pair.chosen, pair.rejected))
     groups = [pair.group for pair in pairs]
-    why = None if len(set(groups)) >= LEAST_GROUPS else f"{len(set(groups))} images; {LEAST_GROUPS} are needed"
+    why = None if len(set(groups)) >= LEAST_IMAGES else f"{len(set(groups))} images; {LEAST_IMAGES} are needed"
     separability, interval = (None, None) if why is not None else _separability(pairs, vocabulary)
     words = np.array([len(pair.chosen.split()) - len(pair.rejected.split()) for pair in pairs], np.float64)
     edits = np.array([edit_distance(pair.chosen, pair.rejected) for pair in pairs], np.float64)
@@ -121,17 +116,6 @@ def masked(text: str, vocabulary: Vocabulary | None) -> str:
         pieces += [text[end : mention.start], MASK]
         end = mention.end
     return _AN.sub(r"\1", "".join([*pieces, text[end:]]))
-
-
-def folds(groups: Sequence[str], number: int = FOLDS) -> Ints:
-    """The fold of each pair: all of a group are in one, and which one follows from a hash.
-
-    >>> folds(["a", "b", "a"], 2).tolist() in ([0, 1, 0], [1, 0, 1])
-    True
-    """
-    order = sorted(set(groups), key=lambda group: hashlib.sha256(f"fold:{group}".encode()).digest())
-    place = {group: i % number for i, group in enumerate(order)}
-    return np.array([place[group] for group in groups], np.int64)
 
 
 def decisions(features: Any, fold: Ints, model: Callable[[], Any] | None = None) -> Floats:
@@ -191,19 +175,6 @@ def levenshtein(a: Sequence[str], b: Sequence[str]) -> int:
         grows, shrinks = (grows << 1 | 1) & full, (shrinks << 1) & full
         up, down = (shrinks | ~(diagonal | grows)) & full, diagonal & grows
     return score
-
-
-def ngrams(texts: Sequence[str]) -> Any:
-    """TF-IDF of the n-grams of one to four characters within words, one sparse row per text.
-
-    What scikit-learn calls ``char_wb``. The n-grams of a word are counted once, however often it occurs.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-
-    words = CountVectorizer(analyzer=lambda text: text.lower().split() or [""])
-    counts = words.fit_transform(texts)
-    within = CountVectorizer(analyzer="char_wb", ngram_range=(1, 4)).fit_transform(words.get_feature_names_out())
-    return TfidfTransformer().fit_transform((counts @ within).tocsr())
 
 
 def _separability(pairs: Sequence[TextPair], vocabulary: Vocabulary | None) -> tuple[float, tuple[float, float]]:

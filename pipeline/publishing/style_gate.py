@@ -9,7 +9,6 @@ the draw is nobody's choice and depends on neither shards nor workers.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from bisect import insort
 from collections import Counter
@@ -20,10 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.base import columns, files
-from pipeline.base import model_names as models
+from pipeline.base import columns
 from pipeline.base.columns import Floats
 from pipeline.base.errors import PipelineError
+from pipeline.publishing import measured
 from pipeline.publishing.config import StyleGates
 from pipeline.publishing.curated import Curation
 from pipeline.publishing.style import VERSION, Style, TextPair, measure
@@ -37,8 +36,7 @@ KINDS = (DESCRIPTIONS, ANSWERS)
 #: The score that tells log-probs.
 LIKELIHOOD = "likelihood"
 MOST = 5_000
-#: Beside the record of what was published.
-_FILE = ("publish", "style.json")
+_NAME = "style"
 
 #: (hash, id, chosen, rejected): what the pairs of a run are ordered by.
 _Key = tuple[int, str, int, int]
@@ -48,11 +46,6 @@ class StyleGate(PipelineError):
     """Chosen and rejected texts differ more in style than the recipe allows; everything before publishing is kept."""
 
     exit_code = 3
-
-
-def content(run: Run) -> str:
-    """What the tables behind the pairs hold."""
-    return models.digest(json.dumps([digest for stage in joined.STAGES for digest in run.digests(stage)]))
 
 
 def of_run(run: Run, vocabulary: Vocabulary | None) -> dict[str, Style]:
@@ -75,21 +68,13 @@ def of_run(run: Run, vocabulary: Vocabulary | None) -> dict[str, Style]:
 
 
 def write(run: Run, styles: Mapping[str, Style], of: Record) -> None:
-    """Keep what was measured in the run, with what it was measured of; ``of`` is what is published with it."""
-    rows = {kind: asdict(style) for kind, style in styles.items()}
-    about = {"version": VERSION, "content": content(run), "made": of.own, "style": rows}
-    files.write_text(run.path.joinpath(*_FILE), json.dumps(about, indent=2) + "\n")
+    """Keep what was measured in the run; ``of`` is what is published with it."""
+    measured.write(run, _NAME, VERSION, {kind: asdict(style) for kind, style in styles.items()}, of)
 
 
 def read(run: Run) -> dict[str, Style]:
     """What ``write`` kept; nothing if the tables have changed since, or something else is published."""
-    text, record = files.read_text(run.path.joinpath(*_FILE)), run.record("publish")
-    about = json.loads(text) if text is not None else {}
-    if about.get("version") != VERSION or about["content"] != content(run):
-        return {}
-    if record is not None and about.get("made", record.own) != record.own:
-        return {}
-    return {kind: _style(values) for kind, values in about["style"].items()}
+    return {kind: _style(values) for kind, values in (measured.read(run, _NAME, VERSION) or {}).items()}
 
 
 def summary(run: Run) -> dict[str, dict[str, Any]]:

@@ -64,15 +64,17 @@ def open(
     rejected: bool = True,
     allowed_roots: Sequence[str] = (),
     allow_http: bool = False,
+    check_images: bool = True,
 ) -> datasets.Dataset:
     """Open a dataset in any of ``FORMATS``; see ``dataset_files.load`` for ``path``, and ``read`` for the rest.
 
     Image paths are relative to ``image_root``, by default the folder of the dataset (of one that the library has
-    fetched, its cache), and may not leave it but for ``allowed_roots``; images of the web need ``allow_http``.
+    fetched, its cache), and may not leave it but for ``allowed_roots``; images of the web need ``allow_http``. Without
+    ``check_images`` they stay the paths that the rows name, whether anything is there or not.
     """
     folders = dataset_files.places(path) if image_root is None else (image_root,)
     roots = Roots.of((*folders, *allowed_roots), allow_http)
-    return _read(dataset_files.load(path, split), name, path, roots, rejected)
+    return _read(dataset_files.load(path, split), name, path, roots, rejected, check_images)
 
 
 def read(
@@ -98,7 +100,12 @@ def read(
 
 
 def _read(
-    dataset: datasets.Dataset, name: str | Schema | None, path: str, roots: Roots, rejected: bool
+    dataset: datasets.Dataset,
+    name: str | Schema | None,
+    path: str,
+    roots: Roots,
+    rejected: bool,
+    check_images: bool = True,
 ) -> datasets.Dataset:
     if len(dataset) == 0:
         raise DataError(f"dataset {path}: has no rows; nothing to train on")
@@ -106,7 +113,7 @@ def _read(
     present = frozenset(dataset.column_names) | ({"rejected"} if filled else set())
     schema = _schema(present, name, path)
     names = _Names(dataset, path)
-    places = images.Places(roots, names)
+    places = images.Places(roots, names, check_images)
     pictures = _pictures(dataset, schema, path, places)
     parts = [column.dataset for column in pictures.values()]
     counts = {key: column.counts for key, column in pictures.items()}

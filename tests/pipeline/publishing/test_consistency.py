@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from fake_run import COMMAND, RECIPE, make
-from stage_kit import prompt_row, recipe
+from stage_kit import recipe
+from two_text_run import build
 
 from pipeline.base.errors import ConfigError
-from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
 from pipeline.publishing import card, report
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.collect import collect
@@ -28,29 +27,6 @@ from pipeline.scoring.scorers import open_scorers
 from pipeline.scoring.stage import ModelScoreStage, stages
 
 GAP = 0.75
-
-
-def build(folder: Path, rows: list[dict[str, Any]], shards: int = 1) -> Run:
-    """A run of prompts with two texts each, the first one chosen. A row: image, answer, chosen, rejected, logps."""
-    tables: dict[str, list[dict[str, Any]]] = {"source": [], "sample": [], "score": [], "pair": []}
-    for i, row in enumerate(rows):
-        id = f"{i:04d}"
-        facts = {"answer": row.get("answer"), "objects": []}
-        images = [{"bytes": row["image"], "path": None}]
-        tables["source"].append(prompt_row(id, images=images, facts=facts))
-        like = {"origin": "sampled", "model": "m", "finish_reason": "stop"}
-        texts = [{"text": row[side], **like} for side in ("chosen", "rejected")]
-        tables["sample"].append({"id": id, "candidates": texts, **OK})
-        logps = [{"name": "likelihood", "version": "1", "values": row["logps"]}] if "logps" in row else []
-        tables["score"].append({"id": id, "scores": logps, **OK})
-        tables["pair"].append({"id": id, "policy": "p", "chosen": 0, "rejected": 1, **OK})
-    run = Run(folder)
-    size = -(-len(rows) // shards)
-    for name, schema in (("source", PROMPTS), ("sample", CANDIDATES), ("score", SCORES), ("pair", PAIRS)):
-        for shard in range(shards):
-            part = tables[name][shard * size : (shard + 1) * size]
-            run.write(name, shard, pa.Table.from_pylist(part, schema=schema))
-    return run
 
 
 def rows(number: int = 60, opening: str = "The image shows") -> list[dict[str, Any]]:

@@ -12,18 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.blindness.measure_blindness import LEAST_IMAGES, folds
+from pipeline.blindness.text_features import ngrams
 from pipeline.publishing.style import (
-    LEAST_GROUPS,
     MASK,
     TextPair,
     auc,
     decisions,
     edit_distance,
-    folds,
     levenshtein,
     masked,
     measure,
-    ngrams,
 )
 from pipeline.scenes.vocabulary import OBJECTS, VOCABULARY, article
 
@@ -81,7 +80,7 @@ def test_neither_order_nor_repetition_of_the_measurement_changes_it() -> None:
 
 
 def test_too_few_images_give_no_auc_and_the_reason() -> None:
-    few = truths(LEAST_GROUPS - 1, "I see")
+    few = truths(LEAST_IMAGES - 1, "I see")
     style = measure([*few, *few], VOCABULARY, total=99)
     assert style.auc is None and style.auc_ci is None and style.no_auc == "19 images; 20 are needed"
     assert (style.pairs, style.measured, style.groups) == (99, 38, 19)

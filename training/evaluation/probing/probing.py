@@ -97,7 +97,7 @@ def _compute(
     config = _config(request, model)
     network, processor = load_model(config)
     disable_dropout(network.eval())
-    rows = formats.open(request.dataset, image_root=request.image_root)
+    rows = formats.open(request.dataset, request.dataset_format, request.split, request.image_root)
     numbers = select_rows(rows, request.limit, request.seed)
     true = prepare(rows.select(numbers), processor, config, positions(network))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -29,6 +29,7 @@ class ProbeRequest:
     with its ``seed``. ``batch_size`` is pairs per forward pass and changes nothing but rounding. The log-probs of
     ``reference`` lie in ``reference_logps`` (default: ``output/reference``), which several probes can share. Image
     paths are relative to ``image_root`` and may not leave it; by default that is the dataset's folder.
+    ``dataset_format`` and ``split`` are those of ``training.formats.open``.
 
     Raises:
         ConfigError: a condition is unknown, or named twice.
@@ -45,6 +46,8 @@ class ProbeRequest:
     batch_size: int = 16
     reference_logps: Path | None = None
     image_root: str | None = None
+    dataset_format: str | None = None
+    split: str | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.conditions) - set(CONDITIONS))
@@ -87,12 +90,16 @@ class ProbeIdentity:
         from training.formats.content import identity  # with it comes datasets
 
         reference = models.identity(request.reference) if request.reference is not None else None
-        return cls(models.identity(request.model), reference, identity(request.dataset))
+        return cls(
+            models.identity(request.model), reference, identity(request.dataset, request.dataset_format, request.split)
+        )
 
 
 def logps_key(request: ProbeRequest, model: str, data: str, condition: str) -> str:
     """What the log-probs of one model under one condition depend on; ``model`` and ``data`` are identities."""
     parts: list[Any] = [VERSION, model, data, condition, request.limit, request.seed]
+    if request.dataset_format is not None or request.split is not None:
+        parts += [request.dataset_format, request.split]
     if condition == "corrupted":
         from training.corruption import identity
 
