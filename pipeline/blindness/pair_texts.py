@@ -54,7 +54,7 @@ class Drawn:
             self._bound = self._kept[-1][0]
 
 
-def writers(chosen: str | None, rejected: str | None) -> str | None:
+def writers(chosen: str | None, rejected: str | None) -> str:
     """The mark of who wrote both sides; a text that no model wrote was made by a rule or given.
 
     >>> writers("a-vlm", None)

@@ -78,8 +78,8 @@ class UnseenPairs:
 
     def _of_row(self, row: Mapping[str, Any]) -> dict[str, str]:
         marks = {column: str(row[column]) for column in self._marks if row.get(column) is not None}
-        if _WRITTEN_BY in self._marks and (written_by := writers(*(row[column] for column in _WRITERS))) is not None:
-            marks[_WRITTEN_BY] = written_by
+        if _WRITTEN_BY in self._marks:
+            marks[_WRITTEN_BY] = writers(*(row[column] for column in _WRITERS))
         return marks
 
     def _with_images(self, pairs: Sequence[PairTexts]) -> list[PairTexts]:
