@@ -100,10 +100,15 @@ def _whole(image: Mapping[str, Tensor]) -> bool:
 
 def _join(images: Sequence[Mapping[str, Tensor]], counts: Sequence[int], device: torch.device) -> dict[str, Tensor]:
     """The images' inputs to the model; ``counts`` are the numbers of images per prompt."""
-    inputs = {key: value.to(device) for key, value in stack_images(images).items()}
+    inputs = stack_images([_on(device, image) for image in images])
     if "batch_num_images" in inputs:  # LLaVA-OneVision cuts an image into squares if it is its prompt's only one
         inputs["batch_num_images"] = torch.tensor(counts, device=device)
     return inputs
+
+
+def _on(device: torch.device, image: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """From pinned memory a GPU copies while it computes."""
+    return {key: value.to(device, non_blocking=value.is_pinned()) for key, value in image.items()}
 
 
 def _features(model: nn.Module, batch: GroupedBatch, cache: FeatureCache | None, device: torch.device) -> list[Tensor]:

@@ -205,6 +205,17 @@ class TrainOptions(Frozen):
     cache_image_features: bool = Field(
         False, description="keep features between batches while memory lasts", json_schema_extra=NEUTRAL
     )
+    image_threads: Annotated[int, Field(ge=0)] | Auto = Field(
+        "auto",
+        description="threads that read the images of the next pass while one runs; 0: none; auto: up to 8 with a GPU, "
+        "and 0 without",
+        json_schema_extra=NEUTRAL,
+    )
+    keep_prepared: bool = Field(
+        True,
+        description="tokenise the rows once and keep that beside the dataset, for later runs and other workers",
+        json_schema_extra=NEUTRAL,
+    )
     cache_reference: bool = Field(
         True, description="compute the reference once and keep it beside the run", json_schema_extra=NEUTRAL
     )

@@ -19,6 +19,7 @@ from training.config import TrainConfig
 from training.corruption import identity
 from training.data.control import Control
 from training.data.pairs import Pair, PairDataset, Skipped, decode, rejected_image
+from training.data.prepared import Keep, in_memory, key_of
 from training.data.render import render
 from training.data.subset import Drawable, draw, few
 from training.data.tokens import Encoder
@@ -37,13 +38,15 @@ def prepare(
     config: TrainConfig,
     positions: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
+    keep: Keep = in_memory,
 ) -> PairDataset:
     """Tokenise every row once; also decodes every image once, so a broken one is found before training.
 
     A row longer than ``positions`` or ``config.max_length`` is an error, loses response tokens or is skipped, as
     ``config.too_long`` says; its prompt and image tokens are never cut. Ties are an error that names all of them, or
     skipped, as ``config.ties`` says. With ``config.limit`` and
-    ``config.draw`` the result has the pairs that were drawn, some of them several times.
+    ``config.draw`` the result has the pairs that were drawn, some of them several times. ``keep`` says where pairs that
+    have been tokenised stay (``training.data.prepared``).
 
     Raises:
         DataError: a row cannot be trained on, or none is left; names the row.
@@ -62,7 +65,7 @@ def prepare(
             )
     if config.needs_corrupted:
         identity(config.corruption)  # a CLIP model that is not there shows now
-    result = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"))
+    result = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"), keep)
     if config.needs_corrupted and config.corruption.slot.open() is not None:
         _check_repeats(result)
     if config.limit is not None:
@@ -91,11 +94,12 @@ def prepare_chosen(
     config: TrainConfig,
     positions: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
+    keep: Keep = in_memory,
 ) -> PairDataset:
     """As ``prepare``, for rows of good answers: ``rejected`` is not read and ``rejected_ids`` are empty, whatever the
     objective. No forward pass accepts an empty answer, so nothing can be learnt from it."""
     plain = config.model_copy(update={"objective": "dpo", "objective_options": {}, "probe_image": False})
-    return _prepare(dataset, processor, plain, positions, advance, ("chosen",))
+    return _prepare(dataset, processor, plain, positions, advance, ("chosen",), keep)
 
 
 def _prepare(
@@ -105,22 +109,41 @@ def _prepare(
     positions: int | None,
     advance: Callable[[int], None],
     sides: tuple[str, ...],
+    keep: Keep,
 ) -> PairDataset:
     if not config.use_images:
         dataset = dataset.map(lambda row: {"images": []}, load_from_cache_file=False, keep_in_memory=True)
+
+    def key() -> str | None:
+        return key_of(dataset, processor, config, positions, sides)
+
+    pairs, skipped = keep(key, lambda: _tokenise(dataset, processor, config, positions, advance, sides))
+    return PairDataset(pairs, dataset, processor, config.corruption, config.seed, skipped)
+
+
+def _tokenise(
+    dataset: datasets.Dataset,
+    processor: Any,
+    config: TrainConfig,
+    positions: int | None,
+    advance: Callable[[int], None],
+    sides: tuple[str, ...],
+) -> Iterator[Pair | Skipped]:
+    """Every row, in order; at the end the error of all ties, or that there is no pair."""
     limit = min((n for n in (positions, config.max_length) if n is not None), default=None)
     reader = _Reader(dataset, Encoder(processor, config.add_bos == "auto"), config, sides, Control.of(processor))
-    pairs: list[Pair] = []
-    skipped: list[Skipped] = []
     ties: list[str] = []
+    first: Skipped | None = None
+    trainable = False
     for pair in reader.pairs():
-        result = _fit(pair, limit, config.too_long) if isinstance(pair, Pair) else pair
-        if isinstance(result, Pair):
-            pairs.append(result)
-        else:
-            skipped.append(result)
         if not isinstance(pair, Pair):
             ties.append(pair.name)
+        result = _fit(pair, limit, config.too_long) if isinstance(pair, Pair) else pair
+        if isinstance(result, Pair):
+            trainable = True
+        else:
+            first = first or result
+        yield result
         advance(1)
     if ties and config.ties == "error":
         named = ", ".join(ties[:_NAMED]) + (", ..." if len(ties) > _NAMED else "")
@@ -128,9 +151,8 @@ def _prepare(
             f"{ties[0]}: {_TIE}; a tie is not a preference. {len(ties)} of {len(dataset)} row(s) are ties ({named}); "
             "drop them, or set ties=skip, which leaves them out and counts them"
         )
-    if not pairs:
-        raise DataError(f"all {len(dataset)} rows were skipped, the first: {skipped[0].name}: {skipped[0].reason}")
-    return PairDataset(tuple(pairs), dataset, processor, config.corruption, config.seed, tuple(skipped))
+    if not trainable and first is not None:
+        raise DataError(f"all {len(dataset)} rows were skipped, the first: {first.name}: {first.reason}")
 
 
 def _fit(pair: Pair, limit: int | None, too_long: str) -> Pair | Skipped:

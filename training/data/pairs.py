@@ -1,9 +1,9 @@
-"""A dataset of preference pairs as training reads it: token ids in memory, images decoded when they are asked for."""
+"""A dataset of preference pairs as training reads it: token ids, and images that are decoded when asked for."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,9 +55,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class PairDataset:
-    """Tokenised pairs, and what is needed to read their images. ``pairs[i].row`` is the row in ``rows``."""
+    """Tokenised pairs, in memory or in a file, and what is needed to read their images. ``pairs[i].row`` is the row in
+    ``rows``."""
 
-    pairs: tuple[Pair, ...]
+    pairs: Sequence[Pair]
     rows: datasets.Dataset
     processor: Any
     corruption: Corruption
@@ -72,20 +73,29 @@ class PairDataset:
         """The ``index``-th image of the similar prompt."""
         return decode(self.rows[pair.row]["similar_images"][index], pair.name, index)
 
-    def corrupted_image(self, pair: Pair, index: int) -> Image.Image:
-        """The rejected image; every call returns the same pixels."""
-        return rejected_image(self.rows, pair, index, self.corruption, self.seed)
+    def corrupted_image(self, pair: Pair, index: int, original: Image.Image | None = None) -> Image.Image:
+        """The rejected image; every call returns the same pixels. ``original`` is ``image`` of the same arguments, if
+        it has been decoded already."""
+        return rejected_image(self.rows, pair, index, self.corruption, self.seed, original)
 
 
-def rejected_image(rows: datasets.Dataset, pair: Pair, index: int, corruption: Corruption, seed: int) -> Image.Image:
-    """The ``index``-th rejected image of a pair: from the data, of another row, or its own one corrupted."""
+def rejected_image(
+    rows: datasets.Dataset,
+    pair: Pair,
+    index: int,
+    corruption: Corruption,
+    seed: int,
+    original: Image.Image | None = None,
+) -> Image.Image:
+    """The ``index``-th rejected image of a pair: from the data, of another row, or its own one (``original``, if it has
+    been decoded already) corrupted."""
     if corruption.kind == "data":
         return decode(rows[pair.row]["rejected_images"][index], f"{pair.name}, rejected_images", index)
     if corruption.kind == "other":
         other = _other_row(rows, pair, index, seed)
         images = rows[other]["images"]
         return decode(images[index % len(images)], f"row {other}", index % len(images))
-    image = decode(rows[pair.row]["images"][index], pair.name, index)
+    image = original or decode(rows[pair.row]["images"][index], pair.name, index)
     return corrupt(image, corruption, seed, pair.id, index, pair.chosen_text, pair.name)
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from reward.forward.grouped import GroupedBatch, read_image, shown_whole
+from reward.forward.grouped import GroupedBatch
 from reward.forward.packing import Row
 from reward.forward.prompt import Prompt
 from training.config import Branch
 from training.data.pairs import Pair, PairDataset
+from training.forward.views import Pixels, View, keys_of, read_views, views_of
 
 #: Which prompt a branch reads; branches of the same prompt share it.
 _PROMPT: Mapping[Branch, str] = {
@@ -59,17 +58,16 @@ def collate(
     branches: Sequence[Branch],
     known_images: Container[str] = (),
     share_prefix: bool = True,
+    read: Callable[[PairDataset, Mapping[str, View]], Mapping[str, Pixels]] = read_views,
 ) -> PairBatch:
     """Read, corrupt and process the images of the given pairs and group their sequences.
 
-    Each distinct image is decoded and processed once. Images named in ``known_images`` are not read at all. Without
-    ``share_prefix`` every sequence is a group of its own.
+    Each distinct image is processed once. Images named in ``known_images`` are not read at all. Without
+    ``share_prefix`` every sequence is a group of its own. ``read`` is ``read_views`` or does the same.
     """
     pairs = [dataset.pairs[index] for index in indices]
     groups: list[tuple[Row, ...]] = []
     prompts: list[Prompt] = []
-    group_images: list[tuple[int, ...]] = []
-    loaders: dict[str, Callable[[], Any]] = {}
     order = torch.empty(len(branches), len(pairs), dtype=torch.long)
     sequence = 0
     for column, pair in enumerate(pairs):
@@ -82,24 +80,14 @@ def collate(
             for branch in members:
                 order[branches.index(branch), column] = sequence
                 sequence += 1
-            readers = {"prompt": dataset.image, "corrupted": dataset.corrupted_image, "similar": dataset.similar_image}
-            read = readers[which]
-            whole = shown_whole(dataset.processor, len(prompt.images))
-            keys = [f"{key}|whole" if whole else key for key in prompt.images]
-            for number, key in enumerate(keys):
-                loaders.setdefault(key, partial(_read, dataset.processor, read, pair, number, whole))
-            group_images.append(tuple(list(loaders).index(key) for key in keys))
-    images = tuple(None if key in known_images else load() for key, load in loaders.items())
+    shown = views(dataset, indices, branches)
+    places = {key: place for place, key in enumerate(shown)}
+    group_images = tuple(tuple(places[key] for key in keys_of(dataset, prompt)) for prompt in prompts)
+    images = read(dataset, {key: view for key, view in shown.items() if key not in known_images})
     return PairBatch(
-        *(tuple(groups), tuple(prompts), tuple(loaders), images, tuple(group_images)),
+        *(tuple(groups), tuple(prompts), tuple(shown), tuple(images.get(key) for key in shown), group_images),
         *(tuple(pairs), tuple(branches), order),
     )
-
-
-def _read(
-    processor: Any, read: Callable[[Pair, int], Any], pair: Pair, number: int, whole: bool
-) -> Mapping[str, Tensor]:
-    return read_image(processor, read(pair, number), whole)
 
 
 def branch_groups(branches: Sequence[Branch], share_prefix: bool) -> Iterator[tuple[str, tuple[Branch, ...]]]:
@@ -109,3 +97,9 @@ def branch_groups(branches: Sequence[Branch], share_prefix: bool) -> Iterator[tu
         return
     for which in dict.fromkeys(_PROMPT[branch] for branch in branches):
         yield which, tuple(branch for branch in branches if _PROMPT[branch] == which)
+
+
+def views(dataset: PairDataset, indices: Sequence[int], branches: Sequence[Branch]) -> dict[str, View]:
+    """The distinct images that these branches of the pairs show, in the order in which they are first shown."""
+    prompts = [which for which, _ in branch_groups(branches, share_prefix=True)]
+    return views_of(dataset, [dataset.pairs[index] for index in indices], prompts)

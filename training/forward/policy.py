@@ -5,8 +5,9 @@ Both use ``pair_logps`` with the same layout, so before the first update they ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,12 @@ from reward.forward.features import FeatureCache
 from reward.forward.token_logps import Forward
 from training.config import Branch, TrainConfig
 from training.data.pairs import PairDataset
+from training.data.schedule import Pass
 from training.forward import sharing, towers
 from training.forward.batch import answer, collate
 from training.forward.logps import sequence_logps
 from training.forward.model import DTYPES
+from training.forward.read_ahead import ReadAhead
 
 #: Summed response log-probs, float64 [B] per branch.
 Logps = Mapping[Branch, Tensor]
@@ -33,6 +36,14 @@ class Policy:
     device: torch.device
     forward: Forward
     note: str = ""
+    images: ReadAhead = field(default_factory=ReadAhead)
+
+    def over(
+        self, dataset: PairDataset, share: Sequence[Pass], branches: Sequence[Branch], then: Sequence[Pass] = ()
+    ) -> Iterator[Pass]:
+        """The passes of ``share``, their images read ahead, and at the end those of the first of ``then``."""
+        known = self.forward.cache.features if self.forward.cache else {}
+        return self.images.over(dataset, share, branches, known, then)
 
 
 def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dataset: PairDataset) -> Policy:
@@ -54,7 +65,14 @@ def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dat
         cache=FeatureCache.half_of_free_memory(device) if config.cache_image_features else None,
     )
     forward, note = sharing.decide(model, dataset, config.branches, forward)
-    return Policy(model, device, forward, note)
+    return Policy(model, device, forward, note, ReadAhead(image_threads(config, device), pin=device.type == "cuda"))
+
+
+def image_threads(config: TrainConfig, device: torch.device) -> int:
+    """What ``image_threads`` comes to: beside a GPU the CPUs are free, without one they are the trainer's."""
+    if config.image_threads != "auto":
+        return config.image_threads
+    return min(8, max(1, len(os.sched_getaffinity(0)) // config.processes - 1)) if device.type == "cuda" else 0
 
 
 def pair_logps(policy: Policy, dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> Logps:
@@ -81,5 +99,5 @@ def response_lengths(dataset: PairDataset, indices: Sequence[int], config: Train
 def _logps(policy: Policy, dataset: PairDataset, indices: Sequence[int], wanted: tuple[Branch, ...]) -> Logps:
     forward = policy.forward
     features = forward.cache.features if forward.cache else ()
-    batch = collate(dataset, indices, wanted, features, forward.share_prefix)
+    batch = collate(dataset, indices, wanted, features, forward.share_prefix, policy.images.read)
     return dict(zip(wanted, sequence_logps(policy.model, batch, forward), strict=True))

@@ -57,7 +57,8 @@ def evaluate(
 
     def share(config: TrainConfig) -> Sums:
         sums = Sums(metric_names(config), worker)
-        for indices, counts in passes(dataset, everyone, config, worker.rank, worker.world):
+        each = passes(dataset, everyone, config, worker.rank, worker.world)
+        for indices, counts in policy.over(dataset, each, config.branches):
             measured = measure(
                 pair_logps(policy, dataset, indices, config),
                 held_out.ref(indices),

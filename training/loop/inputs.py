@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,17 @@ import datasets
 
 from pipeline.base import files
 from pipeline.base.progress import ProgressBar
+from pipeline.base.sweep import sweep_shared
 from training import formats
 from training.config import TrainConfig
+from training.data import prepared
 from training.data.dataset import prepare
-from training.data.pairs import PairDataset
+from training.data.pairs import Pair, PairDataset, Skipped
+from training.data.prepared import Keep, Prepared
 from training.formats.plugged import schema_of
+from training.loop.reference import folder_of
+from training.loop.spread import by_first
+from training.loop.worker import Worker
 from training.loss import sft
 
 _Prepare = Callable[..., PairDataset]
@@ -45,29 +51,60 @@ def read(
     positions: int | None,
     visible: bool = True,
     choose: Callable[[datasets.Dataset], datasets.Dataset] = lambda rows: rows,
+    worker: Worker | None = None,
 ) -> Inputs:
     """Open and tokenise all datasets of a run; held-out pairs are prepared as those that are trained on, all of them.
     ``choose`` takes some rows of each.
+
+    With ``keep_prepared`` and a ``worker``, which all of them call this with, the first one tokenises what has not been
+    yet, beside the dataset, and all read that.
 
     Raises:
         DataError: a dataset or a row of it cannot be used.
     """
 
-    def tokenise(title: str, rows: datasets.Dataset, how: _Prepare, config: TrainConfig = config) -> PairDataset:
+    def tokenise(
+        title: str, name: str, rows: datasets.Dataset, how: _Prepare, config: TrainConfig = config
+    ) -> PairDataset:
+        keep = prepared.in_memory
+        if worker is not None and config.keep_prepared:
+            keep = _by_first_in(folder_of(config, name) / "pairs", worker)
         chosen = choose(rows)
         with ProgressBar(title, len(chosen), unit="row", visible=visible) as bar:
-            return how(chosen, processor, config, positions, bar.advance)
+            return how(chosen, processor, config, positions, bar.advance, keep)
 
     kind, root = schema_of(config), config.image_root
     open_rows = partial(formats.open, allowed_roots=config.allowed_roots, allow_http=config.allow_http)
-    train = tokenise("tokenise", open_rows(config.dataset, kind, config.dataset_split, root), prepare)
+    rows = open_rows(config.dataset, kind, config.dataset_split, root)
+    train = tokenise("tokenise", config.dataset, rows, prepare)
     held_out = stream = None
     if config.eval_dataset is not None:
         rows = open_rows(config.eval_dataset, kind, config.eval_split, root)
-        held_out = tokenise("tokenise held-out", rows, prepare, config.model_copy(update={"limit": None, "draw": None}))
+        everyone = config.model_copy(update={"limit": None, "draw": None})
+        held_out = tokenise("tokenise held-out", config.eval_dataset, rows, prepare, everyone)
     if config.sft is not None:
-        stream = tokenise("tokenise SFT", open_rows(config.sft.dataset, rejected=False), sft.prepare)
+        stream = tokenise(
+            "tokenise SFT", config.sft.dataset, open_rows(config.sft.dataset, rejected=False), sft.prepare
+        )
     return Inputs(train, held_out, stream)
+
+
+def _by_first_in(folder: Path, worker: Worker) -> Keep:
+    """What keeps pairs in files of ``folder``, written by the first worker."""
+
+    def keep(key: Callable[[], str | None], make: Callable[[], Iterator[Pair | Skipped]]) -> Prepared:
+        def write() -> Path | None:
+            name = key()
+            path = None if name is None else folder / f"{name}.arrow"
+            if path is not None and not path.exists():
+                sweep_shared(folder)
+                prepared.store(path, make())
+            return path
+
+        path = by_first(write, worker)
+        return prepared.in_memory(key, make) if path is None else prepared.load(path)
+
+    return keep
 
 
 def say_skipped(inputs: Inputs, output_dir: Path) -> None:

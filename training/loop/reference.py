@@ -147,7 +147,8 @@ def _compute(
     rows: list[dict[str, Any]] = []
     with torch.no_grad(), _adapters_off(policy.model):
         share = passes(dataset, range(len(dataset.pairs)), config, worker.rank, worker.world)
-        for part, counts in reversed(share):  # the longest first: where memory is to run out, it does at once
+        share.reverse()  # the longest first: where memory is to run out, it does at once
+        for part, counts in policy.over(dataset, share, config.branches):
             logps = pair_logps(policy, dataset, part, config)
             if not counts:
                 continue
@@ -188,13 +189,14 @@ def _align(
     """Every pair's values in dataset order; raises ``ReferenceCacheError`` naming the first pair without a finite
     one."""
     stored = {(row["place"], row["pair"]): row for row in rows}
+    names = [(pair.id, pair.name) for pair in dataset.pairs]
     values: dict[Branch, Tensor] = {}
     for branch in config.branches:
-        logps = [stored.get((place, pair.id), {}).get(branch) for place, pair in enumerate(dataset.pairs)]
-        for pair, value in zip(dataset.pairs, logps, strict=True):
+        logps = [stored.get((place, pair), {}).get(branch) for place, (pair, _) in enumerate(names)]
+        for (_, name), value in zip(names, logps, strict=True):
             if value is None or not math.isfinite(value):
                 raise ReferenceCacheError(
-                    f"{pair.name}: the reference log-prob of `{branch}` is {'missing' if value is None else value} in "
+                    f"{name}: the reference log-prob of `{branch}` is {'missing' if value is None else value} in "
                     f"{path}; delete the file to compute it again, and check the model for overflow if it returns"
                 )
         values[branch] = torch.tensor(logps, dtype=torch.float64, device=device)

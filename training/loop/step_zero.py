@@ -101,7 +101,8 @@ def compare(
     def share(config: TrainConfig) -> tuple[list[Difference], list[Difference]]:
         same: list[Difference] = []
         stored: list[Difference] = []
-        for indices, counts in passes(dataset, window, config, worker.rank, worker.world):
+        each = passes(dataset, window, config, worker.rank, worker.world)
+        for indices, counts in policy.over(dataset, each, config.branches):
             again = start(indices)
             policy_logps = {
                 branch: values.detach() for branch, values in pair_logps(policy, dataset, indices, config).items()

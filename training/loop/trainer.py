@@ -65,7 +65,7 @@ def train(config: TrainConfig) -> TrainResult:
 
     processor = load_processor(config)
     # Before the weights: what is wrong with a row shows in the time that rows take.
-    data = inputs.read(config, processor, read_positions(config), visible=worker.main)
+    data = inputs.read(config, processor, read_positions(config), visible=worker.main, worker=worker)
     model = spread.load(config, worker)
     start = spread.by_first(lambda: start_of(model, processor), worker)
     identity = Identity(start, {key: rows_of(rows) for key, rows in data.all.items()})
@@ -231,7 +231,10 @@ def backward(
     window = window_of(step, len(data.train.pairs), config)
     mean_chosen = mean_chosen_tokens(data.train, window)
     total = torch.zeros((), dtype=torch.float64, device=policy.device)
-    for indices, counts in passes(data.train, window, config, worker.rank, worker.world):
+    share = passes(data.train, window, config, worker.rank, worker.world)
+    following = window_of(step + 1, len(data.train.pairs), config)
+    then = passes(data.train, following, config, worker.rank, worker.world) if data.sft is None else ()
+    for indices, counts in policy.over(data.train, share, config.branches, then):
         logps, ref_logps = pair_logps(policy, data.train, indices, config), ref(indices)
         lengths = response_lengths(data.train, indices, config, policy.device)
         measured = measure(logps, ref_logps, lengths, mean_chosen, config)
@@ -244,7 +247,8 @@ def backward(
         return total
     rows = sft.rows_of(step, len(data.sft.pairs), config)
     tokens = sum(len(data.sft.pairs[row].chosen_ids) for row in rows)
-    for indices, counts in passes(data.sft, rows, config, worker.rank, worker.world):
+    share = passes(data.sft, rows, config, worker.rank, worker.world)
+    for indices, counts in policy.over(data.sft, share, ("chosen",)):
         mean = sft.negative_logps(policy, data.sft, indices).sum() / tokens
         loss = config.sft.weight * mean * counts
         torch.autograd.backward(loss)

@@ -16,6 +16,7 @@ from torch import Tensor
 from training.config import Sft, TrainConfig
 from training.data import dataset as data
 from training.data.pairs import PairDataset
+from training.data.prepared import Keep, in_memory
 from training.forward.batch import collate
 from training.forward.logps import sequence_logps
 from training.forward.policy import Policy
@@ -30,6 +31,7 @@ def prepare(
     config: TrainConfig,
     positions: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
+    keep: Keep = in_memory,
 ) -> PairDataset:
     """Rows with the columns ``images``, ``prompt`` and ``chosen``, tokenised as the chosen side of pairs is.
 
@@ -37,7 +39,7 @@ def prepare(
         DataError: as ``training.data.dataset.prepare``.
     """
     kept = [name for name in rows.column_names if name in ("id", "images", "prompt", "chosen", "tools")]
-    return data.prepare_chosen(rows.select_columns(kept), processor, config, positions, advance)
+    return data.prepare_chosen(rows.select_columns(kept), processor, config, positions, advance, keep)
 
 
 def rows_of(step: int, rows: int, config: TrainConfig) -> list[int]:
@@ -56,7 +58,7 @@ def negative_logps(policy: Policy, dataset: PairDataset, indices: Sequence[int])
     """-log p(answer | images, prompt), float32 [B], summed over the answer's tokens."""
     forward = policy.forward
     features = forward.cache.features if forward.cache else ()
-    batch = collate(dataset, indices, ("chosen",), features, forward.share_prefix)
+    batch = collate(dataset, indices, ("chosen",), features, forward.share_prefix, policy.images.read)
     return -sequence_logps(policy.model, batch, forward)[0]
 
 
