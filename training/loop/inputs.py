@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from training.loop.worker import Worker
 from training.loss import sft
 
 _Prepare = Callable[..., PairDataset]
+#: How files of pairs that have been tokenised end, and how many of them stay beside a dataset.
+_PAIRS, _NEWEST = ".pairs", 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def read(
     ) -> PairDataset:
         keep = prepared.in_memory
         if worker is not None and config.keep_prepared:
-            keep = _by_first_in(folder_of(config, name) / "pairs", worker)
+            keep = _by_first_in(folder_of(config, name), worker)
         chosen = choose(rows)
         with ProgressBar(title, len(chosen), unit="row", visible=visible) as bar:
             return how(chosen, processor, config, positions, bar.advance, keep)
@@ -95,16 +98,24 @@ def _by_first_in(folder: Path, worker: Worker) -> Keep:
     def keep(key: Callable[[], str | None], make: Callable[[], Iterator[Pair | Skipped]]) -> Prepared:
         def write() -> Path | None:
             name = key()
-            path = None if name is None else folder / f"{name}.arrow"
+            path = None if name is None else folder / f"{name}{_PAIRS}"
             if path is not None and not path.exists():
                 sweep_shared(folder)
                 prepared.store(path, make())
+                _forget_old(folder)
             return path
 
         path = by_first(write, worker)
         return prepared.in_memory(key, make) if path is None else prepared.load(path)
 
     return keep
+
+
+def _forget_old(folder: Path) -> None:
+    """Of datasets and options that have changed since; who reads one goes on."""
+    with suppress(OSError):
+        for path in sorted(folder.glob(f"*{_PAIRS}"), key=lambda path: path.stat().st_mtime)[:-_NEWEST]:
+            path.unlink()
 
 
 def say_skipped(inputs: Inputs, output_dir: Path) -> None:

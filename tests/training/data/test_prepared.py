@@ -33,7 +33,7 @@ def read(config: TrainConfig, processor: Any) -> inputs.Inputs:
 
 
 def kept(config: TrainConfig) -> list[Path]:
-    return sorted(Path(f"{config.dataset}-reference/pairs").glob("*.arrow"))
+    return sorted(Path(f"{config.dataset}-reference").glob("*.pairs"))
 
 
 @pytest.fixture
@@ -100,6 +100,14 @@ def test_other_options_are_another_file(what: str, here: Configure, processor: A
     read(here(**before), processor)
     read(here(**OTHERS[what]), processor)
     assert len(anew) == 16 and len(kept(here())) == 2
+
+
+def test_the_newest_files_stay(here: Configure, processor: Any) -> None:
+    for length in range(60, 66):
+        read(here(max_length=length), processor)
+    before = kept(here())
+    read(here(max_length=65), processor)
+    assert len(before) == 4 and kept(here()) == before
 
 
 def test_options_that_change_no_pair_are_the_same_file(here: Configure, processor: Any, anew: list[int]) -> None:
@@ -195,7 +203,7 @@ def test_nothing_is_left_of_rows_that_cannot_be_used(
     for _ in range(2):
         with pytest.raises(DataError, match="row 7"):
             read(config, processor)
-    assert not kept(config) and not list(Path(f"{config.dataset}-reference/pairs").glob(".*"))
+    assert not kept(config) and not list(Path(f"{config.dataset}-reference").glob(".*"))
 
 
 def test_a_damaged_file_is_named_with_what_to_do(here: Configure, processor: Any) -> None:
