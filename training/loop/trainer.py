@@ -143,6 +143,7 @@ def train(config: TrainConfig) -> TrainResult:
                 checkpoint.save(checkpoints, kept, parameters, optimizer, scheduler, about, worker)
                 worker.wait()
 
+    policy.images.close()
     if config.patience is not None and best.step:
         checkpoint.load_best(checkpoints, best.step, parameters)
         if worker.main:
