@@ -209,10 +209,10 @@ def _prompt_row(prompt: Prompt | None) -> dict[str, Any] | None:
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:
-    prompts = {name: _prompt(row[name]) for name in ("prompt", "corrupted", "similar")}
-    ids = {name: tuple(row[name]) for name in ("chosen_ids", "rejected_ids", "similar_ids")}
-    texts = {name: row[name] for name in ("row", "id", "name", "chosen_text")}
-    return Pair(**texts, **prompts, **ids)
+    values: dict[str, Any] = {name: row[name] for name in ("row", "id", "name", "chosen_text")}
+    values |= {name: _prompt(row[name]) for name in ("prompt", "corrupted", "similar")}
+    values |= {name: tuple(row[name]) for name in ("chosen_ids", "rejected_ids", "similar_ids")}
+    return Pair(**values)
 
 
 def _prompt(row: Mapping[str, Any] | None) -> Prompt | None:

@@ -69,7 +69,7 @@ def read(
     def tokenise(
         title: str, name: str, rows: datasets.Dataset, how: _Prepare, config: TrainConfig = config
     ) -> PairDataset:
-        keep = prepared.in_memory
+        keep: Keep = prepared.in_memory
         if worker is not None and config.keep_prepared:
             keep = _by_first_in(folder_of(config, name), worker)
         chosen = choose(rows)
