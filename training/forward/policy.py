@@ -6,7 +6,7 @@ Both use ``pair_logps`` with the same layout, so before the first update they ag
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,7 +39,11 @@ class Policy:
     images: ReadAhead = field(default_factory=ReadAhead)
 
     def over(
-        self, dataset: PairDataset, share: Sequence[Pass], branches: Sequence[Branch], then: Sequence[Pass] = ()
+        self,
+        dataset: PairDataset,
+        share: Sequence[Pass],
+        branches: Sequence[Branch],
+        then: Callable[[], Sequence[Pass]] = tuple,
     ) -> Iterator[Pass]:
         """The passes of ``share``, their images read ahead, and at the end those of the first of ``then``."""
         known = self.forward.cache.features if self.forward.cache else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
@@ -37,13 +37,14 @@ class ReadAhead:
         share: Sequence[Pass],
         branches: Sequence[Branch],
         known: Mapping[str, object] | None = None,
-        then: Sequence[Pass] = (),
+        then: Callable[[], Sequence[Pass]] = tuple,
     ) -> Iterator[Pass]:
         """The passes of ``share``, the images of each being read when it is given out, and those of the next, which
         after the last is the first of ``then``. Images that ``known`` names are not read."""
-        coming = [*share, *then[:1]]
+        ahead = self._pool is not None and _in_any_thread(dataset.corruption)
+        coming = [*share, *then()[:1]] if ahead else []
         for number, this in enumerate(share):
-            if self._pool is not None and _in_any_thread(dataset.corruption):
+            if ahead:
                 indices = [index for each in coming[number : number + 2] for index in each.indices]
                 self._expect(dataset, views(dataset, indices, branches), known or {})
             yield this

@@ -21,7 +21,7 @@ from training.config import TrainConfig
 from training.config.steps import steps_per_epoch, total_steps
 from training.data.identity import Identity, Start, rows_of, start_of
 from training.data.pairs import PairDataset
-from training.data.schedule import mean_chosen_tokens, passes, window_of
+from training.data.schedule import Pass, mean_chosen_tokens, passes, window_of
 from training.forward.check_features import check_features
 from training.forward.model import DTYPES, load_processor, prepare_tuning, read_positions, trainable
 from training.forward.policy import Policy, make_policy, pair_logps, response_lengths
@@ -233,8 +233,11 @@ def backward(
     mean_chosen = mean_chosen_tokens(data.train, window)
     total = torch.zeros((), dtype=torch.float64, device=policy.device)
     share = passes(data.train, window, config, worker.rank, worker.world)
-    following = window_of(step + 1, len(data.train.pairs), config)
-    then = passes(data.train, following, config, worker.rank, worker.world) if data.sft is None else ()
+
+    def then() -> list[Pass]:
+        following = window_of(step + 1, len(data.train.pairs), config)
+        return passes(data.train, following, config, worker.rank, worker.world) if data.sft is None else []
+
     for indices, counts in policy.over(data.train, share, config.branches, then):
         logps, ref_logps = pair_logps(policy, data.train, indices, config), ref(indices)
         lengths = response_lengths(data.train, indices, config, policy.device)

@@ -107,7 +107,7 @@ def test_what_two_neighbours_show_is_read_once(
     pairs: PairDataset, decoded: list[tuple[str, str]], ahead: ReadAhead
 ) -> None:
     share = [Pass([0, 1], True), Pass([1, 2], True)]
-    for indices, _ in ahead.over(pairs, share, ALL, then=[Pass([2, 3], True)]):
+    for indices, _ in ahead.over(pairs, share, ALL, then=lambda: [Pass([2, 3], True)]):
         collate(pairs, indices, ALL, read=ahead.read)
     for indices, _ in ahead.over(pairs, [Pass([2, 3], True)], ALL):
         collate(pairs, indices, ALL, read=ahead.read)
