@@ -13,7 +13,7 @@ from reward.forward.packing import Row
 from reward.forward.prompt import Prompt
 from training.config import Branch
 from training.data.pairs import Pair, PairDataset
-from training.forward.views import Pixels, View, keys_of, read_views, views_of
+from training.forward.views import Pixels, ImageView, keys_of, read_views, views_of
 
 #: Which prompt a branch reads; branches of the same prompt share it.
 _PROMPT: Mapping[Branch, str] = {
@@ -58,7 +58,7 @@ def collate(
     branches: Sequence[Branch],
     known_images: Container[str] = (),
     share_prefix: bool = True,
-    read: Callable[[PairDataset, Mapping[str, View]], Mapping[str, Pixels]] = read_views,
+    read: Callable[[PairDataset, Mapping[str, ImageView]], Mapping[str, Pixels]] = read_views,
 ) -> PairBatch:
     """Read, corrupt and process the images of the given pairs and group their sequences.
 
@@ -99,7 +99,7 @@ def branch_groups(branches: Sequence[Branch], share_prefix: bool) -> Iterator[tu
         yield which, tuple(branch for branch in branches if _PROMPT[branch] == which)
 
 
-def views(dataset: PairDataset, indices: Sequence[int], branches: Sequence[Branch]) -> dict[str, View]:
+def views(dataset: PairDataset, indices: Sequence[int], branches: Sequence[Branch]) -> dict[str, ImageView]:
     """The distinct images that these branches of the pairs show, in the order in which they are first shown."""
     prompts = [which for which, _ in branch_groups(branches, share_prefix=True)]
     return views_of(dataset, [dataset.pairs[index] for index in indices], prompts)

@@ -14,7 +14,7 @@ from training.config import Branch, Corruption
 from training.data.pairs import PairDataset
 from training.data.schedule import Pass
 from training.forward.batch import views
-from training.forward.views import Pixels, View, by_original, read_views
+from training.forward.views import Pixels, ImageView, by_original, read_views
 
 _Read = dict[str, Mapping[str, Tensor]]
 
@@ -49,7 +49,7 @@ class ReadAhead:
                 self._expect(dataset, views(dataset, indices, branches), known or {})
             yield this
 
-    def read(self, dataset: PairDataset, wanted: Mapping[str, View]) -> dict[str, Pixels]:
+    def read(self, dataset: PairDataset, wanted: Mapping[str, ImageView]) -> dict[str, Pixels]:
         """As ``read_views``, from the threads where they have begun."""
         begun = {key: self._reading[key] for key in wanted if key in self._reading}
         rest = read_views(dataset, {key: view for key, view in wanted.items() if key not in begun})
@@ -61,7 +61,7 @@ class ReadAhead:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _expect(self, dataset: PairDataset, wanted: Mapping[str, View], known: Mapping[str, object]) -> None:
+    def _expect(self, dataset: PairDataset, wanted: Mapping[str, ImageView], known: Mapping[str, object]) -> None:
         assert self._pool is not None
         for key in self._reading.keys() - wanted.keys():
             del self._reading[key]  # which ends by itself: it may read another image that is still wanted
@@ -70,7 +70,7 @@ class ReadAhead:
             future = self._pool.submit(self._read, dataset, {key: new[key] for key in names})
             self._reading |= dict.fromkeys(names, future)
 
-    def _read(self, dataset: PairDataset, wanted: Mapping[str, View]) -> _Read:
+    def _read(self, dataset: PairDataset, wanted: Mapping[str, ImageView]) -> _Read:
         pixels = read_views(dataset, wanted)
         if not self._pin:
             return pixels

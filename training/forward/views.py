@@ -17,7 +17,7 @@ Pixels = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ImageView:
     """An image as a prompt shows it: the ``number``-th of ``which`` (``prompt``, ``corrupted``, ``similar``) of a pair.
     ``original`` names the picture that is decoded for it: views of one name are made of the same pixels."""
 
@@ -34,10 +34,10 @@ def keys_of(dataset: PairDataset, prompt: Prompt) -> list[str]:
     return [f"{image}|whole" if whole else image for image in prompt.images]
 
 
-def views_of(dataset: PairDataset, pairs: Sequence[Pair], prompts: Sequence[str]) -> dict[str, View]:
+def views_of(dataset: PairDataset, pairs: Sequence[Pair], prompts: Sequence[str]) -> dict[str, ImageView]:
     """By name, the distinct images of these ``prompts`` of the pairs, in the order in which they are first shown."""
     drawn = dataset.corruption.kind not in ("other", "data")  # from the pair's own image
-    result: dict[str, View] = {}
+    result: dict[str, ImageView] = {}
     for pair in pairs:
         for which in prompts:
             prompt: Prompt | None = getattr(pair, which)
@@ -46,12 +46,12 @@ def views_of(dataset: PairDataset, pairs: Sequence[Pair], prompts: Sequence[str]
             whole = shown_whole(dataset.processor, len(prompt.images))
             for number, key in enumerate(keys_of(dataset, prompt)):
                 original = pair.prompt.images[number] if which == "corrupted" and drawn else prompt.images[number]
-                result.setdefault(key, View(pair, which, number, whole, original))
+                result.setdefault(key, ImageView(pair, which, number, whole, original))
     return result
 
 
 def read_views(
-    dataset: PairDataset, views: Mapping[str, View], decode_once: bool = True
+    dataset: PairDataset, views: Mapping[str, ImageView], decode_once: bool = True
 ) -> dict[str, Mapping[str, Tensor]]:
     """What the processor makes of each. An original is decoded once for all views of it, which changes nothing but the
     time; ``decode_once=False`` is the naive way.
@@ -76,7 +76,7 @@ def read_views(
     return result
 
 
-def by_original(views: Mapping[str, View]) -> Iterator[list[str]]:
+def by_original(views: Mapping[str, ImageView]) -> Iterator[list[str]]:
     """The names of the views of each original, the original itself before what is drawn from it."""
     groups: dict[str, list[str]] = {}
     for key, view in views.items():
