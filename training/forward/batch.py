@@ -13,7 +13,7 @@ from reward.forward.packing import Row
 from reward.forward.prompt import Prompt
 from training.config import Branch
 from training.data.pairs import Pair, PairDataset
-from training.forward.views import Pixels, ImageView, keys_of, read_views, views_of
+from training.forward.views import ImageView, Pixels, keys_of, read_views, views_of
 
 #: Which prompt a branch reads; branches of the same prompt share it.
 _PROMPT: Mapping[Branch, str] = {

@@ -14,7 +14,7 @@ from training.config import Branch, Corruption
 from training.data.pairs import PairDataset
 from training.data.schedule import Pass
 from training.forward.batch import views
-from training.forward.views import Pixels, ImageView, by_original, read_views
+from training.forward.views import ImageView, Pixels, by_original, read_views
 
 _Read = dict[str, Mapping[str, Tensor]]
 
