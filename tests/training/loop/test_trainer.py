@@ -106,7 +106,7 @@ def test_a_reference_of_another_model_is_refused_before_the_first_update_naming_
         return ref
 
     monkeypatch.setattr(trainer.reference, "load_or_compute", shifted)
-    config = configure(batch_size=8, micro_batch_size=8)
+    config = configure(batch_size=8, micro_batch_size=8, weigh_pairs=False)
     with pytest.raises(StepZeroError, match=r"log p of `chosen` of row 5 \(id pair-5\) is 0\.5 nats"):
         train(config)
     assert not (config.output_dir / "model").exists()
@@ -343,7 +343,14 @@ def test_a_wrong_reference_of_any_branch_of_symmpo_is_refused_too(
 
         return ref
 
-    options = {"dataset": str(folder), "objective": "symmpo", "batch_size": 8, "micro_batch_size": 8, "max_steps": 1}
+    options = {
+        "dataset": str(folder),
+        "objective": "symmpo",
+        "batch_size": 8,
+        "micro_batch_size": 8,
+        "weigh_pairs": False,
+        "max_steps": 1,
+    }
     train(configure(**options))  # negative control
     monkeypatch.setattr(trainer.reference, "load_or_compute", shifted)
     with pytest.raises(StepZeroError, match=rf"log p of `{branch}` of row 2 \(id pair-2\)"):
