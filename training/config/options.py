@@ -205,7 +205,7 @@ class TrainOptions(Frozen):
     cache_image_features: bool = Field(
         False, description="keep features between batches while memory lasts", json_schema_extra=NEUTRAL
     )
-    image_threads: Annotated[int, Field(ge=0)] | Auto = Field(
+    image_threads: Annotated[int, Field(strict=True, ge=0, le=256)] | Auto = Field(
         "auto",
         description="threads that read the images of the next pass while one runs; 0: none; auto: up to 8 with a GPU, "
         "and 0 without",

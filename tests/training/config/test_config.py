@@ -83,6 +83,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
                   "max_length", "eval_steps", "patience", "workers", "head_chunk", "logging_steps", "save_steps",
                   "max_image_bytes", "max_image_pixels")
       for value in (0, -1, 1.5, True, NAN, 10**12)),
+    *(({"image_threads": value}, "image_threads") for value in (-1, 1.5, True, NAN, 10**12)),
     *(({"warmup_ratio": value}, "warmup_ratio: ") for value in (-0.1, 1.1, NAN)),
     *(({"anchor_delta": value}, "anchor_delta: ") for value in (NAN, INF, True)),
     *(({"seed": value}, "seed: ") for value in (-1, 2**32, 0.5, True)),
