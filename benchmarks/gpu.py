@@ -19,8 +19,9 @@ What the JSON says, per run (``ours_dpo``, ``ours_mdpo``, ``ours_dpo_no_checkpoi
   to 3 tokens and of longer ones; ``step_zero_logits``: the largest
 
 and of ``ours_dpo``'s model: ``noise`` (log-probs of the same pairs in passes of 1, 2 and 8, nats a token; ``ratio`` in
-units of ``rounding.expected``), ``kernels`` (what ran in one pass of two pairs), ``tower`` (ms per image; Qwen's
-windows one by one, and in one call of torch's varlen kernel).
+units of ``rounding.expected``), ``kernels`` (what ran in one pass of two pairs; ``math_attention_calls``:
+of attention that no fast kernel took, 0 is wanted), ``tower`` (ms per image; Qwen's windows one by one, and in one
+call).
 """
 
 from __future__ import annotations
@@ -293,8 +294,10 @@ def kernels(ran: Ran) -> dict[str, Any]:
 
     events = sorted(seen.key_averages(), key=device_time, reverse=True)
     words = ("flash", "fmha", "efficient_attention", "_softmax", "cudnn_attention")
+    math = sum(op.count for op in events if "attention_math" in op.key)
     return {
         "wall_s": round(wall, 3),
+        "math_attention_calls": math,
         "gpu_busy_s": round(sum(map(device_time, events)) / 1e6, 3),
         "attention": {op.key[:70]: op.count for op in events if any(word in op.key.lower() for word in words)},
         "top": [[op.key[:60], op.count, round(device_time(op) / 1e3, 1)] for op in events[:8]],
@@ -302,9 +305,10 @@ def kernels(ran: Ran) -> dict[str, Any]:
 
 
 def tower(ran: Ran) -> dict[str, Any]:
-    """Milliseconds per image of the vision tower, as it is and with torch's own varlen kernel for its windows."""
+    """Milliseconds per image of the vision tower; of one with windows, with a call for each and with one for all."""
     from reward.forward.features import tower_features
     from reward.forward.parts import Parts
+    from training.forward import towers
     from training.forward.batch import collate
 
     batch = collate(ran.data.train, [0, 1], ("chosen",))
@@ -320,37 +324,21 @@ def tower(ran: Ran) -> dict[str, Any]:
             seconds = synchronise() - start
         return seconds / times / len(images) * 1e3, torch.cat([feature.flatten(0, -2) for feature in features]).float()
 
-    took, alone = run()
-    report = {"sdpa_ms_per_image": round(took, 1), "tokens_per_image": alone.shape[0] // len(images)}
     visual = getattr(base.model, "visual", None)
-    if visual is None:
-        return report
-    from torch.nn.attention.varlen import varlen_attn
-    from transformers import AttentionInterface
-
-    def windows(
-        module: Any,
-        query: Any,
-        key: Any,
-        value: Any,
-        attention_mask: Any = None,
-        scaling: Any = None,
-        cu_seq_lens_q: Any = None,
-        max_length_q: Any = None,
-        **_: Any,
-    ) -> tuple[Any, None]:
-        q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
-        ends, longest = (cu_seq_lens_q, cu_seq_lens_q), (int(max_length_q), int(max_length_q))
-        return varlen_attn(q, k.to(q.dtype), v.to(q.dtype), *ends, *longest, scale=scaling)[None], None
-
-    AttentionInterface.register("flash_windows", windows)
-    before, visual.config._attn_implementation = visual.config._attn_implementation, "flash_windows"
-    try:
-        took, together = run()
-    finally:
-        visual.config._attn_implementation = before
+    if visual is not None:
+        visual.config._attn_implementation = "sdpa"
+    took, alone = run()
+    report = {"tokens_per_image": alone.shape[0] // len(images)}
+    if visual is None or not CUDA:  # there is no such kernel for a CPU
+        return report | {"ms_per_image": round(took, 1)}
+    towers.read_windows_in_one_call(ran.policy.model)
+    together_took, together = run()
     apart = ((alone - together).norm() / alone.norm()).item()
-    return report | {"varlen_ms_per_image": round(took, 1), "relative_difference": round(apart, 4)}
+    return report | {
+        "window_by_window_ms_per_image": round(took, 1),
+        "in_one_call_ms_per_image": round(together_took, 1),
+        "relative_difference": round(apart, 4),
+    }
 
 
 def trl(model: Any, processor: Any, dataset: Path, folder: Path, steps: int) -> dict[str, Any]:
