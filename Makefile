@@ -14,12 +14,13 @@ export PYTHONDONTWRITEBYTECODE =
 quickstart: install
 	$(BIN)/python -m pipeline.run
 
-# By whole files, in order: the longest tests, of tests/chaos, come first.
+# By whole files, in order: the longest tests, of tests/chaos, come first. Three at a time: many wait for processes of
+# their own to start, and two leave a third of two cores idle.
 test: install-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Every kind of kill at 20 random moments, and a stop at every change that small runs make on the disk: hours. make test
-# tries one moment and three points of each.
+# tries one moment and two points of each.
 chaos: CHAOS_MOMENTS ?= 20
 chaos: CHAOS_POINTS ?= all
 chaos: install-dev

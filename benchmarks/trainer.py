@@ -424,6 +424,9 @@ def measure_all(common: dict[str, Any], savings: bool, repeats: int) -> dict[str
             name: job(f"DPO, {name} alone", "ours", objective="dpo", **(NOTHING | changes))["pairs_per_s"]
             for name, changes in SAVINGS.items()
         }
+        heavy = job("mDPO, its pairs not weighed", "ours", objective="mdpo", weigh_pairs=False)
+        result["mdpo_not_weighed_vs_trl_dpo"] = heavy["pairs_per_s"] / trl["pairs_per_s"]
+        result["mdpo_not_weighed_peak_memory_ratio"] = heavy["memory"] / trl["memory"]
         result["no_saving_pairs_per_s"] = naive["pairs_per_s"]
         result["each_saving_alone_speedup"] = {name: rate / naive["pairs_per_s"] for name, rate in alone.items()}
     return result
