@@ -292,6 +292,16 @@ def test_what_cannot_be_probed_is_said_in_one_line(
     assert done.exit_code == 2 and reason in done.output and "Traceback" not in done.output
 
 
+def test_a_model_that_is_nowhere_is_said_before_any_is_loaded(
+    request_of: Callable[..., ProbeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "_compute", lambda *_, **__: pytest.fail("a model was loaded"))
+    request = request_of()
+    options = ["nobody/has-this", "--dataset", request.dataset, "--output", str(request.output)]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 2 and "'nobody/has-this' is in no cache of this machine" in done.output
+
+
 def test_a_corruption_from_the_data_needs_the_data(pairs: Any) -> None:
     with pytest.raises(DataError, match="no column rejected_images"):
         show(replace(pairs, corruption=Corruption(kind="data")), "corrupted")

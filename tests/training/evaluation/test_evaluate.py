@@ -19,6 +19,7 @@ from pipeline.base.errors import ConfigError, EngineError, StoreError, TooManyFa
 from pipeline.base.progress import Progress
 from pipeline.engines.protocol import Response
 from pipeline.engines.scripted import ScriptedEngine
+from pipeline.running import executor
 from pipeline.running.executor import Executor, process_shard
 from pipeline.running.pool import Done
 from pipeline.running.store import Run
@@ -580,6 +581,13 @@ def test_every_error_says_what_to_do(data, arguments, message, monkeypatch, tmp_
     done = invoke(*(argument.replace("DATA", str(data)) for argument in arguments), *scripted)
     assert done.exit_code == 2, done.output
     assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
+def test_a_model_that_is_nowhere_is_said_before_an_engine_starts(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(executor, "Pool", lambda *_, **__: pytest.fail("an engine was started"))
+    done = invoke("nobody/has-this", "--data", data, "--suite", "pope", "--output", tmp_path / "out")
+    assert done.exit_code == 2, done.output
+    assert "'nobody/has-this' is in no cache of this machine" in " ".join(done.stderr.split())
 
 
 def test_errors_of_the_engines_name_flags_and_those_of_a_recipe_its_keys():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.base import files
 from pipeline.base import model_names as models
+from pipeline.base.model_files import require_model
 from pipeline.base.openmp import sharing_cpus
 from training.evaluation.probes import TRUE, PairLogps, conditional, drift
 from training.evaluation.probing.request import VERSION, ProbeIdentity, ProbeRequest, logps_key, result_key
@@ -73,6 +74,7 @@ def _measure(
     paths = {shown: folder / f"{shown}.arrow" for shown in request.all_conditions}
     missing = [shown for shown in request.all_conditions if logps.read(paths[shown], keys[shown]) is None]
     if missing:
+        require_model(model, images=True)
         for shown, rows, about in _compute(request, model, missing, visible):
             logps.write(paths[shown], rows, keys[shown], about)
     tables = {shown: logps.read(paths[shown], keys[shown]) for shown in request.all_conditions}

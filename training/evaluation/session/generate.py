@@ -15,7 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.base.errors import TooManyFailures
 from pipeline.base.images import image_files, pixels
+from pipeline.recipe.preflight import reach
 from pipeline.running.executor import Executor
+from pipeline.running.resume import Survey, explain
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
@@ -113,7 +115,10 @@ def generate(
                     yield {name: row[name] for name in ("images", "prompt", "facts", "source")}
 
     executor.write(BuiltSource(tables.prompts, build, {"prompts": revision(everything)}, shard_size))
-    executor.run(SampleStage(spec, seed, name=tables.answers, reads=tables.prompts))
+    stage = SampleStage(spec, seed, name=tables.answers, reads=tables.prompts)
+    if explain(run, stage, Survey(run)):
+        reach(stage.worker.open, servers=False)  # in seconds, where an engine would find out in many
+    executor.run(stage)
     answers, errors = _read(run, tables.answers, by_id)
     # A prompt that failed as such has no id of its own.
     lost = [id for id in by_id if id not in answers]
