@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.base.errors import TooManyFailures
 from pipeline.base.images import image_files, pixels
+from pipeline.base.model_files import local_folder
+from pipeline.engines.vllm import OpenVllm
 from pipeline.recipe.preflight import reach
 from pipeline.running.executor import Executor
-from pipeline.running.resume import Survey, explain
-from pipeline.running.store import Run
+from pipeline.running.resume import explain
+from pipeline.running.store import Run, Survey
 from pipeline.sampling.config import Sample
 from pipeline.sampling.stage import SampleStage
 from pipeline.sources.admission.prompt_id import content_of, prompt_id
@@ -116,8 +118,10 @@ def generate(
 
     executor.write(BuiltSource(tables.prompts, build, {"prompts": revision(everything)}, shard_size))
     stage = SampleStage(spec, seed, name=tables.answers, reads=tables.prompts)
-    if explain(run, stage, Survey(run)):
-        reach(stage.worker.open, servers=False)  # in seconds, where an engine would find out in many
+    opener = stage.worker.open
+    on_hub = isinstance(opener, OpenVllm) and local_folder(opener.model, opener.revision) is None
+    if on_hub and explain(run, stage, Survey(run)):
+        reach(opener, servers=False)  # in seconds, where an engine would find out in many
     executor.run(stage)
     answers, errors = _read(run, tables.answers, by_id)
     # A prompt that failed as such has no id of its own.
