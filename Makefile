@@ -35,6 +35,7 @@ fuzz: install-dev
 # Every family of tests/kit/tiny_models.py through everything, a minute each, and 50 models of each that begin to train in
 # bfloat16 (make test takes two of them).
 families: install-dev
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[smolvlm]'
 	FAMILIES=all $(BIN)/python -m pytest tests/test_families.py tests/training/loop/test_step_zero_families.py
 
 # The pages of pipeline.browse in a real Chromium, where there is one.
