@@ -28,7 +28,7 @@ from training.data.pairs import Pair, Skipped
 from training.errors import DataError
 
 #: Raised whenever rows become other pairs than before.
-VERSION = 1
+VERSION = 2
 _IMAGES = ("images", "rejected_images", "similar_images")
 #: Rows that are read, or pairs that are written, at a time.
 _ROWS = 256
@@ -152,6 +152,7 @@ def key_of(
         "branches": (config.branches, config.probes),
         "corruption": corruption if config.needs_corrupted else None,
         "processors": [_settings(part) for part in (processor, tokenizer, processor.image_processor)],
+        "image_processor": processor.image_processor.to_dict(),  # sizes are objects, which are no settings above
     }
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16)
     spelling = json.loads(backend.to_str())

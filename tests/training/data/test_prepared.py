@@ -12,7 +12,9 @@ from typing import Any
 import datasets
 import pytest
 from PIL import Image
+from transformers import AutoProcessor
 
+from pipeline.base.model_names import BUILT_IN
 from training import formats
 from training.config import TrainConfig
 from training.data import dataset as dataset_module
@@ -161,13 +163,18 @@ def test_another_tokenizer_template_or_processor_is_another_file(here: Configure
     def key(of: Any) -> str | None:
         return prepared.key_of(rows, of, config, 128, ("chosen", "rejected"))
 
-    changed = [deepcopy(processor) for _ in range(4)]
+    changed = [deepcopy(processor) for _ in range(6)]
     changed[0].tokenizer.add_tokens(["squares"])
     changed[1].chat_template += " "
     changed[2].image_processor.size = {"height": 64, "width": 64}
     changed[3].num_additional_image_tokens = 0
+    # As a processor holds it that was read from files: an object, no dict.
+    sizes = type(AutoProcessor.from_pretrained(BUILT_IN["scenes-vlm"]).image_processor.size)
+    assert not issubclass(sizes, dict)
+    changed[4].image_processor.size = sizes(height=48, width=48)
+    changed[5].image_processor.size = sizes(height=56, width=56)
     keys = [key(processor), key(deepcopy(processor)), *map(key, changed)]
-    assert None not in keys and keys[0] == keys[1] and len(set(keys)) == 5
+    assert None not in keys and keys[0] == keys[1] and len(set(keys)) == 7
     processor.tokenizer("a red square", padding="max_length", max_length=9, truncation=True)
     assert key(processor) == keys[0]  # what a call has left behind is no other tokenizer
 
