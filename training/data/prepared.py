@@ -24,6 +24,7 @@ from pipeline.base.images import image_files
 from reward.forward.prompt import Prompt
 from training.config import TrainConfig
 from training.corruption import identity
+from training.data.identity import processor_digest
 from training.data.pairs import Pair, Skipped
 from training.errors import DataError
 
@@ -152,7 +153,7 @@ def key_of(
         "branches": (config.branches, config.probes),
         "corruption": corruption if config.needs_corrupted else None,
         "processors": [_settings(part) for part in (processor, tokenizer, processor.image_processor)],
-        "image_processor": processor.image_processor.to_dict(),  # sizes are objects, which are no settings above
+        "reads_images": processor_digest(processor),  # sizes are objects, which are no settings above
     }
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16)
     spelling = json.loads(backend.to_str())
