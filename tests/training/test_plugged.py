@@ -18,6 +18,7 @@ from torch import Tensor
 from pipeline.base.errors import ConfigError
 from training import formats
 from training.config import TrainConfig, make_config
+from training.config.objective import SIMILAR
 from training.corruption import corrupt, identity
 from training.data.dataset import prepare
 from training.data.identity import Identity, Rows, Start
@@ -55,6 +56,18 @@ class Shifted:
             case "first is nan":
                 return torch.cat([value[:1] * float("nan"), value[1:]])
         return value
+
+
+@dataclass(frozen=True)
+class Holds:
+    """The similar image's own answer must not lose likelihood."""
+
+    reads: ClassVar[tuple[str, ...]] = ("similar",)
+    weights: ClassVar[dict[str, float]] = {"held": 1.0}
+    version: ClassVar[str] = "1"
+
+    def terms(self, rewards: Any, beta: float) -> dict[str, Tensor]:
+        return {"held": anchor_term(rewards["similar"])}
 
 
 @dataclass(frozen=True)
@@ -184,7 +197,7 @@ def path(made: type) -> str:
     return f"{made.__module__}:{made.__name__}"
 
 
-LOSS, TWIN, SMEARED, COLUMNS = map(path, (Shifted, Twin, Smeared, Columns))
+LOSS, TWIN, HOLDS, SMEARED, COLUMNS = map(path, (Shifted, Twin, Holds, Smeared, Columns))
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -304,7 +317,8 @@ def test_a_configuration_without_plug_ins_is_recorded_as_before_there_were_any()
 # Losses and objectives
 
 
-def measured(size: int = 3, **changes: Any) -> tuple[Measured, dict[Any, Tensor]]:
+def measured(size: int = 3, without: int | None = None, **changes: Any) -> tuple[Measured, dict[Any, Tensor]]:
+    """``without``: the pair that has no similar image."""
     torch.manual_seed(0)
     branches = config(**changes).branches
     values = torch.randn(2, len(branches), size, dtype=torch.float64)
@@ -312,7 +326,9 @@ def measured(size: int = 3, **changes: Any) -> tuple[Measured, dict[Any, Tensor]
         branch: value.clone().requires_grad_() for branch, value in zip(branches, values[0], strict=True)
     }
     ref: Any = dict(zip(branches, values[1], strict=True))
-    tokens: Any = {branch: torch.arange(3, 3 + size) for branch in ("chosen", "rejected")}
+    tokens: Any = {branch: torch.arange(3, 3 + size) for branch in branches}
+    for branch in SIMILAR if without is not None else ():
+        tokens[branch] = torch.where(torch.arange(size) == without, 0, tokens.get(branch, 0))
     result = measure(policy, ref, tokens, 4.0, config(**changes))
     result.loss.sum().backward()
     return result, policy
@@ -324,6 +340,16 @@ def test_an_objective_of_others_gives_the_same_bits_as_ours() -> None:
     assert metric_names(config(objective=TWIN)) == metric_names(config(objective="mdpo"))
     assert all(torch.equal(ours.metrics[name], value) for name, value in theirs.metrics.items())
     assert all(torch.equal(policy[branch].grad, other[branch].grad) for branch in policy)  # type: ignore[arg-type]
+
+
+def test_terms_of_others_that_read_the_similar_image_are_0_for_pairs_without_one() -> None:
+    full, _ = measured(objective=HOLDS)
+    some, policy = measured(objective=HOLDS, without=1)
+    assert some.metrics["loss/held"][1] == 0 and full.metrics["loss/held"].all()
+    for name, value in full.metrics.items():
+        assert torch.equal(some.metrics[name][::2], value[::2]), name
+    assert torch.equal(some.metrics["loss"][1], full.metrics["loss/response"][1])
+    assert policy["similar"].grad is not None and (policy["similar"].grad == 0).tolist() == [False, True, False]
 
 
 def test_a_loss_of_others_is_summed_with_ours() -> None:

@@ -45,8 +45,9 @@ def prepare(
     A row longer than ``positions`` or ``config.max_length`` is an error, loses response tokens or is skipped, as
     ``config.too_long`` says; its prompt and image tokens are never cut. Ties are an error that names all of them, or
     skipped, as ``config.ties`` says. With ``config.limit`` and
-    ``config.draw`` the result has the pairs that were drawn, some of them several times. ``keep`` says where pairs that
-    have been tokenised stay (``training.data.prepared``).
+    ``config.draw`` the result has the pairs that were drawn, some of them several times. A row without a similar image
+    gives a pair without one; that all are such is an error. ``keep`` says where pairs that have been tokenised stay
+    (``training.data.prepared``).
 
     Raises:
         DataError: a row cannot be trained on, or none is left; names the row.
@@ -68,6 +69,12 @@ def prepare(
     result = _prepare(dataset, processor, config, positions, advance, ("chosen", "rejected"), keep)
     if config.needs_corrupted and config.corruption.slot.open() is not None:
         _check_repeats(result)
+    if config.needs_similar and not any(pair.similar is not None for pair in result.pairs):
+        raise DataError(
+            f"none of the {len(result.pairs)} pairs has a similar image (similar_images, similar_chosen), and "
+            f"objective={config.objective} compares with them; fill the two columns, of a run of the pipeline with "
+            "publish.similar, or use another objective"
+        )
     if config.limit is not None:
         kept = few([pair.id for pair in result.pairs], config.limit, config.seed)
         result = replace(result, pairs=tuple(result.pairs[index] for index in kept))
@@ -238,7 +245,7 @@ class _Reader:
         texts = dict(zip(self.sides, answers, strict=True))
         if config.needs_corrupted and images:
             pair = replace(pair, corrupted=self._corrupted_prompt(pair, text, len(images)))
-        if config.needs_similar:
+        if config.needs_similar and (row["similar_images"] or row["similar_chosen"]):
             similar = self._decode(name, row["similar_images"])
             sides = {"similar_chosen": row["similar_chosen"], "chosen": row["chosen"]}
             text, texts["similar_chosen"], _ = self._render(name, messages, sides, len(similar), tools)

@@ -23,8 +23,8 @@ class Pair:
 
     ``id`` is a hash of the whole row, so it is stable when rows move; ``name`` is what errors call the row.
     ``corrupted`` is the prompt next to the rejected image, ``similar`` the prompt next to another image whose own good
-    answer is ``similar_ids`` (SymMPO); None and empty where the objective does not read them. ``rejected_ids`` are
-    empty where the data is one of good answers alone.
+    answer is ``similar_ids`` (SymMPO); None and empty where the objective does not read them, or the row has no such
+    image. ``rejected_ids`` are empty where the data is one of good answers alone.
     """
 
     row: int

@@ -12,6 +12,7 @@ from reward.forward.grouped import GroupedBatch
 from reward.forward.packing import Row
 from reward.forward.prompt import Prompt
 from training.config import Branch
+from training.config.objective import SIMILAR
 from training.data.pairs import Pair, PairDataset
 from training.forward.views import ImageView, Pixels, keys_of, read_views, views_of
 
@@ -36,9 +37,9 @@ _ANSWER: Mapping[Branch, str] = {
 
 @dataclass(frozen=True, slots=True)
 class PairBatch(GroupedBatch):
-    """B pairs times the branches asked for: S = B * len(branches) sequences.
+    """B pairs times the branches asked for: S = B * len(branches) sequences, less those that pairs do not have.
 
-    ``order`` int64 [branches, B]: which sequence (counted through the groups) a branch of a pair is.
+    ``order`` int64 [branches, B]: which sequence (counted through the groups) a branch of a pair is, -1 for none.
     """
 
     pairs: tuple[Pair, ...]
@@ -50,6 +51,11 @@ def answer(pair: Pair, branch: Branch) -> tuple[int, ...]:
     """The response tokens of a branch."""
     ids: tuple[int, ...] = getattr(pair, _ANSWER[branch])
     return ids
+
+
+def has(pair: Pair, branch: Branch) -> bool:
+    """Whether there is such a sequence: a pair without a similar image lacks those of ``SIMILAR``."""
+    return branch not in SIMILAR or pair.similar is not None
 
 
 def collate(
@@ -68,10 +74,10 @@ def collate(
     pairs = [dataset.pairs[index] for index in indices]
     groups: list[tuple[Row, ...]] = []
     prompts: list[Prompt] = []
-    order = torch.empty(len(branches), len(pairs), dtype=torch.long)
+    order = torch.full((len(branches), len(pairs)), -1)
     sequence = 0
     for column, pair in enumerate(pairs):
-        for which, members in branch_groups(branches, share_prefix):
+        for which, members in branch_groups([branch for branch in branches if has(pair, branch)], share_prefix):
             prompt: Prompt | None = getattr(pair, which)
             if prompt is None:
                 raise ValueError(f"{pair.name} was prepared without what {members[0]} reads")

@@ -19,7 +19,7 @@ from training.config import Branch, TrainConfig
 from training.data.pairs import PairDataset
 from training.data.schedule import Pass
 from training.forward import sharing, towers
-from training.forward.batch import answer, collate
+from training.forward.batch import answer, collate, has
 from training.forward.logps import sequence_logps
 from training.forward.model import DTYPES
 from training.forward.read_ahead import ReadAhead
@@ -80,7 +80,7 @@ def image_threads(config: TrainConfig, device: torch.device) -> int:
 
 
 def pair_logps(policy: Policy, dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> Logps:
-    """Log-probs of the given pairs.
+    """Log-probs of the given pairs; 0 for a branch that a pair does not have.
 
     All branches of the objective go through one forward pass. The corrupted one of ``probe_image`` is only measured, so
     it takes a pass of its own that keeps no graph.
@@ -93,9 +93,10 @@ def pair_logps(policy: Policy, dataset: PairDataset, indices: Sequence[int], con
 
 
 def response_lengths(dataset: PairDataset, indices: Sequence[int], config: TrainConfig, device: torch.device) -> Logps:
-    """Response tokens of the given pairs, int64 [B] per branch."""
+    """Response tokens of the given pairs, int64 [B] per branch; 0 for a branch that a pair does not have."""
+    pairs = [dataset.pairs[index] for index in indices]
     return {
-        branch: torch.tensor([len(answer(dataset.pairs[index], branch)) for index in indices], device=device)
+        branch: torch.tensor([len(answer(pair, branch)) if has(pair, branch) else 0 for pair in pairs], device=device)
         for branch in config.branches
     }
 

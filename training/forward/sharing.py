@@ -19,7 +19,7 @@ from reward.forward.token_logps import Forward
 from training.config import Branch
 from training.data.pairs import PairDataset
 from training.errors import ModelError
-from training.forward.batch import answer, collate
+from training.forward.batch import answer, collate, has
 from training.forward.logps import sequence_logps
 from training.forward.model import check_parts
 
@@ -87,6 +87,7 @@ def compare(
             gaps += [
                 Difference(f"log p of `{branch}` of {pair.name}", len(answer(pair, branch)), nats)
                 for branch, (nats,) in zip(branches, apart.tolist(), strict=True)
+                if has(pair, branch)
             ]
     return judge(gaps, logits.largest, forward.dtype)
 

@@ -22,7 +22,7 @@ from training.config.options import PASS_PAIRS
 from training.data.pairs import PairDataset
 from training.data.schedule import weight
 from training.errors import MemoryFullError, ModelError
-from training.forward.batch import answer, branch_groups
+from training.forward.batch import answer, branch_groups, has
 from training.forward.model import set_checkpointing
 from training.loop.worker import Worker
 from training.sizing.architecture import Architecture, read_architecture
@@ -97,7 +97,9 @@ def room_of(free: int, model: nn.Module, dataset: PairDataset, config: TrainConf
     for index, tokens in enumerate(dataset.pairs):
         groups = [
             (len(getattr(tokens, prompt).ids), [len(answer(tokens, branch)) for branch in members])
-            for prompt, members in branch_groups(config.branches, config.share_prefix)
+            for prompt, members in branch_groups(
+                [branch for branch in config.branches if has(tokens, branch)], config.share_prefix
+            )
             if getattr(tokens, prompt) is not None
         ]
         alone, heavy = pass_of(groups, config.share_prefix), weight(dataset, index, config)

@@ -42,7 +42,7 @@ LAYOUT_VERSION = 3
 
 def schema(config: TrainConfig) -> pa.Schema:
     """``place`` among the dataset's pairs, the id of the ``pair`` there (two places may hold the same), and one column
-    per branch: log-probs in nats, summed over the response's tokens."""
+    per branch: log-probs in nats, summed over the response's tokens; 0 for a branch that the pair does not have."""
     columns = ((branch, pa.float64()) for branch in config.branches)
     return pa.schema([("place", pa.int64()), ("pair", pa.string()), *columns])
 

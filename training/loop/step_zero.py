@@ -11,7 +11,7 @@ from training.config import TrainConfig
 from training.data.pairs import PairDataset
 from training.data.schedule import passes, window_of
 from training.errors import StepZeroError
-from training.forward.batch import answer
+from training.forward.batch import answer, has
 from training.forward.model import DTYPES
 from training.forward.policy import Logps, Policy, pair_logps
 from training.loop import reference
@@ -124,4 +124,5 @@ def _differences(logps: Logps, other: Logps, dataset: PairDataset, indices: Sequ
         Difference(f"log p of `{branch}` of {pair.name}", len(answer(pair, branch)), nats)
         for branch, values in other.items()
         for pair, nats in zip(pairs, (logps[branch] - values).tolist(), strict=True)
+        if has(pair, branch)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -63,9 +63,10 @@ def measure(
 ) -> Measured:
     """Loss and metrics per pair, on the device of the log-probs.
 
-    ``policy`` and ``ref`` hold log-probs [B] of ``config.branches``; others are not read, a
-    missing one is a ``KeyError``. ``tokens`` holds the response tokens [B] of chosen and rejected,
-    ``mean_chosen_tokens`` is those of chosen averaged over the pairs of the whole step.
+    ``policy`` and ``ref`` hold log-probs [B] of ``config.branches``; others are not read, a missing one is a
+    ``KeyError``. ``tokens`` holds the response tokens [B] of chosen and rejected, and of the branches of the similar
+    image where they are read. Where those are 0 the pair has no such image, and what compares with it is 0 in loss and
+    metrics. ``mean_chosen_tokens`` is the tokens of chosen averaged over the pairs of the whole step.
 
     Rewards carry beta; accuracies are 1.0 where the preferred side is ahead. ``rewards/image_margins`` is
     r(chosen | image) - r(chosen | corrupted image): whether the preference uses the image.
@@ -83,7 +84,7 @@ def measure(
     )
     rewards = {branch: reward(policy[branch], ref[branch], config.beta) for branch in config.branches}
     chosen, rejected = rewards["chosen"], rewards["rejected"]
-    losses = plugged.losses(config)
+    losses, where_similar = plugged.losses(config), _where_similar(tokens, config)
     terms = {
         "response": preference(
             responses, config.loss_type, config.loss_weights, config.beta, config.label_smoothing, losses
@@ -99,7 +100,7 @@ def measure(
     }
     if "corrupted" in rewards:
         corrupted = rewards["corrupted"]
-        terms |= {"image": image_term(chosen, corrupted), "anchor": _anchors(rewards, config)}
+        terms |= {"image": image_term(chosen, corrupted), "anchor": _anchors(rewards, config, where_similar)}
         metrics |= {
             "rewards/chosen_corrupted": corrupted,
             "rewards/image_margins": chosen - corrupted,
@@ -109,12 +110,13 @@ def measure(
     if _compares_images(config):
         margin, similar_margin = chosen - rewards["contrast"], rewards["similar"] - rewards["similar_swapped"]
         terms |= {
-            "symmetric": symmetric_term(margin, similar_margin),
-            "anchor": _anchors(rewards, config),
-            "margin": margin_term(margin, similar_margin, config.beta),
+            "symmetric": where_similar(symmetric_term(margin, similar_margin)),
+            "anchor": _anchors(rewards, config, where_similar),
+            "margin": where_similar(margin_term(margin, similar_margin, config.beta)),
         }
-        metrics["rewards/symmetric_accuracies"] = ((margin > 0).float() + (similar_margin > 0).float()) / 2
-    terms |= plugged.terms(rewards, config)
+        accuracies = ((margin > 0).float() + (similar_margin > 0).float()) / 2
+        metrics["rewards/symmetric_accuracies"] = where_similar(accuracies)
+    terms |= {name: where_similar(term) for name, term in plugged.terms(rewards, config).items()}
 
     loss = sum((weight * terms[name] for name, weight in config.term_weights.items()), start=torch.zeros_like(chosen))
     metrics |= {"loss": loss} | {f"loss/{name}": term for name, term in terms.items()}
@@ -125,13 +127,21 @@ def _compares_images(config: TrainConfig) -> bool:
     return set(SIMILAR) <= set(config.branches)
 
 
-def _anchors(rewards: Logps, config: TrainConfig) -> Tensor:
+def _where_similar(tokens: Mapping[Branch, Tensor], config: TrainConfig) -> Callable[[Tensor], Tensor]:
+    """What makes a tensor [B] 0 for the pairs without a similar image; of the others it changes no bit."""
+    read = [tokens[branch] > 0 for branch in config.branches if branch in SIMILAR]
+    return (lambda values: torch.where(read[0], values, 0.0)) if read else (lambda values: values)
+
+
+def _anchors(rewards: Logps, config: TrainConfig, where_similar: Callable[[Tensor], Tensor]) -> Tensor:
     """The sum over ``config.anchors``. SymMPO holds the good answers of both images, so ``similar`` with ``chosen``."""
-    good: tuple[Branch, ...] = ("chosen", "similar") if "similar" in rewards else ("chosen",)
     total = torch.zeros_like(rewards["chosen"])
     for anchor in config.anchors:
         if anchor == "chosen":
-            total = total + sum(anchor_term(rewards[branch], config.anchor_delta) for branch in good)
+            held = anchor_term(rewards["chosen"], config.anchor_delta)
+            if "similar" in rewards:
+                held = held + where_similar(anchor_term(rewards["similar"], config.anchor_delta))
+            total = total + held
         else:
             total = total + lower_anchor_term(rewards[anchor], config.anchor_delta)
     return total

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from training.config import make_config
-from training.config.objective import LossType
+from training.config.objective import SIMILAR, LossType
+from training.loss import measure as measuring
 from training.loss.measure import Measured, measure, metric_names
 
 TRL_NAMES = {
@@ -45,7 +46,8 @@ REWARDS = {
     "similar_swapped": 0.15,
 }
 POLICY = {branch: REF[branch] + 10 * REWARDS[branch] for branch in REF}
-TOKENS = {"chosen": 4, "rejected": 6}
+BOTH = {"chosen", "rejected"}
+TOKENS = {"chosen": 4, "rejected": 6, "contrast": 3, "similar": 3, "similar_swapped": 4}
 
 
 def loss_of(x: float) -> float:
@@ -216,6 +218,41 @@ def test_symmpo_adds_symmetric_anchor_and_margin_with_the_papers_weights() -> No
     assert logged["loss/anchor"] == pytest.approx(anchor)
     assert logged["loss/margin"] == pytest.approx(margin)
     assert logged["loss"] == pytest.approx(loss_of(0.5) + 0.5 * symmetric + anchor + 1e-4 * margin)
+
+
+#: Log-probs and tokens as they are of a pair without a similar image: 0 for all that would read it.
+ABSENT = dict.fromkeys(SIMILAR, 0.0)
+
+
+def both_kinds(**changes: Any) -> tuple[Measured, dict[Any, Tensor]]:
+    """A pair with a similar image, and one without."""
+    policy: Any = {branch: torch.tensor([POLICY[branch], {**POLICY, **ABSENT}[branch]]).double() for branch in POLICY}
+    ref: Any = {branch: torch.tensor([REF[branch], {**REF, **ABSENT}[branch]]).double() for branch in REF}
+    tokens: Any = {branch: torch.tensor([TOKENS[branch], {**TOKENS, **ABSENT}[branch]]) for branch in TOKENS}
+    for value in policy.values():
+        value.requires_grad_()
+    return measure(policy, ref, tokens, 5.0, config(objective="symmpo", **changes)), policy
+
+
+@pytest.mark.parametrize("anchors", [["chosen"], ["chosen", "rejected"], ["rejected"], []])
+def test_a_pair_without_a_similar_image_has_the_terms_that_do_not_read_it(anchors: list[str]) -> None:
+    result, policy = both_kinds(anchors=anchors)
+    with_one = measured(objective="symmpo", anchors=anchors)
+    for name, value in result.metrics.items():
+        assert torch.equal(value[:1], with_one.metrics[name]), name  # not one bit is another
+    plain = values(measured(objective="mdpo", anchors=anchors, weights={"image": 0}))
+    without = {name: value[1].item() for name, value in result.metrics.items()}
+    assert without["loss"] == plain["loss"] and without["loss/anchor"] == plain["loss/anchor"]
+    assert [without[name] for name in ("loss/symmetric", "loss/margin", "rewards/symmetric_accuracies")] == [0, 0, 0]
+    result.loss[1].backward()
+    assert {branch for branch, value in policy.items() if value.grad is not None and value.grad.any()} == BOTH
+
+
+def test_without_the_rule_a_pair_would_be_compared_with_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, _ = both_kinds()
+    monkeypatch.setattr(measuring, "_where_similar", lambda tokens, config: lambda values: values)
+    wrong, _ = both_kinds()
+    assert torch.equal(wrong.loss[0], right.loss[0]) and wrong.loss[1] > right.loss[1] + 1
 
 
 def test_symmpo_without_its_terms_is_sigmoid() -> None:
