@@ -204,6 +204,8 @@ def _run(
             published, seconds = steps.publish_run(plan, run, command, findings)
             _add_seconds(run, "publish", 0 if published.reused else seconds, published.pairs)
             typer.echo(f"{published.pairs} pairs in {published.path}", err=True)
+            if published.similar is not None:
+                typer.echo(f"{published.similar} of them have a similar image", err=True)
             if (run.path / MARKS).exists():
                 obeyed = ", ".join(f"{mark} {number}" for mark, number in sorted(findings().curated.items()))
                 typer.echo(f"{MARKS}: {obeyed or 'none of its pairs is there'}", err=True)
@@ -235,6 +237,8 @@ def _run(
     summary["blindness"] = report.blindness(run)
     if rows:
         summary["benchmarks"] = rows
+    if there is not None and "similar" in there.extras:
+        summary["similar"] = there.extras["similar"]
     if (ranked := run.record("rank")) is not None and (faithful := gain(ranked.extras)) is not None:
         summary["images"] = faithful
     write_text(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")

@@ -103,6 +103,10 @@ PAIRS = pa.schema(
         *_STATUS,
     ]
 )
+#: What the images of a prompt are to a CLIP model: a unit vector each, in order, and a digest of the encoded file.
+EMBEDDINGS = pa.schema(
+    [("id", pa.string()), ("digests", pa.list_(pa.binary())), ("vectors", pa.list_(pa.list_(pa.float32()))), *_STATUS]
+)
 #: What a model that was asked said of candidate ``candidate``, or of the two that it was shown in this order.
 #: ``question`` is what about (a criterion, a claim), ``answer`` the text as it came. A verdict with an ``error``
 #: (``type: message``) counts for nothing.

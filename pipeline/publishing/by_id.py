@@ -7,12 +7,15 @@ while, shards overlap: those that do are read side by side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.base import columns
 from pipeline.base.columns import Ints
+from pipeline.base.errors import InputError
 from pipeline.running.store import Run
 
 
@@ -50,6 +53,19 @@ def merge(
         parts = [(number, np.flatnonzero(home[part] == number)) for number in np.unique(home[part]).tolist()]
         table = pa.concat_tables([rows(group[number], place[part[at]]) for number, at in parts])
         yield table.take(pa.array(np.argsort(np.concatenate([at for _, at in parts])))) if parts[1:] else table
+
+
+def places(ids: Any, table: pa.Table, stage: str) -> Any:
+    """Where in a shard of a stage the rows with these ids are.
+
+    Raises:
+        InputError: it has none for one of them.
+    """
+    places = pc.index_in(ids, value_set=columns.whole(table["id"]))
+    if places.null_count:
+        lost = ids.filter(places.is_null())[0].as_py()
+        raise InputError(f"{stage}: the shard has no row for id {lost!r}", f"delete {stage}/ and run again")
+    return places
 
 
 _ORDER = [("id", "ascending"), ("home", "ascending"), ("place", "ascending")]

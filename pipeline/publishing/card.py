@@ -67,7 +67,7 @@ def render(
     records = _data_records(run)
     recipe = shorten_options(secrets.options(recipe))
     publish = {"authors": (), "citation": None, **(recipe.get("publish") or {})}
-    published = run.record("publish")
+    published = {"local_images": 0, "remote_images": 0, **(record.extras if (record := run.record("publish")) else {})}
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -85,7 +85,7 @@ def render(
         header=header(findings, recipe, content),
         licence={**_NO_LICENCE, **licence} if (licence := licence_of(recipe)) else None,
         publish=publish,
-        outside=image_places(published.extras if published is not None else {}),
+        published=published,
         pictures=sorted(pictures),
         name=recipe.get("name") or run.path.name,
         findings=findings,
@@ -111,12 +111,6 @@ def render(
         versions=versions(records),
         command=shorten_paths(secrets.text(command)),
     )
-
-
-def image_places(extras: Mapping[str, int]) -> tuple[int, int]:
-    """How many images of the pairs lie outside of the dataset: in files of this machine, and at addresses. ``extras``
-    is what the record of publishing counts."""
-    return extras.get("local_images", 0), extras.get("remote_images", 0)
 
 
 def ranking(pair: Mapping[str, Any]) -> list[str]:

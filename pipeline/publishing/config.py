@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from pipeline.base.config import Count, Fraction, Frozen, Name, NonNegative
 from pipeline.publishing.licences import licence_id
+from pipeline.scoring.config import Clip
 
 
 class StyleGates(Frozen):
@@ -32,6 +33,15 @@ class StyleGates(Frozen):
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_edit_distance={low:g} is above max_edit_distance={high:g}; change one of the two")
         return self
+
+
+class Similar(Clip):
+    """Each pair gets the dataset's most similar other image that is asked the same and has another chosen answer, with
+    that answer, for SymMPO (docs/publishing.md)."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32", description="that the model computes in; auto: bfloat16 on a GPU, float32 elsewhere"
+    )
 
 
 def _in_one_line(text: str) -> str:
@@ -62,6 +72,11 @@ class Publish(Frozen):
         description="what stops publishing, too: the share of pairs whose chosen text may be told without the image; "
         "0.5 is chance (docs/blindness.md)",
     )
+    similar: Similar | None = Field(
+        None,
+        description="columns similar_images and similar_chosen, which train.objective=symmpo reads, by the CLIP model "
+        "that says which images are alike; null: none",
+    )
     license: Annotated[str, AfterValidator(licence_id)] | None = Field(
         None,
         description="id of the Hub's list of licences, such as cc-by-4.0; other: see license_name; unknown: nobody can "
@@ -72,6 +87,12 @@ class Publish(Frozen):
     authors: tuple[Line, ...] = Field((), description="who made the dataset, for its card")
     citation: Name | None = Field(None, description="how to cite it: a BibTeX entry, or any text")
     tags: tuple[Line, ...] = Field((), description="tags of the card, beside those that every dataset of ours has")
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_similar_images(self, write: Any) -> dict[str, Any]:
+        """What a card says of a recipe stays."""
+        values: dict[str, Any] = write(self)
+        return values if self.similar is not None else {key: value for key, value in values.items() if key != "similar"}
 
     @model_validator(mode="after")
     def _names_its_licence(self) -> Publish:

@@ -58,6 +58,13 @@ class Curation:
         ]
         return pa.concat_tables(together).take(pa.array(np.argsort(np.concatenate([others, places]))))
 
+    def published_pairs(self, pairs: pa.Table, sample: pa.Table) -> pa.Table:
+        """The pairs of a shard that are published, by id and then by the places of their texts, with a column ``pair``
+        that tells those of one prompt apart."""
+        curated = self(pairs, sample)
+        curated = curated.filter(curated["chosen"].is_valid())
+        return _number_pairs(curated.sort_by([(name, "ascending") for name in ("id", "chosen", "rejected")]))
+
     def rows_digest(self) -> dict[str, str]:
         """What of the marks changes published rows, for the record of what is published; nothing if nothing does."""
         changing = sorted((*key, mark) for key, mark in self.marks.items() if mark != ACCEPT)
@@ -97,6 +104,14 @@ class Curation:
                 "policy": policy,
             }
         return row
+
+
+def _number_pairs(pairs: pa.Table) -> pa.Table:
+    """Sorted by ``id``, with a column that tells the pairs of one prompt apart."""
+    first = pc.index_in(columns.whole(pairs["id"]), value_set=pc.unique(pairs["id"])).to_numpy()
+    begins = np.flatnonzero(np.diff(first, prepend=-1))
+    number = np.arange(len(first)) - begins[first]
+    return pairs.append_column("pair", pa.array(number, pa.int32()))
 
 
 def key_of(pair: Mapping[str, Any], texts: Sequence[str]) -> PairKey | None:

@@ -124,11 +124,13 @@ def _batches(tables: Iterable[pa.Table], schema: pa.Schema, per_file: int) -> It
 
 def _image_bytes(table: pa.Table) -> Ints:
     """Of every row."""
-    if "images" not in table.column_names:
-        return np.zeros(len(table), np.int64)
-    sizes = columns.counts(table["images"])
-    length = columns.ints(pc.binary_length(columns.items(table["images"], "bytes")), 0)
-    return np.bincount(columns.rows(sizes), weights=length, minlength=len(sizes)).astype(np.int64)
+    total = np.zeros(len(table), np.int64)
+    for name in ("images", "similar_images"):
+        if name in table.column_names:
+            sizes = columns.counts(table[name])
+            length = columns.ints(pc.binary_length(columns.items(table[name], "bytes")), 0)
+            total += np.bincount(columns.rows(sizes), weights=length, minlength=len(sizes)).astype(np.int64)
+    return total
 
 
 def _arrow(feature: Any) -> pa.DataType:

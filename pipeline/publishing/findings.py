@@ -26,7 +26,7 @@ STEPS = (
     *("texts", "imagine", "rank", "instruct"),  # where images are made from texts
     *("prompts", "cooccurrence", "detect-asked", "detect", "questions"),  # where sampled texts are rewritten
     *("source", "sample", "score", "pair"),
-    *("publish", "eval-source", "eval-before", "train", "eval-after"),
+    *("embed", "publish", "eval-source", "eval-before", "train", "eval-after"),
 )
 #: How the folders of the steps begin whose tables one step puts together: the answers of several models, the scores of
 #: models and what they were asked.

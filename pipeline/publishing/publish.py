@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.base import files, memory
 from pipeline.base import model_names as models
 from pipeline.blindness.pair_texts import Drawn
+from pipeline.publishing import embed_stage
 from pipeline.publishing import style_gate as consistency
 from pipeline.publishing.blindness_gate import check, keep, read, watched
 from pipeline.publishing.config import TOLD, Publish
@@ -31,6 +32,7 @@ from pipeline.publishing.measured import content
 from pipeline.publishing.no_pairs import no_pairs
 from pipeline.publishing.published_rows import candidate_features, candidate_tables, pair_features, pair_tables
 from pipeline.publishing.side_scores import score_names
+from pipeline.publishing.similar_pairs import SimilarPairs
 from pipeline.running.store import Record, Run, changes, fingerprint, make_record
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ _WHOLE = "dataset_dict.json"
 @dataclass(frozen=True)
 class Published:
     """``reused`` if the folder was already there, made from the same tables. ``local_images`` of the pairs are files of
-    this machine, and ``remote_images`` lie at addresses: the folder has only their paths."""
+    this machine, and ``remote_images`` lie at addresses: the folder has only their paths. ``similar`` pairs have a
+    similar image; None where nobody asked for them."""
 
     path: Path
     pairs: int
@@ -57,6 +60,7 @@ class Published:
     reused: bool
     local_images: int = 0
     remote_images: int = 0
+    similar: int | None = None
 
     def warnings(self) -> Iterator[str]:
         """What keeps others from opening the dataset, with the remedy."""
@@ -70,6 +74,11 @@ class Published:
                 f"{self.remote_images} images of the pairs lie at addresses, so the dataset works where these can be "
                 "read (publish.images=embed copies them into it)"
             )
+        if self.similar == 0:
+            yield (
+                "no pair has a similar image, so train.objective=symmpo cannot be trained on them: no two pairs about "
+                "different images are asked the same and have different chosen answers (docs/publishing.md)"
+            )
 
 
 def record(run: Run, spec: Publish, about: str = "") -> Record:
@@ -81,9 +90,11 @@ def record(run: Run, spec: Publish, about: str = "") -> Record:
     words = masked_vocabulary(spec)
     # A vocabulary counts by its content as well: the card says what a classifier finds that does not see its words.
     decides = {"content": content(run), "masked": words.version if words is not None else None}
-    # A gate that was there from the beginning counts; one that came later counts where it is set.
-    gates = {} if spec.max_blindness is None else {"max_blindness": spec.max_blindness}
-    options = {**spec.model_dump(exclude={*TOLD, "max_blindness"}), **gates}
+    # What was there from the beginning counts; what came later counts where it is set.
+    added: dict[str, Any] = {} if spec.max_blindness is None else {"max_blindness": spec.max_blindness}
+    if spec.similar is not None:  # what the model is, its vectors tell
+        added["similar"] = models.digest(json.dumps(run.digests(embed_stage.NAME)))
+    options = {**spec.model_dump(exclude={*TOLD, "max_blindness", "similar"}), **added}
     return make_record("publish", 7, {**options, **decides, **curation.rows_digest()}, upstream)
 
 
@@ -159,8 +170,10 @@ def publish(
         memory.release()
         consistency.check(styles, spec.style)
         scores, images, drawn = score_names(run), FinalImages(spec.images == "embed"), Drawn()
-        tables = watched(pair_tables(run, scores, images), drawn)
-        pairs = write(partial / "pairs", pair_features(scores), tables, spec.rows_per_shard)
+        similar = SimilarPairs.of(run, spec.images == "embed") if spec.similar is not None else None
+        tables = watched(pair_tables(run, scores, images, similar), drawn)
+        features = pair_features(scores, similar is not None)
+        pairs = write(partial / "pairs", features, tables, spec.rows_per_shard)
         if not pairs.rows:
             raise no_pairs(run)
         check(keep(run, drawn, new), spec.max_blindness)
@@ -170,6 +183,7 @@ def publish(
         candidates = write(partial / "candidates", features, tables, spec.rows_per_shard)
         memory.release()
         counts = {"pairs": pairs.rows, "candidates": candidates.rows, **images.outside}
+        counts |= {"similar": similar.number} if similar is not None else {}
         run.save(replace(new, extras=counts))  # where the card finds it
         made = _describe(partial, card, beside(), models.digest(f"{pairs.digest} {candidates.digest}"))
         files.replace_folder(partial, target)

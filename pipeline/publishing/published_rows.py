@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 
 from pipeline.base import columns
 from pipeline.base.columns import Ints
-from pipeline.base.errors import InputError
 from pipeline.base.local_paths import base_name, shorten_paths
 from pipeline.publishing import by_id
 from pipeline.publishing.curated import Curation
 from pipeline.publishing.dataset_folder import BATCH_ROWS
 from pipeline.publishing.final_images import FinalImages
 from pipeline.publishing.side_scores import side_scores
+from pipeline.publishing.similar_pairs import SimilarPairs, answers
 from pipeline.running.store import Run
 
 _SIDES = ("chosen", "rejected")
@@ -31,38 +31,32 @@ _MESSAGES = [{"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype"
 _OPEN = 8
 
 
-def pair_tables(run: Run, scores: Sequence[str], final: FinalImages) -> Iterator[pa.Table]:
+def pair_tables(
+    run: Run, scores: Sequence[str], final: FinalImages, similar: SimilarPairs | None = None
+) -> Iterator[pa.Table]:
     """The rows of ``pairs``, as a person has left them, a few at a time; ``scores`` are those that both sides have a
-    field for."""
+    field for. With ``similar`` each has its columns, too."""
     curate = Curation.of(run)
 
     @lru_cache(_OPEN)
     def tables(shard: int) -> tuple[pa.Table, pa.Table, pa.Table, pa.Table]:
         sample = run.read("sample", shard)
-        pairs = curate(run.read("pair", shard), sample)
-        pairs = pairs.filter(pairs["chosen"].is_valid())
-        pairs = _number_pairs(pairs.sort_by([(name, "ascending") for name in ("id", *_SIDES)]))
+        pairs = curate.published_pairs(run.read("pair", shard), sample)
         return pairs, run.read("source", shard), sample, run.read("score", shard)
 
     def step(shard: int) -> int:
         pairs, source, *_ = tables(shard)
         of_pairs = pc.is_in(columns.whole(source["id"]), value_set=pc.unique(pairs["id"]))
-        return final.step(source["images"].filter(of_pairs), BATCH_ROWS)
+        rows = final.step(source["images"].filter(of_pairs), BATCH_ROWS)
+        return rows if similar is None else max(1, rows // 2)  # as many images again
 
     def rows(shard: int, at: Ints) -> pa.Table:
         pairs, source, sample, score = tables(shard)
-        return _pair_rows(pairs.take(pa.array(at)), source, sample, score, scores, final)
+        made = _pair_rows(pairs.take(pa.array(at)), source, sample, score, scores, final)
+        return made if similar is None else similar.add_columns(made, shard, at)
 
     for group in by_id.groups(run):
         yield from by_id.merge(group, lambda shard: columns.whole(tables(shard)[0]["id"]), rows, min(map(step, group)))
-
-
-def _number_pairs(pairs: pa.Table) -> pa.Table:
-    """Sorted by ``id``, with a column that tells the pairs of one prompt apart."""
-    first = pc.index_in(columns.whole(pairs["id"]), value_set=pc.unique(pairs["id"])).to_numpy()
-    begins = np.flatnonzero(np.diff(first, prepend=-1))
-    number = np.arange(len(first)) - begins[first]
-    return pairs.append_column("pair", pa.array(number, pa.int32()))
 
 
 def _pair_rows(
@@ -70,7 +64,7 @@ def _pair_rows(
 ) -> pa.Table:
     ids = columns.whole(pairs["id"])
     tables = {"source": source, "sample": sample, "score": score}
-    of_source, of_sample, of_score = (_places(ids, table, stage) for stage, table in tables.items())
+    of_source, of_sample, of_score = (by_id.places(ids, table, stage) for stage, table in tables.items())
     prompts = source.select(["images", "prompt", "source"]).take(of_source)
     sizes = columns.counts(sample["candidates"])
     first = columns.starts(sizes)[of_sample.to_numpy()]
@@ -81,7 +75,7 @@ def _pair_rows(
     made = {
         "images": final.column(ids, prompts["images"]),
         "prompt": prompts["prompt"],
-        **{side: _answer(texts[side]) for side in _SIDES},
+        **{side: answers(texts[side]) for side in _SIDES},
         **{name: pairs[name] for name in ("id", "pair", "policy", "chosen_score", "rejected_score", "margin")},
         **side_scores(names, scored, places),
         "source": _rewrite(prompts["source"], shorten_paths),
@@ -102,13 +96,6 @@ def _rewrite(texts: Any, rule: Callable[[str], str]) -> Any:
     """A column of texts after ``rule``, which is asked once about each of them."""
     encoded = columns.whole(texts).dictionary_encode()
     return pa.array(map(rule, encoded.dictionary.to_pylist()), pa.string()).take(encoded.indices)
-
-
-def _answer(texts: Any) -> pa.Array:
-    """A conversation of one message for every text."""
-    role = pa.array(["assistant"] * len(texts), pa.string())
-    messages = pa.StructArray.from_arrays([role, texts], names=["role", "content"])
-    return columns.lists(np.ones(len(texts), np.int64), messages)
 
 
 def candidate_tables(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
@@ -137,8 +124,8 @@ def candidate_tables(run: Run, final: FinalImages | None) -> Iterator[pa.Table]:
 
 def _candidate_rows(prompts: pa.Table, sample: pa.Table, score: pa.Table, final: FinalImages | None) -> pa.Table:
     ids = columns.whole(prompts["id"])
-    sample = sample.take(_places(ids, sample, "sample"))
-    score = score.take(_places(ids, score, "score"))
+    sample = sample.take(by_id.places(ids, sample, "sample"))
+    score = score.take(by_id.places(ids, score, "score"))
     error = {name: pa.nulls(len(ids), pa.string()) for name in ("error_type", "error")}
     for table in (score, sample, prompts):  # what failed first is what is told
         broken = pc.not_equal(columns.whole(table["status"]), "ok")
@@ -168,15 +155,6 @@ def _texts(ids: Any, candidates: Any, scores: Any) -> pa.Array:
     return columns.lists(sizes, pa.StructArray.from_arrays(list(arrays.values()), names=list(arrays)))
 
 
-def _places(ids: Any, table: pa.Table, stage: str) -> Any:
-    """Where the rows with these ids are."""
-    places = pc.index_in(ids, value_set=columns.whole(table["id"]))
-    if places.null_count:
-        lost = ids.filter(places.is_null())[0].as_py()
-        raise InputError(f"{stage}: the shard has no row for id {lost!r}", f"delete {stage}/ and run again")
-    return places
-
-
 # ----------------------------------------------------------------------------------------------------------- features
 
 #: Columns of a published candidate, and their type.
@@ -194,8 +172,8 @@ _CANDIDATE = {
 }
 
 
-def pair_features(scores: Sequence[str]) -> dict[str, Any]:
-    """The columns of ``pairs``, as ``datasets`` writes their types."""
+def pair_features(scores: Sequence[str], similar: bool = False) -> dict[str, Any]:
+    """The columns of ``pairs``, as ``datasets`` writes their types; ``similar``: with those of ``SimilarPairs``."""
     each = _values(**dict.fromkeys(scores, "float64"))
     return {
         "images": [{"_type": "Image"}],
@@ -207,6 +185,7 @@ def pair_features(scores: Sequence[str]) -> dict[str, Any]:
         **({f"{side}_scores": each for side in _SIDES} if scores else {}),
         **_values(chosen_model="string", rejected_model="string", chosen_seed="int64", rejected_seed="int64"),
         **_values(chosen_on_policy="bool", rejected_on_policy="bool"),
+        **({"similar_images": [{"_type": "Image"}], "similar_chosen": _MESSAGES} if similar else {}),
     }
 
 

@@ -96,6 +96,7 @@ def write(
     page = environment.get_template("report.html.j2").render(
         name=recipe.get("name") or run_dir.resolve().name,
         findings=findings,
+        similar=published.extras.get("similar") if (published := run.record("publish")) is not None else None,
         recipe=yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100),
         command=secrets.text(command) if command else None,
         headline=headline(rows, findings),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError
 from pipeline.pairing.stage import PairStage
+from pipeline.publishing.embed_stage import EmbedStage
 from pipeline.publishing.findings import makes_data, steps
 from pipeline.publishing.publish import Published, publish, reasons
 from pipeline.recipe import naming
@@ -74,8 +75,9 @@ class Plan:
     held: Held | None = None
 
     def generation(self) -> list[Source | Stage]:
-        """From the source to pairs. The evaluation of the base model stands right behind its sampling, and a model that
-        also continues or judges is sampled last: they share an engine, and starting one takes longer than either."""
+        """From the source to pairs, and what publishing them needs besides. The evaluation of the base model stands
+        right behind its sampling, and a model that also continues or judges is sampled last: they share an engine, and
+        starting one takes longer than either."""
         r = self.recipe
         rewriting = self.rewriting()
         first = rewriting.first() if rewriting else SourceStage(r.source, r.seed, r.shard_size)
@@ -101,7 +103,9 @@ class Plan:
         if rewriting is not None:
             stages += rewriting.stages()
             sampled += [rewriting.base] if rewriting.spec.questions is not None else []
-        return [*stages, *score.stages(r.score, sampled, r.seed, r.pair.deciding_scores), PairStage(r.pair, r.seed)]
+        stages += score.stages(r.score, sampled, r.seed, r.pair.deciding_scores)
+        embed = [EmbedStage(r.publish.similar)] if r.publish.similar is not None else []
+        return [*stages, PairStage(r.pair, r.seed), *embed]
 
     def names(self) -> frozenset[str]:
         """The stages of the recipe, and those that go on from its pairs."""
@@ -242,14 +246,15 @@ class Plan:
 def group(stage: str, rewriting: Container[str] = ()) -> str:
     """The name by which ``--stages`` knows a stage. ``rewriting`` are the names of those that ``rewrite`` means.
 
-    >>> group("sample-llava"), group("eval-before"), group("rank"), group("ask-judge"), group("pair")
-    ('sample', 'evaluate', 'imagine', 'score', 'pair')
+    >>> group("sample-llava"), group("eval-before"), group("rank"), group("ask-judge"), group("pair"), group("embed")
+    ('sample', 'evaluate', 'imagine', 'score', 'pair', 'publish')
     """
     if stage in rewriting:
         return "rewrite"
     if stage in IMAGINED:
         return "imagine"
-    return {"eval": "evaluate", "ask": "score", "prompts": "source"}.get(first := stage.split("-", 1)[0], first)
+    others = {"eval": "evaluate", "ask": "score", "prompts": "source", "embed": "publish"}
+    return others.get(first := stage.split("-", 1)[0], first)
 
 
 def stage_groups(names: str | None) -> frozenset[str]:

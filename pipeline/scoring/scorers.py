@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.base import model_names as models
 from pipeline.base.errors import ConfigError
-from pipeline.scoring.config import BUILT_IN, Score
+from pipeline.scoring.config import BUILT_IN, Clip, Score
 from pipeline.scoring.plugged import OURS, ours
 from pipeline.scoring.vocabularies import vocabulary
 from reward.asking.protocol import Asker
@@ -18,6 +18,7 @@ from reward.scorers.protocol import Scorer
 
 if TYPE_CHECKING:
     from reward.models.conversation import Conversation, RewardBackend
+    from reward.scorers.clip import ClipScorer
     from reward.scorers.reward_model import RewardModelScorer
     from reward.text.lexicon import Lexicon
 
@@ -78,13 +79,21 @@ def _facts(spec: Score) -> Scorer:
 
 
 def _clip(spec: Score) -> Scorer:
+    return open_clip_scorer(spec.clip)
+
+
+def open_clip_scorer(options: Clip) -> ClipScorer:
+    """A CLIP model, which is loaded when it is first used.
+
+    Raises:
+        EngineError: there is no such model.
+        ValueError: its options do not go together.
+    """
     from reward.scorers.clip import ClipScorer
 
     # An architecture is told by its weights; everything else is a folder or a built-in name.
-    model = spec.clip.model if spec.clip.pretrained else models.resolve(spec.clip.model)
-    return ClipScorer(
-        *(model, spec.clip.pretrained, spec.clip.batch_size, "auto", spec.clip.processor, spec.clip.dtype)
-    )
+    model = options.model if options.pretrained else models.resolve(options.model)
+    return ClipScorer(*(model, options.pretrained, options.batch_size, "auto", options.processor, options.dtype))
 
 
 def _reward_model(spec: Score) -> Scorer:

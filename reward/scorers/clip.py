@@ -113,6 +113,19 @@ class ClipScorer:
         cosines = self._cosines([(images, text) for text, images in rows], [images for _, images in rows])
         return [[] if of is None else of.tolist() for of in cosines]
 
+    def embed_images(self, rows: Sequence[Sequence[bytes]]) -> list[torch.Tensor]:
+        """For every row of encoded images their unit vectors, float32 [images, width]; each distinct image is encoded
+        once.
+
+        Raises:
+            ValueError: an image cannot be decoded; the message names row and image.
+        """
+        place = _places(image for images in rows for image in images)
+        vectors = self._encode_images(list(place), rows) if place else None
+        return [
+            torch.empty(0, 0) if vectors is None else vectors[[place[image] for image in images]] for images in rows
+        ]
+
     def _cosines(
         self, pairs: Sequence[tuple[Sequence[bytes], str | None]], rows: Sequence[Sequence[bytes]]
     ) -> list[torch.Tensor | None]:
