@@ -5,6 +5,8 @@ Every run is a run directory like any other, so a second call reads what is fini
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +14,10 @@ import typer
 
 from pipeline.base.command import command
 from pipeline.base.errors import ConfigError
-from training.evidence import before_after, figure, held_out, seed_table, share
+from training.evidence import before_after, figure, held_out, label_accuracy, seed_table, share
 from training.evidence.experiments import EXPERIMENTS, Experiment
 from training.evidence.metric_columns import FinishedRun
-from training.evidence.runs import Variant, metrics, run, summary
+from training.evidence.runs import Variant, metrics, on_validation_scenes, run, summary
 
 
 def main(
@@ -24,7 +26,13 @@ def main(
     seeds: Annotated[str, typer.Option(help="Comma-separated. Probes need two at least.")] = "0,1,2",
     plot: Annotated[
         Path | None,
-        typer.Option("--figure", help="Where bars go, as PNG, and the curves beside them (NAME-curves.png)."),
+        typer.Option("--figure", help="Where bars go, as PNG, and beside them curves (NAME-curves.png) and the front."),
+    ] = None,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Measure on the scenes that settings are chosen by.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A row of the experiment, by its name in the table; may be repeated.")
     ] = None,
 ) -> None:
     """Run an experiment, or a recipe, with several seeds and print its Markdown table."""
@@ -33,26 +41,42 @@ def main(
     except ValueError as error:
         raise ConfigError(f"--seeds {seeds!r} is no list of whole numbers; give some such as 0,1,2") from error
     if name in EXPERIMENTS:
-        _experiment(EXPERIMENTS[name], numbers, plot)
+        _experiment(_chosen(EXPERIMENTS[name], only or [], validation), numbers, plot)
     else:
         _recipe(name, overrides or [], numbers, plot)
+
+
+def _chosen(experiment: Experiment, labels: Sequence[str], validation: bool) -> Experiment:
+    """The experiment with the rows ``labels`` alone, if any are named.
+
+    Raises:
+        ConfigError: it has no such row.
+    """
+    names = [variant.label for variant in experiment.variants]
+    if unknown := [label for label in labels if label not in names]:
+        raise ConfigError(f"--only {unknown[0]!r} is no row of the experiment", f"it has {', '.join(names)}")
+    variants = tuple(variant for variant in experiment.variants if not labels or variant.label in labels)
+    return replace(experiment, variants=tuple(map(on_validation_scenes, variants)) if validation else variants)
 
 
 def _experiment(experiment: Experiment, seeds: list[int], plot: Path | None) -> None:
     # All runs first: the pairs that a model is probed on are another seed's.
     folders = {variant: [run(experiment.recipe, seed, variant) for seed in seeds] for variant in experiment.variants}
-    base = share.plan(experiment.recipe).base().model
+    base, first = share.plan(experiment.recipe).base().model, experiment.variants[0].name
     rows: dict[str, list[FinishedRun]] = {}
     for variant, paths in folders.items():
         rows[variant.label] = []
         for path, seed in zip(paths, seeds, strict=True):
-            probed = held_out.probe(path, experiment.recipe, base, seed, seeds) if experiment.probed else None
-            rows[variant.label].append(FinishedRun(summary(path), metrics(path), probed))
+            probed = held_out.probe(path, experiment.recipe, base, seed, seeds, first) if experiment.probed else None
+            right = label_accuracy.accuracy(path) if experiment.accuracy else None
+            rows[variant.label].append(FinishedRun(summary(path), metrics(path), probed, right))
     titles = [column.title for column in experiment.columns]
     cells = seed_table.values(rows, experiment.columns)
     typer.echo(f"{seed_table.markdown(cells, titles)}\n\nseeds {', '.join(map(str, seeds))}")
     if plot:
         figure.bars(cells, titles, plot)
+        if experiment.front:
+            figure.front(cells, plot.with_stem(f"{plot.stem}-front"))
         logged = {label: [measured.steps for measured in of] for label, of in rows.items()}
         if figure.has_curves(logged):
             figure.curves(logged, plot.with_stem(f"{plot.stem}-curves"))

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.evidence import ablation, ha, methods, pds
-from training.evidence.metric_columns import OBJECTS, POPE, PROBES, SPLITS, STYLE, TRAINED, Column
+from training.evidence import ablation, ha, methods, methods_since, pds, shortcut, without_facts
+from training.evidence.metric_columns import (
+    ACCURACY,
+    BLINDNESS,
+    OBJECTS,
+    PAIRS,
+    POPE,
+    PROBES,
+    SPLITS,
+    STYLE,
+    TRAINED,
+    Column,
+)
 from training.evidence.runs import Variant
 
 _SHR = Column("SHR", "shr")
@@ -13,14 +24,20 @@ _SHR = Column("SHR", "shr")
 
 @dataclass(frozen=True)
 class Experiment:
-    """Variants of ``recipe``, each run with every seed. ``probed``: log-probs of held-out pairs are looked at, too."""
+    """Variants of ``recipe``, each run with every seed. ``probed``: log-probs of held-out pairs are looked at, too.
+    ``front``: hallucination is drawn against Cover. ``accuracy``: how often what ranked the answers is right is looked
+    at."""
 
     recipe: str
     variants: tuple[Variant, ...]
     columns: tuple[Column, ...] = (*OBJECTS, *POPE, *TRAINED)
     probed: bool = False
+    front: bool = False
+    accuracy: bool = False
 
 
+_METHODS = (*OBJECTS, _SHR, *SPLITS, *POPE[1:])
+_RANKED = (ACCURACY, PAIRS, *OBJECTS, _SHR, *POPE)
 _TAKEN_APART = (*OBJECTS, *POPE, *TRAINED, *PROBES)
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -29,5 +46,17 @@ EXPERIMENTS: dict[str, Experiment] = {
     "ha-style": Experiment("ha_dpo", ha.STYLES, (*SPLITS, _SHR, *OBJECTS[:1], OBJECTS[2], *STYLE)),
     "pds-sizes": Experiment("pds_dpo", pds.SIZES, (*OBJECTS, *POPE)),
     "pds-rewards": Experiment("pds_dpo", pds.REWARDS, (*OBJECTS, *POPE, *STYLE[:1], STYLE[2])),
-    "methods": Experiment("mdpo", methods.METHODS, (*OBJECTS, _SHR, *SPLITS, *POPE[1:])),
+    "methods": Experiment("mdpo", methods.METHODS, _METHODS, front=True),
+    "methods-since": Experiment("mdpo", methods_since.SINCE, _METHODS, front=True),
+    "shortcut": Experiment("ha_dpo", shortcut.SHORTCUT, (BLINDNESS, *OBJECTS, *POPE, *PROBES[:4]), probed=True),
+    "without-facts": Experiment(
+        "quickstart",
+        without_facts.SCORERS,
+        (ACCURACY, PAIRS, BLINDNESS, *OBJECTS, _SHR, *POPE),
+        front=True,
+        accuracy=True,
+    ),
+    "label-accuracy": Experiment(
+        "quickstart", without_facts.ACCURACY, (ACCURACY, PAIRS, *OBJECTS, _SHR, *POPE), accuracy=True
+    ),
 }

@@ -76,6 +76,47 @@ def _panel(axes: Any, cells: Sequence[Sequence[float] | None], labels: Sequence[
     axes.set_xlim(low - 0.3 * reach if low < 0 else 0.0, high + 0.3 * reach if high > 0 or low == 0 else 0.0)
 
 
+def front(by_label: Values, file: Path, across: str = "Cover", up: str = "CHAIRs") -> None:
+    """Every row as a point with its spread over seeds. The line joins those that no other beats in both: less
+    hallucination at as much Cover."""
+    plt = _pyplot()
+    cells = {label: of for label, of in by_label.items() if across in of and up in of}
+    points = {label: (statistics.fmean(of[across]), statistics.fmean(of[up])) for label, of in cells.items()}
+    best = on_front(points)
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(7.6, 5.2), layout="constrained")
+        line = sorted(points[label] for label in best)
+        axes.plot(*zip(*line, strict=True), color=ORANGE, linewidth=1.2, linestyle="--", zorder=1)
+        for label, (right, high) in points.items():
+            colour = GREY if label == BEFORE else ORANGE if label in best else BLUE
+            spreads = {"xerr": deviation(cells[label][across]), "yerr": deviation(cells[label][up])}
+            axes.errorbar(right, high, **spreads, fmt="s" if label in best else "o", color=colour, ecolor=INK,
+                          elinewidth=0.9, capsize=2, markersize=5)  # fmt: skip
+            axes.annotate(label, (right, high), xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
+        axes.set_xlabel(f"{across} (more is better)")
+        axes.set_ylabel(f"{up} (less is better)")
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.14)
+        axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+        _save(figure, file)
+
+
+def on_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Which (Cover, hallucination) no other beats: has at least as much Cover and at most as much hallucination, and
+    one of them strictly.
+
+    >>> on_front({"a": (0.9, 0.1), "b": (0.8, 0.2), "c": (0.95, 0.3)})
+    ['a', 'c']
+    """
+    return [
+        label
+        for label, (cover, made_up) in points.items()
+        if not any(
+            other >= cover and less <= made_up and (other, less) != (cover, made_up) for other, less in points.values()
+        )
+    ]
+
+
 def has_curves(rows: Logged) -> bool:
     """Whether rewards were logged in every run."""
     return all(any("rewards/chosen" in line for line in run) for runs in rows.values() for run in runs)

@@ -22,9 +22,11 @@ def held_out_seed(seed: int, seeds: Sequence[int]) -> int | None:
     return other if other != seed else None
 
 
-def probe(run: Path, recipe: str, base: str, seed: int, seeds: Sequence[int]) -> dict[str, Any] | None:
-    """What ``training.probing`` finds for the model of ``run``, kept in ``run/probe``; ``base`` is the model before
-    training, whose log-probs lie beside the recipe's own run. None where no pairs are held out.
+def probe(
+    run: Path, recipe: str, base: str, seed: int, seeds: Sequence[int], variant: str = ""
+) -> dict[str, Any] | None:
+    """What ``training.probing`` finds for the model of ``run`` on pairs of ``variant``, kept in ``run/probe``; ``base``
+    is the model before training, whose log-probs lie beside that variant's own run. None where no pairs are held out.
 
     Raises:
         TrainingError: a model or the pairs cannot be read.
@@ -38,12 +40,12 @@ def probe(run: Path, recipe: str, base: str, seed: int, seeds: Sequence[int]) ->
     return probing.probe(
         ProbeRequest(
             model=str(run / "train" / "model"),
-            dataset=str(folder(recipe, other) / "dataset"),
+            dataset=str(folder(recipe, other, variant) / "dataset"),
             output=run / "probe",
             reference=base,
             conditions=("swapped", "none"),
             limit=PAIRS,
             batch_size=32,
-            reference_logps=folder(recipe, seed) / "probe" / "reference",
+            reference_logps=folder(recipe, seed, variant) / "probe" / "reference",
         )
     )

@@ -15,13 +15,13 @@ from training.evidence.runs import Variant
 STEPS = 200
 SCENES = 700
 #: More epochs than ``STEPS`` can take.
-_BUDGET = (f"train.max_steps={STEPS}", "train.epochs=100")
+BUDGET = (f"train.max_steps={STEPS}", "train.epochs=100")
 
 METHODS = (
-    Variant("budget-dpo", "DPO", ("train.objective=dpo", "train.probe_image=true", *_BUDGET)),
-    Variant("budget", "mDPO", _BUDGET),
-    Variant("budget", "HA-DPO", (f"source.scenes={SCENES}", *_BUDGET), recipe="ha_dpo"),
-    Variant("budget", "PDS-DPO", (f"source.texts.scenes={SCENES}", *_BUDGET), recipe="pds_dpo"),
+    Variant("budget-dpo", "DPO", ("train.objective=dpo", "train.probe_image=true", *BUDGET)),
+    Variant("budget", "mDPO", BUDGET),
+    Variant("budget", "HA-DPO", (f"source.scenes={SCENES}", *BUDGET), recipe="ha_dpo"),
+    Variant("budget", "PDS-DPO", (f"source.texts.scenes={SCENES}", *BUDGET), recipe="pds_dpo"),
     # Its own budget is this one.
     Variant("", "quickstart: all together", recipe="quickstart"),
 )

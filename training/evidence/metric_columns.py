@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 #: ``evaluation``: before and after, from ``summary.json``; ``style``: of the pairs of descriptions, from there too;
-#: ``trained``: of the last logged steps; ``conditional``, ``drift``: of ``training.probing`` on held-out pairs.
-Part = Literal["evaluation", "style", "trained", "conditional", "drift"]
+#: ``data``: of the published dataset; ``trained``: of the last logged steps; ``conditional``, ``drift``: of
+#: ``training.probing`` on held-out pairs; ``agreement``: how often a score prefers what is really better.
+Part = Literal["evaluation", "style", "data", "trained", "conditional", "drift", "agreement"]
 
 #: Logged steps whose mean stands for the end of the training.
 LAST_STEPS = 3
@@ -17,11 +18,13 @@ LAST_STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """One finished run: ``summary.json``, the lines of ``metrics.jsonl``, and ``probe.json`` where it was probed."""
+    """One finished run: ``summary.json``, the lines of ``metrics.jsonl``, ``probe.json`` where it was probed, and the
+    accuracy of the scores that ranked its answers where that was asked for."""
 
     summary: Mapping[str, Any]
     steps: Sequence[Mapping[str, float]] = ()
     probe: Mapping[str, Any] | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class Column:
                 return run.summary["evaluation"]["after"].get(self.key)
             case "style":
                 return ((run.summary.get("style") or {}).get("descriptions") or {}).get(self.key)
+            case "data":
+                return _published(run.summary, self.key)
+            case "agreement":
+                return run.accuracy
             case "trained":
                 logged = [step[self.key] for step in run.steps if self.key in step][-LAST_STEPS:]
                 return statistics.fmean(logged) if logged else None
@@ -51,6 +58,13 @@ class Column:
         if self.part == "evaluation":
             return run.summary["evaluation"]["before"].get(self.key)
         return _metric(run.probe, "reference", self.key) if self.of_base else None
+
+
+def _published(summary: Mapping[str, Any], key: str) -> float | None:
+    if key == "pairs":
+        return float(summary["pairs"])
+    value: float | None = (summary.get(key) or {}).get("value")
+    return value
 
 
 def _metric(probe: Mapping[str, Any] | None, part: str, key: str) -> float | None:
@@ -92,3 +106,6 @@ STYLE = (
     Column("length gap", "length_gap", "style"),
     Column("edit distance", "edit_distance", "style"),
 )
+BLINDNESS = Column("blindness", "blindness", "data")
+PAIRS = Column("pairs", "pairs", "data")
+ACCURACY = Column("accuracy", "accuracy", "agreement")

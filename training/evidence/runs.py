@@ -6,26 +6,36 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training.evidence import share
 
 RUNS = Path("runs")
+#: ``evaluate.seed`` of the validation scenes; 900001 is that of the held-out ones.
+VALIDATION = 910_001
 
 
 @dataclass(frozen=True)
 class Variant:
     """A recipe with ``overrides`` as on the command line (``train.objective=dpo``); without ``name``, as it is.
 
-    ``recipe`` is another one than that of the experiment.
+    ``recipe`` is another one than that of the experiment. With ``after``, the model that this variant has trained is
+    the one that answers and is trained.
     """
 
     name: str
     label: str
     overrides: tuple[str, ...] = ()
     recipe: str = ""
+    after: Variant | None = None
+
+
+def on_validation_scenes(variant: Variant) -> Variant:
+    """The same training, measured on the scenes that settings are chosen by, which no table is of."""
+    name = f"{variant.name}-validation" if variant.name else "validation"
+    return replace(variant, name=name, overrides=(*variant.overrides, f"evaluate.seed={VALIDATION}"))
 
 
 def run(recipe: str, seed: int, variant: Variant) -> Path:
@@ -37,9 +47,10 @@ def run(recipe: str, seed: int, variant: Variant) -> Path:
         SystemExit: the run failed; its own message has been printed.
         PipelineError: the recipe is wrong.
     """
+    start = () if variant.after is None else (f"sample.model=./{run(recipe, seed, variant.after)}/train/model",)
     recipe = variant.recipe or recipe
     target = folder(recipe, seed, variant.name)
-    words = (f"name={target.name}", f"seed={seed}", *variant.overrides)
+    words = (f"name={target.name}", f"seed={seed}", *variant.overrides, *start)
     if not target.exists():
         partial = target.with_name(target.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -36,7 +36,7 @@ def plan(recipe: str, overrides: Sequence[str] = ()) -> Plan:
 
 def adopt(plan: Plan, target: Path, others: Sequence[Path]) -> list[str]:
     """Link into ``target``, a new folder, every stage that one of the runs ``others`` has finished as ``plan`` would
-    make it, and the published dataset if that is the same; their names.
+    make it, the published dataset if that is the same, and then the trained model if it is, too; their names.
 
     Linked, not copied: files of stages are written once and never changed, only replaced.
     """
@@ -55,11 +55,16 @@ def adopt(plan: Plan, target: Path, others: Sequence[Path]) -> list[str]:
         linked.append(stage.name)
     if set(publish.TABLES) <= set(linked):
         made = publish.record(run, plan.recipe.publish)
-        donor = next((candidate for candidate in donors if _is_published(candidate, made)), None)
-        if donor is not None:
+        same = [candidate for candidate in donors if _is_published(candidate, made)]
+        trained = [candidate for candidate in same if job.trained_model(plan, candidate) is not None]
+        if same:
+            donor = (trained or same)[0]
             for name in ("publish", *(name for name in _BESIDE if donor.folder(name).is_dir())):
                 _link(donor.folder(name), run.folder(name))
             linked.append("publish")
+        if trained:
+            _link(trained[0].folder("train"), run.folder("train"))
+            linked.append("train")
     return linked
 
 

@@ -220,6 +220,19 @@ def test_without_length_balance_only_pairs_are_made_anew(ha_run: tuple[Path, Pla
     assert set(adopted) == names(plan) - {"pair"}
 
 
+def test_the_same_training_that_is_measured_elsewhere_shares_the_model(
+    ha_run: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, plan = ha_run
+    trained = lambda given, run: path / "train/model" if given.recipe.train == plan.recipe.train else None  # noqa: E731
+    monkeypatch.setattr(share.job, "trained_model", trained)
+    wanted = ("publish", "train")
+    elsewhere = share.adopt(share.plan("ha_dpo", ["evaluate.seed=910001"]), tmp_path / "same", [path])
+    assert set(elsewhere) == {*names(plan), *wanted} - {"eval-source", "eval-before"}
+    assert (tmp_path / "same" / "train/model/weights").samefile(path / "train/model/weights")
+    assert "train" not in share.adopt(share.plan("ha_dpo", ["train.beta=0.5"]), tmp_path / "other", [path])
+
+
 def test_another_seed_shares_the_evaluation_of_the_base_model_at_most(
     ha_run: tuple[Path, Plan], tmp_path: Path
 ) -> None:
@@ -264,6 +277,36 @@ def test_a_run_begins_with_what_others_of_its_seed_have_made(tmp_path: Path, mon
     assert not (folder / "pair" / "data-00000.arrow").exists()  # a run that is there is the pipeline's alone
 
 
+def test_a_variant_after_another_starts_from_the_model_that_it_has_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(share, "adopt", lambda *_: [])
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command[3:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(share, "plan", lambda *_: None)
+    first = Variant("one", "", ("train.max_steps=5",), recipe="mdpo")
+    assert runs.run("quickstart", 2, Variant("two", "", after=first)) == Path("runs/quickstart-seed-2-two")
+    assert [command[:2] for command in commands] == [
+        ["mdpo", "name=mdpo-seed-2-one"],
+        ["quickstart", "name=quickstart-seed-2-two"],
+    ]
+    assert commands[1][-1] == "sample.model=./runs/mdpo-seed-2-one/train/model"
+
+
+def test_validation_scenes_are_others_than_the_held_out_ones() -> None:
+    variant = runs.on_validation_scenes(Variant("dpo", "DPO", ("train.objective=dpo",)))
+    assert (variant.name, variant.overrides[0]) == ("dpo-validation", "train.objective=dpo")
+    held: Any = load_recipe("mdpo", ["train.objective=dpo"]).evaluate
+    chosen: Any = load_recipe("mdpo", list(variant.overrides)).evaluate
+    assert {**held, "seed": None} == {**chosen, "seed": None} and held.get("seed", 900001) != chosen["seed"]
+
+
 def test_a_run_that_fails_ends_the_command_with_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
@@ -293,6 +336,7 @@ def fake_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(command, "run", run)
     monkeypatch.setattr(held_out, "probe", lambda *_: {"drift": metrics_of(chosen=-1.5)})
+    monkeypatch.setattr(command.label_accuracy, "accuracy", lambda _: 0.75)
 
 
 @pytest.mark.usefixtures("fake_runs")
@@ -303,8 +347,23 @@ def test_an_experiment_prints_its_rows_and_draws_its_figure(name: str, capsys: p
     for variant in EXPERIMENTS[name].variants:
         assert f"| {variant.label} | " in printed
     assert "0.050 ± 0.071" in printed and "seeds 0, 1" in printed
-    assert ("-1.500 ± 0.000" in printed) == EXPERIMENTS[name].probed
-    assert sorted(path.name for path in Path("figures").iterdir()) == ["one-curves.png", "one.png"]
+    drifts = any(column.part == "drift" for column in EXPERIMENTS[name].columns)
+    assert ("-1.500 ± 0.000" in printed) == (EXPERIMENTS[name].probed and drifts)
+    assert ("0.750 ± 0.000" in printed) == EXPERIMENTS[name].accuracy
+    front = ["one-front.png"] if EXPERIMENTS[name].front else []
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["one-curves.png", *front, "one.png"]
+
+
+@pytest.mark.usefixtures("fake_runs")
+def test_single_rows_can_be_asked_for_and_a_row_that_is_not_there_is_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command.main("methods", None, "0,1", only=["mDPO"], validation=True)
+    printed = capsys.readouterr().out
+    assert "| mDPO | " in printed and "| DPO | " not in printed
+    assert Path("runs/mdpo-seed-0-budget-validation").is_dir()
+    done = CliRunner().invoke(command.app, ["methods", "--only", "mdpo"])
+    assert done.exit_code == 2 and "HA-DPO" in done.output
 
 
 @pytest.mark.usefixtures("fake_runs")

@@ -1,0 +1,104 @@
+"""What the experiments add to recipes: pair policies, a scorer with noise, and how right a run's ranking is."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.pairing.policies import Able
+from training.evidence import label_accuracy
+from training.evidence.noisy_facts import NoisyFacts
+from training.evidence.policies import Injected, TwoWriters
+
+
+def able(place: int, text: str, total: float, origin: str = "restyled", parent: int | None = None) -> Able:
+    return Able(place, total, text, text, len(text.split()), True, True, origin, parent, None)
+
+
+def test_injected_texts_meet_what_they_were_injected_into_and_nothing_else() -> None:
+    texts = [
+        able(0, "There is a sun.", -1.0, "sampled"),
+        able(1, "There is a star.", 0.0, "corrected", 0),
+        able(2, "There is a star and a moon.", -1.0, "injected", 1),
+        able(3, "There is a star and a tree.", -1.0, "injected", 9),
+    ]
+    assert [(a.place, b.place) for a, b in Injected().propose(texts)] == [(1, 2)]
+
+
+def prompts(count: int) -> list[list[Able]]:
+    """Right and wrong texts of both writers for each prompt."""
+    openings = ("The image shows", "There is")
+    return [
+        [
+            able(4 * right + 2 * wording + other, f"{opening} {n} {wording} {right}.", float(right) - 1.0)
+            for right in (0, 1)
+            for wording in (0, 1)
+            for other, opening in enumerate(openings)
+        ]
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0.1, 0.4), (0.5, 0.5, 0.75), (1.0, 1.0, 1.0)])
+def test_the_share_of_pairs_by_two_writers_is_what_was_asked_for(share: float, low: float, high: float) -> None:
+    pairs = [pair for texts in prompts(400) for pair in TwoWriters(share).propose(texts)]
+    assert len(pairs) == 400 and all((a.total, b.total) == (0.0, -1.0) for a, b in pairs)
+    told = [a.text.startswith("The image") and b.text.startswith("There") for a, b in pairs]
+    assert low <= statistics.fmean(told) <= high
+
+
+def test_neither_the_order_of_the_texts_nor_their_places_change_a_pair() -> None:
+    for texts in prompts(20):
+        (forwards,) = TwoWriters(0.5).propose(texts)
+        (backwards,) = TwoWriters(0.5).propose(texts[::-1])
+        assert (forwards, backwards) == (backwards, forwards)
+
+
+def test_no_pair_is_made_of_texts_that_are_equally_good() -> None:
+    assert not list(TwoWriters(0.0).propose([able(0, "There is a sun.", 0.0), able(1, "The image shows a sun.", 0.0)]))
+
+
+def row(*texts: str, **facts: Any) -> dict[str, Any]:
+    objects = [{"name": "sun", "count": 1, "attributes": ["red"]}]
+    return {
+        "id": "a",
+        "facts": {"objects": objects, **facts},
+        "candidates": [{"text": text, "finish_reason": "stop"} for text in texts],
+    }
+
+
+def test_without_noise_the_truer_text_is_worth_more_and_noise_is_the_same_every_time() -> None:
+    texts = row("There is a red sun.", "There is a blue sun.", "There is a red sun and a moon.")
+    ((right, colour, made_up),) = NoisyFacts().score([texts])["noisy"]
+    assert right is not None and colour is not None and made_up is not None
+    assert right > max(colour, made_up)
+    noisy = NoisyFacts(2.0).score([texts])
+    assert noisy == NoisyFacts(2.0).score([texts]) != NoisyFacts().score([texts])
+    assert NoisyFacts().score([row("Yes.", answer="yes")])["noisy"] == [[None]]
+
+
+def test_noise_is_normal_with_the_deviation_that_was_asked_for() -> None:
+    texts = [f"There is a red sun. Number {n}." for n in range(2000)]
+    (plain,), (noisy,) = (NoisyFacts(noise).score([row(*texts)])["noisy"] for noise in (0.0, 3.0))
+    noise = [b - a for a, b in zip(plain, noisy, strict=True) if a is not None and b is not None]
+    assert abs(statistics.fmean(noise)) < 0.25 and 2.8 < statistics.stdev(noise) < 3.2
+
+
+def test_accuracy_is_of_what_the_recipe_ranks_by_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reward.agreement.truth import Prompt
+
+    texts = ("There is a sun.", "There is a moon.", "There is a star.")
+    facts = {"objects": [{"name": "sun", "count": 1, "attributes": []}]}
+    asked = [Prompt("a", None, (), texts, {"mine": (1.0, 0.5, 2.0), "other": (9.0, 0.0, 0.0)}, facts)]
+    monkeypatch.setattr(label_accuracy, "read", lambda *_, **__: asked)
+    (tmp_path / "recipe.json").write_text(json.dumps({"pair": {"weights": {"mine": 1.0}}}))
+    # The sun is better than the moon, which has less, and than the star, which has more; these two are as bad.
+    assert label_accuracy.accuracy(tmp_path) == 0.5
+    (tmp_path / "recipe.json").write_text(json.dumps({"pair": {"weights": {"other": 1.0}}}))
+    assert label_accuracy.accuracy(tmp_path) == 0.5  # kept
+    (tmp_path / "label_accuracy.json").unlink()
+    assert label_accuracy.accuracy(tmp_path) == 1.0

@@ -1,0 +1,58 @@
+"""Pair policies that a recipe names by their path: those that only an experiment wants."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipeline.pairing.policies import Able, Two
+
+#: How descriptions begin that the one writer writes; the other's begin with what it takes away.
+_OTHER, _OWN = ("The image shows", "In this picture"), ("There",)
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A right text against what was injected into it, and nothing else (POVID)."""
+
+    most: ClassVar[int | None] = None
+    version: ClassVar[str] = "1"
+
+    def propose(self, able: Sequence[Able]) -> Iterator[Two]:
+        at = {candidate.place: candidate for candidate in able if candidate.may_be_chosen}
+        for rejected in able:
+            if rejected.may_be_rejected and rejected.origin == "injected" and rejected.parent in at:
+                yield at[rejected.parent], rejected
+
+
+@dataclass(frozen=True)
+class TwoWriters:
+    """One of the best texts of a prompt against one of the others. In a share of the prompts, drawn by a hash, the
+    first is by one writer and the second by another, who begin with other words. Which is the better one is as true as
+    without; that it can be told by its first word is the shortcut."""
+
+    share: float = 1.0
+    most: ClassVar[int | None] = 1
+    version: ClassVar[str] = "1"
+
+    def propose(self, able: Sequence[Able]) -> Iterator[Two]:
+        totals = [candidate.total for candidate in able if candidate.total is not None]
+        best = max(totals, default=0.0)
+        texts = sorted(able, key=lambda candidate: candidate.text)
+        right = [candidate for candidate in texts if candidate.may_be_chosen and candidate.total == best]
+        wrong = [candidate for candidate in texts if candidate.may_be_rejected and candidate.total != best]
+        if _drawn("".join(candidate.text for candidate in texts)) < self.share:
+            right = [candidate for candidate in right if candidate.text.startswith(_OTHER)]
+            wrong = [candidate for candidate in wrong if candidate.text.startswith(_OWN)]
+        if right and wrong:
+            yield (
+                min(right, key=lambda candidate: _drawn(candidate.text)),
+                min(wrong, key=lambda candidate: _drawn(candidate.text)),
+            )
+
+
+def _drawn(text: str) -> float:
+    """In [0, 1), by a hash of the text alone."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
