@@ -30,11 +30,13 @@ def ask(
     short: bool = False,
     complete: bool = True,
 ) -> tuple[ImageQuestion, ...]:
-    """Up to ``per_image`` different questions about an image, as many with yes as with no, or one more of either.
+    """Up to ``per_image`` different questions about an image, as many with yes as with no of each kind (existence,
+    attribute, count), or one more of either: otherwise the wording of a question would tell its answer.
 
     No, in this order: about objects that a description made up; about attributes and numbers that it got wrong; about
-    absent objects that go along with those that are there. Yes: about what is right where a description was wrong;
-    about objects that one named; about all others. Where one of the two runs short, there are fewer of both.
+    absent objects that go along with those that are there. Each brings one of its kind with yes: about what is right
+    where a description was wrong; about objects that one named; about all others. One without such a partner is left
+    out.
 
     With ``short``, those about attributes and numbers ask for them ("What colour is the cup?"), and have no part in the
     balance. ``seed`` decides which of the two has one more, and the order.
@@ -54,11 +56,28 @@ def ask(
             for questions in (wrong, right)
         )
         brief = _distinct(_short(told, truth, lexicon))[: per_image // 2]
-    left = per_image - len(brief)
-    odd = left % 2 and _number(f"{seed}:odd") % 2
-    no, yes = min(left // 2 + odd, len(wrong)), min(left - left // 2 - odd, len(right))
-    no, yes = min(no, yes + 1), min(yes, no + 1)
-    return tuple(sorted([*wrong[:no], *right[:yes], *brief], key=lambda entry: _number(f"{seed}:{entry.text}")))
+    sides = (wrong, right) if _number(f"{seed}:odd") % 2 else (right, wrong)
+    chosen = [*_balanced(wrong, right, sides, per_image - len(brief)), *brief]
+    return tuple(sorted(chosen, key=lambda entry: _number(f"{seed}:{entry.text}")))
+
+
+def _balanced(
+    wrong: Sequence[ImageQuestion],
+    right: Sequence[ImageQuestion],
+    sides: Sequence[Sequence[ImageQuestion]],
+    most: int,
+) -> list[ImageQuestion]:
+    """At most ``most``: two by two, the second answered otherwise and of the same kind; where there is room for one
+    more, the first of existence, as most are, of the first of ``sides`` that has one left."""
+    chosen: list[ImageQuestion] = []
+    for question in wrong:
+        partners = [other for other in right if other.question_type == question.question_type and other not in chosen]
+        if partners and len(chosen) + 2 <= most:
+            chosen += [question, partners[0]]
+    if len(chosen) < most:
+        spare = [q for side in sides for q in side if q.question_type == "existence" and q not in chosen]
+        chosen += spare[:1]
+    return chosen
 
 
 def existence(name: str, lexicon: Lexicon) -> str | None:

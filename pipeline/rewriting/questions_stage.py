@@ -53,7 +53,7 @@ class QuestionSource:
     complete: bool = True
 
     name = NAME
-    version = 2
+    version = 3
     schema = PROMPTS
 
     @property

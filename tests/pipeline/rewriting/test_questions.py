@@ -37,6 +37,10 @@ def test_answers_are_exact_and_yes_and_no_are_balanced(index: int, per_image: in
     yes = sum(each.answer == "Yes" for each in questions)
     assert abs(len(questions) - 2 * yes) <= 1
     assert len(questions) >= min(per_image, 2 * len(shown.objects))
+    # The kind of a question, and with it the words it is asked in, says nothing about its answer.
+    for kind in ("existence", "attribute", "count"):
+        answers = [each.answer for each in questions if each.question_type == kind]
+        assert abs(answers.count("Yes") - answers.count("No")) <= (kind == "existence")
     for each in questions:
         (mention,) = VOCABULARY.mentions(each.text)
         there = truth.get(mention.name)
