@@ -61,3 +61,13 @@ def writers(chosen: str | None, rejected: str | None) -> str:
     'a-vlm over no model'
     """
     return f"{chosen or 'no model'} over {rejected or 'no model'}"
+
+
+def source_mark(source: str) -> str:
+    """The mark of a source. Questions that were made from descriptions are one source: theirs say why each was asked,
+    and with it the answer.
+
+    >>> source_mark("rewrite:hallucinated"), source_mark("scenes:0:existence")
+    ('rewrite', 'scenes:0:existence')
+    """
+    return "rewrite" if source.startswith("rewrite:") else source

@@ -11,7 +11,7 @@ from pipeline.base import columns
 from pipeline.base.errors import PipelineError
 from pipeline.blindness.in_words import meaning
 from pipeline.blindness.measure_blindness import VERSION, Blindness, measure
-from pipeline.blindness.pair_texts import Drawn, PairTexts, writers
+from pipeline.blindness.pair_texts import Drawn, PairTexts, source_mark, writers
 from pipeline.publishing import measured
 from pipeline.running.store import Record, Run
 from pipeline.sources.admission.prompt_id import IMAGES
@@ -72,7 +72,7 @@ def _entries(table: pa.Table) -> Iterator[tuple[str, PairTexts]]:
     for chosen, rejected, prompt, row_id, source, policy, *models in zip(
         *texts, table["prompt"].to_pylist(), *others, strict=True
     ):
-        marks = {"source": source, "policy": policy, "written by": writers(*models)}
+        marks = {"source": source and source_mark(source), "policy": policy, "written by": writers(*models)}
         named = {kind: mark for kind, mark in marks.items() if mark is not None}
         # An id begins with what its images have in common.
         yield row_id, PairTexts(row_id[:IMAGES], prompt[-1]["content"], chosen, rejected, named)

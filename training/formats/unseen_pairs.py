@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from pipeline.blindness.pair_texts import MOST, Drawn, PairTexts, writers
+from pipeline.blindness.pair_texts import MOST, Drawn, PairTexts, source_mark, writers
 from training import formats
 from training.errors import DataError
 from training.formats import batches, dataset_files
@@ -78,6 +78,8 @@ class UnseenPairs:
 
     def _of_row(self, row: Mapping[str, Any]) -> dict[str, str]:
         marks = {column: str(row[column]) for column in self._marks if row.get(column) is not None}
+        if "source" in marks:
+            marks["source"] = source_mark(marks["source"])
         if _WRITTEN_BY in self._marks:
             marks[_WRITTEN_BY] = writers(*(row[column] for column in _WRITERS))
         return marks

@@ -95,7 +95,8 @@ def test_images_dealt_out_anew_row_by_row_change_it_by_no_more_than_chance_does(
     images = [pair.images for pair in pairs]
     random.Random(seed).shuffle(images)
     dealt = [replace(pair, images=name) for pair, name in zip(pairs, images, strict=True)]
-    assert value(dealt) == pytest.approx(value(pairs), abs=0.05)
+    # Pairs come into other folds: three standard deviations of a share of 300, and less than a shortcut adds (below).
+    assert value(dealt) == pytest.approx(value(pairs), abs=0.09)
 
 
 @few
