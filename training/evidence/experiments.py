@@ -47,6 +47,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "pds-sizes": Experiment("pds_dpo", pds.SIZES, (*OBJECTS, *POPE)),
     "pds-rewards": Experiment("pds_dpo", pds.REWARDS, (*OBJECTS, *POPE, *STYLE[:1], STYLE[2])),
     "methods": Experiment("mdpo", methods.METHODS, _METHODS, front=True),
+    "settings": Experiment("quickstart", methods.SETTINGS, _METHODS, front=True),
     "methods-since": Experiment("mdpo", methods_since.SINCE, _METHODS, front=True),
     "shortcut": Experiment("ha_dpo", shortcut.SHORTCUT, (BLINDNESS, *OBJECTS, *POPE, *PROBES[:4]), probed=True),
     "without-facts": Experiment(
