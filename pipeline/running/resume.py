@@ -146,6 +146,9 @@ def explain(run: Run, stage: Stage | Source, survey: Survey, stale_inputs: Itera
         lost = [s for s in shards if not survey.is_current(new, s, stage.inputs)]
         if lost:
             reasons.append(f"{len(lost)} shards are to be tried again or have other inputs now")
+        missing = set(run.shards(stage.inputs[0])) - set(shards)
+        if missing and old.finished:
+            reasons.append(f"{len(missing)} shards are missing")
     if not reasons and not old.finished:
         reasons.append(f"unfinished: {len(run.shards(stage.name))} shards are done")
     return reasons

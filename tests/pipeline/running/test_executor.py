@@ -72,6 +72,15 @@ def test_a_changed_option_makes_the_stage_stale_and_explain_names_it(run: Run) -
         assert run.table("double")["value"].to_pylist()[-1] == 15
 
 
+def test_explain_counts_the_shards_that_a_finished_stage_has_lost(run: Run) -> None:
+    with Executor(run) as executor:
+        executor.run(Double())
+        run.remove("double", 1)
+        assert explain(run, Double(), Survey(run)) == ["1 shards are missing"]
+        assert executor.run(Double()).reused == 2
+        assert explain(run, Double(), Survey(run)) == []
+
+
 def test_resume_modes(run: Run) -> None:
     with Executor(run) as executor:
         executor.run(Double())
