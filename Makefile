@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 # Where the machine forbids bytecode, each of some hundred processes would compile torch, Ray and vLLM anew (4 s each).
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: quickstart test chaos fuzz families browser check install install-dev models clean
+.PHONY: quickstart test chaos fuzz families browser smollm check install install-dev models clean
 
 quickstart: install
 	$(BIN)/python -m pipeline.run
@@ -41,6 +41,10 @@ families: install-dev
 # The pages of pipeline.browse in a real Chromium, where there is one.
 browser: install-dev
 	$(BIN)/python tests/browser/check_browse.py
+
+# scenes-smollm with its real base: put together, looked at, sampled, trained with LoRA, merged and sampled again.
+smollm: install-dev
+	$(BIN)/python tests/smollm/check_smollm.py
 
 check: install-dev
 	$(BIN)/ruff check .

@@ -5,13 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
 from pipeline.base.errors import EngineError
 
 SCENES = Path(__file__).parents[1] / "scenes" / "models"
-#: Models that ship with the package.
+#: Where models lie that are put together on this machine.
+CACHE = Path(
+    os.environ.get("VLM_PREFERENCE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vlm-preference"
+).expanduser()
+#: What ships of scenes-smollm, as ``identity`` gives it: other weights make another folder.
+SMOLLM = "a3ddfab9cdbe2289377ab4ff"
+#: Models that ship with the package, and one of which a part does.
 BUILT_IN = {
     "scenes-vlm": SCENES / "vlm",
     "scenes-vlm-strong": SCENES / "vlm-strong",
@@ -19,6 +26,7 @@ BUILT_IN = {
     "scenes-clip": SCENES / "clip",
     "scenes-reward": SCENES / "reward",
     "scenes-reward-blind": SCENES / "reward-blind",
+    "scenes-smollm": CACHE / f"scenes-smollm-{SMOLLM}",
 }
 #: What decides about a model's output; documentation and training logs do not.
 _IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt", ".bin", ".pt"})
@@ -32,6 +40,11 @@ def resolve(name: str) -> str:
     """
     if name in BUILT_IN:
         folder = BUILT_IN[name]
+        if not folder.is_dir() and name == "scenes-smollm":
+            raise EngineError(
+                f"the built-in model {name!r} is not put together on this machine yet: no folder {folder}",
+                "run once: python -m pipeline.scenes.smollm --install (fetches its base, 93 MB; then a minute)",
+            )
         if not folder.is_dir():
             raise EngineError(
                 f"the built-in model {name!r} is missing: no folder {folder}",

@@ -16,6 +16,7 @@ import typer
 
 from pipeline.base.command import command
 from pipeline.base.model_names import SCENES as MODELS
+from pipeline.base.model_names import resolve
 from pipeline.scenes import grammar, raster
 from pipeline.scenes.models_build.build import SKILLS
 from pipeline.scenes.models_build.describing import ask, describing
@@ -114,6 +115,9 @@ def prefers(folder: Path, base: Path, pairs: int) -> dict[str, dict[str, float]]
 def main(
     folder: Annotated[Path, typer.Option(help="Where the models are.")] = MODELS,
     scenes: Annotated[int, typer.Option(help="Held-out scenes.")] = 500,
+    model: Annotated[
+        str | None, typer.Option(help="Of this vision-language model alone: a folder, or a built-in name.")
+    ] = None,
 ) -> None:
     """Print how well the built-in models see, and how they hallucinate."""
     import torch
@@ -122,17 +126,21 @@ def main(
     torch.manual_seed(0)
     held_out = [scene(HELD_OUT, i) for i in range(scenes)]
     numbers: dict[str, Any] = {"scenes": scenes}
-    for name in ("vlm", *SKILLS):
-        if not (folder / name).is_dir():
-            continue
-        model = LlavaForConditionalGeneration.from_pretrained(folder / name, dtype=torch.float32).eval()
-        processor = AutoProcessor.from_pretrained(folder / name)
-        numbers[name] = {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "greedy": describing(model, processor, held_out, do_sample=False),
-            "sampled": describing(model, processor, held_out, do_sample=True, temperature=1.0, top_k=0),
-            "existence": answering(model, processor, held_out),
+
+    def seeing(place: Path) -> dict[str, Any]:
+        network = LlavaForConditionalGeneration.from_pretrained(place, dtype=torch.float32).eval()
+        processor = AutoProcessor.from_pretrained(place)
+        return {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "greedy": describing(network, processor, held_out, do_sample=False),
+            "sampled": describing(network, processor, held_out, do_sample=True, temperature=1.0, top_k=0),
+            "existence": answering(network, processor, held_out),
         }
+
+    if model is not None:
+        print(json.dumps(numbers | {model: seeing(Path(resolve(model)))}, indent=2))
+        return
+    numbers |= {name: seeing(folder / name) for name in ("vlm", *SKILLS) if (folder / name).is_dir()}
     if (folder / "clip").is_dir():
         numbers["clip"] = clip_sees(folder / "clip", held_out)
     for name in ("reward", "reward-blind"):
