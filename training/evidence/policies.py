@@ -29,28 +29,29 @@ class Injected:
 
 @dataclass(frozen=True)
 class TwoWriters:
-    """One of the best texts of a prompt against one of the others. In a share of the prompts, drawn by a hash, the
-    first is by one writer and the second by another, who begin with other words. Which is the better one is as true as
-    without; that it can be told by its first word is the shortcut."""
+    """Texts of a prompt that are not among the best, three at most, each against one of the best that is as long, as
+    nearly as can be. In a share of the prompts, drawn by a hash, the better texts are by one writer and the others by a
+    second, who begin with other words. Which is the better one is as true as without; that it can be told by its first
+    word is the shortcut."""
 
     share: float = 1.0
-    most: ClassVar[int | None] = 1
-    version: ClassVar[str] = "1"
+    most: ClassVar[int | None] = 3
+    version: ClassVar[str] = "2"
 
     def propose(self, able: Sequence[Able]) -> Iterator[Two]:
         totals = [candidate.total for candidate in able if candidate.total is not None]
         best = max(totals, default=0.0)
-        texts = sorted(able, key=lambda candidate: candidate.text)
+        texts = sorted(able, key=lambda candidate: (_drawn(candidate.text), candidate.text))
         right = [candidate for candidate in texts if candidate.may_be_chosen and candidate.total == best]
         wrong = [candidate for candidate in texts if candidate.may_be_rejected and candidate.total != best]
         if _drawn("".join(candidate.text for candidate in texts)) < self.share:
             right = [candidate for candidate in right if candidate.text.startswith(_OTHER)]
             wrong = [candidate for candidate in wrong if candidate.text.startswith(_OWN)]
-        if right and wrong:
-            yield (
-                min(right, key=lambda candidate: _drawn(candidate.text)),
-                min(wrong, key=lambda candidate: _drawn(candidate.text)),
-            )
+        for rejected in wrong[: self.most]:
+            if right:
+                chosen = min(right, key=lambda candidate: abs(candidate.words - rejected.words))
+                right = [candidate for candidate in right if candidate is not chosen]
+                yield chosen, rejected
 
 
 def _drawn(text: str) -> float:
