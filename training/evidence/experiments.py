@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.evidence import ablation, ha, methods, methods_since, pds, shortcut, without_facts
+from training.evidence import ablation, ha, methods, methods_since, pds, shortcut, smollm, without_facts
 from training.evidence.metric_columns import (
     ACCURACY,
     BLINDNESS,
@@ -49,6 +49,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "methods": Experiment("mdpo", methods.METHODS, _METHODS, front=True),
     "settings": Experiment("quickstart", methods.SETTINGS, _METHODS, front=True),
     "methods-since": Experiment("mdpo", methods_since.SINCE, _METHODS, front=True),
+    "smollm": Experiment("mdpo", smollm.SMOLLM, _METHODS, front=True),
     "shortcut": Experiment("ha_dpo", shortcut.SHORTCUT, (BLINDNESS, *OBJECTS, *POPE, *PROBES[:4]), probed=True),
     "without-facts": Experiment(
         "quickstart",
