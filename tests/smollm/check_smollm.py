@@ -71,7 +71,7 @@ def check_card(folder: Path) -> None:
     answered = answering(model, processor, scenes[:30])
     print(json.dumps({"describing": described, "answering": answered}, indent=2), flush=True)
     assert described["cover"] > 0.8 and 0.1 < described["chair_s"] < 0.6
-    assert described["hallucinated_typical_of_theme"] > 0.5
+    assert described["hallucinated_typical_of_theme"] > 0.3  # a sixth, if by chance
     assert answered["auc"] > 0.8 and answered["yes_ratio"] > 0.5
 
 
