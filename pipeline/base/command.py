@@ -131,14 +131,6 @@ def _fields(group: Any) -> Iterator[inspect.Parameter]:
         )
 
 
-def _fields(group: Any) -> Iterator[inspect.Parameter]:
-    kinds = get_type_hints(group, include_extras=True)
-    for one in dataclasses.fields(group):
-        yield inspect.Parameter(
-            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=kinds[one.name]
-        )
-
-
 def message(error: BaseException, named: tuple[type[Exception], ...] = ()) -> tuple[str, int]:
     """What to say of an error, bounded and without secrets, and the exit code.
 
