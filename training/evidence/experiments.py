@@ -37,7 +37,7 @@ class Experiment:
 
 
 _METHODS = (*OBJECTS, _SHR, *SPLITS, *POPE[1:])
-_RANKED = (ACCURACY, PAIRS, *OBJECTS, _SHR, *POPE)
+_RANKED = (ACCURACY, PAIRS, BLINDNESS, *OBJECTS, _SHR, *POPE)
 _TAKEN_APART = (*OBJECTS, *POPE, *TRAINED, *PROBES)
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -51,14 +51,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "methods-since": Experiment("mdpo", methods_since.SINCE, _METHODS, front=True),
     "smollm": Experiment("mdpo", smollm.SMOLLM, _METHODS, front=True),
     "shortcut": Experiment("ha_dpo", shortcut.SHORTCUT, (BLINDNESS, *OBJECTS, *POPE, *PROBES[:4]), probed=True),
-    "without-facts": Experiment(
-        "quickstart",
-        without_facts.SCORERS,
-        (ACCURACY, PAIRS, BLINDNESS, *OBJECTS, _SHR, *POPE),
-        front=True,
-        accuracy=True,
-    ),
-    "label-accuracy": Experiment(
-        "quickstart", without_facts.ACCURACY, (ACCURACY, PAIRS, *OBJECTS, _SHR, *POPE), accuracy=True
-    ),
+    "without-facts": Experiment("quickstart", without_facts.SCORERS, _RANKED, front=True, accuracy=True),
+    "label-accuracy": Experiment("quickstart", without_facts.ACCURACY, _RANKED, accuracy=True),
 }

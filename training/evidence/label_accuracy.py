@@ -16,19 +16,7 @@ from reward.agreement.truth import known_attributes, preferences
 
 def accuracy(path: Path) -> float | None:
     """Share of the pairs of answers of the run ``path`` that differ by exact facts in which the better one is worth
-    more by the recipe's weights, a tie being half (``reward.agreement``); None where no two differ. Kept in
-    ``label_accuracy.json``.
-    """
-    kept = path / "label_accuracy.json"
-    if kept.is_file():
-        value: float | None = json.loads(kept.read_text())["accuracy"]
-        return value
-    value = _measured(path)
-    kept.write_text(json.dumps({"accuracy": value}) + "\n")
-    return value
-
-
-def _measured(path: Path) -> float | None:
+    more by the recipe's weights, a tie being half (``reward.agreement``); None where no two differ."""
     from pipeline.scenes.vocabulary import VOCABULARY
 
     policy = Pair.model_validate(json.loads((path / RECIPE).read_text())["pair"])

@@ -1,8 +1,8 @@
 """What is learned from pairs whose chosen texts give themselves away, and what helps.
 
 The pairs are HA-DPO's descriptions: wrong ones, and what became of them. All are worded anew by the grammar; which
-wordings meet is the only difference between the strengths (``policies.TwoWriters``), so facts, labels and numbers of
-pairs stay.
+wordings meet is the only difference between the strengths (``policies.TwoWriters``), so facts and labels stay. Where
+two writers are asked for there are fewer pairs: a prompt may lack a wording of one of them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SHORTCUT = (
         _variant("blind", f"DPO without images; {strength}", share, "train.objective=dpo", "train.use_images=false")
         for share, strength in _STRENGTHS
     ),
-    # By the shorter text, too, as most pairs of corrected texts are.
+    # The chosen text is then the shorter one in most pairs, as corrected texts are.
     _variant(
         "unbalanced", "DPO, lengths as they come; no shortcut", 0.0, "train.objective=dpo", "pair.balance_length=false"
     ),

@@ -97,7 +97,7 @@ def test_noise_is_normal_with_the_deviation_that_was_asked_for() -> None:
     assert abs(statistics.fmean(noise)) < 0.25 and 2.8 < statistics.stdev(noise) < 3.2
 
 
-def test_accuracy_is_of_what_the_recipe_ranks_by_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracy_is_of_what_the_recipe_ranks_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from reward.agreement.truth import Prompt
 
     texts = ("There is a sun.", "There is a moon.", "There is a star.")
@@ -108,6 +108,4 @@ def test_accuracy_is_of_what_the_recipe_ranks_by_and_is_kept(tmp_path: Path, mon
     # The sun is better than the moon, which has less, and than the star, which has more; these two are as bad.
     assert label_accuracy.accuracy(tmp_path) == 0.5
     (tmp_path / "recipe.json").write_text(json.dumps({"pair": {"weights": {"other": 1.0}}}))
-    assert label_accuracy.accuracy(tmp_path) == 0.5  # kept
-    (tmp_path / "label_accuracy.json").unlink()
     assert label_accuracy.accuracy(tmp_path) == 1.0
