@@ -19,10 +19,12 @@ _LINGER = 2.0
 
 
 class Printed:
-    """State: the last of what was printed so far."""
+    """State: the last of what was printed so far. Lines stay whole: a process that prints without a buffer writes them
+    in parts, between which the other stream may come."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
+        self._begun: dict[int, bytes] = {}  # source -> the line that it has not ended
         self._lock = threading.Lock()
         self._readers: list[threading.Thread] = []
 
@@ -31,7 +33,7 @@ class Printed:
         for reader in self._readers:
             reader.join(_LINGER)
         with self._lock:
-            return self._kept.decode("utf-8", "replace")
+            return b"".join((self._kept, *self._begun.values())).decode("utf-8", "replace")
 
     def read(self, source: int, target: int) -> None:
         """Keep what comes out of ``source`` and pass it on, in a thread of its own."""
@@ -41,12 +43,17 @@ class Printed:
     def _pass_on(self, source: int, target: int) -> None:
         with contextlib.suppress(OSError):
             while data := os.read(source, 65_536):
-                with self._lock:
-                    self._kept += data
-                    del self._kept[:-_KEPT]
+                self._keep(source, data)
                 os.write(target, data)
         os.close(source)
         os.close(target)
+
+    def _keep(self, source: int, data: bytes) -> None:
+        with self._lock:
+            whole, end, begun = (self._begun.get(source, b"") + data).rpartition(b"\n")
+            self._kept += whole + end
+            del self._kept[:-_KEPT]
+            self._begun[source] = begun[-_KEPT:]
 
 
 @contextlib.contextmanager
