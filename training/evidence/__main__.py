@@ -15,9 +15,10 @@ import typer
 from pipeline.base.command import command
 from pipeline.base.errors import ConfigError
 from training.evidence import before_after, figure, held_out, label_accuracy, seed_table, share
+from training.evidence import kept as kept_numbers
 from training.evidence.experiments import EXPERIMENTS, Experiment
-from training.evidence.metric_columns import FinishedRun
-from training.evidence.runs import Variant, metrics, on_validation_scenes, run, summary
+from training.evidence.metric_columns import FinishedRun, numbers
+from training.evidence.runs import Variant, metrics, on_validation_scenes, run, summary, words
 
 
 def main(
@@ -31,19 +32,26 @@ def main(
     validation: Annotated[
         bool, typer.Option("--validation", help="Measure on the scenes that settings are chosen by.")
     ] = False,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file of an experiment's numbers: what it has is not run again, what it lacks is added."
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="A row of the experiment, by its name in the table; may be repeated.")
     ] = None,
 ) -> None:
     """Run an experiment, or a recipe, with several seeds and print its Markdown table."""
     try:
-        numbers = [int(seed) for seed in seeds.split(",")]
+        chosen_seeds = [int(seed) for seed in seeds.split(",")]
     except ValueError as error:
         raise ConfigError(f"--seeds {seeds!r} is no list of whole numbers; give some such as 0,1,2") from error
     if name in EXPERIMENTS:
-        _experiment(_chosen(EXPERIMENTS[name], only or [], validation), numbers, plot)
+        chosen = _chosen(EXPERIMENTS[name], only or [], validation)
+        _experiment(chosen, EXPERIMENTS[name].variants[0], chosen_seeds, plot, results)
     else:
-        _recipe(name, overrides or [], numbers, plot)
+        _recipe(name, overrides or [], chosen_seeds, plot)
 
 
 def _chosen(experiment: Experiment, labels: Sequence[str], validation: bool) -> Experiment:
@@ -59,27 +67,49 @@ def _chosen(experiment: Experiment, labels: Sequence[str], validation: bool) -> 
     return replace(experiment, variants=tuple(map(on_validation_scenes, variants)) if validation else variants)
 
 
-def _experiment(experiment: Experiment, seeds: list[int], plot: Path | None) -> None:
-    # All runs first: the pairs that a model is probed on are another seed's.
-    folders = {variant: [run(experiment.recipe, seed, variant) for seed in seeds] for variant in experiment.variants}
-    base, first = share.plan(experiment.recipe).base().model, experiment.variants[0].name
-    rows: dict[str, list[FinishedRun]] = {}
-    for variant, paths in folders.items():
-        rows[variant.label] = []
-        for path, seed in zip(paths, seeds, strict=True):
-            probed = held_out.probe(path, experiment.recipe, base, seed, seeds, first) if experiment.probed else None
-            right = label_accuracy.accuracy(path) if experiment.accuracy else None
-            rows[variant.label].append(FinishedRun(summary(path), metrics(path), probed, right))
+def _experiment(
+    experiment: Experiment, first: Variant, seeds: list[int], plot: Path | None, results: Path | None
+) -> None:
     titles = [column.title for column in experiment.columns]
-    cells = seed_table.values(rows, experiment.columns)
+    kept = {
+        variant: kept_numbers.read(results, variant.label, words(experiment.recipe, variant), titles)
+        for variant in experiment.variants
+    }
+    missing = [(variant, seed) for variant in experiment.variants for seed in seeds if seed not in kept[variant]]
+    # All runs first: the pairs that a model is probed on are another seed's.
+    paths = {(variant, seed): run(experiment.recipe, seed, variant) for variant, seed in missing}
+    finished: dict[tuple[Variant, int], FinishedRun] = {}
+    for (variant, seed), path in paths.items():
+        finished[variant, seed] = _finished(experiment, first, seeds, seed, path)
+        kept[variant][seed] = numbers(finished[variant, seed], experiment.columns)
+        if results:
+            kept_numbers.add(results, variant.label, words(experiment.recipe, variant), seed, kept[variant][seed])
+    cells = seed_table.values({variant.label: [of[seed] for seed in seeds] for variant, of in kept.items()})
     typer.echo(f"{seed_table.markdown(cells, titles)}\n\nseeds {', '.join(map(str, seeds))}")
     if plot:
         figure.bars(cells, titles, plot)
         if experiment.front:
             figure.front(cells, plot.with_stem(f"{plot.stem}-front"))
-        logged = {label: [measured.steps for measured in of] for label, of in rows.items()}
-        if figure.has_curves(logged):
+        # Of rows that come from a file nothing is known about single steps.
+        logged = {
+            variant.label: [finished[variant, seed].steps for seed in seeds]
+            for variant in experiment.variants
+            if all((variant, seed) in finished for seed in seeds)
+        }
+        if logged and figure.has_curves(logged):
             figure.curves(logged, plot.with_stem(f"{plot.stem}-curves"))
+
+
+def _finished(experiment: Experiment, first: Variant, seeds: list[int], seed: int, path: Path) -> FinishedRun:
+    """A run, with what the experiment looks at beyond its summary. Models are probed on pairs of the variant ``first``
+    of another seed."""
+    probed = None
+    if experiment.probed and (other := held_out.held_out_seed(seed, seeds)) is not None:
+        run(experiment.recipe, other, first)
+        base = share.plan(experiment.recipe).base().model
+        probed = held_out.probe(path, experiment.recipe, base, seed, seeds, first.name)
+    right = label_accuracy.accuracy(path) if experiment.accuracy else None
+    return FinishedRun(summary(path), metrics(path), probed, right)
 
 
 def _recipe(recipe: str, overrides: list[str], seeds: list[int], plot: Path | None) -> None:

@@ -28,6 +28,15 @@ class FinishedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """What a table shows of one run: column -> value, of the base model and of the trained one (and its data); None
+    where it was not measured."""
+
+    before: Mapping[str, float | None]
+    after: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """``of_base``: what is said of a probed model holds for the base model as well."""
 
@@ -58,6 +67,14 @@ class Column:
         if self.part == "evaluation":
             return run.summary["evaluation"]["before"].get(self.key)
         return _metric(run.probe, "reference", self.key) if self.of_base else None
+
+
+def numbers(run: FinishedRun, columns: Sequence[Column]) -> Numbers:
+    """The columns' values for one run."""
+    return Numbers(
+        {column.title: column.before(run) for column in columns},
+        {column.title: column.after(run) for column in columns},
+    )
 
 
 def _published(summary: Mapping[str, Any], key: str) -> float | None:

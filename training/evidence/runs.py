@@ -32,6 +32,12 @@ class Variant:
     after: Variant | None = None
 
 
+def words(recipe: str, variant: Variant) -> list[str]:
+    """All that a variant of ``recipe`` is, but for its seed: as on the command line, the runs before it first."""
+    before = [] if variant.after is None else [*words(recipe, variant.after), "then"]
+    return [*before, variant.recipe or recipe, *variant.overrides]
+
+
 def on_validation_scenes(variant: Variant) -> Variant:
     """The same training, measured on the scenes that settings are chosen by, which no table is of."""
     name = f"{variant.name}-validation" if variant.name else "validation"

@@ -5,20 +5,18 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from training.evidence.metric_columns import Column, FinishedRun
+from training.evidence.metric_columns import Numbers
 
 BEFORE = "before"
 #: Row -> column -> one value a seed; a column that was not measured for every seed is left out.
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def values(rows: Mapping[str, Sequence[FinishedRun]], columns: Sequence[Column]) -> Values:
+def values(rows: Mapping[str, Sequence[Numbers]]) -> Values:
     """``rows`` holds for each label one run a seed. The base model stands above them, as the first runs tell it."""
     first = next(iter(rows.values()))
-    cells = {BEFORE: _complete({column.title: [column.before(run) for run in first] for column in columns})}
-    for label, runs in rows.items():
-        cells[label] = _complete({column.title: [column.after(run) for run in runs] for column in columns})
-    return cells
+    cells = {BEFORE: _complete([run.before for run in first])}
+    return cells | {label: _complete([run.after for run in runs]) for label, runs in rows.items()}
 
 
 def markdown(rows: Values, titles: Sequence[str]) -> str:
@@ -50,6 +48,6 @@ def deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _complete(cells: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
-    measured = {title: [value for value in of if value is not None] for title, of in cells.items()}
-    return {title: of for title, of in measured.items() if of and len(of) == len(cells[title])}
+def _complete(runs: Sequence[Mapping[str, float | None]]) -> dict[str, list[float]]:
+    measured = {title: [value for run in runs if (value := run.get(title)) is not None] for title in runs[0]}
+    return {title: of for title, of in measured.items() if of and len(of) == len(runs)}

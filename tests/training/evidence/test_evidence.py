@@ -20,10 +20,10 @@ from pipeline.running.stage import Source
 from pipeline.running.store import Run, Survey
 from training.config import make_config
 from training.evidence import __main__ as command
-from training.evidence import before_after, held_out, runs, seed_table, share
+from training.evidence import before_after, held_out, kept, runs, seed_table, share
 from training.evidence.experiments import EXPERIMENTS
 from training.evidence.methods import METHODS, STEPS
-from training.evidence.metric_columns import OBJECTS, PROBES, STYLE, TRAINED, Column, FinishedRun
+from training.evidence.metric_columns import OBJECTS, PROBES, STYLE, TRAINED, Column, FinishedRun, Numbers, numbers
 from training.evidence.runs import Variant
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -64,7 +64,7 @@ def measured(after: float, steps: int = 5, **more: Any) -> FinishedRun:
 
 
 def shown(run: FinishedRun, columns: tuple[Column, ...]) -> list[str]:
-    values = seed_table.values({"DPO": [run, run]}, columns)
+    values = seed_table.values({"DPO": [numbers(run, columns)] * 2})
     return seed_table.markdown(values, [column.title for column in columns]).splitlines()[2:]
 
 
@@ -107,8 +107,9 @@ def test_style_is_that_of_the_descriptions_and_a_dash_where_it_was_not_measured(
 
 def test_a_column_that_one_seed_does_not_have_is_a_dash() -> None:
     full, unknown = measured(0.25, summary={"style": {"descriptions": {"auc": 0.5}}}), measured(0.25)
-    assert "style AUC" not in seed_table.values({"DPO": [full, unknown]}, STYLE)["DPO"]
-    assert seed_table.values({"DPO": [full, full]}, STYLE)["DPO"]["style AUC"] == [0.5, 0.5]
+    one, other = numbers(full, STYLE), numbers(unknown, STYLE)
+    assert "style AUC" not in seed_table.values({"DPO": [one, other]})["DPO"]
+    assert seed_table.values({"DPO": [one, one]})["DPO"]["style AUC"] == [0.5, 0.5]
 
 
 # -------------------------------------------------------------------------------------------------------- experiments
@@ -364,6 +365,52 @@ def test_single_rows_can_be_asked_for_and_a_row_that_is_not_there_is_an_error(
     assert Path("runs/mdpo-seed-0-budget-validation").is_dir()
     done = CliRunner().invoke(command.app, ["methods", "--only", "mdpo"])
     assert done.exit_code == 2 and "HA-DPO" in done.output
+
+
+@pytest.mark.usefixtures("fake_runs")
+def test_numbers_in_a_file_are_not_run_again_and_what_it_lacks_is_added(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, runs_made = Path("results/methods.json"), []
+    really = command.run
+
+    def counted(recipe: str, seed: int, variant: Variant) -> Path:
+        runs_made.append((variant.label, seed))
+        return really(recipe, seed, variant)
+
+    monkeypatch.setattr(command, "run", counted)
+    command.main("methods", None, "0,1", only=["mDPO"], results=file)
+    first = capsys.readouterr().out
+    assert runs_made == [("mDPO", 0), ("mDPO", 1)]
+    command.main("methods", None, "0,1", Path("one.png"), only=["mDPO"], results=file)
+    assert capsys.readouterr().out == first and len(runs_made) == 2
+    assert Path("one.png").is_file() and Path("one-front.png").is_file() and not Path("one-curves.png").exists()
+    command.main("methods", None, "0,1,2", only=["mDPO", "DPO"], results=file)
+    assert runs_made[2:] == [("DPO", 0), ("DPO", 1), ("DPO", 2), ("mDPO", 2)]
+    # Another setting of the same name is another row, and a file of something else is not written over.
+    content = json.loads(file.read_text())
+    content["rows"]["mDPO"]["words"].append("train.beta=0.2")
+    file.write_text(json.dumps(content))
+    command.main("methods", None, "1", only=["mDPO"], results=file)
+    assert runs_made[6:] == [("mDPO", 1)] and list(json.loads(file.read_text())["rows"]["mDPO"]["seeds"]) == ["1"]
+    file.write_text("{}")
+    done = CliRunner().invoke(command.app, ["methods", "--only", "mDPO", "--results", str(file)])
+    assert done.exit_code == 2 and "has no numbers" in done.output and file.read_text() == "{}"
+
+
+def test_a_row_measured_without_a_column_is_measured_again(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.json"
+    kept.add(file, "DPO", ["mdpo"], 0, Numbers({"Cover": 0.9}, {"Cover": 0.1234567, "SHR": None}))
+    assert kept.read(file, "DPO", ["mdpo"], ["Cover", "SHR"])[0].after == {"Cover": 0.123457, "SHR": None}
+    assert kept.read(file, "DPO", ["mdpo"], ["Cover", "CHAIRs"]) == {}
+    assert kept.read(file, "mDPO", ["mdpo"], ["Cover"]) == kept.read(tmp_path / "none", "DPO", ["mdpo"], []) == {}
+
+
+def test_the_words_of_a_variant_hold_those_of_the_runs_before_it() -> None:
+    first = Variant("one", "first", ("train.max_steps=5",), recipe="quickstart")
+    assert runs.words("mdpo", Variant("two", "second", ("train.beta=0.2",), after=first)) == [
+        *("quickstart", "train.max_steps=5", "then", "mdpo", "train.beta=0.2")
+    ]
 
 
 @pytest.mark.usefixtures("fake_runs")
