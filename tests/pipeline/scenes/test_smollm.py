@@ -243,6 +243,22 @@ def test_the_folder_is_base_and_adapter_in_one_and_is_made_once(tmp_path: Path, 
     assert before == {file: file.stat().st_mtime_ns for file in folder.iterdir()}
 
 
+def test_the_language_model_alone_is_written_for_a_server(tmp_path: Path, parts: tuple[Path, Any]) -> None:
+    """As it came: no adapter, no image token, its own chat template; and nothing is written over."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path / "text"
+    assert (done := run("--gguf", parts[0], "--text-model", folder)).exit_code == 0, done.output
+    assert f"vllm serve {folder}" in done.output
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert len(model.get_input_embeddings().weight) == len(words()) and str(model.dtype) == "torch.float16"
+    theirs = language(words()).get_input_embeddings().weight.half()
+    assert model.get_input_embeddings().weight.equal(theirs)
+    said = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert said.startswith("<|im_start|>system") and "Hi<|im_end|>" in said
+    assert (again := run("--gguf", parts[0], "--text-model", folder)).exit_code == 2 and "exists" in again.output
+
+
 def test_what_a_killed_call_left_is_no_model(tmp_path: Path, parts: tuple[Path, Any]) -> None:
     folder = tmp_path / "model"
     partial = folder.with_name("model.partial")
