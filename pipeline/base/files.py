@@ -6,10 +6,12 @@ complete and not before, so there it is written in place; other remote file syst
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -196,13 +198,22 @@ def replace_folder(partial: Path, target: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have a file, or every file and folder below, on the disk: for what others than this module have written."""
+    """Have a file, or every file and folder below, on the disk, for all who may read the folder: for what others than
+    this module have written. safetensors writes its files for their owner alone."""
     for path in (*(folder.rglob("*") if folder.is_dir() else ()), folder):
         if path.is_dir():
             sync_folder(path)
         else:
             with path.open("rb") as file:
+                _let_read(file.fileno(), path.parent)
                 os.fsync(file.fileno())
+
+
+def _let_read(handle: int, folder: Path) -> None:
+    about = os.fstat(handle)
+    if about.st_nlink == 1:  # what is linked from elsewhere is another's, too
+        with contextlib.suppress(PermissionError):
+            os.fchmod(handle, stat.S_IMODE(about.st_mode) | (folder.stat().st_mode & 0o444))
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,24 @@ def test_a_folder_in_a_bucket_is_moved_although_it_is_no_object(monkeypatch: pyt
         assert memory.find("/bucket/moved") == ["/bucket/moved/dataset/pairs/a.txt"]
         assert files.read_text(folder / "pairs" / "a.txt") == content
     memory.store.clear()
+
+
+def test_what_others_have_written_is_for_all_who_may_read_the_folder(tmp_path: Path) -> None:
+    """safetensors writes for the owner alone; a file that is linked from elsewhere keeps the mode of its other name."""
+    import torch
+    from safetensors.torch import save_file
+
+    for name, mode in (("open", 0o755), ("team", 0o750), ("own", 0o700)):
+        folder = tmp_path / name
+        folder.mkdir()
+        folder.chmod(mode)
+        save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
+        (folder / "model.safetensors").chmod(0o600)
+        (tmp_path / f"{name}.bin").write_bytes(b"x")
+        (tmp_path / f"{name}.bin").chmod(0o600)
+        os.link(tmp_path / f"{name}.bin", folder / "linked.bin")
+    for name in ("open", "team", "own"):
+        files.sync_tree(tmp_path / name)
+    modes = {name: (tmp_path / name / "model.safetensors").stat().st_mode & 0o777 for name in ("open", "team", "own")}
+    assert modes == {"open": 0o644, "team": 0o640, "own": 0o600}
+    assert {(tmp_path / name / "linked.bin").stat().st_mode & 0o777 for name in modes} == {0o600}
