@@ -160,7 +160,7 @@ class OpenAIEngine:
         except openai.OpenAIError as error:
             return self._ends_the_run(error) or EngineError(
                 f"no usable answer from {spec.base_url}: {self._reason(error)}",
-                f"start the server (for instance: vllm serve {spec.model}), or correct sample.engine.base_url",
+                f"start the server (for instance: vllm serve {spec.model}), or correct engine.base_url",
             )
         except (
             AttributeError,
@@ -177,7 +177,7 @@ class OpenAIEngine:
         hint = f"did you mean {close[0]!r}? " if close else ""
         names = ", ".join(served[:5]) + (f" and {len(served) - 5} more" if len(served) > 5 else "")
         return EngineError(
-            f"{spec.base_url} does not serve {spec.model!r}", f"{hint}sample.model must be one of: {names or '(none)'}"
+            f"{spec.base_url} does not serve {spec.model!r}", f"{hint}the model must be one of: {names or '(none)'}"
         )
 
     # -------------------------------------------------------------------------------------------------------- asking

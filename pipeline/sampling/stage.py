@@ -283,7 +283,7 @@ def template_text(spec: Sample) -> str | None:
         return image_files.read_text(spec.chat_template)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"sample.chat_template: cannot read {spec.chat_template}: {error}", "check the path"
+            f"chat_template: cannot read {spec.chat_template}: {error}", "check the path"
         ) from error
 
 
