@@ -49,6 +49,8 @@ def test_the_share_of_pairs_by_two_writers_is_what_was_asked_for(share: float, l
     assert len(pairs) >= 800 and all((a.total, b.total) == (0.0, -1.0) for a, b in pairs)
     told = [a.text.startswith("The image") and b.text.startswith("There") for a, b in pairs]
     assert low <= statistics.fmean(told) <= high
+    same = [a.text.split()[0] == b.text.split()[0] and a.text.split()[1] == b.text.split()[1] for a, b in pairs]
+    assert all(one != other for one, other in zip(told, same, strict=True))
 
 
 def test_neither_the_order_of_the_texts_nor_their_places_change_a_pair() -> None:
@@ -61,7 +63,8 @@ def test_the_better_text_is_as_long_as_the_other_where_there_is_one() -> None:
     texts = [
         able(0, "There is a sun.", 0.0),
         able(1, "There is a sun up there.", 0.0),
-        able(2, "A sun is a moon.", -1.0),
+        able(2, "There is a moon.", -1.0),
+        able(3, "The image shows the sun.", 0.0),
     ]
     ((better, worse),) = TwoWriters(0.0).propose(texts)
     assert (better.place, worse.place) == (0, 2)
