@@ -46,6 +46,7 @@ class Gallery:
     faithful: dict[str, float] | None
     questions: int
     leading: int
+    no_question: int
 
 
 def gallery(run: Run) -> Gallery | None:
@@ -60,7 +61,8 @@ def gallery(run: Run) -> Gallery | None:
     rows = tuple(itertools.islice(_rows(run, shards), SHOWN))
     instructed = run.record("instruct")
     extras = instructed.extras if instructed is not None else {}
-    return Gallery(rows, reasons, gain(record.extras), extras.get("questions", 0), extras.get("leading", 0))
+    asked = {name: extras.get(name, 0) for name in ("questions", "leading", "no_question")}
+    return Gallery(rows, reasons, gain(record.extras), **asked)
 
 
 def _rows(run: Run, shards: Sequence[int]) -> Iterator[Row]:

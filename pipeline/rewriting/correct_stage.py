@@ -44,8 +44,9 @@ class CorrectStage:
 
     @property
     def version(self) -> int:
-        # Since 2, a model's answer may go over several lines. What rules make is what it was.
-        return 1 if self.asked is None else 2
+        # Since 2, a model's answer may go over several lines; since 3, what it says about its task is no correction.
+        # What rules make is what it was.
+        return 1 if self.asked is None else 3
 
     @property
     def inputs(self) -> tuple[str, ...]:

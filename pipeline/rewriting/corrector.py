@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipeline.rewriting.off_task import off_task
 from pipeline.rewriting.sentence_judge import facts_text
 from reward.answers import json_answers
 from reward.asking.judge import defuse, quote
@@ -57,7 +58,7 @@ def read(answer: Answer, text: str, findings: Iterable[Finding]) -> Rewrite | Pr
     """What becomes of the text by an answer to ``CORRECT``.
 
     Refuses with the engine's error, cut_off, unreadable (something is no such object, or a flagged sentence has none or
-    two that differ), touched_the_rest (an unflagged sentence is rewritten), unchanged or nothing_left.
+    two that differ), off_task, touched_the_rest (an unflagged sentence is rewritten), unchanged or nothing_left.
     """
     if answer.error is not None:
         kind, _, message = answer.error.partition(": ")
@@ -80,6 +81,8 @@ def read(answer: Answer, text: str, findings: Iterable[Finding]) -> Rewrite | Pr
             return Problem(
                 "touched_the_rest", f"sentence {number + 1} was not flagged and is rewritten: {correction!r}"
             )
+        if correction is not None and (why := off_task(correction, sentences[number].text, shorter=True)) is not None:
+            return Problem("off_task", f"the correction of sentence {number + 1} is none: {why}")
         if new.setdefault(number, correction) != correction:
             return Problem("unreadable", f"sentence {number + 1} has two corrections")
     if missing := sorted(flagged - set(new)):

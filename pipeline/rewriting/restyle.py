@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 
+from pipeline.rewriting.off_task import off_task
 from pipeline.scenes.scene_words import scenes
 from reward.asking.judge import quote
 from reward.asking.protocol import Answer, Question
@@ -84,7 +85,8 @@ def question(text: str, max_tokens: int = 512) -> Question:
 
 
 def read(answer: Answer, text: str, lexicon: Lexicon) -> str | Problem:
-    """The paraphrase of the text; refuses with the engine's error, cut_off, unreadable, unchanged or other_facts."""
+    """The paraphrase of the text; refuses with the engine's error, cut_off, unreadable, unchanged, other_facts or
+    off_task."""
     if answer.error is not None:
         kind, _, message = answer.error.partition(": ")
         return Problem(kind, message)
@@ -95,8 +97,10 @@ def read(answer: Answer, text: str, lexicon: Lexicon) -> str | Problem:
         return Problem("unreadable", "the answer is no text")
     if made == text.strip():
         return Problem("unchanged", "the model returned the text as it was")
-    differs = same_facts(text, made, lexicon)
-    return made if differs is None else Problem("other_facts", differs)
+    if (differs := same_facts(text, made, lexicon)) is not None:
+        return Problem("other_facts", differs)
+    why = off_task(made, text)
+    return made if why is None else Problem("off_task", why)
 
 
 def _words(fact: Assertion) -> str:

@@ -47,8 +47,12 @@ class RestyleStage:
     asked: Sample | None = None
 
     name = NAME
-    version = 1
     schema = REWRITTEN
+
+    @property
+    def version(self) -> int:
+        # Since 2, what a model says about its task is no paraphrase. What the grammar makes is what it was.
+        return 1 if self.asked is None else 2
 
     @property
     def inputs(self) -> tuple[str, ...]:

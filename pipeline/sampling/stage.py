@@ -282,9 +282,7 @@ def template_text(spec: Sample) -> str | None:
     try:
         return image_files.read_text(spec.chat_template)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"chat_template: cannot read {spec.chat_template}: {error}", "check the path"
-        ) from error
+        raise ConfigError(f"chat_template: cannot read {spec.chat_template}: {error}", "check the path") from error
 
 
 def _is_here(spec: Sample) -> bool:

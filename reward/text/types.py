@@ -44,6 +44,7 @@ class Problem(NamedTuple):
     touched_the_rest     a model changed a sentence that was not flagged, or dropped or added one
     unchanged            a model returned the text as it was
     not_in_grammar       the text says something that the built-in world's grammar cannot say
+    off_task             what a model wrote speaks about its task, or is laid out or as long as no such text is
     other_facts          a paraphrase says something else than its original
     unreadable, cut_off  a model's answer is of no use; an engine's own error keeps its type
     ===================  =========================================================================================

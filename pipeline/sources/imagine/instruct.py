@@ -17,6 +17,7 @@ from pipeline.engines.protocol import Engine, Request, Sampling
 from pipeline.running.stage import WorkerSpec
 from pipeline.sampling.requests import Requests, failure
 from pipeline.sampling.stage import identity_options, worker
+from pipeline.sources.imagine.asks import no_question
 from pipeline.sources.imagine.config import SceneQuestions, Templates, Written
 from pipeline.sources.imagine.leading import leading
 
@@ -36,7 +37,8 @@ BUILT_IN = {
 Instruction = dict[str, Any]
 #: (id of the text, index of the image).
 Place = tuple[str, int]
-_NUMBERING = re.compile(r"^\s*(?:\d+\s*[.):]|[-*\u2022])\s*")
+#: "1.", "-", "Question 2:", "Q:", and several of them.
+_NUMBERING = re.compile(r"^(?:\s*(?:\d+\s*[.):]|[-*\u2022]|(?:question|request|q)\s*\d*\s*[.):])\s*)+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,13 @@ class InstructStage:
     seed: int
 
     name = "instruct"
-    version = 1
     inputs = ("imagine", "rank")
     schema = INSTRUCTIONS
+
+    @property
+    def version(self) -> int:
+        # Since 2, what a model wrote that asks nothing is not asked.
+        return 2 if isinstance(self.spec, Written) else 1
 
     @property
     def worker(self) -> WorkerSpec | None:
@@ -76,9 +82,12 @@ class InstructStage:
         return stage_table([self._row(row, ranked[row["id"]], written, errors) for row in rows], INSTRUCTIONS)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
-        """How many ``questions`` there are, and how many of them were left out because they are ``leading``."""
-        questions = pc.list_flatten(table["instructions"])
-        return {"questions": len(questions), "leading": pc.count(pc.struct_field(questions, "reason")).as_py()}
+        """How many ``questions`` there are, and how many of them were left out because they are ``leading`` or, of
+        those that a model wrote, because they are ``no_question``."""
+        reasons = pc.struct_field(pc.list_flatten(table["instructions"]), "reason")
+        wanted = ("leading", "no_question") if isinstance(self.spec, Written) else ("leading",)
+        left_out = {why: pc.sum(pc.starts_with(reasons, why)).as_py() or 0 for why in wanted}
+        return {"questions": len(reasons), **left_out}
 
     def _row(
         self,
@@ -96,6 +105,8 @@ class InstructStage:
         return {"id": row_id, "instructions": [self._judge(each, row["text"]) for each in flat], **OK}
 
     def _judge(self, instruction: Instruction, text: str) -> Instruction:
+        if isinstance(self.spec, Written) and (asks := no_question(instruction["text"])) is not None:
+            return {**instruction, "reason": f"no_question: {asks}"}
         # With an exact answer from what was drawn, a question takes nothing for granted that is not so.
         free = self.spec.keep_leading or instruction.get("answer") is not None
         why = None if free else leading(instruction["text"], text)

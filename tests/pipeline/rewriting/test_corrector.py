@@ -61,6 +61,8 @@ def test_only_the_flagged_sentence_changes(reply: Answer, text: str) -> None:
         (answer((2, "One dog runs."), (1, "A dog sits.")), "touched_the_rest"),
         (answer((2, "One dog runs. A cow, too.")), "touched_the_rest"),
         (answer((2, PARTS[1])), "unchanged"),
+        (answer((2, "The sentence should read: One dog runs.")), "off_task"),
+        (answer((2, "> 2: One dog runs.")), "off_task"),
         (answer((4, "x")), "unreadable"),
         (answer((2, "One dog runs."), (2, "A dog runs.")), "unreadable"),
         (answer((1, PARTS[0])), "unreadable"),

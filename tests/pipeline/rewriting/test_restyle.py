@@ -102,6 +102,9 @@ def test_the_writer_sees_the_text_quoted_and_no_image() -> None:
     ("answer", "expected"),
     [
         (Answer('"One sees a brown dog, and two cats."'), "One sees a brown dog, and two cats."),
+        (Answer("The text is: There is a brown dog and two cats."), "off_task"),
+        (Answer("One sees a brown dog.\n\nThere are two cats."), "off_task"),
+        (Answer('> "One sees a brown dog, and two cats."'), "off_task"),
         (Answer(" \n"), "unreadable"),
         (Answer("There is a brown dog. There are two cats. "), "unchanged"),
         (Answer("One sees a black dog and two cats."), "other_facts"),

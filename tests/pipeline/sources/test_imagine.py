@@ -227,6 +227,20 @@ def replace_shows(spec: Written, shows: str) -> Written:
     return spec.model_copy(update={"shows": shows})
 
 
+def test_what_a_model_writes_that_asks_nothing_is_left_out_and_counted() -> None:
+    spec = Written(kind="model", model="m", per_image=2, engine={"kind": "scripted"})  # type: ignore[arg-type]
+    engine = ScriptedEngine(answer=lambda request, _: "Question 1: What is it?\nThe user wants two questions.")
+    table = instructed(spec, engine)
+    written = [(line["text"], line["reason"]) for line in table.to_pylist()[0]["instructions"]][:2]
+    assert written == [
+        ("What is it?", None),
+        ("The user wants two questions.", "no_question: speaks about its task: 'the user'"),
+    ]
+    counts = InstructStage(spec, 0).extras(table)
+    assert counts == {"questions": 2 * counts["no_question"], "leading": 0, "no_question": counts["no_question"]}
+    assert counts["no_question"] > 0
+
+
 def test_a_model_that_refuses_or_says_nothing_fails_the_row_and_no_other() -> None:
     spec = Written(kind="model", model="m", engine={"kind": "scripted"})  # type: ignore[arg-type]
     engine = ScriptedEngine(
