@@ -17,6 +17,8 @@ BLUE, ORANGE, GREY, INK = "#0072B2", "#E69F00", "#999999", "#222222"
 _COLUMNS = 4
 #: Metric, its colour, its dashes. Not the image margin: it is ten times as large, and has a column of its own.
 _CURVES = (("rewards/chosen", BLUE, "-"), ("rewards/rejected", ORANGE, "--"))
+#: Of the names beside points.
+_LABEL_POINTS = 8
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -92,13 +94,51 @@ def front(by_label: Values, file: Path, across: str = "Cover", up: str = "CHAIRs
             spreads = {"xerr": deviation(cells[label][across]), "yerr": deviation(cells[label][up])}
             axes.errorbar(right, high, **spreads, fmt="s" if label in best else "o", color=colour, ecolor=INK,
                           elinewidth=0.9, capsize=2, markersize=5)  # fmt: skip
-            axes.annotate(label, (right, high), xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
         axes.set_xlabel(f"{across} (more is better)")
         axes.set_ylabel(f"{up} (less is better)")
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0.14)
+        _upwards(axes, [high for _, high in points.values()])
+        axes.margins(x=0.16)
         axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+        figure.draw_without_rendering()  # the limits are what they will be
+        shown = {label: axes.transData.transform(point) * 72 / figure.dpi for label, point in points.items()}
+        for label, offset in beside({label: (float(x), float(y)) for label, (x, y) in shown.items()}).items():
+            axes.annotate(label, points[label], xytext=offset, textcoords="offset points", va="center",
+                          fontsize=_LABEL_POINTS, color=INK,
+                          arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6})  # fmt: skip
         _save(figure, file)
+
+
+def _upwards(axes: Any, values: Sequence[float]) -> None:
+    """From nothing on; or by ratios, where those near nothing would lie on each other."""
+    if min(values) <= 0 or max(values) < 10 * min(values):
+        axes.set_ylim(bottom=0)
+        return
+    axes.set_yscale("log")
+    ticks = [tick for tick in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if min(values) / 2 < tick < 2 * max(values)]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.margins(y=0.08)
+
+
+def beside(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """How far right of its point, and how far up, each label stands so that none is on another or on a point; all in
+    points.
+
+    >>> beside({"a": (0, 0), "b": (2, 1)})
+    {'a': (9, 12.2), 'b': (9, 22.4)}
+    """
+    wide, high, right = 0.56 * _LABEL_POINTS, 1.4 * _LABEL_POINTS, 9
+    # Left, right, and the middle's height.
+    placed = [(x - right + 1, x + right - 1, y) for x, y in points.values()]
+    offsets = {}
+    for label, (x, y) in sorted(points.items(), key=lambda item: (item[1][1], item[0])):
+        left, end, middle = x + right, x + right + wide * len(label), y + 4
+        for _ in placed:
+            touched = [at for a, b, at in placed if a < end and left < b and abs(at - middle) < high]
+            middle = max((at + high for at in touched), default=middle)
+        placed.append((left, end, middle))
+        offsets[label] = (right, middle - y)
+    return offsets
 
 
 def on_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
