@@ -17,6 +17,9 @@ SCENES = 700
 #: More epochs than ``STEPS`` can take.
 BUDGET = (f"train.max_steps={STEPS}", "train.epochs=100")
 
+#: arXiv 2411.10442, three losses: preference, quality, generation.
+MPO_LOSSES = ("train.loss_type=[sigmoid,bco_pair,sft]", "train.loss_weights=[0.8,0.2,1.0]")
+
 METHODS = (
     Variant("budget-dpo", "DPO", ("train.objective=dpo", "train.probe_image=true", *BUDGET)),
     Variant("budget", "mDPO", BUDGET),
@@ -35,5 +38,9 @@ SETTINGS = (
     Variant("sft-4", "supervised loss, weight 4", ("train.loss_weights=[1.0,4.0]",)),
     Variant("beta-0.05", "beta 0.05", ("train.beta=0.05",)),
     Variant("beta-0.2", "beta 0.2", ("train.beta=0.2",)),
+    # arXiv 2411.10442's three, with the anchor in its place and without it.
+    Variant("mpo", "MPO's losses", MPO_LOSSES),
+    Variant("mpo-sft-2", "MPO's losses, supervised weight 2", (MPO_LOSSES[0], "train.loss_weights=[0.8,0.2,2.0]")),
+    Variant("mpo-no-anchor", "MPO's losses, no anchor", (*MPO_LOSSES, "train.weights.anchor=0")),
     Variant("image-0.5", "image term, weight 0.5", ("train.weights.image=0.5",)),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from training.evidence.methods import BUDGET, METHODS, SCENES, STEPS
+from training.evidence.methods import BUDGET, METHODS, MPO_LOSSES, SCENES, STEPS
 from training.evidence.runs import Variant
 
 #: A third of the steps each, the last a little shorter.
@@ -35,9 +35,8 @@ CLAIMS = (
 )
 #: arXiv 2506.11712: mDPO's pairs, each with a similar image whose own good answer is another one.
 SYMMPO = ("train.objective=symmpo", "publish.similar.model=scenes-clip", *BUDGET)
-#: arXiv 2411.10442, three losses: preference, quality, generation. Its pairs are right against wrong answers to
-#: questions, which mDPO's are, too; those of descriptions are mDPO's.
-MPO = (*_DPO, "train.loss_type=[sigmoid,bco_pair,sft]", "train.loss_weights=[0.8,0.2,1.0]", *BUDGET)
+#: Its pairs are right against wrong answers to questions, which mDPO's are, too; those of descriptions are mDPO's.
+MPO = (*_DPO, *MPO_LOSSES, *BUDGET)
 #: arXiv 2402.11411: plausible faults put into right texts, and noised images, which here are the rejected image of
 #: mDPO's term: its own loss has the answer to the noised image among the rejected ones.
 POVID = (
