@@ -130,7 +130,7 @@ def beside(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, 
     wide, high, right = 0.56 * _LABEL_POINTS, 1.4 * _LABEL_POINTS, 9
     # Left, right, and the middle's height.
     placed = [(x - right + 1, x + right - 1, y) for x, y in points.values()]
-    offsets = {}
+    offsets: dict[str, tuple[float, float]] = {}
     for label, (x, y) in sorted(points.items(), key=lambda item: (item[1][1], item[0])):
         left, end, middle = x + right, x + right + wide * len(label), y + 4
         for _ in placed:

@@ -50,7 +50,7 @@ class TwoWriters:
         wrong = [candidate for candidate in texts if candidate.may_be_rejected and candidate.total != best]
         if _drawn("".join(candidate.text for candidate in texts)) < self.share:
             wrong = [candidate for candidate in wrong if candidate.text.startswith(_OWN)]
-            wanted = dict.fromkeys(_OWN, _OTHER)
+            wanted: dict[str, tuple[str, ...]] = dict.fromkeys(_OWN, _OTHER)
         else:
             wanted = {opening: (opening,) for opening in (*_OTHER, *_OWN)}
         for rejected in wrong[: self.most]:
