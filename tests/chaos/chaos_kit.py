@@ -89,9 +89,12 @@ class Job:
         return self.process is not None and self.process.poll() is None
 
     def descendants(self, name: str) -> list[psutil.Process]:
-        """Processes below the driver whose command line holds ``name``."""
+        """Processes below the driver whose command line holds ``name``. One that is about to become another program has
+        the command line of its parent still, and is not among them."""
         assert self.process is not None
-        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if name in " ".join(_words(p))]
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        named = {p.pid: p for p in below if name in " ".join(_words(p))}
+        return [p for p in named.values() if _parent(p) not in named]
 
     def finish(self) -> dict[str, str]:
         """Run it (again) to its end; the digests of what it published."""
@@ -101,6 +104,14 @@ class Job:
 
     def log_tail(self) -> str:
         return (self.folder / "log.txt").read_text(errors="replace")[-3000:]
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        parent: int = process.ppid()
+        return parent
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _words(process: psutil.Process) -> list[str]:

@@ -84,7 +84,9 @@ def _experiment(
         kept[variant][seed] = numbers(finished[variant, seed], experiment.columns)
         if results:
             kept_numbers.add(results, variant.label, words(experiment.recipe, variant), seed, kept[variant][seed])
-    cells = seed_table.values({variant.label: [of[seed] for seed in seeds] for variant, of in kept.items()})
+    # A run that begins with a trained model tells that one's numbers.
+    base = next((variant.label for variant in experiment.variants if variant.after is None), None)
+    cells = seed_table.values({variant.label: [of[seed] for seed in seeds] for variant, of in kept.items()}, base)
     typer.echo(f"{seed_table.markdown(cells, titles)}\n\nseeds {', '.join(map(str, seeds))}")
     if plot:
         figure.bars(cells, titles, plot)

@@ -12,10 +12,10 @@ BEFORE = "before"
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def values(rows: Mapping[str, Sequence[Numbers]]) -> Values:
-    """``rows`` holds for each label one run a seed. The base model stands above them, as the first runs tell it."""
-    first = next(iter(rows.values()))
-    cells = {BEFORE: _complete([run.before for run in first])}
+def values(rows: Mapping[str, Sequence[Numbers]], base: str | None = None) -> Values:
+    """``rows`` holds for each label one run a seed. Above them stands the base model, as the runs of the row ``base``
+    tell it; None: those of the first."""
+    cells = {BEFORE: _complete([run.before for run in rows[base or next(iter(rows))]])}
     return cells | {label: _complete([run.after for run in runs]) for label, runs in rows.items()}
 
 

@@ -24,7 +24,7 @@ ORIGINAL = "The image shows two green anchors and a blue wheel."
         "Sure! One sees two green anchors and a blue wheel.",
         "**Two green anchors** and a blue wheel.",
         "One sees two green anchors and a blue wheel. No further details.",
-        "One sees two green anchors and a blue wheel, which is all that anyone who looked at it would see",
+        "One sees two green anchors and a blue wheel, which is all that anyone at all who looked at it could see",
         "A wheel.",
     ],
 )

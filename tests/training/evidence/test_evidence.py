@@ -112,6 +112,12 @@ def test_a_column_that_one_seed_does_not_have_is_a_dash() -> None:
     assert seed_table.values({"DPO": [one, one]})["DPO"]["style AUC"] == [0.5, 0.5]
 
 
+def test_the_base_model_is_told_by_a_run_that_begins_with_it() -> None:
+    rows = {"rounds": [Numbers({"Cover": 0.9}, {"Cover": 0.8})], "DPO": [Numbers({"Cover": 0.95}, {"Cover": 0.7})]}
+    assert seed_table.values(rows, "DPO")["before"] == {"Cover": [0.95]}
+    assert seed_table.values(rows)["before"] == {"Cover": [0.9]}
+
+
 # -------------------------------------------------------------------------------------------------------- experiments
 
 
