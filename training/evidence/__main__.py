@@ -82,7 +82,8 @@ def _experiment(
     for (variant, seed), path in paths.items():
         finished[variant, seed] = _finished(experiment, first, seeds, seed, path)
         kept[variant][seed] = numbers(finished[variant, seed], experiment.columns)
-        if results:
+        # Of a single seed no pairs are held out: its probes are to be made when there are more.
+        if results and (finished[variant, seed].probe is not None or not experiment.probed):
             kept_numbers.add(results, variant.label, words(experiment.recipe, variant), seed, kept[variant][seed])
     # A run that begins with a trained model tells that one's numbers.
     base = next((variant.label for variant in experiment.variants if variant.after is None), None)

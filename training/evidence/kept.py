@@ -49,7 +49,7 @@ def add(file: Path, label: str, words: Sequence[str], seed: int, measured: Numbe
 def _content(file: Path) -> dict[str, Any]:
     try:
         rows: dict[str, Any] = json.loads(file.read_text())["rows"]
-        return rows
+        return dict(rows)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{file} has no numbers of an experiment: {error!r}", "name another file with --results"

@@ -404,6 +404,15 @@ def test_numbers_in_a_file_are_not_run_again_and_what_it_lacks_is_added(
     assert done.exit_code == 2 and "has no numbers" in done.output and file.read_text() == "{}"
 
 
+@pytest.mark.usefixtures("fake_runs")
+def test_a_run_that_could_not_be_probed_is_not_kept_as_one_without_probes() -> None:
+    file = Path("results.json")
+    command.main("shortcut", None, "0", only=["SymMPO; in all"], results=file)
+    assert not file.exists()
+    command.main("shortcut", None, "0,1", only=["SymMPO; in all"], results=file)
+    assert list(json.loads(file.read_text())["rows"]["SymMPO; in all"]["seeds"]) == ["0", "1"]
+
+
 def test_a_row_measured_without_a_column_is_measured_again(tmp_path: Path) -> None:
     file = tmp_path / "numbers.json"
     kept.add(file, "DPO", ["mdpo"], 0, Numbers({"Cover": 0.9}, {"Cover": 0.1234567, "SHR": None}))
