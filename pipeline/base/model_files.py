@@ -15,6 +15,8 @@ ANY_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "tekken.json")
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _SAVED = "give the folder that save_pretrained wrote, or another model"
+#: Bytes of weights below which a pass on a CPU takes milliseconds.
+_SMALL = 64 * 2**20
 #: Seconds that a hub has to answer.
 _HUB_TIMEOUT_S = 10.0
 
@@ -60,6 +62,16 @@ def local_folder(model: str, revision: str | None = None) -> Path | None:
     except HFValidationError:
         return None
     return Path(cached).parent if isinstance(cached, str) else None
+
+
+def is_small(model: str) -> bool:
+    """Whether the weights of a folder, a built-in model or one in the hub's cache are small; those of a model that is
+    not on this machine are not."""
+    folder = local_folder(model)
+    if folder is None:
+        return False
+    files = [file for file in folder.rglob("*") if file.name.endswith(ANY_WEIGHTS)]
+    return sum(file.stat().st_size for file in files) < _SMALL
 
 
 def _require_hub(name: str, revision: str | None) -> None:

@@ -35,7 +35,13 @@ class EmbedStage:
 
     @property
     def worker(self) -> WorkerSpec:
-        return WorkerSpec(f"clip:{self.spec.model}", OpenClip(self.spec), gpus=self.spec.gpus, count=self.spec.workers)
+        return WorkerSpec(
+            f"clip:{self.spec.model}",
+            OpenClip(self.spec),
+            gpus=self.spec.gpus,
+            count=self.spec.workers,
+            model=self.spec.model,
+        )
 
     def options(self) -> dict[str, Any]:
         return {"clip": OpenClip(self.spec)().version}

@@ -22,7 +22,8 @@ class WorkerSpec:
     ``kind`` names them in messages (``vllm:scenes-vlm``). ``cpus`` and ``gpus`` are per process; GPUs are taken only
     where the cluster has some. ``count="auto"`` stands for all GPUs of the cluster, and one process where there are
     none; ``count=0`` for one process per CPU of the cluster. ``env`` is set before ``open`` is called. No prompt that
-    they are asked about has more than ``images`` images; None: nobody has counted.
+    they are asked about has more than ``images`` images; None: nobody has counted. ``model`` is what each of them
+    holds, a folder or a hub id; None: nothing that computes on this machine's cores, or nobody knows what.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class WorkerSpec:
     count: int | Auto = 1
     env: tuple[tuple[str, str], ...] = field(default=())
     images: int | None = field(default=None, compare=False)
+    model: str | None = field(default=None, compare=False)
 
     def serves(self, other: WorkerSpec) -> bool:
         """Whether its processes can do what ``other`` is for."""

@@ -325,7 +325,8 @@ def worker(spec: Sample) -> WorkerSpec:
         name = models.resolve(spec.model) if _is_here(spec) else spec.model
         model = Model(name, spec.revision, template_text(spec), spec.max_image_pixels)
         opened = OpenPlugged(engine.kind, engine.plug_in, model)
-        return WorkerSpec(f"{engine.kind}:{spec.model}", opened, gpus=engine.gpus, count=engine.workers)
+        here = name if _is_here(spec) else None
+        return WorkerSpec(f"{engine.kind}:{spec.model}", opened, gpus=engine.gpus, count=engine.workers, model=here)
     if isinstance(engine, GivenOptions):
         raise TypeError("given answers are nobody's to ask; GivenStage has them")
     from pipeline.engines.vllm import OpenVllm
@@ -342,4 +343,5 @@ def worker(spec: Sample) -> WorkerSpec:
         ),
         gpus=engine.gpus or float(engine.tensor_parallel_size),
         count=engine.workers,
+        model=spec.model,
     )

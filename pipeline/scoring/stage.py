@@ -91,7 +91,13 @@ class ModelScoreStage:
         group = getattr(self.spec, self._scorer, None)
         if group is None:  # another's
             return WorkerSpec(f"scorer:{self._scorer}", OpenScorers(self.spec), gpus=1.0, count="auto")
-        return WorkerSpec(f"{self._scorer}:{group.model}", OpenScorers(self.spec), gpus=group.gpus, count=group.workers)
+        return WorkerSpec(
+            f"{self._scorer}:{group.model}",
+            OpenScorers(self.spec),
+            gpus=group.gpus,
+            count=group.workers,
+            model=group.model,
+        )
 
     def options(self) -> dict[str, Any]:
         return {"scorers": {scorer.name: scorer.version for scorer in open_scorers(self.spec)}}

@@ -92,7 +92,7 @@ def front(by_label: Values, file: Path, across: str = "Cover", up: str = "CHAIRs
         for label, (right, high) in points.items():
             colour = GREY if label == BEFORE else ORANGE if label in best else BLUE
             spreads = {"xerr": deviation(cells[label][across]), "yerr": deviation(cells[label][up])}
-            axes.errorbar(right, high, **spreads, fmt="s" if label in best else "o", color=colour, ecolor=INK,
+            axes.errorbar(right, high, **spreads, fmt="s" if label in best else "o", color=colour, ecolor=GREY,
                           elinewidth=0.9, capsize=2, markersize=5)  # fmt: skip
         axes.set_xlabel(f"{across} (more is better)")
         axes.set_ylabel(f"{up} (less is better)")

@@ -1,6 +1,7 @@
 """A real language model in the built-in world (``scenes-smollm``): DPO, mDPO and the quickstart, with LoRA.
 
-Sizes are what two cores do in an evening. ``python -m pipeline.scenes.smollm`` puts the model together first.
+Sizes are what two cores do in an evening, in bfloat16: CPUs that have units for its matrices (AMX) take a third of the
+time of float32. ``python -m pipeline.scenes.smollm`` puts the model together first.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from training.evidence.runs import Variant
 
 _SIZES = (
     "sample.model=scenes-smollm",
+    "dtype=bfloat16",
     "source.scenes=200",
     "train.tuning=lora",
     "train.learning_rate=1.0e-4",

@@ -48,7 +48,11 @@ class RankStage:
     @property
     def worker(self) -> WorkerSpec:
         return WorkerSpec(
-            f"{self.spec.scorer}:{self.spec.model}", OpenRanker(self.spec), gpus=self.spec.gpus, count=self.spec.workers
+            f"{self.spec.scorer}:{self.spec.model}",
+            OpenRanker(self.spec),
+            gpus=self.spec.gpus,
+            count=self.spec.workers,
+            model=self.spec.model,
         )
 
     def options(self) -> dict[str, Any]:

@@ -123,6 +123,7 @@ class ImagineStage:
             OpenDiffusers(model=models.resolve(generator.model), **options),
             gpus=1.0,
             count=generator.workers,
+            model=generator.model,
         )
 
     def options(self) -> dict[str, Any]:
