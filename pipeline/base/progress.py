@@ -18,6 +18,9 @@ WITHOUT_IMAGE = "without_image"
 #: What tells how fast a stage is; everything else that stages count is shown as the count that it is.
 TOKENS = "tokens"
 
+#: Seconds after which a bar that is no bar says again how far it is.
+LINE_EVERY = 30.0
+
 #: What ``--quiet`` and ``--verbose`` set for this process and all that it starts: nothing of how it goes, from our bars
 #: and those of libraries; what Ray's workers write themselves.
 QUIET = {"VLM_PREFERENCE_QUIET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -139,13 +142,14 @@ class Bar:
 
 
 class ProgressBar:
-    """Rate and time left for ``total`` units of work of one kind, on standard error. A context manager."""
+    """Rate and time left for ``total`` units of work of one kind, on standard error: a bar, or where that is no
+    terminal a line whenever there was none for ``LINE_EVERY``. A context manager."""
 
     def __init__(self, title: str, total: int, done: int = 0, unit: str = "step", visible: bool = True) -> None:
         self.total, self.done = total, done
         self._title, self._unit, self._before = title, unit, done
         self._visible = visible and not is_quiet()
-        self._start = time.monotonic()
+        self._start = self._told = time.monotonic()
         self._bar: RichProgress | None = None
 
     def __enter__(self) -> ProgressBar:
@@ -164,6 +168,8 @@ class ProgressBar:
         self.done += units
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, detail=f"{self.rate:.2f} {self._unit}/s")
+        elif self._visible and time.monotonic() - self._told >= LINE_EVERY:
+            self._line("")
 
     @property
     def rate(self) -> float:
@@ -175,9 +181,13 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.console.print(f"{self._unit} {self.done}  {text}", highlight=False)
         elif self._visible:
-            left = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
-            line = f"{self._title} {self._unit} {self.done}/{self.total}  {text}  {self.rate:.2f} {self._unit}/s"
-            print(f"{line}  {left:.0f} s left", file=sys.stderr, flush=True)
+            self._line(f"{text}  ")
+
+    def _line(self, text: str) -> None:
+        self._told = time.monotonic()
+        left = (self.total - self.done) / self.rate if self.rate > 0 else 0.0
+        line = f"{self._title} {self._unit} {self.done}/{self.total}  {text}{self.rate:.2f} {self._unit}/s"
+        print(f"{line}  {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 def _rich(stream: TextIO) -> RichProgress:

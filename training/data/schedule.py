@@ -30,6 +30,13 @@ def window_of(step: int, pairs: int, config: TrainConfig) -> list[int]:
     return order[position * config.batch_size : (position + 1) * config.batch_size]
 
 
+def read_in(steps: int, pairs: int, config: TrainConfig) -> list[int]:
+    """Indices of the pairs that the first ``steps`` optimiser steps read, in ascending order."""
+    if steps >= steps_per_epoch(pairs, config):
+        return list(range(pairs))
+    return sorted(index for step in range(steps) for index in window_of(step, pairs, config))
+
+
 def micro_batches(dataset: PairDataset, indices: Sequence[int], config: TrainConfig) -> list[list[int]]:
     """The indices cut into forward passes of at most ``pass_pairs`` pairs, each as many as its ``weight``, and
     ``max_tokens_per_batch`` tokens.

@@ -108,45 +108,64 @@ def load_or_compute(
     worker: Worker | None = None,
     advance: Callable[[int], None] = lambda pairs: None,
     sized: Passes | None = None,
+    places: Sequence[int] | None = None,
 ) -> Reference:
-    """The reference log-probs of all pairs, from ``folder`` or computed now and stored there.
+    """The reference log-probs of the pairs at ``places``, by default of all, from ``folder`` or computed now and stored
+    there.
 
     ``policy.model`` must hold the weights of ``start``: call this before a checkpoint is restored. ``advance`` is told
     how many pairs each forward pass finished. Every worker calls it, and computes its share, in passes that ``sized``
-    makes smaller where memory runs out.
+    makes smaller where memory runs out. A file of all pairs serves for some.
 
     Raises:
         ReferenceCacheError: the file is damaged, or a pair has no finite value in it.
     """
-    path = folder / f"{fingerprint(dataset, start, config, policy.forward.share_prefix)}.arrow"
+    name = fingerprint(dataset, start, config, policy.forward.share_prefix)
+    paths = [folder / f"{name}.arrow"]
+    places = range(len(dataset.pairs)) if places is None else places
+    if len(places) < len(dataset.pairs):
+        paths.append(folder / f"{name}-{_digest(places)}.arrow")
     worker = worker or Worker(policy.device)
-    if worker.gather([path.exists()])[0]:  # what the first one sees, or some would compute alone
+    # What the first one sees, or some would compute alone.
+    there = worker.gather([path.exists() for path in paths])[: len(paths)]
+    path = next((path for path, exists in zip(paths, there, strict=True) if exists), paths[-1])
+    if any(there):
         rows = _read(path)
     else:
 
         def compute(config: TrainConfig) -> list[dict[str, Any]]:
-            return _compute(policy, dataset, config, worker, advance)
+            return _compute(policy, dataset, places, config, worker, advance)
 
         rows = worker.gather(sized.run(compute, "the reference") if sized is not None else compute(config))
         rows.sort(key=lambda row: row["place"])
         if worker.main:
             sweep_shared(folder)  # other runs on the dataset may be writing there
             _write(rows, path, schema(config))
-    values = _align(rows, dataset, config, path, policy.device)
+    values = _align(rows, dataset, places, config, path, policy.device)
+    row_of = {place: row for row, place in enumerate(places)}
 
     def look_up(indices: Sequence[int]) -> Logps:
-        where = torch.tensor(list(indices), device=policy.device)
+        where = torch.tensor([row_of[index] for index in indices], device=policy.device)
         return {branch: column[where] for branch, column in values.items()}
 
     return look_up
 
 
+def _digest(places: Sequence[int]) -> str:
+    return hashlib.blake2b(json.dumps(list(places)).encode(), digest_size=8).hexdigest()
+
+
 def _compute(
-    policy: Policy, dataset: PairDataset, config: TrainConfig, worker: Worker, advance: Callable[[int], None]
+    policy: Policy,
+    dataset: PairDataset,
+    places: Sequence[int],
+    config: TrainConfig,
+    worker: Worker,
+    advance: Callable[[int], None],
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with torch.no_grad(), _adapters_off(policy.model):
-        share = passes(dataset, range(len(dataset.pairs)), config, worker.rank, worker.world)
+        share = passes(dataset, places, config, worker.rank, worker.world)
         share.reverse()  # the longest first: where memory is to run out, it does at once
         for part, counts in policy.over(dataset, share, config.branches):
             logps = pair_logps(policy, dataset, part, config)
@@ -184,16 +203,21 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _align(
-    rows: list[dict[str, Any]], dataset: PairDataset, config: TrainConfig, path: Path, device: torch.device
+    rows: list[dict[str, Any]],
+    dataset: PairDataset,
+    places: Sequence[int],
+    config: TrainConfig,
+    path: Path,
+    device: torch.device,
 ) -> Logps:
-    """Every pair's values in dataset order; raises ``ReferenceCacheError`` naming the first pair without a finite
-    one."""
+    """The values of the pairs at ``places``, in their order; raises ``ReferenceCacheError`` naming the first pair
+    without a finite one."""
     stored = {(row["place"], row["pair"]): row for row in rows}
-    names = [(pair.id, pair.name) for pair in dataset.pairs]
+    asked = [(place, dataset.pairs[place].id, dataset.pairs[place].name) for place in places]
     values: dict[Branch, Tensor] = {}
     for branch in config.branches:
-        logps = [stored.get((place, pair), {}).get(branch) for place, (pair, _) in enumerate(names)]
-        for (_, name), value in zip(names, logps, strict=True):
+        logps = [stored.get((place, pair), {}).get(branch) for place, pair, _ in asked]
+        for (_, _, name), value in zip(asked, logps, strict=True):
             if value is None or not math.isfinite(value):
                 raise ReferenceCacheError(
                     f"{name}: the reference log-prob of `{branch}` is {'missing' if value is None else value} in "

@@ -40,7 +40,7 @@ class TrainCosts:
         steps = total_steps(pairs, config)
         evaluations = -(-steps // config.eval_steps) if config.eval_dataset is not None else 0
         trained = min(steps * config.batch_size, config.epochs * pairs)
-        looked_up = (pairs + self.held_out) if config.cache_reference else 0
+        looked_up = (min(pairs, trained) + self.held_out) if config.cache_reference else 0
         return (
             self.read * (rows + self.others)
             + self.ready

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from training.config import TrainConfig
 from training.config.steps import steps_per_epoch, total_steps
 from training.data.identity import Identity, Start, rows_of, start_of
 from training.data.pairs import PairDataset
-from training.data.schedule import Pass, mean_chosen_tokens, passes, window_of
+from training.data.schedule import Pass, mean_chosen_tokens, passes, read_in, window_of
 from training.forward.check_features import check_features
 from training.forward.model import DTYPES, load_processor, prepare_tuning, read_positions, trainable
 from training.forward.policy import Policy, make_policy, pair_logps, response_lengths
@@ -80,7 +80,9 @@ def train(config: TrainConfig) -> TrainResult:
     chosen = pass_size.settle(config, model, data.train, worker)
     sized = Passes(config, chosen, model, worker)
     policy = place(model, data, config, worker)
-    ref = make_reference(policy, data.train, config.dataset, config, start, worker, sized)
+    steps = total_steps(len(data.train.pairs), config)
+    read = read_in(steps, len(data.train.pairs), config)
+    ref = make_reference(policy, data.train, config.dataset, config, start, worker, sized, read)
     held_out = None
     if data.held_out is not None and config.eval_dataset is not None:
         held_out = HeldOut(
@@ -88,7 +90,6 @@ def train(config: TrainConfig) -> TrainResult:
         )
 
     parameters = trainable(policy.model)
-    steps = total_steps(len(data.train.pairs), config)
     optimizer = make_optimizer(policy.model, config)
     scheduler = cosine_with_warmup(optimizer, steps, config.warmup_ratio)
     progress = checkpoint.restore(checkpoints, parameters, optimizer, scheduler)
@@ -188,13 +189,16 @@ def make_reference(
     start: Start,
     worker: Worker,
     sized: Passes | None = None,
+    places: Sequence[int] | None = None,
 ) -> Reference:
-    """The reference's log-probs: computed once and stored, or with ``cache_reference=false`` for every batch."""
+    """The reference's log-probs of the pairs at ``places`` (default: all): computed once and stored, or with
+    ``cache_reference=false`` for every batch."""
     if not config.cache_reference:
         return reference.live(policy, dataset, config)
     folder = reference.folder_of(config, name)
-    with ProgressBar("reference", len(dataset.pairs), unit="pair", visible=worker.main) as bar:
-        return reference.load_or_compute(policy, dataset, config, start, folder, worker, bar.advance, sized)
+    count = len(dataset.pairs if places is None else places)
+    with ProgressBar("reference", count, unit="pair", visible=worker.main) as bar:
+        return reference.load_or_compute(policy, dataset, config, start, folder, worker, bar.advance, sized, places)
 
 
 def backward_in_memory(

@@ -17,6 +17,7 @@ from training.data.schedule import (
     mean_chosen_tokens,
     micro_batches,
     passes,
+    read_in,
     shares,
     window_of,
 )
@@ -46,6 +47,13 @@ def test_every_epoch_visits_every_pair_once(pairs: int, batch: int, epochs: int,
     for epoch in range(epochs):
         visited = [index for window in windows[epoch * each : (epoch + 1) * each] for index in window]
         assert sorted(visited) == list(range(pairs))
+
+
+@given(pairs=st.integers(1, 50), batch=st.integers(1, 20), steps=st.integers(1, 60), seed=st.integers(0, 3))
+def test_the_pairs_that_are_read_are_those_of_the_steps_windows(pairs: int, batch: int, steps: int, seed: int) -> None:
+    config = config_of(batch_size=batch, micro_batch_size=1, seed=seed)
+    windows = [window_of(step, pairs, config) for step in range(steps)]
+    assert read_in(steps, pairs, config) == sorted({index for window in windows for index in window})
 
 
 def test_max_steps_ends_a_run_early_and_never_lengthens_it() -> None:

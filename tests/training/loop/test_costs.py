@@ -33,6 +33,8 @@ def test_every_part_of_a_training_counts(configure: Callable[..., TrainConfig]) 
     assert COSTS.seconds(config, rows=60, pairs=60) == expected
     capped = config.model_copy(update={"max_steps": 4, "eval_dataset": None, "cache_reference": False})
     assert replace(COSTS, others=0, held_out=0).seconds(capped, 60, 60) == 30.0 + 5.0 + 2.0 + 0.25 * 32 + 3.0 + 4.0
+    looked_up = capped.model_copy(update={"cache_reference": True})
+    assert COSTS.seconds(looked_up, 60, 60) - COSTS.seconds(capped, 60, 60) == pytest.approx(0.1 * (32 + 20))
     assert COSTS.disk(config, 60) == 120 and COSTS.disk(capped, 60) == 110
 
 

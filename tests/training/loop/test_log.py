@@ -112,3 +112,28 @@ def test_a_bar_without_a_terminal_says_loss_rate_and_time_left(capsys: pytest.Ca
     console = capsys.readouterr().err
     assert console.startswith("train step 5/10  loss 0.5000  eval/loss 0.2500  ")
     assert "step/s" in console and "s left" in console and "grad_norm" not in console
+
+
+def test_long_work_without_a_terminal_says_now_and_then_how_far_it_is(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("pipeline.base.progress.time.monotonic", lambda: clock[0])
+    with ProgressBar("reference", 100, unit="pair") as bar:
+        for clock[0] in (10.0, 31.0, 40.0, 61.0, 62.0):
+            bar.advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["reference pair 20/100  0.65 pair/s  124 s left", "reference pair 40/100  0.66 pair/s  92 s left"]
+
+
+def test_a_line_of_the_loss_counts_as_one_that_says_how_far_it_is(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("pipeline.base.progress.time.monotonic", lambda: clock[0])
+    with ProgressBar("train", 3) as bar:
+        clock[0] = 29.0
+        bar.note("loss 0.5")
+        clock[0] = 31.0
+        bar.advance()
+    assert len(capsys.readouterr().err.splitlines()) == 1

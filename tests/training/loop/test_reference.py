@@ -14,10 +14,12 @@ import torch
 from training.config import TrainConfig
 from training.data.identity import Start
 from training.data.pairs import PairDataset
+from training.data.schedule import window_of
 from training.errors import ReferenceCacheError
 from training.forward.model import prepare_tuning
 from training.forward.policy import Logps, Policy, make_policy, pair_logps
 from training.loop import reference
+from training.loop.trainer import train
 
 Configure = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
@@ -157,3 +159,52 @@ def test_computed_live_it_stays_that_of_the_starting_weights(
     for branch, values in look_up([5, 2]).items():
         torch.testing.assert_close(values, stored_values[branch][[5, 2]], atol=1e-4, rtol=0)
         assert (moved[branch] - values).abs().max() > 1e-2  # negative control
+
+
+def test_of_pairs_that_no_step_reads_nothing_is_computed(
+    policy: Policy, pairs: PairDataset, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, computed, real = configure(), [], reference.pair_logps
+
+    def counted(policy: Policy, dataset: PairDataset, part: list[int], config: TrainConfig) -> Logps:
+        computed.extend(part)
+        return real(policy, dataset, part, config)
+
+    monkeypatch.setattr(reference, "pair_logps", counted)
+    folder = config.output_dir
+    some = reference.load_or_compute(policy, pairs, config, START, folder, places=[1, 4, 6])
+    assert sorted(computed) == [1, 4, 6]
+    every = reference.load_or_compute(policy, pairs, config, START, folder)
+    torch.testing.assert_close(some([6, 1])["rejected"], every([6, 1])["rejected"], atol=1e-4, rtol=0)
+    assert len(list(folder.glob("*.arrow"))) == 2
+    with pytest.raises(KeyError):  # never another pair's value, and never nothing
+        some([2])
+
+
+def test_the_file_of_all_pairs_serves_for_some_and_not_the_other_way_round(
+    policy: Policy, pairs: PairDataset, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure()
+    every = load(policy, pairs, config)
+    monkeypatch.setattr(reference, "pair_logps", None)
+    some = reference.load_or_compute(policy, pairs, config, START, config.output_dir, places=[3, 5])
+    assert torch.equal(some([5, 3])["chosen"], every["chosen"][[5, 3]])
+    stored(config).unlink()
+    with pytest.raises(TypeError):  # negative control: computed, by the None above
+        reference.load_or_compute(policy, pairs, config, START, config.output_dir, places=[3, 5])
+
+
+def test_a_missing_row_of_some_pairs_is_an_error(policy: Policy, pairs: PairDataset, configure: Configure) -> None:
+    config = configure()
+    reference.load_or_compute(policy, pairs, config, START, config.output_dir, places=[3, 5])
+    rewrite(stored(config), lambda rows: rows.pop())
+    with pytest.raises(ReferenceCacheError, match=r"`chosen` is missing.*delete the file"):
+        reference.load_or_compute(policy, pairs, config, START, config.output_dir, places=[3, 5])
+
+
+def test_a_training_that_ends_early_computes_what_its_steps_read(configure: Configure) -> None:
+    config = configure(max_steps=1, batch_size=4, micro_batch_size=2)
+    train(config)
+    (path,) = reference.folder_of(config).glob("*-*.arrow")
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    assert table.column("place").to_pylist() == sorted(window_of(0, 8, config))
