@@ -13,7 +13,6 @@ import functools
 import importlib.util
 import itertools
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,31 +217,17 @@ def attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
     # Under autocast RoPE leaves query and key in float32, and the biased calls below pass autocast's own casting by.
-    inner = computed_in(value.device.type, value.dtype)
-    with nullcontext() if inner == value.dtype else torch.autocast(value.device.type, enabled=False):
-        result = _attend(module, query.to(inner), key.to(inner), value.to(inner), prefix_plan, scaling)
-    return result.to(value.dtype), None
-
-
-def computed_in(device: str, dtype: torch.dtype) -> torch.dtype:
-    """The dtype that attention to tensors of ``dtype`` is computed in. On a CPU the backward pass of bfloat16's kernel
-    takes three times as long as float32's, copies included."""
-    return torch.float32 if device == "cpu" and dtype == torch.bfloat16 else dtype
-
-
-def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, prefix_plan: Plan, scaling: float | None
-) -> Tensor:
+    query, key = query.to(value.dtype), key.to(value.dtype)
     answers_only = getattr(module, "answers_only", False)
     asked = prefix_plan.answers if answers_only else prefix_plan.every
     if query.shape[1] != key.shape[1] and not takes_groups(query.device.type, query.dtype, isinstance(asked, Queries)):
         each = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(each, dim=1), value.repeat_interleave(each, dim=1)
     if isinstance(asked, Stretches):
-        return _in_one_call(query, key, value, asked, scaling)
+        return _in_one_call(query, key, value, asked, scaling), None
     if isinstance(asked, Queries) and isinstance(prefix_plan.every, Queries):
-        return _side_by_side(query, key, value, asked, prefix_plan.every.gather, scaling)
-    return _group_by_group(query, key, value, prefix_plan.groups, scaling, answers_only)
+        return _side_by_side(query, key, value, asked, prefix_plan.every.gather, scaling), None
+    return _group_by_group(query, key, value, prefix_plan.groups, scaling, answers_only), None
 
 
 def _in_one_call(query: Tensor, key: Tensor, value: Tensor, stretches: Stretches, scale: float | None) -> Tensor:

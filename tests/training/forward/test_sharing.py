@@ -253,39 +253,6 @@ def test_fewer_key_heads_are_spread_where_no_fast_kernel_takes_them(
     torch.testing.assert_close(attended(), plain)
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("long", [False, True])
-def test_bfloat16_is_attended_to_in_float32_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, autocast: bool, long: bool
-) -> None:
-    length = 300 if long else 0  # too long to be side by side
-    groups = (Group(0, 5 + length, (8 + length, 10 + length), 4), Group(10 + length, 12 + length, (15 + length,), 11))
-    whole = torch.randn(3, 1, 2, 15 + length, 8)
-    plan, asked, real = PLAN(groups, whole.device, 256), [], attention.scaled_dot_product_attention
-
-    def seen(q: Any, k: Any, v: Any, **options: Any) -> Any:
-        result = real(q, k, v, **options)
-        asked.append((q.dtype, result.dtype))
-        return result
-
-    def attended(tensors: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            return attention.attend(torch.nn.Module(), *tensors, None, prefix_plan=plan)[0]
-
-    half = whole.bfloat16()
-    monkeypatch.setattr(attention, "scaled_dot_product_attention", seen)
-    fast = attended(half)
-    assert fast.dtype == torch.bfloat16 and set(asked) == {(torch.float32, torch.float32)}
-    with torch.autocast("cpu", enabled=False):
-        exact = attention.attend(torch.nn.Module(), *half.float(), None, prefix_plan=plan)[0]
-    assert torch.equal(fast, exact.bfloat16())
-    asked.clear()  # negative control: left in bfloat16, it is not equal
-    monkeypatch.setattr(attention, "computed_in", lambda _, dtype: dtype)
-    slow = attended(half)
-    assert torch.bfloat16 in {dtype for _, dtype in asked} and not torch.equal(slow, fast)
-    torch.testing.assert_close(slow, fast, atol=0.02, rtol=0.02)
-
-
 def test_which_kernels_take_fewer_key_heads() -> None:
     half, single = torch.bfloat16, torch.float32
     takes = attention.takes_groups
