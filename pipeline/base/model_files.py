@@ -70,7 +70,7 @@ def is_small(model: str) -> bool:
     folder = local_folder(model)
     if folder is None:
         return False
-    files = [file for file in folder.rglob("*") if file.name.endswith(ANY_WEIGHTS)]
+    files = [file for file in folder.rglob("*") if file.name.endswith(ANY_WEIGHTS) and file.is_file()]
     return sum(file.stat().st_size for file in files) < _SMALL
 
 

@@ -1,7 +1,7 @@
 """A real language model in the built-in world (``scenes-smollm``): DPO, mDPO and the quickstart, with LoRA.
 
-Sizes are what two cores do in an evening, in bfloat16: CPUs that have units for its matrices (AMX) take a third of the
-time of float32. ``python -m pipeline.scenes.smollm`` puts the model together first.
+Sizes are what two cores do in an evening, in bfloat16, for which CPUs have units (AMX) that are faster than those for
+float32. ``python -m pipeline.scenes.smollm`` puts the model together first.
 """
 
 from __future__ import annotations
