@@ -6,19 +6,19 @@ dashes as well, and no bar is told from another by its colour alone.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.evidence.label_places import FONT_SIZE, Box, Point, Segment, middles
 from training.evidence.seed_table import BEFORE, Values, deviation
 
 BLUE, ORANGE, GREY, INK = "#0072B2", "#E69F00", "#999999", "#222222"
 _COLUMNS = 4
 #: Metric, its colour, its dashes. Not the image margin: it is ten times as large, and has a column of its own.
 _CURVES = (("rewards/chosen", BLUE, "-"), ("rewards/rejected", ORANGE, "--"))
-#: Of the names beside points.
-_LABEL_POINTS = 8
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -89,23 +89,39 @@ def front(by_label: Values, file: Path, across: str = "Cover", up: str = "CHAIRs
         figure, axes = plt.subplots(figsize=(7.6, 5.2), layout="constrained")
         line = sorted(points[label] for label in best)
         axes.plot(*zip(*line, strict=True), color=ORANGE, linewidth=1.2, linestyle="--", zorder=1)
+        bars: list[Segment] = list(itertools.pairwise(line))
         for label, (right, high) in points.items():
             colour = GREY if label == BEFORE else ORANGE if label in best else BLUE
-            spreads = {"xerr": deviation(cells[label][across]), "yerr": deviation(cells[label][up])}
-            axes.errorbar(right, high, **spreads, fmt="s" if label in best else "o", color=colour, ecolor=GREY,
-                          elinewidth=0.9, capsize=2, markersize=5)  # fmt: skip
+            wide, tall = deviation(cells[label][across]), deviation(cells[label][up])
+            axes.errorbar(right, high, xerr=wide, yerr=tall, fmt="s" if label in best else "o", color=colour,
+                          ecolor=GREY, elinewidth=0.9, capsize=2, markersize=5)  # fmt: skip
+            bars += [((right - wide, high), (right + wide, high)), ((right, high - tall), (right, high + tall))]
         axes.set_xlabel(f"{across} (more is better)")
         axes.set_ylabel(f"{up} (less is better)")
         _upwards(axes, [high for _, high in points.values()])
-        axes.margins(x=0.16)
+        axes.margins(x=0.18)
         axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-        figure.draw_without_rendering()  # the limits are what they will be
-        shown = {label: axes.transData.transform(point) * 72 / figure.dpi for label, point in points.items()}
-        for label, offset in beside({label: (float(x), float(y)) for label, (x, y) in shown.items()}).items():
-            axes.annotate(label, points[label], xytext=offset, textcoords="offset points", va="center",
-                          fontsize=_LABEL_POINTS, color=INK,
-                          arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6})  # fmt: skip
+        _name(axes, points, bars)
         _save(figure, file)
+
+
+def _name(axes: Any, points: Mapping[str, Point], bars: Sequence[Segment]) -> None:
+    """Write each point's name where it is on no other."""
+    axes.figure.draw_without_rendering()  # the limits are what they will be
+    low, inch = axes.get_ylim()[0], axes.figure.dpi
+
+    def drawn(point: Point) -> Point:
+        # Where ratios are drawn a bar may reach down to nothing.
+        x, y = axes.transData.transform((point[0], max(point[1], low))) * 72 / inch
+        return float(x), float(y)
+
+    shown = {label: drawn(point) for label, point in points.items()}
+    edges = Box(*(float(edge) * 72 / inch for edge in axes.bbox.extents))
+    for label, (x, y) in middles(shown, [(drawn(start), drawn(end)) for start, end in bars], edges).items():
+        axes.annotate(label, points[label], xytext=(x - shown[label][0], y - shown[label][1]),
+                      textcoords="offset points", va="center", ha="center", fontsize=FONT_SIZE, color=INK,
+                      bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+                      arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkB": 3})  # fmt: skip
 
 
 def _upwards(axes: Any, values: Sequence[float]) -> None:
@@ -118,27 +134,6 @@ def _upwards(axes: Any, values: Sequence[float]) -> None:
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.margins(y=0.08)
-
-
-def beside(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """How far right of its point, and how far up, each label stands so that none is on another or on a point; all in
-    points.
-
-    >>> beside({"a": (0, 0), "b": (2, 1)})
-    {'a': (9, 12.2), 'b': (9, 22.4)}
-    """
-    wide, high, right = 0.56 * _LABEL_POINTS, 1.4 * _LABEL_POINTS, 9
-    # Left, right, and the middle's height.
-    placed = [(x - right + 1, x + right - 1, y) for x, y in points.values()]
-    offsets: dict[str, tuple[float, float]] = {}
-    for label, (x, y) in sorted(points.items(), key=lambda item: (item[1][1], item[0])):
-        left, end, middle = x + right, x + right + wide * len(label), y + 4
-        for _ in placed:
-            touched = [at for a, b, at in placed if a < end and left < b and abs(at - middle) < high]
-            middle = max((at + high for at in touched), default=middle)
-        placed.append((left, end, middle))
-        offsets[label] = (right, middle - y)
-    return offsets
 
 
 def on_front(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from training.evidence import figure
 
@@ -86,14 +83,3 @@ def test_the_figures_are_files(tmp_path: Path) -> None:
     figure.curves({"DPO": [steps(3, 1.0)]}, tmp_path / "new" / "curves.png")
     for name in ("bars.png", "curves.png"):
         assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
-
-
-@given(st.lists(st.tuples(st.floats(0, 300), st.floats(0, 60)), min_size=1, max_size=14))
-def test_no_label_stands_on_another(places: list[tuple[float, float]]) -> None:
-    points = {f"label {number}": place for number, place in enumerate(places)}
-    offsets = figure.beside(points)
-    middles = {label: (points[label][0] + right, points[label][1] + up) for label, (right, up) in offsets.items()}
-    for one, other in itertools.combinations(middles, 2):
-        (x, y), (u, v) = middles[one], middles[other]
-        assert abs(y - v) > 10 or abs(x - u) >= 4 * min(len(one), len(other))
-    assert all(up >= 0 for _, up in offsets.values())
