@@ -20,6 +20,7 @@ import tiny_qwen
 import yaml
 
 HERE = Path(__file__).parent
+SCIKIT_IMAGE = {"license": "cc0-1.0", "authors": ["The photographers of scikit-image's examples"]}
 FORMATS = ("llama_factory", "ms_swift", "trl", "rlaif_v", "pds")
 
 
@@ -41,7 +42,10 @@ def main() -> None:
     data = own_benchmarks.write(out / "benchmarks", photos, options.annotations)
     recipe = out / "recipe.yaml"
     recipe.write_text(
-        yaml.safe_dump(_recipe(photos, options.annotations, len(content["images"]), data, model, out), sort_keys=False)
+        yaml.safe_dump(
+            _recipe(photos, options.annotations, len(content["images"]), data, model, out, ours=options.photos is None),
+            sort_keys=False,
+        )
     )
     _call("pipeline.run", recipe)
     for name in FORMATS:
@@ -49,7 +53,9 @@ def main() -> None:
     _call("pipeline.publish", "hub", out / "photos", "example/photos", "--dry-run")
 
 
-def _recipe(photos: Path, annotations: Path, images: int, data: Path, model: str, out: Path) -> dict[str, object]:
+def _recipe(
+    photos: Path, annotations: Path, images: int, data: Path, model: str, out: Path, ours: bool
+) -> dict[str, object]:
     return {
         "name": "photos",
         "output_dir": str(out),
@@ -68,11 +74,8 @@ def _recipe(photos: Path, annotations: Path, images: int, data: Path, model: str
             "weights": {"objects.covered": 1.0, "objects.hallucinated": -1.0},
             "max_length_ratio": 8.0,
         },
-        "publish": {
-            "license": "cc0-1.0",
-            "authors": ["The photographers of scikit-image's examples"],
-            "tags": ["example"],
-        },
+        # Whose photos they are, and what may be done with them, is for whoever brings others to say.
+        "publish": {"tags": ["example"], **(SCIKIT_IMAGE if ours else {})},
         "train": {"objective": "dpo", "max_steps": 4, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-3},
         "evaluate": {
             "kind": "benchmarks",

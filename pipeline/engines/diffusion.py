@@ -43,7 +43,7 @@ class OpenDiffusers:
             import diffusers
         except ImportError as error:
             raise EngineError(
-                f"diffusers cannot be imported: {error}", "install the extra: pip install 'vlm-preference[imagine]'"
+                f"diffusers cannot be imported: {error}", "install the extra: pip install -e '.[imagine]' in the clone"
             ) from error
         import torch
 

@@ -45,7 +45,7 @@ def runs_on_cpu() -> bool:
         from vllm.platforms import current_platform
     except ImportError as error:
         raise EngineError(
-            f"vLLM cannot be imported: {error}", "install the extra: pip install 'vlm-preference[cpu]' or [gpu]"
+            f"vLLM cannot be imported: {error}", "install the extra: pip install -e '.[cpu]' or '.[gpu]' in the clone"
         ) from error
     return bool(current_platform.is_cpu())
 

@@ -59,8 +59,8 @@ class Recipe(Frozen):
     )
     dtype: Dtype | Auto = Field(
         "auto",
-        description="of all models of the run, where their groups say none: sampling, scores, training, evaluation; "
-        "auto: what the run was begun in, else bfloat16 where all GPUs of the cluster have it and float32 elsewhere",
+        description="of all models of the run that say none themselves, but those that draw images; auto: what the run "
+        "was begun in, else bfloat16 where all GPUs of the cluster have it and float32 elsewhere",
     )
     source: Source = Field(description="images and prompts")
     sample: Sample = Field(description="the models that answer")

@@ -24,7 +24,9 @@ BUILT_IN = (*GROUPS, *OURS)
 
 _DTYPE = "of the weights; auto: the recipe's"
 _WORKERS = "processes, a GPU each where there are GPUs; auto: as many as there are GPUs, and one without"
-_CLIP_DTYPE = "that the model computes in; auto: bfloat16 on a GPU, float32 elsewhere"
+_CLIP_DTYPE = (
+    "that the model computes in; auto: the recipe's, and where that is auto, bfloat16 on a GPU and float32 elsewhere"
+)
 #: Options of models that score in a worker.
 _Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], Field(description=_DTYPE)]
 _Workers = Annotated[Workers, Field(description=_WORKERS, json_schema_extra=NEUTRAL)]

@@ -15,7 +15,7 @@ from pipeline.base import files
 from pipeline.base.config import Frozen, flatten
 from pipeline.base.hardware import Auto, Dtype
 from pipeline.sampling.config import Sample, VllmOptions
-from pipeline.scoring.config import Asked, Likelihood, RewardModel
+from pipeline.scoring.config import Asked, Clip, Likelihood, RewardModel
 
 Group = TypeVar("Group", bound=Frozen)
 #: A model and its revision.
@@ -32,7 +32,7 @@ def with_dtype(group: Group, dtype: Dtype | Auto, sampled: Collection[Named] = (
     if dtype == "auto":
         return group
     update: dict[str, Any] = {}
-    if isinstance(group, VllmOptions | RewardModel | Likelihood) and group.dtype == "auto":
+    if isinstance(group, VllmOptions | RewardModel | Likelihood | Clip) and group.dtype == "auto":
         update["dtype"] = dtype
     if isinstance(group, Asked) and group.model and group.engine is None:
         update |= {} if (group.model, group.revision) in sampled else {"engine": VllmOptions(dtype=dtype)}

@@ -43,8 +43,8 @@ def prepare(
     """Tokenise every row once; also decodes every image once, so a broken one is found before training.
 
     A row longer than ``positions`` or ``config.max_length`` is an error, loses response tokens or is skipped, as
-    ``config.too_long`` says; its prompt and image tokens are never cut. Ties are an error that names all of them, or
-    skipped, as ``config.ties`` says. With ``config.limit`` and
+    ``config.too_long`` says; its prompt and image tokens are never cut. Ties are an error that counts them and names
+    the first five, or skipped, as ``config.ties`` says. With ``config.limit`` and
     ``config.draw`` the result has the pairs that were drawn, some of them several times. A row without a similar image
     gives a pair without one; that all are such is an error. ``keep`` says where pairs that have been tokenised stay
     (``training.data.prepared``).

@@ -111,7 +111,7 @@ def _hub(config: TrainConfig) -> dict[str, str]:
 def _not_loaded(config: TrainConfig, error: Exception) -> ModelError:
     if isinstance(error, ImportError) and "num2words" in str(error):
         return ModelError(
-            f"model {config.model}: its processor (SmolVLM's) needs num2words; pip install 'vlm-preference[smolvlm]'"
+            f"model {config.model}: its processor (SmolVLM's) needs num2words; pip install -e '.[smolvlm]' in the clone"
         )
     return ModelError(
         f"model {config.model}: cannot be loaded ({type(error).__name__}: {error}); give a folder or hub id of a "
@@ -184,8 +184,8 @@ def _four_bits(config: TrainConfig) -> dict[str, Any]:
         raise ModelError("quantization=nf4 needs an NVIDIA GPU and there is none; set quantization=null")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            "quantization=nf4 needs bitsandbytes, which is not installed; pip install 'vlm-preference[qlora]', or set "
-            "quantization=null"
+            "quantization=nf4 needs bitsandbytes, which is not installed; pip install -e '.[qlora]' in the clone, or "
+            "set quantization=null"
         )
     from transformers import BitsAndBytesConfig
 

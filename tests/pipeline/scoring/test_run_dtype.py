@@ -67,6 +67,15 @@ def test_scores_training_and_both_evaluations_are_in_it_too() -> None:
     assert dtypes(made.model_dump(mode="json"))["train"] == "bfloat16"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_clip_models_are_in_it_wherever_they_are_asked(dtype: str) -> None:
+    made_images = {"kind": "imagine", "texts": {"scenes": 4}, "generator": {"kind": "scenes"}}
+    made = recipe(dtype=dtype, source=made_images, score={"scorers": ["likelihood", "clip"]})
+    assert made.score.clip.dtype == made.source.rank.dtype == dtype
+    own = recipe(dtype=dtype, score={"scorers": ["likelihood", "clip"], "clip": {"dtype": "bfloat16"}})
+    assert own.score.clip.dtype == "bfloat16"
+
+
 def test_without_gpus_a_recipe_and_what_is_recorded_are_as_they_were() -> None:
     made = recipe()
     assert made.sample.engine.dtype == made.score.likelihood.dtype == "auto"
