@@ -44,9 +44,12 @@ class BenchmarkEvaluation(Frozen):
     suites: tuple[Name, ...] = Field(min_length=1, description="as --suite of training.evaluate, such as [pope, chair]")
     data: Path = Field(description="folder of the benchmarks' files, as --data (docs/evaluation.md)")
     images: Path | None = Field(None, description="where their images lie, as --images; default: beside the files")
-    ids: Path | None = Field(None, description="file of the images that are asked about, as --ids; default: those that limit draws")
-    limit: Count | None = Field(None, description="about so many images of each suite, drawn; default: as many as each suite asks about by itself: 500 for chair, all "
-        "for the others")
+    ids: Path | None = Field(
+        None, description="file of the images that are asked about, as --ids; default: those that limit draws"
+    )
+    limit: Count | None = Field(
+        None, description="about so many images of each suite, drawn; default: 500 for chair, all for every other"
+    )
     seed: Whole = Field(0, description="of the draw of images")
     max_tokens: Count = Field(512, description="an answer is cut after so many tokens; cut answers are counted")
     options: dict[str, dict[str, Any]] = Field(

@@ -217,7 +217,9 @@ class TrainOptions(Frozen):
         json_schema_extra=NEUTRAL,
     )
     cache_reference: bool = Field(
-        True, description="compute the reference once and keep it, beside the dataset where that can be written to, else in output_dir", json_schema_extra=NEUTRAL
+        True,
+        description="compute the reference once and keep it, beside the dataset where that can be, else in output_dir",
+        json_schema_extra=NEUTRAL,
     )
     group_by_length: bool = Field(
         True, description="pairs of like length share a forward pass", json_schema_extra=NEUTRAL
