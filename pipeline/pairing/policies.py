@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.pairing.config import BY_ORIGIN, Pair
+from pipeline.pairing.rounding import reaches, spread
 from pipeline.rewriting import verify
 from reward.text.types import Lineage
 
@@ -22,7 +23,8 @@ REASONS: Mapping[str, str] = {
     "no_valid_candidate": "fewer than two texts pass the gates and have every score that applies",
     "identical": "the texts that could meet are the same answer",
     "vetoed": "no text may be chosen, or none rejected, or both only the same one",
-    "tie": "the best text is worth no more than the worst",
+    "tie": "the best text is worth no more than the worst, or an answer is better than another in one spelling and "
+    "worse in the next",
     "no_partner": "there is no text of the origin that the policy pairs",
     "below_margin": "no two texts that could meet are pair.margin apart",
     "length_gap": "the texts that could meet differ in length by more than pair.max_length_ratio",
@@ -75,8 +77,9 @@ class Policy:
 def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
     """The pairs (chosen, rejected) of a prompt, or one of ``REASONS``.
 
-    For every pair: the two may stand where they stand; their texts are different answers; the chosen one's total is at
-    least ``margin`` above the other's, unless nothing is weighed; their lengths differ at most by the factor
+    For every pair, whatever a policy proposes: the two may stand where they stand; their texts are different answers;
+    the chosen one's total is at least ``margin`` above the other's, unless nothing is weighed, and no other spellings
+    of the two answers are that far apart the other way round; their lengths differ at most by the factor
     ``max_length_ratio``. No two pairs have the same two texts, either way round.
     """
     if len(able) < 2:
@@ -93,6 +96,9 @@ def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
     pairs = list(rule.propose(able if policy.policy in BY_ORIGIN else _once(able), policy))
     if not pairs:
         return "no_partner"
+    pairs = [two for two in pairs if two[0].may_be_chosen and two[1].may_be_rejected]
+    if not pairs:
+        return "vetoed"
     if weighed:
         pairs = [two for two in pairs if _wins(*two, policy.margin)]
         if not pairs:
@@ -100,6 +106,11 @@ def choose(able: Sequence[Able], policy: Pair, draw: Draw) -> list[Two] | str:
     pairs = [two for two in pairs if two[0].normal != two[1].normal]
     if not pairs:
         return "identical"
+    if weighed:
+        reach = _reach(chosen, rejected)
+        pairs = [two for two in pairs if not _contradicted(two, reach, policy.margin)]
+        if not pairs:
+            return "tie"
     pairs = [two for two in pairs if _alike(*two, policy.max_length_ratio)]
     if not pairs:
         return "length_gap"
@@ -117,14 +128,15 @@ def _rule(policy: Pair) -> Policy:
 
 
 def standardise(values: Sequence[float]) -> list[float]:
-    """Minus their mean, divided by their standard deviation (of the whole, not of a sample); zeros if all are equal.
+    """Minus their mean, divided by their standard deviation (of the whole, not of a sample); zeros if all are equal
+    but for rounding.
 
     The order of the values does not matter.
 
-    >>> standardise([1.0, 3.0]), standardise([0.1, 0.1, 0.1])
+    >>> standardise([1.0, 3.0]), standardise([0.1 + 0.2, 0.3, 0.3])
     ([-1.0, 1.0], [0.0, 0.0, 0.0])
     """
-    span = max(values) - min(values)
+    span = spread(values)
     if not span or not math.isfinite(span):
         return [0.0] * len(values)
     mean = math.fsum(value / len(values) for value in values)
@@ -243,8 +255,31 @@ def _worth(candidate: Able) -> float:
 
 
 def _wins(chosen: Able, rejected: Able, margin: float) -> bool:
-    better, worse = chosen.total or 0.0, rejected.total or 0.0
-    return better > worse and better >= worse + margin
+    return reaches(_worth(chosen), _worth(rejected), margin)
+
+
+class Reach(NamedTuple):
+    """Of all spellings of an answer: what the best that may be chosen is worth, and the worst that may be rejected."""
+
+    best: float = -math.inf
+    worst: float = math.inf
+
+
+def _reach(chosen: Iterable[Able], rejected: Iterable[Able]) -> Mapping[Hashable, Reach]:
+    reach: dict[Hashable, Reach] = {}
+    for text in chosen:
+        of = reach.get(text.normal, Reach())
+        reach[text.normal] = of._replace(best=max(of.best, _worth(text)))
+    for text in rejected:
+        of = reach.get(text.normal, Reach())
+        reach[text.normal] = of._replace(worst=min(of.worst, _worth(text)))
+    return reach
+
+
+def _contradicted(two: Two, reach: Mapping[Hashable, Reach], margin: float) -> bool:
+    """Whether in other spellings the rejected answer wins over the chosen one: which of them is better is not known."""
+    best, worst = reach[two[1].normal].best, reach[two[0].normal].worst
+    return math.isfinite(best) and math.isfinite(worst) and reaches(best, worst, margin)
 
 
 def _alike(chosen: Able, rejected: Able, ratio: float) -> bool:

@@ -17,6 +17,7 @@ from pipeline.base.tables import OK, error_status
 from pipeline.pairing.balance import gap, surplus
 from pipeline.pairing.config import Pair
 from pipeline.pairing.policies import Able, Draw, choose, standardise
+from pipeline.pairing.rounding import without_rounding
 from reward.gates import normal_text, stopping_gate
 from reward.scorers.protocol import gives
 from reward.text.language import NOTHING, AnswerLanguage, answer_language
@@ -26,6 +27,8 @@ Row = Mapping[str, Any]
 Worth = list[float | None]
 #: How many texts and prompts what was found of them is kept for: a shard's, where each is another.
 _KEPT = 1 << 14
+#: What a text can be worth: of more, the distance of two might be no number.
+_MOST = 1e300
 
 
 def make_pairs(
@@ -108,17 +111,18 @@ def totals(
     unknown: Collection[str] = (),
 ) -> Worth:
     """What each candidate is worth; None if it cannot be compared. With ``standardise`` that is relative to the
-    candidates ``able`` (those that nothing else bars) that can be compared."""
+    candidates ``able`` (those that nothing else bars) that can be compared. Totals that differ by rounding alone are
+    the same."""
     plain = combine(values, policy.weights, count, unknown)
     if not policy.standardise:
-        return plain
+        return without_rounding(plain)
     among = [i for i in able if plain[i] is not None]
     sums: list[float | None] = [None] * count
     terms = applying(values, policy.weights, count, unknown) if among else []
     columns = [(weight, standardise([column[i] or 0.0 for i in among])) for weight, column in terms]
     for place, i in enumerate(among):
         sums[i] = _sum([(weight, column[place]) for weight, column in columns])
-    return sums
+    return without_rounding(sums)
 
 
 def _sum(terms: Sequence[tuple[float, float | None]]) -> float | None:
@@ -127,7 +131,7 @@ def _sum(terms: Sequence[tuple[float, float | None]]) -> float | None:
         if value is None or not math.isfinite(value):
             return None
         total += weight * value
-    return total
+    return total if abs(total) <= _MOST else None
 
 
 def valid(candidate: Row, policy: Pair, prompt: str = "") -> bool:

@@ -28,7 +28,7 @@ class PairStage:
     seed: int = 0
 
     name = "pair"
-    version = 4
+    version = 5
     schema = PAIRS
     worker = None
 

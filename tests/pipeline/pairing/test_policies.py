@@ -5,7 +5,8 @@ from __future__ import annotations
 import doctest
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,8 @@ from pydantic import ValidationError
 from pipeline.base.tables import CANDIDATES, OK, PAIRS, PROMPTS, SCORES
 from pipeline.pairing import balance, policies, rule
 from pipeline.pairing.config import BY_ORIGIN, Gates, Pair, Veto
-from pipeline.pairing.policies import POLICIES, REASONS, standardise
+from pipeline.pairing.policies import POLICIES, REASONS, Able, standardise
+from pipeline.pairing.rounding import without_rounding
 from pipeline.pairing.rule import make_pairs, totals, valid
 from pipeline.pairing.stage import PairStage, pairs_of
 from reward.gates import normal_text
@@ -595,10 +597,85 @@ def test_examples_of_the_documentation_hold(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
 
 
-def test_of_two_pairs_that_say_the_opposite_only_the_wider_is_made() -> None:
-    """The same answer at two worths, above another one and below it."""
+def test_of_two_pairs_that_say_the_opposite_none_is_made() -> None:
+    """The same answer at two worths, above another one and below it: which is the better one is not known."""
     texts = [("A sun.", -0.125), ("A sun and a boat.", -0.25), ("A sun and a boat.", 0.25)]
     made_of = pairs(plain(policy="top_k", k=2, margin=0.1), *texts)
-    assert made_of == [("A sun and a boat.", "A sun.")]
+    assert made_of == ["tie"]
     opposite = pairs(plain(policy="top_k", k=2, margin=0.1), *[(text, -value) for text, value in texts])
-    assert opposite == [("A sun.", "A sun and a boat.")]
+    assert opposite == ["tie"]
+
+
+# ----------------------------------------------------------------------- what no policy can do; rounding is no margin
+
+
+@dataclass(frozen=True)
+class Everything:
+    """Proposes every two texts, either way round."""
+
+    def propose(self, able: Sequence[Able]) -> Iterator[tuple[Able, Able]]:
+        return itertools.permutations(able, 2)
+
+
+def test_a_policy_of_others_cannot_put_a_text_where_a_veto_bars_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pair, "plug_in", lambda self: Everything())
+    row = [
+        ({"text": text, "finish_reason": "stop"}, worth, made_up)
+        for text, worth, made_up in (("A dog.", 9.0, 2.0), ("A cat.", 5.0, 0.0), ("A bird.", 1.0, 0.0))
+    ]
+    barred = plain(vetoes={"b": Veto(above=0.0, bars="chosen")})
+    assert [(pair["chosen"], pair["rejected"]) for pair in run(row, barred)] == [(1, 2)]
+    assert run(row[:2], barred)[0]["reason"] == "tie", "the better one is barred, the other is not better"
+    both = [(*row[0][:2], 0.0), (*row[1][:2], 2.0)]
+    monkeypatch.setattr(Everything, "propose", lambda self, able: [(able[1], able[0])])
+    assert run(both, plain(vetoes={"b": Veto(above=0.0, bars="chosen")}))[0]["reason"] == "vetoed"
+
+
+SUMS = [(0.1 + 0.2 + 0.3) / 3, (0.3 + 0.2 + 0.1) / 3]
+
+
+@pytest.mark.parametrize("standardised", [True, False])
+@pytest.mark.parametrize("name", [name for name in POLICIES if name not in BY_ORIGIN and name != "correctness"])
+@pytest.mark.parametrize("scale", [1.0, -1.0, 1e-12, 1e12])
+def test_a_difference_of_rounding_is_a_tie(name: str, standardised: bool, scale: float) -> None:
+    assert SUMS[0] != SUMS[1]
+    policy = plain(policy=name, standardise=standardised, margin=1e-12)
+    assert pairs(policy, *zip(("A dog.", "A cat."), (scale * value for value in SUMS), strict=True)) == ["tie"]
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=6), st.floats(1e-3, 1e3), st.randoms(use_true_random=False))
+def test_rounding_is_taken_out_alike_in_any_order_and_scale(values: list[float], scale: float, random: Any) -> None:
+    out = without_rounding(values)
+    order = list(range(len(values)))
+    random.shuffle(order)
+    assert [out[i] for i in order] == without_rounding([values[i] for i in order])
+    assert without_rounding(out) == out
+    for value, kept in zip(values, out, strict=True):
+        assert kept is not None and 0 <= value - kept <= 1e-8 * max(map(abs, values))
+    apart = [value for value in values if all(value == other or abs(value - other) > 1e-6 for other in values)]
+    assert set(apart) <= set(out)
+
+
+def test_a_margin_is_reached_whatever_the_unit() -> None:
+    assert pairs(plain(margin=0.1), ("A dog.", 0.3), ("A cat.", 0.2)) == [("A dog.", "A cat.")]
+    tenths = Pair(weights={"a": 0.1}, margin=0.1, max_length_ratio=9.0)
+    assert pairs(tenths, ("A dog.", 3.0), ("A cat.", 2.0)) == [("A dog.", "A cat.")]
+    assert pairs(plain(margin=0.1), ("A dog.", 0.3), ("A cat.", 0.2001)) == ["below_margin"]
+
+
+def test_what_is_beyond_all_measure_is_not_compared() -> None:
+    huge = Pair(weights={"a": 100.0}, margin=0.5)
+    assert pairs(huge, ("A dog.", 1e308), ("A cat.", 1.0)) == ["no_valid_candidate"]
+    (row,) = run([({"text": t, "finish_reason": "stop"}, v, None) for t, v in (("A", 1e300), ("B", -1e300))], plain())
+    assert row["margin"] == 2e300
+
+
+@pytest.mark.parametrize("name", ["all_above_margin", "top_k", "best_vs_random"])
+@pytest.mark.parametrize("yes", ["Yes.", "Ja."])
+def test_an_answer_that_is_better_in_one_spelling_and_worse_in_the_next_is_in_no_pair(name: str, yes: str) -> None:
+    contradictory = [(yes, 9.0), ("No.", 5.0), (yes.lower()[:-1], 1.0)]
+    assert pairs(plain(policy=name), *contradictory) in (["tie"], ["identical"])
+    # What is beyond doubt stays.
+    assert pairs(plain(policy="all_above_margin"), *contradictory, ("Maybe so.", -5.0))[0][1] == "Maybe so."
+    agreeing = [(yes, 9.0), ("No.", 5.0), (yes.lower()[:-1], 8.0)]
+    assert pairs(plain(policy=name), *agreeing) == [(yes, "No.")]
