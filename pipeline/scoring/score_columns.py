@@ -150,7 +150,7 @@ def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArr
     texts = columns.whole(columns.items(candidates, "text"))
     if texts.null_count:
         raise ValueError("a candidate has no text")
-    batch = Batch(columns.whole(prompts["facts"]), texts, columns.rows(sizes))
+    batch = Batch(columns.whole(prompts["facts"]), texts, columns.rows(sizes), _asked(prompts["prompt"]))
     rows: list[dict[str, Any]] | None = None
     named: list[tuple[str, str, pa.Array]] = []  # name, version, one value per text
     done: list[pa.ListArray] = []
@@ -177,6 +177,13 @@ def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArr
             _add(notes, dropped)
     done += [_transpose(named, sizes)] if named or not done else []
     return (done[0] if len(done) == 1 else columns.join_lists(done)), notes
+
+
+def _asked(conversations: pa.ChunkedArray) -> pa.Array:
+    """The last message of each."""
+    sizes = columns.counts(conversations)
+    last = columns.starts(sizes)[1:] - 1
+    return columns.whole(columns.items(conversations, "content")).take(pa.array(last, mask=sizes == 0))
 
 
 def _of_table(part: Stored | Answered, prompts: pa.Table) -> Notes:

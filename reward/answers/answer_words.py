@@ -18,7 +18,9 @@ UNSURE = words(
     "with of in on at to by for from as near next is are was were be been has have had that which who whose where "
     "there it its this these those they i you he she his her their we my your what how why unknown unclear unsure "
     "undetermined unanswerable unspecified na other another same different else several many some few lots something "
-    "someone somebody anything anyone"
+    "someone somebody anything anyone idk depends ambiguous impossible insufficient inconclusive indeterminate blurry "
+    "unreadable illegible obscured undefined irrelevant inapplicable information above below see think guess tell say "
+    "pass skip error null nil sorry"
 )
 #: Of what these name, any other answer may be one.
 GENERIC = words(

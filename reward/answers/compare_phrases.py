@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Sequence
 
 from reward.answers.answer_words import GENERIC, NO, UNSURE, YES, named_alike
@@ -23,6 +22,7 @@ _MOST_INITIALS = 6
 
 def same_phrase(answer: str, right: str) -> bool | None:
     """False for a short name of something else: one with no word of the right answer in it, nor another name for it.
+    Both are English: of other languages no other names are known here.
 
     >>> same_phrase("dog", "cat"), same_phrase("blue", "dark blue"), same_phrase("sofa", "couch")
     (False, None, None)
@@ -36,9 +36,9 @@ def same_phrase(answer: str, right: str) -> bool | None:
         return None
     if not all(sign.isalpha() or sign in " '-" for sign in answer + right):
         return None
-    if min(len(answer), len(right)) < 2 and (answer + right).isascii():
+    if min(len(answer), len(right)) < 2:
         return None  # the letter of an option
-    if _scripts(answer) != _scripts(right) or {answer, right} & (YES | NO) or GENERIC & {given[-1], wanted[-1]}:
+    if {answer, right} & (YES | NO) or GENERIC & {given[-1], wanted[-1]}:
         return None
     return None if _are_related(given, wanted) else False
 
@@ -70,19 +70,16 @@ def same_signs(answer: str, right: str) -> bool | None:
 
 def _are_related(words: Sequence[str], other: Sequence[str]) -> bool:
     """Whether two phrases may mean the same: a word or its beginning in common, initials, another name."""
-    plain = [[_strip_accents(word) for word in side] for side in (words, other)]
-    joined = ["".join(side) for side in plain]
-    if not "".join(joined).isascii():
-        return bool(set(joined[0]) & set(joined[1]))
-    if _short_for(plain[0], joined[1]) or _short_for(plain[1], joined[0]):
+    joined = ["".join(words), "".join(other)]
+    if _short_for(words, joined[1]) or _short_for(other, joined[0]):
         return True
     if joined[0][0] == joined[1][0] and min(map(len, joined)) <= 2:  # an abbreviation
         return True
     if difflib.SequenceMatcher(None, joined[0], joined[1]).ratio() >= _NEAR:
         return True
-    if any(_kin(a, b) for a in plain[0] for b in plain[1]):
+    if any(_kin(a, b) for a in words for b in other):
         return True
-    return named_alike(" ".join(plain[0]), " ".join(plain[1])) or named_alike(plain[0][-1], plain[1][-1])
+    return named_alike(" ".join(words), " ".join(other)) or named_alike(words[-1], other[-1])
 
 
 def _kin(word: str, other: str) -> bool:
@@ -104,11 +101,3 @@ def _short_for(words: Sequence[str], short: str) -> bool:
     if min(len(initials), len(short)) < 2 or len(short) > _MOST_INITIALS:
         return False
     return initials.startswith(short) or short.startswith(initials)
-
-
-def _strip_accents(word: str) -> str:
-    return "".join(sign for sign in unicodedata.normalize("NFD", word) if not unicodedata.combining(sign))
-
-
-def _scripts(text: str) -> frozenset[str]:
-    return frozenset(unicodedata.name(sign, "?").split()[0] for sign in text if sign.isalpha())

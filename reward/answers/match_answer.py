@@ -14,26 +14,55 @@ from typing import Any
 
 from reward.answers.answer_words import NO, YES
 from reward.answers.compare_phrases import differ_in_a_sign, same_phrase, same_signs
+from reward.answers.denied import is_asked, is_counted
 from reward.answers.quantity import quantity, same
 from reward.answers.short_answer import sentences, short_answer
+from reward.text.language import language, scripts
 from reward.text.refusals import refuses
 from reward.text.same_text import blank, identity, spelling, without_markup
 
 _MOST_LETTERS = 200
 #: Behind "no" these make something else of it.
-_ODD = r"(?:doubt|matter|longer|one|more|less|wonder|problem|worries|idea|thing|way|question|need|wait|other|only)\b"
-_FIRST = re.compile(r"\W*(?P<said>yes|no|true|false)(?=[\W_]*$| ?[,.!;:)\u2013\u2014-])")
+_ODD = (
+    r"(?:doubt|matter|longer|one|more|less|wonder|problem|worries|idea|thing|way|question|need|wait|other|only|clue|"
+    r"comment|answer|answers|information|info|context|details?|data|evidence|image|images|picture|pictures|photo|"
+    r"photos|sense|guess|opinion)\b"
+)
+#: Neither "No-smoking" nor "No. 5".
+_FIRST = re.compile(r"\W*(?P<said>yes|no|true|false)(?=[\W_]*$| ?[,!;:)\u2013\u2014]| ?\.(?! ?\d)| ?-(?![^\W_])| -)")
 _YES_THERE = re.compile(r"\W*(?P<said>yes) (?=(?:there|it|they|he|she|this|that|the|i|a|an)\b)")
 _THERE = r"there(?:'s| is| are| was| were)|(?:i|we)(?: can)? see|the (?:image|picture|photo) (?:has|shows|contains)"
-_NONE = re.compile(rf"(?:(?:{_THERE}) )?no (?!{_ODD})(?:[^\W\d_]+ ?){{1,4}}(?:(?<= )(?:in|on|at) the [^\W\d_]+)?")
-_LAST = re.compile(r"(?:.*\banswer(?: is|:)|.*\bi(?: would|'d) say|.*,) (?P<said>yes|no|true|false)\W*$")
-_ZERO = re.compile(rf"none|no (?!{_ODD})[^\W\d_]+(?: [^\W\d_]+){{0,2}}")
+_NONE = re.compile(
+    rf"(?:(?:{_THERE}) )?no (?!{_ODD})(?P<denied>(?:[^\W\d_]+ ?){{1,4}})(?:(?<= )(?:in|on|at) the [^\W\d_]+)?"
+)
+#: "There is a dog, no?" asks.
+_LAST = re.compile(r"(?:.*\banswer(?: is|:)|.*\bi(?: would|'d) say|.*,) (?P<said>yes|no|true|false)[^\w?]*$")
+_ZERO = re.compile(rf"none|no (?!{_ODD})(?P<denied>[^\W\d_]+(?: [^\W\d_]+){{0,2}})")
+#: What such a text says is up to what was asked.
+_DENIES = re.compile(r"\bno\s+\w", re.IGNORECASE)
 _LETTER = re.compile(r"[(\[]?([a-z])[)\].:]*")
 _CHOSEN = re.compile(r"(?:[(\[]([a-z])[)\]]|\b([a-z])[).:])(?= |$)")
+#: A letter by itself that is neither an article nor the writer.
+_ALONE = re.compile(
+    r"(?<![\w'])(?![AI] (?!(?:is|was|isn|and|or|nor|because|since|but|would|seems|looks)\b)[a-z])([A-Z])(?![\w'+#&/])"
+)
+_RULED_OUT = re.compile(r"\b(?:wrong|incorrect|not|isn't|neither|except|rather than|instead of)\b", re.IGNORECASE)
 
 
-def agrees(text: str, answers: Sequence[str]) -> bool | None:
+def reads_question(text: str) -> bool:
+    """Whether what ``text`` says may be up to what was asked.
+
+    >>> reads_question("There are no dogs."), reads_question("No, there is a cat.")
+    (True, False)
+    """
+    return _DENIES.search(text) is not None
+
+
+def agrees(text: str, answers: Sequence[str], question: str | None = None) -> bool | None:
     """Whether ``text`` gives one of the right ``answers``: True, False, or None where that cannot be read.
+
+    With the ``question``, what a text denies ("No dogs.") is an answer where it was asked about; without, wherever it
+    may be one. Other names for one thing are known in English alone, so in other languages none is called wrong.
 
     >>> [agrees(text, ["3"]) for text in ("There are three dogs.", "Two.", "3 or 4", "I cannot tell.", "several")]
     [True, False, None, None, None]
@@ -42,10 +71,22 @@ def agrees(text: str, answers: Sequence[str]) -> bool | None:
     >>> agrees("5", ["-5"]), agrees("C", ["C++"]), agrees("1.2", ["1/2"]), agrees("two", ["2", "3"])
     (False, False, False, True)
     """
-    verdicts = [_agrees(text, answer) for answer in answers if not blank(answer)]
+    asked = question if reads_question(text) else None
+    english = question is None or is_english(question)
+    verdicts = [_agrees(text, answer, asked, english) for answer in answers if not blank(answer)]
     if True in verdicts:
         return True
     return None if None in verdicts or not verdicts else False
+
+
+@lru_cache(4096)
+def is_english(question: str) -> bool:
+    """Whether nothing speaks against it.
+
+    >>> is_english("What is it?"), is_english("Was ist das?"), is_english("这是什么?")
+    (True, False, False)
+    """
+    return set(scripts(question)) <= {"LATIN"} and language(question) in (None, "en")
 
 
 def right(facts: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -68,13 +109,16 @@ def is_yes(answer: str) -> bool:
     return identity(answer) in YES
 
 
-def yes_or_no(text: str) -> bool | None:
-    """What a text says to a question of yes or no: by the word itself, or by "There is no ...".
+def yes_or_no(text: str, question: str | None = None) -> bool | None:
+    """What a text says to a question of yes or no: by the word itself, or by "There is no ...", which is a no where
+    it was asked about.
 
     >>> [yes_or_no(text) for text in ("Yes, there is.", "No dog is there.", "There is no dog.", "Not sure.")]
     [True, False, False, None]
     >>> yes_or_no("There is no doubt."), yes_or_no("Yes and no"), yes_or_no("There are no cats, but a dog.")
     (None, None, None)
+    >>> yes_or_no("There are no people.", "Is the street empty?"), yes_or_no("No dog.", "Is there a dog?")
+    (None, False)
     """
     shown = _plain(text[:_MOST_LETTERS])
     words = frozenset(re.findall(r"[a-z]+", shown))
@@ -84,39 +128,44 @@ def yes_or_no(text: str) -> bool | None:
     for pattern in (_FIRST, _YES_THERE, _LAST):
         if match := pattern.match(lead) or pattern.match(shown):
             return match["said"] in YES
-    if _NONE.fullmatch(shown.rstrip(" .!")) and not words & {"but", "except", "only", "just", "other"}:
-        return False
-    return None
+    none = _NONE.fullmatch(shown.rstrip(" .!"))
+    if none is None or words & {"but", "except", "only", "just", "other"}:
+        return None
+    return False if question is None or is_asked(none["denied"], question) else None
 
 
 @lru_cache(1 << 16)
-def _agrees(text: str, truth: str) -> bool | None:
+def _agrees(text: str, truth: str, question: str | None, english: bool) -> bool | None:
     if blank(text):
         return None
     if identity(text) == identity(truth):
         return True
     if asks_yes_or_no(truth):
-        yes = yes_or_no(text)
+        yes = yes_or_no(text, question)
         return None if yes is None else yes == is_yes(truth)
     if len(text) > _MOST_LETTERS or refuses(text):
         return None
     if (letter := _LETTER.fullmatch(_plain(truth))) and (option := _option(text)) is not None:
         return option == letter[1]
-    read = {_sentence(sentence, truth) for sentence in sentences(text)}
+    read = {_sentence(sentence, truth, question, english) for sentence in sentences(text)}
     return read.pop() if len(read) == 1 else None
 
 
 def _option(text: str) -> str | None:
-    """The letter that a text chooses: "B", "(B) a dog", "The answer is B."."""
+    """The letter that a text chooses: "B", "(B) a dog", "The answer is B."; None where it names several, or says of
+    one that it is not the answer."""
     answer = short_answer(text)
     if whole := _LETTER.fullmatch(answer):
         return whole[1]
     first = _CHOSEN.match(answer)
     letters = {bracketed or pointed for bracketed, pointed in _CHOSEN.findall(answer)}
+    letters |= {letter.casefold() for letter in _ALONE.findall(text)}
+    if _RULED_OUT.search(text):
+        return None
     return first[1] or first[2] if first and len(letters) == 1 else None
 
 
-def _sentence(text: str, truth: str) -> bool | None:
+def _sentence(text: str, truth: str, question: str | None, english: bool) -> bool | None:
     answer, wanted = short_answer(text), short_answer(truth)
     if not answer or not wanted:
         return None
@@ -125,12 +174,16 @@ def _sentence(text: str, truth: str) -> bool | None:
     number, other = quantity(answer), quantity(wanted)
     if number is not None and other is not None:
         return same(number, other)
-    if other is not None and _ZERO.fullmatch(answer):
+    if other is not None and (none := _ZERO.fullmatch(answer)):
+        if question is not None and none["denied"] is not None and not is_counted(none["denied"], question):
+            return None
         return other.value == 0 if not other.unit or other.unit in answer else None
     if number is not None or other is not None:
         return False if differ_in_a_sign(answer, wanted) else None
     if not any(sign.isalpha() for sign in answer + wanted):
         return same_signs(answer, wanted)
+    if not english or not all(sign.isascii() for sign in text + truth if sign.isalpha()):
+        return None
     return same_phrase(answer, wanted)
 
 

@@ -15,12 +15,14 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 class Batch:
     """``facts`` is a struct array with one entry per prompt, the columns of ``pipeline.base.tables.FACTS``.
 
-    ``texts`` is a string array of all candidates, ``prompt`` the index of each one's prompt, ascending.
+    ``texts`` is a string array of all candidates, ``prompt`` the index of each one's prompt, ascending. ``asked`` is a
+    string array with the last message of each prompt, null where there is none.
     """
 
     facts: Any
     texts: Any
     prompt: Ints
+    asked: Any
 
 
 @runtime_checkable

@@ -100,7 +100,7 @@ def test_of_any_text_something_or_nothing_is_read_and_only_the_answer_is_right(a
         ("5°C", "5°F"), ("3", "There are two dogs."), ("3", "4."), ("3", "The answer is 2."), ("3", "No dogs."),
         ("cat", "A dog."), ("cat", "It's a dog"), ("red", "blue"), ("left", "right"), ("B", "A"), ("B", "(C)"),
         ("B", "The answer is D."), ("yes", "No, there is none."), ("no", "Yes."), ("yes", "There is no dog."),
-        ("猫", "狗"), ("2 dogs", "3 dogs"), ("1,000", "10000"), ("5 cm", "6 cm"), ("true", "No"),
+        ("2 dogs", "3 dogs"), ("1,000", "10000"), ("5 cm", "6 cm"), ("true", "No"),
     ],
 )  # fmt: skip
 def test_wrong(right: str, wrong: str) -> None:
@@ -126,6 +126,8 @@ def test_wrong(right: str, wrong: str) -> None:
         "minus 5"),
         ("10:15", "10.15"), ("2-3", "2:3"), ("5 am", "5 pm"), ("3", "2. There are three dogs."),
         ("B", "A cat"), ("B", "B or C"), ("B", "cat"), ("cat", "B"), ("cat", "5"), ("5", "cat"), ("猫", "cat"),
+        ("猫", "狗"), ("猫", "貓"), ("狗", "不知道"), ("Hund", "weiß nicht"), ("二", "两"), ("café", "bar"),
+        ("dog", "idk"), ("dog", "blurry"), ("dog", "see above"), ("3", "insufficient information"),
         ("yes", "There is no doubt."), ("yes", "No doubt about it."), ("yes", "There are no cats, but a dog."),
         ("yes", "yes and no"), ("yes", "No one is there, but there is a dog"), ("no", "I can't see. No."), ("yes", "1"),
         ("unanswerable", "cat"), ("cat", "<cat>"), ("3", "= 3"), ("A man in a red hat stands beside a white horse.",
@@ -164,6 +166,50 @@ def test_an_answer_is_read_in_up_to_three_sentences_that_all_give_it() -> None:
     assert [agrees(" ".join(texts[:many]), ["3"]) for many in range(1, 5)] == [True, True, True, None]
     assert [agrees("\n".join(texts[:many]), ["4"]) for many in range(1, 5)] == [False, False, False, None]
     assert agrees("3. There are three dogs. It is 4.", ["3"]) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "answer", "question"),
+    [
+        ("0", "No idea", "How many?"), ("0", "no sé", "¿Cuántos perros hay?"), ("0", "No cats.", "How many cows?"),
+        ("0", "No cats.", "How many dogs sit beside the cats?"), ("3", "No comment.", "How many dogs are there?"),
+        ("no", "No comment.", "Is there a dog?"), ("no", "No answer.", "Is there a dog?"),
+        ("no", "There is no image.", "Is there a dog in the image?"), ("no", "No entiendo.", "¿Hay un perro?"),
+        ("yes", "There are no people.", "Is the street empty?"), ("yes", "No cars.", "Is the road clear of cars?"),
+        ("no", "There are no people.", "Is the sky clear?"), ("yes", "There is no cat.", "Is there a dog or a cat?"),
+        ("yes", "There is no dog.", "Is there no dog?"), ("yes", "There is no red dog.", "Is there a dog?"),
+        ("yes", "There is a dog, no?", "Is there a dog?"), ("yes", "No-smoking sign is visible.", "Is there a sign?"),
+        ("yes", "No. 5 is on the shirt", "Is there a number?"), ("dog", "Hund", "Was für ein Tier ist das?"),
+        ("Hund", "Tier", "Was für ein Tier ist das?"), ("狗", "cat", "这是什么动物?"), ("dog", "cat", "这是什么动物?"),
+        ("A", "(A) is wrong; the answer is B.", None), ("B", "(A) is wrong; the answer is B.", None),
+        ("B", "A) is incorrect. B", None), ("A", "The answer is B, not A.", None), ("C", "A or C. Not B.", None),
+    ],
+)  # fmt: skip
+def test_what_a_text_does_not_say_of_what_was_asked_is_not_read_into_it(
+    right: str, answer: str, question: str | None
+) -> None:
+    assert agrees(answer, [right], question) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong", "question"),
+    [
+        ("No dogs.", "0", "2", "How many dogs are there?"),
+        ("There are no dogs in the picture.", "0", "1", "What is the number of dogs?"),
+        ("There are no people.", "0", "3", "Count the people in the image."),
+        ("none", "0", "3", "How many?"),
+        ("There is no dog.", "no", "yes", "Is there a dog in the image?"),
+        ("No dogs are visible.", "no", "yes", "Are there any dogs?"),
+        ("No, it is a cat.", "no", "yes", "Is it a dog?"),
+        ("cat", "cat", "dog", "Which animal is it?"),
+        ("2", "2", "3", "多少只狗?"),
+        ("(B) A dog", "B", "C", "Which is it? A. A cat B. A dog"),
+        ("B. I see a dog.", "B", "A", None),
+    ],
+)
+def test_what_was_asked_about_is_read(answer: str, right: str, wrong: str, question: str | None) -> None:
+    assert agrees(answer, [right], question) is True
+    assert agrees(answer, [wrong], question) is False
 
 
 @given(st.text(max_size=60))

@@ -8,10 +8,10 @@ from reward.scorers.column_scorer import Batch
 from reward.scorers.correctness import CorrectnessScorer
 
 
-def row(answer, *texts, **facts):
+def row(answer, *texts, asked=None, **facts):
     return {
         "images": [],
-        "prompt": [],
+        "prompt": [] if asked is None else [{"role": "user", "content": asked}],
         "facts": {"answer": answer, **facts},
         "candidates": [{"text": text} for text in texts],
     }
@@ -43,6 +43,15 @@ def test_any_of_several_answers():
     assert CorrectnessScorer().score([told])["correctness"] == [[1.0, 1.0, 0.0]]
 
 
+def test_what_is_denied_is_an_answer_to_the_question_about_it():
+    rows = [
+        row("0", "No dogs.", "No clue.", "Two dogs.", asked="How many dogs are there?"),
+        row("yes", "Yes.", "There are no people.", asked="Is the street empty?"),
+        row("no", "There is no dog.", "No comment.", "No cat.", asked="Is there a dog?"),
+    ]
+    assert CorrectnessScorer().score(rows)["correctness"] == [[1.0, None, 0.0], [1.0, None], [1.0, None, None]]
+
+
 def test_null_without_an_answer():
     no_facts = {**row(None, "a"), "facts": None}
     assert CorrectnessScorer().score([row(None, "a", "b"), no_facts]) == {
@@ -52,35 +61,45 @@ def test_null_without_an_answer():
 
 
 def test_parser_is_checked_and_part_of_the_version():
-    assert CorrectnessScorer().version == "2" and CorrectnessScorer("lmms_eval").version == "2:lmms_eval"
+    assert CorrectnessScorer().version == "3" and CorrectnessScorer("lmms_eval").version == "3:lmms_eval"
     with pytest.raises(ValueError, match="parser='pope' is unknown; use one of official"):
         CorrectnessScorer("pope")
 
 
-ANSWERS = st.sampled_from([None, "yes", "No", "dark blue", "2"])
+ANSWERS = st.sampled_from([None, "yes", "No", "dark blue", "2", "0"])
 OTHERS = st.none() | st.lists(st.sampled_from(["2", "two", "red", "yes"]), max_size=2)
 TEXTS = st.lists(
-    st.sampled_from(["Yes.", "no, it is not", "yes and no", "Dark  blue!", "", "Stra\u00dfe", "two"]), max_size=4
+    st.sampled_from(
+        ["Yes.", "no, it is not", "yes and no", "Dark  blue!", "", "Stra\u00dfe", "two", "green", "No dogs.", "No cats"]
+    ),
+    max_size=4,
+)
+ASKED = st.sampled_from(
+    [None, "Is there a dog?", "How many dogs are there?", "How many cats?", "Was ist das?", "\u4ec0\u4e48?"]
 )
 
 
 @given(
-    st.lists(st.tuples(st.booleans(), ANSWERS, OTHERS, TEXTS), max_size=5),
+    st.lists(st.tuples(st.booleans(), ANSWERS, OTHERS, ASKED, TEXTS), max_size=5),
     st.sampled_from([None, "vlmevalkit", "official"]),
     st.booleans(),
 )
 def test_columns_are_the_very_values_of_rows(rows, parser, several):
     scorer = CorrectnessScorer(parser)
     names = ["answer", *(["answers"] if several else [])]
-    facts = [dict(zip(names, (answer, others), strict=False)) if told else None for told, answer, others, _ in rows]
+    facts = [dict(zip(names, (answer, others), strict=False)) if told else None for told, answer, others, *_ in rows]
     kinds = {"answer": pa.string(), "answers": pa.list_(pa.string())}
     batch = Batch(
         pa.array(facts, pa.struct([(name, kinds[name]) for name in names])),
         pa.array([text for *_, texts in rows for text in texts], pa.string()),
         np.array([i for i, (*_, texts) in enumerate(rows) for _ in texts], dtype=np.int64),
+        pa.array([asked for *_, asked, _ in rows], pa.string()),
     )
     plain = scorer.score(
-        [{**row(None, *texts), "facts": row_facts} for row_facts, (*_, texts) in zip(facts, rows, strict=True)]
+        [
+            {**row(None, *texts, asked=asked), "facts": row_facts}
+            for row_facts, (*_, asked, texts) in zip(facts, rows, strict=True)
+        ]
     )
     assert {name: values.to_pylist() for name, values in scorer.score_columns(batch).items()} == {
         name: [value for of_row in values for value in of_row] for name, values in plain.items()

@@ -116,6 +116,7 @@ def batch(rows):
         pa.array([facts for facts, _ in rows], FACTS),
         pa.array(candidates, pa.string()),
         np.array(owner, dtype=np.int64),
+        pa.nulls(len(rows), pa.string()),
     )
 
 
@@ -138,6 +139,7 @@ def test_captions_are_read_wherever_they_stand_among_the_facts_and_may_be_missin
             pa.array([told], pa.struct([(name, kinds[name]) for name in names])),
             pa.array(["A boat."], pa.string()),
             np.zeros(1, np.int64),
+            pa.nulls(1, pa.string()),
         )
     )
     assert columns["objects.hallucinated"].to_pylist() == [0.0 if "captions" in names else 1.0]
