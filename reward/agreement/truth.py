@@ -79,7 +79,7 @@ def quality(
         true = truth_of({"facts": prompt.facts}, vocabulary)
         if true is None:
             return None
-        verdict = judge(prompt.texts[index], true, vocabulary)
+        verdict = judge(prompt.texts[index], true, vocabulary, denied=False)
         wrong = wrong_details(prompt.texts[index], prompt.facts, vocabulary, attributes)
         return (len(verdict.hallucinated), -len(verdict.covered), *wrong)
     counted = [prompt.scores.get(f"objects.{name}") for name in ("hallucinated", "covered")]

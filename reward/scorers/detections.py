@@ -31,7 +31,7 @@ from urllib.parse import unquote
 from pipeline.base.errors import shorten
 from pipeline.base.images.image_files import read_regular
 from pipeline.base.json_keys import once
-from reward.scorers.objects import ObjectScorer, ObjectVerdict, judge, truth_of, values_of
+from reward.scorers.objects import ObjectScorer, ObjectVerdict, caption_objects, judge, truth_of, values_of
 from reward.scorers.protocol import Row, Scores
 from reward.text.object_vocabulary import Vocabulary
 
@@ -161,7 +161,7 @@ class DetectedObjectScorer:
                 f"vocabulary {vocabulary.name!r} knows none of the detector's {len(detections.classes)} classes; "
                 "use one that maps their names to its objects"
             )
-        self.version = f"2:{vocabulary.name}@{vocabulary.version}+{detections.version}{'!' if always else ''}"
+        self.version = f"3:{vocabulary.name}@{vocabulary.version}+{detections.version}{'!' if always else ''}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         table = [list(self._row(row)) for row in rows]
@@ -182,12 +182,12 @@ class DetectedObjectScorer:
         texts = [candidate["text"] for candidate in row["candidates"]]
         annotated = truth_of(row, self.vocabulary)
         if annotated is not None and not self.always:
-            return [judge(text, annotated, self.vocabulary) for text in texts], None
+            return [judge(text, annotated, self.vocabulary, denied=False) for text in texts], None
         if (row["facts"] or {}).get("answer") is not None or not row["images"]:
             return [None] * len(texts), None
         if (truth := self._truth(row)) is None:
             return [None] * len(texts), 1.0
-        return [judge(text, truth, self.vocabulary, self.classes) for text in texts], 0.0
+        return [judge(text, truth, self.vocabulary, self.classes, denied=False) for text in texts], 0.0
 
     def _truth(self, row: Row) -> frozenset[str] | None:
         paths = row.get("paths") or [None] * len(row["images"])
@@ -195,9 +195,7 @@ class DetectedObjectScorer:
         matched = [labels for labels in of_images if labels is not None]
         if len(matched) < len(of_images):
             return None
-        captions = (row["facts"] or {}).get("captions") or ()
-        named = (mention.name for caption in captions for mention in self.vocabulary.mentions(caption or ""))
-        return frozenset().union(*matched, named)
+        return frozenset().union(*matched, caption_objects(row["facts"], self.vocabulary))
 
 
 class _Malformed(ValueError):

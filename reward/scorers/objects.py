@@ -2,12 +2,13 @@
 
 The counting of CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image Captioning"): every mention counts, repeats
 included, and an object is hallucinated when it is not in the image's set of true objects: those that are annotated, and
-those that the image's captions name.
+those that the image's captions name. Where labels are made of it, what a text denies is not named by it: "There are no
+cars" makes no car up. CHAIR itself counts it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from reward.scorers.column_scorer import Batch
 from reward.scorers.protocol import Row, Scores
+from reward.text.noun_phrases import DENIES, affirmed
 from reward.text.object_vocabulary import Mention, Vocabulary
 
 
@@ -46,13 +48,18 @@ class ObjectVerdict:
 
 
 def judge(
-    text: str, truth: frozenset[str], vocabulary: Vocabulary, classes: frozenset[str] | None = None
+    text: str,
+    truth: frozenset[str],
+    vocabulary: Vocabulary,
+    classes: frozenset[str] | None = None,
+    denied: bool = True,
 ) -> ObjectVerdict:
     """Compare the objects that ``text`` names with those that are there.
 
     ``truth`` may use any name the vocabulary knows. A true object the vocabulary does not know can never be mentioned;
     it is left out, as in CHAIR, whose truth is restricted to its own classes. With ``classes`` (canonical names), what
-    is none of them is left out of text and truth alike: whoever made the truth could not have seen it.
+    is none of them is left out of text and truth alike: whoever made the truth could not have seen it. ``denied``: what
+    the text denies is named by it, as for CHAIR.
 
     >>> vocabulary = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat", "boats": "boat"})
     >>> verdict = judge("Boats under a sun; a boat.", frozenset({"boat", "anchor"}), vocabulary)
@@ -62,7 +69,8 @@ def judge(
     there = frozenset(name for name in map(vocabulary.canonical, truth) if name is not None)
     there = there if classes is None else there & classes
     # Left out after they are found, not before: without "hot dog", the text would be found to name a dog.
-    mentions = tuple(mention for mention in vocabulary.mentions(text) if classes is None or mention.name in classes)
+    found = vocabulary.mentions(text) if denied else affirmed(text, vocabulary)
+    mentions = tuple(mention for mention in found if classes is None or mention.name in classes)
     named = frozenset(mention.name for mention in mentions)
     return ObjectVerdict(
         mentions=mentions,
@@ -77,7 +85,7 @@ class ObjectScorer:
     """``judge`` over rows, as scores.
 
     =======================  ==================================================================
-    objects.mentions         mentions of any object of the vocabulary
+    objects.mentions         mentions of any object of the vocabulary, but for those that are denied
     objects.hallucinated     mentions of objects that are not there (every mention counts)
     objects.chair_i          hallucinated / mentions; null if nothing was mentioned
     objects.recall           covered true objects / true objects
@@ -97,7 +105,7 @@ class ObjectScorer:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self.version = f"2:{vocabulary.name}@{vocabulary.version}"
+        self.version = f"3:{vocabulary.name}@{vocabulary.version}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         table = [
@@ -111,7 +119,7 @@ class ObjectScorer:
         truth = truth_of(row, self.vocabulary)
         if truth is None:
             return [None] * len(row["candidates"])
-        return [judge(candidate["text"], truth, self.vocabulary) for candidate in row["candidates"]]
+        return [judge(candidate["text"], truth, self.vocabulary, denied=False) for candidate in row["candidates"]]
 
     def score_columns(self, batch: Batch) -> dict[str, Any]:
         """
@@ -121,7 +129,7 @@ class ObjectScorer:
         prompts, texts, things = len(batch.facts), len(batch.texts), len(self.vocabulary.objects)
         judged = _has_truth(batch.facts)
         truth = self._truth(batch.facts, things)  # prompt * things + thing, sorted, each once
-        text, thing = self.vocabulary.named_objects(batch.texts)
+        text, thing = self._named(batch.texts)
         wrong = ~np.isin(batch.prompt[text] * things + thing, truth)
         distinct, first = np.unique(text * things + thing, return_index=True)
         mentions = np.bincount(text, minlength=texts).astype(float)
@@ -162,8 +170,21 @@ class ObjectScorer:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         captions = pc.struct_field(facts, "captions")
         sizes = pc.fill_null(pc.list_value_length(captions), 0).to_numpy(zero_copy_only=False)
-        text, thing = self.vocabulary.named_objects(pc.fill_null(pc.list_flatten(captions), ""))
+        text, thing = self._named(pc.fill_null(pc.list_flatten(captions), ""))
         return np.repeat(np.arange(len(facts)), sizes)[text], thing
+
+    def _named(self, texts: Any) -> tuple[Any, Any]:
+        """(text, object) of every mention that is not denied. Few texts deny anything: those are read one by one."""
+        text, thing = self.vocabulary.named_objects(texts)
+        denies = pc.match_substring_regex(texts, DENIES, ignore_case=True).to_numpy(zero_copy_only=False)
+        place = {name: i for i, name in enumerate(sorted(self.vocabulary.objects))}
+        read = [
+            (i, place[mention.name])
+            for i in np.flatnonzero(denies).tolist()
+            for mention in affirmed(texts[i].as_py(), self.vocabulary)
+        ]
+        rest, plain = np.array(read, np.int64).reshape(-1, 2), ~denies[text]
+        return np.concatenate([text[plain], rest[:, 0]]), np.concatenate([thing[plain], rest[:, 1]])
 
 
 def values_of(verdict: ObjectVerdict) -> tuple[float | None, ...]:
@@ -199,5 +220,11 @@ def truth_of(row: Row, vocabulary: Vocabulary) -> frozenset[str] | None:
     facts = row["facts"]
     if not facts or facts.get("answer") is not None or not facts.get("objects"):
         return None
-    named = (mention.name for caption in facts.get("captions") or () for mention in vocabulary.mentions(caption or ""))
+    named = caption_objects(facts, vocabulary)
     return frozenset([*(thing["name"] for thing in facts["objects"]), *named])
+
+
+def caption_objects(facts: Mapping[str, Any] | None, vocabulary: Vocabulary) -> frozenset[str]:
+    """What the captions of the facts say to be there."""
+    captions = (facts or {}).get("captions") or ()
+    return frozenset(mention.name for caption in captions for mention in affirmed(caption or "", vocabulary))

@@ -76,9 +76,22 @@ _FORMS = {"persons": "person", "geese": "bird", "oxen": "cow", "mouses": "mouse"
 #: What has the name of a class in it and is none of its objects.
 _NOTHING = _split(
     "train track, train station, bus stop, bus station, boat dock, horse trailer, dog house, cat food, dog food, "
-    "bird house, bird feeder, mouse pad, cake stand, chair lift, car park, car seat, jet ski, flower bed, river bed, "
-    "cup holder, cup cake, book shelf, apple tree, orange tree, banana tree, orange juice, apple juice, bottle cap"
+    "bird house, bird feeder, mouse pad, cake stand, chair lift, car park, car seat, jet ski, flower bed, river "
+    "bed, cup holder, cup cake, book shelf, apple tree, orange tree, banana tree, orange juice, apple juice, "
+    "bottle cap, zebra crossing, zebra print, toilet paper, toilet roll, toilet brush, bear hug, bed of, beds of, "
+    "bed sheet, bed room, bed frame, bed spread, train ticket, train platform, train yard, train set, bus lane, "
+    "bus route, boat house, boat ramp, boat yard, dog park, dog leash, dog collar, dog bowl, dog sled, cat walk, "
+    "cat tail, cat fish, bird bath, bird cage, bird seed, bird nest, horse shoe, horse race, horse stable, cow "
+    "bell, cow hide, sheep skin, elephant ear, lady bug, bull dozer, lamb chop, duck tape, apple pie, apple "
+    "sauce, carrot cake, banana bread, banana split, pizza box, pizza cutter, pizza oven, pizza shop, pizza "
+    "parlor, sandwich board, sandwich shop, donut shop, cake shop, cake pan, tie dye, tie rack, kite string, "
+    "knife block, fork lift, oven mitt, oven glove, sink hole, mouse trap, bottle opener, book store, book case, "
+    "book mark, book end, chair person, bench press, tv stand, tv show, car wash, car port, truck stop, jet lag, "
+    "baby stroller, baby carriage, baby bottle, baby powder, child seat, man hole, man made, umbrella stand, "
+    "surfboard rack, skateboard park, laptop bag, clock work"
 )
+#: Adjectives, too, and as those more frequent.
+_ATTRIBUTIVE = frozenset({"orange", "remote"})
 
 
 def plural(name: str) -> str:
@@ -102,4 +115,6 @@ def _synonyms() -> dict[str, str]:
     return {**synonyms, **coloured}
 
 
-VOCABULARY = Vocabulary("coco", "1", _synonyms(), frozenset(form for term in _NOTHING for form in (term, plural(term))))
+VOCABULARY = Vocabulary(
+    "coco", "2", _synonyms(), frozenset(form for term in _NOTHING for form in (term, plural(term))), _ATTRIBUTIVE
+)

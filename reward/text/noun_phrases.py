@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reward.text.lexicon import MOST, Lexicon
+from reward.text.lexicon import MOST, Lexicon, general
 from reward.text.numbers import number_words
-from reward.text.object_vocabulary import Mention
+from reward.text.object_vocabulary import Mention, Vocabulary
 from reward.text.sentences import split
 from reward.text.types import Sentence
 
@@ -147,6 +147,27 @@ def read(text: str, lexicon: Lexicon) -> tuple[Phrase, ...]:
         of_sentence = [mention for mention in mentions if sentence.start <= mention.start < sentence.end]
         result += _with_places(text, sentence, list(_phrases(text, number, sentence, of_sentence, lexicon)), lexicon)
     return tuple(result)
+
+
+#: Without any of it nothing is denied, or asked.
+DENIES = "\\b(?:no|not|without|neither|nor|never|cannot)\\b|n['\u2019]t\\b|\\?"
+_DENIES = re.compile(DENIES, re.IGNORECASE | re.ASCII)  # as Arrow's expressions are read
+
+
+def affirmed(text: str, vocabulary: Vocabulary) -> list[Mention]:
+    """The mentions of a text but for those that it denies, or asks about.
+
+    >>> words = Vocabulary("demo", "1", {"sun": "sun", "boat": "boat", "boats": "boat"})
+    >>> [mention.surface for mention in affirmed("A sun. There are no boats.", words)]
+    ['sun']
+    """
+    mentions = vocabulary.mentions(text)
+    if not mentions or _DENIES.search(text) is None:
+        return mentions
+    lexicon = general(vocabulary)
+    looked_at = {mention.start for mention in _mentions(text, lexicon)}
+    denied = looked_at - {phrase.noun[0] for phrase in read(text, lexicon)}
+    return [mention for mention in mentions if mention.start not in denied]
 
 
 def assertions(text: str, lexicon: Lexicon) -> frozenset[Assertion]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -24,6 +24,19 @@ _BLANK = np.array([chr(code).isspace() for code in range(128)] + [False] * 128)
 _LIKE_ASCII = frozenset("\u017f\u0131")
 _WAYS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
 _IGNORED = -2
+_SOME = r"(?:an?|the|this|that|these|those|one|two|three|some|each|every|another|his|her|its|their|my|your|our|\d+)"
+#: What stands before a form of ``attributive`` that names a thing.
+_TAKEN_UP = re.compile(
+    rf"(?<!\w){_SOME}\s+(?:(?:half|whole|single|fresh|ripe|peeled|sliced|juicy|small|large|big|little|round|black)\s+)*$",
+    re.IGNORECASE,
+)
+#: What stands behind it: the end of a phrase, or the next thing.
+_LEFT_OFF = re.compile(
+    rf"\s*(?:[.;:!?)\]\"]|$)|(?:\s*,|\s+(?:and|or))\s+{_SOME}\s|\s*,\s+(?:which|that|and\s+{_SOME})\s|"
+    r"\s+(?:with|in|on|at|of|is|are|was|were|near|next|by|beside|behind|between|that|which|to|from|under|over|above|"
+    r"below|sits|sitting|lies|lying|can|has|being|placed|there|for)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,9 @@ class Vocabulary:
             other; nothing is singularised, so a form that is not listed is not a mention. A canonical name that is
             itself written in texts must be listed too.
         ignored: surface forms that name none of the objects although one is in them: "train track".
+        attributive: surface forms that more often say what something else is like: "orange". They name their object
+            only behind an article, a number or the like, and where no noun follows: "an orange", but neither "an orange
+            shirt" nor "the wall is orange".
 
     Raises:
         ValueError: a surface form is empty or stands for something else than a text, or one form, or one name, means
@@ -61,6 +77,7 @@ class Vocabulary:
     version: str
     synonyms: Mapping[str, str]
     ignored: frozenset[str] = frozenset()
+    attributive: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
@@ -102,7 +119,9 @@ class Vocabulary:
         return [
             Mention(match.start(), match.end(), match.group(), name)
             for match in self._pattern.finditer(text)
-            if match.lastindex is not None and (name := self._forms[match.lastindex - 1][1])
+            if match.lastindex is not None
+            and (name := self._forms[match.lastindex - 1][1])
+            and (_normal(match.group()) not in self.attributive or _is_thing(text, match.start(), match.end()))
         ]
 
     def named_objects(self, texts: Any) -> tuple[Ints, Ints]:
@@ -110,7 +129,8 @@ class Vocabulary:
         object in ``sorted(self.objects)``.
 
         The same mentions as ``mentions`` finds. ASCII texts are looked up word by word, all at once; the others, and
-        those that may hold a form with other signs than letters and digits, go through ``mentions``.
+        those that may hold a form with other signs than letters and digits or one of ``attributive``, go through
+        ``mentions``.
         """
         one_by_one = ~pc.string_is_ascii(texts).to_numpy(zero_copy_only=False)
         if self._index.other is not None:
@@ -128,7 +148,7 @@ class Vocabulary:
 
     @cached_property
     def _index(self) -> _Index:
-        return _Index.of(self._canonical)
+        return _Index.of(self._canonical, self.attributive)
 
     @cached_property
     def _canonical(self) -> dict[str, str]:
@@ -155,10 +175,10 @@ class Vocabulary:
 class _Index:
     """Forms that consist of plain words, to be found by looking words up.
 
-    ``words`` holds every word of these forms. Forms of several words are paths: they begin at the number of their first
-    word, and ``steps`` leads from (place, next word) to the next place. ``things`` maps a place to the object whose
-    form ends there, to ``_IGNORED``, or to -1 where none ends. ``other`` is a pattern for what may be a form that
-    cannot be found this way.
+    ``words`` holds every word of these forms; those that are ``unsure`` are up to what stands around them. Forms of
+    several words are paths: they begin at the number of their first word, and ``steps`` leads from (place, next
+    word) to the next place. ``things`` maps a place to the object whose form ends there, to ``_IGNORED``, or to -1
+    where none ends. ``other`` is a pattern for what may be a form that cannot be found this way.
     """
 
     place: Mapping[str, int]
@@ -169,7 +189,7 @@ class _Index:
     other: str | None
 
     @classmethod
-    def of(cls, forms: Mapping[str, str]) -> _Index:
+    def of(cls, forms: Mapping[str, str], unsure: Collection[str]) -> _Index:
         place = {name: i for i, name in enumerate(sorted({name for name in forms.values() if name}))}
         if any(_LIKE_ASCII & set(form) for form in forms):
             return cls(place, pa.array([], pa.string()), {}, np.zeros(0, np.int64), 1, "")
@@ -185,7 +205,9 @@ class _Index:
             ends[at] = place.get(forms[form], _IGNORED)
         things = np.full(len(number) + len(steps), -1, np.int64)
         things[list(ends)] = list(ends.values())
-        odd = [r"[\s\x0b\x1c-\x1f]+".join(map(re.escape, form.split())) for form in set(ascii_forms) - set(plain)]
+        odd = [
+            r"[\s\x0b\x1c-\x1f]+".join(map(re.escape, form.split())) for form in {*ascii_forms} - {*plain} | {*unsure}
+        ]
         longest = max((len(form.split()) for form in plain), default=1)
         return cls(place, pa.array(list(number), pa.string()), steps, things, longest, "|".join(sorted(odd)) or None)
 
@@ -226,6 +248,15 @@ class _Index:
                     best = (start, size, int(self.things[at]))
             if best is not None:
                 yield best
+
+
+def _is_thing(text: str, start: int, end: int) -> bool:
+    """Whether a word that may say what others are like is a thing by itself.
+
+    >>> [_is_thing(text, text.index("orange"), text.index("orange") + 6) for text in ("An orange.", "An orange cat.")]
+    [True, False]
+    """
+    return _TAKEN_UP.search(text[max(0, start - 60) : start]) is not None and _LEFT_OFF.match(text, end) is not None
 
 
 def _normal(surface: str) -> str:

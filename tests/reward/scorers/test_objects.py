@@ -69,7 +69,7 @@ def test_what_a_caption_names_is_there_and_is_covered_where_it_is_named():
 
 
 def test_version_names_the_vocabulary():
-    assert ObjectScorer(VOCABULARY).version == "2:demo@3"
+    assert ObjectScorer(VOCABULARY).version == "3:demo@3"
 
 
 texts = st.lists(st.sampled_from([*OBJECTS, "ship", "a", "and", ","]), max_size=10).map(" ".join)
@@ -155,3 +155,52 @@ def test_a_verdict_is_a_value_that_nobody_changes():
 def test_an_object_without_a_name_is_an_error():
     with pytest.raises(ValueError, match="has no name"):
         ObjectScorer(VOCABULARY).score_columns(batch([({"objects": [{"name": None}], "answer": None}, ["a sun"])]))
+
+
+DENYING = Vocabulary("denying", "1", {"dog": "dog", "dogs": "dog", "car": "car", "cars": "car", "person": "person"})
+
+
+def with_captions(captions, *texts):
+    facts = {"objects": [{"name": "person"}], "captions": captions, "answer": None}
+    return {"images": [], "prompt": [], "facts": facts, "candidates": [{"text": text} for text in texts]}
+
+
+def test_what_a_caption_denies_is_not_there():
+    told = with_captions(["A room without a dog."], "A person and a dog.", "A person.")
+    assert ObjectScorer(DENYING).score([told])["objects.hallucinated"] == [[1.0, 0.0]]
+
+
+def test_what_a_text_denies_it_does_not_make_up_and_does_not_cover_either():
+    told = with_captions([], "A person. There are no cars.", "A person and cars.", "There is no person.")
+    scores = ObjectScorer(DENYING).score([told])
+    assert scores["objects.hallucinated"] == [[0.0, 1.0, 0.0]] and scores["objects.covered"] == [[1.0, 1.0, 0.0]]
+    # CHAIR, which is measured with, counts it.
+    assert len(judge("A person. There are no cars.", frozenset({"person"}), DENYING).hallucinated) == 1
+
+
+CAPTIONED = pa.struct(
+    [
+        ("objects", pa.list_(pa.struct([("name", pa.string())]))),
+        ("captions", pa.list_(pa.string())),
+        ("answer", pa.string()),
+    ]
+)
+SENTENCES = st.sampled_from(
+    ["A person.", "There are no dogs or cars.", "No dog, and a car.", "A car isn't a dog.", "Is there a dog?", "Cars",
+     "N\u00f6 dog", "A person without a car", "Not only a dog but a car", "There is neither a dog nor a car."]
+)  # fmt: skip
+
+
+@given(st.lists(SENTENCES, max_size=3), st.lists(st.lists(SENTENCES, max_size=3).map(" ".join), min_size=1, max_size=4))
+def test_denials_are_read_alike_at_once_and_one_by_one(captions, texts):
+    scorer = ObjectScorer(DENYING)
+    told = with_captions(captions, *texts)
+    columns = scorer.score_columns(
+        Batch(
+            pa.array([told["facts"]], CAPTIONED),
+            pa.array(texts, pa.string()),
+            np.zeros(len(texts), np.int64),
+            pa.nulls(1, pa.string()),
+        )
+    )
+    assert {name: [values.to_pylist()] for name, values in columns.items()} == scorer.score([told])
