@@ -7,6 +7,7 @@ the first, and nothing brings the second back.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -109,15 +110,32 @@ _PUNCTUATION = _Punctuation()
 def repeats(text: str) -> int:
     """How often a phrase of one to four words follows itself at most; 1 for a text without repetition.
 
-    What has neither letter nor digit is no word here: the rule of a table repeats nothing.
+    What has neither letter nor digit is no word here: the rule of a table repeats nothing. Neither do the numbers of a
+    series, such as a row of a table.
 
-    >>> repeats("a sun a sun a sun"), repeats("very very red"), repeats("a sun and a sun")
+    >>> repeats("a sun a sun a sun"), repeats("very very red"), repeats("[0.1, 0.1, 0.1, 0.5]")
     (3, 2, 1)
     """
-    words = [word for word in normal_text(text).split() if is_word(word)]
+    words = _without_series([word for word in normal_text(text).split() if is_word(word)])
     if not words:
         return 0
     return max(_longest_run(words, size) // size + 1 for size in range(1, LONGEST_PHRASE + 1))
+
+
+#: More numbers in a row are a loop if anything in them is.
+LONGEST_SERIES = 64
+
+
+def _without_series(words: Sequence[str]) -> list[str]:
+    """The first one of numbers that follow each other."""
+    kept: list[str] = []
+    for numbers, of in itertools.groupby(words, lambda word: any(map(str.isdigit, word)) and not _LETTER.search(word)):
+        group = list(of)
+        kept += group[:1] if numbers and len(group) <= LONGEST_SERIES else group
+    return kept
+
+
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 def is_word(word: str) -> bool:
@@ -137,7 +155,7 @@ def loops(text: str, most: int) -> bool:
     normal = normal_text(text)
     if _SYLLABLES.search(normal):
         return True
-    units = [unit for unit in language.units(normal) if is_word(unit)]
+    units = _without_series([unit for unit in language.units(normal) if is_word(unit)])
     if len(units) > normal.count(" ") + 1:  # a script without spaces
         for size in range(1, LONGEST_PHRASE + 1):
             run = _longest_run(units, size)

@@ -7,6 +7,7 @@ relations, entities' attributes), by rules over facts. Every fault is checked ag
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +15,7 @@ from typing import TypeVar
 from reward.text.cooccurrence import Cooccurrence
 from reward.text.fact_findings import by_facts, hallucinations
 from reward.text.known import Known, opposite
+from reward.text.language import language
 from reward.text.lexicon import Lexicon
 from reward.text.lists import Change, Listing, listings, plural, without
 from reward.text.noun_phrases import Phrase, read
@@ -25,6 +27,8 @@ T = TypeVar("T", str, int)
 
 #: How much an object counts that never goes along with what is there.
 _UNSEEN = 1e-3
+#: A sentence after which the next one may begin.
+_ENDS = re.compile(r"[.!?][\"')\u201d\u2019]*\s*$")
 #: Share of the wrong objects that stand in the place of a true one; the others are added.
 _SWAPPED = 0.5
 
@@ -50,12 +54,16 @@ def by_rules(
     ============  ==================================================================================================
 
     Only phrases of which nothing is wrong are made wrong, and none twice. ``complete`` as for ``detect.by_facts``: of
-    regions that may leave something out, nobody knows what is not there. Refuses with no_facts or nothing_to_change.
+    regions that may leave something out, nobody knows what is not there. Refuses with no_facts or nothing_to_change,
+    the latter also for a text in another language than English, and for one that names nothing that is there: in what
+    was not understood nothing is known to be right.
     """
     truth = Known.of(facts, lexicon, complete)
     if not truth.anything or not truth.closed:
         return Problem("no_facts", "it is not known what is not in the image; give facts with objects or regions")
     rng = random.Random(seed)
+    if language(text) not in (None, "en") or not any(phrase.name in truth.things for phrase in read(text, lexicon)):
+        return Problem("nothing_to_change", "no phrase that is understood names something that is there")
     task = _Injection(text, facts or {}, truth, lexicon, cooccurrence, complete)
     changes: list[Change] = []
     for _ in range(faults):
@@ -150,7 +158,7 @@ class _Injection:
                 places += [listing for listing in listings(self.text, sentence, here) if listing.whole]
         for listing in rng.sample(places, len(places)):
             yield list(self._append(listing, made))
-        if sentences:
+        if sentences and _ENDS.search(sentences[-1].text):
             yield [(sentences[-1].end, sentences[-1].end, f" There is also {made}.")]
 
     def _append(self, listing: Listing, made: str) -> Iterator[Change]:

@@ -97,7 +97,7 @@ class InjectStage:
     complete: bool = True
 
     name = NAME
-    version = 1
+    version = 2
     schema = REWRITTEN
     worker = None
 

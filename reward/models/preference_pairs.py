@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,13 +127,21 @@ def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
         prompt=tuple((message["role"], message["content"]) for message in in_front(texts, len(images))),
         chosen=_response(row["chosen"], "chosen"),
         rejected=_response(row["rejected"], "rejected"),
-        margin=None if margin is None else float(row[margin]),
+        margin=None if margin is None else _margin(row[margin], margin),
         kind=row.get("kind"),
         rejected_images=None if others is None else tuple(image_content(image, roots) for image in others),
     )
     if pair.chosen == pair.rejected and pair.rejected_images in (None, pair.images):
         raise ValueError("chosen and rejected are the same text about the same images")
     return pair
+
+
+def _margin(value: Any, column: str) -> float:
+    known = value is not None and not isinstance(value, bool)
+    number = float(value) if known else math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{column} is {value!r}, and no number says how much better the chosen one is")
+    return number
 
 
 def _response(value: Any, column: str) -> str:

@@ -39,7 +39,10 @@ _PATTERNS = (
     # "I am unable to view images", and not "I cannot see the picture on the wall".
     f"(?:{_SORRY})?{_CANNOT} (?:directly |actually |physically )?{_LOOK} (?:or {_LOOK} )?"
     f"(?:the |this |that |your |any |an )?(?:{_GIVEN} |actual )?{_PICTURE}{_END}",
-    f"(?:{_SORRY})?{_CANNOT} (?:identify|recogni[sz]e|name) (?:any |specific |real )*(?:people|persons|individuals)\\b",
+    f"(?:{_SORRY})?{_CANNOT} (?:identify|recogni[sz]e|name) (?:any |specific |real )*(?:people|persons|individuals)"
+    # Not "..., but there are two near a bus": that answers.
+    "(?: (?:in|on|from|by|based on|shown|depicted|or)\\b[^.,;!\n]{0,60})?"
+    " ?(?:[.!]|$|,? ?(?:because|since|as|due)\\b|[,;]? ?(?:but|however),? (?:i|if|please|feel|let)\\b)",
     # "As an AI language model, I cannot ...", and not "As an AI-generated poster, it ..."
     "as an? (?:ai|artificial intelligence|large|language|text|virtual|visual)(?![\\w-])[^.\n]{0,60}? (?:i|my|it is)\\b"
     f"[^.\n]{{0,40}}?{_NOT}",

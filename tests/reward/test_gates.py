@@ -128,3 +128,33 @@ def test_repeats(text: str, times: int) -> None:
 @pytest.mark.parametrize("module", [gates, language, refusals])
 def test_examples_of_the_documentation_hold(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[0.1, 0.1, 0.1, 0.5]", "| 0 | 0 | 0 |", "6, 6, 6", "| a | b |\n| 0 | 0 |\n| 0 | 0 |", "1 1 1 1",
+     "room 1, room 2, room 3", "Row 1: 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5."],
+)  # fmt: skip
+def test_numbers_of_a_series_may_be_alike(text: str) -> None:
+    assert of(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["0, " * 80, "It is 3. It is 3. It is 3.", "3 dogs 3 dogs 3 dogs", "very 1 very 1 very 1"]
+)
+def test_numbers_are_no_excuse_for_a_loop(text: str) -> None:
+    assert of(text) == "repetition"
+
+
+@pytest.mark.parametrize(
+    ("text", "gate"),
+    [
+        ("I can't identify any people in this picture; it shows an empty street.", None),
+        ("I cannot identify people, but there are two persons near a bus.", None),
+        ("I can't identify people.", "refusal"),
+        ("I'm sorry, but I can't identify individuals based on their appearance.", "refusal"),
+        ("I cannot recognize real people in photos, because of privacy.", "refusal"),
+    ],
+)
+def test_who_names_nobody_and_says_what_there_is_answers(text: str, gate: str | None) -> None:
+    assert of(text) == gate

@@ -201,6 +201,13 @@ def test_parts_of_a_message_are_read_and_image_columns_stay_encoded(tmp_path):
     assert Image.open(io.BytesIO(first.images[0])).size == (32, 32)
 
 
+@pytest.mark.parametrize("margin", [None, "NaN", "inf", "1e400", True])
+def test_a_margin_that_is_no_number_is_an_error_with_its_row_and_column(tmp_path, margin):
+    made = [{**row, "how": value} for row, value in zip(rows(chosen="c")[:2] * 2, [margin, margin], strict=False)]
+    with pytest.raises(ValueError, match=r"row 0: how is .*, and no number says how much better the chosen one is"):
+        read_pairs(saved(tmp_path, made), margin="how")
+
+
 @pytest.mark.parametrize("key", ["image", "image_path", "img"])
 def test_an_image_is_found_under_any_name_and_a_tag_is_its_place(tmp_path, key):
     (tmp_path / "a.png").write_bytes(PICTURES[0])

@@ -158,6 +158,27 @@ def test_where_it_is_not_known_what_is_absent_nothing_is_injected(truth: Any, co
     assert isinstance(by_rules("There is a dog.", some, ENGLISH, Cooccurrence(), 0), Rewrite)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["\u8fd9\u5f20\u56fe\u7247\u91cc\u6709\u4e00\u53ea\u72d7\u3002", "Ein Hund sitzt auf einer Bank und schl\u00e4ft.",
+     "Ein Boat ist auf dem See, und die Sonne scheint.",
+     "It is a quiet day.", "| a | b |", "Nothing is to be seen.", "There is no dog."],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", KINDS)
+def test_into_what_was_not_understood_nothing_is_injected(text: str, kind: Any) -> None:
+    truth = facts(thing("dog", 1), thing("cup", 1), thing("boat", 1))
+    for seed in range(8):
+        made = by_rules(text, truth, ENGLISH, Cooccurrence(), seed, (kind,))
+        assert isinstance(made, Problem) and made.kind == "nothing_to_change"
+
+
+def test_a_sentence_is_added_behind_the_end_of_one_alone() -> None:
+    truth = facts(thing("dog", 1), thing("cup", 1))
+    for text, added in (("A dog sits beside a cup", False), ("A dog sits beside a cup.", True)):
+        made = [by_rules(text, truth, ENGLISH, Cooccurrence(), seed, ("object",)) for seed in range(20)]
+        assert any(isinstance(of, Rewrite) and "There is also" in of.text for of in made) == added
+
+
 # ------------------------------------------------------------------------------------------------------- co-occurrence
 
 
