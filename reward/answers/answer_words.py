@@ -63,8 +63,37 @@ round circle circular
 square box rectangle rectangular
 soccer football
 beach shore coast
-cat feline
-dog canine hound
+cat feline kitten tabby siamese
+dog canine hound puppy labrador retriever poodle terrier beagle bulldog husky shepherd collie dachshund chihuahua corgi
+bird fowl chicken hen rooster duck goose swan pigeon dove seagull gull parrot owl eagle hawk crow raven sparrow penguin
+horse pony stallion mare foal donkey mule
+cow cattle bull calf ox steer buffalo
+sheep lamb ram ewe goat
+fish salmon trout tuna goldfish
+boat ship vessel yacht ferry canoe kayak sailboat
+car sedan suv taxi cab jeep van minivan automobile
+truck lorry pickup semi trailer
+bus coach minibus
+train tram subway locomotive
+plane airplane aeroplane jet airliner aircraft
+bike bicycle cycle
+motorcycle motorbike moped scooter
+bread bun roll loaf toast baguette
+cake cupcake pastry pie dessert
+hat cap helmet beanie
+bag purse handbag backpack suitcase luggage
+cup mug glass
+plate dish bowl saucer
+tv television monitor screen display
+laptop computer notebook
+couch sofa loveseat
+rug carpet mat
+jacket coat blazer hoodie
+sweater jumper pullover
+child kid boy girl baby toddler
+mirror reflection
+wood wooden timber
+stone rock concrete brick
 chef cook
 policeman officer cop
 sleeping resting lying asleep

@@ -127,7 +127,7 @@ def test_wrong(right: str, wrong: str) -> None:
         ("10:15", "10.15"), ("2-3", "2:3"), ("5 am", "5 pm"), ("3", "2. There are three dogs."),
         ("B", "A cat"), ("B", "B or C"), ("B", "cat"), ("cat", "B"), ("cat", "5"), ("5", "cat"), ("猫", "cat"),
         ("猫", "狗"), ("猫", "貓"), ("狗", "不知道"), ("Hund", "weiß nicht"), ("二", "两"), ("café", "bar"),
-        ("dog", "idk"), ("dog", "blurry"), ("dog", "see above"), ("3", "insufficient information"),
+        ("dog", "poodle"), ("horse", "pony"), ("car", "suv"), ("bag", "purse"), ("dog", "idk"), ("dog", "blurry"), ("dog", "see above"), ("3", "insufficient information"),
         ("yes", "There is no doubt."), ("yes", "No doubt about it."), ("yes", "There are no cats, but a dog."),
         ("yes", "yes and no"), ("yes", "No one is there, but there is a dog"), ("no", "I can't see. No."), ("yes", "1"),
         ("unanswerable", "cat"), ("cat", "<cat>"), ("3", "= 3"), ("A man in a red hat stands beside a white horse.",
