@@ -148,6 +148,8 @@ def public(path: str) -> str:
 
     >>> public("https://me:key@host/a.png?signature=x")
     'https://host/a.png'
+    >>> public("HTTPS://host/a.png?signature=x")
+    'HTTPS://host/a.png'
     >>> public("a/b.png")
     'a/b.png'
     """
@@ -161,7 +163,7 @@ def _public(link: str) -> str:
     if not sign:
         return link
     host, slash, tail = rest.partition("/")
-    if scheme in ("http", "https"):  # elsewhere a question mark may be part of a name
+    if scheme.lower() in ("http", "https"):  # elsewhere a question mark may be part of a name
         host, tail = host.partition("?")[0], tail.partition("?")[0]
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{tail}"
 

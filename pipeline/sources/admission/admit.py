@@ -41,6 +41,8 @@ ADMITTED = pa.schema(
     ]
 )
 _ROWS, _BYTES = 2048, 32 << 20
+#: Two shapes are the same whose sides differ by less, in relation.
+_SAME = 0.02
 #: So many malformed rows before any other say that all are: a wrong column, or another kind of file.
 _HOPELESS = 1000
 
@@ -116,7 +118,25 @@ def _prompt(entry: Entry, verdicts: Sequence[Verdict]) -> tuple[Sequence[Mapping
     for index, verdict in enumerate(verdicts):
         if verdict.error_type is not None:
             return prompt, error_status(verdict.error_type, f"image {index}: {verdict.error} ({public(entry.source)})")
+    if entry.annotated is not None and (shape := verdicts[0].shape) is not None and _lies_down(entry.annotated, shape):
+        annotated, shown = (" x ".join(f"{side:g}" for side in size) for size in (entry.annotated, shape))
+        why = (
+            f"annotated as {annotated} pixels, and shown as {shown}: the boxes are those of a picture that lies on its "
+            "side, as without its EXIF orientation; annotate it as it is shown, or turn its pixels and drop the tag"
+        )
+        return prompt, error_status("turned_annotations", f"{public(entry.source)}: {why}")
     return prompt, OK
+
+
+def _lies_down(annotated: tuple[float, float], shown: tuple[int, int]) -> bool:
+    """Whether width and height of the one are height and width of the other. A picture that was merely scaled, by as
+    much in both directions or not, has its boxes where they were.
+
+    >>> _lies_down((20, 10), (100, 200)), _lies_down((20, 10), (40, 20)), _lies_down((20, 10), (10, 10))
+    (True, False, False)
+    """
+    (width, height), (across, up) = annotated, shown
+    return abs(width / height / (up / across) - 1) < _SAME and abs(width / height / (across / up) - 1) > _SAME
 
 
 def _half(text: str) -> bool:

@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
 
     ``digest`` has 32 bytes: of what is seen, which is the encoded file, and if that had to be interpreted how it was;
     or of the path as written where the file was not read. ``hash`` is null for images that are bad, or if nobody wants
-    hashes. ``error_type`` and ``error`` are null for a good image.
+    hashes. ``error_type`` and ``error`` are null for a good image, whose width and height as it is shown are ``shape``.
     """
 
     path: str | None
@@ -38,6 +38,7 @@ class Verdict(NamedTuple):
     hash: int | None = None
     error_type: str | None = None
     error: str | None = None
+    shape: tuple[int, int] | None = None
 
 
 class Verdicts:
@@ -92,7 +93,7 @@ class Verdicts:
             return Verdict(path, digest, None, error.kind, f"{public(path or 'image')}: {error.reason}")
         if interpreted:
             digest = _interpretation(digest)
-        return Verdict(path, digest, phash(image) if self._hashed else None)
+        return Verdict(path, digest, phash(image) if self._hashed else None, shape=image.size)
 
 
 def image_digest(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ Annotations lie in any order. They are held as columns, some 30 bytes for each a
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,26 @@ def read(spec: CocoSource) -> Iterator[Entry]:
     root, name = root_of(spec.root, spec.path, spec.allow_http), files.base_name(spec.path)
     instances = _Instances(spec.path)
     captions = _captions(spec.captions) if spec.captions else None
+    if captions is not None and captions.of_image.of_none(instances.images):
+        raise InputError(
+            f"{public(spec.captions or '')}: no caption is about an image of {public(spec.path)}",
+            "give the captions of the same split",
+        )
     for image, (file, width, height) in instances.images.items():
         objects = instances.objects(image, width, height)
         facts = {"objects": objects, "captions": captions.of(image) if captions else None}
         for prompt in spec.prompts:
-            yield Entry([{"bytes": None, "path": file}], user_turn(prompt), facts, f"{name}:{image}", root)
+            place = f"{name}:{image}"
+            annotated = (width, height) if objects else None
+            yield Entry([{"bytes": None, "path": file}], user_turn(prompt), facts, place, root, annotated=annotated)
 
 
 def stamp(spec: CocoSource) -> list[str]:
     return [files.stamp(path) for path in (spec.path, spec.captions) if path]
+
+
+#: Of an annotation without one.
+_NO_ID = -(2**63)
 
 
 class _Grouped:
@@ -45,6 +56,13 @@ class _Grouped:
 
     def add(self, image: int) -> None:
         self._images.append(image)
+
+    def image(self, at: int) -> int:
+        return self._images[at]
+
+    def of_none(self, images: Collection[int]) -> bool:
+        """Whether there are some, and none is of one of the images."""
+        return bool(self._images) and not np.isin(np.frombuffer(self._images, np.int64), list(images)).any()
 
     def of(self, image: int) -> list[int]:
         if self._order is None:
@@ -62,6 +80,7 @@ class _Instances:
         self._names: dict[int, str] = {}
         self._of = _Grouped()
         self._category, self._crowd, self._boxes = array("q"), array("b"), array("f")
+        self._ids = array("q")
         for number, (key, item) in enumerate(elements(path), 1):
             try:
                 self._take(key, item)
@@ -69,6 +88,7 @@ class _Instances:
                 raise _layout_error(path, key, number, error) from error
         if not self.images:
             raise InputError(f"{public(path)} lists no images", "give an instances file")
+        self._again = self._repeated(path)
 
     def _take(self, key: str | None, item: Any) -> None:
         if key == "images":
@@ -87,11 +107,37 @@ class _Instances:
             self._boxes.extend(item["bbox"])
             self._category.append(category)
             self._crowd.append(bool(item.get("iscrowd", 0)))
+            self._ids.append(_NO_ID if item.get("id") is None else fields.number(item, "id"))
             self._of.add(image)
+
+    def _repeated(self, path: str) -> frozenset[int]:
+        """The annotations that say again what one before them says, as in files that were merged.
+
+        Raises:
+            InputError: two with one id say something else.
+        """
+        ids = np.frombuffer(self._ids, np.int64) if self._ids else np.empty(0, np.int64)
+        order = np.argsort(ids, kind="stable")
+        same = (np.diff(ids[order]) == 0) & (ids[order][1:] != _NO_ID)
+        again: set[int] = set()
+        for place in np.flatnonzero(same).tolist():
+            one, other = int(order[place]), int(order[place + 1])
+            if self._content(one) != self._content(other):
+                raise InputError(
+                    f"{public(path)}: two annotations have the id {self._ids[one]} and say something else",
+                    "give every annotation an id of its own",
+                )
+            again.add(other)
+        return frozenset(again)
+
+    def _content(self, at: int) -> tuple[Any, ...]:
+        return self._of.image(at), self._category[at], self._crowd[at], *self._boxes[4 * at : 4 * at + 4]
 
     def objects(self, image: int, width: float, height: float) -> list[dict[str, Any]]:
         things: dict[int, dict[str, Any]] = {}
         for at in self._of.of(image):
+            if at in self._again:
+                continue
             category = self._category[at]
             box = fractions(self._boxes[4 * at : 4 * at + 4].tolist(), width, height)
             if box is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,8 +16,12 @@ from pipeline.base.images import references
 from pipeline.sources.config import TableSource
 from pipeline.sources.readers import files, record, seen
 from pipeline.sources.readers.answer import COLUMNS as ANSWERS
+from pipeline.sources.readers.jsonl import refuse_utf16
 from pipeline.sources.readers.protocol import Entry
 from pipeline.sources.readers.roots import Root, root_of
+
+#: A list of texts or objects begins so, as JSON or as another language writes it.
+_QUOTED = re.compile(r"\[\s*[\"'{\[]")
 
 
 def read(spec: TableSource) -> Iterator[Entry]:
@@ -33,7 +39,10 @@ def stamp(spec: TableSource) -> list[str]:
 def _rows(path: str) -> Iterator[tuple[int, dict[str, str] | str]]:
     """Cells by their column; of a row that is malformed, what is wrong with it."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # facts of a crowded image are longer than the default allows
-    with files.reading(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+    with files.reading(path) as file:
+        refuse_utf16(file, path)
+        # What is not UTF-8 is left to its row.
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         rows = csv.DictReader(text, strict=True)
         _check_header(path, rows)
         while True:
@@ -50,8 +59,10 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, str] | str]]:
                 return
             if None in row or None in row.values():
                 yield rows.line_num, "not as many cells as the header has; quote cells with commas"
-            elif any("\0" in text for text in row.values()):
+            elif any("\0" in cell for cell in row.values()):
                 yield rows.line_num, "holds a NUL character, as a damaged file does; write it again"
+            elif any(map(_is_foreign, row.values())):
+                yield rows.line_num, "is not UTF-8; save the file as UTF-8"
             else:
                 yield rows.line_num, row
 
@@ -61,9 +72,16 @@ def _check_header(path: str, rows: csv.DictReader[str]) -> None:
         names = list(rows.fieldnames or ())
     except csv.Error as error:
         raise InputError(f"{path}, line {rows.reader.line_num}: the header: {error}", "correct it") from error
+    if any(map(_is_foreign, names)):
+        raise InputError(f"{path}, line 1: the header is not UTF-8", "save the file as UTF-8")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         listed = ", ".join(map(repr, twice))
         raise InputError(f"{path}, line 1: the header names {listed} more than once", "rename one of them")
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether bytes were read that are no UTF-8."""
+    return any("\udc80" <= sign <= "\udcff" for sign in text)
 
 
 def _is_open(error: csv.Error) -> bool:
@@ -84,14 +102,33 @@ def _value(cells: Mapping[str, str], place: record.Place) -> dict[str, Any]:
     for name in references.IMAGES:
         if name in cells:
             value[name] = _images(cells[name], place)
-    if value.get("prompt", "").lstrip().startswith('[{"'):
-        value["prompt"] = record.parse(value["prompt"], place, "`prompt` is ")
+    messages = _list(value.get("prompt", ""), "prompt", place)
+    if messages and all(isinstance(message, dict) for message in messages):
+        value["prompt"] = messages
     if "facts" in value:
         value["facts"] = record.parse(value["facts"], place, "`facts` is ")
     for name in ANSWERS:
-        if value.get(name, "").lstrip().startswith(('["', "['", "[{")):
-            value[name] = record.parse(value[name], place, f"`{name}` is ")
+        if (items := _list(value.get(name, ""), name, place)) is not None:
+            value[name] = items
     return value
+
+
+def _list(cell: str, name: str, place: record.Place) -> list[Any] | None:
+    """The list that a cell holds as JSON; None for a cell that holds a text.
+
+    Raises:
+        BadRow: it looks like a list of texts or objects, and is no JSON.
+    """
+    text = cell.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        if _QUOTED.match(text):
+            record.parse(text, place, f"`{name}` is ")  # says what is wrong
+        return None
+    return read if isinstance(read, list) else None
 
 
 def _images(cell: str, place: record.Place) -> Any:

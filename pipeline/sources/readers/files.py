@@ -74,8 +74,9 @@ def expand(path: str) -> list[str]:
     return sorted(paths)
 
 
-def walk(path: str, suffixes: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Files below a folder as ``(relative path, stamp)``, sorted within every folder; hidden ones are left out.
+def walk(path: str, suffixes: Iterable[str], links: bool = False) -> Iterator[tuple[str, str]]:
+    """Files below a folder as ``(relative path, stamp)``, sorted within every folder; hidden ones are left out. Links
+    to folders are not followed, as they may lead in a circle; with ``links`` they are named, too.
 
     Raises:
         InputError: there is no such folder.
@@ -85,7 +86,7 @@ def walk(path: str, suffixes: Iterable[str]) -> Iterator[tuple[str, str]]:
     if here is not None:
         if not os.path.isdir(here):
             raise InputError(f"source.path: no folder {here}", "check the path")
-        yield from _walk(here, "", ends)
+        yield from _walk(here, "", ends, links)
         return
     fs, name = _remote(path)
     listing = fs.find(name, detail=True)
@@ -133,7 +134,7 @@ def unreadable(path: str, error: Exception) -> InputError:
     return InputError(f"source.path: cannot read {public(path)}: {reason}", remedy)
 
 
-def _walk(base: str, inner: str, ends: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _walk(base: str, inner: str, ends: tuple[str, ...], links: bool) -> Iterator[tuple[str, str]]:
     with os.scandir(os.path.join(base, inner)) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
     for entry in entries:
@@ -141,7 +142,9 @@ def _walk(base: str, inner: str, ends: tuple[str, ...]) -> Iterator[tuple[str, s
             continue
         name = os.path.join(inner, entry.name)
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(base, name, ends)
+            yield from _walk(base, name, ends, links)
+        elif links and entry.is_dir():
+            yield name, "a link to a folder"
         elif entry.name.lower().endswith(ends):
             try:
                 stat = entry.stat()

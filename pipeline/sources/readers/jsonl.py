@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from pipeline.base.errors import InputError
 from pipeline.base.images import references
@@ -50,13 +50,22 @@ def lines(path: str) -> Iterator[tuple[int, str | record.BadRow]]:
         InputError: the file cannot be read, or is in UTF-16.
     """
     with files.reading(path) as file:
+        refuse_utf16(file, path)
         for number, data in enumerate(file, 1):
             if number == 1:
-                if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise InputError(f"{public(path)} is in UTF-16", "save it as UTF-8")
                 data = data.removeprefix(codecs.BOM_UTF8)
             if not data.isspace():
                 yield number, _decode(data, record.Place(path, "line", number))
+
+
+def refuse_utf16(file: IO[bytes], path: str) -> None:
+    """
+    Raises:
+        InputError: the file begins as one in UTF-16.
+    """
+    if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise InputError(f"{public(path)} is in UTF-16", "save it as UTF-8")
+    file.seek(0)
 
 
 def _decode(data: bytes, place: record.Place) -> str | record.BadRow:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.base.conversations import ROLES
 from pipeline.base.images import tags
 from pipeline.base.images.image_files import public
 from pipeline.sources.config import LlavaSource
@@ -31,11 +32,13 @@ def _entries(item: Any, place: record.Place, source: str, root: Root, use_answer
     if "conversations" not in item:
         raise record.missing("conversations", item, place)
     try:
-        prompt, answer = _first(item["conversations"])
+        prompt, answer = _first(item["conversations"], place)
     except (KeyError, TypeError, AttributeError) as error:
         raise record.BadRow(
             f"{place}: `conversations` is not a list of {{from, value}}", "correct it, or remove the item"
         ) from error
+    if isinstance(system := item.get("system"), str) and system.strip():
+        prompt = [{"role": "system", "content": system}, *prompt]
     value = {**without_answers(item), "prompt": prompt, "answer": answer if use_answers else None}
     return record.entries(value, place, source, root)
 
@@ -78,17 +81,27 @@ def an_object(item: Any, place: record.Place) -> dict[str, Any]:
     return item
 
 
-def _first(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], str | None]:
-    """Messages up to the first question, and the answer behind it. Without a question the prompt is empty."""
+def _first(turns: list[dict[str, str]], place: record.Place) -> tuple[list[dict[str, str]], str | None]:
+    """Messages up to the first question, and the answer behind it. Without a question the prompt is empty.
+
+    Raises:
+        BadRow: somebody else speaks before it, such as a tool, without whom the answer would not be the same.
+    """
     prompt: list[dict[str, str]] = []
     for turn in turns:
-        role, text = turn["from"], turn["value"]
+        role, text = ROLES.get(turn["from"].lower()), turn["value"]
+        asked = any(message["role"] == "user" for message in prompt)
+        if role is None:
+            known = ", ".join(sorted(ROLES))
+            raise record.BadRow(
+                f"{place}: `conversations` has a turn from {turn['from']!r:.40}; known are {known}", "remove the item"
+            )
         if role == "system":
             prompt.append({"role": "system", "content": text})
-        elif role in ("human", "user") and not any(m["role"] == "user" for m in prompt):
+        elif role == "user" and not asked:
             prompt.append({"role": "user", "content": tags.tight(text)})
-        elif role in ("gpt", "assistant") and any(m["role"] == "user" for m in prompt):
+        elif role == "assistant" and asked:
             return prompt, text.strip()
-        elif role in ("human", "user"):
+        elif role == "user":
             break
     return prompt, None

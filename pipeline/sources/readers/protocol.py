@@ -24,6 +24,7 @@ class Entry(NamedTuple):
     paths that the reader made itself; what an input says must have one. ``facts`` has keys of
     ``pipeline.base.tables.FACTS``. ``source`` says where the prompt stood, such as ``a.jsonl:17``. ``error`` is null,
     or why the row is no prompt as ``(error_type, reason)``, where the reason names the place and the remedy.
+    ``annotated`` is the width and height of the picture that boxes of the facts are parts of, where they are known.
     """
 
     images: Sequence[Mapping[str, Any]]
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
     source: str
     root: Root | None = None
     error: tuple[str, str] | None = None
+    annotated: tuple[float, float] | None = None
 
 
 #: Kinds with a module of that name that has ``read(spec) -> Iterator[Entry]`` and ``stamp(spec) -> JSON value`` (what

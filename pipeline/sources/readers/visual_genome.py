@@ -46,7 +46,8 @@ def _entries(
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise record.BadRow(f"{public(spec.path)}, item {number}: {what}", "give region_descriptions.json") from error
     for prompt in spec.prompts:
-        yield Entry([{"bytes": None, "path": path}], user_turn(prompt), {"regions": regions}, f"{name}:{image}", root)
+        pictures, source = [{"bytes": None, "path": path}], f"{name}:{image}"
+        yield Entry(pictures, user_turn(prompt), {"regions": regions}, source, root, annotated=shape)
 
 
 def stamp(spec: VisualGenomeSource) -> list[str]:

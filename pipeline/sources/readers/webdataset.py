@@ -28,6 +28,10 @@ _TEXTS = ("json", "txt")
 _IGNORED = frozenset(
     ("cls", "cls2", "class", "count", "id", "idx", "index", "inx", "key", "url", "md5", "sha1", "sha256")
 )
+#: ``png``, and of several pictures ``0.png``, ``image_1.png``. What is called otherwise may be a mask or a depth map.
+_IMAGE = re.compile(
+    rf"(?:(?:image|img|picture|photo|input)?[_-]?\d*\.)?(?:{'|'.join(suffix.lstrip('.') for suffix in SUFFIXES)})"
+)
 #: Of a member with a prompt or facts; a larger one is no such thing.
 _MAX_TEXT = 16_000_000
 
@@ -108,7 +112,7 @@ def _is_hidden(name: str) -> bool:
 
 def _take(sample: _Sample, extension: str, member: tarfile.TarInfo, path: str, tar: str, file: IO[bytes]) -> None:
     """Add a member to its sample, or what is wrong with it."""
-    image = f".{extension}".endswith(SUFFIXES)
+    image = _IMAGE.fullmatch(extension) is not None
     if not extension:
         sample.bare = member.name
     elif extension.rpartition(".")[2] in _IGNORED:
@@ -117,8 +121,8 @@ def _take(sample: _Sample, extension: str, member: tarfile.TarInfo, path: str, t
         sample.wrong = f"member {member.name!r} comes again"
     elif not image and extension not in _TEXTS:
         sample.wrong = (
-            f"member {member.name!r} has the unknown extension .{extension}; images are {', '.join(SUFFIXES)}, "
-            f"prompts .json or .txt, and ignored are .{', .'.join(sorted(_IGNORED))}"
+            f"member {member.name!r} has the unknown extension .{extension}; images are {', '.join(SUFFIXES)} (of "
+            f"several: .0.png), prompts .json or .txt, and ignored are .{', .'.join(sorted(_IGNORED))}"
         )
     elif not member.isreg() or member.issparse():
         kind = "a link" if member.islnk() or member.issym() else "no plain file"
