@@ -29,6 +29,7 @@ class Suite:
         score: a tally from the answers by id; they hold judgements where ``judge_prompt`` is given.
         judge_prompt: what a judge is asked about an answer, None where that answer needs no judgement. Without it, no
             judge is needed.
+        graded: whether a judgement may be a bare number.
         data, files, prompt, parser, versions: see ``result.Provenance``; ``files`` is a digest of what the questions
             and truths were made from.
     """
@@ -44,6 +45,7 @@ class Suite:
     parser: str = "none"
     versions: Mapping[str, str] = field(default_factory=dict)
     judge_prompt: Callable[[Question, str], str | None] | None = None
+    graded: bool = False
 
 
 def load(
@@ -119,6 +121,7 @@ def _load(
         parser=getattr(benchmark, "parser", "none"),
         versions={**opened.versions, **version, **({} if identity is None else {"benchmark": identity})},
         judge_prompt=benchmark.judge_prompt if benchmark.judged else None,
+        graded=benchmark.graded,
     )
 
 

@@ -500,6 +500,34 @@ def test_saved_judgements_are_another_source(here, data, tmp_path):
         session.evaluate(suites, CANNED, output, judge, progress=quiet())
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([None, "Rating: 6"], r"1 of 2 answers have no judgement in .*said.jsonl, the first is id '0' of mmhal"),
+        ([" \n", "Rating: 6"], r"1 of 2 answers have no judgement"),
+        ([4, "Rating: 6"], r"said.jsonl, line 1: 'judgement' is 4, not a text; give what the judge wrote"),
+        (["Rating: 6", True], r"said.jsonl, line 2: 'judgement' is True, not a text"),
+        ([["Rating: 6"], "Rating: 6"], r"said.jsonl, line 1: 'judgement' is \['Rating: 6'\], not a text"),
+        (["Rating: 6", "Rating: 6", "Rating: 2"], r"said.jsonl, line 3: id '0' of mmhal has another judgement"),
+        (["Rating: 6", "Rating: 5", "Rating: 6"], None),  # said again
+        ([None, "Rating: 5", "Rating: 6"], None),  # said at last
+    ],
+)
+def test_what_is_no_judgement_is_none_and_never_a_rating(here, data, tmp_path, lines, message):
+    suites = load(["mmhal"], data)
+    here(Model(judging))
+    rows = [{"id": str(at % 2), "judgement": judgement} for at, judgement in enumerate(lines)]
+    (tmp_path / "said.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    judge = session.Judge("a person", "build unknown", file=tmp_path / "said.jsonl")
+    if message is not None:
+        with pytest.raises(DataError, match=message):
+            session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
+        return
+    session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert values(results, "mmhal")["score"] == 5.5
+
+
 def test_a_judgement_is_not_taken_for_another_answer(here, data, tmp_path):
     suites = load(["mmhal"], data)
     file, output = tmp_path / "said.jsonl", tmp_path / "out"

@@ -160,7 +160,9 @@ def _with_judgements(
     if judge is None:
         raise ConfigError(f"{len(asking)} answers need a judge; give --judge MODEL, or --judgements FILE --judge NAME")
     if judge.file is not None:
-        return judgements.with_judgements(answers, judgements.by_file(judge.file, asking, answers, run.path))
+        graded = {suite.name for suite in suites if suite.graded}
+        said = judgements.by_file(judge.file, asking, answers, run.path, graded)
+        return judgements.with_judgements(answers, said)
     assert judge.spec is not None
     return judgements.with_judgements(answers, judgements.by_model(run, executor, asking, judge.spec))
 
