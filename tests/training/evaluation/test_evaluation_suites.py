@@ -437,6 +437,28 @@ def test_descriptions_without_a_usable_judgement_are_counted():
     assert tally.values()["sentences"] == 1.5  # of those that were judged, matched or not
 
 
+@pytest.mark.parametrize(
+    ("line", "unread"),
+    [
+        ("hallucination: no dog", 0),
+        ("Hallucination : no dog", 1),  # the original takes no blank before the colon
+        ("**hallucination**: no dog", 1),
+        ("Hallucination - no dog", 1),
+        ("wrong: no dog", 1),
+        ("cannot judge: a mood", 0),
+    ],
+)
+def test_a_verdict_that_cannot_be_read_is_in_no_sum_and_counted(line, unread):
+    questions = describe("a", "b")
+    answers = {
+        "0": Answer("A dog. A cat.", f"Judgement:\n1. {line}\n2. correct: seen"),
+        "1": Answer("A. B.", "Judgement:\n1. correct: y"),  # mismatched: not a sentence of it was read
+    }
+    tally = shr.score(questions, answers)
+    assert (tally.counts["mismatched"], tally.counts["unread"]) == (1, unread)
+    assert tally.sums["shr"][:, 1].tolist() == [2 - unread, 0]
+
+
 def test_facts_can_be_the_judge():
     from reward.text.object_vocabulary import Vocabulary
 

@@ -149,14 +149,15 @@ def score(
 
     Of an image that is described several times, the last description counts for SHR, as in the original; all count for
     the variety of n-grams. ``unjudged`` counts descriptions without a judgement, ``mismatched`` those whose judgement
-    has not one line for each sentence: neither has a sentence with a verdict.
+    has not one line for each sentence: neither has a sentence with a verdict. ``unread`` counts sentences of the other
+    descriptions whose verdict is none of the three: they are in no numerator and no denominator of SHR.
 
     Raises:
         ValueError: ids differ.
     """
     done, counts = pairs(questions, answers)
     last = {question.image: place for place, (question, _, _) in enumerate(done)}
-    counts |= {"unjudged": 0, "mismatched": 0}
+    counts |= {"unjudged": 0, "mismatched": 0, "unread": 0}
     rows = []
     for place, (question, answer, text) in enumerate(done):
         added = variety(text)
@@ -173,6 +174,8 @@ def score(
                 if verdicts is None:
                     counts["mismatched"] += 1
                     verdicts = [None] * len(sentences(text))
+                else:
+                    counts["unread"] += verdicts.count(None)
         if verdicts is not None:
             added |= terms(verdicts, text)
         rows.append((question.image, added))
@@ -212,7 +215,7 @@ def read(judgement: str, text: str) -> list[Verdict | None] | None:
     """The judge's verdict on each of ``sentences(text)``; None if there is not exactly one line for each.
 
     A line is a number, a space, a verdict and a colon, as the original reads it. A verdict that is none of the three
-    is None; such a sentence counts nowhere.
+    is None; such a sentence counts nowhere but in ``unread``.
 
     >>> read("Judgement:\\n1. Correct: seen.\\n2. cannot judge: mood.", "A cat sits. How calm.")
     ['correct', 'cannot judge']
