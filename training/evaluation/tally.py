@@ -52,12 +52,14 @@ class Tally:
     """``sums[metric]`` is [images, 2]: numerator and denominator of each image, in the order of ``images`` (sorted).
 
     ``linear`` are metrics made of those in ``sums``. ``counts`` are what was left out and why; they get no interval.
+    ``failed`` are the ids of the questions without an answer, sorted; None where nobody has kept them.
     """
 
     images: tuple[str, ...]
     sums: Mapping[str, Floats]
     linear: Mapping[str, Linear] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    failed: tuple[str, ...] | None = None
 
     @classmethod
     def of(

@@ -760,6 +760,28 @@ def test_answers_that_are_missing_for_one_model_are_named_with_the_remedy(two):
     assert "evaluate that model again" in done.stderr
 
 
+def test_a_failed_answer_is_kept_and_keeps_two_models_from_being_compared(here, world, tmp_path):
+    names = ["amber_generative", "amber_discriminative"]
+    here(Model(truthful(world)))
+    over_scenes(tmp_path / "a", names)
+    asked = scenes.load(["amber_discriminative"], FEW)[0].questions
+    here(Model(truthful(world), refuse={asked[0].prompt}))
+    over_scenes(tmp_path / "b", names, max_failure_rate=0.5)
+    lost = sorted(question.id for question in asked if question.prompt == asked[0].prompt)
+    of_both, kept = (json.loads((tmp_path / name / "tallies.json").read_text()) for name in ("a", "b"))
+    assert {tuple(tally["failed"]) for tally in of_both.values()} == {()}
+    assert kept["amber_discriminative"]["failed"] == lost and kept["amber_generative"]["failed"] == []
+    assert kept["amber"]["failed"] == [f"questions {id}" for id in lost]
+    done = invoke("--compare", tmp_path / "a", tmp_path / "b")
+    assert done.exit_code == 2 and f"question '{lost[0]}' is missing from the second of the two" in done.stderr
+    assert invoke("--compare", tmp_path / "b", tmp_path / "b", "--output", tmp_path / "same").exit_code == 0
+    for name, tallies in (("a", of_both), ("b", kept)):  # as files of before are
+        bare = {suite: {key: of for key, of in tally.items() if key != "failed"} for suite, tally in tallies.items()}
+        (tmp_path / name / "tallies.json").write_text(json.dumps(bare))
+    done = invoke("--compare", tmp_path / "a", tmp_path / "b")
+    assert done.exit_code == 2 and f"failed: 0 and {len(lost)} answers" in done.stderr
+
+
 def test_models_without_a_common_suite_cannot_be_compared(here, world, two, tmp_path):
     here(Model(truthful(world)))
     over_scenes(tmp_path / "other", ["amber_generative"])
@@ -774,7 +796,9 @@ term = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: tuple(ma
 def test_a_tally_survives_its_file(rows):
     tally = Tally.of(rows, ["x", "y"], {"mean": mean_of(["x", "y"])}, {"asked": len(rows)})
     again = stored.of_json(json.loads(json.dumps(stored.as_json(tally))))
-    assert again.images == tally.images and again.counts == tally.counts
+    assert again.images == tally.images and again.counts == tally.counts and again.failed is None
+    lost = replace(tally, failed=("1", "2"))
+    assert stored.of_json(json.loads(json.dumps(stored.as_json(lost)))).failed == lost.failed
     assert again.values() == tally.values() and again.intervals(20) == tally.intervals(20)
 
 

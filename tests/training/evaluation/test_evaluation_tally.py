@@ -1,6 +1,7 @@
 """Sums by image, intervals over images, and whether two models differ."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -128,6 +129,35 @@ def test_models_that_answered_other_questions_are_not_compared():
         compare(right(("x", 1), ("y", 1)), right(("x", 1)))
     with pytest.raises(ValueError, match="metric 'm' is missing from the first"):
         compare(right(("x", 1)), Tally.of([("x", {"accuracy": (1, 1), "m": (1, 1)})]))
+
+
+def without(tally, *failed, **counts):
+    return replace(tally, failed=tuple(failed), counts={"failed": len(failed), **counts})
+
+
+def test_an_answer_that_failed_in_one_model_alone_is_no_difference_between_the_two():
+    # Two answers about each image; the only wrong one of the first model failed in the second.
+    whole = without(right(("x", 1), ("x", 0), ("y", 1), ("y", 1)))
+    less = without(right(("x", 1), ("y", 1), ("y", 1)), "x0")
+    with pytest.raises(ValueError, match="the answer to question 'x0' is missing from the second of the two"):
+        compare(whole, less)
+    with pytest.raises(ValueError, match=r"'x0' is missing from the first .*evaluate that model again"):
+        compare(less, whole)
+    other = without(right(("x", 1), ("x", 0), ("y", 1)), "y0")
+    with pytest.raises(ValueError, match=r"'x0' is missing from the first of the two \(2 differ\)"):
+        compare(less, other)
+    assert compare(less, less, 20)["accuracy"].difference == 0.0
+
+
+def test_of_results_of_before_only_the_number_of_failed_answers_is_known():
+    whole, less = right(("x", 1), ("x", 0), ("y", 1)), right(("x", 1), ("y", 1))
+    a, b = replace(whole, counts={"questions_failed": 0}), replace(less, counts={"questions_failed": 1})
+    with pytest.raises(ValueError, match="questions_failed: 0 and 1 answers; evaluate that model again"):
+        compare(a, b)
+    with pytest.raises(ValueError, match="failed: 0 and 1 answers"):
+        compare(without(whole), replace(less, counts={"failed": 1}))
+    assert compare(replace(a, counts={"failed": 2}), replace(b, counts={"failed": 2}), 20)
+    assert compare(whole, less, 20)  # of answers that somebody else has scored, nothing is known
 
 
 def test_many_images_go_through_in_blocks(monkeypatch):

@@ -195,13 +195,14 @@ def together(descriptions: Tally, answers: Tally) -> Tally:
     if descriptions.images != answers.images:
         odd = sorted(set(descriptions.images) ^ set(answers.images))[0]
         raise ValueError(f"image {odd!r} is only in one part; AMBER's score needs both about every image")
-    counts = {
-        f"{part}_{name}": count
-        for part, tally in (("descriptions", descriptions), ("questions", answers))
-        for name, count in tally.counts.items()
-    }
+    parts = {"descriptions": descriptions, "questions": answers}
+    counts = {f"{part}_{name}": count for part, tally in parts.items() for name, count in tally.counts.items()}
+    failed = [
+        None if tally.failed is None else [f"{part} {id}" for id in tally.failed] for part, tally in parts.items()
+    ]
+    lost = None if None in failed else tuple(sorted(id for ids in failed for id in ids or ()))
     linear = {"amber_score": Linear({"chair": -1, "f1": 1}, constant=1, divisor=2)}
-    return Tally(answers.images, {**descriptions.sums, **answers.sums}, linear, counts)
+    return Tally(answers.images, {**descriptions.sums, **answers.sums}, linear, counts, lost)
 
 
 def _queries(data: Path, name: str) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
