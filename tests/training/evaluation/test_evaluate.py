@@ -326,7 +326,8 @@ def data(tmp_path):
         "annotations": [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 1}],
     }
     (folder / "chair" / "instances_val2014.json").write_text(json.dumps(annotations))
-    (folder / "chair" / "captions_val2014.json").write_text('{"annotations": [{"image_id": 1, "caption": "A cup."}]}')
+    captions = {"images": annotations["images"], "annotations": [{"image_id": 1, "caption": "A cup."}]}
+    (folder / "chair" / "captions_val2014.json").write_text(json.dumps(captions))
     content = {"image_content": ["dog"], "gt_answer": "A dog."}
     rows = [{"image_src": f"https://x/{name}.png", "question": f"What is {name}?", **content} for name in ("a", "b")]
     (folder / "mmhal" / "response_template.json").write_text(json.dumps(rows))
@@ -394,6 +395,7 @@ def test_amber_shr_and_object_halbench_read_their_own_folders(here, data, tmp_pa
         "shr/region_descriptions.json": [
             {"regions": [{"image_id": 1, "x": 0, "y": 0, "width": 4, "height": 4, "phrase": "a man"}]}
         ],
+        "shr/shr_factual_part1.jsonl": {"1": []},
         "object_halbench/questions.jsonl": {"image_id": 1, "question": "What is there?"},
     }
     for name, content in write.items():

@@ -490,9 +490,15 @@ def test_shr_reads_visual_genome_and_asks_a_judge(tmp_path):
     asking = Shr().judge_prompt(only, "A dog {facts}. A cat <image>.")
     assert "[0.10, 0.10, 0.50, 0.50]: a {red} dog" in asking and "It rains." in asking
     assert "1. A dog {facts}\n2. A cat < image>" in asking
+    (tmp_path / "shr_factual_part1.jsonl").write_text('{"8": ["It snows."]}\n')
+    (only,) = Shr().questions(tmp_path)
+    assert only.truth["facts"] == []  # of some images the original's files have none
     assert Shr().judge_prompt(only, "word " * 4000) is None
     (tmp_path / "val_images_final.json").write_text('[{"image_id": 9}]')
     with pytest.raises(DataError, match="image 9 of"):
+        Shr().questions(tmp_path)
+    (tmp_path / "shr_factual_part1.jsonl").unlink()
+    with pytest.raises(DataError, match=r"holds no shr_factual_part\*.jsonl; put HA-DPO's there"):
         Shr().questions(tmp_path)
 
 
@@ -614,6 +620,10 @@ def test_object_halbench_reads_its_questions(tmp_path):
     assert only == Question("1", "5.jpg", "What is there?", {"objects": ["cup", "dog"]})
     write_lines(tmp_path / "questions.jsonl", [{"image_id": 6, "question": "?"}])
     with pytest.raises(DataError, match="line 1: image 6 is not in"):
+        halbench.questions(tmp_path, words("coco80"))
+    write_lines(tmp_path / "questions.jsonl", [{"image_id": 5, "question": "?"}])
+    (tmp_path / "captions_val2014.json").write_text('{"annotations": [{"image_id": 6, "caption": "Cups."}]}')
+    with pytest.raises(DataError, match=r"image 5 has no caption in captions_\*.json"):
         halbench.questions(tmp_path, words("coco80"))
 
 

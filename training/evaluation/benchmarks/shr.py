@@ -109,7 +109,8 @@ class Shr(Benchmark):
         """One description per listed image; its truth holds ``regions`` as [box, phrase] and ``facts``, for the judge.
 
         Raises:
-            DataError: a file is missing or malformed, or an image is not in Visual Genome's files.
+            DataError: a file is missing or malformed, or an image is not in Visual Genome's files. An image may
+                have no facts: to some the original's files give none.
         """
         path = data / "val_images_final.json"
         genome = self.visual_genome or data
@@ -120,7 +121,10 @@ class Shr(Benchmark):
             if id in wanted:
                 regions[id] = row["regions"]
         facts: dict[int, list[str]] = {}
-        for part in sorted(data.glob("shr_factual_part*.jsonl")):
+        parts = sorted(data.glob("shr_factual_part*.jsonl"))
+        if not parts:
+            raise DataError(f"{data} holds no shr_factual_part*.jsonl; put HA-DPO's there (docs/evaluation.md)")
+        for part in parts:
             for _, row in benchmark_files.lines(part):
                 # Each line has one key, the image; a later line takes the place of an earlier one.
                 facts.update((int(id), [str(text) for text in texts]) for id, texts in list(row.items())[:1])
