@@ -22,7 +22,8 @@ _EQUAL = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
-    """``difference`` is b - a, ``interval`` its confidence interval; None where a metric is undefined.
+    """``difference`` is b - a, ``interval`` its confidence interval; None where a metric is undefined, the interval
+    also where fewer than two images count in it for one of the models.
 
     ``p_value`` is two-sided: how often a difference at least as large comes about if, image by image, it is left to
     chance which model gave which answers. It is at least 1 / (samples + 1).
@@ -59,6 +60,7 @@ def compare(
     first, second = a.values(), b.values()
     observed = {name: _minus(second[name], first[name]) for name in a.names}
     gaps: dict[str, list[Floats]] = {name: [] for name in a.names}
+    varied = a.varied & b.varied
     as_large, defined = dict.fromkeys(a.names, 0), dict.fromkeys(a.names, 0)
     for number, size in enumerate(_blocks(samples, len(a.images))):
         drawn = weights(len(a.images), size, (seed, 0, number))
@@ -74,7 +76,7 @@ def compare(
             first[name],
             second[name],
             observed[name],
-            interval(np.concatenate(gaps[name]), level) if gaps[name] and observed[name] is not None else None,
+            interval(np.concatenate(gaps[name]), level) if name in varied and gaps[name] else None,
             (as_large[name] + 1) / (defined[name] + 1) if observed[name] is not None and a.images else None,
         )
         for name in a.names

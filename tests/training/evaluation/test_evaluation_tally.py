@@ -59,6 +59,37 @@ def test_a_linear_metric_is_made_in_every_sample():
     assert tally.intervals(200)["always"] == [0.5, 0.5]  # x and y are never both high: drawn together
 
 
+def test_one_image_says_nothing_of_how_sure_a_value_is():
+    alone = right(("x", 1), ("x", 0))
+    assert alone.values() == {"accuracy": 0.5} and alone.intervals(50) == {"accuracy": None}
+    # Of three images one counts in "m", and so in what is made of it.
+    rows = [("x", {"m": (1, 2), "n": (1, 1)}), ("y", {"n": (0, 1)}), ("z", {"m": (0, 0), "n": (1, 1)})]
+    tally = Tally.of(rows, linear={"both": mean_of(["m", "n"]), "of n": mean_of(["n"])})
+    ends = tally.intervals(50)
+    assert ends["m"] is None and ends["both"] is None and ends["n"] is not None and ends["of n"] is not None
+    other = Tally.of([*rows[:2], ("z", {"m": (1, 1), "n": (1, 1)})], linear=tally.linear)
+    assert other.intervals(50)["m"] is not None
+    for a, b in ((tally, other), (other, tally)):
+        differences = compare(a, b, 50)
+        assert differences["m"].difference is not None and differences["m"].interval is None
+        assert differences["both"].interval is None and differences["n"].interval is not None
+    assert compare(other, other, 50)["m"].interval is not None
+
+
+def test_a_value_without_an_interval_has_a_dash_and_no_bar(tmp_path):
+    from training.evaluation.session import markdown, plot
+
+    suites = {"colours": result(right(("x", 1), ("x", 0)), provenance(), samples=10)}
+    text = markdown.results({"suites": suites, "model": "m"})
+    assert "| colours | accuracy | 0.500 | - |" in text
+    plot.results({"suites": suites}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    differences = {"colours": as_json(compare(right(("x", 1)), right(("x", 0)), 10))}
+    content = {"suites": differences, "a": "m", "b": "n", "not_compared": []}
+    assert "| colours | accuracy | 1.000 | 0.000 | -1.000 | - | 1.000 |" in markdown.comparison(content)
+    plot.comparison(content, tmp_path / "b.png")
+
+
 @given(rows, st.randoms(use_true_random=False))
 def test_the_order_of_answers_does_not_matter(answers, rng):
     before = Tally.of(answers, ["m"])
