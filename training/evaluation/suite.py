@@ -72,7 +72,7 @@ def load(
 
     Raises:
         DataError: a folder, a file, an image or a model that reads answers is missing, or a file is malformed.
-        ConfigError: there is no such suite, or it has no such option.
+        ConfigError: there is no such suite, it has no such option, or ``limit`` is not even one image.
     """
     drawn = {**(shared or {}), "seed": seed, **({} if limit is None else {"limit": limit})}
     options_of = {name: dict(given) for name, given in (options or {}).items()}
@@ -80,6 +80,10 @@ def load(
     fixed = [name for name, given in options_of.items() if "limit" in given and (ids or lists.get(name)) is not None]
     if fixed:
         raise ConfigError(f"{fixed[0]}.limit and a list of ids: leave one out; --limit draws among the listed images")
+    if limit is not None and limit < 1:
+        raise ConfigError(
+            f"limit is {limit}; give 1 or more images, or none of it for as many as a suite asks by itself"
+        )
     names = list(names)
     made = benchmarks.make(names, options_of, drawn)
     if not data.is_dir():

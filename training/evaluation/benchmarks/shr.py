@@ -39,6 +39,7 @@ LONGEST = 15_000
 #: Above each line of the judge's answer stands this one.
 _HEAD = "Judgement:"
 _DELETED = re.compile(r"[.:\n?,]")
+_SIDES, _EDGES = ("width", "height"), ("x", "y", "width", "height")
 _VISUAL_GENOME = ("HA-DPO/ha_dpo/data/VG", "visual_genome")
 
 _PROMPT = """\
@@ -114,7 +115,7 @@ class Shr(Benchmark):
         """
         path = data / "val_images_final.json"
         genome = self.visual_genome or data
-        wanted = dict.fromkeys(_id(row, path) for row in benchmark_files.whole(path))
+        wanted = dict.fromkeys(_id(row, path) for row in benchmark_files.listed(path))
         sizes = {id: row for id, row in _read(genome / "image_data.json") if id in wanted}
         regions: dict[int, list[Any]] = {}
         for id, row in _read(genome / "region_descriptions.json", of="regions"):
@@ -125,9 +126,11 @@ class Shr(Benchmark):
         if not parts:
             raise DataError(f"{data} holds no shr_factual_part*.jsonl; put HA-DPO's there (docs/evaluation.md)")
         for part in parts:
-            for _, row in benchmark_files.lines(part):
+            for number, row in benchmark_files.lines(part):
+                where = f"{part}, line {number}"
                 # Each line has one key, the image; a later line takes the place of an earlier one.
-                facts.update((int(id), [str(text) for text in texts]) for id, texts in list(row.items())[:1])
+                for key, texts in list(row.items())[:1]:
+                    facts[benchmark_files.number(key, where, "image")] = benchmark_files.texts(texts, where, key)
         lost = [id for id in wanted if id not in sizes or id not in regions]
         if lost:
             raise DataError(f"image {lost[0]} of {path} is not in Visual Genome's files in {genome}; add version 1.2")
@@ -312,11 +315,15 @@ def _question(
     id: int, size: Mapping[str, Any], regions: Sequence[Mapping[str, Any]], facts: list[str], ask: str
 ) -> Question:
     where = f"Visual Genome, image {id}"
-    width, height, url = benchmark_files.take(size, ("width", "height", "url"), where)
+    *sides, url = benchmark_files.take(size, (*_SIDES, "url"), where)
+    width, height = (benchmark_files.real(value, where, key) for key, value in zip(_SIDES, sides, strict=True))
+    if width <= 0 or height <= 0:
+        raise DataError(f"{where}: is {width} x {height} pixels in image_data.json; give the benchmark's own file")
     boxes = []
     for region in regions:
-        x, y, w, h, phrase = benchmark_files.take(region, ("x", "y", "width", "height", "phrase"), where)
+        *edges, phrase = benchmark_files.take(region, (*_EDGES, "phrase"), where)
         if phrase:
+            x, y, w, h = (benchmark_files.real(value, where, key) for key, value in zip(_EDGES, edges, strict=True))
             boxes.append([[x / width, y / height, (x + w) / width, (y + h) / height], phrase])
     return Question(str(id), "/".join(str(url).split("/")[-2:]), ask, {"regions": boxes, "facts": facts})
 
@@ -327,11 +334,15 @@ def _read(path: Path, of: str | None = None) -> Iterator[tuple[int, Mapping[str,
         for number, row in array(str(path)):
             if of is None:
                 yield _id(row, path, number), row
-            elif row.get(of):
-                yield _id(row[of][0], path, number), row
+            elif rows := row.get(of):
+                if not isinstance(rows, list):
+                    raise DataError(f"{path}, item {number}: {of} is no list; give the benchmark's own file")
+                yield _id(rows[0], path, number), row
     except InputError as error:
         raise DataError(f"{error.message}; {error.remedy}") from error
 
 
 def _id(row: Any, path: Path, number: int = 0) -> int:
-    return int(benchmark_files.take(row, ("image_id",), f"{path}, item {number}" if number else str(path))[0])
+    where = f"{path}, item {number}" if number else str(path)
+    (id,) = benchmark_files.take(row, ("image_id",), where)
+    return benchmark_files.number(id, where, "image_id")
