@@ -309,11 +309,13 @@ def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:
     from training.formats.plugged import schema_of
 
     made = make_config(config)
+    # As the trainer opens them, or a dataset that it can read would count by its files alone.
+    content = partial(identity, allowed_roots=made.allowed_roots, allow_http=made.allow_http)
     options = made.result_options()
     if "eval_dataset" in options and made.eval_dataset is not None:
         kind, root = schema_of(made), made.image_root
-        options["eval_dataset"] = identity(made.eval_dataset, kind, made.eval_split, root)
+        options["eval_dataset"] = content(made.eval_dataset, kind, made.eval_split, root)
     if made.sft is not None:
-        options["sft"] |= {"dataset": identity(made.sft.dataset, rejected=False)}
+        options["sft"] |= {"dataset": content(made.sft.dataset, rejected=False)}
     options |= {"model": models.identity(config["model"]), "dataset": rows(published)}
     return make_record("train", 2, options, {})

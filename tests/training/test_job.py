@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.base.files import write_text
 from pipeline.base.lock import locked
@@ -73,6 +75,23 @@ def test_other_rows_in_the_same_file_train_again_and_the_same_rows_elsewhere_do_
     assert not trained(**options_of(key, moved))
     moved.write_text(ROW % "b")
     assert trained(**options_of(key, moved))
+
+
+@pytest.mark.parametrize("key", ["sft.dataset", "eval_dataset"])
+def test_another_picture_in_an_allowed_root_trains_again(
+    trained: Callable[..., bool], tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "rows").mkdir()
+    picture, path = tmp_path / "pictures" / "a.png", tmp_path / "rows" / "extra.jsonl"
+    Image.new("RGB", (8, 8)).save(picture)
+    row = {"question": "q", "chosen": "a", "rejected": "b", "images": [str(picture)]}
+    path.write_text(f"{json.dumps(row)}\n")
+    options = {**options_of(key, path), "allowed_roots": [str(tmp_path / "pictures")]}
+    assert trained(**options)
+    assert not trained(**options)
+    Image.new("RGB", (8, 8), "red").save(picture)
+    assert trained(**options)
 
 
 def test_held_out_rows_that_only_measure_do_not_train_again(trained: Callable[..., bool], tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from training.evaluation.probing import probing
 from training.evaluation.probing.condition_logps import compute
 from training.evaluation.probing.conditions import select_rows, show
 from training.evaluation.probing.probing import probe
-from training.evaluation.probing.request import ProbeRequest
+from training.evaluation.probing.request import ProbeRequest, logps_key
 from training.evaluation.probing.swap import partners
 from training.forward.model import load_model, prepare_tuning
 from training.forward.policy import make_policy
@@ -189,6 +189,27 @@ def test_another_picture_at_the_same_path_is_not_taken_for_what_is_stored(
     rows[5]["images"][0].save(places[2])
     again = probe(request, visible=False)
     assert again["key"] != first["key"] and again["conditional"] != first["conditional"]
+
+
+def test_pictures_below_another_root_are_not_taken_for_those_that_are_stored(
+    request_of: Callable[..., ProbeRequest], rows: Rows, tmp_path: Path
+) -> None:
+    for folder, pictures in (("a", rows), ("b", rows[::-1])):
+        (tmp_path / folder).mkdir()
+        for number, row in enumerate(pictures):
+            row["images"][0].save(tmp_path / folder / f"{number}.png")
+    named = [{**row, "images": [f"{number}.png"]} for number, row in enumerate(rows)]
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "named.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+    request = request_of(conditions=(), dataset=str(tmp_path / "rows" / "named.jsonl"), image_root=str(tmp_path / "a"))
+    first = probe(request, visible=False)
+    assert probe(request, visible=False) == first
+    other = probe(replace(request, image_root=str(tmp_path / "b")), visible=False)
+    assert other["key"] != first["key"] and other["conditional"] != first["conditional"]
+    keys = {
+        logps_key(changed, "model", "owner/name", "true") for changed in (request, replace(request, image_root="b"))
+    }
+    assert len(keys) == 2  # of a dataset that is known by its name, the root is all that tells
 
 
 def test_a_pair_is_swapped_with_one_about_another_picture(

@@ -51,6 +51,7 @@ class Benchmark:
         own_images: whether the images come with the files: what ``Question.image`` names is then in the same folder.
         source: where the files come from, if ``given_out`` does not say so.
         judged: whether answers need the judgement of a model (``Answer.judgement``).
+        graded: whether a judgement is a number, which a file of judgements may then give as one.
         headline: of ours, the metrics that tables and plots show, in order; of others, these are all.
         units: of ours, those of metrics that are no share of anything.
         lower, neutral: metrics where less is better, and where neither more nor less is; of ours, more of any other is.
@@ -66,6 +67,7 @@ class Benchmark:
     own_images: ClassVar[bool] = False
     source: ClassVar[str] = ""
     judged: ClassVar[bool] = False
+    graded: ClassVar[bool] = False
     headline: ClassVar[tuple[str, ...]] = ()
     units: ClassVar[Mapping[str, str]] = {}
     lower: ClassVar[frozenset[str]] = frozenset({"unparseable_rate"})

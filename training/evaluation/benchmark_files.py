@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from pipeline.base.images.image_files import open_regular, read_text
 from pipeline.base.json_keys import once
+from pipeline.sources.readers import fields
 from training.errors import DataError
 
 
@@ -38,6 +40,17 @@ def whole(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(f"{path}{line}: not valid JSON ({error}); download it again") from error
+
+
+def listed(path: Path) -> list[Any]:
+    """
+    Raises:
+        DataError: the file is missing, or not the JSON of a list.
+    """
+    rows = whole(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{path} is no list; give the official file")
+    return rows
 
 
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -71,6 +84,43 @@ def take(row: Any, keys: Iterable[str], where: str) -> list[Any]:
     if missing:
         raise DataError(f"{where}: key {missing[0]!r} is missing; give the benchmark's own file")
     return [row[key] for key in keys]
+
+
+def number(value: Any, where: str, key: str) -> int:
+    """An id. Digits in a text are one as well.
+
+    >>> number("7", "a.json", "image_id")
+    7
+
+    Raises:
+        DataError: it is none; the message names ``where`` and the key.
+    """
+    try:
+        return fields.number({key: value}, key)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; give the benchmark's own file") from error
+
+
+def real(value: Any, where: str, key: str) -> float:
+    """A length or a place.
+
+    Raises:
+        DataError: it is no number; the message names ``where`` and the key.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"{where}: {key} is {value!r:.80}, which is no number; give the benchmark's own file")
+    return value
+
+
+def texts(value: Any, where: str, key: str) -> list[str]:
+    """A list of texts; one text is none, or it would be taken for its letters.
+
+    Raises:
+        DataError: it is something else; the message names ``where`` and the key.
+    """
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise DataError(f"{where}: {key} is {value!r:.80}, which is no list of texts; give the benchmark's own file")
+    return value
 
 
 def image(value: Any, where: str) -> bytes:

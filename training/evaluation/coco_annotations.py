@@ -72,7 +72,8 @@ def instances(paths: Iterable[Path]) -> dict[int, Annotated]:
 
 
 def captions(paths: Iterable[Path], wanted: Container[int]) -> dict[int, list[str]]:
-    """The captions of the wanted images, in the order of the files.
+    """The captions of the wanted images, in the order of the files. One that a file lists among its images and nobody
+    has described has none; one that no file knows is not there.
 
     Raises:
         DataError: a file is missing or malformed.
@@ -80,9 +81,13 @@ def captions(paths: Iterable[Path], wanted: Container[int]) -> dict[int, list[st
     texts: dict[int, list[str]] = {}
     for path in paths:
         for key, item, where in _elements(path):
-            if key != "annotations":
+            if key not in ("annotations", "images"):
                 continue
             try:
+                if key == "images":
+                    if (image := fields.number(item, "id")) in wanted:
+                        texts.setdefault(image, [])
+                    continue
                 image, text = fields.number(item, "image_id"), item["caption"]
                 if not isinstance(text, str):
                     raise ValueError(f"caption is {text!r:.80}, which is no text")
@@ -97,10 +102,18 @@ def truths(data: Path, annotated: Mapping[int, Annotated], ids: Collection[int],
     """The objects of each image, sorted: what is annotated and what its captions name, both as ``words`` reads them.
 
     Raises:
-        DataError: the captions are missing or malformed, or a category is not in the list of synonyms.
+        DataError: the captions are missing or malformed, those of an image are in no file, or a category is not in the
+            list of synonyms.
     """
     written = captions(paths(data, "captions"), frozenset(ids))
-    return {id: sorted(words.truth(annotated[id].categories, written.get(id, ()))) for id in ids}
+    lost = [id for id in ids if id not in written]
+    if lost:
+        raise DataError(
+            f"image {lost[0]} has no caption in captions_*.json of {data} ({len(lost)} of {len(ids)} have none): what "
+            "captions name is there, so add the file of its split; or list the image in that file's 'images', if "
+            "nobody has described it"
+        )
+    return {id: sorted(words.truth(annotated[id].categories, written[id])) for id in ids}
 
 
 def _elements(path: Path) -> Iterable[tuple[str | None, Any, str]]:

@@ -22,7 +22,8 @@ _EQUAL = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
-    """``difference`` is b - a, ``interval`` its confidence interval; None where a metric is undefined.
+    """``difference`` is b - a, ``interval`` its confidence interval; None where a metric is undefined, the interval
+    also where fewer than two images count in it for one of the models.
 
     ``p_value`` is two-sided: how often a difference at least as large comes about if, image by image, it is left to
     chance which model gave which answers. It is at least 1 / (samples + 1).
@@ -45,7 +46,7 @@ def compare(
     their distribution. Neither is corrected for the number of metrics that are looked at.
 
     Raises:
-        ValueError: the two differ in their images or metrics.
+        ValueError: the two differ in their images, in which answers failed, or in their metrics.
     """
     _same(
         "image",
@@ -54,10 +55,12 @@ def compare(
         "compare models that answered the same questions; if answers about it failed, evaluate that model again, which "
         "asks for them anew",
     )
+    _same_failed(a, b)
     _same("metric", a.names, b.names, "compare results of the same suite and version")
     first, second = a.values(), b.values()
     observed = {name: _minus(second[name], first[name]) for name in a.names}
     gaps: dict[str, list[Floats]] = {name: [] for name in a.names}
+    varied = a.varied & b.varied
     as_large, defined = dict.fromkeys(a.names, 0), dict.fromkeys(a.names, 0)
     for number, size in enumerate(_blocks(samples, len(a.images))):
         drawn = weights(len(a.images), size, (seed, 0, number))
@@ -73,7 +76,7 @@ def compare(
             first[name],
             second[name],
             observed[name],
-            interval(np.concatenate(gaps[name]), level) if gaps[name] and observed[name] is not None else None,
+            interval(np.concatenate(gaps[name]), level) if name in varied and gaps[name] else None,
             (as_large[name] + 1) / (defined[name] + 1) if observed[name] is not None and a.images else None,
         )
         for name in a.names
@@ -128,6 +131,22 @@ def _same(what: str, a: tuple[str, ...], b: tuple[str, ...], remedy: str) -> Non
     if odd:
         which = "second" if odd[0] in a else "first"
         raise ValueError(f"{what} {odd[0]!r} is missing from the {which} of the two ({len(odd)} differ); {remedy}")
+
+
+def _same_failed(a: Tally, b: Tally) -> None:
+    """Where one of two answers about an image failed, the other one alone would stand against both.
+
+    Raises:
+        ValueError: other answers failed, or another number of them where that is all that is known.
+    """
+    remedy = "evaluate that model again, which asks for failed answers anew"
+    if a.failed is not None and b.failed is not None:
+        # What failed in the one is what is missing from it.
+        _same("the answer to question", b.failed, a.failed, remedy)
+        return
+    for name in a.counts:
+        if (name == "failed" or name.endswith("_failed")) and a.counts[name] != b.counts.get(name):
+            raise ValueError(f"{name}: {a.counts[name]} and {b.counts.get(name)} answers; {remedy}")
 
 
 def as_json(differences: Mapping[str, MetricDifference]) -> dict[str, dict[str, object]]:

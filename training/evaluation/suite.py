@@ -29,6 +29,7 @@ class Suite:
         score: a tally from the answers by id; they hold judgements where ``judge_prompt`` is given.
         judge_prompt: what a judge is asked about an answer, None where that answer needs no judgement. Without it, no
             judge is needed.
+        graded: whether a judgement may be a bare number.
         data, files, prompt, parser, versions: see ``result.Provenance``; ``files`` is a digest of what the questions
             and truths were made from.
     """
@@ -44,6 +45,7 @@ class Suite:
     parser: str = "none"
     versions: Mapping[str, str] = field(default_factory=dict)
     judge_prompt: Callable[[Question, str], str | None] | None = None
+    graded: bool = False
 
 
 def load(
@@ -70,7 +72,7 @@ def load(
 
     Raises:
         DataError: a folder, a file, an image or a model that reads answers is missing, or a file is malformed.
-        ConfigError: there is no such suite, or it has no such option.
+        ConfigError: there is no such suite, it has no such option, or ``limit`` is not even one image.
     """
     drawn = {**(shared or {}), "seed": seed, **({} if limit is None else {"limit": limit})}
     options_of = {name: dict(given) for name, given in (options or {}).items()}
@@ -78,6 +80,10 @@ def load(
     fixed = [name for name, given in options_of.items() if "limit" in given and (ids or lists.get(name)) is not None]
     if fixed:
         raise ConfigError(f"{fixed[0]}.limit and a list of ids: leave one out; --limit draws among the listed images")
+    if limit is not None and limit < 1:
+        raise ConfigError(
+            f"limit is {limit}; give 1 or more images, or none of it for as many as a suite asks by itself"
+        )
     names = list(names)
     made = benchmarks.make(names, options_of, drawn)
     if not data.is_dir():
@@ -119,6 +125,7 @@ def _load(
         parser=getattr(benchmark, "parser", "none"),
         versions={**opened.versions, **version, **({} if identity is None else {"benchmark": identity})},
         judge_prompt=benchmark.judge_prompt if benchmark.judged else None,
+        graded=benchmark.graded,
     )
 
 

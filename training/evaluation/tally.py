@@ -52,12 +52,14 @@ class Tally:
     """``sums[metric]`` is [images, 2]: numerator and denominator of each image, in the order of ``images`` (sorted).
 
     ``linear`` are metrics made of those in ``sums``. ``counts`` are what was left out and why; they get no interval.
+    ``failed`` are the ids of the questions without an answer, sorted; None where nobody has kept them.
     """
 
     images: tuple[str, ...]
     sums: Mapping[str, Floats]
     linear: Mapping[str, Linear] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    failed: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -109,6 +111,13 @@ class Tally:
     def names(self) -> tuple[str, ...]:
         return (*self.sums, *self.linear)
 
+    @property
+    def varied(self) -> frozenset[str]:
+        """The metrics that at least two images count in; one that is made of others, if each of these is such a metric.
+        However one image is drawn, its value is the same: that is no certainty."""
+        varied = {name for name, of in self.sums.items() if np.count_nonzero(of[:, 1]) > 1}
+        return frozenset({*varied, *(name for name, of in self.linear.items() if varied.issuperset(of.parts))})
+
     def values(self) -> dict[str, float | None]:
         """Each metric pooled over all images; None where there is nothing to divide by."""
         values = {name: pool(map(tuple, of)) for name, of in self.sums.items()}
@@ -120,8 +129,8 @@ class Tally:
         return {**samples, **{name: linear.sampled(samples) for name, linear in self.linear.items()}}
 
     def intervals(self, samples: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, list[float] | None]:
-        """Percentile bootstrap over images: ``[low, high]`` per metric, None where it is undefined."""
+        """Percentile bootstrap over images: ``[low, high]`` per metric, None where fewer than two count in it."""
         if not self.images:
             return dict.fromkeys(self.names)
-        drawn = weights(len(self.images), samples, seed)
-        return {name: interval(of, level) for name, of in self.sampled(drawn).items()}
+        drawn, varied = weights(len(self.images), samples, seed), self.varied
+        return {name: interval(of, level) if name in varied else None for name, of in self.sampled(drawn).items()}

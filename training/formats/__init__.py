@@ -92,6 +92,7 @@ def read(
         image_root: folder or URL that image paths are relative to and may not leave; None if the caller vouches for
             them.
         rejected: False where only good answers are wanted: the data need not have rejected ones, the result has none.
+            A column ``rejected`` beside ``chosen`` is not read then.
 
     Raises:
         DataError: no schema fits, more than one does, or a row is not what its schema says.
@@ -109,9 +110,11 @@ def _read(
 ) -> datasets.Dataset:
     if len(dataset) == 0:
         raise DataError(f"dataset {path}: has no rows; nothing to train on")
-    filled = not rejected and "rejected" not in dataset.column_names and "chosen" in dataset.column_names
-    present = frozenset(dataset.column_names) | ({"rejected"} if filled else set())
-    schema = _schema(present, name, path)
+    columns = frozenset(dataset.column_names)
+    lacks = not rejected and "rejected" not in columns and "chosen" in columns
+    schema = _schema(columns | ({"rejected"} if lacks else set()), name, path)
+    # Other people's schemas may mean something else by the column.
+    filled = not rejected and "chosen" in columns.intersection(schema.reads) and (lacks or schema.ours)
     names = _Names(dataset, path)
     places = images.Places(roots, names, check_images)
     pictures = _pictures(dataset, schema, path, places)
@@ -192,8 +195,10 @@ def _pictures(
 def _texts(
     dataset: datasets.Dataset, schema: Schema, counts: Mapping[str, Sequence[int]], filled: bool, names: _Names
 ) -> datasets.Dataset:
+    """``filled``: the chosen answer stands in the place of the rejected one, whatever that is."""
     similar = "similar_images" in counts
-    wanted = (*schema.reads, names.column, "similar_chosen" if similar else None, "tools")
+    reads = (column for column in schema.reads if not (filled and column == "rejected"))
+    wanted = (*reads, names.column, "similar_chosen" if similar else None, "tools")
     present = [column for column in dict.fromkeys(wanted) if column in dataset.column_names]
     features = datasets.Features(dict.fromkeys(("prompt", "chosen", "rejected"), MESSAGES))
     if names.column:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import datasets
@@ -23,6 +23,8 @@ def identity(
     split: str | None = None,
     image_root: str | None = None,
     rejected: bool = True,
+    allowed_roots: Sequence[str] = (),
+    allow_http: bool = False,
 ) -> str:
     """A digest of the rows of a local dataset and of the images that they name, wherever both lie; the name of any
     other dataset. The arguments are those of ``formats.open``.
@@ -33,7 +35,7 @@ def identity(
     if not Path(path).exists():
         return of_files
     try:
-        rows = formats.open(path, name, split, image_root, rejected)
+        rows = formats.open(path, name, split, image_root, rejected, allowed_roots, allow_http)
     except DataError:
         return of_files
     digest, seen = hashlib.sha256(of_files.encode()), dict[str, str]()

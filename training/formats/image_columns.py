@@ -5,7 +5,7 @@ Where one column has the images of all rows it is taken as it lies; otherwise ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -17,12 +17,11 @@ import pyarrow.compute as pc
 from pipeline.base.images import references
 from training.errors import DataError
 from training.formats import images
+from training.formats.images import Name
 from training.formats.table import in_memory
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
-#: What errors call a row.
-Name = Callable[[int], str]
 
 _BATCH = 1000
 
@@ -36,7 +35,7 @@ def find(dataset: datasets.Dataset, path: str, name: Name) -> tuple[datasets.Dat
     columns = [column for column in (*references.OTHERS, *references.IMAGES) if column in dataset.column_names]
     if len(columns) == 1 and columns[0] in references.IMAGES and not _may_be_blank(dataset, columns[0]):
         return dataset, columns[0]
-    chosen = np.concatenate([*_column_numbers(dataset, columns, path, name), np.empty(0, np.int64)])
+    chosen = np.concatenate([*_column_numbers(dataset, columns, name), np.empty(0, np.int64)])
     used = np.unique(chosen[chosen >= 0])
     if not used.size:
         return None
@@ -44,7 +43,7 @@ def find(dataset: datasets.Dataset, path: str, name: Name) -> tuple[datasets.Dat
         column = columns[int(used[0])]
         if not _may_be_blank(dataset, column) or (chosen >= 0).all():
             return dataset, column
-    merged = pa.chunked_array(_merge(dataset, columns, chosen, path), images.IMAGES)
+    merged = pa.chunked_array(_merge(dataset, columns, chosen, path, name), images.IMAGES)
     return in_memory(pa.table({"images": merged}), datasets.Features({"images": images.FEATURE})), "images"
 
 
@@ -92,16 +91,16 @@ def _may_be_blank(dataset: datasets.Dataset, column: str) -> bool:
     return isinstance(feature, datasets.Json) or getattr(feature, "dtype", None) in ("string", "large_string")
 
 
-def _batches(dataset: datasets.Dataset, columns: Sequence[str], path: str) -> Iterator[dict[str, pa.Array]]:
-    parts = [images.batches(dataset.select_columns([column]), column, path, _BATCH) for column in columns]
+def _batches(dataset: datasets.Dataset, columns: Sequence[str], name: Name) -> Iterator[dict[str, pa.Array]]:
+    parts = [images.batches(dataset.select_columns([column]), column, name, _BATCH) for column in columns]
     for arrays in zip(*parts, strict=True):
         yield dict(zip(columns, arrays, strict=True))
 
 
-def _column_numbers(dataset: datasets.Dataset, columns: Sequence[str], path: str, name: Name) -> Iterator[Numbers]:
+def _column_numbers(dataset: datasets.Dataset, columns: Sequence[str], name: Name) -> Iterator[Numbers]:
     """The number of the column that has each row's images, -1 for none, a thousand rows at a time."""
     media = sum(column in references.OTHERS for column in columns)  # they come first
-    for number, arrays in enumerate(_batches(dataset, columns, path)):
+    for number, arrays in enumerate(_batches(dataset, columns, name)):
         filled = np.array([_has_images(array) for array in arrays.values()])
         first = np.where(filled.any(0), filled.argmax(0), -1)
         for at in np.flatnonzero((first >= 0) & (first < media))[:1]:
@@ -151,9 +150,11 @@ def _has_bytes(array: pa.Array) -> Mask:
     return result
 
 
-def _merge(dataset: datasets.Dataset, columns: Sequence[str], chosen: Numbers, path: str) -> Iterator[pa.Array]:
+def _merge(
+    dataset: datasets.Dataset, columns: Sequence[str], chosen: Numbers, path: str, name: Name
+) -> Iterator[pa.Array]:
     start = 0
-    for arrays in _batches(dataset, columns, path):
+    for arrays in _batches(dataset, columns, name):
         parts = {column: _list_array(array, dataset, column, path) for column, array in arrays.items()}
         size = len(next(iter(parts.values())))
         numbers = chosen[start : start + size]

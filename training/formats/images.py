@@ -21,6 +21,8 @@ _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 #: How it is stored.
 IMAGES = pa.list_(_IMAGE)
 _BATCH = 1000
+#: What errors call a row.
+Name = Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Places:
     Without ``check`` paths stay as they are: nobody will open them."""
 
     roots: Roots
-    row: Callable[[int], str]
+    row: Name
     check: bool = True
     _seen: set[str] = field(default_factory=set)
 
@@ -87,7 +89,9 @@ def read(dataset: datasets.Dataset, column: str, path: str, places: Places) -> I
     only = dataset.select_columns([column])
     arrays: list[pa.Array] = []
     as_is = _is_list_of_images(only.features[column])
-    for start, array in _with_starts(_paths_of_json(only, column, path) if is_json(only, column) else _arrays(only)):
+    for start, array in _with_starts(
+        _paths_of_json(only, column, places.row) if is_json(only, column) else _arrays(only)
+    ):
         images, kept = _resolve(array, start, places, wrong(column, only.features[column], path))
         as_is = as_is and kept
         arrays.append(images)
@@ -98,12 +102,10 @@ def read(dataset: datasets.Dataset, column: str, path: str, places: Places) -> I
     )
 
 
-def batches(only: datasets.Dataset, column: str, path: str, size: int) -> Iterator[pa.Array]:
+def batches(only: datasets.Dataset, column: str, row: Name, size: int) -> Iterator[pa.Array]:
     """The column of a dataset that has no other, so many rows at a time."""
     if is_json(only, column):
-        for batch in only.with_format(None).iter(batch_size=size):
-            # An empty text is no image.
-            yield pa.array([_structs(value or None, column, path) for value in batch[column]], IMAGES)
+        yield from _paths_of_json(only, column, row, size, blank=True)
         return
     for table in only.with_format("arrow").iter(batch_size=size):
         yield table.column(0).combine_chunks()
@@ -168,9 +170,15 @@ def _with_starts(arrays: Iterator[pa.Array]) -> Iterator[tuple[int, pa.Array]]:
         start += len(array)
 
 
-def _paths_of_json(only: datasets.Dataset, column: str, path: str) -> Iterator[pa.Array]:
-    for batch in only.with_format(None).iter(batch_size=_BATCH):
-        yield pa.array([_structs(value, column, path) for value in batch[column]], IMAGES)
+def _paths_of_json(
+    only: datasets.Dataset, column: str, row: Name, size: int = _BATCH, blank: bool = False
+) -> Iterator[pa.Array]:
+    """``blank``: an empty text is no image."""
+    start = 0
+    for batch in only.with_format(None).iter(batch_size=size):
+        values = [(value or None) if blank else value for value in batch[column]]
+        yield pa.array([_structs(value, column, row, start + at) for at, value in enumerate(values)], IMAGES)
+        start += len(values)
 
 
 def _arrays(only: datasets.Dataset) -> Iterator[pa.Array]:
@@ -178,14 +186,20 @@ def _arrays(only: datasets.Dataset) -> Iterator[pa.Array]:
         yield from table.column(0).chunks  # as they lie; combining them would copy
 
 
-def _structs(value: Any, column: str, path: str) -> list[dict[str, Any]]:
-    """Images of a row that came as JSON, where bytes cannot be."""
+def _structs(value: Any, column: str, row: Name, index: int) -> list[dict[str, Any]]:
+    """Images of a row that came as JSON, where bytes cannot be.
+
+    Raises:
+        DataError: one is given otherwise than by its path; names the row.
+    """
     items = value if isinstance(value, list) else [] if value is None else [value]
     result = []
     for item in items:
         name = item.get("path") if isinstance(item, dict) else item
         if not isinstance(name, str):
-            raise wrong(column, f"{item!r:.80}", path)
+            raise DataError(
+                f"{row(index)}: column {column} has {item!r:.80} for an image; give its path, or drop the row"
+            )
         result.append({"bytes": None, "path": name})
     return result
 

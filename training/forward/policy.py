@@ -64,7 +64,8 @@ def make_policy(model: nn.Module, device: torch.device, config: TrainConfig, dat
         head_chunk=config.head_chunk,
         response_only=config.head_on_responses,
         last_layer_on_responses=config.last_layer_on_responses,
-        padding=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        # Whatever stands there, the mask hides it.
+        padding=next((id for id in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id is not None), 0),
         one_call=one_call,
         cache=FeatureCache.half_of_free_memory(device) if config.cache_image_features else None,
     )

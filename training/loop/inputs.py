@@ -22,6 +22,7 @@ from training.data import prepared
 from training.data.dataset import prepare
 from training.data.pairs import Pair, PairDataset, Skipped
 from training.data.prepared import Keep, Prepared
+from training.errors import DataError, PluginError
 from training.formats.plugged import schema_of
 from training.loop.reference import folder_of
 from training.loop.spread import by_first
@@ -63,7 +64,7 @@ def read(
     yet, beside the dataset, and all read that.
 
     Raises:
-        DataError: a dataset or a row of it cannot be used.
+        DataError, PluginError: a dataset or a row of it cannot be used; names both.
     """
 
     def tokenise(
@@ -74,7 +75,11 @@ def read(
             keep = _by_first_in(folder_of(config, name), worker)
         chosen = choose(rows)
         with ProgressBar(title, len(chosen), unit="row", visible=visible) as bar:
-            return how(chosen, processor, config, positions, bar.advance, keep)
+            try:
+                return how(chosen, processor, config, positions, bar.advance, keep)
+            except (DataError, PluginError) as error:
+                # It names a row, of which each of the datasets has one.
+                raise type(error)(f"dataset {name}: {error}") from error
 
     kind, root = schema_of(config), config.image_root
     open_rows = partial(formats.open, allowed_roots=config.allowed_roots, allow_http=config.allow_http)

@@ -21,13 +21,16 @@ from pipeline.base.export import round_unbiased
 class Merged:
     """Over all weights with an adapter. ``update_kept``: the share of the update that is in the result,
     <change, update> / <update, update>; 1 if nothing was lost. ``weights_changed``: the share of weights that are
-    others than before. ``noise``: the norm of what rounding added, in norms of the update."""
+    others than before. ``noise``: the norm of what rounding added, in norms of the update. Both ratios are None where
+    the update is 0: nothing was learnt, so nothing was kept."""
 
-    update_kept: float
+    update_kept: float | None
     weights_changed: float
-    noise: float
+    noise: float | None
 
     def __str__(self) -> str:
+        if self.update_kept is None or self.noise is None:
+            return "adapters merged: their update is 0, so no weight has moved: the model is what training began with"
         return (
             f"adapters merged: {self.update_kept:.1%} of the update kept, {self.weights_changed:.1%} of the weights "
             f"changed, rounding noise {self.noise:.2g} times the update"
@@ -44,7 +47,8 @@ def merge(model: nn.Module) -> tuple[nn.Module, Merged]:
             if isinstance(module, LoraLayer):
                 sums += _merge_layer(name, module)
     along, size, off, changed, weights = sums.tolist()
-    merged = Merged(along / size if size else 1.0, changed / max(weights, 1), (off / size) ** 0.5 if size else 0.0)
+    kept, noise = (along / size, (off / size) ** 0.5) if size else (None, None)
+    merged = Merged(kept, changed / max(weights, 1), noise)
     plain: Any = model
     return plain.unload(), merged
 

@@ -47,7 +47,9 @@ def _can_fuse(parameters: Sequence[Tensor]) -> bool:
 
 
 def cosine_with_warmup(optimizer: torch.optim.Optimizer, steps: int, warmup_ratio: float) -> Any:
-    """Linear from 0 over ceil(steps * warmup_ratio) steps, then half a cosine down to 0 at ``steps``."""
+    """Linear from 0 over ceil(steps * warmup_ratio) steps, then half a cosine down to 0 at ``steps``. The last step is
+    never one of the warm-up's: the first has rate 0, so a run of one step would train nothing."""
     from transformers import get_cosine_schedule_with_warmup
 
-    return get_cosine_schedule_with_warmup(optimizer, math.ceil(steps * warmup_ratio), steps)
+    warm_up = min(math.ceil(steps * warmup_ratio), max(steps - 1, 0))
+    return get_cosine_schedule_with_warmup(optimizer, warm_up, steps)

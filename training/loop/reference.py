@@ -71,7 +71,8 @@ def folder_of(config: TrainConfig, name: str | None = None) -> Path:
 
     ``name`` is the dataset, by default the one that is trained on.
     """
-    dataset = Path(name if name is not None else config.dataset)
+    # Whole: "." has no name that another one could be made from.
+    dataset = Path(os.path.abspath(name if name is not None else config.dataset))
     beside = dataset.with_name(f"{dataset.name}-reference")
     if dataset.exists() and os.access(dataset.parent, os.W_OK):
         return beside

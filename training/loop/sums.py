@@ -13,18 +13,18 @@ from training.loop.worker import Worker
 class Sums:
     """Sums over pairs, float64. Adding waits for nothing; ``total`` and ``means`` wait for the device and all workers.
 
-    ``start`` and ``count`` are what a checkpoint had not logged yet; give them to one worker only.
+    ``start`` and ``count`` are what a checkpoint had not logged yet; give them to one worker only. Where they know
+    nothing of one of ``names``, which was not measured then, the sums begin anew: all means are over the same pairs.
     """
 
     def __init__(
         self, names: Sequence[str], worker: Worker, start: Mapping[str, float] | None = None, count: int = 0
     ) -> None:
         self._worker = worker
+        if start is None or not start.keys() >= set(names):
+            start, count = dict.fromkeys(names, 0.0), 0
         self._count = count
-        self._values = {
-            name: torch.tensor((start or {}).get(name, 0.0), dtype=torch.float64, device=worker.device)
-            for name in names
-        }
+        self._values = {name: torch.tensor(start[name], dtype=torch.float64, device=worker.device) for name in names}
 
     def add(self, metrics: Mapping[str, Tensor], pairs: int = 0) -> None:
         """Add the values of ``pairs`` more pairs, of any shape."""

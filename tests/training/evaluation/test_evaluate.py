@@ -326,7 +326,8 @@ def data(tmp_path):
         "annotations": [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 1}],
     }
     (folder / "chair" / "instances_val2014.json").write_text(json.dumps(annotations))
-    (folder / "chair" / "captions_val2014.json").write_text('{"annotations": [{"image_id": 1, "caption": "A cup."}]}')
+    captions = {"images": annotations["images"], "annotations": [{"image_id": 1, "caption": "A cup."}]}
+    (folder / "chair" / "captions_val2014.json").write_text(json.dumps(captions))
     content = {"image_content": ["dog"], "gt_answer": "A dog."}
     rows = [{"image_src": f"https://x/{name}.png", "question": f"What is {name}?", **content} for name in ("a", "b")]
     (folder / "mmhal" / "response_template.json").write_text(json.dumps(rows))
@@ -394,6 +395,7 @@ def test_amber_shr_and_object_halbench_read_their_own_folders(here, data, tmp_pa
         "shr/region_descriptions.json": [
             {"regions": [{"image_id": 1, "x": 0, "y": 0, "width": 4, "height": 4, "phrase": "a man"}]}
         ],
+        "shr/shr_factual_part1.jsonl": {"1": []},
         "object_halbench/questions.jsonl": {"image_id": 1, "question": "What is there?"},
     }
     for name, content in write.items():
@@ -498,6 +500,34 @@ def test_saved_judgements_are_another_source(here, data, tmp_path):
     file.write_text(json.dumps({**judgements[0], "answer": "a cat"}) + "\n")
     with pytest.raises(DataError, match=r"line 1: the judged answer is not the one that is stored"):
         session.evaluate(suites, CANNED, output, judge, progress=quiet())
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([None, "Rating: 6"], r"1 of 2 answers have no judgement in .*said.jsonl, the first is id '0' of mmhal"),
+        ([" \n", "Rating: 6"], r"1 of 2 answers have no judgement"),
+        ([4, "Rating: 6"], r"said.jsonl, line 1: 'judgement' is 4, not a text; give what the judge wrote"),
+        (["Rating: 6", True], r"said.jsonl, line 2: 'judgement' is True, not a text"),
+        ([["Rating: 6"], "Rating: 6"], r"said.jsonl, line 1: 'judgement' is \['Rating: 6'\], not a text"),
+        (["Rating: 6", "Rating: 6", "Rating: 2"], r"said.jsonl, line 3: id '0' of mmhal has another judgement"),
+        (["Rating: 6", "Rating: 5", "Rating: 6"], None),  # said again
+        ([None, "Rating: 5", "Rating: 6"], None),  # said at last
+    ],
+)
+def test_what_is_no_judgement_is_none_and_never_a_rating(here, data, tmp_path, lines, message):
+    suites = load(["mmhal"], data)
+    here(Model(judging))
+    rows = [{"id": str(at % 2), "judgement": judgement} for at, judgement in enumerate(lines)]
+    (tmp_path / "said.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    judge = session.Judge("a person", "build unknown", file=tmp_path / "said.jsonl")
+    if message is not None:
+        with pytest.raises(DataError, match=message):
+            session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
+        return
+    session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert values(results, "mmhal")["score"] == 5.5
 
 
 def test_a_judgement_is_not_taken_for_another_answer(here, data, tmp_path):
@@ -732,6 +762,28 @@ def test_answers_that_are_missing_for_one_model_are_named_with_the_remedy(two):
     assert "evaluate that model again" in done.stderr
 
 
+def test_a_failed_answer_is_kept_and_keeps_two_models_from_being_compared(here, world, tmp_path):
+    names = ["amber_generative", "amber_discriminative"]
+    here(Model(truthful(world)))
+    over_scenes(tmp_path / "a", names)
+    asked = scenes.load(["amber_discriminative"], FEW)[0].questions
+    here(Model(truthful(world), refuse={asked[0].prompt}))
+    over_scenes(tmp_path / "b", names, max_failure_rate=0.5)
+    lost = sorted(question.id for question in asked if question.prompt == asked[0].prompt)
+    of_both, kept = (json.loads((tmp_path / name / "tallies.json").read_text()) for name in ("a", "b"))
+    assert {tuple(tally["failed"]) for tally in of_both.values()} == {()}
+    assert kept["amber_discriminative"]["failed"] == lost and kept["amber_generative"]["failed"] == []
+    assert kept["amber"]["failed"] == [f"questions {id}" for id in lost]
+    done = invoke("--compare", tmp_path / "a", tmp_path / "b")
+    assert done.exit_code == 2 and f"question '{lost[0]}' is missing from the second of the two" in done.stderr
+    assert invoke("--compare", tmp_path / "b", tmp_path / "b", "--output", tmp_path / "same").exit_code == 0
+    for name, tallies in (("a", of_both), ("b", kept)):  # as files of before are
+        bare = {suite: {key: of for key, of in tally.items() if key != "failed"} for suite, tally in tallies.items()}
+        (tmp_path / name / "tallies.json").write_text(json.dumps(bare))
+    done = invoke("--compare", tmp_path / "a", tmp_path / "b")
+    assert done.exit_code == 2 and f"failed: 0 and {len(lost)} answers" in done.stderr
+
+
 def test_models_without_a_common_suite_cannot_be_compared(here, world, two, tmp_path):
     here(Model(truthful(world)))
     over_scenes(tmp_path / "other", ["amber_generative"])
@@ -746,7 +798,9 @@ term = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: tuple(ma
 def test_a_tally_survives_its_file(rows):
     tally = Tally.of(rows, ["x", "y"], {"mean": mean_of(["x", "y"])}, {"asked": len(rows)})
     again = stored.of_json(json.loads(json.dumps(stored.as_json(tally))))
-    assert again.images == tally.images and again.counts == tally.counts
+    assert again.images == tally.images and again.counts == tally.counts and again.failed is None
+    lost = replace(tally, failed=("1", "2"))
+    assert stored.of_json(json.loads(json.dumps(stored.as_json(lost)))).failed == lost.failed
     assert again.values() == tally.values() and again.intervals(20) == tally.intervals(20)
 
 

@@ -390,7 +390,12 @@ def annotated(tmp_path, listed):
             )
         )
         (tmp_path / f"captions_{part}2014.json").write_text(
-            json.dumps({"annotations": [{"image_id": image, "caption": text} for image, text in captions]})
+            json.dumps(
+                {
+                    "images": [{"id": id} for id in images],
+                    "annotations": [{"image_id": image, "caption": text} for image, text in captions],
+                }
+            )
         )
 
     write("val", [1, 2, 3], [(1, 2), (1, 1), (1, 2), (2, 3)], [(1, "A scooter."), (2, "A bus."), (2, "Nothing.")])
@@ -413,6 +418,21 @@ def test_the_truth_is_what_is_annotated_or_captioned_and_val_images_are_describe
     assert by_id["2"].truth["objects"] == ["bus"]  # by its annotation: the caption's "bus" is not found
     assert by_id["3"].truth["objects"] == []
     json.dumps([question.truth for question in by_id.values()])
+
+
+def test_captions_that_are_not_there_are_no_empty_truth(annotated):
+    """Without the file of a split, what its captions name would be held against a model."""
+    (annotated / "captions_train2014.json").unlink()
+    assert len(Chair(limit=None).questions(annotated)) == 3  # image 3 is listed, and nobody has described it
+    with pytest.raises(DataError, match=r"image 4 has no caption in captions_\*.json of .* \(1 of 2 .*its split"):
+        Chair(ids=(1, 4)).questions(annotated)
+    (annotated / "captions_val2014.json").write_text('{"annotations": [{"image_id": 1, "caption": "A scooter."}]}')
+    with pytest.raises(DataError, match="image 2 has no caption"):
+        Chair(ids=(1, 2), variant="coco80").questions(annotated)
+    assert len(Chair(ids=(1,)).questions(annotated)) == 1
+    (annotated / "captions_val2014.json").write_text('{"images": [{"file_name": "1.jpg"}]}')
+    with pytest.raises(DataError, match=r"captions_val2014.json, element 1 \(in 'images'\): lacks 'id'"):
+        Chair(ids=(1,)).questions(annotated)
 
 
 def test_images_can_be_chosen_or_drawn(annotated):

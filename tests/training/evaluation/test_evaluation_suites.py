@@ -20,6 +20,7 @@ from training.evaluation.benchmarks.mmhal import Mmhal, rating
 from training.evaluation.benchmarks.pope import Pope
 from training.evaluation.benchmarks.shr import Shr
 from training.evaluation.question import Answer, Question
+from training.evaluation.suite import load
 from training.evaluation.tally import Tally
 from training.evaluation.words.coco_words import words
 from training.evaluation.words.lemmas import EveryWordNouns
@@ -303,6 +304,37 @@ def test_broken_amber_files_are_named(amber_files):
         amber.AmberDiscriminative().questions(amber_files)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("annotations.json", {"id": 1}, "annotations.json is no list; give the official file"),
+        ("annotations.json", 3, "annotations.json is no list"),
+        ("annotations.json", [3], "annotations.json: not a JSON object"),
+        (
+            "annotations.json",
+            [{"id": 1, "type": None, "truth": []}],
+            "annotations.json, id 1: type is None, which is no text",
+        ),
+        (
+            "annotations.json",
+            [{"id": 1, "type": "generative", "truth": None, "hallu": []}],
+            "annotations.json, id 1: truth is None, which is no list of texts",
+        ),
+        (
+            "annotations.json",
+            [{"id": 1, "type": "generative", "truth": [], "hallu": "dog"}],
+            "annotations.json, id 1: hallu is 'dog', which is no list of texts",
+        ),
+        ("query/query_generative.json", {"id": 1}, "query_generative.json is no list"),
+        ("query/query_generative.json", [{"id": [1], "image": "a", "query": "?"}], r"item 1: id \[1\] is not in"),
+    ],
+)
+def test_what_is_wrong_with_an_amber_file_is_said(amber_files, file, content, message):
+    (amber_files / file).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        amber.describe(amber_files)
+
+
 def test_spacy_fails_rather_than_falls_back(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
     with pytest.raises(DataError, match=r"similarity model en_core_web_lg is missing.*choose --similarity exact"):
@@ -437,6 +469,28 @@ def test_descriptions_without_a_usable_judgement_are_counted():
     assert tally.values()["sentences"] == 1.5  # of those that were judged, matched or not
 
 
+@pytest.mark.parametrize(
+    ("line", "unread"),
+    [
+        ("hallucination: no dog", 0),
+        ("Hallucination : no dog", 1),  # the original takes no blank before the colon
+        ("**hallucination**: no dog", 1),
+        ("Hallucination - no dog", 1),
+        ("wrong: no dog", 1),
+        ("cannot judge: a mood", 0),
+    ],
+)
+def test_a_verdict_that_cannot_be_read_is_in_no_sum_and_counted(line, unread):
+    questions = describe("a", "b")
+    answers = {
+        "0": Answer("A dog. A cat.", f"Judgement:\n1. {line}\n2. correct: seen"),
+        "1": Answer("A. B.", "Judgement:\n1. correct: y"),  # mismatched: not a sentence of it was read
+    }
+    tally = shr.score(questions, answers)
+    assert (tally.counts["mismatched"], tally.counts["unread"]) == (1, unread)
+    assert tally.sums["shr"][:, 1].tolist() == [2 - unread, 0]
+
+
 def test_facts_can_be_the_judge():
     from reward.text.object_vocabulary import Vocabulary
 
@@ -468,9 +522,15 @@ def test_shr_reads_visual_genome_and_asks_a_judge(tmp_path):
     asking = Shr().judge_prompt(only, "A dog {facts}. A cat <image>.")
     assert "[0.10, 0.10, 0.50, 0.50]: a {red} dog" in asking and "It rains." in asking
     assert "1. A dog {facts}\n2. A cat < image>" in asking
+    (tmp_path / "shr_factual_part1.jsonl").write_text('{"8": ["It snows."]}\n')
+    (only,) = Shr().questions(tmp_path)
+    assert only.truth["facts"] == []  # of some images the original's files have none
     assert Shr().judge_prompt(only, "word " * 4000) is None
     (tmp_path / "val_images_final.json").write_text('[{"image_id": 9}]')
     with pytest.raises(DataError, match="image 9 of"):
+        Shr().questions(tmp_path)
+    (tmp_path / "shr_factual_part1.jsonl").unlink()
+    with pytest.raises(DataError, match=r"holds no shr_factual_part\*.jsonl; put HA-DPO's there"):
         Shr().questions(tmp_path)
 
 
@@ -593,6 +653,81 @@ def test_object_halbench_reads_its_questions(tmp_path):
     write_lines(tmp_path / "questions.jsonl", [{"image_id": 6, "question": "?"}])
     with pytest.raises(DataError, match="line 1: image 6 is not in"):
         halbench.questions(tmp_path, words("coco80"))
+    write_lines(tmp_path / "questions.jsonl", [{"image_id": 5, "question": "?"}])
+    (tmp_path / "captions_val2014.json").write_text('{"annotations": [{"image_id": 6, "caption": "Cups."}]}')
+    with pytest.raises(DataError, match=r"image 5 has no caption in captions_\*.json"):
+        halbench.questions(tmp_path, words("coco80"))
+
+
+@pytest.mark.parametrize("id", ["COCO_val2014_000000000001.jpg", None, 1.5, True, [5], ""])
+def test_an_image_of_object_halbench_is_a_number(tmp_path, id):
+    write_lines(tmp_path / "questions.jsonl", [{"image_id": id, "question": "?"}])
+    with pytest.raises(
+        DataError, match=r"questions.jsonl, line 1: image_id is .*, which is no id; give the benchmark's"
+    ):
+        halbench.questions(tmp_path, words("coco80"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("val_images_final.json", {"image_id": 7}, "val_images_final.json is no list"),
+        ("val_images_final.json", None, "val_images_final.json is no list"),
+        ("val_images_final.json", [{"image_id": "a"}], "val_images_final.json: image_id is 'a', which is no id"),
+        ("image_data.json", [{"image_id": "a"}], r"image_data.json, item 1: image_id is 'a', which is no id"),
+        ("image_data.json", [{"image_id": 7, "width": 0, "height": 5, "url": "a/7.jpg"}], "image 7: is 0 x 5 pixels"),
+        (
+            "image_data.json",
+            [{"image_id": 7, "width": "5", "height": 5, "url": "a/7.jpg"}],
+            "width is '5', which is no num",
+        ),
+        ("region_descriptions.json", [{"regions": {"image_id": 7}}], "descriptions.json, item 1: regions is no list"),
+        ("region_descriptions.json", [{"regions": ["a"]}], "descriptions.json, item 1: not a JSON object"),
+        (
+            "region_descriptions.json",
+            [{"regions": [{"image_id": 7, "x": None, "y": 0, "width": 1, "height": 1, "phrase": "a dog"}]}],
+            "Visual Genome, image 7: x is None, which is no number",
+        ),
+        ("shr_factual_part1.jsonl", {"1.jpg": []}, r"part1.jsonl, line 1: image is '1.jpg', which is no id"),
+        ("shr_factual_part1.jsonl", {"7": None}, r"part1.jsonl, line 1: 7 is None, which is no list of texts"),
+        ("shr_factual_part1.jsonl", {"7": "It rains."}, r"part1.jsonl, line 1: 7 is 'It rains.', which is no list of"),
+        ("shr_factual_part1.jsonl", {"7": [3]}, r"part1.jsonl, line 1: 7 is \[3\], which is no list of texts"),
+    ],
+)
+def test_broken_files_of_shr_are_named(tmp_path, file, content, message):
+    files = {
+        "val_images_final.json": [{"image_id": 7}],
+        "image_data.json": [{"image_id": 7, "width": 100, "height": 50, "url": "https://x/VG_100K/7.jpg"}],
+        "region_descriptions.json": [
+            {"regions": [{"image_id": 7, "x": 10, "y": 5, "width": 4, "height": 2, "phrase": "a dog"}]}
+        ],
+        "shr_factual_part1.jsonl": {"7": ["It rains."]},
+    }
+    for name, whole in files.items():
+        (tmp_path / name).write_text(json.dumps(whole))
+    assert len(Shr().questions(tmp_path)) == 1
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        Shr().questions(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "a dog", [1]])
+def test_what_is_in_an_image_of_mmhal_is_a_list_of_texts(tmp_path, content):
+    row = {"image_src": "a.png", "question": "?", "image_content": content, "gt_answer": "A dog."}
+    (tmp_path / "response_template.json").write_text(json.dumps([row]))
+    with pytest.raises(
+        DataError, match=r"response_template.json, item 1: image_content is .*, which is no list of texts"
+    ):
+        Mmhal().questions(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+@pytest.mark.parametrize("suite", ["chair", "mme"])
+def test_a_limit_is_at_least_one_image(suite, limit, tmp_path):
+    with pytest.raises(ConfigError, match=rf"{suite}.limit is {limit}; give 1 or more images, or null for all"):
+        make([suite], {suite: {"limit": limit}})
+    with pytest.raises(ConfigError, match=rf"limit is {limit}; give 1 or more images"):
+        load(["pope"], tmp_path, limit=limit)
 
 
 def test_mmhal_ratings_are_read_as_the_original_reads_them():

@@ -1,6 +1,7 @@
 """Sums by image, intervals over images, and whether two models differ."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -56,6 +57,37 @@ def test_a_linear_metric_is_made_in_every_sample():
     low, high = tally.intervals(200)["score"]
     assert (low, high) == (0.0, 1.0)
     assert tally.intervals(200)["always"] == [0.5, 0.5]  # x and y are never both high: drawn together
+
+
+def test_one_image_says_nothing_of_how_sure_a_value_is():
+    alone = right(("x", 1), ("x", 0))
+    assert alone.values() == {"accuracy": 0.5} and alone.intervals(50) == {"accuracy": None}
+    # Of three images one counts in "m", and so in what is made of it.
+    rows = [("x", {"m": (1, 2), "n": (1, 1)}), ("y", {"n": (0, 1)}), ("z", {"m": (0, 0), "n": (1, 1)})]
+    tally = Tally.of(rows, linear={"both": mean_of(["m", "n"]), "of n": mean_of(["n"])})
+    ends = tally.intervals(50)
+    assert ends["m"] is None and ends["both"] is None and ends["n"] is not None and ends["of n"] is not None
+    other = Tally.of([*rows[:2], ("z", {"m": (1, 1), "n": (1, 1)})], linear=tally.linear)
+    assert other.intervals(50)["m"] is not None
+    for a, b in ((tally, other), (other, tally)):
+        differences = compare(a, b, 50)
+        assert differences["m"].difference is not None and differences["m"].interval is None
+        assert differences["both"].interval is None and differences["n"].interval is not None
+    assert compare(other, other, 50)["m"].interval is not None
+
+
+def test_a_value_without_an_interval_has_a_dash_and_no_bar(tmp_path):
+    from training.evaluation.session import markdown, plot
+
+    suites = {"colours": result(right(("x", 1), ("x", 0)), provenance(), samples=10)}
+    text = markdown.results({"suites": suites, "model": "m"})
+    assert "| colours | accuracy | 0.500 | - |" in text
+    plot.results({"suites": suites}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    differences = {"colours": as_json(compare(right(("x", 1)), right(("x", 0)), 10))}
+    content = {"suites": differences, "a": "m", "b": "n", "not_compared": []}
+    assert "| colours | accuracy | 1.000 | 0.000 | -1.000 | - | 1.000 |" in markdown.comparison(content)
+    plot.comparison(content, tmp_path / "b.png")
 
 
 @given(rows, st.randoms(use_true_random=False))
@@ -128,6 +160,35 @@ def test_models_that_answered_other_questions_are_not_compared():
         compare(right(("x", 1), ("y", 1)), right(("x", 1)))
     with pytest.raises(ValueError, match="metric 'm' is missing from the first"):
         compare(right(("x", 1)), Tally.of([("x", {"accuracy": (1, 1), "m": (1, 1)})]))
+
+
+def without(tally, *failed, **counts):
+    return replace(tally, failed=tuple(failed), counts={"failed": len(failed), **counts})
+
+
+def test_an_answer_that_failed_in_one_model_alone_is_no_difference_between_the_two():
+    # Two answers about each image; the only wrong one of the first model failed in the second.
+    whole = without(right(("x", 1), ("x", 0), ("y", 1), ("y", 1)))
+    less = without(right(("x", 1), ("y", 1), ("y", 1)), "x0")
+    with pytest.raises(ValueError, match="the answer to question 'x0' is missing from the second of the two"):
+        compare(whole, less)
+    with pytest.raises(ValueError, match=r"'x0' is missing from the first .*evaluate that model again"):
+        compare(less, whole)
+    other = without(right(("x", 1), ("x", 0), ("y", 1)), "y0")
+    with pytest.raises(ValueError, match=r"'x0' is missing from the first of the two \(2 differ\)"):
+        compare(less, other)
+    assert compare(less, less, 20)["accuracy"].difference == 0.0
+
+
+def test_of_results_of_before_only_the_number_of_failed_answers_is_known():
+    whole, less = right(("x", 1), ("x", 0), ("y", 1)), right(("x", 1), ("y", 1))
+    a, b = replace(whole, counts={"questions_failed": 0}), replace(less, counts={"questions_failed": 1})
+    with pytest.raises(ValueError, match="questions_failed: 0 and 1 answers; evaluate that model again"):
+        compare(a, b)
+    with pytest.raises(ValueError, match="failed: 0 and 1 answers"):
+        compare(without(whole), replace(less, counts={"failed": 1}))
+    assert compare(replace(a, counts={"failed": 2}), replace(b, counts={"failed": 2}), 20)
+    assert compare(whole, less, 20)  # of answers that somebody else has scored, nothing is known
 
 
 def test_many_images_go_through_in_blocks(monkeypatch):

@@ -98,7 +98,7 @@ def data(tmp_path):
     listed = [{"id": number, "file_name": name} for number, name in enumerate(names, 11)]
     coco = {"images": listed, "categories": [{"id": 1, "name": "dog"}], "annotations": []}
     (tmp_path / "chair" / "instances_val2014.json").write_text(json.dumps(coco))
-    (tmp_path / "chair" / "captions_val2014.json").write_text('{"annotations": []}')
+    (tmp_path / "chair" / "captions_val2014.json").write_text(json.dumps({"images": listed, "annotations": []}))
     return tmp_path
 
 

@@ -116,10 +116,11 @@ def test_from_the_command_line_with_saved_judgements(data, tmp_path, ray_cluster
     first = CliRunner().invoke(app, [*map(str, command)])
     assert first.exit_code == 2 and "4 of 4 answers have no judgement" in first.output
     lines = [json.loads(line) for line in (tmp_path / "out" / "to_judge.jsonl").read_text().splitlines()]
-    judgements = [{"id": line["id"], "judgement": "0.5"} for line in lines]
+    grades = [0.5, "0.5", 0, 1]  # as a file has them: numbers or texts
+    judgements = [{"id": line["id"], "judgement": grade} for line, grade in zip(lines, grades, strict=True)]
     (tmp_path / "said.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in judgements))
     done = CliRunner().invoke(app, [*map(str, command)])
-    assert done.exit_code == 0 and "| mmvet | score | 0.500 | 0.500 to 0.500 |" in done.stdout, done.output
+    assert done.exit_code == 0 and "| mmvet | score | 0.500 | " in done.stdout, done.output
 
 
 @pytest.mark.parametrize(

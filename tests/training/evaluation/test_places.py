@@ -72,7 +72,8 @@ def coco(folder, year=2014, name="COCO_val2014_{:012}.jpg"):
     whole = {"info": {}, "images": images, "categories": [{"id": 18, "name": "dog"}], "annotations": objects}
     for split, content in (("val", whole), ("train", {**whole, "images": [], "annotations": []})):
         write(folder / "annotations" / f"instances_{split}{year}.json", content)
-        write(folder / "annotations" / f"captions_{split}{year}.json", {"images": [], "annotations": []})
+        listed = {"images": content["images"], "annotations": []}
+        write(folder / "annotations" / f"captions_{split}{year}.json", listed)
         write(folder / "annotations" / f"person_keypoints_{split}{year}.json", content)
 
 

@@ -169,6 +169,29 @@ def test_an_image_counts_by_what_it_shows_wherever_it_lies(data: Path, tmp_path:
     assert content.identity("owner/name") == "owner/name"
 
 
+def test_an_image_counts_wherever_it_may_be_read_from(data: Path, tmp_path: Path) -> None:
+    """Rows that name an image below one of ``allowed_roots``, or relative to ``image_root``."""
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    picture = data / "images" / "0.png"
+    (apart / "absolute.jsonl").write_text(json.dumps({**row(0), "image": str(picture)}))
+    (apart / "relative.jsonl").write_text(json.dumps(row(0)))
+    web = {**row(1), "image": "https://example.com/1.png"}
+    (apart / "web.jsonl").write_text(json.dumps({**row(0), "image": str(picture)}) + "\n" + json.dumps(web))
+
+    def identities() -> list[str]:
+        return [
+            content.identity(str(apart / "absolute.jsonl"), allowed_roots=(str(data),)),
+            content.identity(str(apart / "relative.jsonl"), image_root=str(data)),
+            content.identity(str(apart / "web.jsonl"), allowed_roots=(str(data),), allow_http=True),
+        ]
+
+    before = identities()
+    assert identities() == before
+    Image.new("RGB", (9, 9), "red").save(picture)
+    assert all(now != was for now, was in zip(identities(), before, strict=True))
+
+
 def test_rows_that_hold_their_images_or_cannot_be_read_count_by_their_files(
     tmp_path: Path, rows: list[Row], publish: Any
 ) -> None:

@@ -86,6 +86,19 @@ def test_json_may_give_one_path_a_list_of_them_or_none(tmp_path: Path) -> None:
     assert images_of(mixed, image_root=str(tmp_path)) == [[first], [first, second], [], []]
 
 
+@pytest.mark.parametrize("others", [{}, {"image": "1.png"}])
+@pytest.mark.parametrize("item", [7, {"path": None}, [["1.png"]], ["1.png", {"file": "2.png"}]])
+def test_what_is_no_path_in_json_is_named_with_its_row(tmp_path: Path, item: Any, others: Row) -> None:
+    """Also behind the first thousand rows, and where another column has images, too."""
+    (tmp_path / "1.png").write_bytes(png())
+    texts = dict.fromkeys(("id", "question", "chosen", "rejected", *others), datasets.Value("string"))
+    values = [{**row(id=str(at), images=["1.png"]), **others} for at in range(1002)]
+    values[1001]["images"] = item
+    mixed = datasets.Dataset.from_list(values, features=datasets.Features({**texts, "images": datasets.Json()}))
+    with pytest.raises(DataError, match=r"row 1001 \(id 1001\): column images has .* for an image; give its path"):
+        images_of(mixed, image_root=str(tmp_path))
+
+
 def test_the_name_of_an_embedded_image_is_not_looked_up() -> None:
     item = {"bytes": png(), "path": "nowhere.png"}
     assert images_of(datasets.Dataset.from_list([row(image=item)])) == [[item]]

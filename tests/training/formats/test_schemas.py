@@ -423,6 +423,26 @@ def test_good_answers_alone_can_be_read() -> None:
         rows_of([row])
 
 
+@pytest.mark.parametrize("rejected", [None, [], "<image>", 7, [{"role": "user", "content": "no answer"}]])
+@pytest.mark.parametrize("schema", ["trl", "rlaif_v", "llamafactory"])
+def test_where_good_answers_are_wanted_rejected_ones_are_not_read(schema: str, rejected: Any) -> None:
+    row = {**SAME[schema], "rejected": rejected}
+    (result,) = rows_of([row], rejected=False)
+    (without,) = rows_of([{key: value for key, value in row.items() if key != "rejected"}], rejected=False)
+    assert result == without and result["chosen"] == gives("A cat.")
+    with pytest.raises(DataError, match="row 0: "):
+        rows_of([row])
+
+
+def test_the_prompt_of_a_good_answer_does_not_depend_on_a_rejected_one() -> None:
+    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
+    chosen = [*turns, {"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A cat."}]
+    other = [turns[0], {"role": "assistant", "content": "Go."}, *chosen[2:]]
+    for rejected in (chosen, other, None):
+        (result,) = rows_of([{"images": [], "chosen": chosen, "rejected": rejected}], rejected=False)
+        assert len(result["prompt"]) == 3 and result["chosen"] == gives("A cat.")
+
+
 @pytest.mark.parametrize("schema", [schema for schema in SAME if schema != "mdpo"])
 def test_pairs_can_be_read_for_their_good_answers(schema: str) -> None:
     (result,) = rows_of([SAME[schema]], rejected=False)

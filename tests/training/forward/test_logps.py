@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from training.config import Branch
 from training.data.pairs import PairDataset
 from training.forward.batch import PairBatch, collate
 from training.forward.logps import sequence_logps
+from training.forward.policy import make_policy, pair_logps
 from training.loss.objectives import reward
 
 BOTH = ("chosen", "rejected")
@@ -233,3 +235,19 @@ def test_per_token_log_probs_and_loss_are_trls(trl_trainer: DPOTrainer, pairs: P
     our_loss = -logsigmoid(margin).mean().item()
     assert abs(our_loss - 0.6931) > 1e-3
     assert our_loss == pytest.approx(trl_loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("without", [("pad_token",), ("pad_token", "eos_token")])
+def test_a_tokenizer_without_a_token_to_pad_with_gives_the_same_log_probs(
+    make_model: Callable[..., Any], pairs: PairDataset, configure: Callable[..., Any], without: tuple[str, ...]
+) -> None:
+    processor = copy.deepcopy(pairs.processor)
+    for name in without:
+        setattr(processor.tokenizer, name, None)
+    assert processor.tokenizer.pad_token_id is None
+    config, logps = configure(share_prefix=False), []
+    for dataset in (pairs, replace(pairs, processor=processor)):
+        policy = make_policy(make_model(), torch.device("cpu"), config, dataset)
+        logps.append(pair_logps(policy, dataset, range(8), config))
+    for branch, values in logps[0].items():
+        torch.testing.assert_close(logps[1][branch], values)

@@ -96,8 +96,18 @@ def test_held_out_rows_are_checked_as_training_rows_are(
 ) -> None:
     rows[1]["rejected"] = rows[1]["chosen"]
     publish(rows).save_to_disk(str(tmp_path / "tied"))
-    with pytest.raises(DataError, match=r"row 1 \(id pair-1\): chosen and rejected are the same text"):
-        train(configure(eval_dataset=str(tmp_path / "tied")))
+    tied = str(tmp_path / "tied")
+    said = rf"^dataset {tied}: .*row 1 \(id pair-1\): chosen and rejected are the same text"
+    with pytest.raises(DataError, match=said):
+        train(configure(eval_dataset=tied))
+    with pytest.raises(DataError, match=said):
+        train(configure(dataset=tied))
+    rows[1]["chosen"] = [{"role": "assistant", "content": ""}]
+    publish(rows).save_to_disk(str(tmp_path / "empty"))
+    with pytest.raises(
+        DataError, match=rf"^dataset {tmp_path}/empty: row 1 \(id pair-1\): the chosen response is empty"
+    ):
+        train(configure(sft={"dataset": str(tmp_path / "empty")}))
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=False), max_size=12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 from pipeline.base.export import round_unbiased, save_for_vllm
 from training.config import TrainConfig
 from training.loop.merge import merge
+from training.loop.optimise import cosine_with_warmup
 from training.loop.trainer import train
 
 Configure = Callable[..., TrainConfig]
@@ -85,7 +87,8 @@ def test_an_adapter_that_does_nothing_changes_nothing() -> None:
     model: Any = get_peft_model(Layers(), LoraConfig(r=4, target_modules=["first"]))  # type: ignore[arg-type]
     plain, merged = merge(model)
     assert torch.equal(plain.first.weight, Layers().first.weight)  # type: ignore[arg-type]
-    assert (merged.update_kept, merged.weights_changed, merged.noise) == (1.0, 0.0, 0.0)
+    assert (merged.update_kept, merged.weights_changed, merged.noise) == (None, 0.0, None)
+    assert "no weight has moved" in str(merged) and "%" not in str(merged)
 
 
 @given(st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False), st.text(max_size=5))
@@ -136,3 +139,24 @@ def test_training_says_how_much_of_the_update_is_in_the_model(
     merged = json.loads((config.output_dir / "merged.json").read_text())
     assert merged["update_kept"] == pytest.approx(1, abs=0.3) and merged["weights_changed"] < 1
     assert "of the update kept" in capfd.readouterr().err
+
+
+def test_a_run_of_one_step_moves_weights(configure: Configure) -> None:
+    config = configure(tuning="lora", max_steps=1, lora={"r": 2, "alpha": 4}, learning_rate=1e-2)
+    train(config)
+    merged = json.loads((config.output_dir / "merged.json").read_text())
+    assert merged["update_kept"] is not None and merged["weights_changed"] > 0
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_some_step_has_a_learning_rate_whatever_the_share_of_the_warm_up(steps: int, ratio: float) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler, rates = cosine_with_warmup(optimizer, steps, ratio), []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert max(rates) == 1.0  # the one that is named
+    top = rates.index(1.0)
+    assert top == min(math.ceil(steps * ratio), steps - 1)
+    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)

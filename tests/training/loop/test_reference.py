@@ -143,6 +143,17 @@ def test_it_lies_beside_a_local_dataset_so_that_other_runs_on_it_find_it(configu
     assert reference.folder_of(configure(dataset="someone/on-the-hub")) == tmp_path / "run" / "reference"
 
 
+@pytest.mark.parametrize("name", [".", "./", "../dataset", "inside/..", "../../data/dataset/"])
+def test_it_lies_beside_the_dataset_whatever_that_is_called_from_here(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    dataset = tmp_path / "data" / "dataset"
+    (dataset / "inside").mkdir(parents=True)
+    monkeypatch.chdir(dataset)
+    assert reference.folder_of(configure(dataset=name)) == tmp_path / "data" / "dataset-reference"
+    assert reference.folder_of(configure(), name) == tmp_path / "data" / "dataset-reference"
+
+
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_computed_live_it_stays_that_of_the_starting_weights(
     make_model: Callable[..., Any], pairs: PairDataset, configure: Configure, tuning: str

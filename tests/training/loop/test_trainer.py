@@ -23,7 +23,9 @@ from training.forward.batch import collate
 from training.forward.logps import sequence_logps
 from training.forward.model import load_model, prepare_tuning
 from training.loop import trainer
+from training.loop.sums import Sums
 from training.loop.trainer import train
+from training.loop.worker import Worker
 
 TRL_NAMES = {
     "loss",
@@ -163,6 +165,39 @@ def test_dpo_logs_the_image_conditional_metrics_only_if_asked_and_trains_alike_e
     assert set(logged(plain)[0]) == TRL_NAMES | {"step"}
     assert set(logged(probed)[0]) == TRL_NAMES | IMAGE_NAMES | {"step"}
     assert same(weights(plain), weights(probed))
+
+
+def test_what_a_checkpoint_does_not_know_of_is_no_zero(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line after it is over the pairs since then, in every metric."""
+    whole = configure(max_steps=4, output_dir=tmp_path / "whole")
+    train(whole)
+    config = configure(max_steps=4, save_steps=1, logging_steps=4)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_after(patched, 2)
+        train(config)
+    path = config.output_dir / "checkpoints" / "step-00000002" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["sums"]["rewards/image_margins"]
+    torch.save(state, path)
+    train(config)
+    (line,) = logged(config)
+    counts = [len(window_of(step, 8, config)) for step in (2, 3)]
+    for name in ("loss", "logps/chosen", "rewards/image_margins", "rewards/accuracies"):
+        since = [entry[name] for entry in logged(whole)[2:]]
+        mean = sum(value * count for value, count in zip(since, counts, strict=True)) / sum(counts)
+        assert line[name] == pytest.approx(mean, rel=1e-5)
+
+
+def test_sums_go_on_where_a_checkpoint_knows_all_of_them() -> None:
+    worker = Worker(torch.device("cpu"))
+    known = Sums(("a", "b"), worker, {"a": 3.0, "b": 1.0, "gone": 7.0}, 2)
+    known.add({"a": torch.tensor([1.0]), "b": torch.tensor([0.0])}, 1)
+    assert known.means() == {"a": 4 / 3, "b": 1 / 3}
+    unknown = Sums(("a", "b"), worker, {"a": 3.0}, 2)
+    unknown.add({"a": torch.tensor([1.0]), "b": torch.tensor([0.5])}, 1)
+    assert unknown.means() == {"a": 1.0, "b": 0.5}
 
 
 @pytest.mark.parametrize("objective", ["dpo", "mdpo"])

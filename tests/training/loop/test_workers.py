@@ -308,7 +308,7 @@ def test_an_error_inside_a_ray_worker_is_one_message_and_status_2(
     file.write_text(two.model_dump_json())
     result = CliRunner().invoke(app, [str(file)])
     assert result.exit_code == 2
-    assert "error: row 2 (id pair-2): image 0 cannot be read" in result.stderr
+    assert f"error: dataset {folder}: row 2 (id pair-2): image 0 cannot be read" in result.stderr
     assert "Traceback" not in result.stderr
 
 

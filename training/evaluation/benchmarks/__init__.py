@@ -90,7 +90,7 @@ def make(
 
     Raises:
         ConfigError: there is no such benchmark, two are called the same, an option is unknown, of another type, or of a
-            benchmark that is not among them, or there is no version.
+            benchmark that is not among them, ``limit`` is not even one image, or there is no version.
     """
     left = dict(options or {})
     made: list[Benchmark] = []
@@ -103,6 +103,9 @@ def make(
         given = {key: value for key, value in (shared or {}).items() if key in option_names}
         made.append(plugins.make(kind, {**given, **left.pop(suite, {}), **left.pop(name, {})}, name))
         plugins.identity(made[-1], name)  # it has a version
+        limit = getattr(made[-1], "limit", None) if "limit" in option_names else None
+        if isinstance(limit, int) and limit < 1:
+            raise ConfigError(f"{suite}.limit is {limit}; give 1 or more images, or null for all of them")
     for name in left:
         parts = " and ".join(TOGETHER[name].parts) if name in TOGETHER else ""
         what = f"it stands for {parts}; name the one that is meant" if parts else "it is not asked; name it in --suite"

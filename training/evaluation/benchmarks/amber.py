@@ -149,12 +149,14 @@ def describe(data: Path) -> list[Question]:
             raise DataError(
                 f"{data}: query {id} is to be described, but annotated as {noted['type']!r}; use files of one release"
             )
-        truth, made_up = benchmark_files.take(noted, ("truth", "hallu"), f"{data / 'annotations.json'}, id {id}")
+        where = f"{data / 'annotations.json'}, id {id}"
+        lists = benchmark_files.take(noted, ("truth", "hallu"), where)
+        truth, made_up = (
+            benchmark_files.texts(of, where, key) for key, of in zip(("truth", "hallu"), lists, strict=True)
+        )
         lost = [word for word in (*truth, *made_up) if word not in associations]
         if lost:
-            raise DataError(
-                f"{data / 'annotations.json'}, id {id}: {lost[0]!r} is not in relation.json; use files of one release"
-            )
+            raise DataError(f"{where}: {lost[0]!r} is not in relation.json; use files of one release")
         questions.append(Question(id, image, query, {"truth": truth, "hallu": made_up}))
     return questions
 
@@ -195,25 +197,28 @@ def together(descriptions: Tally, answers: Tally) -> Tally:
     if descriptions.images != answers.images:
         odd = sorted(set(descriptions.images) ^ set(answers.images))[0]
         raise ValueError(f"image {odd!r} is only in one part; AMBER's score needs both about every image")
-    counts = {
-        f"{part}_{name}": count
-        for part, tally in (("descriptions", descriptions), ("questions", answers))
-        for name, count in tally.counts.items()
-    }
+    parts = {"descriptions": descriptions, "questions": answers}
+    counts = {f"{part}_{name}": count for part, tally in parts.items() for name, count in tally.counts.items()}
+    failed = [
+        None if tally.failed is None else [f"{part} {id}" for id in tally.failed] for part, tally in parts.items()
+    ]
+    lost = None if None in failed else tuple(sorted(id for ids in failed for id in ids or ()))
     linear = {"amber_score": Linear({"chair": -1, "f1": 1}, constant=1, divisor=2)}
-    return Tally(answers.images, {**descriptions.sums, **answers.sums}, linear, counts)
+    return Tally(answers.images, {**descriptions.sums, **answers.sums}, linear, counts, lost)
 
 
 def _queries(data: Path, name: str) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
     """(id, image, query, its annotation)."""
     annotations = data / "annotations.json"
     noted = {}
-    for row in benchmark_files.whole(annotations):
-        id, _, _ = benchmark_files.take(row, ("id", "type", "truth"), str(annotations))
-        noted[id] = row
+    for row in benchmark_files.listed(annotations):
+        id, kind, _ = benchmark_files.take(row, ("id", "type", "truth"), str(annotations))
+        if not isinstance(kind, str):
+            raise DataError(f"{annotations}, id {id}: type is {kind!r:.80}, which is no text; give the official file")
+        noted[str(id)] = row
     path = data / "query" / name
-    for number, row in enumerate(benchmark_files.whole(path), 1):
+    for number, row in enumerate(benchmark_files.listed(path), 1):
         id, image, query = benchmark_files.take(row, ("id", "image", "query"), f"{path}, item {number}")
-        if id not in noted:
+        if str(id) not in noted:
             raise DataError(f"{path}, item {number}: id {id} is not in {annotations}; use files of one release")
-        yield str(id), str(image), str(query), noted[id]
+        yield str(id), str(image), str(query), noted[str(id)]

@@ -94,14 +94,13 @@ class Mmhal(Benchmark):
             DataError: the file is missing or malformed.
         """
         path = next((path for name in TEMPLATES if (path := data / name).is_file()), data / TEMPLATES[0])
-        rows = benchmark_files.whole(path)
-        if not isinstance(rows, list):
-            raise DataError(f"{path} is no list; give the official file")
         questions = []
-        for place, row in enumerate(rows):
+        for place, row in enumerate(benchmark_files.listed(path)):
+            where = f"{path}, item {place + 1}"
             keys = ("image_src", "question", "image_content", "gt_answer")
-            source, question, content, right = benchmark_files.take(row, keys, f"{path}, item {place + 1}")
-            truth = {"place": place, "question": question, "image_content": content, "gt_answer": right}
+            source, question, content, right = benchmark_files.take(row, keys, where)
+            content = benchmark_files.texts(content, where, "image_content")
+            truth = {"place": place, "question": str(question), "image_content": content, "gt_answer": str(right)}
             questions.append(Question(str(place), str(source).rstrip("/").split("/")[-1], str(question), truth))
         return questions
 

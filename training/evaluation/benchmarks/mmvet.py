@@ -56,6 +56,7 @@ class Mmvet(Benchmark):
     )
     own_images: ClassVar[bool] = True
     judged: ClassVar[bool] = True
+    graded: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = METRICS
 
     def questions(self, data: Path) -> list[Question]:

@@ -168,8 +168,9 @@ def questions(data: Path, words: Words, annotations: Path | None = None) -> list
     path, coco_folder = question_file(data), annotations or data
     rows = []
     for number, row in benchmark_files.lines(path):
-        id, text = benchmark_files.take(row, ("image_id", "question"), f"{path}, line {number}")
-        rows.append((number, int(id), str(text)))
+        where = f"{path}, line {number}"
+        id, text = benchmark_files.take(row, ("image_id", "question"), where)
+        rows.append((number, benchmark_files.number(id, where, "image_id"), str(text)))
     annotated = coco.instances(coco.paths(coco_folder, "instances"))
     lost = [(number, id) for number, id, _ in rows if id not in annotated]
     if lost:

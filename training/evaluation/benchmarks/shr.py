@@ -39,6 +39,7 @@ LONGEST = 15_000
 #: Above each line of the judge's answer stands this one.
 _HEAD = "Judgement:"
 _DELETED = re.compile(r"[.:\n?,]")
+_SIDES, _EDGES = ("width", "height"), ("x", "y", "width", "height")
 _VISUAL_GENOME = ("HA-DPO/ha_dpo/data/VG", "visual_genome")
 
 _PROMPT = """\
@@ -109,21 +110,27 @@ class Shr(Benchmark):
         """One description per listed image; its truth holds ``regions`` as [box, phrase] and ``facts``, for the judge.
 
         Raises:
-            DataError: a file is missing or malformed, or an image is not in Visual Genome's files.
+            DataError: a file is missing or malformed, or an image is not in Visual Genome's files. An image may
+                have no facts: to some the original's files give none.
         """
         path = data / "val_images_final.json"
         genome = self.visual_genome or data
-        wanted = dict.fromkeys(_id(row, path) for row in benchmark_files.whole(path))
+        wanted = dict.fromkeys(_id(row, path) for row in benchmark_files.listed(path))
         sizes = {id: row for id, row in _read(genome / "image_data.json") if id in wanted}
         regions: dict[int, list[Any]] = {}
         for id, row in _read(genome / "region_descriptions.json", of="regions"):
             if id in wanted:
                 regions[id] = row["regions"]
         facts: dict[int, list[str]] = {}
-        for part in sorted(data.glob("shr_factual_part*.jsonl")):
-            for _, row in benchmark_files.lines(part):
+        parts = sorted(data.glob("shr_factual_part*.jsonl"))
+        if not parts:
+            raise DataError(f"{data} holds no shr_factual_part*.jsonl; put HA-DPO's there (docs/evaluation.md)")
+        for part in parts:
+            for number, row in benchmark_files.lines(part):
+                where = f"{part}, line {number}"
                 # Each line has one key, the image; a later line takes the place of an earlier one.
-                facts.update((int(id), [str(text) for text in texts]) for id, texts in list(row.items())[:1])
+                for key, texts in list(row.items())[:1]:
+                    facts[benchmark_files.number(key, where, "image")] = benchmark_files.texts(texts, where, key)
         lost = [id for id in wanted if id not in sizes or id not in regions]
         if lost:
             raise DataError(f"image {lost[0]} of {path} is not in Visual Genome's files in {genome}; add version 1.2")
@@ -149,14 +156,15 @@ def score(
 
     Of an image that is described several times, the last description counts for SHR, as in the original; all count for
     the variety of n-grams. ``unjudged`` counts descriptions without a judgement, ``mismatched`` those whose judgement
-    has not one line for each sentence: neither has a sentence with a verdict.
+    has not one line for each sentence: neither has a sentence with a verdict. ``unread`` counts sentences of the other
+    descriptions whose verdict is none of the three: they are in no numerator and no denominator of SHR.
 
     Raises:
         ValueError: ids differ.
     """
     done, counts = pairs(questions, answers)
     last = {question.image: place for place, (question, _, _) in enumerate(done)}
-    counts |= {"unjudged": 0, "mismatched": 0}
+    counts |= {"unjudged": 0, "mismatched": 0, "unread": 0}
     rows = []
     for place, (question, answer, text) in enumerate(done):
         added = variety(text)
@@ -173,6 +181,8 @@ def score(
                 if verdicts is None:
                     counts["mismatched"] += 1
                     verdicts = [None] * len(sentences(text))
+                else:
+                    counts["unread"] += verdicts.count(None)
         if verdicts is not None:
             added |= terms(verdicts, text)
         rows.append((question.image, added))
@@ -212,7 +222,7 @@ def read(judgement: str, text: str) -> list[Verdict | None] | None:
     """The judge's verdict on each of ``sentences(text)``; None if there is not exactly one line for each.
 
     A line is a number, a space, a verdict and a colon, as the original reads it. A verdict that is none of the three
-    is None; such a sentence counts nowhere.
+    is None; such a sentence counts nowhere but in ``unread``.
 
     >>> read("Judgement:\\n1. Correct: seen.\\n2. cannot judge: mood.", "A cat sits. How calm.")
     ['correct', 'cannot judge']
@@ -305,11 +315,15 @@ def _question(
     id: int, size: Mapping[str, Any], regions: Sequence[Mapping[str, Any]], facts: list[str], ask: str
 ) -> Question:
     where = f"Visual Genome, image {id}"
-    width, height, url = benchmark_files.take(size, ("width", "height", "url"), where)
+    *sides, url = benchmark_files.take(size, (*_SIDES, "url"), where)
+    width, height = (benchmark_files.real(value, where, key) for key, value in zip(_SIDES, sides, strict=True))
+    if width <= 0 or height <= 0:
+        raise DataError(f"{where}: is {width} x {height} pixels in image_data.json; give the benchmark's own file")
     boxes = []
     for region in regions:
-        x, y, w, h, phrase = benchmark_files.take(region, ("x", "y", "width", "height", "phrase"), where)
+        *edges, phrase = benchmark_files.take(region, (*_EDGES, "phrase"), where)
         if phrase:
+            x, y, w, h = (benchmark_files.real(value, where, key) for key, value in zip(_EDGES, edges, strict=True))
             boxes.append([[x / width, y / height, (x + w) / width, (y + h) / height], phrase])
     return Question(str(id), "/".join(str(url).split("/")[-2:]), ask, {"regions": boxes, "facts": facts})
 
@@ -320,11 +334,15 @@ def _read(path: Path, of: str | None = None) -> Iterator[tuple[int, Mapping[str,
         for number, row in array(str(path)):
             if of is None:
                 yield _id(row, path, number), row
-            elif row.get(of):
-                yield _id(row[of][0], path, number), row
+            elif rows := row.get(of):
+                if not isinstance(rows, list):
+                    raise DataError(f"{path}, item {number}: {of} is no list; give the benchmark's own file")
+                yield _id(rows[0], path, number), row
     except InputError as error:
         raise DataError(f"{error.message}; {error.remedy}") from error
 
 
 def _id(row: Any, path: Path, number: int = 0) -> int:
-    return int(benchmark_files.take(row, ("image_id",), f"{path}, item {number}" if number else str(path))[0])
+    where = f"{path}, item {number}" if number else str(path)
+    (id,) = benchmark_files.take(row, ("image_id",), where)
+    return benchmark_files.number(id, where, "image_id")

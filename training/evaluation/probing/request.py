@@ -90,9 +90,8 @@ class ProbeIdentity:
         from training.formats.content import identity  # with it comes datasets
 
         reference = models.identity(request.reference) if request.reference is not None else None
-        return cls(
-            models.identity(request.model), reference, identity(request.dataset, request.dataset_format, request.split)
-        )
+        data = identity(request.dataset, request.dataset_format, request.split, request.image_root)
+        return cls(models.identity(request.model), reference, data)
 
 
 def logps_key(request: ProbeRequest, model: str, data: str, condition: str) -> str:
@@ -100,6 +99,8 @@ def logps_key(request: ProbeRequest, model: str, data: str, condition: str) -> s
     parts: list[Any] = [VERSION, model, data, condition, request.limit, request.seed]
     if request.dataset_format is not None or request.split is not None:
         parts += [request.dataset_format, request.split]
+    if request.image_root is not None:
+        parts += ["image_root", request.image_root]
     if condition == "corrupted":
         from training.corruption import identity
 

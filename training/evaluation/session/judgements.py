@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.base.files import read_text, write_text
 from pipeline.base.model_names import digest
@@ -51,10 +52,15 @@ def by_model(
 
 
 def by_file(
-    path: Path, asking: Mapping[Place, ImagePrompt], answers: Mapping[Place, Answer], beside: Path
+    path: Path,
+    asking: Mapping[Place, ImagePrompt],
+    answers: Mapping[Place, Answer],
+    beside: Path,
+    graded: Container[str] = (),
 ) -> dict[Place, str]:
     """Saved judgements: ``{"suite", "id", "judgement"}`` a line. ``suite`` may be left out where one suite is judged,
-    and where a line has the ``answer`` that was judged, it must be the one that is here.
+    and where a line has the ``answer`` that was judged, it must be the one that is here. A judgement that is null or
+    blank is none; one that is given twice must be the same. ``graded`` are the suites where it may be a bare number.
 
     What is to be judged is written to ``TO_JUDGE`` in the folder ``beside``: ``{"suite", "id", "answer", "prompt"}``.
 
@@ -62,7 +68,7 @@ def by_file(
     again since.
 
     Raises:
-        DataError: an answer has no judgement, or one of another text.
+        DataError: an answer has no judgement, two that differ, one of another text, or one that is no text.
     """
     lines = [
         {"suite": suite, "id": id, "answer": answers[suite, id].text, "prompt": asking[suite, id].text}
@@ -82,7 +88,13 @@ def by_file(
             continue
         if row.get("answer", answers[place].text) != answers[place].text:
             raise DataError(f"{where}: the judged answer is not the one that is stored; judge those of {TO_JUDGE}")
-        judgements[place] = str(judgement)
+        said = _said(judgement, place[0] in graded, where)
+        if said is None:
+            continue
+        if judgements.setdefault(place, said) != said:
+            raise DataError(
+                f"{where}: id {place[1]!r} of {place[0]} has another judgement in an earlier line; keep one"
+            )
         of = [digest(judgements[place]), digest(str(answers[place].text))]
         earlier = used.setdefault("\0".join(place), of)
         if "answer" not in row and earlier[0] == of[0] and earlier[1] != of[1]:
@@ -100,6 +112,26 @@ def by_file(
         )
     write_text(beside / JUDGED, json.dumps(used) + "\n")
     return judgements
+
+
+def _said(judgement: Any, graded: bool, where: str) -> str | None:
+    """The text of a judgement; None where a judge that failed has left null or nothing.
+
+    >>> _said("Rating: 4", False, "x"), _said(" ", False, "x"), _said(0.5, True, "x")
+    ('Rating: 4', None, '0.5')
+
+    Raises:
+        DataError: it is neither text nor, where it may be, a number.
+    """
+    if judgement is None or (isinstance(judgement, str) and not judgement.strip()):
+        return None
+    if isinstance(judgement, str):
+        return judgement
+    if graded and isinstance(judgement, int | float) and not isinstance(judgement, bool):
+        return str(judgement)
+    # A bare number would be read as a judgement without a rating, which is one of 0.
+    what = "a text or a number" if graded else "a text"
+    raise DataError(f"{where}: 'judgement' is {judgement!r:.80}, not {what}; give what the judge wrote, word for word")
 
 
 def _known(path: Path) -> dict[str, list[str]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from training.evaluation.session.markdown import headline, units
 
-#: Value and interval.
-Bar = tuple[float, Sequence[float]]
+#: Value and interval; None if nobody knows how sure the value is.
+Bar = tuple[float, Sequence[float] | None]
 _COLOUR, _ZERO = "#3f74e0", "#888888"
 
 
@@ -28,7 +28,7 @@ def _bars(suite: str, metrics: Mapping[str, Any], key: str) -> dict[str, Bar]:
     shown = [name for name in headline(suite, metrics) if name not in units(suite)]
     bars = {name: (metrics[name][key], metrics[name]["interval"]) for name in shown}
     # Of other people's benchmarks nobody has said which metrics are shares.
-    return {name: bar for name, bar in bars.items() if None not in bar and abs(bar[0]) <= 1}
+    return {name: bar for name, bar in bars.items() if bar[0] is not None and abs(bar[0]) <= 1}
 
 
 def _draw(panels: Mapping[str, Mapping[str, Bar]], file: Path, label: str, zero: bool = False) -> None:
@@ -44,9 +44,11 @@ def _draw(panels: Mapping[str, Mapping[str, Bar]], file: Path, label: str, zero:
         rows, columns, figsize=(4.6 * columns, rows * (0.7 + 0.26 * most)), layout="constrained", squeeze=False
     )
     for axes, (suite, bars) in zip(grid.flat, panels.items(), strict=False):
-        for place, (value, (low, high)) in enumerate(bars.values()):
+        for place, (value, ends) in enumerate(bars.values()):
             # A bootstrap's interval need not hold the value.
-            error = [[max(100 * (value - low), 0)], [max(100 * (high - value), 0)]]
+            error = None
+            if ends is not None:
+                error = [[max(100 * (value - ends[0]), 0)], [max(100 * (ends[1] - value), 0)]]
             axes.errorbar(100 * value, place, xerr=error, fmt="o", color=_COLOUR, markersize=4, capsize=3)
         axes.set_yticks(range(len(bars)), list(bars), fontsize=8)
         axes.set_ylim(max(len(bars), 1) - 0.5, -0.5)

@@ -160,16 +160,20 @@ def _with_judgements(
     if judge is None:
         raise ConfigError(f"{len(asking)} answers need a judge; give --judge MODEL, or --judgements FILE --judge NAME")
     if judge.file is not None:
-        return judgements.with_judgements(answers, judgements.by_file(judge.file, asking, answers, run.path))
+        graded = {suite.name for suite in suites if suite.graded}
+        said = judgements.by_file(judge.file, asking, answers, run.path, graded)
+        return judgements.with_judgements(answers, said)
     assert judge.spec is not None
     return judgements.with_judgements(answers, judgements.by_model(run, executor, asking, judge.spec))
 
 
 def _score(suite: Suite, answers: Mapping[judgements.Place, Answer]) -> Tally:
+    of_suite = {question.id: answers[suite.name, question.id] for question in suite.questions}
     try:
-        return suite.score({question.id: answers[suite.name, question.id] for question in suite.questions})
+        tally = suite.score(of_suite)
     except ValueError as error:
         raise DataError(f"suite {suite.name}: {error}") from error
+    return replace(tally, failed=tuple(sorted(id for id, answer in of_suite.items() if answer.text is None)))
 
 
 def _add_amber(tallies: dict[str, Tally], about: dict[str, Provenance]) -> None:
@@ -179,7 +183,7 @@ def _add_amber(tallies: dict[str, Tally], about: dict[str, Provenance]) -> None:
         return
     both = amber.together(*(tallies[name] for name in parts))
     sums = {name: both.sums[name] for name in ("chair", "f1")}
-    tallies["amber"] = Tally(both.images, sums, both.linear, both.counts)
+    tallies["amber"] = replace(both, sums=sums)
     of_descriptions, of_questions = (about[name] for name in parts)
     about["amber"] = replace(
         of_questions,

@@ -70,14 +70,17 @@ def as_json(tally: Tally) -> dict[str, Any]:
         "sums": {name: of.tolist() for name, of in tally.sums.items()},
         "linear": {name: asdict(linear) for name, linear in tally.linear.items()},
         "counts": dict(tally.counts),
+        "failed": None if tally.failed is None else list(tally.failed),
     }
 
 
 def of_json(stored: Mapping[str, Any]) -> Tally:
-    """The inverse of ``as_json``."""
+    """The inverse of ``as_json``; files of before have no ``failed``."""
+    failed = stored.get("failed")
     return Tally(
         tuple(stored["images"]),
         {name: np.array(of, float).reshape(-1, 2) for name, of in stored["sums"].items()},
         {name: Linear(**linear) for name, linear in stored["linear"].items()},
         stored["counts"],
+        None if failed is None else tuple(failed),
     )
