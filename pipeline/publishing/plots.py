@@ -77,7 +77,9 @@ def before_after(names: Sequence[str], before: Sequence[Bar], after: Sequence[Ba
             below = [100 * max(bar[0] - bar[1], 0) for bar in bars]
             above = [100 * max(bar[2] - bar[0], 0) for bar in bars]
             axes.bar(places, heights, 0.36, color=colour, label=label)
-            axes.errorbar(places, heights, yerr=(below, above), fmt="none", ecolor=_INK, elinewidth=1.1, capsize=2.5)
+            spread = [i for i, bar in enumerate(bars) if bar[2] > bar[1]]  # an unknown interval has no width
+            x, y, low, high = ([values[i] for i in spread] for values in (places, heights, below, above))
+            axes.errorbar(x, y, yerr=(low, high), fmt="none", ecolor=_INK, elinewidth=1.1, capsize=2.5)
             for place, height, top in zip(places, heights, above, strict=True):
                 axes.text(place, height + top + 1.5, f"{height:.1f}", ha="center", va="bottom", fontsize=8)
         axes.set_xticks(range(len(names)), names)

@@ -446,7 +446,7 @@ def test_four_bits_without_bitsandbytes_are_refused_with_the_remedy(
     config = configure(quantization="nf4", tuning="lora")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install 'vlm-preference\[qlora\]'"):
+    with pytest.raises(ModelError, match=r"pip install -e '\.\[qlora\]'"):
         load_model(config)
 
 
