@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ DEEPEST = 500
 _CHUNK = 1 << 24
 _BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[{\]]|\[\s*\Z)")
 _NOTHING = frozenset({b"null", b"NaN", b"Infinity", b"-Infinity"})
+_SPACE = re.compile(r"[ \t\r\n]*")
 _TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 
 
@@ -45,9 +48,48 @@ def refuse(file: Path) -> None:
 def _refuse_keys_twice(file: Path) -> None:
     """Of a list, which is read with another reader than Arrow's: that one sees them itself."""
     try:
-        json.loads(file.read_bytes().decode("utf-8-sig"), object_pairs_hook=once)
+        for _ in items(file):
+            pass
     except json.JSONDecodeError:
         return  # its reader will say where
+
+
+def items(file: Path) -> Iterator[Any]:
+    """What a JSON file holds, word for word: the items of its list, or one value after the other.
+
+    Raises:
+        json.JSONDecodeError: it is no JSON.
+        ValueError: it is not in UTF-8, or an item has a key twice; the item is named.
+        OSError: it cannot be read.
+    """
+    text = file.read_bytes().decode("utf-8-sig")
+    decoder = json.JSONDecoder(object_pairs_hook=once)
+    at = _after_space(text, 0)
+    listed = text.startswith("[", at)
+    if listed:
+        at = _after_space(text, at + 1)
+    number = 0
+    while at < len(text) and not (listed and number == 0 and text[at] == "]"):
+        number += 1
+        try:
+            item, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"item {number}: {error}") from error
+        yield item
+        at = _after_space(text, at)
+        if listed:
+            if text.startswith("]", at):
+                break
+            if not text.startswith(",", at):
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+            at = _after_space(text, at + 1)
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
 
 
 def too_deep(file: Path) -> bool:

@@ -13,6 +13,7 @@ from pipeline.base import nesting
 from pipeline.base.dataset_files import check, is_missing
 from pipeline.base.errors import shorten
 from training.errors import DataError
+from training.formats import json_files
 
 #: What rows are read from, in a folder. Image files are not among them: a row names them by their paths.
 _DATA = frozenset({".arrow", ".parquet", ".json", ".jsonl", ".csv"})
@@ -94,6 +95,8 @@ def _load_file(place: Path, path: str) -> Any:
             "convert it, or give the folder that holds the dataset"
         )
     _refuse([place])
+    if kind == "json":
+        return datasets.DatasetDict({"train": json_files.load([place])})
     return datasets.load_dataset(kind, data_files=str(place))
 
 
@@ -112,7 +115,9 @@ def _refuse(data_files: Iterable[Path]) -> None:
 
 def _load_named(path: str) -> Any:
     configs = datasets.get_dataset_config_names(path)
-    return datasets.load_dataset(path, "pairs" if "pairs" in configs else None)
+    config = "pairs" if "pairs" in configs else None
+    of_json = json_files.load_folder(path, config) if Path(path).is_dir() else None
+    return datasets.load_dataset(path, config) if of_json is None else of_json
 
 
 def _is_saved(folder: Path) -> bool:

@@ -91,6 +91,104 @@ def test_values_of_several_kinds_in_a_json_column_open(data: Path) -> None:
     assert {key: first[key] for key in ("prompt", "rejected")} == {key: second[key] for key in ("prompt", "rejected")}
 
 
+#: Texts that are JSON, too.
+WORDS = ['"STOP"', "3", "true", "null", "[1]", '{"a": 1}', '"', "1e3", "cat", "\\u00e9 \U0001f600"]
+
+
+def dumped(path: Path, rows: list[Row]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) if path.suffix == ".jsonl" else json.dumps(rows))
+    return str(path)
+
+
+def said(dataset: datasets.Dataset, column: str) -> list[str]:
+    return [message["content"][0]["text"] for messages in dataset[column] for message in messages[-1:]]
+
+
+def of_trl(word: str) -> Row:
+    return {
+        "prompt": [{"role": "user", "content": word}],
+        "chosen": [{"role": "assistant", "content": word}],
+        "rejected": [{"role": "assistant", "content": "no " + word}],
+    }
+
+
+def trl_in_parts() -> Row:
+    return {key: [{**turns[0], "content": [{"type": "text", "text": "x"}]}] for key, turns in of_trl("x").items()}
+
+
+def of_swift(word: str) -> Row:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "good"}]
+    return {"messages": turns, "rejected_response": word}
+
+
+def of_llamafactory(word: str) -> Row:
+    return {"conversations": [{"from": "human", "value": "q"}], "chosen": word, "rejected": "no " + word}
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("write", "other", "columns"),
+    [
+        (of_trl, trl_in_parts(), ("prompt", "chosen")),
+        (of_swift, of_swift("x") | {"rejected_response": [{"role": "assistant", "content": "x"}]}, ("rejected",)),
+        (of_llamafactory, of_llamafactory("x") | {"chosen": {"from": "gpt", "value": "x"}}, ("chosen",)),
+    ],
+)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_text_that_is_json_stays_word_for_word_where_others_are_no_texts(
+    tmp_path: Path, name: str, write: Any, other: Row, columns: tuple[str, ...], last: bool
+) -> None:
+    rows = [write(word) for word in WORDS]
+    dataset = open(dumped(tmp_path / name, [*rows, other] if last else [other, *rows]))
+    for column in columns:
+        assert said(dataset, column) == ([*WORDS, "x"] if last else ["x", *WORDS])
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_names_of_rows_stay_word_for_word_where_some_are_numbers(tmp_path: Path, name: str) -> None:
+    names = ["007", 7, "1e2", "null", None]
+    dataset = open(dumped(tmp_path / name, [{"id": name, **of_trl("a")} for name in names]))
+    assert dataset["id"][:] == ["007", "7", "1e2", "null", None]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_kind_that_comes_late_in_a_file_changes_no_text_before_or_after_it(tmp_path: Path, name: str) -> None:
+    """``datasets`` reads ten million bytes at a time, and casts what follows to what it saw first."""
+    first = [{"id": i, **of_llamafactory("x" * 10_000)} for i in range(600)]
+    late = [
+        {"id": "007", **of_llamafactory("hello")},
+        {"id": 7, **of_llamafactory("x") | {"chosen": {"from": "gpt", "value": "x"}}},
+    ]
+    dataset = open(dumped(tmp_path / name, first + late))
+    assert said(dataset.select([600, 601]), "chosen") == ["hello", "x"]
+    assert dataset["id"][-3:] == ["599", "007", "7"]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_files_of_a_folder_change_no_text_of_each_other(tmp_path: Path, suffix: str) -> None:
+    """Within a file, and where every file is of one kind but not of the same."""
+    texts = [{"id": i, **of_llamafactory(word)} for i, word in enumerate(WORDS)]
+    other = {"id": "007", **of_llamafactory("x") | {"chosen": {"from": "gpt", "value": "x"}}}
+    for name, files in (("inside", [[*texts, other], texts]), ("between", [texts, [other]])):
+        (tmp_path / name).mkdir()
+        for number, rows in enumerate(files):
+            dumped(tmp_path / name / f"train-{number}{suffix}", rows)
+        dumped(tmp_path / name / f"test{suffix}", texts[:2])
+        dataset = open(str(tmp_path / name))
+        rows = [row for file in files for row in file]
+        assert dataset["id"][:] == [str(row["id"]) for row in rows]
+        assert said(dataset, "chosen") == ["x" if row is other else row["chosen"] for row in rows]
+        assert len(open(str(tmp_path / name), split="test")) == 2
+
+
+def test_an_item_that_cannot_be_read_value_by_value_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    dumped(path, [{"id": 1, **of_trl("a")}, {"id": "x", **of_trl("a")}])
+    path.write_text(path.read_text()[:-2] + ', "more": {"a": 1, "a": 2}}\n')
+    with pytest.raises(DataError, match=r"a.jsonl: item 2: the key 'a' comes twice; remove one"):
+        open(str(path))
+
+
 def test_published_folders_open_their_pairs(tmp_path: Path, rows: list[Row], publish: Any) -> None:
     publish(rows).save_to_disk(str(tmp_path / "a" / "pairs"))
     whole = datasets.DatasetDict({"pairs": publish(rows), "candidates": publish(rows[:1])})
