@@ -5,6 +5,7 @@ Where one column has the images of all rows it is taken as it lies; otherwise ev
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -61,8 +62,11 @@ def check_strays(dataset: datasets.Dataset, read: Collection[str], counts: Seque
     rows = dataset.select_columns(others).select(bare).with_format("arrow")
     for start, table in enumerate(rows.iter(batch_size=_BATCH)):
         for column in others:
-            for at, value in enumerate(_values(table[column]), start * _BATCH):
-                if references.looks_like_images(value):
+            values = _values(table[column])
+            if isinstance(rows.features[column], datasets.Json):  # stored as its JSON
+                values = [value if value is None else json.loads(value) for value in values]
+            for at, value in enumerate(values, start * _BATCH):
+                if references.is_stray(column, value):
                     raise _error(name(int(bare[at])), references.stray(column, value))
 
 
@@ -99,13 +103,16 @@ def _batches(dataset: datasets.Dataset, columns: Sequence[str], name: Name) -> I
 
 def _column_numbers(dataset: datasets.Dataset, columns: Sequence[str], name: Name) -> Iterator[Numbers]:
     """The number of the column that has each row's images, -1 for none, a thousand rows at a time."""
+    paths = np.array([[column in references.PATHS] for column in columns])
     media = sum(column in references.OTHERS for column in columns)  # they come first
     for number, arrays in enumerate(_batches(dataset, columns, name)):
         filled = np.array([_has_images(array) for array in arrays.values()])
-        first = np.where(filled.any(0), filled.argmax(0), -1)
+        embedded = np.array([_has_bytes(array) for array in arrays.values()])
+        # A path that only says where embedded images came from is not read before them, whatever its key.
+        beside = paths & ~embedded & embedded.any(0)
+        first = np.where(filled.any(0), (filled & ~beside).argmax(0), -1)
         for at in np.flatnonzero((first >= 0) & (first < media))[:1]:
             raise _error(name(number * _BATCH + int(at)), references.unread_media(columns[first[at]]))
-        embedded = np.array([_has_bytes(array) for array in arrays.values()])
         for at in np.flatnonzero(filled.sum(0) > 1).tolist():
             ours = columns[first[at]]
             for other in (columns[index] for index in np.flatnonzero(filled[:, at]) if index != first[at]):

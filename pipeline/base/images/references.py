@@ -2,7 +2,7 @@
 
 The first known key that has a value is read. Null, an empty text and an empty list are no value. What would be lost
 without a word is refused: two keys that name different images, a video or a sound, and an image under a key that nobody
-reads.
+reads, known by what it is or by what its key is called.
 """
 
 from __future__ import annotations
@@ -21,7 +21,20 @@ OTHERS = ("videos", "video", "video_paths", "video_path", "audios", "audio", "au
 #: Beside images that are embedded under another key, these only say what file they once were.
 PATHS = frozenset(name for name in IMAGES if "path" in name or "file" in name)
 _RANK = {name: rank for rank, name in enumerate((*OTHERS, *IMAGES))}
-_FILE = re.compile(r"\S+\.(?:png|jpe?g|webp|gif|bmp|tiff?|ppm)(?:[?#]\S*)?", re.IGNORECASE)
+_FILE = re.compile(r"[^\r\n]+\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|ppm|avif|hei[cf])(?:[?#]\S*)?", re.IGNORECASE)
+#: An image in the text itself: a data URL, or how PNG, JPEG, GIF and WebP begin in base64.
+_ENCODED = re.compile(r"(?i:data:image/)|(?:iVBORw0KGgo|/9j/|R0lGOD[dl]h|UklGR)[A-Za-z0-9+/=\s]{24}")
+_WORD = re.compile(r"(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+)\d*")
+_IMAGE_WORD = re.compile(r"(?:image|img|picture|photo)s?(?:paths?|files?|urls?|uris?|data|bytes|base)?\d*")
+#: How keys end that only say something about an image, and how those begin that say whether or how many there are.
+_ABOUT = re.compile(
+    "ids?|idx|index|keys?|names?|width|height|sizes?|shape|dims|dimensions?|resolution|ratio|counts?|num|number|p?hash|"
+    "sha(?:1|256)?|md5|digest|checksum|captions?|descriptions?|titles?|alt|texts?|labels?|class(?:es)?|category|categories|"
+    "types?|kind|format|mode|ext|extension|mime|quality|scores?|similarity|sources?|origin|dataset|split|domain|licen[sc]e|"
+    "author|credit|date|time|year|info|meta|metadata|tags?|prompts?|questions?|answers?|query|tokens?|positions?|order|"
+    "style|topic|language|model|status|error|box(?:es)?|bbox|regions?|objects?"
+)
+_WHETHER = frozenset({"has", "is", "no", "num", "n", "number", "count", "total", "with", "without"})
 #: Keys with values that may be called as an image is.
 NAMES = frozenset({"id", "idx", "source", "prompt", "question", "answer", "chosen", "rejected", "facts"})
 
@@ -64,10 +77,11 @@ def find(row: Mapping[str, Any]) -> Any:
         raise unread_media(keys[0])
     if not keys:
         for name, value in row.items():
-            if name not in NAMES and looks_like_images(value):
+            if is_stray(name, value):
                 raise stray(name, value)
         return None
-    first, *rest = keys
+    embedded = {name for name in keys if _is_embedded(row[name])}
+    first, *rest = sorted(keys, key=lambda name: bool(embedded) and name in PATHS - embedded)
     for name in rest:
         if not agree(row[first], row[name], name):
             raise two(first, name)
@@ -76,21 +90,48 @@ def find(row: Mapping[str, Any]) -> Any:
 
 def agree(first: Any, other: Any, name: str) -> bool:
     """Whether the value of the key ``name`` names no other images than ``first``."""
-    ours, theirs = _references(first), _references(other)
-    return ours == theirs or (name in PATHS and any(isinstance(value, bytes) for value in ours))
+    return _references(first) == _references(other) or (name in PATHS and _is_embedded(first))
+
+
+def is_stray(name: str, value: Any) -> bool:
+    """Whether the value of a key that nobody reads is an image, so that a row without others must not pass for one of
+    text only.
+
+    >>> is_stray("scan", "my cat.jpg"), is_stray("image_url", "https://host/12"), is_stray("image_id", "12")
+    (True, True, False)
+    """
+    return name not in NAMES and (looks_like_images(value) or (_names_images(name) and _may_be_image(value)))
+
+
+def _names_images(name: str) -> bool:
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not any(map(_IMAGE_WORD.fullmatch, words)):
+        return False
+    return _ABOUT.fullmatch(words[-1]) is None and words[0] not in _WHETHER
+
+
+def _may_be_image(value: Any) -> bool:
+    """What is said to be one: a text, unless it is prose, bytes, or a structure or list with such."""
+    if isinstance(value, Mapping):
+        return any(map(_may_be_image, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_may_be_image, value))
+    return isinstance(value, bytes) or (isinstance(value, str) and value.strip() != "" and value.count(" ") < 3)
 
 
 def looks_like_images(value: Any) -> bool:
     """Whether a value is the name of an image file, an encoded image, or a list of such.
 
-    >>> [looks_like_images(value) for value in ("a/b.JPG", ["1.png"], {"bytes": b"x", "path": None}, "see a.png", 3)]
+    >>> [looks_like_images(value) for value in ("a/b c.JPG", ["1.png"], {"bytes": b"x", "path": None}, "see a.png.", 3)]
     [True, True, True, False, False]
     """
     if isinstance(value, list | tuple):
         return bool(value) and all(map(looks_like_images, value))
     if isinstance(value, Mapping):
         return isinstance(value.get("bytes"), bytes) or (len(value) < 3 and looks_like_images(value.get("path")))
-    return isinstance(value, bytes) or (isinstance(value, str) and _FILE.fullmatch(value) is not None)
+    return isinstance(value, bytes) or (
+        isinstance(value, str) and (_ENCODED.match(value) or _FILE.fullmatch(value)) is not None
+    )
 
 
 def two(first: str, other: str) -> Unclear:
@@ -110,6 +151,11 @@ def stray(name: str, value: Any) -> Unclear:
         f"`{name}` holds {shown}, and images are not read from there",
         "rename it to `images`, or remove it for a row of text only",
     )
+
+
+def _is_embedded(value: Any) -> bool:
+    """Whether the images, or some of them, come with their bytes."""
+    return any(isinstance(reference, bytes) for reference in _references(value))
 
 
 def _references(value: Any) -> list[Any]:

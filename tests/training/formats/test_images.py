@@ -99,6 +99,15 @@ def test_what_is_no_path_in_json_is_named_with_its_row(tmp_path: Path, item: Any
         images_of(mixed, image_root=str(tmp_path))
 
 
+def test_a_path_beside_embedded_images_is_not_read_whatever_comes_first() -> None:
+    rows = [
+        row(image_path="orig/a.png", img={"bytes": png(), "path": None}),
+        row(image_path="orig/b.png", img={"bytes": png("blue"), "path": None}),
+        row(image_path="", img={"bytes": png("green"), "path": None}),
+    ]
+    assert images_of(datasets.Dataset.from_list(rows)) == [stored(png(colour)) for colour in ("red", "blue", "green")]
+
+
 def test_the_name_of_an_embedded_image_is_not_looked_up() -> None:
     item = {"bytes": png(), "path": "nowhere.png"}
     assert images_of(datasets.Dataset.from_list([row(image=item)])) == [[item]]

@@ -555,6 +555,33 @@ def test_images_under_another_name_do_not_make_a_dataset_of_text() -> None:
         read(dataset)
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("Images", ["1"]),
+        ("images_path", ["my photo.jpg"]),
+        ("image_url", ["https://h/img/12"]),
+        ("image_base64", ["iVBORw0K"]),
+        ("filename", ["my photo.jpg"]),
+        ("filename", ["a.heic"]),
+        ("scan", ["data:image/png;base64,AAAA"]),
+        ("scan", [["a.png"], "a.png"]),
+    ],
+)
+def test_what_is_called_an_image_does_not_make_a_row_of_text(tmp_path: Path, column: str, values: list[Any]) -> None:
+    row = {key: value for key, value in T.items() if key != "images"} | {"prompt": [asks("q")]}
+    (tmp_path / "a.json").write_text(json.dumps([row | {column: None}, *(row | {column: value} for value in values)]))
+    with pytest.raises(DataError, match=rf"row 1: column `{column}` holds .* rename it to `images`, or remove it"):
+        open(str(tmp_path / "a.json"))
+
+
+def test_what_is_said_about_images_makes_no_row_of_text_an_error() -> None:
+    row = {key: value for key, value in T.items() if key != "images"} | {"prompt": [asks("q")]}
+    said = {"image_id": "a/1", "origin_image_name": "12", "image_url": None, "num_images": 0, "Images": ""}
+    (result,) = rows_of([row | said])
+    assert result["images"] == []
+
+
 # -- properties ----------------------------------------------------------------------------------------------------
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
