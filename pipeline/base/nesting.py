@@ -19,14 +19,16 @@ _CHUNK = 1 << 24
 _BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[{\]]|\[\s*\Z)")
 _NOTHING = frozenset({b"null", b"NaN", b"Infinity", b"-Infinity"})
 _SPACE = re.compile(r"[ \t\r\n]*")
+#: What may be half of a surrogate pair, or both.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKEN = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 
 
 def refuse(file: Path) -> None:
     """
     Raises:
-        ValueError: the JSON file is empty, in UTF-16, nested too deeply, has a key twice, or has no object where a row
-            should be.
+        ValueError: the JSON file is empty, in UTF-16, nested too deeply, has a key twice or half of a surrogate pair in
+            a list, or has no object where a row should be.
         OSError: it cannot be read.
     """
     with file.open("rb") as opened:
@@ -42,11 +44,12 @@ def refuse(file: Path) -> None:
     if too_deep(file):
         raise ValueError(f"is nested more than {DEEPEST} levels deep; remove the row that is")
     if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-        _refuse_keys_twice(file)
+        _refuse_items(file)
 
 
-def _refuse_keys_twice(file: Path) -> None:
-    """Of a list, which is read with another reader than Arrow's: that one sees them itself."""
+def _refuse_items(file: Path) -> None:
+    """Of a list, which is read with another reader than Arrow's. That one sees keys twice and halves of surrogate pairs
+    itself; the other takes the last key, and leaves such a half out."""
     try:
         for _ in items(file):
             pass
@@ -59,11 +62,12 @@ def items(file: Path) -> Iterator[Any]:
 
     Raises:
         json.JSONDecodeError: it is no JSON.
-        ValueError: it is not in UTF-8, or an item has a key twice; the item is named.
+        ValueError: it is not in UTF-8, or an item has a key twice or half of a surrogate pair; the item is named.
         OSError: it cannot be read.
     """
     text = file.read_bytes().decode("utf-8-sig")
     decoder = json.JSONDecoder(object_pairs_hook=once)
+    halves = _HALF.search(text) is not None
     at = _after_space(text, 0)
     listed = text.startswith("[", at)
     if listed:
@@ -77,6 +81,10 @@ def items(file: Path) -> Iterator[Any]:
             raise
         except ValueError as error:
             raise ValueError(f"item {number}: {error}") from error
+        if halves and not _is_text(item):
+            raise ValueError(
+                f"item {number} holds half of a surrogate pair, which is no text; correct it or drop the row"
+            )
         yield item
         at = _after_space(text, at)
         if listed:
@@ -85,6 +93,14 @@ def items(file: Path) -> Iterator[Any]:
             if not text.startswith(",", at):
                 raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
             at = _after_space(text, at + 1)
+
+
+def _is_text(item: Any) -> bool:
+    try:
+        json.dumps(item, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _after_space(text: str, at: int) -> int:

@@ -58,9 +58,4 @@ def _row(row: Mapping[str, Any], answers: tuple[str, str] | None) -> dict[str, A
 @lru_cache(maxsize=1)
 def _answers(spec: PdsSource, stamps: tuple[str, ...]) -> dict[str, tuple[str, str]]:
     """All answers of a source, once per process; ``stamps`` change with the files."""
-    return {source: (_text(chosen), _text(rejected)) for source, chosen, rejected in pds.answers(spec)}
-
-
-def _text(text: str) -> str:
-    """JSON may hold half a surrogate pair, which no encoding of text can."""
-    return text.encode("utf-8", "replace").decode()
+    return {source: (chosen, rejected) for source, chosen, rejected in pds.answers(spec)}

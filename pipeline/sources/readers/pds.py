@@ -77,7 +77,7 @@ def _paths(spec: PdsSource) -> list[str]:
 def _item(value: Any, place: record.Place, name: str) -> PairItem:
     """
     Raises:
-        BadRow: it is no pair of conversations.
+        BadRow: it is no pair of conversations, or an answer is no text.
     """
     item = llava.an_object(value, place)
     chosen, rejected = (_turns(item, side, place) for side in SIDES)
@@ -87,7 +87,20 @@ def _item(value: Any, place: record.Place, name: str) -> PairItem:
             "let them begin with the same turns, or remove the item",
         )
     source = f"{name}:{place.number}"
-    return PairItem(llava.without_answers(item), chosen[:-1], chosen[-1]["content"], rejected[-1]["content"], source)
+    good, bad = (_answer(turns, side, place) for turns, side in zip((chosen, rejected), SIDES, strict=True))
+    return PairItem(llava.without_answers(item), chosen[:-1], good, bad, source)
+
+
+def _answer(turns: list[dict[str, str]], side: str, place: record.Place) -> str:
+    text = turns[-1]["content"]
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON may hold it, and no table can
+        raise record.BadRow(
+            f"{place}: the answer of `{side}` has half of a surrogate pair at character {error.start}, and is no text",
+            "correct it, or remove the item",
+        ) from error
+    return text
 
 
 def _before_answer(turns: list[dict[str, str]]) -> list[tuple[str, str]]:

@@ -109,6 +109,21 @@ def test_the_files_answers_become_candidates_and_the_chosen_one_is_chosen(
     assert (pair["chosen"], pair["rejected"], pair["reason"]) == (0, 1, None)
 
 
+@pytest.mark.parametrize("side", ["conversations", "rejected_conversations"])
+@pytest.mark.parametrize("half", ["\ud83d", "\ude00"])
+def test_an_answer_with_half_of_a_surrogate_pair_is_a_failed_row(tmp_path: Path, side: str, half: str) -> None:
+    path = write(tmp_path, {"fine": WORSE, "half": WORSE})
+    items = json.loads(path.read_text())
+    items[1][side][-1]["value"] = "a" + half
+    path.write_text(json.dumps(items))
+    run = ran(recipe(tmp_path, path))
+    first, second = sorted(run.table("source").to_pylist(), key=lambda row: row["status"] != "ok")
+    assert first["status"] == "ok" and second["error_type"] == "malformed_row"
+    assert f"item 2: the answer of `{side}` has half of a surrogate pair at character 1" in second["error"]
+    texts = [[c["text"] for c in row["candidates"] or ()] for row in run.table("sample").to_pylist()]
+    assert sorted(texts) == [[], [GOOD, WORSE]]
+
+
 def test_degenerate_answers_do_not_become_pairs_and_each_has_a_name(tmp_path: Path) -> None:
     run = ran(recipe(tmp_path, write(tmp_path), pair={"weights": {"given": 1}, "margin": 0.5, "min_words": 3}))
     made = {number for number, row in by_source(run, "pair").items() if row["chosen"] is not None}

@@ -51,6 +51,16 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_data(folder: Path, name: str
         ("a.jsonl", LINE + b'{"x": ' + b'{"x":' * 50_000 + b"1" + b"}" * 50_000 + b"}\n", "nested more than 500"),
         ("a.jsonl", json.dumps({**ROW, "question": "caf\xe9"}, ensure_ascii=False).encode("latin-1"), "row 0: cannot"),
         ("a.jsonl", json.dumps({**ROW, "question": "a\ud800"}).encode(), "surrogate"),
+        ("a.json", json.dumps([ROW, {**ROW, "question": "a\ud83d"}]).encode(), "item 2 holds half of a surrogate pair"),
+        ("a.json", json.dumps([{**ROW, "more": [{"a\udc00": 1}]}]).encode(), "item 1 holds half of a surrogate pair"),
+        ("a.jsonl", json.dumps([{**ROW, "chosen": "\ude00\ud83d"}]).encode(), "item 1 holds half of a surrogate pair"),
+        ("a.jsonl", LINE + json.dumps({**ROW, "chosen": ["a\ud83d"]}).encode(), "surrogate"),
+        ("a.jsonl", json.dumps({**ROW, "chosen": "\ud83d"}).encode() + LINE.replace(b'"yes"', b'["yes"]'), "surrogate"),
+        (
+            "a.json",
+            json.dumps([ROW])[:-2].encode() + b', "more": {"a": 1, "a": 1}}]',
+            "item 1: the key 'a' comes twice",
+        ),
         ("a.json", b"3", "does not begin with an object"),
         ("a.json", b" null", "does not begin with an object"),
         ("a.json", b"[null, {}]", "does not begin with an object"),
@@ -65,6 +75,15 @@ def test_what_is_no_dataset_is_one_error(folder: Path, name: str, data: bytes, r
     with pytest.raises(DataError, match=reason) as caught:
         opened(folder / name, data)
     assert len(str(caught.value)) < 1000 and name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("escaped", [True, False])
+def test_both_halves_of_a_surrogate_pair_are_a_character(folder: Path, name: str, escaped: bool) -> None:
+    text = "\U0001f600 \\ud83d"  # what is said of a half is none
+    rows = [{**ROW, "question": text}]
+    dataset = opened(folder / name, json.dumps(rows if name == "a.json" else rows[0], ensure_ascii=escaped).encode())
+    assert dataset[0]["prompt"][0]["content"][1]["text"] == text
 
 
 def test_brackets_in_texts_are_not_nesting(folder: Path) -> None:
