@@ -19,6 +19,9 @@ Message = dict[str, Any]
 
 _ROLES = {**ROLES, "tool": "tool"}
 _IMAGE = {"type": "image", "text": None}
+_IMAGE_PARTS = ("image", "image_url")
+#: What a turn says beside its content. Templates that show it write it each in their own way.
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 class Preference(NamedTuple):
@@ -33,14 +36,17 @@ def turns(value: Any, column: str) -> list[Message]:
     """A conversation in ``{role, content}`` or ``{from, value}``; contents stay texts or become lists of parts.
 
     Raises:
-        DataError: it is no such list, a role is unknown, or a message holds what has no place in our columns.
+        DataError: it is no such list, a role is unknown, a message holds what has no place in our columns, or a part
+            says that it is another image than the one whose place it has.
     """
     if not isinstance(value, list) or not value or not all(isinstance(turn, Mapping) for turn in value):
         raise DataError(
             f"column {column} is not conversational (value {value!r:.80}); "
             'write it as [{"role": "user", "content": "..."}]'
         )
-    return [_turn(turn, column) for turn in value]
+    messages = [_turn(turn, column) for turn in value]
+    _check_order(value, column)
+    return messages
 
 
 def question(value: Any, column: str) -> list[Message]:
@@ -176,6 +182,12 @@ def _turn(turn: Mapping[str, Any], column: str) -> Message:
         raise DataError(f"column {column} has a turn of {role!r:.80} (known: {roles}); correct it, or drop the row")
     if turn.get("tool_calls"):
         raise DataError(f"column {column} has tool calls, which cannot be trained on; drop the row")
+    for key in _REASONING:
+        if turn.get(key):
+            raise DataError(
+                f"column {column} has a turn with {key}, which is not trained on; write it into the content as the "
+                "model does, or drop the row"
+            )
     if isinstance(content, list):
         content = [_part(part, column) for part in content]
     elif not isinstance(content, str):
@@ -188,21 +200,45 @@ def _turn(turn: Mapping[str, Any], column: str) -> Message:
     return {"role": _ROLES[role], "content": content}
 
 
+def _check_order(value: Sequence[Mapping[str, Any]], column: str) -> None:
+    """The k-th image of a conversation is the k-th of the row; an ``index`` may say so, and nothing else."""
+    number = 0
+    for turn in value:
+        content = turn.get("content", turn.get("value"))
+        for part in [content] if isinstance(content, str) else content:
+            if isinstance(part, Mapping) and part["type"] in _IMAGE_PARTS:
+                index = part.get("index")
+                if index is not None and index != number:
+                    raise DataError(
+                        f"column {column} has an image part with index {index!r:.80} in the place of image {number}; "
+                        "images are read in the order of their parts, so sort them and leave index out"
+                    )
+                number += 1
+            else:
+                number += (_text_of(part) or "").count(TAG)
+
+
 def _texts(content: Any) -> list[str]:
     return [content] if isinstance(content, str) else [part["text"] for part in content if part["text"] is not None]
 
 
 def _part(part: Any, column: str) -> dict[str, str | None]:
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "text":  # `value` is LLaMA-Factory's name for it
-        text = part.get("text") if part.get("text") is not None else part.get("value")
+    if kind == "text":
+        text = _text_of(part)
         if isinstance(text, str):
             return {"type": "text", "text": text}
-    elif kind in ("image", "image_url"):
+    elif kind in _IMAGE_PARTS:
         if any(part.get(key) is not None for key in ("image", "image_url", "url", "path", "value")):
             raise DataError(f"column {column} has an image inside a content; move it to the column images")
         return dict(_IMAGE)
     raise DataError(f"column {column} has a part {part!r:.80}; give {{type: text, text: ...}} or {{type: image}}")
+
+
+def _text_of(part: Any) -> Any:
+    if isinstance(part, str):
+        return part
+    return part.get("text") if part.get("text") is not None else part.get("value")  # LLaMA-Factory's name for it
 
 
 def _as_parts(message: Message, column: str) -> Message:

@@ -276,7 +276,9 @@ def test_system_and_earlier_turns_are_part_of_the_prompt() -> None:
     assert [message["role"] for message in result["prompt"]] == ["system", "user", "assistant", "user"]
 
 
-@pytest.mark.parametrize("schema", ["llamafactory", "llamafactory v1", "swift", "swift with rejected messages"])
+@pytest.mark.parametrize(
+    "schema", ["llamafactory", "llamafactory v1", "swift", "swift with rejected messages", "pds_dpo"]
+)
 def test_the_column_system_is_the_first_message_where_it_is_not_empty(schema: str) -> None:
     row = SAME[schema]
     given = [row | {"system": "Be short."}, row | {"system": ""}, row | {"system": None}]
@@ -471,6 +473,24 @@ T, L, S, P = SAME["trl"], SAME["llamafactory"], SAME["swift"], SAME["pds_dpo"]
         (T | {"prompt": [asks([{"type": "image", "image": "a.png"}])]}, "an image inside a content; move it to the"),
         (T | {"prompt": [asks([{"type": "video"}])]}, "column prompt has a part {'type': 'video'}; give"),
         (T | {"rejected": [answered("b") | {"tool_calls": ["f"]}]}, "column rejected has tool calls"),
+        (
+            T | {"chosen": [answered("a") | {"reasoning_content": "because"}]},
+            "column chosen has a turn with reasoning_content, which is not trained on; write it into the content",
+        ),
+        (
+            S | {"messages": [asks("<image>q"), answered("a") | {"thinking": "so"}]},
+            "column messages has a turn with thinking, .* or drop the row",
+        ),
+        (L | {"rejected": gpt("b") | {"reasoning": "so"}}, "column rejected has a turn with reasoning"),
+        (
+            T | {"images": [encoded()] * 2, "prompt": [asks([IMAGE | {"index": 1}, IMAGE | {"index": 0}, text("q")])]},
+            "column prompt has an image part with index 1 in the place of image 0; images are read in the order of",
+        ),
+        (
+            T | {"images": [encoded()] * 2, "prompt": [asks([text("<image>q"), IMAGE | {"index": 0}])]},
+            "column prompt has an image part with index 0 in the place of image 1",
+        ),
+        (P | {"system": ["s"]}, r"column system is \['s'\]; give a text"),
         (L | {"images": [encoded()] * 2}, r"1 <image> tag\(s\) for 2 image\(s\); make the two numbers equal"),
         (L | {"conversations": [human("q")]}, r"0 <image> tag\(s\) for 1 image\(s\)"),
         (
@@ -505,6 +525,15 @@ T, L, S, P = SAME["trl"], SAME["llamafactory"], SAME["swift"], SAME["pds_dpo"]
 def test_a_wrong_row_is_an_error_that_names_it_and_the_remedy(row: Row, message: str) -> None:
     with pytest.raises(DataError, match=rf"dataset mine: row 0 \(id x\): .*{message}"):
         rows_of([{"id": "x", **row}], path="mine")
+
+
+def test_an_index_that_is_the_images_own_number_and_reasoning_of_nothing_change_nothing() -> None:
+    first, second = (IMAGE | {"index": number} for number in (0, 1))
+    prompt = [asks([first, text("q")]), answered([text("a")]) | {"reasoning_content": None}, asks([text("r"), second])]
+    row = T | {"images": [encoded("red"), encoded("blue")], "prompt": prompt}
+    (result,) = rows_of([row | {"chosen": [answered("c") | {"reasoning_content": "", "thinking": None}]}])
+    assert result["chosen"] == gives("c") and [image["bytes"] for image in result["images"]] == [png(), png("blue")]
+    assert [message["content"] for message in result["prompt"]] == [[IMAGE, text("q")], [text("a")], [text("r"), IMAGE]]
 
 
 def test_an_error_counts_rows_over_batches() -> None:
