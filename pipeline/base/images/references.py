@@ -22,9 +22,11 @@ OTHERS = ("videos", "video", "video_paths", "video_path", "audios", "audio", "au
 PATHS = frozenset(name for name in IMAGES if "path" in name or "file" in name)
 _RANK = {name: rank for rank, name in enumerate((*OTHERS, *IMAGES))}
 _FILE = re.compile(r"[^\r\n]+\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|ppm|avif|hei[cf])(?:[?#]\S*)?", re.IGNORECASE)
+#: Characters; what is longer is no name of a file, and takes long to be looked through.
+_LONGEST_NAME = 4096
 #: An image in the text itself: a data URL, or how PNG, JPEG, GIF and WebP begin in base64.
 _ENCODED = re.compile(r"(?i:data:image/)|(?:iVBORw0KGgo|/9j/|R0lGOD[dl]h|UklGR)[A-Za-z0-9+/=\s]{24}")
-_WORD = re.compile(r"(?:[A-Z]+(?![a-z])|[A-Z]?[a-z]+)\d*")
+_WORD = re.compile(r"(?:[A-Z]+s?(?![a-z])|[A-Z]?[a-z]+)\d*")
 _IMAGE_WORD = re.compile(r"(?:image|img|picture|photo)s?(?:paths?|files?|urls?|uris?|data|bytes|base)?\d*")
 #: How keys end that only say something about an image, and how those begin that say whether or how many there are.
 _ABOUT = re.compile(
@@ -129,9 +131,10 @@ def looks_like_images(value: Any) -> bool:
         return bool(value) and all(map(looks_like_images, value))
     if isinstance(value, Mapping):
         return isinstance(value.get("bytes"), bytes) or (len(value) < 3 and looks_like_images(value.get("path")))
-    return isinstance(value, bytes) or (
-        isinstance(value, str) and (_ENCODED.match(value) or _FILE.fullmatch(value)) is not None
-    )
+    if isinstance(value, str):
+        is_file = len(value) <= _LONGEST_NAME and _FILE.fullmatch(value) is not None
+        return is_file or _ENCODED.match(value) is not None
+    return isinstance(value, bytes)
 
 
 def two(first: str, other: str) -> Unclear:

@@ -57,7 +57,9 @@ def test_an_image_under_a_key_that_nobody_reads_is_refused(value: Any) -> None:
     assert find({"image": "b.png", "scan": value}) == "b.png", "beside an image it may be anything"
 
 
-@pytest.mark.parametrize("value", [None, 3, "", "see a.png.", "png", "a.txt", ["a.png", 3], [], {"path": "a.mp3"}])
+@pytest.mark.parametrize(
+    "value", [None, 3, "", "see a.png.", "png", "a.txt", "a.png?" * 999 + " ", ["a.png", 3], [], {"path": "a.mp3"}]
+)
 def test_what_does_not_look_like_an_image_is_let_be(value: Any) -> None:
     assert find({"scan": value, "id": "1.png"}) is None
 
@@ -89,7 +91,17 @@ def test_no_value_a_number_and_prose_are_no_image_whatever_they_are_called(name:
 @pytest.mark.parametrize(
     "name",
     [
-        *("image_id", "image_ids", "imageId", "image_width", "img_height", "image_size", "image_count", "image_hash"),
+        *(
+            "image_id",
+            "image_ids",
+            "imageId",
+            "imageIDs",
+            "image_width",
+            "img_height",
+            "image_size",
+            "image_count",
+            "image_hash",
+        ),
         *("image_sha256", "image_caption", "image_description", "image_quality", "image_source", "image_license"),
         *("origin_image_name", "image_type", "photo_category", "has_image", "isImage", "num_images", "img_idx"),
         *("imagenet_class", "photography", "imagination", "pictured", "origin_dataset", "magic"),
