@@ -24,6 +24,8 @@ _RANK = {name: rank for rank, name in enumerate((*OTHERS, *IMAGES))}
 _FILE = re.compile(r"[^\r\n]+\.(?:png|jpe?g|jfif|webp|gif|bmp|tiff?|ppm|avif|hei[cf])(?:[?#]\S*)?", re.IGNORECASE)
 #: Characters; what is longer is no name of a file, and takes long to be looked through.
 _LONGEST_NAME = 4096
+#: A text with so many spaces is prose.
+_PROSE = 3
 #: An image in the text itself: a data URL, or how PNG, JPEG, GIF and WebP begin in base64.
 _ENCODED = re.compile(r"(?i:data:image/)|(?:iVBORw0KGgo|/9j/|R0lGOD[dl]h|UklGR)[A-Za-z0-9+/=\s]{24}")
 _WORD = re.compile(r"(?:[A-Z]+s?(?![a-z])|[A-Z]?[a-z]+)\d*")
@@ -118,7 +120,7 @@ def _may_be_image(value: Any) -> bool:
         return any(map(_may_be_image, value.values()))
     if isinstance(value, list | tuple):
         return any(map(_may_be_image, value))
-    return isinstance(value, bytes) or (isinstance(value, str) and value.strip() != "" and value.count(" ") < 3)
+    return isinstance(value, bytes) or (isinstance(value, str) and value.strip() != "" and value.count(" ") < _PROSE)
 
 
 def looks_like_images(value: Any) -> bool:
@@ -132,8 +134,9 @@ def looks_like_images(value: Any) -> bool:
     if isinstance(value, Mapping):
         return isinstance(value.get("bytes"), bytes) or (len(value) < 3 and looks_like_images(value.get("path")))
     if isinstance(value, str):
-        is_file = len(value) <= _LONGEST_NAME and _FILE.fullmatch(value) is not None
-        return is_file or _ENCODED.match(value) is not None
+        # A sentence may end with the name of a file.
+        is_name = len(value) <= _LONGEST_NAME and (value.count(" ") < _PROSE or "/" in value)
+        return (is_name and _FILE.fullmatch(value) is not None) or _ENCODED.match(value) is not None
     return isinstance(value, bytes)
 
 
