@@ -21,8 +21,8 @@ from training.errors import DataError
 from training.formats.table import in_memory
 
 SUFFIXES = frozenset({".json", ".jsonl"})
-#: Bytes; the default of ``datasets``.
-_CHUNK = 10 << 20
+#: Bytes; the first is the default of ``datasets``. More than the second is not held at once.
+_CHUNK, _MOST = 10 << 20, 1 << 30
 _ROWS = 1000
 
 
@@ -56,8 +56,8 @@ def load_folder(path: str, config: str | None) -> datasets.DatasetDict | None:
 
 
 def _as_they_come(file: Path) -> datasets.Dataset:
-    # Kinds are told by the first chunk, and those of later ones are cast to them: all of the file is one.
-    chunk = max(_CHUNK, file.stat().st_size + 1)
+    # Kinds are told by the first chunk, and those of later ones are cast to them: all of the file is one, if it can be.
+    chunk = min(max(_CHUNK, file.stat().st_size + 1), _MOST)
     return datasets.load_dataset("json", data_files=str(file), chunksize=chunk, split="train")
 
 
