@@ -90,7 +90,7 @@ def _experiment(
     cells = seed_table.values({variant.label: [of[seed] for seed in seeds] for variant, of in kept.items()}, base)
     typer.echo(f"{seed_table.markdown(cells, titles)}\n\nseeds {', '.join(map(str, seeds))}")
     if plot:
-        figure.bars(cells, titles, plot)
+        (figure.over_levels if experiment.levels else figure.bars)(cells, titles, plot)
         if experiment.front:
             figure.front(cells, plot.with_stem(f"{plot.stem}-front"))
         # Of rows that come from a file nothing is known about single steps.

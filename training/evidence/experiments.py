@@ -25,7 +25,8 @@ _SHR = Column("SHR", "shr")
 @dataclass(frozen=True)
 class Experiment:
     """Variants of ``recipe``, each run with every seed. ``probed``: log-probs of held-out pairs are looked at, too.
-    ``front``: hallucination is drawn against Cover. ``accuracy``: how often what ranked the answers is right is looked
+    ``front``: hallucination is drawn against Cover. ``levels``: rows are drawn as lines over what stands behind the
+    semicolon of their names. ``accuracy``: how often what ranked the answers is right is looked
     at."""
 
     recipe: str
@@ -33,6 +34,7 @@ class Experiment:
     columns: tuple[Column, ...] = (*OBJECTS, *POPE, *TRAINED)
     probed: bool = False
     front: bool = False
+    levels: bool = False
     accuracy: bool = False
 
 
@@ -50,7 +52,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "settings": Experiment("quickstart", methods.SETTINGS, _METHODS, front=True),
     "methods-since": Experiment("mdpo", methods_since.SINCE, _METHODS, front=True),
     "smollm": Experiment("mdpo", smollm.SMOLLM, _METHODS, front=True),
-    "shortcut": Experiment("ha_dpo", shortcut.SHORTCUT, (BLINDNESS, *OBJECTS, *POPE, *PROBES[:4]), probed=True),
+    "shortcut": Experiment(
+        "ha_dpo", shortcut.SHORTCUT, (PAIRS, BLINDNESS, *OBJECTS, _SHR, *POPE, *PROBES[:4]), probed=True, levels=True
+    ),
     "without-facts": Experiment("quickstart", without_facts.SCORERS, _RANKED, front=True, accuracy=True),
     "label-accuracy": Experiment("quickstart", without_facts.ACCURACY, _RANKED, accuracy=True),
 }

@@ -78,6 +78,48 @@ def _panel(axes: Any, cells: Sequence[Sequence[float] | None], labels: Sequence[
     axes.set_xlim(low - 0.3 * reach if low < 0 else 0.0, high + 0.3 * reach if high > 0 or low == 0 else 0.0)
 
 
+#: Between a row's name and its level: "DPO; in half".
+LEVEL = "; "
+#: Okabe and Ito's others, with a mark each.
+_LINES = (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"), ("#D55E00", "P"),
+          ("#000000", "X"))  # fmt: skip
+
+
+def over_levels(by_label: Values, titles: Sequence[str], file: Path) -> None:
+    """One panel a metric, one line a name over the levels that rows of that name have: mean and standard deviation."""
+    plt = _pyplot()
+    rows = [(label.rpartition(LEVEL), cells) for label, cells in by_label.items() if LEVEL in label]
+    names = list(dict.fromkeys(name for (name, _, _), _ in rows))
+    places = {level: place for place, level in enumerate(dict.fromkeys(level for (_, _, level), _ in rows))}
+    titles = [title for title in titles if any(title in cells for _, cells in rows)]
+    columns = min(_COLUMNS, len(titles))
+    lines = -(-len(titles) // columns)
+    with plt.rc_context(_STYLE):
+        size = (2.7 * columns + 0.4, 2.3 * lines + 0.7)
+        figure, grid = plt.subplots(lines, columns, figsize=size, layout="constrained", squeeze=False)
+        for axes, title in zip(grid.flat, titles, strict=False):
+            for at, (name, (colour, mark)) in enumerate(zip(names, itertools.cycle(_LINES), strict=False)):
+                of = {
+                    places[level]: cells[title] for (other, _, level), cells in rows if other == name and title in cells
+                }
+                # Beside each other, so that no bar hides another.
+                x = [place + 0.06 * (at - (len(names) - 1) / 2) for place in of]
+                means, spreads = [statistics.fmean(v) for v in of.values()], [deviation(v) for v in of.values()]
+                axes.errorbar(x, means, yerr=spreads, color=colour, marker=mark, markersize=4, linewidth=1.2,
+                              elinewidth=0.8, capsize=2, label=name)  # fmt: skip
+            if title in by_label.get(BEFORE, {}):
+                axes.axhline(statistics.fmean(by_label[BEFORE][title]), color=GREY, linewidth=0.9, linestyle=":")
+            axes.set_title(title)
+            axes.set_xticks(range(len(places)), list(places))
+            axes.margins(x=0.1)
+            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
+        for axes in grid.flat[len(titles) :]:
+            axes.set_axis_off()
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        _save(figure, file)
+
+
 def front(by_label: Values, file: Path, across: str = "Cover", up: str = "CHAIRs") -> None:
     """Every row as a point with its spread over seeds. The line joins those that no other beats in both: less
     hallucination at as much Cover."""

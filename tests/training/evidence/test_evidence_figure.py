@@ -73,6 +73,21 @@ def test_curves_are_means_over_the_steps_that_every_seed_has(drawn: list[Any]) -
     assert lines["rewards/chosen"].get_linestyle() != lines["rewards/rejected"].get_linestyle()
 
 
+def test_rows_of_one_name_are_a_line_over_their_levels(drawn: list[Any]) -> None:
+    rows = {
+        "before": {"Cover": [0.9]},
+        "DPO; none": {"Cover": [0.5, 0.7]},
+        "DPO; all": {"Cover": [0.4, 0.4]},
+        "mDPO; none": {"Cover": [0.8, 0.8]},
+    }
+    figure.over_levels(rows, ["Cover", "SHR"], Path("levels.png"))
+    (axes,) = (axes for axes in drawn[0].axes if axes.get_title(loc="left"))
+    lines = {container.get_label(): container.lines[0].get_ydata() for container in axes.containers}
+    assert list(lines) == ["DPO", "mDPO"]
+    assert list(lines["DPO"]) == pytest.approx([0.6, 0.4]) and list(lines["mDPO"]) == pytest.approx([0.8])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["none", "all"]
+
+
 def test_no_curves_where_a_run_has_logged_no_rewards() -> None:
     assert figure.has_curves({"DPO": [steps(2, 1.0)]})
     assert not figure.has_curves({"DPO": [steps(2, 1.0), []]})
