@@ -196,7 +196,7 @@ def test_a_real_pipeline_draws_the_same_image_for_the_same_wish_alone(tmp_path: 
 
 def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
-    with pytest.raises(EngineError, match=r"vlm-preference\[imagine\]"):
+    with pytest.raises(EngineError, match=r"pip install -e '\.\[imagine\]'"):
         OpenDiffusers(str(folder(tmp_path / "model")))()
 
 

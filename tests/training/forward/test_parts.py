@@ -84,6 +84,6 @@ def test_smolvlms_processor_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) 
         raise ImportError("Package `num2words` is required to run SmolVLM processor. Install it with ...")
 
     monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lacking)
-    with pytest.raises(ModelError, match=r"needs num2words; pip install 'vlm-preference\[smolvlm\]'"):
+    with pytest.raises(ModelError, match=r"needs num2words; pip install -e '\.\[smolvlm\]'"):
         load_processor(make_config({"model": "m", "dataset": "d", "output_dir": "o"}))
     assert module.check_parts(outline("llava")) is None  # type: ignore[func-returns-value]
