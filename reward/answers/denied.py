@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 from reward.answers.answer_words import words
+from reward.text.lexicon import IRREGULAR
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 #: Behind these stands what is counted.
@@ -20,9 +21,7 @@ _TURNING = words(
 #: What says of a thing that it is there.
 _FILLERS = words("a an the any such is are was were be there here visible present seen shown in on at it")
 _PLACES = words("image picture photo photograph scene view")
-_IRREGULAR = {"men": "man", "women": "woman", "people": "person", "persons": "person", "children": "child",
-              "mice": "mouse", "geese": "goose", "feet": "foot", "teeth": "tooth", "knives": "knife",
-              "wolves": "wolf", "leaves": "leaf", "shelves": "shelf", "loaves": "loaf"}  # fmt: skip
+_SINGULARS = {**{many: one for one, many in IRREGULAR.items()}, "persons": "person"}
 
 
 def is_asked(denied: str, question: str) -> bool:
@@ -51,6 +50,8 @@ def is_counted(denied: str, question: str) -> bool:
         return False
     behind = [_singular(word) for word in _WORD.findall(question.casefold()[match.end() :])]
     things = _things(denied)
+    if "and" in behind[: _MOST_BETWEEN + 1]:  # of dogs and cats there may be some without a dog
+        return False
     return set(things) <= set(behind[: len(things) + _MOST_BETWEEN]) and things[-1] in behind[: _MOST_BETWEEN + 1]
 
 
@@ -67,8 +68,8 @@ def _singular(word: str) -> str:
     >>> [_singular(word) for word in ("dogs", "dog", "boxes", "box", "women", "parties", "party", "glass")]
     ['dog', 'dog', 'box', 'box', 'woman', 'party', 'party', 'glass']
     """
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
+    if word in _SINGULARS:
+        return _SINGULARS[word]
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 4 and word.endswith(("ches", "shes", "sses", "xes", "zes")):

@@ -17,7 +17,8 @@ Area = tuple[float, float, float, float]
 #: The largest number that is written as a word.
 MOST = 12
 
-_IRREGULAR = MappingProxyType(
+#: One of a kind -> several.
+IRREGULAR = MappingProxyType(
     {
         "man": "men", "woman": "women", "child": "children", "person": "people", "foot": "feet", "tooth": "teeth",
         "goose": "geese", "mouse": "mice", "ox": "oxen", "knife": "knives", "wife": "wives", "life": "lives",
@@ -154,7 +155,7 @@ class Lexicon:
             form: several
             for form, name in names.items()
             for several in _plurals(form)
-            if names.get(several) == name and (several != form or form in _IRREGULAR)
+            if names.get(several) == name and (several != form or form in IRREGULAR)
         }
 
 
@@ -217,8 +218,8 @@ def _plurals(form: str) -> Iterator[str]:
     """What the plural may be, by the last word."""
     front, _, last = form.rpartition(" ")
     front += " " if front else ""
-    if last in _IRREGULAR:
-        yield front + _IRREGULAR[last]
+    if last in IRREGULAR:
+        yield front + IRREGULAR[last]
         return
     if last.endswith("man"):
         yield f"{front}{last[:-2]}en"

@@ -5,6 +5,7 @@ Annotations lie in any order. They are held as columns, some 30 bytes for each a
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -88,7 +89,7 @@ class _Instances:
                 raise _layout_error(path, key, number, error) from error
         if not self.images:
             raise InputError(f"{public(path)} lists no images", "give an instances file")
-        self._again = self._repeated(path)
+        self._again = self._repeated()
 
     def _take(self, key: str | None, item: Any) -> None:
         if key == "images":
@@ -107,27 +108,25 @@ class _Instances:
             self._boxes.extend(item["bbox"])
             self._category.append(category)
             self._crowd.append(bool(item.get("iscrowd", 0)))
-            self._ids.append(_NO_ID if item.get("id") is None else fields.number(item, "id"))
+            self._ids.append(_annotation_id(item))
             self._of.add(image)
 
-    def _repeated(self, path: str) -> frozenset[int]:
-        """The annotations that say again what one before them says, as in files that were merged.
-
-        Raises:
-            InputError: two with one id say something else.
-        """
+    def _repeated(self) -> frozenset[int]:
+        """The annotations that say again what another with their id says, as in files that were merged. Of those that
+        say something else each counts: some tools begin anew with their ids in every part."""
         ids = np.frombuffer(self._ids, np.int64) if self._ids else np.empty(0, np.int64)
         order = np.argsort(ids, kind="stable")
-        same = (np.diff(ids[order]) == 0) & (ids[order][1:] != _NO_ID)
+        twice = np.diff(ids[order]) == 0
+        shared = np.zeros(len(ids), bool)
+        shared[1:] |= twice
+        shared[:-1] |= twice
+        seen: set[tuple[Any, ...]] = set()
         again: set[int] = set()
-        for place in np.flatnonzero(same).tolist():
-            one, other = int(order[place]), int(order[place + 1])
-            if self._content(one) != self._content(other):
-                raise InputError(
-                    f"{public(path)}: two annotations have the id {self._ids[one]} and say something else",
-                    "give every annotation an id of its own",
-                )
-            again.add(other)
+        for at in order[shared & (ids[order] != _NO_ID)].tolist():
+            content = (self._ids[at], *self._content(at))
+            if content in seen:
+                again.add(at)
+            seen.add(content)
         return frozenset(again)
 
     def _content(self, at: int) -> tuple[Any, ...]:
@@ -153,6 +152,15 @@ class _Instances:
         if category not in self._names:
             raise InputError(f"an annotation has category {category}, which is not listed", "check the instances file")
         return self._names[category]
+
+
+def _annotation_id(item: dict[str, Any]) -> int:
+    """A number that stands for it, whatever it is: nothing refers to it."""
+    value = item.get("id")
+    if value is None:
+        return _NO_ID
+    digest = hashlib.blake2b(repr(value).encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
 
 
 class _Captions:

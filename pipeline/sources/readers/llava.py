@@ -37,10 +37,16 @@ def _entries(item: Any, place: record.Place, source: str, root: Root, use_answer
         raise record.BadRow(
             f"{place}: `conversations` is not a list of {{from, value}}", "correct it, or remove the item"
         ) from error
-    if isinstance(system := item.get("system"), str) and system.strip():
-        prompt = [{"role": "system", "content": system}, *prompt]
-    value = {**without_answers(item), "prompt": prompt, "answer": answer if use_answers else None}
+    value = {**without_answers(item), "prompt": with_system(item, prompt), "answer": answer if use_answers else None}
     return record.entries(value, place, source, root)
+
+
+def with_system(item: Mapping[str, Any], prompt: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The prompt behind what the item says beside its conversations for the system, if anything."""
+    system = item.get("system")
+    if not isinstance(system, str) or not system.strip():
+        return prompt
+    return [{"role": "system", "content": system}, *prompt]
 
 
 def without_answers(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _item(value: Any, place: record.Place, name: str) -> PairItem:
         )
     source = f"{name}:{place.number}"
     good, bad = (_answer(turns, side, place) for turns, side in zip((chosen, rejected), SIDES, strict=True))
-    return PairItem(llava.without_answers(item), chosen[:-1], good, bad, source)
+    return PairItem(llava.without_answers(item), llava.with_system(item, chosen[:-1]), good, bad, source)
 
 
 def _answer(turns: list[dict[str, str]], side: str, place: record.Place) -> str:

@@ -110,3 +110,10 @@ def test_files_of_one_name_are_refused_because_rows_are_told_apart_by_it(tmp_pat
         put(tmp_path / folder, item("Q?", "a", "b"))
     with pytest.raises(InputError, match="have the same name"):
         list(sources.entries(source(kind="pds", path=tmp_path / "*" / "pairs.json")))
+
+
+def test_what_the_system_says_beside_the_conversations_is_part_of_the_prompt(tmp_path: Path, make: Any) -> None:
+    (row,) = make(kind="pds", path=put(tmp_path, item("<image>\nWhat?", "A dog.", "A cat.", system="Be terse.")))
+    assert [(turn["role"], turn["content"]) for turn in row["prompt"]] == [("system", "Be terse."), ("user", "What?")]
+    (plain,) = make(kind="pds", path=put(tmp_path / "b", item("<image>\nWhat?", "A dog.", "A cat.", system=" ")))
+    assert [turn["role"] for turn in plain["prompt"]] == ["user"]

@@ -173,6 +173,7 @@ def test_an_answer_is_read_in_up_to_three_sentences_that_all_give_it() -> None:
     ("right", "answer", "question"),
     [
         ("0", "No idea", "How many?"), ("0", "no sé", "¿Cuántos perros hay?"), ("0", "No cats.", "How many cows?"),
+        ("2", "No dogs.", "How many cats and dogs are there?"), ("0", "No dogs.", "How many dogs and cats are there?"),
         ("0", "No cats.", "How many dogs sit beside the cats?"), ("3", "No comment.", "How many dogs are there?"),
         ("no", "No comment.", "Is there a dog?"), ("no", "No answer.", "Is there a dog?"),
         ("no", "There is no image.", "Is there a dog in the image?"), ("no", "No entiendo.", "¿Hay un perro?"),
