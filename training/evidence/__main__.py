@@ -27,7 +27,10 @@ def main(
     seeds: Annotated[str, typer.Option(help="Comma-separated. Probes need two at least.")] = "0,1,2",
     plot: Annotated[
         Path | None,
-        typer.Option("--figure", help="Where bars go, as PNG, and beside them curves (NAME-curves.png) and the front."),
+        typer.Option(
+            "--figure",
+            help="Where bars go, as PNG, and beside them curves (NAME-curves.png), the front, accuracies.",
+        ),
     ] = None,
     validation: Annotated[
         bool, typer.Option("--validation", help="Measure on the scenes that settings are chosen by.")
@@ -91,6 +94,8 @@ def _experiment(
     typer.echo(f"{seed_table.markdown(cells, titles)}\n\nseeds {', '.join(map(str, seeds))}")
     if plot:
         (figure.over_levels if experiment.levels else figure.bars)(cells, titles, plot)
+        if experiment.accuracy:
+            figure.over_accuracy(cells, plot.with_stem(f"{plot.stem}-accuracy"))
         if experiment.front:
             figure.front(cells, plot.with_stem(f"{plot.stem}-front"))
         # Of rows that come from a file nothing is known about single steps.

@@ -120,6 +120,51 @@ def over_levels(by_label: Values, titles: Sequence[str], file: Path) -> None:
         _save(figure, file)
 
 
+#: What labels are for, with the direction that is better.
+_GAINS = (("CHAIRs", "less"), ("Cover", "more"), ("SHR", "less"), ("POPE F1", "more"))
+
+
+def over_accuracy(by_label: Values, file: Path, across: str = "accuracy") -> None:
+    """Four panels of what was gained, over how often the labels are right: rows of one name with levels as a line, the
+    others as points with names; mean and standard deviation."""
+    plt = _pyplot()
+    rows = {label: cells for label, cells in by_label.items() if across in cells}
+    lines: dict[str, list[str]] = {}
+    for label in rows:
+        lines.setdefault(label.rpartition(LEVEL)[0] or label, []).append(label)
+    with plt.rc_context(_STYLE):
+        figure, grid = plt.subplots(2, 2, figsize=(10.5, 7.8), layout="constrained", squeeze=False)
+        placed: list[tuple[Any, dict[str, Point], list[Segment]]] = []
+        for axes, (title, better) in zip(grid.flat, _GAINS, strict=True):
+            named: dict[str, Point] = {}
+            bars: list[Segment] = []
+            styles = iter(itertools.cycle(_LINES[1:]))
+            for name, labels in lines.items():
+                at = sorted((statistics.fmean(rows[label][across]), label) for label in labels if title in rows[label])
+                x, y = [place for place, _ in at], [statistics.fmean(rows[label][title]) for _, label in at]
+                wide, tall = ([deviation(rows[label][of]) for _, label in at] for of in (across, title))
+                single = labels == [name]
+                colour, mark = (BLUE, "o") if single else next(styles)
+                axes.errorbar(x, y, xerr=wide, yerr=tall, color=colour, marker=mark, markersize=4.5, linewidth=1.2,
+                              elinewidth=0.8, capsize=2, label=None if single else name)  # fmt: skip
+                bars += list(itertools.pairwise(zip(x, y, strict=True)))
+                if single and at:
+                    named[name] = (x[0], y[0])
+            if title in by_label.get(BEFORE, {}):
+                axes.axhline(statistics.fmean(by_label[BEFORE][title]), color=GREY, linewidth=0.9, linestyle=":")
+            axes.set_title(f"{title} ({better} is better)")
+            axes.set_xlabel("share of differing answers that the labels rank rightly")
+            axes.margins(x=0.12, y=0.12)
+            axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+            placed.append((axes, named, bars))
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
+        for axes, named, bars in placed:
+            _name(axes, named, bars)
+        _save(figure, file)
+
+
 def front(by_label: Values, file: Path, across: str = "Cover", up: str = "CHAIRs") -> None:
     """Every row as a point with its spread over seeds. The line joins those that no other beats in both: less
     hallucination at as much Cover."""

@@ -62,12 +62,13 @@ SCORERS = (
     ),
 )
 
-#: Exact facts with noise, which makes a scorer of any accuracy; and numbers of pairs.
+#: Exact facts with noise, which makes a scorer of any accuracy; and numbers of pairs. For ``figure.over_accuracy`` the
+#: number is the name and the noise the level.
 _NOISES, _SIZES = (0.0, 1.0, 2.0, 4.0), (500, 2000)
 ACCURACY = tuple(
     _ranked(
         f"noise-{noise:g}-{size}",
-        f"noise {noise:g}, {size} pairs",
+        f"{size} pairs; noise {noise:g}",
         "score.scorers=[objects, 'training.evidence.noisy_facts:NoisyFacts']",
         f"score.options={{'training.evidence.noisy_facts:NoisyFacts': {{noise: {noise}}}}}",
         pair_weights(noisy=1.0),

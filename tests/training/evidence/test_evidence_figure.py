@@ -88,6 +88,27 @@ def test_rows_of_one_name_are_a_line_over_their_levels(drawn: list[Any]) -> None
     assert [label.get_text() for label in axes.get_xticklabels()] == ["none", "all"]
 
 
+def test_what_was_gained_is_drawn_over_how_often_labels_are_right(drawn: list[Any]) -> None:
+    rows = {
+        "before": {"CHAIRs": [0.4]},
+        "CLIP": {"accuracy": [0.6, 0.8], "CHAIRs": [0.1, 0.3]},
+        "500 pairs; noise 0": {"accuracy": [0.9], "CHAIRs": [0.05]},
+        "500 pairs; noise 4": {"accuracy": [0.55], "CHAIRs": [0.3]},
+        "not looked at": {"CHAIRs": [0.5]},
+    }
+    figure.over_accuracy(rows, Path("accuracy.png"))
+    axes = panels(drawn[0])["CHAIRs (less is better)"]
+    lines = {container.get_label(): container.lines[0] for container in axes.containers}
+    assert list(lines["500 pairs"].get_xdata()) == [0.55, 0.9]  # by accuracy, not in the table's order
+    assert list(lines["500 pairs"].get_ydata()) == [0.3, 0.05]
+    assert len(axes.containers) == 2 and [text.get_text() for text in axes.texts] == ["CLIP"]
+    (clip,) = (container.lines[0] for container in axes.containers if container.get_label() != "500 pairs")
+    assert [*clip.get_xdata(), *clip.get_ydata()] == pytest.approx([0.7, 0.2])
+    assert axes.get_xlabel() == "share of differing answers that the labels rank rightly"
+    empty = panels(drawn[0])["SHR (less is better)"]
+    assert not any(len(container.lines[0].get_xdata()) for container in empty.containers) and not empty.texts
+
+
 def test_no_curves_where_a_run_has_logged_no_rewards() -> None:
     assert figure.has_curves({"DPO": [steps(2, 1.0)]})
     assert not figure.has_curves({"DPO": [steps(2, 1.0), []]})
