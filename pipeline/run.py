@@ -170,12 +170,12 @@ def _run(
 ) -> None:
     from pipeline.base import secrets
     from pipeline.base.files import is_local, remove, write_text
+    from pipeline.base.marks import FILE as MARKS
     from pipeline.base.progress import tell
     from pipeline.base.sweep import sweep, sweep_beside, sweep_shared
     from pipeline.publishing import blindness_gate, report
     from pipeline.publishing.collect import collect
     from pipeline.publishing.hallucinated import RECIPE
-    from pipeline.publishing.marks import FILE as MARKS
     from pipeline.publishing.no_pairs import few_pairs
     from pipeline.publishing.publish import FOLDER, current
     from pipeline.recipe import plan as steps

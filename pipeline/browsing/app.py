@@ -25,12 +25,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from pipeline.base import files
+from pipeline.base import marks as marked
 from pipeline.base.errors import PipelineError
 from pipeline.browsing.catalog import NAMES, Catalog, Entry
 from pipeline.browsing.pictures import NoPicture, picture
 from pipeline.browsing.shown import Reader, ShownPrompt, digest, key_at
 from pipeline.browsing.view import PAGE, View
-from pipeline.publishing import marks as marked
 from pipeline.publishing.evaluation_rows import number
 from pipeline.publishing.outcomes import UNFINISHED
 from pipeline.publishing.report import TEMPLATES

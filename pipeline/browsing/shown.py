@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
+from pipeline.base.marks import Marks, PairKey
 from pipeline.browsing.pictures import why_missing
 from pipeline.pairing.config import Pair
 from pipeline.pairing.kept_out import Bar, bars_of_row
@@ -18,7 +19,6 @@ from pipeline.pairing.policies import REASONS
 from pipeline.pairing.recorded import recorded_rule
 from pipeline.publishing.curated import key_of, keys
 from pipeline.publishing.hallucinated import Truth, of_run
-from pipeline.publishing.marks import Marks, PairKey
 from pipeline.publishing.outcomes import PAIRED
 from pipeline.publishing.word_diff import Mark, Piece, differences, pieces
 from pipeline.running import prompt_rows

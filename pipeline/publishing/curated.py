@@ -1,4 +1,4 @@
-"""The pairs of a run as a person has left them (``pipeline.publishing.marks``): what is published, and counted."""
+"""The pairs of a run as a person has left them (``pipeline.base.marks``): what is published, and counted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.base import columns
+from pipeline.base import marks as marked
 from pipeline.base import model_names as models
-from pipeline.publishing import marks as marked
-from pipeline.publishing.marks import ACCEPT, REJECT, SWAP, Marks, PairKey
+from pipeline.base.marks import ACCEPT, REJECT, SWAP, Marks, PairKey
 from pipeline.running.store import Run
 
 #: The reason of a pair that was rejected, and how the policy of one ends that was swapped.

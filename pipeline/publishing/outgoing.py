@@ -22,9 +22,9 @@ from pipeline.base import dataset_files, files, secrets
 from pipeline.base.columns import Ints
 from pipeline.base.errors import InputError, shorten
 from pipeline.base.local_paths import base_name, is_absolute, own_pattern, own_places, shorten_paths
+from pipeline.base.marks import FILE as MARKS
 from pipeline.publishing.curated import Curation
 from pipeline.publishing.findings import steps
-from pipeline.publishing.marks import FILE as MARKS
 from pipeline.publishing.publish import FOLDER, current
 from pipeline.running.store import Run
 

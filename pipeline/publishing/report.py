@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from pipeline.base import files, secrets
 from pipeline.base import model_names as models
+from pipeline.base.marks import FILE as MARKS
 from pipeline.blindness import in_words
 from pipeline.publishing import blindness_gate
 from pipeline.publishing import style_gate as consistency
@@ -37,7 +38,6 @@ from pipeline.publishing.evaluation_rows import (
 )
 from pipeline.publishing.findings import STEPS, Findings, steps
 from pipeline.publishing.hallucinated import Truth, by_vocabulary, of_run, saved_recipe
-from pipeline.publishing.marks import FILE as MARKS
 from pipeline.publishing.page_images import data_uri, gallery
 from pipeline.publishing.word_diff import pieces
 from pipeline.running import prompt_rows

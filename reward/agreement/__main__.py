@@ -12,8 +12,11 @@ import typer
 
 from pipeline.base.command import command
 from pipeline.base.hardware import this_machine
+from pipeline.base.marks import ACCEPT, FILE, SWAP, Marks
+from pipeline.base.marks import read as read_marks
 from reward.agreement.agreement_table import lines, markdown, records
 from reward.agreement.image_control import rescore
+from reward.agreement.marked_pairs import marked
 from reward.agreement.read_prompts import read
 from reward.agreement.truth import known_attributes, preferences
 from reward.scorers.protocol import Scorer
@@ -32,6 +35,9 @@ def main(
         str | None,
         typer.Option(help='coco, JSON file {"surface form": "object"}, or MODULE:NAME; tells wrong details too.'),
     ] = None,
+    by_marks: Annotated[
+        bool, typer.Option("--marks", help="What was accepted or swapped in pipeline.browse says what is better.")
+    ] = False,
     split: Annotated[str | None, typer.Option(help="Split of a pairs dataset.")] = None,
     image_root: Annotated[
         str | None,
@@ -43,10 +49,17 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers there as well.")] = None,
 ) -> None:
     """Pairwise accuracy of every score against exact facts or labels."""
-    prompts = read(dataset, split, image_root, allow_http, bool(clip or reward_model))[:limit]
+    prompts = read(dataset, split, image_root, allow_http, bool(clip or reward_model))
+    marks = _marks(dataset) if by_marks else {}
+    of_marks = {key.id for key in marks}
+    prompts = [prompt for prompt in prompts if not by_marks or prompt.id in of_marks][:limit]
     words = _vocabulary(vocabulary) if vocabulary else None
     for title, scorer in _scorers(clip or [], reward_model or [], base):
         prompts = rescore(prompts, scorer, title, control=True)
+    if by_marks:
+        prompts = marked(prompts, marks)
+        if not prompts:
+            raise ValueError(f"{dataset}: the texts of its marked pairs are among its answers no more; mark some anew")
     attributes = known_attributes(prompts)
     compared = [preferences(prompt, words, attributes) for prompt in prompts]
     if not any(compared):
@@ -60,6 +73,16 @@ def main(
     typer.echo(markdown(table), nl=False)
     if json_file is not None:
         json_file.write_text(json.dumps(records(table), indent=2) + "\n")
+
+
+def _marks(run: str) -> Marks:
+    marks = read_marks(Path(run))
+    if not set(marks.values()) & {ACCEPT, SWAP}:
+        raise ValueError(
+            f"{run}: no pair of it is marked as accepted or swapped in {FILE}; look at its pairs with "
+            f"python -m pipeline.browse {run}, where the keys a and s mark one"
+        )
+    return marks
 
 
 def _scorers(clips: list[str], models: list[str], base: str | None) -> Iterator[tuple[str, Scorer]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from reward.agreement.image_control import SWAPPED
 from reward.agreement.statistics import Agreement, agreement, outcome
-from reward.agreement.truth import Preference, Prompt
+from reward.agreement.truth import LABEL, Preference, Prompt
 
 #: Where less is better.
 LOWER = frozenset({"objects.hallucinated", "objects.chair_i", "objects.repeated", "facts.wrong"})
@@ -50,7 +50,7 @@ def lines(prompts: Sequence[Prompt], compared: Sequence[Sequence[Preference]], s
         if name.endswith(SWAPPED) or name in NO_WORTH or (not labelled and name.startswith(_FACTS)):
             continue
         kinds = sorted({preference.kind for of_prompt in compared for preference in of_prompt})
-        for kind in ["all", *kinds] if kinds != ["label"] else ["all"]:
+        for kind in ["all", *kinds] if kinds != [LABEL] else ["all"]:
             accuracy = _agreement(prompts, compared, name, kind, samples)
             if accuracy is not None:
                 table.append(Line(name, kind, accuracy, _agreement(prompts, compared, name + SWAPPED, kind, samples)))
@@ -80,7 +80,10 @@ def _agreement(
 ) -> Agreement | None:
     sign = -1.0 if name in LOWER else 1.0
     outcomes, places = [], []
-    for place, (prompt, of_prompt) in enumerate(zip(prompts, compared, strict=True)):
+    # By id: of a prompt with several labelled pairs each is an entry of its own.
+    numbers: dict[str, int] = {}
+    for prompt, of_prompt in zip(prompts, compared, strict=True):
+        place = numbers.setdefault(prompt.id, len(numbers))
         values = prompt.scores.get(name)
         if values is None:
             continue

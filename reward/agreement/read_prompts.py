@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.base.dataset_files import check
 from pipeline.base.images.image_files import Refused, Roots
 from pipeline.base.images.pixels import BadImage
-from reward.agreement.truth import Prompt
+from reward.agreement.truth import LABEL, Prompt
 from reward.models.preference_pairs import OPTIONS, image_content, read_pairs, roots_of
 
 
@@ -75,7 +75,7 @@ def _labelled_prompts(dataset: str, split: str | None, image_root: str | None, a
     pairs = read_pairs(dataset, split, image_root=image_root, allow_http=allow_http)
     for number, pair in enumerate(pairs):
         texts = (pair.chosen, pair.rejected)
-        yield Prompt(str(number), pair.images, pair.prompt, texts, {}, label=pair.kind or "label")
+        yield Prompt(str(number), pair.images, pair.prompt, texts, {}, label=pair.kind or LABEL)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from reward.scorers.objects import judge, truth_of
 from reward.text.numbers import number_words
 from reward.text.object_vocabulary import Vocabulary
 
+#: The kind of error of a pair of which a label says no more than which text is better.
+LABEL = "label"
 #: The parts of ``quality`` in the order in which they decide.
 KINDS = ("object", "missing", "attribute", "count")
 _NUMBERS = {"a": 1, "an": 1} | number_words(1, 8)

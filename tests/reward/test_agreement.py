@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from reward.agreement.agreement_table import lines, markdown, records
 from reward.agreement.image_control import SWAPPED, rescore, swap_images
+from reward.agreement.marked_pairs import marked
 from reward.agreement.read_prompts import read
 from reward.agreement.statistics import agreement, outcome
 from reward.agreement.truth import Preference, Prompt, known_attributes, preferences
@@ -309,3 +310,36 @@ def test_labelled_pairs_carry_their_label(tmp_path):
     first, second = read(str(path))
     assert preferences(first, None, COLOURS) == [Preference(0, 1, "count")]
     assert preferences(second, None, COLOURS) == [Preference(0, 1, "label")]
+
+
+def test_what_a_person_accepted_and_swapped_says_what_is_better(run, tmp_path):
+    from pipeline.base.marks import PairKey
+    from reward.agreement.__main__ import app
+
+    good, bad = "A red sun and two blue boats.", "A red sun and a cup."
+    unmarked = CliRunner().invoke(app, [str(run), "--marks"])
+    assert unmarked.exit_code == 2 and "marks.jsonl" in unmarked.output and "pipeline.browse" in unmarked.output
+    marks = {
+        PairKey("0", good, bad): "accept",
+        PairKey("1", good, bad): "swap",
+        PairKey("1", good, "gone"): "accept",
+        PairKey("1", bad, good): "reject",
+    }
+    first, second = marked(read(str(run)), marks)
+    assert (first.texts, second.texts) == ((good, bad), (bad, good))
+    assert (first.scores["clip.cosine"], second.scores["clip.cosine"]) == ((0.3, 0.1), (0.1, 0.3))
+    lines_of = [{"mark": mark, **key._asdict()} for key, mark in marks.items()]
+    (run / "marks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines_of))
+    done = CliRunner().invoke(app, [str(run), "--marks"])
+    assert done.exit_code == 0, done.output
+    assert "| (the pair) | higher | all | 2 | 0.500 (0.000 to 1.000) | 0.000 | - |" in done.output
+    # Facts are no truth here, so they are measured, too.
+    assert "| objects.hallucinated | lower | all | 2 | 0.500" in done.output
+
+
+def test_pairs_of_one_prompt_are_resampled_together():
+    from dataclasses import replace
+
+    of_one = [replace(each, id="p") for each in scored([(1.0, 0.0), (0.0, 1.0)])]
+    (line,) = lines(of_one, [[Preference(0, 1, "label")]] * 2)
+    assert (line.own.pairs, line.own.prompts, line.own.low, line.own.high) == (2, 1, 0.5, 0.5)

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from pipeline.base import marks
 from pipeline.browsing import app as pages
-from pipeline.publishing import marks
 from pipeline.running.store import Run
 
 BASE = "http://127.0.0.1:8765"

@@ -8,12 +8,13 @@ import datasets
 import pytest
 from stage_kit import generated
 
+from pipeline.base import marks
 from pipeline.base.errors import InputError
-from pipeline.publishing import card, marks, report, style_gate
+from pipeline.base.marks import FILE, PairKey
+from pipeline.publishing import card, report, style_gate
 from pipeline.publishing.collect import collect
 from pipeline.publishing.config import Publish
 from pipeline.publishing.curated import REJECTED
-from pipeline.publishing.marks import FILE, PairKey
 from pipeline.publishing.outgoing import outgoing
 from pipeline.publishing.publish import Published, publish, reasons
 from pipeline.running.store import Run

@@ -17,10 +17,10 @@ from stage_kit import generated, png, recipe
 
 from pipeline.base import config_file
 from pipeline.base.errors import ConfigError, InputError, SeveralProblems, UserError
+from pipeline.base.marks import FILE as MARKS
 from pipeline.publishing import card, report
 from pipeline.publishing.config import Publish, Similar
 from pipeline.publishing.embed_stage import EmbedStage, OpenClip
-from pipeline.publishing.marks import FILE as MARKS
 from pipeline.publishing.publish import Published, publish, reasons, record
 from pipeline.recipe import preflight
 from pipeline.recipe.plan import Plan

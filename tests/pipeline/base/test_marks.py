@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.base.errors import InputError
-from pipeline.publishing.marks import FILE, MARKS, PairKey, put, read, write
+from pipeline.base.marks import FILE, MARKS, PairKey, put, read, write
 
 TEXT = st.text(max_size=20)
 KEYS = st.builds(PairKey, TEXT, TEXT, TEXT)
