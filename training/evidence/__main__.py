@@ -116,7 +116,7 @@ def _finished(experiment: Experiment, first: Variant, seeds: list[int], seed: in
         run(experiment.recipe, other, first)
         base = share.plan(experiment.recipe).base().model
         probed = held_out.probe(path, experiment.recipe, base, seed, seeds, first.name)
-    right = label_accuracy.accuracy(path) if experiment.accuracy else None
+    right = label_accuracy.measure(path) if experiment.accuracy else None
     return FinishedRun(summary(path), metrics(path), probed, right)
 
 

@@ -26,7 +26,7 @@ _SHR = Column("SHR", "shr")
 class Experiment:
     """Variants of ``recipe``, each run with every seed. ``probed``: log-probs of held-out pairs are looked at, too.
     ``front``: hallucination is drawn against Cover. ``levels``: rows are drawn as lines over what stands behind the
-    semicolon of their names. ``accuracy``: how often what ranked the answers is right is looked at, and
+    semicolon of their names. ``accuracy``: how often labels are right is looked at, and
     drawn against."""
 
     recipe: str
@@ -39,7 +39,7 @@ class Experiment:
 
 
 _METHODS = (*OBJECTS, _SHR, *SPLITS, *POPE[1:])
-_RANKED = (ACCURACY, PAIRS, BLINDNESS, *OBJECTS, _SHR, *POPE)
+_RANKED = (*ACCURACY, PAIRS, BLINDNESS, *OBJECTS, _SHR, *POPE)
 _TAKEN_APART = (*OBJECTS, *POPE, *TRAINED, *PROBES)
 
 EXPERIMENTS: dict[str, Experiment] = {

@@ -124,7 +124,7 @@ def over_levels(by_label: Values, titles: Sequence[str], file: Path) -> None:
 _GAINS = (("CHAIRs", "less"), ("Cover", "more"), ("SHR", "less"), ("POPE F1", "more"))
 
 
-def over_accuracy(by_label: Values, file: Path, across: str = "accuracy") -> None:
+def over_accuracy(by_label: Values, file: Path, across: str = "pairs right") -> None:
     """Four panels of what was gained, over how often the labels are right: rows of one name with levels as a line, the
     others as points with names; mean and standard deviation."""
     plt = _pyplot()
@@ -153,7 +153,7 @@ def over_accuracy(by_label: Values, file: Path, across: str = "accuracy") -> Non
             if title in by_label.get(BEFORE, {}):
                 axes.axhline(statistics.fmean(by_label[BEFORE][title]), color=GREY, linewidth=0.9, linestyle=":")
             axes.set_title(f"{title} ({better} is better)")
-            axes.set_xlabel("share of differing answers that the labels rank rightly")
+            axes.set_xlabel("share of pairs whose chosen text is the better one")
             axes.margins(x=0.12, y=0.12)
             axes.grid(color=INK, alpha=0.12, linewidth=0.8)
             placed.append((axes, named, bars))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 #: ``evaluation``: before and after, from ``summary.json``; ``style``: of the pairs of descriptions, from there too;
 #: ``data``: of the published dataset; ``trained``: of the last logged steps; ``conditional``, ``drift``: of
-#: ``training.probing`` on held-out pairs; ``agreement``: how often a score prefers what is really better.
+#: ``training.probing`` on held-out pairs; ``agreement``: how often labels are right.
 Part = Literal["evaluation", "style", "data", "trained", "conditional", "drift", "agreement"]
 
 #: Logged steps whose mean stands for the end of the training.
@@ -18,13 +18,13 @@ LAST_STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """One finished run: ``summary.json``, the lines of ``metrics.jsonl``, ``probe.json`` where it was probed, and the
-    accuracy of the scores that ranked its answers where that was asked for."""
+    """One finished run: ``summary.json``, the lines of ``metrics.jsonl``, ``probe.json`` where it was probed, and how
+    often its labels are right (``label_accuracy.measure``) where that was asked for."""
 
     summary: Mapping[str, Any]
     steps: Sequence[Mapping[str, float]] = ()
     probe: Mapping[str, Any] | None = None
-    accuracy: float | None = None
+    labels: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Column:
             case "data":
                 return _published(run.summary, self.key)
             case "agreement":
-                return run.accuracy
+                return (run.labels or {}).get(self.key)
             case "trained":
                 logged = [step[self.key] for step in run.steps if self.key in step][-LAST_STEPS:]
                 return statistics.fmean(logged) if logged else None
@@ -125,4 +125,4 @@ STYLE = (
 )
 BLINDNESS = Column("blindness", "blindness", "data")
 PAIRS = Column("pairs", "pairs", "data")
-ACCURACY = Column("accuracy", "accuracy", "agreement")
+ACCURACY = (Column("answers right", "answers", "agreement"), Column("pairs right", "pairs", "agreement"))

@@ -343,7 +343,7 @@ def fake_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(command, "run", run)
     monkeypatch.setattr(held_out, "probe", lambda *_: {"drift": metrics_of(chosen=-1.5)})
-    monkeypatch.setattr(command.label_accuracy, "accuracy", lambda _: 0.75)
+    monkeypatch.setattr(command.label_accuracy, "measure", lambda _: {"answers": 0.75, "pairs": 0.9})
 
 
 @pytest.mark.usefixtures("fake_runs")
@@ -356,7 +356,7 @@ def test_an_experiment_prints_its_rows_and_draws_its_figure(name: str, capsys: p
     assert "0.050 ± 0.071" in printed and "seeds 0, 1" in printed
     drifts = any(column.part == "drift" for column in EXPERIMENTS[name].columns)
     assert ("-1.500 ± 0.000" in printed) == (EXPERIMENTS[name].probed and drifts)
-    assert ("0.750 ± 0.000" in printed) == EXPERIMENTS[name].accuracy
+    assert ("| 0.750 ± 0.000 | 0.900 ± 0.000 |" in printed) == EXPERIMENTS[name].accuracy
     accuracy = ["one-accuracy.png"] if EXPERIMENTS[name].accuracy else []
     front = ["one-front.png"] if EXPERIMENTS[name].front else []
     drawn = sorted(path.name for path in Path("figures").iterdir())

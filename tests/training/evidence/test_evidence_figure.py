@@ -91,9 +91,9 @@ def test_rows_of_one_name_are_a_line_over_their_levels(drawn: list[Any]) -> None
 def test_what_was_gained_is_drawn_over_how_often_labels_are_right(drawn: list[Any]) -> None:
     rows = {
         "before": {"CHAIRs": [0.4]},
-        "CLIP": {"accuracy": [0.6, 0.8], "CHAIRs": [0.1, 0.3]},
-        "500 pairs; noise 0": {"accuracy": [0.9], "CHAIRs": [0.05]},
-        "500 pairs; noise 4": {"accuracy": [0.55], "CHAIRs": [0.3]},
+        "CLIP": {"pairs right": [0.6, 0.8], "CHAIRs": [0.1, 0.3]},
+        "500 pairs; noise 0": {"pairs right": [0.9], "CHAIRs": [0.05]},
+        "500 pairs; noise 4": {"pairs right": [0.55], "CHAIRs": [0.3]},
         "not looked at": {"CHAIRs": [0.5]},
     }
     figure.over_accuracy(rows, Path("accuracy.png"))
@@ -104,7 +104,7 @@ def test_what_was_gained_is_drawn_over_how_often_labels_are_right(drawn: list[An
     assert len(axes.containers) == 2 and [text.get_text() for text in axes.texts] == ["CLIP"]
     (clip,) = (container.lines[0] for container in axes.containers if container.get_label() != "500 pairs")
     assert [*clip.get_xdata(), *clip.get_ydata()] == pytest.approx([0.7, 0.2])
-    assert axes.get_xlabel() == "share of differing answers that the labels rank rightly"
+    assert axes.get_xlabel() == "share of pairs whose chosen text is the better one"
     empty = panels(drawn[0])["SHR (less is better)"]
     assert not any(len(container.lines[0].get_xdata()) for container in empty.containers) and not empty.texts
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stage_kit import generated
 
 from pipeline.pairing.policies import Able
 from training.evidence import label_accuracy
@@ -100,15 +101,32 @@ def test_noise_is_normal_with_the_deviation_that_was_asked_for() -> None:
     assert abs(statistics.fmean(noise)) < 0.25 and 2.8 < statistics.stdev(noise) < 3.2
 
 
-def test_accuracy_is_of_what_the_recipe_ranks_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_right_as_often_as_facts_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from reward.agreement.truth import Prompt
 
     texts = ("There is a sun.", "There is a moon.", "There is a star.")
     facts = {"objects": [{"name": "sun", "count": 1, "attributes": []}]}
     asked = [Prompt("a", None, (), texts, {"mine": (1.0, 0.5, 2.0), "other": (9.0, 0.0, 0.0)}, facts)]
     monkeypatch.setattr(label_accuracy, "read", lambda *_, **__: asked)
+    monkeypatch.setattr(label_accuracy, "_pairs", lambda _: {"a": {(0, 1)}})
     (tmp_path / "recipe.json").write_text(json.dumps({"pair": {"weights": {"mine": 1.0}}}))
     # The sun is better than the moon, which has less, and than the star, which has more; these two are as bad.
-    assert label_accuracy.accuracy(tmp_path) == 0.5
+    assert label_accuracy.measure(tmp_path) == {"answers": 0.5, "pairs": 1.0}
     (tmp_path / "recipe.json").write_text(json.dumps({"pair": {"weights": {"other": 1.0}}}))
-    assert label_accuracy.accuracy(tmp_path) == 1.0
+    # The moon and the star differ by nothing that facts know, so a pair of them is neither right nor wrong.
+    monkeypatch.setattr(label_accuracy, "_pairs", lambda _: {"a": {(0, 2), (1, 0), (1, 2)}, "b": {(0, 1)}})
+    assert label_accuracy.measure(tmp_path) == {"answers": 1.0, "pairs": 0.5}
+    monkeypatch.setattr(label_accuracy, "_pairs", lambda _: {})
+    assert label_accuracy.measure(tmp_path)["pairs"] is None
+
+
+def test_pairs_are_read_from_the_run(tmp_path: Path) -> None:
+    run = generated(tmp_path)
+    made = label_accuracy._pairs(run.path)
+    rows = run.table("pair").to_pylist()
+    assert made and sum(map(len, made.values())) == sum(row["chosen"] is not None for row in rows)
+    (tmp_path / "run" / "recipe.json").write_text(
+        json.dumps({"pair": {"weights": {"objects.hallucinated": -1.0, "correctness": 1.0}}})
+    )
+    # A scripted engine, and a recipe that ranks by objects: what facts see of its pairs, they see as the recipe does.
+    assert label_accuracy.measure(run.path)["pairs"] == 1.0
