@@ -88,7 +88,7 @@ def _experiment(
         # Of a single seed no pairs are held out: its probes are to be made when there are more.
         if results and (finished[variant, seed].probe is not None or not experiment.probed):
             kept_numbers.add(results, variant.label, words(experiment.recipe, variant), seed, kept[variant][seed])
-    # A run that begins with a trained model tells that one's numbers.
+    # A run that begins with a trained model has that one before it, which is no base of the table.
     base = next((variant.label for variant in experiment.variants if variant.after is None), None)
     cells = seed_table.values({variant.label: [of[seed] for seed in seeds] for variant, of in kept.items()}, base)
     typer.echo(f"{seed_table.markdown(cells, titles)}\n\nseeds {', '.join(map(str, seeds))}")

@@ -12,10 +12,10 @@ BEFORE = "before"
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def values(rows: Mapping[str, Sequence[Numbers]], base: str | None = None) -> Values:
+def values(rows: Mapping[str, Sequence[Numbers]], base: str | None) -> Values:
     """``rows`` holds for each label one run a seed. Above them stands the base model, as the runs of the row ``base``
-    tell it; None: those of the first."""
-    cells = {BEFORE: _complete([run.before for run in rows[base or next(iter(rows))]])}
+    tell it; None: no row began with it, and it is left out."""
+    cells = {} if base is None else {BEFORE: _complete([run.before for run in rows[base]])}
     return cells | {label: _complete([run.after for run in runs]) for label, runs in rows.items()}
 
 
