@@ -8,6 +8,7 @@ from training.evidence import ablation, ha, methods, methods_since, pds, shortcu
 from training.evidence.metric_columns import (
     ACCURACY,
     BLINDNESS,
+    MARGIN,
     OBJECTS,
     PAIRS,
     POPE,
@@ -39,7 +40,7 @@ class Experiment:
 
 
 _METHODS = (*OBJECTS, _SHR, *SPLITS, *POPE[1:])
-_RANKED = (*ACCURACY, PAIRS, BLINDNESS, *OBJECTS, _SHR, *POPE)
+_RANKED = (*ACCURACY, PAIRS, BLINDNESS, MARGIN, *OBJECTS, _SHR, *POPE)
 _TAKEN_APART = (*OBJECTS, *POPE, *TRAINED, *PROBES)
 
 EXPERIMENTS: dict[str, Experiment] = {

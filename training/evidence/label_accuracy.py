@@ -12,16 +12,17 @@ from pipeline.publishing.hallucinated import RECIPE
 from pipeline.running.store import Run
 from reward.agreement.read_prompts import read
 from reward.agreement.statistics import outcome
-from reward.agreement.truth import known_attributes, preferences
+from reward.agreement.truth import KINDS, known_attributes, preferences
 
-#: Of any two answers that differ; of the pairs that were made.
-ANSWERS, PAIRS = "answers", "pairs"
+#: Of any two answers that differ; of the pairs that were made; of those of them that differ in what is made up.
+ANSWERS, PAIRS, MADE_UP = "answers", "pairs", "made_up"
 
 
 def measure(path: Path) -> dict[str, float | None]:
-    """Two shares of the run ``path``, None where facts see no difference (``reward.agreement`` says which text is
+    """Three shares of the run ``path``, None where facts see no difference (``reward.agreement`` says which text is
     better). ``answers``: of any two answers that differ the better one is worth more by the recipe's weights, a tie
-    being half. ``pairs``: the chosen text is the better one."""
+    being half. ``pairs``: the chosen text is the better one; ``made_up``: of those whose texts make up differently
+    many objects, it makes up fewer."""
     from pipeline.scenes.vocabulary import VOCABULARY
 
     policy = Pair.model_validate(json.loads((path / RECIPE).read_text())["pair"])
@@ -30,6 +31,7 @@ def measure(path: Path) -> dict[str, float | None]:
     made = _pairs(path)
     answers: list[float] = []
     pairs: list[float] = []
+    made_up: list[float] = []
     for prompt in prompts:
         count = len(prompt.texts)
         worth = totals(prompt.scores, policy, range(count), count)
@@ -38,11 +40,13 @@ def measure(path: Path) -> dict[str, float | None]:
             better, worse = worth[preference.better], worth[preference.worse]
             if better is not None and worse is not None:
                 answers.append(outcome(better, worse))
-            if (preference.better, preference.worse) in chosen:
-                pairs.append(1.0)
-            elif (preference.worse, preference.better) in chosen:
-                pairs.append(0.0)
-    return {ANSWERS: statistics.fmean(answers) if answers else None, PAIRS: statistics.fmean(pairs) if pairs else None}
+            is_right = (preference.better, preference.worse) in chosen
+            if is_right or (preference.worse, preference.better) in chosen:
+                pairs.append(float(is_right))
+                if preference.kind == KINDS[0]:
+                    made_up.append(float(is_right))
+    shares = {ANSWERS: answers, PAIRS: pairs, MADE_UP: made_up}
+    return {name: statistics.fmean(outcomes) if outcomes else None for name, outcomes in shares.items()}
 
 
 def _pairs(path: Path) -> dict[str, set[tuple[int, int]]]:

@@ -110,6 +110,8 @@ TRAINED = (
     Column("chosen reward", "rewards/chosen", "trained"),
     Column("image margin", "rewards/image_margins", "trained"),
 )
+#: How much further apart the training has pulled chosen and rejected: little where labels contradict each other.
+MARGIN = Column("margin", "rewards/margins", "trained")
 PROBES = (
     Column("preferred", "accuracy_true", "conditional"),
     Column("less if swapped", "accuracy_gap_swapped", "conditional"),
@@ -125,4 +127,8 @@ STYLE = (
 )
 BLINDNESS = Column("blindness", "blindness", "data")
 PAIRS = Column("pairs", "pairs", "data")
-ACCURACY = (Column("answers right", "answers", "agreement"), Column("pairs right", "pairs", "agreement"))
+ACCURACY = (
+    Column("answers right", "answers", "agreement"),
+    Column("pairs right", "pairs", "agreement"),
+    Column("right on what is made up", "made_up", "agreement"),
+)

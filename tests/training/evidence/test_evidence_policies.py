@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,16 @@ def test_labels_are_right_as_often_as_facts_say_so(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(label_accuracy, "_pairs", lambda _: {"a": {(0, 1)}})
     (tmp_path / "recipe.json").write_text(json.dumps({"pair": {"weights": {"mine": 1.0}}}))
     # The sun is better than the moon, which has less, and than the star, which has more; these two are as bad.
-    assert label_accuracy.measure(tmp_path) == {"answers": 0.5, "pairs": 1.0}
+    assert label_accuracy.measure(tmp_path) == {"answers": 0.5, "pairs": 1.0, "made_up": 1.0}
     (tmp_path / "recipe.json").write_text(json.dumps({"pair": {"weights": {"other": 1.0}}}))
     # The moon and the star differ by nothing that facts know, so a pair of them is neither right nor wrong.
     monkeypatch.setattr(label_accuracy, "_pairs", lambda _: {"a": {(0, 2), (1, 0), (1, 2)}, "b": {(0, 1)}})
-    assert label_accuracy.measure(tmp_path) == {"answers": 1.0, "pairs": 0.5}
+    assert label_accuracy.measure(tmp_path) == {"answers": 1.0, "pairs": 0.5, "made_up": 0.5}
+    # One that says less, and makes nothing up, is worse, but not by that.
+    asked[0] = replace(asked[0], texts=("There is a sun.", "A thing.", "There is a star."))
+    monkeypatch.setattr(label_accuracy, "_pairs", lambda _: {"a": {(0, 1)}})
+    # Of the three that differ two are ranked rightly, and one is a tie.
+    assert label_accuracy.measure(tmp_path) == {"answers": 2.5 / 3, "pairs": 1.0, "made_up": None}
     monkeypatch.setattr(label_accuracy, "_pairs", lambda _: {})
     assert label_accuracy.measure(tmp_path)["pairs"] is None
 
