@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.base.dataset_table import in_memory
 from pipeline.base.images import references
 from training.errors import DataError
 from training.formats import images
 from training.formats.images import Name
-from training.formats.table import in_memory
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]

@@ -12,9 +12,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.base.dataset_table import in_memory, retype
 from pipeline.base.images.image_files import Refused, Roots, check_regular, is_url, local, public
 from training.errors import DataError
-from training.formats.table import in_memory, retype
 
 FEATURE = datasets.List(datasets.Image(decode=False))
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
