@@ -9,7 +9,7 @@ such a field are therefore taken from the file itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,37 +48,6 @@ def load(files: Sequence[Path]) -> datasets.Dataset:
     sides = [[part.select_columns(kept) for part in parts] if kept else [], read]
     whole = [datasets.concatenate_datasets(side) for side in sides if side]
     return datasets.concatenate_datasets(whole, axis=1).select_columns(columns)
-
-
-def load_named(path: str, config: str | None) -> datasets.DatasetDict | None:
-    """The splits of a folder or of a name of a hub whose rows are in JSON files; None where they are in others.
-
-    Raises:
-        UnreadItem: as of ``load``.
-    """
-    import datasets
-    from datasets.packaged_modules.json.json import Json
-
-    builder = datasets.load_dataset_builder(path, config)
-    if not isinstance(builder, Json) or builder.config.field is not None or builder.config.encoding != "utf-8":
-        return None
-    splits = {str(split): _local(files, builder) for split, files in builder.config.data_files.items()}
-    if not all(compressed.is_readable(file) for files in splits.values() for file in files):
-        return None
-    return datasets.DatasetDict({split: load(files) for split, files in splits.items()})
-
-
-def _local(files: Iterable[str], builder: Any) -> list[Path]:
-    """The files themselves, those of a hub as the library keeps them."""
-    import datasets
-
-    places = list(map(str, files))
-    far = [place for place in places if not Path(place).is_file()]
-    if far:
-        options = datasets.DownloadConfig(token=builder.token, storage_options=builder.storage_options)
-        fetched = datasets.DownloadManager(builder.dataset_name, download_config=options).download(far)
-        places = [dict(zip(far, fetched, strict=True)).get(place, place) for place in places]
-    return list(map(Path, places))
 
 
 def _as_they_come(file: Path) -> datasets.Dataset:

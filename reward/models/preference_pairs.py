@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.base import json_files, nesting
+from pipeline.base import json_files, named_datasets, nesting
 from pipeline.base.dataset_files import READERS, check, is_missing, reader
 from pipeline.base.images import references
 from pipeline.base.images.image_files import Refused, Roots, load
@@ -93,8 +93,7 @@ def _open(dataset: str, split: str | None) -> Any:
             loaded = datasets.load_from_disk(dataset)
         else:
             config = "pairs" if "pairs" in datasets.get_dataset_config_names(dataset) else None
-            of_json = json_files.load_named(dataset, config)
-            loaded = datasets.load_dataset(dataset, config) if of_json is None else of_json
+            loaded = named_datasets.load(dataset, config)
         if isinstance(loaded, dict):
             loaded = loaded[split or ("pairs" if "pairs" in loaded else "train")]
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds

@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 
-from pipeline.base import compressed, json_files, nesting
+from pipeline.base import compressed, json_files, named_datasets, nesting
 from pipeline.base.dataset_files import READERS, check, is_missing, reader
 from pipeline.base.errors import shorten
 from training.errors import DataError
@@ -116,8 +116,7 @@ def _refuse(data_files: Iterable[Path]) -> None:
 def _load_named(path: str) -> Any:
     configs = datasets.get_dataset_config_names(path)
     config = "pairs" if "pairs" in configs else None
-    of_json = json_files.load_named(path, config)
-    return datasets.load_dataset(path, config) if of_json is None else of_json
+    return named_datasets.load(path, config)
 
 
 def _is_saved(folder: Path) -> bool:

@@ -195,6 +195,20 @@ def test_a_text_that_looks_like_a_date_is_a_text(tmp_path: Path, name: str) -> N
     assert said(open(dumped(tmp_path / name, [of_trl(dates[0])])), "chosen") == dates[:1]
 
 
+@pytest.mark.parametrize(("name", "sep"), [("train.csv", ","), ("train.tsv", "\t")])
+def test_every_field_of_a_csv_is_a_text(data: Path, name: str, sep: str) -> None:
+    header = ["id", "system", "question", "chosen", "rejected", "image", "rejected_images"]
+    rows = [header, ["007", "", "NA", "1", "null", "", ""], ["1e3", "s", "None", "2", "3", "0.png", "1.png"]]
+    (data / name).write_text("".join(sep.join(row) + "\n" for row in rows))
+    first, second = open(str(data), image_root=str(data / "images"))
+    assert (first["id"], second["id"]) == ("007", "1e3")
+    counts = [(len(row["images"]), len(row["rejected_images"])) for row in (first, second)]
+    assert counts == [(0, 0), (1, 1)]
+    words = [[m["content"][0]["text"] for m in first[side]] for side in ("prompt", "chosen", "rejected")]
+    assert words == [["NA"], ["1"], ["null"]]
+    assert [message["role"] for message in second["prompt"]] == ["system", "user"]
+
+
 def test_columns_like_those_of_an_agents_log_are_of_a_dataset(tmp_path: Path) -> None:
     """``datasets`` asks for another package where it sees them."""
     about = dict.fromkeys(("id", "source", "model", "system_prompt"), "x")
