@@ -7,14 +7,26 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.base import compressed
 from pipeline.base.images.image_files import check_regular, open_regular
 
 #: How Arrow's two formats end. A stream that was cut off between two batches is read as a shorter one.
 _ENDS = (b"\xff\xff\xff\xff\0\0\0\0", b"ARROW1")
 
-
+#: Which of the library's readers opens a file, by its name; JSON may be compressed.
+READERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 #: What names of data files end in; on a hub a dataset is called by no such name.
-_FILES = frozenset({".json", ".jsonl", ".parquet", ".arrow", ".csv", ".yaml", ".txt"})
+_FILES = frozenset({*READERS, *compressed.SUFFIXES, ".arrow", ".csv", ".yaml", ".txt"})
+
+
+def reader(path: str | Path) -> str | None:
+    """A value of ``READERS``; None for a file of another kind.
+
+    >>> reader("a.jsonl.gz"), reader("a.parquet"), reader("a.parquet.gz")
+    ('json', 'parquet', None)
+    """
+    kind = READERS.get(compressed.suffix(path))
+    return kind if kind == "json" or Path(path).suffix.lower() not in compressed.SUFFIXES else None
 
 
 def is_missing(path: str) -> bool:

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.base.compressed import open_plain, suffix
 from pipeline.base.json_keys import once
 
+#: Files of one object a line.
+LINES = frozenset({".jsonl", ".ndjson"})
 #: No dataset of pairs comes near; Arrow fails in the tens of thousands.
 DEEPEST = 500
 _CHUNK = 1 << 24
@@ -31,7 +34,7 @@ def refuse(file: Path) -> None:
             a list, or has no object where a row should be.
         OSError: it cannot be read.
     """
-    with file.open("rb") as opened:
+    with open_plain(file) as opened:
         start = opened.read(1 << 16)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError("is in UTF-16; save it as UTF-8")
@@ -39,7 +42,7 @@ def refuse(file: Path) -> None:
         raise ValueError("is empty")
     if not _BEGINS.match(start):
         raise ValueError("does not begin with an object; give a list of objects, or one a line")
-    if file.suffix.lower() == ".jsonl" and (line := _line_of_nothing(file)) is not None:
+    if suffix(file) in LINES and (line := _line_of_nothing(file)) is not None:
         raise ValueError(f"line {line} is no object; remove it")
     if too_deep(file):
         raise ValueError(f"is nested more than {DEEPEST} levels deep; remove the row that is")
@@ -65,7 +68,8 @@ def items(file: Path) -> Iterator[Any]:
         ValueError: it is not in UTF-8, or an item has a key twice or half of a surrogate pair; the item is named.
         OSError: it cannot be read.
     """
-    text = file.read_bytes().decode("utf-8-sig")
+    with open_plain(file) as opened:
+        text = opened.read().decode("utf-8-sig")
     decoder = json.JSONDecoder(object_pairs_hook=once)
     halves = _HALF.search(text) is not None
     at = _after_space(text, 0)
@@ -115,13 +119,13 @@ def too_deep(file: Path) -> bool:
 
 
 def _line_of_nothing(file: Path) -> int | None:
-    with file.open("rb") as opened:
+    with open_plain(file) as opened:
         return next((number for number, line in enumerate(opened, 1) if line[:64].strip() in _NOTHING), None)
 
 
 def _at_most(file: Path) -> int:
     deepest = depth = 0
-    with file.open("rb") as opened:
+    with open_plain(file) as opened:
         while chunk := opened.read(_CHUNK):
             data = np.frombuffer(chunk, np.uint8)
             steps = ((data == ord("[")) | (data == ord("{"))).astype(np.int32)
@@ -134,7 +138,7 @@ def _at_most(file: Path) -> int:
 def _exactly(file: Path) -> int:
     deepest = depth = 0
     in_text, rest = False, b""
-    with file.open("rb") as opened:
+    with open_plain(file) as opened:
         while chunk := opened.read(_CHUNK):
             chunk = rest + chunk
             # A backslash at the end belongs to what follows.

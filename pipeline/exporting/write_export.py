@@ -26,6 +26,8 @@ from pipeline.exporting.published_pairs import PublishedPair
 _MARK = "---\nwritten_by: pipeline.export\n---\n"
 _README = "README.md"
 _FILES = frozenset({".json", ".jsonl", ".parquet"})
+#: What LLaMA-Factory's list of datasets is called, so no dataset may be.
+_TAKEN = "dataset_info"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def dataset_name(out: Path) -> str:
     >>> dataset_name(Path("exports/my photos, 2"))
     'my_photos_2'
     """
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", out.resolve().name).strip("_.-") or "pairs"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", out.resolve().name).strip("_.-")
+    return name if name and name != _TAKEN else "pairs"
 
 
 def _check_free(out: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.base import nesting
-from pipeline.base.dataset_files import check, is_missing
+from pipeline.base import json_files, named_datasets, nesting
+from pipeline.base.dataset_files import READERS, check, is_missing, reader
 from pipeline.base.images import references
 from pipeline.base.images.image_files import Refused, Roots, load
 from pipeline.base.images.pixels import MAX_BYTES
@@ -49,12 +49,12 @@ def read_pairs(
 ) -> list[Pair]:
     """Every row of a dataset with TRL's columns ``images`` (optional, under any name of
     ``pipeline.base.images.references``),
-    ``prompt``, ``chosen`` and ``rejected``, as texts or as messages. Columns ``rejected_images`` and ``kind`` are read
-    where they are.
+    ``prompt``, ``chosen`` and ``rejected``, as texts or as messages. Columns ``system``, ``rejected_images`` and
+    ``kind`` are read where they are.
 
     Args:
-        dataset: a folder of ``save_to_disk`` (of a published dataset its ``pairs``), a .json, .jsonl or .parquet file,
-            or what ``load_dataset`` takes.
+        dataset: a folder of ``save_to_disk`` (of a published dataset its ``pairs``), a .json, .jsonl (.gz, .bz2,
+            .xz) or .parquet file, or what ``load_dataset`` takes.
         margin: the column that says how much better the chosen one is.
         image_root: what image paths are relative to and may not leave; by default the dataset's folder.
         allow_http: follow http(s) addresses in rows.
@@ -88,15 +88,12 @@ def _open(dataset: str, split: str | None) -> Any:
         if place.exists():
             check(place)
         if place.is_file():
-            kind = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}[place.suffix.lower()]
-            if kind == "json":
-                nesting.refuse(place)
-            loaded = datasets.load_dataset(kind, data_files=str(place))
+            loaded = _open_file(place)
         elif any((place / name).is_file() for name in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(dataset)
         else:
-            configs = datasets.get_dataset_config_names(dataset)
-            loaded = datasets.load_dataset(dataset, "pairs" if "pairs" in configs else None)
+            config = "pairs" if "pairs" in datasets.get_dataset_config_names(dataset) else None
+            loaded = named_datasets.load(dataset, config)
         if isinstance(loaded, dict):
             loaded = loaded[split or ("pairs" if "pairs" in loaded else "train")]
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
@@ -112,6 +109,18 @@ def _open(dataset: str, split: str | None) -> Any:
     return loaded
 
 
+def _open_file(place: Path) -> Any:
+    import datasets
+
+    kind = reader(place)
+    if kind is None:
+        raise ValueError(f"is a file of no known kind; known: {', '.join(READERS)}")
+    if kind != "json":
+        return datasets.load_dataset(kind, data_files=str(place))
+    nesting.refuse(place)
+    return json_files.load([place])
+
+
 def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
     # Other images than the pair's are read from their own column.
     column = references.find({name: value for name, value in row.items() if name != "rejected_images"})
@@ -121,10 +130,10 @@ def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
     if not messages:
         raise ValueError("prompt has no message")
     texts = [{"role": message["role"], "content": _text(message["content"])} for message in messages]
-    others = row.get("rejected_images")
+    others = _others(row.get("rejected_images"), len(images))
     pair = Pair(
         images=tuple(image_content(image, roots) for image in images),
-        prompt=tuple((message["role"], message["content"]) for message in in_front(texts, len(images))),
+        prompt=_with_system(in_front(texts, len(images)), row.get("system")),
         chosen=_response(row["chosen"], "chosen"),
         rejected=_response(row["rejected"], "rejected"),
         margin=None if margin is None else _margin(row[margin], margin),
@@ -134,6 +143,30 @@ def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
     if pair.chosen == pair.rejected and pair.rejected_images in (None, pair.images):
         raise ValueError("chosen and rejected are the same text about the same images")
     return pair
+
+
+def _others(value: Any, images: int) -> list[Any] | None:
+    """The other images of the rejected side; None where a row has none, for which an empty list stands, too."""
+    if not references.is_filled(value):
+        return None
+    others = value if isinstance(value, list) else [value]
+    if len(others) != images:
+        raise ValueError(f"rejected_images has {len(others)} image(s) for a prompt about {images}; make them equal")
+    return others
+
+
+def _with_system(messages: Sequence[Mapping[str, str]], system: Any) -> tuple[tuple[str, str], ...]:
+    """The prompt with the text of the column ``system`` before it; empty is none."""
+    prompt = tuple((message["role"], message["content"]) for message in messages)
+    if system is None or system == "":
+        return prompt
+    if not isinstance(system, str):
+        raise ValueError(f"column system is {system!r:.80}; give a text")
+    if prompt[0][0] != "system":
+        return (("system", system), *prompt)
+    if prompt[0][1] != system:
+        raise ValueError("has a column system and another system turn in its prompt; keep one of them")
+    return prompt
 
 
 def _margin(value: Any, column: str) -> float:

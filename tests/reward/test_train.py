@@ -1,5 +1,6 @@
 """Pairs from a dataset, the loss, and a reward model trained on a tiny VLM."""
 
+import gzip
 import io
 import json
 import math
@@ -201,6 +202,42 @@ def test_parts_of_a_message_are_read_and_image_columns_stay_encoded(tmp_path):
     assert Image.open(io.BytesIO(first.images[0])).size == (32, 32)
 
 
+@pytest.mark.parametrize("name", ["pairs.json", "pairs.jsonl", "pairs.jsonl.gz"])
+def test_texts_of_json_are_word_for_word_where_others_are_no_texts(tmp_path, name):
+    def turn(role, text):
+        return [{"role": role, "content": [{"type": "text", "text": text}]}]
+
+    table = [
+        {"prompt": "2021-01-01", "chosen": "007", "rejected": '"STOP"'},
+        {"prompt": turn("user", "q"), "chosen": turn("assistant", "a"), "rejected": "null"},
+    ]
+    text = json.dumps(table) if ".jsonl" not in name else "".join(json.dumps(row) + "\n" for row in table)
+    path = tmp_path / "data" / name
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    for place in (path, path.parent):
+        first, second = read_pairs(str(place))
+        assert first == Pair((), (("user", "2021-01-01"),), "007", '"STOP"')
+        assert second == Pair((), (("user", "q"),), "a", "null")
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    (tmp_path / "pairs.csv").write_text("prompt\n")
+    with pytest.raises(ValueError, match=r"is a file of no known kind; known: .json, .jsonl, .parquet"):
+        read_pairs(str(tmp_path / "pairs.csv"))
+
+
+def test_the_column_system_is_the_first_message(tmp_path):
+    one, other = rows()
+    first, second = read_pairs(saved(tmp_path, [{**one, "system": "Be kind."}, {**other, "system": None}]))
+    assert first.prompt == (("system", "Be kind."), *PROMPT) and second.prompt == PROMPT
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "What?"}]
+    table = [{**row, "prompt": turns, "system": "Be kind."} for row in rows()]
+    assert read_pairs(saved(tmp_path, table))[0].prompt == first.prompt
+    with pytest.raises(ValueError, match=r"row 1: has a column system and another system turn in its prompt"):
+        read_pairs(saved(tmp_path, [table[0], {**table[1], "system": "Be short."}]))
+
+
 @pytest.mark.parametrize("margin", [None, "NaN", "inf", "1e400", True])
 def test_a_margin_that_is_no_number_is_an_error_with_its_row_and_column(tmp_path, margin):
     made = [{**row, "how": value} for row, value in zip(rows(chosen="c")[:2] * 2, [margin, margin], strict=False)]
@@ -238,6 +275,18 @@ def test_a_rejected_side_may_have_other_images(tmp_path):
     assert (first.chosen, first.rejected, first.rejected_images) == ("a", "a", (PICTURES[1],))
     (made,) = comparisons([first], [0], 0.0, 5, 0, 0)
     assert made.better.images == (PICTURES[0],) and made.worse.images == (PICTURES[1],)
+
+
+def test_an_empty_list_of_rejected_images_is_none(tmp_path):
+    """Without this, the rejected text would be judged about no image at all."""
+    table = [{**row, "rejected_images": images} for row, images in zip(rows(), ([], ["b.png"]), strict=True)]
+    (tmp_path / "b.png").write_bytes(PICTURES[1])
+    first, second = read_pairs(saved(tmp_path, table))
+    assert (first.rejected_images, second.rejected_images) == (None, (PICTURES[1],))
+    (one,) = read_pairs(saved(tmp_path, [{**rows()[0], "rejected_images": "b.png"}]))
+    assert one.rejected_images == (PICTURES[1],)
+    with pytest.raises(ValueError, match=r"row 0: rejected_images has 2 image\(s\) for a prompt about 1"):
+        read_pairs(saved(tmp_path, [{**rows()[0], "rejected_images": ["b.png", "b.png"]}]))
 
 
 @pytest.mark.parametrize(

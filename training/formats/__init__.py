@@ -24,6 +24,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+from pipeline.base.dataset_table import in_memory
 from pipeline.base.images.image_files import Roots
 from training.errors import DataError
 from training.formats import (
@@ -40,7 +41,6 @@ from training.formats import (
 )
 from training.formats.row import answer, tools
 from training.formats.schema import Schema
-from training.formats.table import in_memory
 
 __all__ = ["FORMATS", "MESSAGES", "open", "read"]
 

@@ -9,18 +9,16 @@ from typing import Any
 
 import datasets
 
-from pipeline.base import nesting
-from pipeline.base.dataset_files import check, is_missing
+from pipeline.base import compressed, json_files, named_datasets, nesting
+from pipeline.base.dataset_files import READERS, check, is_missing, reader
 from pipeline.base.errors import shorten
 from training.errors import DataError
-from training.formats import json_files
 
 #: What rows are read from, in a folder. Image files are not among them: a row names them by their paths.
-_DATA = frozenset({".arrow", ".parquet", ".json", ".jsonl", ".csv"})
+_DATA = frozenset({".arrow", ".parquet", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
 #: Written anew, with another content, whenever the same rows are saved.
 _BESIDES = frozenset({"state.json", "dataset_info.json"})
 _CACHES = tuple(map(str, (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)))
-_FILES = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
 def load(path: str, split: str | None = None) -> datasets.Dataset:
@@ -46,6 +44,8 @@ def load(path: str, split: str | None = None) -> datasets.Dataset:
             loaded = datasets.load_from_disk(str(saved)) if saved else _load_named(path)
     except DataError:
         raise
+    except json_files.UnreadItem as error:
+        raise DataError(f"dataset {error}") from error
     except Exception as error:  # datasets, huggingface_hub and fsspec each raise their own kinds
         # What a builder met is the cause of an error that only says that there was one.
         reason = error.__cause__ or error
@@ -84,15 +84,15 @@ def identity(path: str) -> str:
 
 
 def _holds_rows(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in _DATA and file.name not in _BESIDES
+    return file.is_file() and compressed.suffix(file) in _DATA and file.name not in _BESIDES
 
 
 def _load_file(place: Path, path: str) -> Any:
-    kind = _FILES.get(place.suffix.lower())
+    kind = reader(place)
     if kind is None:
         raise DataError(
-            f"dataset {path}: is a file of no known kind (known: {', '.join(_FILES)}); "
-            "convert it, or give the folder that holds the dataset"
+            f"dataset {path}: is a file of no known kind (known: {', '.join(READERS)}, JSON also with "
+            f"{', '.join(sorted(compressed.SUFFIXES))}); convert it, or give the folder that holds the dataset"
         )
     _refuse([place])
     if kind == "json":
@@ -106,7 +106,7 @@ def _refuse(data_files: Iterable[Path]) -> None:
         DataError: a JSON file that its reader must not see.
     """
     for file in data_files:
-        if _FILES.get(file.suffix.lower()) == "json" and file.is_file():
+        if reader(file) == "json" and file.is_file():
             try:
                 nesting.refuse(file)
             except ValueError as error:
@@ -116,8 +116,7 @@ def _refuse(data_files: Iterable[Path]) -> None:
 def _load_named(path: str) -> Any:
     configs = datasets.get_dataset_config_names(path)
     config = "pairs" if "pairs" in configs else None
-    of_json = json_files.load_folder(path, config) if Path(path).is_dir() else None
-    return datasets.load_dataset(path, config) if of_json is None else of_json
+    return named_datasets.load(path, config)
 
 
 def _is_saved(folder: Path) -> bool:

@@ -15,16 +15,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.base.dataset_table import in_memory
 from pipeline.base.images import references
 from training.errors import DataError
 from training.formats import images
 from training.formats.images import Name
-from training.formats.table import in_memory
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
 
-_BATCH = 1000
+#: Rows that are looked at at a time; and those of columns of encoded images, of which Arrow holds 2 GiB in one array.
+_BATCH, _ENCODED = 1000, 32
 
 
 def find(dataset: datasets.Dataset, path: str, name: Name) -> tuple[datasets.Dataset, str] | None:
@@ -96,23 +97,25 @@ def _may_be_blank(dataset: datasets.Dataset, column: str) -> bool:
 
 
 def _batches(dataset: datasets.Dataset, columns: Sequence[str], name: Name) -> Iterator[dict[str, pa.Array]]:
-    parts = [images.batches(dataset.select_columns([column]), column, name, _BATCH) for column in columns]
+    size = _ENCODED if any(images.is_encoded(dataset.features[column]) for column in columns) else _BATCH
+    parts = [images.batches(dataset.select_columns([column]), column, name, size) for column in columns]
     for arrays in zip(*parts, strict=True):
         yield dict(zip(columns, arrays, strict=True))
 
 
 def _column_numbers(dataset: datasets.Dataset, columns: Sequence[str], name: Name) -> Iterator[Numbers]:
-    """The number of the column that has each row's images, -1 for none, a thousand rows at a time."""
+    """The number of the column that has each row's images, -1 for none, some rows at a time."""
     paths = np.array([[column in references.PATHS] for column in columns])
     media = sum(column in references.OTHERS for column in columns)  # they come first
-    for number, arrays in enumerate(_batches(dataset, columns, name)):
+    start = 0
+    for arrays in _batches(dataset, columns, name):
         filled = np.array([_has_images(array) for array in arrays.values()])
         embedded = np.array([_has_bytes(array) for array in arrays.values()])
         # A path that only says where embedded images came from is not read before them, whatever its key.
         beside = paths & ~embedded & embedded.any(0)
         first = np.where(filled.any(0), (filled & ~beside).argmax(0), -1)
         for at in np.flatnonzero((first >= 0) & (first < media))[:1]:
-            raise _error(name(number * _BATCH + int(at)), references.unread_media(columns[first[at]]))
+            raise _error(name(start + int(at)), references.unread_media(columns[first[at]]))
         for at in np.flatnonzero(filled.sum(0) > 1).tolist():
             ours = columns[first[at]]
             for other in (columns[index] for index in np.flatnonzero(filled[:, at]) if index != first[at]):
@@ -120,8 +123,9 @@ def _column_numbers(dataset: datasets.Dataset, columns: Sequence[str], name: Nam
                     continue
                 # A path that is no text is found out when it is looked for.
                 if not references.agree(_value(arrays[ours][at]), _value(arrays[other][at]), other):
-                    raise _error(name(number * _BATCH + at), references.two(ours, other))
+                    raise _error(name(start + at), references.two(ours, other))
         yield first
+        start += len(first)
 
 
 def _has_images(array: pa.Array) -> Mask:

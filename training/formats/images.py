@@ -12,9 +12,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.base.dataset_table import in_memory, retype
 from pipeline.base.images.image_files import Refused, Roots, check_regular, is_url, local, public
 from training.errors import DataError
-from training.formats.table import in_memory, retype
 
 FEATURE = datasets.List(datasets.Image(decode=False))
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -53,6 +53,11 @@ class Places:
             raise DataError(f"{self.row(row)}: an image has neither bytes nor a path; give one, or drop the row")
         if not self.check:
             return path
+        if path.startswith("data:"):
+            raise DataError(
+                f"{self.row(row)}: image {path[:60]!r} is given as a data URL; write it to a file and give its path, "
+                "or its bytes in a parquet file"
+            )
         if not self.roots.roots and not is_url(path) and not os.path.isabs(path):
             raise DataError(
                 f"{self.row(row)}: image {path!r:.200} is a relative path, and the dataset has no folder it could be "
@@ -155,6 +160,13 @@ def is_json(only: datasets.Dataset, column: str) -> bool:
     return isinstance(getattr(feature, "feature", feature), datasets.Json)
 
 
+def is_encoded(feature: Any) -> bool:
+    """Whether a column of this type may hold the bytes of images, or a list of them."""
+    inner = getattr(feature, "feature", feature)
+    fields = inner.values() if isinstance(inner, dict) else [inner]
+    return any(isinstance(each, datasets.Image) or "binary" in str(getattr(each, "dtype", "")) for each in fields)
+
+
 def wrong(column: str, what: Any, path: str) -> DataError:
     return DataError(
         f"dataset {path}: column {column} has type {what}, not a list of images; cast it to List(Image()), "
@@ -238,6 +250,8 @@ def bytes_and_paths(values: pa.Array, wrong: DataError) -> tuple[pa.Array, pa.Ar
     kind = values.type
     if pa.types.is_struct(kind) and {field.name for field in kind} <= {"bytes", "path"}:
         parts = {field.name: pc.struct_field(values, field.name) for field in kind}
+        if "bytes" in parts and pa.types.is_string(parts["bytes"].type) and parts["bytes"].null_count < len(values):
+            raise wrong  # base64, or what else JSON has for bytes
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         parts = {"path": values}
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):

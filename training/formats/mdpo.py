@@ -1,7 +1,8 @@
 """mDPO's JSON: the path of an image, a prompt that is already in some model's chat template, and two answers.
 
 Training puts every prompt into the chat template of its own model, so the written template has to go. It goes only
-where the whole prompt is one question in a template known here; any other text stays, but for the image's tag.
+where the whole prompt is one question in a template known here; any other text stays, but for the image's tag. A text
+in the column ``system`` stands before it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.formats import trl
-from training.formats.row import Message, Preference, parts_by_tags, question, untagged_answer
+from training.formats.row import Message, Preference, parts_by_tags, question, untagged_answer, with_system
 from training.formats.schema import Schema, Sign
 
 #: Vicuna's with or without its own system sentence (LLaVA-1.5, Bunny), Phi-3's, and ChatML (Qwen).
@@ -32,7 +33,8 @@ _MARK = re.compile(r"USER:|ASSISTANT:|<\|(?:system|user|assistant|end|im_start|i
 def convert(row: Mapping[str, Any], images: int) -> Preference:
     if not isinstance(row["prompt"], str):  # TRL's rows, whose images are called as mDPO's
         return trl.convert(row, images)
-    prompt = parts_by_tags(without_template(row["prompt"]), images, fill=True)
+    messages = with_system(without_template(row["prompt"]), row.get("system"))
+    prompt = parts_by_tags(messages, images, fill=True)
     return Preference(prompt, untagged_answer(row["chosen"], "chosen"), untagged_answer(row["rejected"], "rejected"))
 
 
@@ -54,6 +56,6 @@ def without_template(text: str) -> list[Message]:
 SCHEMA = Schema(
     name="mdpo",
     signs=(Sign(frozenset({"img_path", "prompt", "chosen", "rejected"})),),
-    reads=("prompt", "chosen", "rejected"),
+    reads=("prompt", "chosen", "rejected", "system"),
     convert=convert,
 )

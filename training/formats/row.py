@@ -93,7 +93,7 @@ def with_system(messages: list[Message], value: Any) -> list[Message]:
         raise DataError(f"column system is {value!r:.80}; give a text")
     if messages[0]["role"] != "system":
         return [{"role": "system", "content": value}, *messages]
-    if messages[0]["content"] != value:
+    if "".join(_texts(messages[0]["content"])) != value:
         raise DataError("has a column system and another system turn in its conversation; keep one of them")
     return messages
 

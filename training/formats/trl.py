@@ -1,6 +1,7 @@
 """TRL's vision preference data, which is also what the pipeline publishes.
 
-Without ``prompt``, the messages that chosen and rejected start with in common are the prompt.
+Without ``prompt``, the messages that chosen and rejected start with in common are the prompt. A text in the column
+``system`` stands before it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.errors import DataError
-from training.formats.row import Preference, place_images, split, turns, untagged_answer
+from training.formats.row import Preference, place_images, split, turns, untagged_answer, with_system
 from training.formats.schema import Schema, Sign
 
 
@@ -19,6 +20,7 @@ def convert(row: Mapping[str, Any], images: int) -> Preference:
         prompt, chosen, rejected = sides["prompt"], sides["chosen"], sides["rejected"]
     else:
         prompt, chosen, rejected = split(sides["chosen"], sides["rejected"])
+    prompt = with_system(prompt, row.get("system"))
     return Preference(
         place_images(prompt, images), untagged_answer(chosen, "chosen"), untagged_answer(rejected, "rejected")
     )
@@ -42,6 +44,6 @@ SCHEMA = Schema(
             lacks=frozenset({"prompt", "question", "img_path", "conversations", "messages"}),
         ),
     ),
-    reads=("prompt", "chosen", "rejected"),
+    reads=("prompt", "chosen", "rejected", "system"),
     convert=convert,
 )

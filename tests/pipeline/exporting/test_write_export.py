@@ -60,6 +60,13 @@ def test_the_same_rows_give_the_same_bytes_and_take_the_place_of_an_earlier_expo
         assert {path.name for path in out.parent.iterdir()} == {"out", "again"}
 
 
+def test_no_folder_is_called_so_that_a_list_of_datasets_takes_the_place_of_the_pairs(tmp_path: Path) -> None:
+    out = tmp_path / "dataset_info"
+    export(LLAMA_FACTORY, publish_rows(tmp_path / "dataset", [pair("p"), pair("q")]), out)
+    (entry,) = json.loads((out / "dataset_info.json").read_text()).values()
+    assert [item["id"] for item in json.loads((out / entry["file_name"]).read_text())] == ["p", "q"]
+
+
 @pytest.mark.parametrize("folder", ["dataset", "dataset/pairs", "."])
 def test_a_dataset_is_found_from_its_run_itself_or_its_table(folder: str, tmp_path: Path) -> None:
     publish_rows(tmp_path / "run/dataset", [pair()])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import shutil
 from pathlib import Path
 from typing import Any
 
 import datasets
+import loopback
 import pytest
 from PIL import Image
 
@@ -181,6 +185,78 @@ def test_files_of_a_folder_change_no_text_of_each_other(tmp_path: Path, suffix: 
         assert len(open(str(tmp_path / name), split="test")) == 2
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_text_that_looks_like_a_date_is_a_text(tmp_path: Path, name: str) -> None:
+    """Arrow takes a field for dates where all its texts are like one."""
+    dates = ["2021-05-01", "2020-02-29 10:00:00", "2020-01-01T10:00:00Z"]
+    rows = [{"id": date, "question": "When was it?", "chosen": date, "rejected": "2021-01-01"} for date in dates]
+    dataset = open(dumped(tmp_path / name, rows))
+    assert dataset["id"][:] == said(dataset, "chosen") == dates
+    assert said(open(dumped(tmp_path / name, [of_trl(dates[0])])), "chosen") == dates[:1]
+
+
+@pytest.mark.parametrize(("name", "sep"), [("train.csv", ","), ("train.tsv", "\t")])
+def test_every_field_of_a_csv_is_a_text(data: Path, name: str, sep: str) -> None:
+    header = ["id", "system", "question", "chosen", "rejected", "image", "rejected_images"]
+    rows = [header, ["007", "", "NA", "1", "null", "", ""], ["1e3", "s", "None", "2", "3", "0.png", "1.png"]]
+    (data / name).write_text("".join(sep.join(row) + "\n" for row in rows))
+    first, second = open(str(data), image_root=str(data / "images"))
+    assert (first["id"], second["id"]) == ("007", "1e3")
+    counts = [(len(row["images"]), len(row["rejected_images"])) for row in (first, second)]
+    assert counts == [(0, 0), (1, 1)]
+    words = [[m["content"][0]["text"] for m in first[side]] for side in ("prompt", "chosen", "rejected")]
+    assert words == [["NA"], ["1"], ["null"]]
+    assert [message["role"] for message in second["prompt"]] == ["system", "user"]
+
+
+def test_columns_like_those_of_an_agents_log_are_of_a_dataset(tmp_path: Path) -> None:
+    """``datasets`` asks for another package where it sees them."""
+    about = dict.fromkeys(("id", "source", "model", "system_prompt"), "x")
+    assert said(open(dumped(tmp_path / "a.jsonl", [{**about, **of_swift("worse")}])), "rejected") == ["worse"]
+
+
+COMPRESSED = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_compressed_json_is_read_as_it_is_without_the_compression(tmp_path: Path, name: str, suffix: str) -> None:
+    rows = [{"id": i, **of_trl(word)} for i, word in enumerate(WORDS)] + [{"id": "x", **trl_in_parts()}]
+    plain = Path(dumped(tmp_path / name, rows))
+    packed = tmp_path / "packed" / f"{name}{suffix}"
+    packed.parent.mkdir()
+    packed.write_bytes(COMPRESSED[suffix](plain.read_bytes()))
+    assert identity(str(packed.parent)) != identity(str(tmp_path / "nothing in it"))
+    for place in (packed, packed.parent):
+        assert open(str(place)).to_list() == open(str(plain)).to_list()
+        assert said(open(str(place)), "chosen") == [*WORDS, "x"]
+    before = identity(str(packed.parent)), content.identity(str(packed))
+    packed.write_bytes(COMPRESSED[suffix](Path(dumped(plain, rows[1:])).read_bytes()))
+    assert (identity(str(packed.parent)), content.identity(str(packed))) != before
+    assert len(open(str(packed))) == len(rows) - 1  # no copy of before is kept anywhere
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(DataError, match=rf"{name}{suffix}: cannot be opened \("):
+        open(str(packed))
+    with pytest.raises(DataError, match=r"there is no such file or folder"):
+        open(f"nowhere.jsonl{suffix}")
+
+
+def test_json_that_lies_elsewhere_is_read_word_for_word_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the files of a dataset of a hub do."""
+    for place in ("huggingface_hub.constants", "datasets.config"):
+        monkeypatch.setattr(f"{place}.HF_HUB_OFFLINE", False)
+    rows = [{"id": "007", **of_trl(word)} for word in WORDS] + [{"id": 7, **trl_in_parts()}]
+    body = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    with loopback.serving(loopback.reply(body)) as server:
+        (tmp_path / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: default\n  data_files: {server.url}/train.jsonl.gz\n---\n"
+        )
+        dataset = open(str(tmp_path))
+    assert said(dataset, "chosen") == [*WORDS, "x"]
+    assert dataset["id"][-2:] == ["007", "7"]
+
+
 def test_an_item_that_cannot_be_read_value_by_value_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     dumped(path, [{"id": 1, **of_trl("a")}, {"id": "x", **of_trl("a")}])
@@ -219,7 +295,7 @@ def test_what_cannot_be_opened_is_an_error_that_says_why(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"nowhere.jsonl: cannot be opened \(there is no such file or folder\)"):
         open("nowhere.jsonl")  # no hub is asked for it
     (tmp_path / "a.csv").write_text("prompt\n")
-    with pytest.raises(DataError, match=r"is a file of no known kind \(known: .json, .jsonl, .parquet\); convert it"):
+    with pytest.raises(DataError, match=r"is a file of no known kind \(known: .json, .*, JSON .*\); convert it"):
         open(str(tmp_path / "a.csv"))
     (tmp_path / "a.json").write_text('[{"prompt": 1},')
     with pytest.raises(DataError, match=r"a.json: cannot be opened \(.*(JSON|object|value)"):

@@ -14,8 +14,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from pipeline.base.dataset_table import in_memory
 from training.errors import DataError
 from training.formats import open, read
+from training.formats.images import IMAGES
 
 Row = dict[str, Any]
 
@@ -264,3 +266,29 @@ def test_what_is_no_file_is_named_and_not_waited_for(data: Path) -> None:
     os.mkfifo(data / "rows2.json")
     with pytest.raises(DataError, match="a FIFO"):
         open(str(data / "rows2.json"))
+
+
+def test_more_images_than_an_array_holds_are_told_apart_some_rows_at_a_time() -> None:
+    """As in RLAIF-V: bytes in one column, and in another what file they once were. The same 22 MB, a hundred times."""
+    part = pa.array([{"bytes": bytes(2_200_000), "path": "x.png"}] * 10, IMAGES.value_type)
+    texts = {name: ["x.png"] * 1000 for name in ("image_path", "question", "chosen", "rejected")}
+    table = pa.table({"image": pa.chunked_array([part] * 100), **texts})
+    features = datasets.Features({"image": datasets.Image(), **dict.fromkeys(texts, datasets.Value("string"))})
+    rows = read(in_memory(table, features))
+    assert len(rows) == 1000 and rows.data["images"].nbytes > 2 << 30
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (
+            "data:image/png;base64,iVBORw0KGgo=",
+            "row 0: image 'data:image/png;base64,.*' is given as a data URL; write",
+        ),
+        ({"bytes": "iVBORw0KGgo=", "path": None}, "column images has type .*, not a list of images"),
+    ],
+)
+def test_an_image_that_is_written_as_text_is_an_error_that_says_so(image: Any, says: str) -> None:
+    row = {"images": [image], "question": "q", "chosen": "a", "rejected": "b"}
+    with pytest.raises(DataError, match=says):
+        read(datasets.Dataset.from_list([row]))

@@ -276,11 +276,9 @@ def test_system_and_earlier_turns_are_part_of_the_prompt() -> None:
     assert [message["role"] for message in result["prompt"]] == ["system", "user", "assistant", "user"]
 
 
-@pytest.mark.parametrize(
-    "schema", ["llamafactory", "llamafactory v1", "swift", "swift with rejected messages", "pds_dpo"]
-)
+@pytest.mark.parametrize("schema", SAME)
 def test_the_column_system_is_the_first_message_where_it_is_not_empty(schema: str) -> None:
-    row = SAME[schema]
+    row = SAME[schema] | ({"image": encoded()} if schema == "mdpo" else {})
     given = [row | {"system": "Be short."}, row | {"system": ""}, row | {"system": None}]
     first, *others = rows_of(given)
     plain = rows_of([row])[0]["prompt"]
@@ -292,6 +290,17 @@ def test_a_system_turn_that_says_the_same_is_not_doubled() -> None:
     turns = [{"from": "system", "value": "Be short."}, *SAME["llamafactory"]["conversations"]]
     (result,) = rows_of([SAME["llamafactory"] | {"conversations": turns, "system": "Be short."}])
     assert [message["role"] for message in result["prompt"]] == ["system", "user"]
+
+
+def test_a_system_turn_in_parts_that_says_the_same_is_not_doubled() -> None:
+    turns = [{"role": "system", "content": [text("Be short.")]}, *SAME["trl of parts"]["prompt"]]
+    (result,) = rows_of([SAME["trl of parts"] | {"prompt": turns, "system": "Be short."}])
+    assert [message["role"] for message in result["prompt"]] == ["system", "user"]
+    with pytest.raises(DataError, match="has a column system and another system turn"):
+        rows_of([SAME["trl of parts"] | {"prompt": turns, "system": "Be long."}])
+    templated = "<|im_start|>system\na<|im_end|>\n<|im_start|>user\n<image>q<|im_end|>\n<|im_start|>assistant\n"
+    with pytest.raises(DataError, match="has a column system and another system turn"):
+        rows_of([SAME["mdpo"] | {"prompt": templated, "system": "b", "image": encoded()}])
 
 
 TOOL = {"type": "function", "function": {"name": "zoom", "parameters": None}}

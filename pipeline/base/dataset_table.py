@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import datasets
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import datasets
 
 
 def in_memory(table: pa.Table, features: datasets.Features) -> datasets.Dataset:
     """The table as a dataset; buffers are not copied."""
+    import datasets
+
     return datasets.Dataset(
         datasets.table.InMemoryTable(table.cast(features.arrow_schema)),
         info=datasets.DatasetInfo(features=features),
@@ -18,6 +24,8 @@ def in_memory(table: pa.Table, features: datasets.Features) -> datasets.Dataset:
 
 def retype(dataset: datasets.Dataset, features: datasets.Features) -> datasets.Dataset:
     """The same table under other features that are stored alike; ``cast_column`` would write lists of images anew."""
+    import datasets
+
     return datasets.Dataset(
         dataset.data,
         info=datasets.DatasetInfo(features=features),
