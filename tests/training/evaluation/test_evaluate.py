@@ -788,6 +788,15 @@ def test_answers_that_are_missing_for_one_model_are_named_with_the_remedy(two):
     assert "evaluate that model again" in done.stderr
 
 
+def test_a_provenance_that_is_malformed_is_named(two):
+    good, bad = two
+    content = json.loads((bad / "results.json").read_text())
+    content["suites"]["chair"]["provenance"]["colour"] = "red"
+    (bad / "results.json").write_text(json.dumps(content))
+    done = invoke("--compare", good, bad)
+    assert done.exit_code == 2 and "results.json, suite chair: is malformed" in done.stderr
+
+
 def test_a_failed_answer_is_kept_and_keeps_two_models_from_being_compared(here, world, tmp_path):
     names = ["amber_generative", "amber_discriminative"]
     here(Model(truthful(world)))

@@ -541,6 +541,8 @@ def test_mmmu_of_vlmevalkit(mmmu, tmp_path):
         (mmmu_row("test_Art_1", "Is <image 1>?", "[]", "?", {1: 1}), "row 1 has no answer: nobody but"),
         (mmmu_row("validation_Art_1", "Is <image 1>?", "['a', 'b'", "A", {1: 1}), "row 1: options is no list"),
         (mmmu_row("validation_Art_1", "Is <image 1>?", "['a', 'b']", "C", {1: 1}), "the answer 'C' is none of its"),
+        (mmmu_row("validation_Art_1", "Is <image 1>?", "{'A': 'a', 'B': 'b'}", "A", {1: 1}), "which is no list"),
+        (mmmu_row("validation_Art_1", "Is <image 1>?", "5", "A", {1: 1}), "row 1: options is 5, which is no list"),
     ],
 )  # fmt: skip
 def test_a_row_of_mmmu_that_is_malformed_is_named(tmp_path, row, message):
