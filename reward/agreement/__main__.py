@@ -44,8 +44,8 @@ def main(
         typer.Option(help="What image paths are relative to and may not leave; default: the dataset's folder."),
     ] = None,
     allow_http: Annotated[bool, typer.Option("--allow-http", help="Follow http(s) addresses in rows.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Use the first N prompts.")] = None,
-    samples: Annotated[int, typer.Option(help="Bootstrap samples.")] = 1000,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Bootstrap samples.")] = 1000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers there as well.")] = None,
 ) -> None:
     """Pairwise accuracy of every score against exact facts or labels."""

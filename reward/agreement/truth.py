@@ -95,35 +95,49 @@ def wrong_details(
     """Mentions of true objects with an attribute, and with a number, that is not the object's.
 
     Read from the three words before the mention: the last of them that is one of ``attributes``, and the last that is a
-    number; "a" and "an" are one.
+    number; "a" and "an" are one. Of several entries of one name an attribute is wrong if all have some and none has it,
+    and a number if it is neither that of all of them nor that of those with the attribute.
 
     >>> words = Vocabulary("demo", "1", {"sun": "sun", "boats": "boat", "boat": "boat"})
     >>> seen = {"objects": [{"name": "boat", "count": 1, "attributes": ["red"]}]}
     >>> wrong_details("Two blue boats and a sun.", seen, words, frozenset({"red", "blue"}))
     (1, 1)
     """
-    things = {vocabulary.canonical(thing["name"]): thing for thing in facts.get("objects") or ()}
+    things: dict[str | None, list[Mapping[str, Any]]] = {}
+    for thing in facts.get("objects") or ():
+        things.setdefault(vocabulary.canonical(thing["name"]), []).append(thing)
     colours = counts = 0
     for mention in vocabulary.mentions(text):
-        thing = things.get(mention.name)
-        if thing is None:
+        of_name = things.get(mention.name)
+        if of_name is None:
             continue
         before = _WORD.findall(text[: mention.start].lower())[-3:]
         attribute = next((word for word in reversed(before) if word in attributes), None)
         number = next((_NUMBERS[word] for word in reversed(before) if word in _NUMBERS), None)
-        true_attributes = thing.get("attributes") or ()
-        colours += attribute is not None and bool(true_attributes) and attribute not in true_attributes
-        counts += number is not None and thing.get("count") is not None and number != thing["count"]
+        like_it = [thing for thing in of_name if attribute in _attributes(thing)]
+        colours += attribute is not None and not like_it and all(map(_attributes, of_name))
+        known = [total for total in (_count(of_name), _count(like_it)) if total is not None]
+        counts += number is not None and _count(of_name) is not None and number not in known
     return colours, counts
 
 
+def _attributes(thing: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(attribute.lower() for attribute in thing.get("attributes") or ())
+
+
+def _count(things: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many they are; None where one entry does not say."""
+    counts = [thing.get("count") for thing in things]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
 def known_attributes(prompts: Sequence[Prompt]) -> frozenset[str]:
-    """Every attribute that the facts of some prompt give to an object."""
+    """Every attribute that the facts of some prompt give to an object, in lower case."""
     return frozenset(
         attribute
         for prompt in prompts
         for thing in (prompt.facts or {}).get("objects") or ()
-        for attribute in thing.get("attributes") or ()
+        for attribute in _attributes(thing)
     )
 
 

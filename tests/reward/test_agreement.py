@@ -15,7 +15,7 @@ from reward.agreement.image_control import SWAPPED, rescore, swap_images
 from reward.agreement.marked_pairs import marked
 from reward.agreement.read_prompts import read
 from reward.agreement.statistics import agreement, outcome
-from reward.agreement.truth import Preference, Prompt, known_attributes, preferences
+from reward.agreement.truth import Preference, Prompt, known_attributes, preferences, wrong_details
 from reward.text.object_vocabulary import Vocabulary
 
 WORDS = Vocabulary("demo", "1", {"sun": "sun", "suns": "sun", "boat": "boat", "boats": "boat", "cup": "cup"})
@@ -106,6 +106,25 @@ def test_facts_decide_and_say_what_kind_of_error_it_is(better, worse, kind):
     assert preferences(prompt(worse, better), WORDS, COLOURS) == [
         Preference(1, 0, preference.kind) for preference in wanted
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("A red boat.", (0, 0)),
+        ("A blue boat.", (0, 0)),
+        ("Two boats.", (0, 0)),
+        ("A green boat.", (1, 1)),  # of the green ones there is none, and of all there are two
+        ("Three boats.", (0, 1)),
+        ("Two red boats.", (0, 0)),  # of boats there are two; that only one is red is not read
+    ],
+)
+def test_of_several_entries_of_one_name_each_is_there(text, wrong):
+    """As annotations of instances have them, and in any case."""
+    boats = [{"name": "boat", "count": 1, "attributes": [colour]} for colour in ("Red", "blue")]
+    attributes = known_attributes([prompt("a", facts={"objects": [*boats, {"name": "sun", "attributes": ["green"]}]})])
+    for objects in (boats, boats[::-1]):
+        assert wrong_details(text, {"objects": objects}, WORDS, attributes) == wrong
 
 
 def test_without_a_vocabulary_the_stored_counts_decide():

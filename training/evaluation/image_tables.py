@@ -10,6 +10,7 @@ import ast
 import base64
 import binascii
 import csv
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -104,8 +105,9 @@ def read(paths: Sequence[Path]) -> Iterator[TableRow]:
 
 
 def _cell(value: Any) -> Any:
-    """Both kinds of files have been through pandas, which writes what is missing as "nan"."""
-    return None if value in ("", "nan") else value
+    """Both kinds of files have been through pandas, which writes what is missing as "nan", or as no number."""
+    missing = value in ("", "nan") or (isinstance(value, float) and math.isnan(value))
+    return None if missing else value
 
 
 # ------------------------------------------------------------------------------------------------------------------ TSV
@@ -142,6 +144,9 @@ def _tsv(path: Path) -> list[TableRow]:
             start = lines.end
             for number, values in enumerate(reader, 1):
                 where = f"{path}, row {number}"
+                if not values:  # an empty line, such as the last one
+                    start = lines.end
+                    continue
                 if len(values) != len(header):
                     raise DataError(f"{where} has {len(values)} cells, not {len(header)}; download it again")
                 raw.seek(start)
@@ -150,7 +155,7 @@ def _tsv(path: Path) -> list[TableRow]:
                 image, index = cells.pop("image", None), str(cells.get("index") or number)
                 pictures: tuple[Picture, ...] = ()
                 if image is not None and len(image) <= _REFERENCE:
-                    references[number - 1] = image
+                    references[len(rows)] = image
                 elif image is not None:
                     images[index] = pictures = _of_cell(image, record, path, lines.end - len(record), index, where)
                 rows.append(TableRow(where, cells, {"image": pictures}, shared=True))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from reward.text.reasoning import without_reasoning
 
 #: What ``pairs`` counts.
 COUNTS = ("asked", "failed", "truncated")
@@ -44,6 +46,7 @@ def pairs(
     questions: Sequence[Question], answers: Mapping[str, Answer]
 ) -> tuple[list[tuple[Question, Answer, str]], dict[str, int]]:
     """(question, answer, its text) of every answer there is, and the counts ``asked``, ``failed`` and ``truncated``.
+    Reasoning is no part of the text, nor of what a judge said (``reward.text.reasoning``).
 
     Raises:
         ValueError: an id is asked twice, or an answer is missing or was never asked for.
@@ -57,10 +60,17 @@ def pairs(
         where = "answers" if odd[0] in ids else "questions"
         raise ValueError(f"id {odd[0]!r} is missing from the {where}; both need the same ids, failed ones included")
     done = [
-        (question, answer, answer.text) for question in questions if (answer := answers[question.id]).text is not None
+        (question, _concluded(answer), without_reasoning(answer.text))
+        for question in questions
+        if (answer := answers[question.id]).text is not None
     ]
     cut = sum(answer.finish_reason == "length" for _, answer, _ in done)
     return done, dict(zip(COUNTS, (len(questions), len(questions) - len(done), cut), strict=True))
+
+
+def _concluded(answer: Answer) -> Answer:
+    """With what the judge said behind its reasoning."""
+    return answer if answer.judgement is None else replace(answer, judgement=without_reasoning(answer.judgement))
 
 
 def judgement_of(question: Question, answer: Answer) -> str:

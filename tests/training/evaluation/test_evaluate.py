@@ -481,6 +481,31 @@ def test_a_judge_that_does_not_answer_ends_the_call_and_is_asked_again(here, dat
     assert {text for _, text in again.asked} == prompts
 
 
+def thinking(picture, text):
+    """As ``judging``, after some thought about everything that it does not say then."""
+    about = "It may be no dog." if picture is not None else "Rating: 6 or Rating: 0?"
+    return f"<think>{about}</think>\n\n{judging(picture, text)}"
+
+
+def test_reasoning_is_no_part_of_what_is_judged_nor_of_a_judgement(here, data, tmp_path):
+    suites = load(["mmhal"], data)
+    model = here(Model(thinking))
+    judge = session.Judge("strict", "build 7", spec=JUDGE)
+    session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert values(results, "mmhal")["score"] == 2.5 and values(results, "mmhal")["unparseable_rate"] == 0.0
+    prompts = [text for picture, text in model.asked if picture is None]
+    assert all("> a dog" in prompt and "It may be" not in prompt for prompt in prompts)
+
+
+def test_a_judge_that_was_cut_while_it_thought_has_rated_nothing(here, data, tmp_path):
+    suites = load(["mmhal"], data)
+    here(Model(lambda picture, text: "a dog" if picture is not None else "<think>Rating: 6 or"))
+    judge = session.Judge("strict", "build 7", spec=JUDGE)
+    with pytest.raises(DataError, match=r"2 of 2 judgements of strict end within its reasoning .*id '0' of mmhal"):
+        session.evaluate(suites, CANNED, tmp_path / "out", judge, progress=quiet())
+
+
 def test_saved_judgements_are_another_source(here, data, tmp_path):
     suites = load(["mmhal"], data)
     here(Model(judging))
@@ -507,6 +532,7 @@ def test_saved_judgements_are_another_source(here, data, tmp_path):
     [
         ([None, "Rating: 6"], r"1 of 2 answers have no judgement in .*said.jsonl, the first is id '0' of mmhal"),
         ([" \n", "Rating: 6"], r"1 of 2 answers have no judgement"),
+        (["<think>Rating: 6 or", "Rating: 6"], r"1 of 2 answers have no judgement"),
         ([4, "Rating: 6"], r"said.jsonl, line 1: 'judgement' is 4, not a text; give what the judge wrote"),
         (["Rating: 6", True], r"said.jsonl, line 2: 'judgement' is True, not a text"),
         ([["Rating: 6"], "Rating: 6"], r"said.jsonl, line 1: 'judgement' is \['Rating: 6'\], not a text"),
@@ -760,6 +786,15 @@ def test_answers_that_are_missing_for_one_model_are_named_with_the_remedy(two):
     done = invoke("--compare", good, bad)
     assert done.exit_code == 2 and f"image '{lost}' is missing from the second" in done.stderr
     assert "evaluate that model again" in done.stderr
+
+
+def test_a_provenance_that_is_malformed_is_named(two):
+    good, bad = two
+    content = json.loads((bad / "results.json").read_text())
+    content["suites"]["chair"]["provenance"]["colour"] = "red"
+    (bad / "results.json").write_text(json.dumps(content))
+    done = invoke("--compare", good, bad)
+    assert done.exit_code == 2 and "results.json, suite chair: is malformed" in done.stderr
 
 
 def test_a_failed_answer_is_kept_and_keeps_two_models_from_being_compared(here, world, tmp_path):

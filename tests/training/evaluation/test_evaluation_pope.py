@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.benchmarks.pope import METRICS, SPLITS, UNPARSEABLE_IS_NOT_YES, build, terms
+from training.evaluation.benchmarks.pope import METRICS, SPLITS, UNPARSEABLE_IS_NOT_YES, Pope, build, question, terms
+from training.evaluation.question import Answer
 from training.evaluation.ratio import pool
 
 #: sun is in most images; cup goes along with boat; star is rare.
@@ -119,6 +120,16 @@ def test_answers_count_the_same_when_they_come_back_from_a_file():
     for parser in ("official", "vlmevalkit"):
         assert measure(read, parser) == measure(answers, parser)
         assert measure(read, parser)["precision"] == 0.5
+
+
+@pytest.mark.parametrize("parser", ["official", "lmms_eval", "vlmevalkit"])
+@pytest.mark.parametrize("begin", ["<think>", "", "\n<thinking>", "\u25c1think\u25b7"])
+def test_an_answer_is_what_stands_behind_the_reasoning(parser, begin):
+    close = begin.strip().replace("<", "</").replace("\u25c1", "\u25c1/") or "</think>"
+    said = {"yes": f"{begin}There is no doubt, or not?{close}\n\nYes", "no": f"{begin}Yes? {close}<answer>No</answer>"}
+    questions = [question("a.jpg", truth, truth, ["random"]) for truth in said]
+    answers = {entry.id: Answer(said[entry.truth["answer"]]) for entry in questions}
+    assert Pope(parser).score(questions, answers).values()["accuracy"] == 1.0
 
 
 def test_an_unparseable_answer_is_wrong_and_each_harness_treats_the_rest_its_own_way():

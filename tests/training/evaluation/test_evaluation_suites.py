@@ -142,6 +142,9 @@ def test_annotated_images_are_read_in_popes_layout(tmp_path):
     path.write_text('{"image": "a.jpg", "objects": "dog"}')
     with pytest.raises(DataError, match="line 1: 'objects' is no list"):
         pope.read_objects(path)
+    write_lines(path, [{"image": "a.jpg", "objects": ["dog"]}, {"image": "a.jpg", "objects": ["cup"]}])
+    with pytest.raises(DataError, match=r"line 2: a.jpg is there twice; give all its objects in one line"):
+        pope.read_objects(path)
 
 
 # AMBER ---------------------------------------------------------------------------------------------------------------

@@ -304,6 +304,14 @@ def test_other_questions_are_another_revision_of_the_data(tmp_path: Path) -> Non
     assert len(revisions) == 3
 
 
+def test_what_a_file_does_not_tell_of_a_task_is_unknown(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {"n-samples": None, "versions": None, "n-shot": None}
+    about = read(write(tmp_path / "a", {"acc,none": 1.0}, None, **nothing)).provenance
+    assert (about.data_revision, about.prompt) == ("unknown, ? samples", "lmms-eval's, 0 examples before it")
+    path = write(tmp_path / "b", {"acc,none": 1.0}, None, configs={"t": {"generation_kwargs": "greedy"}})
+    assert read(path).provenance.decoding == {"generation_kwargs": "greedy"}
+
+
 def test_the_newest_of_several_is_read(tmp_path: Path) -> None:
     write(tmp_path / "old", {"acc,none": 0.0}, None)
     new = write(tmp_path / "new", {"acc,none": 1.0}, None)

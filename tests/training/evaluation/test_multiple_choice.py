@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import math
 import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -156,6 +157,26 @@ def test_a_table_may_say_itself_which_question_a_row_is_an_order_of(tmp_path):
     rows[1]["image"] = "0"
     write_tsv(tmp_path / "bench.tsv", rows)
     assert score(Mmbench(), tmp_path, {"0": "A", "1": "A"})["circular_accuracy"] == 0.0
+
+
+def test_what_is_missing_is_no_option_however_a_table_says_it(tmp_path):
+    row = {"index": 1, "question": "What?", "A": "a", "B": "b", "answer": "A", "image": {"bytes": png(1), "path": None}}
+    rows = [{**row, "hint": math.nan, "C": math.nan}]
+    write_parquet(tmp_path / "mmbench" / "dev.parquet", rows, {"image": IMAGE})
+    (suite,) = load(["mmbench"], tmp_path)
+    (question,) = suite.questions
+    assert question.truth["options"] == {"A": "a", "B": "b"} and "nan" not in question.prompt
+
+
+def test_empty_lines_of_a_table_are_no_rows(mmbench):
+    path = mmbench / "mmbench" / "MMBench_DEV_EN.tsv"
+    (before,) = load(["mmbench"], mmbench)
+    shown = [bytes_of(before, question) for question in before.questions]
+    head, _, rest = path.read_bytes().partition(b"\r\n")
+    path.write_bytes(head + b"\r\n\r\n" + rest + b"\r\n")
+    (after,) = load(["mmbench"], mmbench)
+    assert after.questions == before.questions
+    assert [bytes_of(after, question) for question in after.questions] == shown
 
 
 def test_mmbench_of_the_hub_is_the_same(mmbench, tmp_path):
@@ -520,6 +541,8 @@ def test_mmmu_of_vlmevalkit(mmmu, tmp_path):
         (mmmu_row("test_Art_1", "Is <image 1>?", "[]", "?", {1: 1}), "row 1 has no answer: nobody but"),
         (mmmu_row("validation_Art_1", "Is <image 1>?", "['a', 'b'", "A", {1: 1}), "row 1: options is no list"),
         (mmmu_row("validation_Art_1", "Is <image 1>?", "['a', 'b']", "C", {1: 1}), "the answer 'C' is none of its"),
+        (mmmu_row("validation_Art_1", "Is <image 1>?", "{'A': 'a', 'B': 'b'}", "A", {1: 1}), "which is no list"),
+        (mmmu_row("validation_Art_1", "Is <image 1>?", "5", "A", {1: 1}), "row 1: options is 5, which is no list"),
     ],
 )  # fmt: skip
 def test_a_row_of_mmmu_that_is_malformed_is_named(tmp_path, row, message):
@@ -582,3 +605,20 @@ def test_from_the_command_line_to_the_table(mmbench, scienceqa, mmmu, tmp_path, 
     assert sorted(map(len, asked)) == [0, *[1] * 12, 2]
     again = CliRunner().invoke(app, [*map(str, command), "--limit", "1"])
     assert again.exit_code == 0 and "- mmbench: 1 images; " in again.stdout, again.output
+
+
+@pytest.mark.parametrize("name", ["seed", "scienceqa"])
+def test_rows_that_do_not_name_their_image_have_each_their_own(name, tmp_path):
+    """A table in a benchmark's layout without its ``data_id``, or with an ``index`` that begins anew in each part."""
+    rows = []
+    for shade in (1, 2):
+        row = {"question": "Which?", "image": {"bytes": png(shade), "path": None}, "answer": 0, "hint": ""}
+        if name == "seed":
+            row |= {"question_id": f"q{shade}", "answer": "A", "choice_a": "a", "choice_b": "b"}
+        else:
+            row |= {"index": 7, "choices": ["a", "b"], "subject": "x", "grade": "grade2"}
+        rows.append(row)
+    write_parquet(tmp_path / name / "test-0.parquet", rows, {"image": IMAGE})
+    (suite,) = load([name], tmp_path)
+    assert [bytes_of(suite, question) for question in suite.questions] == [[png(1)], [png(2)]]
+    assert len({question.image for question in suite.questions}) == 2

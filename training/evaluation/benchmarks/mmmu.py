@@ -151,7 +151,7 @@ def _shown(row: TableRow, text: str) -> dict[int, Picture]:
 def _list(row: TableRow, key: str) -> list[str]:
     """
     Raises:
-        DataError: the text is no list of Python.
+        DataError: it is no list, nor the text of one as Python writes it.
     """
     value = row.cells.get(key)
     if isinstance(value, str):
@@ -159,6 +159,11 @@ def _list(row: TableRow, key: str) -> list[str]:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError) as error:
             raise DataError(f"{row.where}: {key} is no list ({error}); give the official file") from error
+    if value is not None and not isinstance(value, list | tuple):
+        # Of an object the letters alone would be the options.
+        raise DataError(
+            f"{row.where}: {key} is {value!r:.80}, which is no list; give ['a cat', 'a dog'], or a column A, B ..."
+        )
     return [str(option) for option in value or ()]
 
 

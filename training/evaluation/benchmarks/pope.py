@@ -219,13 +219,15 @@ def read_objects(path: Path) -> dict[str, list[str]]:
     """Annotated images in POPE's layout: ``{"image": FILE, "objects": [NAME, ...]}`` a line.
 
     Raises:
-        DataError: the file is missing or malformed.
+        DataError: the file is missing or malformed, or has an image twice.
     """
     objects_of: dict[str, list[str]] = {}
     for number, row in benchmark_files.lines(path):
         image, objects = benchmark_files.take(row, ("image", "objects"), f"{path}, line {number}")
         if not isinstance(objects, list):
             raise DataError(f"{path}, line {number}: 'objects' is no list; give the names of the objects")
+        if str(image) in objects_of:
+            raise DataError(f"{path}, line {number}: {image} is there twice; give all its objects in one line")
         objects_of[str(image)] = [str(name) for name in objects]
     return objects_of
 

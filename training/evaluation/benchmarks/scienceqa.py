@@ -79,7 +79,7 @@ class Scienceqa(MultipleChoice):
             paths = image_tables.choose(data, self.file, [form.format(**names) for form in _FILES], "scienceqa.file")
             choices = []
             for number, row in enumerate(image_tables.read(paths)):
-                images = dict(picture_names(row, row.maybe("index") or str(number)))
+                images = dict(picture_names(row, str(number)))
                 pictures |= images
                 choices.append(_of_row(row, str(number), tuple(images)))
         asked = [choice for choice in choices if choice.images or self.text_only]

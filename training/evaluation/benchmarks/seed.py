@@ -81,7 +81,7 @@ class Seed(MultipleChoice):
         for row in rows:
             if row.maybe("data_type") not in ("image", ""):
                 continue
-            name = row.maybe("data_id") or row.maybe("index")
+            name = row.maybe("data_id") or row.maybe("index") or row.text("question_id")
             images = dict(picture_names(row, name))
             keep_first(pictures, images)
             choices.append(_choice(row, tuple(images) or (f"{_IMAGES}/{name}",)))

@@ -13,6 +13,7 @@ from pipeline.base.model_names import digest
 from pipeline.running.executor import Executor
 from pipeline.running.store import Run
 from pipeline.sampling.config import Sample
+from reward.text.reasoning import without_reasoning
 from training.errors import DataError
 from training.evaluation import benchmark_files
 from training.evaluation.question import Answer
@@ -33,7 +34,9 @@ def to_judge(suites: Iterable[Suite], answers: Mapping[Place, Answer]) -> dict[P
     for suite in suites:
         for question in suite.questions if suite.judge_prompt is not None else ():
             text = answers[suite.name, question.id].text
-            asking = None if text is None or suite.judge_prompt is None else suite.judge_prompt(question, text)
+            if text is None or suite.judge_prompt is None:
+                continue
+            asking = suite.judge_prompt(question, without_reasoning(text))
             if asking is not None:
                 prompts[suite.name, question.id] = ImagePrompt(asking)
     return prompts
@@ -46,9 +49,18 @@ def by_model(
 
     Raises:
         PipelineError: the judge cannot be opened, or did not answer all: suites score nothing without a judgement.
+        DataError: a judgement ends within the judge's reasoning.
     """
     judgements = generate(run, executor, asking, identify(asking), spec, seed, JUDGEMENTS, max_failure_rate=0.0)
-    return {place: answer.text for place, answer in judgements.items() if answer.text is not None}
+    said = {place: answer.text for place, answer in judgements.items() if answer.text is not None}
+    cut = [place for place, text in said.items() if text.strip() and not without_reasoning(text)]
+    if cut:
+        # To some suites a judgement that cannot be read is the worst.
+        raise DataError(
+            f"{len(cut)} of {len(said)} judgements of {spec.model} end within its reasoning ({spec.max_tokens} "
+            f"tokens), the first is of id {cut[0][1]!r} of {cut[0][0]}; turn its reasoning off, or take another judge"
+        )
+    return said
 
 
 def by_file(
@@ -115,7 +127,7 @@ def by_file(
 
 
 def _said(judgement: Any, graded: bool, where: str) -> str | None:
-    """The text of a judgement; None where a judge that failed has left null or nothing.
+    """The text of a judgement; None where a judge that failed has left null or nothing, or reasoning alone.
 
     >>> _said("Rating: 4", False, "x"), _said(" ", False, "x"), _said(0.5, True, "x")
     ('Rating: 4', None, '0.5')
@@ -123,7 +135,7 @@ def _said(judgement: Any, graded: bool, where: str) -> str | None:
     Raises:
         DataError: it is neither text nor, where it may be, a number.
     """
-    if judgement is None or (isinstance(judgement, str) and not judgement.strip()):
+    if judgement is None or (isinstance(judgement, str) and not without_reasoning(judgement).strip()):
         return None
     if isinstance(judgement, str):
         return judgement

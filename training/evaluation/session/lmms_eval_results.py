@@ -156,20 +156,29 @@ def _provenance(
 ) -> Provenance:
     data = "/".join(str(about[key]) for key in ("dataset_path", "dataset_name") if about.get(key)) or f"group {task}"
     arguments = [part for part in _arguments(config.get("model_args")) if part.partition("=")[0] not in _NAMES]
-    size = content.get("n-samples", {}).get(task, {}).get("effective", "?")
+    size = _of_task(content, "n-samples", task)
+    size = size.get("effective", "?") if isinstance(size, dict) else size or "?"
+    settings = about.get("generation_kwargs") or {}
+    settings = settings if isinstance(settings, dict) else {"generation_kwargs": settings}
     more = {name: config[name] for name in ("gen_kwargs", "system_instruction") if config.get(name)}
     return Provenance(
-        suite=f"{OF_LMMS_EVAL}{task}@{_task_version(about, content.get('versions', {}).get(task))}",
+        suite=f"{OF_LMMS_EVAL}{task}@{_task_version(about, _of_task(content, 'versions', task))}",
         model=model,
         model_revision=build,
         data=data,
         data_revision=_digest(samples) or f"unknown, {size} samples",
-        prompt=f"lmms-eval's, {content.get('n-shot', {}).get(task, 0)} examples before it",
-        decoding={**(about.get("generation_kwargs") or {}), **more},
+        prompt=f"lmms-eval's, {_of_task(content, 'n-shot', task) or 0} examples before it",
+        decoding={**settings, **more},
         image_preprocessing=", ".join([f"that of lmms-eval's {config.get('model')}", *arguments]),
         parser="lmms-eval's",
         versions={"lmms_eval": version},
     )
+
+
+def _of_task(content: Mapping[str, Any], key: str, task: str) -> Any:
+    """What a file says of a task under ``key``; None where it does not."""
+    table = content.get(key)
+    return table.get(task) if isinstance(table, dict) else None
 
 
 def _arguments(value: Any) -> list[str]:

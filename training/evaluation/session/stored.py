@@ -55,8 +55,15 @@ def read(place: Path) -> tuple[dict[str, Any], dict[str, Tally]]:
     stored = benchmark_files.whole(folder / TALLIES)
     try:
         tallies = {name: of_json(stored[name]) for name in content["suites"]}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / TALLIES} is malformed ({error}); evaluate the model again") from error
+    try:
+        for name in tallies:
+            provenance(content, name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{folder / RESULTS}, suite {name}: is malformed ({error}); evaluate the model again"
+        ) from error
     return content, tallies
 
 
