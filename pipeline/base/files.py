@@ -219,8 +219,8 @@ def _let_read(handle: int, folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Without it a power cut can forget a rename although the file's bytes are on disk. Some file systems (CIFS, several of
-    FUSE) sync no folder and say so; what was written into it is there all the same."""
+    """Without it a power cut can forget a rename although the file's bytes are on disk. Some file systems (CIFS,
+    several of FUSE) sync no folder and say so; what was written into it is there all the same."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
