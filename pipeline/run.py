@@ -74,7 +74,7 @@ def main(
     A killed run continues where it stopped when the same command is given again. The result is in OUTPUT_DIR/NAME:
     dataset/, train/model, report.html and summary.json.
     """
-    _refuse_idle_flags(show_plan, measure, prompts)
+    _refuse_idle_flags(show_plan, measure, prompts, preview)
     plan, command = _read(list(arguments or []), resume == ResumeMode.never)
     if preview:
         from pipeline.recipe.preview import show
@@ -130,9 +130,11 @@ def _dtype(run: Path, again: bool) -> str:
     return begun or there.dtype
 
 
-def _refuse_idle_flags(show_plan: bool, measure: bool, prompts: int | None) -> None:
+def _refuse_idle_flags(show_plan: bool, measure: bool, prompts: int | None, preview: int) -> None:
     from pipeline.base.errors import ConfigError
 
+    if preview and show_plan:
+        raise ConfigError("--preview asks the models, and --plan runs nothing", "give one of them")
     if measure and not show_plan:
         raise ConfigError("--measure is for --plan", "add --plan")
     if prompts is not None and not measure:
