@@ -74,7 +74,7 @@ def main(
     A killed run continues where it stopped when the same command is given again. The result is in OUTPUT_DIR/NAME:
     dataset/, train/model, report.html and summary.json.
     """
-    _refuse_idle_flags(show_plan, measure, prompts)
+    _refuse_idle_flags(show_plan, measure, prompts, preview)
     plan, command = _read(list(arguments or []), resume == ResumeMode.never)
     if preview:
         from pipeline.recipe.preview import show
@@ -130,9 +130,11 @@ def _dtype(run: Path, again: bool) -> str:
     return begun or there.dtype
 
 
-def _refuse_idle_flags(show_plan: bool, measure: bool, prompts: int | None) -> None:
+def _refuse_idle_flags(show_plan: bool, measure: bool, prompts: int | None, preview: int) -> None:
     from pipeline.base.errors import ConfigError
 
+    if preview and show_plan:
+        raise ConfigError("--preview asks the models, and --plan runs nothing", "give one of them")
     if measure and not show_plan:
         raise ConfigError("--measure is for --plan", "add --plan")
     if prompts is not None and not measure:
@@ -185,15 +187,20 @@ def _run(
     from pipeline.sources.imagine.rank import gain
     from training import job
 
-    recipe, run = plan.recipe, Run(plan.recipe.run_dir, plan.names())
+    recipe = plan.recipe
+
+    @cache
+    def outdate() -> None:
+        """Interrupted later, an old summary would describe data that no longer exists."""
+        remove(run.path / "summary.json")
+
+    run = Run(recipe.run_dir, plan.names(), changing=outdate)
     sweep(run.path, swapped=(FOLDER,), apart=("train", "evaluate", f"{FOLDER}-reference"))
     sweep(run.path / "evaluate")  # runs of their own, below this one
     sweep_shared(run.path / f"{FOLDER}-reference")
     job.sweep_training(run.path / "train")
     if is_local(run.path):
         sweep_beside(run.path, MEASURING)
-    # Interrupted here, an old summary would describe data that no longer exists.
-    remove(run.path / "summary.json")
     # What the tables were made by, for whoever looks at them later.
     write_text(run.path / RECIPE, json.dumps(secrets.options(recipe.model_dump(mode="json")), indent=2) + "\n")
     # For the card and the report; training changes nothing of it.
@@ -216,14 +223,14 @@ def _run(
         if measured is not None:
             executor.close()  # what comes now opens models of its own
             tell("measuring the model before training")
-            measured.measure(run, "before", again=resume == "never")
+            measured.measure(run, "before", again=resume == "never", changing=outdate)
         if recipe.train is not None and "train" in wanted:
             executor.close()  # the trainer needs the memory
             job.train(plan, run, run.path / FOLDER, resume)
         trained = job.trained_model(plan, run)
         if measured is not None and trained is not None:
             tell("measuring the model after training")
-            measured.measure(run, "after", trained, again=resume == "never")
+            measured.measure(run, "after", trained, again=resume == "never", changing=outdate)
         if plan.held is not None and trained is not None and "evaluate" in wanted:
             steps.run_stage(executor, plan.answers("eval-after", trained), resume)
     if trained is None:  # what is there of another model is nothing of this run

@@ -40,6 +40,8 @@ from training.evaluation.scenes import build
 from training.evaluation.summarise import summarise
 from training.forward.saved_model import SavedModel
 
+#: How changes of rows begin, of which a record knows only where they come from.
+_ROWS = ("dataset: ", "eval_dataset: ", "sft.dataset: ")
 _EVALUATION: TypeAdapter[EvaluateConfig | BenchmarkEvaluation] = TypeAdapter(Evaluation)
 
 
@@ -184,8 +186,9 @@ def train(plan: Plan, run: Run, dataset: Path, resume: str) -> Path:
     new, old = _record(plan, run, config), _without_neutral(run.record("train"))
     folder, model = run.folder("train"), run.folder("train") / "model"
     differences = changes(old, new) if old is not None else []
-    # Rows that were published again may be the same to a trainer, which compares what it reads of them (resume.settle).
-    if [line for line in differences if line.startswith("dataset: ")] == differences and resume != "never":
+    # Rows that were published again, or lie in another revision of the hub's, may be the same to a trainer, which
+    # compares what it reads of them (resume.settle).
+    if all(line.startswith(_ROWS) for line in differences) and resume != "never":
         old = old and replace(old, finished=old.finished and not differences)
     else:
         if resume == "always":
@@ -311,11 +314,22 @@ def _record(plan: Plan, run: Run, config: dict[str, Any]) -> Record:
     made = make_config(config)
     # As the trainer opens them, or a dataset that it can read would count by its files alone.
     content = partial(identity, allowed_roots=made.allowed_roots, allow_http=made.allow_http)
-    options = made.result_options()
+    options, old = made.result_options(), run.record("train")
+    was = old.options if old is not None else {}
     if "eval_dataset" in options and made.eval_dataset is not None:
         kind, root = schema_of(made), made.image_root
-        options["eval_dataset"] = content(made.eval_dataset, kind, made.eval_split, root)
+        held_out = content(made.eval_dataset, kind, made.eval_split, root)
+        options["eval_dataset"] = _revised(held_out, was.get("eval_dataset"))
     if made.sft is not None:
-        options["sft"] |= {"dataset": content(made.sft.dataset, rejected=False)}
+        options["sft"] |= {"dataset": _revised(content(made.sft.dataset, rejected=False), was.get("sft.dataset"))}
     options |= {"model": models.identity(config["model"]), "dataset": rows(published)}
     return make_record("train", 2, options, {})
+
+
+def _revised(now: str, was: Any) -> str:
+    """An identity of rows. A name on the hub whose revision cannot be told now, as without a network, has its last one.
+
+    >>> _revised("owner/name", "owner/name@5a1b2c3"), _revised("owner/name@d4e5f6a", "owner/name@5a1b2c3")
+    ('owner/name@5a1b2c3', 'owner/name@d4e5f6a')
+    """
+    return was if isinstance(was, str) and was.startswith(f"{now}@") else now

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -33,6 +35,12 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
+def _at_home(value: Any) -> Any:
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+
+
+#: Mark of what names a file or folder: a shell expands no ``~`` in a YAML file, and a folder would be called so.
+AT_HOME = BeforeValidator(_at_home)
 # YAML's yes and true would be 1.
 _Number = BeforeValidator(_no_truth)
 
@@ -51,6 +59,9 @@ Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), _Number]
 #: Of one GPU.
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), _Number]
 Name = Annotated[str, Field(min_length=1)]
+#: A file or folder of this machine; a dataset may also have the name of one on the hub.
+Place = Annotated[Path, AT_HOME]
+DatasetName = Annotated[str, Field(min_length=1), AT_HOME]
 #: A number of processes; ``auto``: as many as the cluster's GPUs have room for (``pipeline.base.hardware``).
 Workers = Count | Auto
 

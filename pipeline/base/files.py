@@ -24,6 +24,8 @@ from pipeline.base.errors import ConfigError, InputError, StoreError
 TEMPORARY, PARTIAL, OLD = ".tmp", ".partial", ".old"
 #: Where a PUT is all or nothing, and a rename is a copy.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"})
+#: What a file system answers that cannot sync a folder.
+_NO_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 def locate(path: str | Path) -> Path:
@@ -217,10 +219,14 @@ def _let_read(handle: int, folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Without it a power cut can forget a rename although the file's bytes are on disk."""
+    """Without it a power cut can forget a rename although the file's bytes are on disk. Some file systems (CIFS,
+    several of FUSE) sync no folder and say so; what was written into it is there all the same."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(handle)
 

@@ -66,10 +66,10 @@ def contents(folder: Path, images: Path | None = None) -> Contents:
     for needed in (folder, images):
         if needed is not None and not needed.is_dir():
             raise InputError(f"no folder {needed}", "give the folder of your images or annotations")
-    folders = list(_folders(folder))
-    places = [place for place, _ in [*folders, *(_folders(images) if images is not None else ())]]
-    sources: list[FolderSource] = []
     notes: list[str] = []
+    folders = list(_folders(folder, notes))
+    places = [place for place, _ in [*folders, *(_folders(images, notes) if images is not None else ())]]
+    sources: list[FolderSource] = []
     for source in _candidates(folder, folders, notes):
         try:
             sources.append(_looked_at(source, places, notes))
@@ -102,14 +102,22 @@ def unreadable(source: FolderSource) -> str | None:
     return f"{len(reasons)} of the first {len(images)} images cannot be read, and fail their prompts: {reasons[0]}"
 
 
-def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below, nearest first, and its files; hidden ones and what a library keeps apart are left out."""
+def _folders(folder: Path, notes: list[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below, nearest first, and its files; hidden ones and what a library keeps apart are left out, and
+    with a note those that may not be read, as a disk's ``lost+found``."""
     level = [folder]
     for _ in range(DEEPEST + 1):
         below: list[Path] = []
         for place in level:
-            with os.scandir(place) as listing:
-                items = sorted((item for item in listing if not item.name.startswith(".")), key=lambda item: item.name)
+            try:
+                with os.scandir(place) as listing:
+                    every = sorted(listing, key=lambda item: item.name)
+            except PermissionError as error:
+                if place == folder:
+                    raise
+                notes.append(f"{place} is left out: {error.strerror}")
+                continue
+            items = [item for item in every if not item.name.startswith(".")]
             names = [item.name for item in items if item.is_file()]
             yield place, names
             if not {"state.json", "dataset_dict.json"} & set(names):

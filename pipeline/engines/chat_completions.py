@@ -192,11 +192,15 @@ def _completion(choice: Any, counted: int | None, request: Request) -> Completio
     text = choice.message.content
     if text is None and request.prefix:
         raise NotContinued
+    if text is None and choice.finish_reason == "length":
+        raise NoData("no_text", "max_tokens ended it before its text began, as where a model reasons first; raise it")
     if not isinstance(text, str):
         raise NoData("no_text", f"the content of an answer is {str(text)[:80]!r}, not a text")
     if not text.startswith(request.prefix):
         raise NotContinued
     tokens = getattr(choice.logprobs, "content", None)
+    if text and not tokens:  # an empty list beside a text is none of its tokens: a log-prob of 0 would be certainty
+        tokens = None
     logprob = math.fsum(token.logprob for token in tokens) if tokens is not None else math.nan
     return Completion(
         text=trim(text.removeprefix(request.prefix), request),

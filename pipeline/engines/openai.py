@@ -35,6 +35,8 @@ from pipeline.engines.protocol import Completion, Request, Response, Sampling
 #: Sent when the variable is not set: a server without keys ignores it, one with keys answers 401.
 _NO_KEY = "none"
 _TOO_LONG = ("context length", "context window", "context size", "longer than", "model length", "too long")
+#: What OpenAI calls an account that has nothing left; others answer with status 402.
+_NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 #: At their debug level these print requests and headers.
 _LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 #: While opening: a server that is not there should be named soon.
@@ -264,7 +266,7 @@ class OpenAIEngine:
     def _ends_the_run(self, error: Exception) -> EngineError | None:
         """The error that no other request would escape."""
         spec, status = self._spec, getattr(error, "status_code", None)
-        if status in (401, 403):
+        if status == 401 or (status == 403 and not _is_moderated(error)):
             remedy = (
                 f"set the variable {spec.api_key_env} where the workers run"
                 if self._key == _NO_KEY
@@ -278,7 +280,7 @@ class OpenAIEngine:
             )
         if getattr(error, "code", None) == REDIRECTED:
             return EngineError(f"{spec.base_url}: {_message(error)}", "set base_url to the server that answers")
-        if getattr(error, "code", None) == "insufficient_quota":
+        if status == 402 or getattr(error, "code", None) in _NO_MONEY:
             return EngineError(f"{spec.base_url}: {self._reason(error)}", "add to the account's quota, then run again")
         return None
 
@@ -316,13 +318,21 @@ def _error_type(error: Exception) -> str:
     if status in special or not 400 <= status < 500:
         return special.get(status, "server_error")
     code, text = str(getattr(error, "code", "") or ""), _message(error).lower()
-    if code in ("content_filter", "content_policy_violation"):
+    if code in ("content_filter", "content_policy_violation") or _is_moderated(error):
         return "content_filter"
     if code == TOO_LARGE:
         return code
     if code == "context_length_exceeded" or any(phrase in text for phrase in _TOO_LONG):
         return "prompt_too_long"
     return "bad_request"
+
+
+def _is_moderated(error: Exception) -> bool:
+    """Whether a server refuses what it was asked, and not who asks: routers say so with status 403, the reasons beside
+    the message (OpenRouter's ``metadata``)."""
+    body = getattr(error, "body", None)
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    return isinstance(metadata, dict) and not {"reasons", "flagged_input"}.isdisjoint(metadata)
 
 
 def _message(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, NotNegative, Whole
+from pipeline.base.config import AT_HOME, NEUTRAL, Count, Fraction, Frozen, NotNegative, Whole
 from pipeline.base.files import locate
 from pipeline.base.hardware import Auto, Dtype
 from pipeline.pairing.config import Pair
@@ -49,7 +49,9 @@ class Recipe(Frozen):
         description="of the run, and of its folder in output_dir; default: that of the file"
     )
     seed: Whole = Field(0, description="of everything that is drawn")
-    output_dir: str = Field("runs", description="folder or URL that the run's folder is in", json_schema_extra=NEUTRAL)
+    output_dir: Annotated[str, AT_HOME] = Field(
+        "runs", description="folder or URL that the run's folder is in", json_schema_extra=NEUTRAL
+    )
     max_failure_rate: Fraction = Field(
         0.01, description="share of a stage's rows that may fail", json_schema_extra=NEUTRAL
     )

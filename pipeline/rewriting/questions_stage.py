@@ -32,6 +32,9 @@ ASKED = "sample-asked"
 ANSWERED = "sample-answered"
 #: How ``source`` of a question begins; what it was made for follows.
 SOURCE = "rewrite"
+_NOTHING = (
+    "no description could be asked about: take more prompts (--preview N: a larger N), or set rewrite.questions=null"
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class QuestionSource:
             InputError: a table is not finished, or there is nothing to ask.
         """
         verdicts = Verdicts(self.max_bytes, self.max_pixels, hashed=False)
-        yield from spool_shards(run, self.name, self.shard_size, self._entries(run), verdicts)
+        entries = self._entries(run)
+        yield from spool_shards(run, self.name, self.shard_size, entries, verdicts, remedy=_NOTHING)
 
     def extras(self, table: pa.Table) -> dict[str, int]:
         return {}

@@ -116,6 +116,8 @@ def prepare(run: Run, stage: Stage | Source, resume: Resume, survey: Survey) -> 
             finished &= sum(about.rows for s in done if (about := survey.about(stage.name, s))) == old.rows
         # The seconds of earlier sessions count as long as some of their work does.
         new = replace(new, seconds=old.seconds, start=old.start, finished=finished)
+        if finished:  # a source whose record says nothing of its rows would be read again
+            new = replace(new, rows=old.rows, failed=old.failed, extras=old.extras)
     run.save(new)
     return Found(new, done)
 

@@ -16,7 +16,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -89,6 +89,9 @@ class Record:
         return fingerprint(self.stage, self.version, self.options, {}, self.schema)
 
 
+_RECORD = frozenset(field.name for field in dataclasses.fields(Record))
+
+
 def make_record(stage: str, version: int, options: Mapping[str, Any], upstream: Mapping[str, str]) -> Record:
     flat = flat_options(options)
     made, whole = (fingerprint(stage, version, flat, of) for of in ({}, upstream))
@@ -156,12 +159,19 @@ class Shard:
 class Run:
     """The run directory at ``path``, a folder or a URL. Holds no state; any number of processes may open it.
 
-    ``only`` names the stages of its recipe: what another recipe has left beside them has no record here.
+    ``only`` names the stages of its recipe: what another recipe has left beside them has no record here. ``changing``
+    is called before a table or a record is changed through this object: what tells of them has to go first.
     """
 
-    def __init__(self, path: str | Path, only: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        only: Collection[str] | None = None,
+        changing: Callable[[], object] = lambda: None,
+    ) -> None:
         self.path = files.locate(path)
         self._only = only
+        self._changing = changing
 
     def has(self, stage: str) -> bool:
         """Whether the recipe has the stage, as far as is known."""
@@ -179,12 +189,18 @@ class Run:
         if text is None:
             return None
         try:
-            return Record(**json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"{path} is not a stage record ({error})", "run with --resume never") from error
+            said = json.loads(text)
+            # Of a later version, which may have more to say, ``schema`` tells.
+            return Record(**{key: value for key, value in said.items() if key in _RECORD})
+        except (AttributeError, TypeError, ValueError) as error:
+            remedy = "remove that file and run again; finished shards say themselves what they are, and are kept"
+            raise StoreError(f"{path} is not a stage record ({error})", remedy) from error
 
     def save(self, record: Record) -> None:
-        files.write_text(self.folder(record.stage) / "stage.json", _text(record))
+        path, text = self.folder(record.stage) / "stage.json", _text(record)
+        if files.read_text(path) != text:
+            self._changing()
+            files.write_text(path, text)
 
     def shards(self, stage: str) -> list[int]:
         """The finished shards, in order."""
@@ -251,6 +267,7 @@ class Run:
         by: Record | None = None,
     ) -> Shard:
         """Write a finished shard and return what it says of itself. ``by`` is what the stage is."""
+        self._changing()
         plain = table.replace_schema_metadata(None).combine_chunks()
         counts = (plain.num_rows, _failures(plain), dict(extras or {}))
         about = Shard(
@@ -263,11 +280,23 @@ class Run:
         return about
 
     def about(self, stage: str, shard: int) -> Shard | None:
-        """What a shard says of itself; None if there is none, or one that this store did not write."""
+        """What a shard says of itself; None if there is none, or one that is damaged or that this store did not write.
+
+        Raises:
+            StoreError: it cannot be read now, which says nothing of what it is.
+        """
+        path = self._shard(stage, shard)
         try:
-            return _about(files.read_schema(self._shard(stage, shard)))
-        except (OSError, pa.ArrowInvalid):
+            return _about(files.read_schema(path))
+        except (FileNotFoundError, pa.ArrowInvalid):
             return None
+        except OSError as error:
+            if error.errno is None:  # Arrow's word for a damaged footer
+                return None
+            raise StoreError(
+                f"cannot read {path}: {error.strerror or error}",
+                "correct that and run again; nothing was removed",
+            ) from error
 
     def abouts(self, stage: str, shards: Iterable[int]) -> Iterator[Shard | None]:
         """``about`` of each."""
@@ -308,6 +337,7 @@ class Run:
 
     def set_aside(self, stage: str, shard: int, by: Record) -> None:
         """Take a shard out of the finished ones, and keep it for ``earlier``; ``by`` is what its stage was."""
+        self._changing()
         aside = self.folder(stage) / _ASIDE
         aside.mkdir(parents=True, exist_ok=True)
         about = self.about(stage, shard)
@@ -321,10 +351,12 @@ class Run:
         files.remove_tree(self.folder(stage) / _ASIDE)
 
     def remove(self, stage: str, shard: int) -> None:
+        self._changing()
         self._shard(stage, shard).unlink(missing_ok=True)
 
     def clear(self, stage: str) -> None:
         """Forget everything about a stage."""
+        self._changing()
         files.remove_tree(self.folder(stage))
 
     def sweep(self, stage: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from pipeline.base.config import (
     Frozen,
     NonNegative,
     NotNegative,
+    Place,
     PlugIn,
     Positive,
     Share,
@@ -239,7 +239,7 @@ class Sample(Frozen):
         "asked"
     )
     revision: str | None = Field(None, description="branch, tag or commit on the hub")
-    chat_template: Path | None = Field(None, description="Jinja file; default: the processor's own")
+    chat_template: Place | None = Field(None, description="Jinja file; default: the processor's own")
     system_prompt: str | None = Field(None, description="message before every prompt")
     n: Count = Field(8, description="answers at each temperature")
     temperature: Temperature | Annotated[tuple[Temperature, ...], Field(min_length=1)] = Field(

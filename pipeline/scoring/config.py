@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, Share, Workers, name_or_path
+from pipeline.base.config import NEUTRAL, Count, Fraction, Frozen, Place, Share, Workers, name_or_path
 from pipeline.base.errors import PipelineError
 from pipeline.sampling.config import Engine, GivenOptions, OpenAIOptions, Sample, Temperature, VllmOptions
 from pipeline.scoring.plugged import OURS, Plugged, ours, plug_in
@@ -63,7 +63,7 @@ class Objects(Frozen):
         description='words for objects: scenes, coco, or a JSON file {"surface form": "object"} with every plural and '
         "synonym; default: coco for a source of that kind, scenes for every other",
     )
-    detections: Path | None = Field(
+    detections: Place | None = Field(
         None, description="JSON file of what a detector found in the images, for prompts without object facts"
     )
     threshold: Fraction = Field(0.5, description="lowest score of a detection that counts as found")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.base.config import Count, Frozen, NotNegative, PlugIn, Whole
+from pipeline.base.config import AT_HOME, Count, Frozen, NotNegative, PlugIn, Whole
 
 DESCRIBE = ("Describe the image in detail.",)
 
@@ -27,7 +27,7 @@ def _without_secrets(value: str) -> str:
 
 
 #: A local path or a URL that fsspec knows.
-Location = Annotated[str, BeforeValidator(_text), AfterValidator(_without_secrets)]
+Location = Annotated[str, AT_HOME, BeforeValidator(_text), AfterValidator(_without_secrets)]
 #: Of 64 bits; images of one motif differ by some 20.
 Bits = Annotated[NotNegative, Field(le=15)]
 

@@ -137,8 +137,10 @@ def spool_shards(
     sieve: Filter | None = None,
     aside: _Aside | None = None,
     most: int = MEMORY,
+    remedy: str = "check `source` in the recipe",
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The shards of ``entries``, numbered as those that the run already has allow; duplicates merged.
+    """The shards of ``entries``, numbered as those that the run already has allow; duplicates merged. ``remedy``: what
+    helps where there are none.
 
     Raises:
         InputError: no prompt is left.
@@ -163,7 +165,7 @@ def spool_shards(
                 aside.finish()
             if not len(kept.ids):
                 why = f": all {spool.rows} rows were dropped, see {ASIDE}/" if spool.rows else ""
-                raise InputError(f"stage {stage!r} has no prompts{why}", "check `source` in the recipe")
+                raise InputError(f"stage {stage!r} has no prompts{why}", remedy)
             yield from cut(spool, kept, size, _before(run, stage, size))
 
 

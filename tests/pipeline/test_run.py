@@ -13,6 +13,7 @@ from stage_kit import pending, recipe
 from typer.testing import CliRunner, Result
 
 from pipeline import run as module
+from pipeline.base.errors import InputError
 from pipeline.base.lock import locked
 from pipeline.running.store import Run
 from training import job
@@ -29,6 +30,10 @@ def write(tmp: Path, **changes: Any) -> Path:
 
 def invoke(*arguments: object) -> Result:
     return runner.invoke(module.app, [str(argument) for argument in arguments])
+
+
+def stop(*_: object) -> None:
+    raise InputError("stopped", "go on")
 
 
 def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +74,13 @@ def test_the_whole_way_and_again(tmp_path: Path, ray_cluster: None, monkeypatch:
     assert invoke(path).exit_code == 0 and len(trained) == 1  # nothing to do
     assert (run.path / "report.html").stat().st_mtime_ns == page
     assert json.loads((run.path / "summary.json").read_text()) == summary
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "evaluate", stop)
+        assert invoke(path).exit_code == 2  # stopped while it looks what there is to do
+        assert json.loads((run.path / "summary.json").read_text()) == summary
+        assert invoke(path, "pair.margin=0.6").exit_code == 2  # pairs and dataset are other ones now
+        assert not (run.path / "summary.json").exists()
+    assert invoke(path).exit_code == 0
     planned = invoke(path, "--plan").output
     assert "nothing is left to do" in planned and planned.count("holds") == len(summary["stages"])
     retrained = pending(invoke(path, "train.epochs=2", "--plan").output)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pytest
 from PIL import Image
 
@@ -100,6 +101,32 @@ def test_held_out_rows_that_only_measure_do_not_train_again(trained: Callable[..
     assert trained(**options_of("only measured", path))
     path.write_text(ROW % "b")
     assert not trained(**options_of("only measured", path))
+
+
+@pytest.mark.parametrize("key", ["sft.dataset", "eval_dataset"])
+def test_another_revision_on_the_hub_is_for_the_trainer_to_compare(
+    trained: Callable[..., bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Another commit may have the same rows; without a network a finished training stays what it is."""
+    there: dict[str, Any] = {"commit": "5a1b2c3"}
+
+    def builder(name: str, config: str | None = None) -> Any:
+        if there["commit"] is None:
+            raise ConnectionError("no network")
+        return SimpleNamespace(hash=there["commit"])
+
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name: ["default"])
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    options = options_of(key, Path("owner/name"))
+    assert trained(**options) and not trained(**options)
+    write_text(Run(tmp_path / "run").folder("train") / "trained.json", "{}")
+    there["commit"] = None
+    assert not trained(**options)
+    there["commit"] = "d4e5f6a"
+    assert trained(**options) and (tmp_path / "run" / "train" / "trained.json").exists()
+    assert not trained(**options)
+    record = Run(tmp_path / "run").record("train")
+    assert record is not None and record.options[key] == "owner/name@d4e5f6a"
 
 
 def test_rows_that_were_published_again_are_for_the_trainer_to_compare(

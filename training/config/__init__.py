@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.base import config_file
-from pipeline.base.config import NEUTRAL, Name, Seed
+from pipeline.base.config import NEUTRAL, DatasetName, Name, Place, Seed
 from training.config.draw import Draw
 from training.config.objective import Branch, Corruption, Sft
 from training.config.options import TrainOptions
@@ -30,8 +30,10 @@ class TrainConfig(TrainOptions):
     """One run of preference training on any dataset."""
 
     model: Name = Field(description="folder, built-in name or hub id of where to start, which is also the reference")
-    dataset: Name = Field(description="folder or hub name of a dataset of pairs, in any schema of training.formats")
-    output_dir: Path = Field(description="folder of checkpoints, metrics and the model", json_schema_extra=NEUTRAL)
+    dataset: DatasetName = Field(
+        description="folder or hub name of a dataset of pairs, in any schema of training.formats"
+    )
+    output_dir: Place = Field(description="folder of checkpoints, metrics and the model", json_schema_extra=NEUTRAL)
     seed: Seed = Field(0, description="of the order of pairs and of corruption")
 
     def _problems(self) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from pipeline.base.config import Count, Frozen, Name, Whole, by_kind
+from pipeline.base.config import Count, Frozen, Name, Place, Whole, by_kind
 from pipeline.scoring.config import Asked
 from reward.text.yes_no import Parser
 
@@ -31,7 +30,7 @@ class SuiteJudge(Asked):
     """Who judges the answers of suites that need it."""
 
     max_tokens: Count = Field(1024, description="a judgement is cut after so many tokens")
-    judgements: Path | None = Field(
+    judgements: Place | None = Field(
         None, description="file of what model has said already, as --judgements of training.evaluate; asks nobody"
     )
 
@@ -42,9 +41,9 @@ class BenchmarkEvaluation(Frozen):
 
     kind: Literal["benchmarks"] = Field(description="the files of published benchmarks, or of one's own")
     suites: tuple[Name, ...] = Field(min_length=1, description="as --suite of training.evaluate, such as [pope, chair]")
-    data: Path = Field(description="folder of the benchmarks' files, as --data (docs/evaluation.md)")
-    images: Path | None = Field(None, description="where their images lie, as --images; default: beside the files")
-    ids: Path | None = Field(
+    data: Place = Field(description="folder of the benchmarks' files, as --data (docs/evaluation.md)")
+    images: Place | None = Field(None, description="where their images lie, as --images; default: beside the files")
+    ids: Place | None = Field(
         None, description="file of the images that are asked about, as --ids; default: those that limit draws"
     )
     limit: Count | None = Field(

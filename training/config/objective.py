@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from pipeline.base.config import Count, Fraction, Frozen, Name, NonNegative, Positive, name_or_path
+from pipeline.base.config import Count, DatasetName, Fraction, Frozen, NonNegative, Positive, name_or_path
 from pipeline.base.errors import ConfigError
 from training.config.plugged import Slot
 
@@ -171,7 +171,7 @@ class Sft(Frozen):
     but for the loss being measured.
     """
 
-    dataset: Name = Field(
+    dataset: DatasetName = Field(
         description="folder or hub name, with the columns images, prompt and chosen; rejected is not read"
     )
     weight: NonNegative = Field(0.5, description="factor of its loss")

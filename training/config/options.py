@@ -8,8 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.base.config import (
+    AT_HOME,
     NEUTRAL,
     Count,
+    DatasetName,
     Decay,
     Fraction,
     Frozen,
@@ -64,10 +66,10 @@ class TrainOptions(Frozen):
     dataset_format: Annotated[str, name_or_path(SCHEMAS)] | None = Field(None, description="default: by the columns")
     dataset_format_options: dict[str, Any] = Field({}, description="those of a dataset_format that is not ours")
     dataset_split: str | None = Field(None, description="default: train")
-    image_root: str | None = Field(
+    image_root: Annotated[str, AT_HOME] | None = Field(
         None, description="what image paths are relative to and may not leave; default: the dataset's folder"
     )
-    allowed_roots: tuple[str, ...] = Field(
+    allowed_roots: tuple[Annotated[str, AT_HOME], ...] = Field(
         (), description="further folders or URLs that image paths may lead into", json_schema_extra=NEUTRAL
     )
     allow_http: bool = Field(
@@ -168,7 +170,7 @@ class TrainOptions(Frozen):
     )
 
     # Evaluation while training
-    eval_dataset: Name | None = Field(None, description="held-out pairs, in the schema of the dataset")
+    eval_dataset: DatasetName | None = Field(None, description="held-out pairs, in the schema of the dataset")
     eval_split: str | None = Field(None, description="default: train")
     eval_steps: Count = Field(50, description="optimiser steps between two evaluations")
     patience: Count | None = Field(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from reward.forward.prompt import Prompt
+from training.config import TrainConfig
 from training.data.pairs import Pair, PairDataset
 
 #: Keys of a model's configuration that say how it was saved, and nothing about what it computes.
@@ -30,15 +31,17 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """``pairs`` in their order have the digest ``ordered``, in any order ``unordered``."""
+    """``pairs`` in their order have the digest ``ordered``, in any order ``unordered``. ``probed`` is ``ordered`` with
+    what is only measured (``probe_image``), as earlier versions wrote it down; None where nothing is."""
 
     pairs: int
     ordered: str
     unordered: str
+    probed: str | None = None
 
     def change(self, was: Mapping[str, Any]) -> str | None:
         """What has happened to rows that ``was`` (such a digest as a mapping) is of; None if nothing has."""
-        if was.get("ordered") == self.ordered:
+        if was.get("ordered") in {self.ordered, self.probed} - {None}:
             return None
         if was.get("unordered") == self.unordered:
             return "has the same rows in another order"
@@ -53,7 +56,10 @@ class Identity:
     data: Mapping[str, Rows]
 
     def as_json(self) -> dict[str, Any]:
-        return {"start": asdict(self.start), "data": {key: asdict(rows) for key, rows in self.data.items()}}
+        data = {key: asdict(rows) for key, rows in self.data.items()}
+        for rows in data.values():
+            del rows["probed"]  # what is trained on is the same without it
+        return {"start": asdict(self.start), "data": data}
 
 
 def start_of(model: nn.Module, processor: Any) -> Start:
@@ -63,7 +69,19 @@ def start_of(model: nn.Module, processor: Any) -> Start:
 
 def rows_of(dataset: PairDataset) -> Rows:
     """Of all that is read from a dataset: prompts, images, rejected images and answers, as tokens and pixels."""
-    each = [pair_digest(pair) for pair in dataset.pairs]
+    return _rows(dataset.pairs)
+
+
+def trained_rows(dataset: PairDataset, config: TrainConfig) -> Rows:
+    """``rows_of`` what is trained on: a corrupted image that is only measured changes no weight."""
+    if not config.probes:
+        return rows_of(dataset)
+    trained = _rows(replace(pair, corrupted=None) for pair in dataset.pairs)
+    return replace(trained, probed=rows_of(dataset).ordered)
+
+
+def _rows(pairs: Iterable[Pair]) -> Rows:
+    each = [pair_digest(pair) for pair in pairs]
     return Rows(len(each), _join(each), _join(sorted(each)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -86,14 +86,23 @@ class BenchmarksOfRun:
                 reasons[suite.name] = f"max_tokens: {old.decoding.get('max_tokens')} -> {self.config.max_tokens}"
         return reasons
 
-    def measure(self, run: Run, side: Side, model: Path | None = None, again: bool = False) -> None:
+    def measure(
+        self,
+        run: Run,
+        side: Side,
+        model: Path | None = None,
+        again: bool = False,
+        changing: Callable[[], object] = lambda: None,
+    ) -> None:
         """Ask the model that is to be trained, or the one in the folder ``model``. What is answered already is not
-        asked again, unless ``again``.
+        asked again, unless ``again``. ``changing`` is called before results change.
 
         Raises:
             PipelineError: the model cannot be opened, or too many answers failed. The same call goes on.
         """
         place = run.path / FOLDER / side
+        if again or self.unmeasured(run, side, model):
+            changing()
         if again:
             remove_tree(place)
         remove(run.path / FOLDER / COMPARISON)  # of other answers

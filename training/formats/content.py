@@ -27,7 +27,7 @@ def identity(
     allow_http: bool = False,
 ) -> str:
     """A digest of the rows of a local dataset and of the images that they name, wherever both lie; the name of any
-    other dataset. The arguments are those of ``formats.open``.
+    other dataset, with its revision. The arguments are those of ``formats.open``.
 
     A dataset that cannot be read has the digest of its files: whoever reads it says what is wrong with it.
     """

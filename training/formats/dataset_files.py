@@ -69,11 +69,13 @@ def places(path: str) -> tuple[str, ...]:
 
 
 def identity(path: str) -> str:
-    """What makes a dataset the same one next time: the content of a local file or folder, wherever it lies; the name of
-    any other."""
+    """What makes a dataset the same one next time: the content of a local file or folder, wherever it lies; of any
+    other its name with the revision that would be read now, ``owner/name@5a1b2c3``, and the name alone where that
+    cannot be told."""
     place = Path(path)
     if not place.exists():
-        return path
+        revision = None if is_missing(path) else _revision(path)
+        return path if revision is None else f"{path}@{revision}"
     data_files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if _holds_rows(file))
     digest = hashlib.sha256()
     for file in data_files:
@@ -113,10 +115,22 @@ def _refuse(data_files: Iterable[Path]) -> None:
                 raise DataError(f"dataset {file}: {error}") from error
 
 
+def _revision(name: str) -> str | None:
+    """The commit that ``load`` would read of a dataset of the hub: its newest, or without a network the one in the
+    cache. The library's builders carry it; nothing but what describes the dataset is fetched."""
+    try:
+        found = datasets.load_dataset_builder(name, _config(name)).hash
+    except Exception:  # whoever reads the rows says what is wrong with the name, or the network
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _config(path: str) -> str | None:
+    return "pairs" if "pairs" in datasets.get_dataset_config_names(path) else None
+
+
 def _load_named(path: str) -> Any:
-    configs = datasets.get_dataset_config_names(path)
-    config = "pairs" if "pairs" in configs else None
-    return named_datasets.load(path, config)
+    return named_datasets.load(path, _config(path))
 
 
 def _is_saved(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from collections import Counter
 from pipeline.base.amounts import duration, megabytes
 from training.config import TrainConfig
 from training.config.steps import total_steps
-from training.data.identity import rows_of
+from training.data.identity import trained_rows
 from training.data.pairs import PairDataset
 from training.forward.model import load_processor, read_positions
 from training.forward.saved_model import notes, require_fitting
@@ -38,7 +38,7 @@ def rehearse(config: TrainConfig, measured: bool = False) -> list[str]:
     )
     where = f"{config.processes} of {there.gpus} GPUs" if there.gpus else "the CPU"
     lines.append(f"in {config.precision} on {where}")
-    lines.append(resume.expectation(config, {key: rows_of(rows) for key, rows in data.all.items()}))
+    lines.append(resume.expectation(config, {key: trained_rows(rows, config) for key, rows in data.all.items()}))
     if measured:
         lines += _foretold(launch.measure(config), config, len(data.train.rows), len(pairs))
     return lines

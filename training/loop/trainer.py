@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.base.progress import ProgressBar, tell
 from training.config import TrainConfig
 from training.config.steps import steps_per_epoch, total_steps
-from training.data.identity import Identity, Start, rows_of, start_of
+from training.data.identity import Identity, Start, start_of, trained_rows
 from training.data.pairs import PairDataset
 from training.data.schedule import Pass, mean_chosen_tokens, passes, read_in, window_of
 from training.forward.check_features import check_features
@@ -68,7 +68,7 @@ def train(config: TrainConfig) -> TrainResult:
     data = inputs.read(config, processor, read_positions(config), visible=worker.main, worker=worker)
     model = spread.load(config, worker)
     start = spread.by_first(lambda: start_of(model, processor), worker)
-    identity = Identity(start, {key: rows_of(rows) for key, rows in data.all.items()})
+    identity = Identity(start, {key: trained_rows(rows, config) for key, rows in data.all.items()})
     if resume.settle(config, identity, worker):
         return finished_run(config)
     if worker.main:

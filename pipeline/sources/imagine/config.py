@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
@@ -118,6 +118,9 @@ class Written(_Instruct):
         None, description="may have {text}, what the image was made from, and {count}; default: a built-in one"
     )
     per_image: Count = Field(1, description="questions about an image")
+    keep_statements: bool = Field(
+        False, description="keep what asks nothing about an image (pipeline.sources.imagine.asks)"
+    )
     temperature: Temperature = Field(0.7, description="0 is greedy")
     max_tokens: Count = Field(256, description="of all questions about an image")
     engine: Engine = Field(VllmOptions(), description="through what the model is asked")
@@ -133,6 +136,11 @@ class Written(_Instruct):
                 f"instruction may hold {{text}} and {{count}} and no other braces ({error}); double others"
             ) from error
         return self
+
+    def result_options(self) -> dict[str, Any]:
+        """``keep_statements`` came later than stages that have run, and counts where it is set."""
+        options = super().result_options()
+        return options if self.keep_statements else {k: v for k, v in options.items() if k != "keep_statements"}
 
     def ask(self) -> Sample:
         """How the model is asked. Equal to a model that is sampled, if its keys are, so that they share workers."""

@@ -105,7 +105,8 @@ class InstructStage:
         return {"id": row_id, "instructions": [self._judge(each, row["text"]) for each in flat], **OK}
 
     def _judge(self, instruction: Instruction, text: str) -> Instruction:
-        if isinstance(self.spec, Written) and (asks := no_question(instruction["text"])) is not None:
+        must_ask = isinstance(self.spec, Written) and not self.spec.keep_statements
+        if must_ask and (asks := no_question(instruction["text"])) is not None:
             return {**instruction, "reason": f"no_question: {asks}"}
         # With an exact answer from what was drawn, a question takes nothing for granted that is not so.
         free = self.spec.keep_leading or instruction.get("answer") is not None

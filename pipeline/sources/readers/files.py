@@ -79,7 +79,7 @@ def walk(path: str, suffixes: Iterable[str], links: bool = False) -> Iterator[tu
     to folders are not followed, as they may lead in a circle; with ``links`` they are named, too.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or one below it may not be read.
     """
     ends = tuple(suffixes)
     here = local(path)
@@ -135,8 +135,12 @@ def unreadable(path: str, error: Exception) -> InputError:
 
 
 def _walk(base: str, inner: str, ends: tuple[str, ...], links: bool) -> Iterator[tuple[str, str]]:
-    with os.scandir(os.path.join(base, inner)) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
+    folder = os.path.join(base, inner)
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:  # what lies below is not left out without a word
+        raise unreadable(folder, error) from error
     for entry in entries:
         if entry.name.startswith("."):
             continue

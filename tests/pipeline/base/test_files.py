@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,3 +157,22 @@ def test_what_others_have_written_is_for_all_who_may_read_the_folder(tmp_path: P
     modes = {name: (tmp_path / name / "model.safetensors").stat().st_mode & 0o777 for name in ("open", "team", "own")}
     assert modes == {"open": 0o644, "team": 0o640, "own": 0o600}
     assert {(tmp_path / name / "linked.bin").stat().st_mode & 0o777 for name in modes} == {0o600}
+
+
+@pytest.mark.parametrize(("code", "matters"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_file_system_that_syncs_no_folder_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, matters: bool
+) -> None:
+    sync = os.fsync
+
+    def fail(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError) if matters else contextlib.nullcontext():
+        files.write_text(tmp_path / "a.txt", "a")
+        files.move(tmp_path / "a.txt", tmp_path / "b.txt")
+        files.remove_tree(tmp_path / "c")
+    assert (tmp_path / "b.txt").exists() != matters

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Callable
@@ -230,6 +232,23 @@ def test_what_is_in_the_folder_and_is_not_read_is_told(here: Path) -> None:
     )
     assert "1 texts beside images, such as My data/photos/a b.txt, are not read" in output
     assert "questions.json is not read" in output and "docs/sources.md" in output
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_with_a_note(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a disk's lost+found, which is the system's."""
+    coco(here)
+    (here / "lost+found").mkdir()
+    scan = os.scandir
+
+    def refuse(place: Any) -> Any:
+        if os.fspath(place).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = contents(here)
+    assert found.sources[0].kind == "coco"
+    assert f"{here / 'lost+found'} is left out: Permission denied" in found.notes
 
 
 def test_rows_without_a_prompt_are_told_and_their_images_are_found(here: Path) -> None:

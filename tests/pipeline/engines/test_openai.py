@@ -72,6 +72,12 @@ def wrong(status: int, message: str = "no", code: str | None = None, **headers: 
     return Reply({"error": {"message": message, "type": "error", "code": code}}, status, {**SOON, **headers})
 
 
+def moderated() -> Reply:
+    """As OpenRouter refuses what one request says."""
+    metadata = {"reasons": ["violence"], "flagged_input": "a ...", "provider_name": "x"}
+    return Reply({"error": {"code": 403, "message": "your input was flagged", "metadata": metadata}}, 403, SOON)
+
+
 def obedient(body: dict[str, Any]) -> Reply:
     """n answers that tell their seed."""
     return chat(*(f"answer {body['seed'] + i}" for i in range(body["n"])))
@@ -338,6 +344,20 @@ def test_without_logprobs_usage_counts_a_single_answer_only(
         assert completion.n_tokens == tokens and completion.logprob is None
 
 
+def test_a_text_without_its_tokens_has_no_logprob(server: Server, opened: Any) -> None:
+    reply = chat("a b")
+    reply.body["choices"][0]["logprobs"]["content"] = []
+    server.answer = lambda _: reply
+    (completion,) = ask_once(opened(), Sampling(n=1)).completions
+    assert completion.logprob is None and completion.n_tokens == 7  # as usage says
+
+
+def test_a_model_that_reasons_until_its_tokens_end_says_what_helps(server: Server, opened: Any) -> None:
+    server.answer = lambda _: chat(None, "b", "c", finish="length")
+    answer = ask_once(opened())
+    assert answer.error_type == "no_text" and "max_tokens" in (answer.error or "")
+
+
 @pytest.mark.parametrize("value", ["NaN", "-Infinity"])
 def test_a_logprob_that_is_no_number_is_none(server: Server, opened: Any, value: str) -> None:
     reply = chat("a")
@@ -525,6 +545,7 @@ def test_a_server_that_went_away(server: Server, opened: Any) -> None:
         (wrong(400, "This model's maximum context length is 512 tokens"), "prompt_too_long"),
         (wrong(400, "no", "context_length_exceeded"), "prompt_too_long"),
         (wrong(400, "no", "content_filter"), "content_filter"),
+        (moderated(), "content_filter"),
     ],
 )
 def test_a_bad_request_is_not_tried_again(server: Server, opened: Any, reply: Reply, kind: str) -> None:
@@ -555,6 +576,8 @@ def test_what_no_server_could_answer_is_not_sent(server: Server, opened: Any) ->
         (wrong(403, "not for you"), "check the key in the variable TEST_KEY"),
         (wrong(404, "no model m"), "'m' is still served"),
         (wrong(429, "no money", "insufficient_quota"), "quota"),
+        (wrong(402, "Insufficient credits"), "quota"),
+        (wrong(400, "Billing hard limit has been reached", "billing_hard_limit_reached"), "quota"),
     ],
 )
 def test_what_no_other_request_would_escape_ends_the_run(

@@ -31,6 +31,15 @@ def test_overrides_are_yaml_values_and_reach_into_groups() -> None:
     assert (recipe.sample.n, recipe.sample.stop, recipe.sample.revision, recipe.train) == (4, ("a", "b"), None, None)
 
 
+def test_a_place_may_be_below_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ["output_dir=~/runs", "source={kind: jsonl, path: ~/a.jsonl}", "sample.chat_template=~/t.jinja"]
+    recipe = load_recipe("quickstart", [*given, "sample.system_prompt=~/no place"])
+    assert recipe.run_dir == Path("/home/me/runs/quickstart") and recipe.source.path == "/home/me/a.jsonl"
+    assert recipe.sample.chat_template == Path("/home/me/t.jinja")
+    assert recipe.sample.system_prompt == "~/no place"
+
+
 def test_a_weight_keeps_the_dots_of_its_score() -> None:
     recipe = load_recipe("quickstart", ["pair.weights.clip.cosine=2"])
     assert recipe.pair.weights["clip.cosine"] == 2

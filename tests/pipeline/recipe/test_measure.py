@@ -179,7 +179,11 @@ def test_a_sample_has_its_share_of_every_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "reason"),
-    [(["--measure"], "--measure is for --plan"), (["--plan", "--prompts", "5"], "--prompts is for --plan --measure")],
+    [
+        (["--measure"], "--measure is for --plan"),
+        (["--plan", "--prompts", "5"], "--prompts is for --plan --measure"),
+        (["--plan", "--preview", "5"], "give one of them"),
+    ],
 )
 def test_flags_that_would_do_nothing_are_refused(flags: list[str], reason: str) -> None:
     result = CliRunner().invoke(module.app, ["quickstart", *flags])

@@ -491,6 +491,11 @@ def test_questions_need_all_that_was_looked_through(tmp_path: Path) -> None:
         asked_rows(run)
 
 
+def test_where_nothing_can_be_asked_what_helps_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'questions' has no prompts\n.*--preview N.*rewrite.questions=null"):
+        asked_rows(asked_run(tmp_path, candidates(FALSE, finish_reason="length")))
+
+
 def answered(*texts: str | None, answer: str = "no", keep: float = 0.0) -> list[dict[str, Any]]:
     ids = [f"q{at}" for at in range(len(texts))]
     prompts = [prompt_row(id, facts={**FACTS, "answer": answer}) for id in ids]

@@ -18,7 +18,7 @@ from pipeline.base.tables import OK
 from pipeline.engines.scripted import Open
 from pipeline.running import executor as module
 from pipeline.running.executor import Executor
-from pipeline.running.resume import explain
+from pipeline.running.resume import explain, prepare
 from pipeline.running.stage import WorkerSpec
 from pipeline.running.store import Run, Survey, make_record
 from pipeline.sampling.config import Sample
@@ -150,6 +150,17 @@ class Two(Count):
         self.made.append(2)
         for shard in range(2):
             yield shard, pa.Table.from_pylist([{"id": str(shard), "value": shard, **OK}], schema=SCHEMA)
+
+
+def test_a_source_that_was_looked_at_and_no_more_is_not_made_again(run: Run) -> None:
+    """Between the record that a stage begins with and the one that it ends with."""
+    source, told = Two(), list[str]()
+    with Executor(run) as executor:
+        executor.write(source)
+        watched = Run(run.path, changing=lambda: told.append("changed"))
+        prepare(watched, source, "if-possible", Survey(watched))
+        assert executor.write(source).rows == 2
+    assert source.made == [2] and told == []
 
 
 def test_a_source_is_made_again_when_a_shard_of_it_is_lost(run: Run) -> None:

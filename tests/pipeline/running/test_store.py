@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from stage_kit import Double, put_prompts
 
+from pipeline.base import files
 from pipeline.base.errors import InputError, StoreError
+from pipeline.running.executor import Executor
 from pipeline.running.store import Run, Survey, changes, make_record, options_of
 
 TABLE = pa.table({"id": ["a", "b", None], "n": [[1, 2], None, []]})
@@ -118,13 +122,58 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         run.read("s", 1)
 
 
+@pytest.mark.parametrize("kind", ["stage", "source"])
+def test_a_shard_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The network may be away for a moment; hours of sampling must not be removed for it."""
+    run = Run(tmp_path)
+    put_prompts(run)
+    with Executor(run) as executor:
+        executor.run(Double())
+        opened = files.read_schema
+
+        def fail(path: Path) -> pa.Schema:
+            if path == tmp_path / {"stage": "double", "source": "source"}[kind] / "data-00001.arrow":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return opened(path)
+
+        monkeypatch.setattr(files, "read_schema", fail)
+        with pytest.raises(StoreError, match=r"data-00001.arrow: Input/output error\n.*nothing was removed"):
+            executor.run(Double())
+        monkeypatch.undo()
+        assert executor.run(Double()).reused == 3
+
+
+def test_a_record_that_cannot_be_read_costs_no_shard(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    put_prompts(run)
+    path = run.folder("double") / "stage.json"
+    with Executor(run) as executor:
+        executor.run(Double())
+        for damaged in ("{", "[]", "3", '{"stage": 1}'):
+            path.write_text(damaged)
+            with pytest.raises(StoreError, match=r"stage.json is not a stage record .*\n.*remove that file"):
+                executor.run(Double())
+        path.unlink()
+        assert executor.run(Double()).reused == 3
+
+
+def test_the_record_of_a_later_version_may_say_more(tmp_path: Path) -> None:
+    run, record = Run(tmp_path), make_record("s", 1, {}, {})
+    run.save(record)
+    path = tmp_path / "s" / "stage.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seen": 3}))
+    assert run.record("s") == record
+
+
 def test_records_survive_the_disk(tmp_path: Path) -> None:
     run = Run(tmp_path)
     record = make_record("s", 1, {"a": {"b": (1, 2)}, "path": Path("x")}, {"up": "f"})
     run.save(record)
     assert run.record("s") == record and run.record("other") is None
     (tmp_path / "s" / "stage.json").write_text("{}")
-    with pytest.raises(StoreError, match="never"):
+    with pytest.raises(StoreError, match="remove that file"):
         run.record("s")
 
 

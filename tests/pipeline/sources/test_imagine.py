@@ -239,6 +239,14 @@ def test_what_a_model_writes_that_asks_nothing_is_left_out_and_counted() -> None
     counts = InstructStage(spec, 0).extras(table)
     assert counts == {"questions": 2 * counts["no_question"], "leading": 0, "no_question": counts["no_question"]}
     assert counts["no_question"] > 0
+    kept = spec.model_copy(update={"keep_statements": True})
+    assert all(line["reason"] is None for line in instructed(kept, engine).to_pylist()[0]["instructions"])
+    assert InstructStage(kept, 0).options() == {**InstructStage(spec, 0).options(), "keep_statements": True}
+
+
+def test_a_switch_that_is_off_asks_no_model_again() -> None:
+    spec = Written(kind="model", model="m", engine={"kind": "scripted"})  # type: ignore[arg-type]
+    assert "keep_statements" not in InstructStage(spec, 0).options()
 
 
 def test_a_model_that_refuses_or_says_nothing_fails_the_row_and_no_other() -> None:

@@ -39,6 +39,17 @@ def test_a_configuration_cannot_be_changed() -> None:
         make_config(MINIMAL).beta = 0.5  # type: ignore[misc]
 
 
+def test_a_place_may_be_below_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a dataset that is found before the first stage would not be found by the trainer, hours later."""
+    monkeypatch.setenv("HOME", "/home/me")
+    extra = {"eval_dataset": "~/b", "sft": {"dataset": "~/c.jsonl"}, "allowed_roots": ["~/d"], "image_root": "~"}
+    config = make_config({**MINIMAL, "dataset": "~/a", "output_dir": "~/o", **extra})
+    assert (config.dataset, config.output_dir) == ("/home/me/a", Path("/home/me/o"))
+    assert config.sft is not None and config.sft.dataset == "/home/me/c.jsonl"
+    assert (config.eval_dataset, config.allowed_roots) == ("/home/me/b", ("/home/me/d",))
+    assert config.image_root == "/home/me"
+
+
 def test_overrides_are_yaml_and_reach_into_groups(file: Path) -> None:
     config = load_config(file, ["learning_rate=5e-6", "lora.alpha=4", "corruption.keep_area=[0.1, 0.3]", "max_steps=7"])
     assert config.learning_rate == 5e-6

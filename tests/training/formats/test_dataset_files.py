@@ -8,6 +8,7 @@ import json
 import lzma
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -328,8 +329,21 @@ def test_what_stands_beside_the_rows_does_not_make_another_dataset(data: Path) -
     assert identity(str(data)) != before
 
 
-def test_a_dataset_of_a_hub_is_known_by_its_name() -> None:
-    assert identity("owner/name") == "owner/name"
+def test_a_dataset_of_a_hub_is_known_by_its_name_and_the_revision_that_would_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert identity("owner/name") == "owner/name"  # there is none, or no network
+    asked: list[tuple[str, str | None]] = []
+
+    def builder(name: str, config: str | None) -> Any:
+        asked.append((name, config))
+        return SimpleNamespace(hash="5a1b2c3")
+
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name: ["candidates", "pairs"])
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    assert identity("owner/name") == content.identity("owner/name") == "owner/name@5a1b2c3"
+    assert set(asked) == {("owner/name", "pairs")}
+    assert identity("./gone") == "./gone" and len(asked) == 2
 
 
 def test_an_image_counts_by_what_it_shows_wherever_it_lies(data: Path, tmp_path: Path) -> None:

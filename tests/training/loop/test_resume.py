@@ -200,6 +200,24 @@ def test_another_micro_batch_or_a_token_budget_continues_a_run(
         torch.testing.assert_close(weights(smaller)[name], value, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("measured", [True, False], ids=["switched on", "switched off"])
+def test_measuring_the_corrupted_image_or_not_continues_a_run(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: bool
+) -> None:
+    def options(probe_image: bool) -> TrainConfig:
+        return configure(objective="dpo", max_steps=3, save_steps=1, probe_image=probe_image)
+
+    whole = configure(objective="dpo", max_steps=3, output_dir=tmp_path / "whole")
+    train(whole)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, step=1)
+        train(options(not measured))
+    train(options(measured))  # resume=always: nothing that it was trained on has changed
+    assert same(weights(whole), weights(options(measured)))
+    monkeypatch.setattr(trainer, "place", None)  # nothing is run, nothing is exported
+    train(options(not measured))
+
+
 def test_two_runs_at_once_in_one_folder_are_refused(configure: Configure, tmp_path: Path) -> None:
     config = configure(max_steps=1)
     path = tmp_path / "train.yaml"
@@ -238,6 +256,14 @@ def test_what_has_changed_is_named() -> None:
         assert changes(was, config_of(), Identity(START, {"dataset": rows})) == [change]
     older = {**copy.deepcopy(was), "format": 2}
     assert changes(older, config_of(), an_identity()) == ["it was written by another version of this trainer"]
+
+
+def test_runs_of_before_counted_what_was_only_measured(configure: Configure) -> None:
+    start, config = Start("w", "c", "p"), configure(objective="dpo", probe_image=True)
+    now = Identity(start, {"dataset": Rows(8, "trained", "sorted", probed="with the corrupted images")})
+    was = about(config, Identity(start, {"dataset": Rows(8, "with the corrupted images", "sorted too")}))
+    assert changes(was, config, now) == []
+    assert "probed" not in about(config, now)["data"]["dataset"]
 
 
 def test_where_things_lie_and_how_they_run_is_no_change() -> None:
