@@ -65,7 +65,8 @@ def _panel(axes: Any, cells: Sequence[Sequence[float] | None], labels: Sequence[
         axes.errorbar(mean, place, xerr=deviation(of), fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
         axes.plot(of, [place] * len(of), linestyle="none", marker="o", markersize=2.2, color=INK)
         far = side * max(side * end, *(side * value for value in of), 0.0)
-        axes.text(far + side * 0.03 * reach, place, f"{mean:.3g}", va="center", ha="left" if side > 0 else "right",
+        shown = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g}"
+        axes.text(far + side * 0.03 * reach, place, shown, va="center", ha="left" if side > 0 else "right",
                   fontsize=7.5, color=INK)  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels)

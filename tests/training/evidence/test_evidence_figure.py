@@ -42,6 +42,11 @@ def test_every_metric_has_a_panel_and_every_row_a_bar_as_long_as_its_mean(drawn:
     assert low < -3 - 2**0.5 and high > 1  # bars, their spread and their numbers are inside
 
 
+def test_thousands_are_written_out(drawn: list[Any]) -> None:
+    figure.bars({"before": {"pairs": [2789.0, 2790.0]}, "DPO": {"pairs": [829.3]}}, ["pairs"], Path("x.png"))
+    assert [text.get_text() for text in panels(drawn[0])["pairs"].texts] == ["2,790", "829"]
+
+
 def test_nothing_but_zeros_is_drawn_as_such(drawn: list[Any]) -> None:
     figure.bars({"before": {"CHAIRs": [0.0, 0.0]}}, ["CHAIRs"], Path("x.png"))
     low, high = panels(drawn[0])["CHAIRs"].get_xlim()
