@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 
 from reward.text import language
 from reward.text.language import NOTHING, AnswerLanguage
+from reward.text.reasoning import has_reasoning
 from reward.text.refusals import refuses
 from reward.text.same_text import UNSEEN, blank
 
@@ -220,13 +221,15 @@ _END = re.compile(r"</?s>")
 
 
 def leaks(text: str) -> bool:
-    """Whether tokens or turns of a chat template stand in the text.
+    """Whether tokens or turns of a chat template, or a model's reasoning, stand in the text.
 
     ``<s>`` and ``</s>`` may also be HTML: struck-out text has both, in this order.
 
     >>> leaks("A dog. USER: What colour is it?"), leaks("Now <s>$20</s> $15"), leaks("User: admin")
     (True, False, False)
     """
+    if has_reasoning(text):
+        return True
     if "<" not in text and "[" not in text and ":" not in text and "assistant" not in text:
         return False
     if _TOKENS.search(text) or _TURNS.search(text):

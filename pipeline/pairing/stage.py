@@ -28,7 +28,7 @@ class PairStage:
     seed: int = 0
 
     name = "pair"
-    version = 5
+    version = 6
     schema = PAIRS
     worker = None
 

@@ -158,3 +158,17 @@ def test_numbers_are_no_excuse_for_a_loop(text: str) -> None:
 )
 def test_who_names_nobody_and_says_what_there_is_answers(text: str, gate: str | None) -> None:
     assert of(text) == gate
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>Is there a dog?</think> Yes, there is one.",
+        "<thinking>Is there a dog?</thinking> Yes, there is one.",
+        "\u25c1think\u25b7Is there a dog?\u25c1/think\u25b7 Yes, there is one.",
+        "Is there a dog?</Thinking> Yes, there is one.",  # the template has begun it
+    ],
+)
+def test_reasoning_is_no_part_of_a_pair(text: str) -> None:
+    assert of(text) == "leaked_template"
+    assert of("I was thinking: there is one dog, as I think.") is None
