@@ -7,9 +7,7 @@ rejected answers, exact facts label its pairs as they do mDPO's.
 
 from __future__ import annotations
 
-import json
-
-from training.evidence.methods import BUDGET, METHODS, MPO_LOSSES, SCENES, STEPS
+from training.evidence.methods import BUDGET, METHODS, MPO_LOSSES, SCENES, STEPS, pair_weights
 from training.evidence.runs import Variant
 
 #: A third of the steps each, the last a little shorter.
@@ -17,16 +15,6 @@ _ROUNDS = 3
 _ROUND = (f"train.max_steps={-(-STEPS // _ROUNDS)}", "train.epochs=100")
 _LAST = (f"train.max_steps={STEPS - 2 * -(-STEPS // _ROUNDS)}", "train.epochs=100")
 _DPO = ("train.objective=dpo",)
-
-
-def pair_weights(**scores: float) -> str:
-    """``pair.weights`` that take the place of the recipe's.
-
-    >>> pair_weights(objects__chair_i=-1.0)
-    'pair.weights={"objects.chair_i": -1.0}'
-    """
-    return "pair.weights=" + json.dumps({name.replace("__", "."): weight for name, weight in scores.items()})
-
 
 #: How the built-in VLMs are asked for claims, but for who is asked.
 CLAIMS = (

@@ -7,7 +7,8 @@ answer.
 
 from __future__ import annotations
 
-from training.evidence.methods_since import CLAIMS, pair_weights
+from training.evidence.methods import pair_weights
+from training.evidence.methods_since import CLAIMS
 from training.evidence.runs import Variant
 
 _PAIRS = (
@@ -38,6 +39,15 @@ SCORERS = (
         "exact facts",
         "score.scorers=[facts, objects]",
         pair_weights(objects__covered=2.0, objects__hallucinated=-1.0, facts__wrong=-0.5, objects__repeated=-0.5),
+        "pair.standardise=false",
+        "pair.margin=0.5",
+    ),
+    # The quickstart's weights, in the row above, pay 2 for an object that is named and take 1.5 for one made up.
+    _ranked(
+        "facts-1-2",
+        "exact facts, left out 1, made up 2.5",
+        "score.scorers=[facts, objects]",
+        pair_weights(objects__covered=1.0, objects__hallucinated=-2.0, facts__wrong=-0.5, objects__repeated=-0.5),
         "pair.standardise=false",
         "pair.margin=0.5",
     ),
