@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -180,19 +181,25 @@ def _unknown_keys(group: type[BaseModel], values: Mapping[str, Any], prefix: str
 
 def _inside(group: type[BaseModel], name: str) -> list[str]:
     """The keys of the groups inside that are called so, here or by another tool; those that lie least deep."""
-    level = [("", group)]
-    while level:
-        level = [
-            (f"{prefix}{key}.", member)
-            for prefix, outer in level
-            for key, field in _fields(outer).items()
-            for member in groups(field).values()
-        ]
-        fields = [(prefix, _fields(member)) for prefix, member in level]
-        keys = [f"{prefix}{key}" for prefix, at in fields if (key := name if name in at else our_name(name, at))]
+    for level in _levels(group):
+        keys = [f"{prefix}{key}" for prefix, at in level if (key := name if name in at else our_name(name, at))]
         if keys:
             return list(dict.fromkeys(keys))[:3]
     return []
+
+
+@cache
+def _levels(group: type[BaseModel]) -> list[list[tuple[str, dict[str, FieldInfo]]]]:
+    """The fields of the groups inside, each with where it lies, level by level; once, however many keys are unknown."""
+    level, levels = [("", group)], []
+    while level := [
+        (f"{prefix}{key}.", member)
+        for prefix, outer in level
+        for key, field in _fields(outer).items()
+        for member in groups(field).values()
+    ]:
+        levels.append([(prefix, _fields(member)) for prefix, member in level])
+    return levels
 
 
 def _problems(group: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:
