@@ -119,10 +119,13 @@ def test_every_example_is_short() -> None:
     assert len(CODE) == 10 and all(len(text.splitlines()) <= 40 for text in CODE.values())
 
 
-@pytest.mark.parametrize("number", range(len(RECIPES)))
-def test_an_example_runs(installed: Path, server: str, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("keys", [("source", "sample", "score"), ("rewrite", "pair")], ids="-".join)
+def test_examples_run(installed: Path, server: str, tmp_path: Path, keys: tuple[str, ...]) -> None:
+    """Each under the key that it is about; those of two runs are all."""
     zipped(tmp_path / "photos.zip", *photos())
-    recipe = merged(RECIPES[number])
+    shown = {next(iter(recipe)): recipe for recipe in RECIPES}
+    assert len(shown) == len(RECIPES) == 5
+    recipe = merged({key: value for about in keys for key, value in shown[about].items()})
     if "engine" in recipe.get("sample", {}):
         recipe["sample"] = {**recipe["sample"], "engine": {**recipe["sample"]["engine"], "url": server}}
     done = run(installed, tmp_path, recipe, "--stages", "source,sample,rewrite,score,pair,publish")
@@ -130,22 +133,20 @@ def test_an_example_runs(installed: Path, server: str, tmp_path: Path, number: i
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["pairs"] > 0 and not any(stage["failed"] for stage in summary["stages"].values())
     card = (tmp_path / "run" / "dataset" / "README.md").read_text()
-    assert re.search(r"mylab\.\w+:\w+@1", card)
-    if "score" in RECIPES[number]:
+    ours = {
+        "source": "archive:Archive",
+        "rewrite": "finder:Finder",
+        "score": "brevity:Brevity",
+        "pair": "nearest:Nearest",
+    }
+    assert all(f"mylab.{ours[about]}@1" in card for about in keys if about in ours)
+    if "score" in keys:
         record = json.loads((tmp_path / "run" / "score" / "stage.json").read_text())
         assert record["options"]["scorers.brevity"].startswith("mylab.brevity:Brevity@1")
         assert '"most_words": 20' in record["options"]["scorers.brevity"]
 
 
-def test_a_name_that_a_package_offers_is_as_good_as_a_path(installed: Path, tmp_path: Path) -> None:
-    recipe = {"score": {"scorers": ["objects", "correctness", "brevity"]}}
-    done = run(installed, tmp_path, recipe, "--stages", "source,sample,score")
-    assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "run" / "score" / "stage.json").read_text())
-    assert record["options"]["scorers.brevity"].startswith("brevity@1")
-
-
-def test_source_engine_and_detector_by_the_names_that_a_package_offers(
+def test_source_engine_detector_and_scorer_by_the_names_that_a_package_offers(
     installed: Path, server: str, tmp_path: Path
 ) -> None:
     """From the first stage to the last, with a row that is none; and the same once more has nothing to do."""
@@ -155,6 +156,7 @@ def test_source_engine_and_detector_by_the_names_that_a_package_offers(
         "source": {"kind": "archive", "path": "photos.zip"},
         "sample": {"model": "house-vlm", "n": 4, "engine": {"kind": "house", "url": server}},
         "rewrite": {"detect": {"by": "finder", "options": {"words": ["anchor"]}}},
+        "score": {"scorers": ["objects", "correctness", "brevity"]},
         "pair": {**BASE["pair"], "policy": "rewritten", "weights": {"objects.hallucinated": -1}},
     }
     done = run(installed, tmp_path, recipe, "--stages", "source,sample,rewrite,score,pair,publish")
@@ -162,6 +164,8 @@ def test_source_engine_and_detector_by_the_names_that_a_package_offers(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["pairs"] > 0 and summary["stages"]["source"]["failed"] == 1
     assert summary["stages"]["detect"]["extras"]["true_positives"] > 0
+    record = json.loads((tmp_path / "run" / "score" / "stage.json").read_text())
+    assert record["options"]["scorers.brevity"].startswith("brevity@1")
     planned = run(installed, tmp_path, recipe, "--plan")
     assert planned.returncode == 0 and planned.stdout.count("holds") == len(summary["stages"])
     zipped(tmp_path / "photos.zip", *photos(3))
