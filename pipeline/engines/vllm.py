@@ -15,9 +15,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from pipeline.base import model_names as models
+from pipeline.base.chat_template import unshown
 from pipeline.base.images import pixels
 from pipeline.engines import engine_args
 from pipeline.engines.protocol import Request, Response, Sampling, unservable
@@ -175,18 +177,23 @@ class VllmEngine:
             except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and others
                 reason = f"image {index}: {type(error).__name__}: {error}"
                 return Response(request.id, error_type="unreadable_image", error=reason)
+        # A begun answer is rendered as an answer, cut off behind its text: some templates (LLaVA-1.5) put something
+        # between the generation prompt and an answer.
+        render = partial(
+            self._processor.apply_chat_template,
+            chat_template=self._spec.chat_template,
+            add_generation_prompt=not request.prefix,
+            continue_final_message=bool(request.prefix),
+            tokenize=False,
+        )
+        messages = conversation(request)
         try:
-            text = self._processor.apply_chat_template(
-                conversation(request),
-                chat_template=self._spec.chat_template,
-                # A begun answer is rendered as an answer, cut off behind its text: some templates (LLaVA-1.5) put
-                # something between the generation prompt and an answer.
-                add_generation_prompt=not request.prefix,
-                continue_final_message=bool(request.prefix),
-                tokenize=False,
-            )
+            text = render(messages)
+            why = unshown(render, messages, text)
         except Exception as error:  # a template may raise what it likes, for instance at a system message
             return Response(request.id, error_type="bad_request", error=f"chat template: {first_line(error)}")
+        if why is not None:
+            return Response(request.id, error_type="bad_request", error=why)
         if self._doubled:
             text = text.removeprefix(self._doubled)
         return {"prompt": text, **({"multi_modal_data": {"image": pictures}} if pictures else {})}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.base.chat_template import unshown
 from pipeline.base.images.pixels import BadImage, decode
 from reward.models.conversation import BadConversation, Conversation, processor_messages, tokenizer_messages
 
@@ -80,15 +82,18 @@ class Reader:
         """The text of a conversation, with a placeholder for each image.
 
         Raises:
-            BadConversation: the template refuses the messages.
+            BadConversation: the template refuses the messages, or does not show one.
         """
         if not self.sees and conversation.images:
             conversation = Conversation((), conversation.messages)
         messages = processor_messages(conversation) if self._structured else tokenizer_messages(conversation)
         try:
             text: str = self.processor.apply_chat_template(messages, tokenize=False)
+            why = unshown(partial(self.processor.apply_chat_template, tokenize=False), messages, text)
         except Exception as error:  # a template may raise what it likes, for instance at a system message
             raise BadConversation(index, f"chat template: {type(error).__name__}: {error}") from error
+        if why is not None:
+            raise BadConversation(index, why)
         return text
 
     def pictures(self, index: int, conversation: Conversation) -> list[Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
+from pipeline.base.chat_template import unshown
 from training.errors import DataError
 
 
@@ -24,7 +26,7 @@ def render(
     ``("<user><image>q<assistant>", "a</s>", "b</s>")``.
 
     Raises:
-        DataError: a wrong number of image placeholders, or a template that does not show ``tools``.
+        DataError: a wrong number of image placeholders, or a template that does not show ``tools`` or a message.
     """
     head = structure(prompt, n_images)
     continues = head[-1]["role"] == "assistant"
@@ -39,6 +41,9 @@ def render(
             "has tools, and the model's chat template does not show them; drop the column tools, or use a model whose "
             "template takes tools"
         )
+    told = partial(rendering, add_generation_prompt=not continues, continue_final_message=continues)
+    if (why := unshown(told, head, start)) is not None:
+        raise DataError(why)
     wholes = [rendering(head + structure(answer, 0)) for answer in answers]
     for whole in wholes:
         start = "".join(a for a, _ in takewhile(lambda ab: ab[0] == ab[1], zip(start, whole, strict=False)))

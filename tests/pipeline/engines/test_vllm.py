@@ -196,6 +196,18 @@ def test_the_rest_of_an_answer_follows_from_its_beginning(
     assert any(blind[key].completions[0].text != rest[key].text for key in rest)
 
 
+def test_a_template_that_does_not_show_the_system_message_refuses_the_request(
+    vllm_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = (("system", "Be brief."), ("user", "What is it?"))
+    asked = [request(0, images=(), messages=brief), request(1, images=(), messages=brief[1:])]
+    template = "{% for m in messages if m.role != 'system' %}{{ m.content[-1].text }}{% endfor %}"
+    monkeypatch.setattr(vllm_engine, "_spec", replace(vllm_engine._spec, chat_template=template))
+    first, second = ask(vllm_engine, asked, Sampling(n=1)).values()
+    assert first.error_type == "bad_request" and "does not show the system message" in (first.error or "")
+    assert second.error_type is None
+
+
 def test_a_template_that_changes_a_begun_answer_refuses_the_request(
     vllm_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -324,6 +324,11 @@ def test_errors_name_the_row_and_the_candidate(vlm, tmp_path):
     bad = {**row([], ["a"]), "prompt": [{"role": "system", "content": "s"}]}
     with pytest.raises(ValueError, match="row 0, candidate 0: chat template"):
         RewardModelScorer(folder, device="cpu").score([bad])
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages if m.role != 'system' %}{{ m.content[-1].text }}{% endfor %}"
+    )
+    with pytest.raises(ValueError, match=r"row 0, candidate 0: .* does not show the system message"):
+        RewardModelScorer(folder, device="cpu").score([bad])
 
 
 def test_what_is_no_trained_reward_model_is_refused(classifier, vlm, tmp_path):

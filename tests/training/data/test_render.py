@@ -40,3 +40,15 @@ def test_tools_that_the_template_does_not_show_are_an_error(processor: Any) -> N
 
 def test_a_list_of_no_tools_is_none(with_tools: Any) -> None:
     assert render(with_tools, PROMPT, [GOOD], 0, []) == render(with_tools, PROMPT, [GOOD], 0)
+
+
+def test_a_message_that_the_template_does_not_show_is_an_error(processor: Any) -> None:
+    silent = copy.deepcopy(processor)
+    silent.chat_template = silent.chat_template.replace(
+        "in messages %}", "in messages if message.role != 'system' %}", 1
+    )
+    brief = [{"role": "system", "content": "be brief"}, *PROMPT]
+    assert "be brief" in render(processor, brief, [GOOD], 0)[0]
+    assert render(silent, PROMPT, [GOOD], 0) == render(processor, PROMPT, [GOOD], 0)
+    with pytest.raises(DataError, match="does not show the system message; leave it out, or take another template"):
+        render(silent, brief, [GOOD], 0)
