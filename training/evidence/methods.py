@@ -46,6 +46,7 @@ SETTINGS = (
     Variant("", "quickstart"),
     Variant("lr-1e-5", "learning rate 1e-5", ("train.learning_rate=1.0e-5",)),
     Variant("lr-4e-5", "learning rate 4e-5", ("train.learning_rate=4.0e-5",)),
+    Variant("lr-8e-5", "learning rate 8e-5", ("train.learning_rate=8.0e-5",)),
     Variant("sft-1", "supervised loss, weight 1", ("train.loss_weights=[1.0,1.0]",)),
     Variant("sft-4", "supervised loss, weight 4", ("train.loss_weights=[1.0,4.0]",)),
     Variant("beta-0.05", "beta 0.05", ("train.beta=0.05",)),
