@@ -71,6 +71,7 @@ OPA_FIRST = Variant(
         "train.loss_type=[sft]",
         "train.loss_weights=[1.0]",
         "train.weights={response: 1.0, image: 0.0, anchor: 0.0}",
+        "train.learning_rate=2.0e-5",
         "train.max_steps=50",
         "train.epochs=100",
     ),
@@ -81,6 +82,7 @@ OPA = (
     "train.loss_type=[sigmoid]",
     "train.loss_weights=[1.0]",
     "train.weights={response: 1.0, image: 1.0, anchor: 1.0}",
+    "train.learning_rate=2.0e-5",
     f"train.max_steps={STEPS - 50}",
     "train.epochs=100",
 )

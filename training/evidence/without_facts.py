@@ -18,6 +18,7 @@ _PAIRS = (
     "pair.standardise=true",
     "pair.margin=1.0",
     "train.draw=null",
+    "train.learning_rate=2.0e-5",
     "train.epochs=100",
 )
 
