@@ -208,7 +208,7 @@ class ClaimScorer:
         options = [self.splitter, words, self.template, self.template_many, self.min_mass]
         text = json.dumps([*options, *([self.max_tokens, SPLIT] if self.splitter == "model" else [])])
         # How noun phrases are read changes claims about the objects of a vocabulary only.
-        return f"{3 if words else 2}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"{4 if words else 2}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
         if _is_question(row):

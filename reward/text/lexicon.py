@@ -9,7 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from reward.text.numbers import SMALL
-from reward.text.object_vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary, without_hyphens
 
 #: A part of an image, ``[x0, y0, x1, y1]``: fractions of its width or height, origin at the top left.
 Area = tuple[float, float, float, float]
@@ -97,7 +97,7 @@ class Lexicon:
         >>> scenes().plural("mice"), scenes().plural("Horse"), scenes().plural("lightning")
         (True, False, False)
         """
-        key = form.lower()
+        key = self._key(form)
         if key in self._many.values():
             return None if self._many.get(key) == key else True
         if key in self._many:
@@ -113,7 +113,7 @@ class Lexicon:
         >>> scenes().form("mouse", True), scenes().form("knights", False), scenes().form("lightning", True)
         ('mice', 'knight', None)
         """
-        key = form.lower()
+        key = self._key(form)
         if self.plural(key) is many:
             return key
         if many:
@@ -134,6 +134,11 @@ class Lexicon:
         """
         return SMALL[count] if 1 <= count <= MOST else str(count)
 
+    def _key(self, form: str) -> str:
+        """As the vocabulary spells it, if it has it without hyphens only."""
+        key = form.lower()
+        return key if key in self._named else without_hyphens(key)
+
     @cached_property
     def place_pattern(self) -> str:
         """A regular expression for the words of any place, the longest first."""
@@ -148,14 +153,17 @@ class Lexicon:
         return {name: tuple(surfaces) for name, surfaces in forms.items()}
 
     @cached_property
+    def _named(self) -> Mapping[str, str]:
+        return {surface.lower(): name for surface, name in self.vocabulary.synonyms.items()}
+
+    @cached_property
     def _many(self) -> Mapping[str, str]:
         """Singular form -> plural form, where the vocabulary has both."""
-        names = {surface.lower(): name for surface, name in self.vocabulary.synonyms.items()}
         return {
             form: several
-            for form, name in names.items()
+            for form, name in self._named.items()
             for several in _plurals(form)
-            if names.get(several) == name and (several != form or form in IRREGULAR)
+            if self._named.get(several) == name and (several != form or form in IRREGULAR)
         }
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 #: Raised whenever a rule here may give another result; part of the fingerprint of every stage that uses one.
-VERSION = 1
+VERSION = 2
 
 Says = Literal["hallucination", "correct", "unclear"]
 Kind = Literal["object", "attribute", "count", "relation"]
