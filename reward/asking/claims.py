@@ -32,6 +32,7 @@ from reward.text.lexicon import article, general
 from reward.text.noun_phrases import Phrase, read
 from reward.text.numbers import SMALL, number_words
 from reward.text.object_vocabulary import Vocabulary
+from reward.text.reasoning import without_reasoning
 
 #: Asked about a statement.
 TRUE_OF = "Is it true of the image that: {claim}? Answer yes or no."
@@ -130,7 +131,9 @@ def read_claims(answer: str) -> list[Claim] | None:
     >>> read_claims("- The sun is red.\\n- Two boats sail."), read_claims("- none"), read_claims("The sun is red.")
     ([Claim(text='The sun is red', number='', noun=''), Claim(text='Two boats sail', number='', noun='')], [], None)
     """
-    lines = [bare for line in answer.splitlines() if (bare := line.strip()) and not bare.startswith("```")]
+    lines = [
+        bare for line in without_reasoning(answer).splitlines() if (bare := line.strip()) and not bare.startswith("```")
+    ]
     if not lines or not all(_BULLET.match(line) for line in lines):
         return None
     texts = [_BULLET.sub("", line).rstrip(". ") for line in lines]
