@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -39,6 +39,7 @@ class Lexicon:
         name, version: of what is not in the vocabulary; ``version`` of the whole has the vocabulary's in it.
         vocabulary: the objects.
         attributes: word -> (kind, value). Words of one kind exclude each other: what is red is not blue.
+        near: values that do not, as two may call one thing by either: a car is gray to one and silver to another.
         places: words behind "in the", "on the" or "at the" -> (preposition, part of the image).
         margin: how near a border of such a part, or how near in line, is neither here nor there.
         articles_count: "a sun" says that there is one sun, and no second.
@@ -53,6 +54,15 @@ class Lexicon:
     margin: float
     articles_count: bool
     most: int = MOST
+    near: frozenset[frozenset[str]] = frozenset()
+
+    def alike(self, value: str, values: Iterable[str]) -> bool:
+        """Whether one of ``values`` may be meant by ``value``.
+
+        >>> general(Vocabulary("demo", "1", {})).alike("silver", ["red", "gray"])
+        True
+        """
+        return any(value == other or frozenset((value, other)) in self.near for other in values)
 
     @property
     def version(self) -> str:
@@ -183,6 +193,11 @@ _COLOURS = (
 )
 _SAME = {"grey": "gray", "golden": "gold", "silvery": "silver", "reddish": "red", "blonde": "blond", "wood": "wooden"}
 _MATERIALS = "wooden metal plastic leather brick stone concrete marble"
+#: What two people call one thing.
+_NEAR = (
+    "gray silver, purple violet, red maroon, brown maroon, yellow gold, brown tan, brown beige, tan beige, white "
+    "beige, turquoise blue, turquoise green, pink purple, stone brick, stone concrete, stone marble"
+)
 
 
 def general(vocabulary: Vocabulary) -> Lexicon:
@@ -194,12 +209,13 @@ def general(vocabulary: Vocabulary) -> Lexicon:
     attributes |= {word: attributes[value] for word, value in _SAME.items() if value in attributes}
     return Lexicon(
         name="general",
-        own_version="1",
+        own_version="2",
         vocabulary=vocabulary,
         attributes=attributes,
         places=dict(_general_places()),
         margin=0.1,
         articles_count=False,
+        near=frozenset(frozenset(pair.split()) for pair in _NEAR.split(", ")),
     )
 
 

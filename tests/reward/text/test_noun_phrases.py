@@ -112,4 +112,4 @@ def test_nouns_are_written_in_the_forms_that_the_vocabulary_has() -> None:
 
 
 def test_the_version_of_a_lexicon_names_both_its_parts() -> None:
-    assert ENGLISH.version == "general@1:demo@1" and scenes().version != ENGLISH.version
+    assert ENGLISH.version == "general@2:demo@1" and scenes().version != ENGLISH.version
