@@ -30,6 +30,7 @@ _SEPARATOR = re.compile(r"(?:\s*,\s*and|\s*,|\s+and|\s*,?\s+as\s+well\s+as)\s+$"
 #: What shows that more is said than what there is, so that items cannot be told apart safely.
 _CLAUSE = re.compile(r"(?<!that )(?<!which )\b(?:is|are|was|were|has|have|between|but|while)\b", re.IGNORECASE)
 _LINES = re.compile(r"[^\S\n]*\n(?:[^\S\n]*\n)*")
+_THERE = re.compile(r"\bthere\s+(is|are|was|were)\s+(?:also\s+)?$", re.IGNORECASE)
 _AFTER = re.compile(r"\s+(is|are|was|were)\b", re.IGNORECASE)
 #: What says nothing of the last item of a list by standing behind it.
 _FOLLOWS = re.compile(rf"\s*[.,;:!?)\]\"\u201d]|\s+in\s+{_IMAGE}\b", re.IGNORECASE)
@@ -105,7 +106,11 @@ def without(
     if listing.before is not None and begins_otherwise:
         yield from _agreeing(text, listing.before, many[first])
     changed = any(many[member] != before[member] for place in left for member in listing.members[place])
-    if listing.after is not None and (len(left) < len(items) or changed):
+    if listing.after is not None and listing.goes_on:
+        last = listing.members[-1][-1]  # "... there are two dogs, and a cat is on the right"
+        if many[last] != before[last]:
+            yield from _agreeing(text, listing.after, many[last])
+    elif listing.after is not None and (len(left) < len(items) or changed):
         yield from _agreeing(text, listing.after, many[first] or len(left) > 1)
 
 
@@ -197,9 +202,11 @@ def _run(text: str, sentence: Sentence, run: Sequence[int], phrases: Mapping[int
     last = phrases[run[-1]].end
     after = _AFTER.match(text, last)
     first = phrases[run[0]].start == sentence.start
+    there = _THERE.search(text, sentence.start, phrases[run[0]].start)
     return Listing(
         items=tuple((phrases[number].start, phrases[number].end) for number in run),
         members=tuple((number,) for number in run),
+        before=there.span(1) if there else None,
         after=after.span(1) if after else None,
         subject=first and last < end,
         goes_on=not first and last < end and _FOLLOWS.match(text, last) is None,

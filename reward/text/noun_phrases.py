@@ -117,6 +117,10 @@ _GROUP = re.compile(
     r"(?P<what>pair|couple|group|number|lots?|bunch|set|row|pile|flock|herd|variety|stack|line|crowd|handful)\s+of\s+$",
     re.IGNORECASE,
 )
+#: A pair of them is one thing to some, and two to others.
+_BY_PAIR = _words(
+    "scissors skis glasses goggles gloves mittens shoes boots sneakers sandals skates socks pants jeans shorts"
+)
 _BE = r"(?:is|are|was|were)"
 _STANDS = "sits?|stands?|lies|lying|sitting|standing|located|placed|positioned|visible"
 _POSTURE = rf"(?:{_BE}|that|which|can|be|seen|{_STANDS})"
@@ -273,7 +277,8 @@ def _phrase(text: str, number: int, floor: int, mention: Mention, lexicon: Lexic
         if word in _ARTICLES and lexicon.articles_count and lexicon.plural(mention.surface) is not True:
             count = 1
     elif group is not None:
-        start, count = floor + group.start(), 2 if group["what"].lower() in ("pair", "couple") else None
+        start = floor + group.start()
+        count = {"couple": 2, "pair": None if mention.surface.lower() in _BY_PAIR else 2}.get(group["what"].lower())
         determiner = (start, floor + group.start() + len(group[0].rstrip()), "some")
     else:  # what stands there may be a verb: only what surely describes the noun belongs to it
         belongs = list(itertools.takewhile(lambda piece: _describes(piece[2], lexicon), between))

@@ -46,8 +46,8 @@ def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], N
             unsure = _contradicted(table, pairs) if strict else {}
             for row, head in pairs:
                 drop(_dropped_row(table, row, *unsure.get(head, (DUPLICATE, f"same as {_source(table, head)}"))))
-            for head, why in unsure.items():
-                drop(_dropped_row(table, head, *why))
+            for head, doubt in unsure.items():
+                drop(_dropped_row(table, head, *doubt))
             first &= ~np.isin(order, list(unsure))
         order = order[first]
         if filter is not None and len(order):

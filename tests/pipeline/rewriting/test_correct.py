@@ -81,6 +81,8 @@ KNOWN = facts(
         ("A cup. A dog sits on a boat, and a cat lies beside it.", "A cup."),
         ("A cup. A dog stands near a cat and a boat floats by.", "A cup."),
         ("A cup. A dog stands near a boat and a cat in the image.", "A cup. A dog stands near a boat in the image."),
+        ("There are three dogs, and a cup is on display.", "There are two dogs, and a cup is on display."),
+        ("**Seen:** There are two cups and a dog.", "**Seen:** There is one cup and a dog."),
         # "A dog is." is no English
         ("A cup. A dog is to the left of a cat.", "A cup."),
         ("A cup. A dog is near a cat.", "A cup."),
