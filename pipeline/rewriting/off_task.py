@@ -36,7 +36,7 @@ def off_task(made: str, original: str, shorter: bool = False, whole: str | None 
     ``whole`` is the text that the original is a part of: its language is told by all of it.
 
     >>> off_task("One sees a dog.", "There is a dog.")
-    >>> off_task("The text is: There is a dog.", "There is a dog.")
+    >>> off_task("The text says that there is a dog.", "There is a dog.")
     "it speaks about the task: 'text'"
     >>> off_task("One sees a dog with a text.", "There is a dog with a text.")
     """
