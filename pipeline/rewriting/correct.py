@@ -20,6 +20,9 @@ Fault = Literal["object", "count", "place", "beside"] | Attribute
 
 _THERE = re.compile(r",?\s+(?=(?:there|you|we|one)\b)|,\s+$", re.IGNORECASE)
 
+#: How a sentence begins that goes back to what the one before is about.
+_GOES_BACK = re.compile(r"(?:it|its|they|their|he|she|his|her|both|these|those)\b", re.IGNORECASE)
+
 
 def by_rules(
     text: str,
@@ -41,8 +44,9 @@ def by_rules(
 
     A phrase that would say once more what another one says of the same object goes as well. Where the rules cannot take
     something out of a sentence, the whole sentence goes; that is also what becomes of a finding without a kind, unless
-    the facts tell what is wrong in its words. If no sentence would be left, a true object takes the place of an absent
-    one in any case. All other sentences stay as they are, byte for byte.
+    the facts tell what is wrong in its words. With a sentence go those behind it that go back to it ("It is brown.").
+    If no sentence would be left, a true object takes the place of an absent one in any case. All other sentences stay
+    as they are, byte for byte.
 
     ``complete`` as for ``detect.by_facts``. Refuses with nothing_wrong, no_facts, nothing_left or cannot_correct.
 
@@ -258,9 +262,12 @@ class _Plan:
                 lost.add(number)
             elif changes:
                 texts[number] = self._sentence(number, changes)
+        for number, sentence in enumerate(self.sentences[1:], start=1):
+            if number - 1 in lost and _GOES_BACK.match(sentence.text):
+                lost.add(number)
         if len(lost) == len(self.sentences):
             return self._last_resort()
-        return self._rewrite(texts, lost)
+        return self._rewrite({number: new for number, new in texts.items() if number not in lost}, lost)
 
     def _last_resort(self) -> Rewrite | None:
         """One sentence, with what went because it was said twice, or with another object."""

@@ -44,9 +44,9 @@ class CorrectStage:
 
     @property
     def version(self) -> int:
-        # Since 2, a model's answer may go over several lines; since 3, what it says about its task is no correction.
-        # What rules make is what it was.
-        return 1 if self.asked is None else 3
+        # Since 2, a model's answer may go over several lines; since 3, what it says about its task is no correction;
+        # since 4, neither is what by the facts is no better. What rules make is what it was.
+        return 1 if self.asked is None else 4
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -57,11 +57,11 @@ class CorrectStage:
         return worker(self.asked) if self.asked is not None else None
 
     def options(self) -> dict[str, Any]:
-        identity: dict[str, Any]
+        identity: dict[str, Any] = {"lexicon": lexicon(self.words).version, "complete": self.complete}
         if self.asked is None:
-            identity = {"absent": self.spec.absent, "lexicon": lexicon(self.words).version, "complete": self.complete}
+            identity |= {"absent": self.spec.absent}
         else:
-            identity = {
+            identity |= {
                 "blind": self.spec.blind,
                 "max_tokens": self.spec.max_tokens,
                 **identity_options(self.asked, self.seed),
@@ -92,7 +92,7 @@ class CorrectStage:
                 made.add(row, place, "corrected", rewrite)
 
     def _by_model(self, model: Engine, sample: Sample, wrong: list[tuple[Row, int]], made: Made) -> None:
-        subjects = []
+        subjects, words = [], lexicon(self.words)
         for row, place in wrong:
             text, findings = row.texts[place]["text"], row.findings[place]
             wanted = corrector.question(text, findings, row.facts, not self.spec.blind, self.spec.max_tokens)
@@ -104,5 +104,9 @@ class CorrectStage:
         for subject, (answer,) in answers(model, sample, subjects, made):
             row, place = subject.row, subject.place
             with made.guard(row):
-                rewrite = corrector.read(answer, row.texts[place]["text"], row.findings[place])
+                text, findings = row.texts[place]["text"], row.findings[place]
+                rewrite = corrector.read(answer, text, findings)
+                if not isinstance(rewrite, Problem):
+                    known = row.facts, words, self.complete
+                    rewrite = corrector.still_wrong(text, findings, rewrite.text, *known) or rewrite
                 made.add(row, place, "corrected", rewrite, answer.text, **subject.columns(sample))

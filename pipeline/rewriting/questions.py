@@ -148,7 +148,8 @@ def _right(told: Sequence[Told], truth: Known, lexicon: Lexicon) -> Iterator[Ima
 
 def _short(told: Sequence[Told], truth: Known, lexicon: Lexicon) -> Iterator[ImageQuestion]:
     for phrase, kind, words in _values(told, truth, lexicon):
-        if kind == "colour":
+        # Of what has two colours, either is a right answer.
+        if kind == "colour" and len(truth.things[phrase.name].values(kind)) == 1:
             several = (truth.things[phrase.name].count or 1) > 1
             noun = lexicon.noun(phrase.name, several)
             if noun is not None:
@@ -168,7 +169,7 @@ def _values(told: Sequence[Told], truth: Known, lexicon: Lexicon) -> Iterator[tu
         thing = truth.things.get(phrase.name)
         for said in phrase.attributes:
             right = sorted(thing.values(said.kind)) if thing and thing.tells(said.kind) else []
-            if right and said.value not in right and finding.start < said.end and said.start < finding.end:
+            if right and not lexicon.alike(said.value, right) and finding.start < said.end and said.start < finding.end:
                 words = [
                     next(w for w, meaning in lexicon.attributes.items() if meaning == (said.kind, v)) for v in right
                 ]

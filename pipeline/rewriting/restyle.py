@@ -14,6 +14,7 @@ from reward.asking.judge import quote
 from reward.asking.protocol import Answer, Question
 from reward.text.lexicon import Lexicon
 from reward.text.noun_phrases import Assertion, assertions
+from reward.text.reasoning import without_reasoning
 from reward.text.sentences import split
 from reward.text.types import Problem
 
@@ -30,11 +31,16 @@ not. Add nothing and leave nothing out. Write plain sentences, about as many as 
 
 #: How many wordings are tried for a paraphrase that says a place where the text does; few of them do.
 _TRIES = 400
-_QUOTES = re.compile(r"^[\"\u201c](.*)[\"\u201d]$", re.DOTALL)
+_QUOTES = re.compile(r"^[\"\u201c]([^\"\u201c\u201d]*)[\"\u201d]$")
+#: One of two that say the same denies nothing that the other one does not, be it of no object of the vocabulary.
+_DENIES = re.compile(
+    r"\b(?:no|not|never|neither|nor|without|none|nobody|cannot|lacks?|lacking|devoid|free of)\b|n['\u2019]t\b", re.I
+)
 
 
 def same_facts(before: str, after: str, lexicon: Lexicon) -> str | None:
-    """None if both texts say the same (``claims.told``), otherwise what only one of them says.
+    """None if both texts say the same (``noun_phrases.assertions``) and both or neither deny something, otherwise what
+    only one of them says.
 
     >>> same_facts("There is a red sun.", "You can also see a red sun.", scenes()) is None
     True
@@ -45,6 +51,10 @@ def same_facts(before: str, after: str, lexicon: Lexicon) -> str | None:
     for left, text in ((first - second, "second"), (second - first, "first")):
         if left:
             return f"{_words(min(left))} is not in the {text} text"
+    denials = [_DENIES.search(text) for text in (before, after)]
+    for one, other, text in ((denials[0], denials[1], "first"), (denials[1], denials[0], "second")):
+        if one is not None and other is None:
+            return f"the {text} text alone denies something: {one[0]!r}"
     return None
 
 
@@ -92,7 +102,7 @@ def read(answer: Answer, text: str, lexicon: Lexicon) -> str | Problem:
         return Problem(kind, message)
     if not answer.complete:
         return Problem("cut_off", "the paraphrase was cut off; raise max_tokens")
-    made = _QUOTES.sub(r"\1", (answer.text or "").strip()).strip()
+    made = _QUOTES.sub(r"\1", without_reasoning(answer.text or "").strip()).strip()
     if not split(made):
         return Problem("unreadable", "the answer is no text")
     if made == text.strip():

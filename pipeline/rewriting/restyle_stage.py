@@ -51,8 +51,9 @@ class RestyleStage:
 
     @property
     def version(self) -> int:
-        # Since 2, what a model says about its task is no paraphrase. What the grammar makes is what it was.
-        return 1 if self.asked is None else 2
+        # Since 2, what a model says about its task is no paraphrase; since 3, neither is what alone denies something,
+        # or is in another language. What the grammar makes is what it was.
+        return 1 if self.asked is None else 3
 
     @property
     def inputs(self) -> tuple[str, ...]:

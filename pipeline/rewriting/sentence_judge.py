@@ -19,6 +19,7 @@ from reward.asking.judge import defuse, quote
 from reward.asking.protocol import Answer, Question, Verdict, outcomes
 from reward.scorers.protocol import Row
 from reward.text.fact_findings import sentence_verdicts
+from reward.text.reasoning import without_reasoning
 from reward.text.sentences import split
 from reward.text.types import Facts, Finding, Kind, Problem, Says, Sentence
 
@@ -181,7 +182,7 @@ def read(answer: str, sentences: Sequence[Sentence]) -> tuple[Finding, ...] | Pr
     findings: list[Finding] = []
     said_before: Counter[tuple[str, ...]] = Counter()
     try:
-        lines = json_answers.objects(answer)
+        lines = json_answers.objects(without_reasoning(answer))
     except ValueError as error:
         return Problem("unreadable", f"no verdict on a sentence: {error}")
     for line in lines:

@@ -52,7 +52,7 @@ class SourceStage:
     shard_size: int
 
     name = "source"
-    version = 3
+    version = 4
     schema = PROMPTS
 
     @property
@@ -159,7 +159,8 @@ def spool_shards(
                 verdicts.close()
             spool.finish()
             memory.release()  # what was used while spooling stands beside what the shards need otherwise
-            kept = sift(spool, sieve, aside.add if aside else _forget)
+            # Who keeps what was asked and answered apart, as evaluations do, asks each question once.
+            kept = sift(spool, sieve, aside.add if aside else _forget, strict=aside is not None)
             memory.release()
             if aside:
                 aside.finish()

@@ -32,6 +32,8 @@ from reward.text.lexicon import article, general
 from reward.text.noun_phrases import Phrase, read
 from reward.text.numbers import SMALL, number_words
 from reward.text.object_vocabulary import Vocabulary
+from reward.text.reasoning import without_reasoning
+from reward.text.sentences import split
 
 #: Asked about a statement.
 TRUE_OF = "Is it true of the image that: {claim}? Answer yes or no."
@@ -64,13 +66,14 @@ _COUNTED = range(2, 11)
 _SINGLE = frozenset({"a", "an", "another"})
 
 _DETERMINER = rf"(?:an?|one|another|the|some|several|many|no|{'|'.join(number_words(2, 10))}|\d+)"
-_ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", "etc", "e.g", "i.e")
-_SENTENCE_END = re.compile(
-    "".join(rf"(?<!\b{re.escape(short)}\.)" for short in _ABBREVIATIONS) + r"(?<=[.!?])[\"')\]]*\s+(?=\S)|;\s+|\n+"
-)
 #: Signs and blanks, and the letter that stands for a blank in the vocabularies of byte-level tokenizers.
 _AROUND = re.compile(r"^[\W_\u0120]+|[\W_]+$")
-_BULLET = re.compile(r"^\s*(?:[-*\u2022]|\d{1,2}[.)])\s+")
+_BULLET = re.compile(r"^\s*(?:[-*\u2022\u2013\u2014]|\d{1,2}[.)])\s+")
+#: A model's words for an empty list.
+_NONE = re.compile(
+    r"[(\[]?(?:none|n/?a|(?:there (?:is|are) )?no claims?(?: (?:about|of|in) the (?:image|answer))?)[)\]]?",
+    re.IGNORECASE,
+)
 _LISTS = re.compile(
     r"(?P<place>(?:in|on|at|to) the (?!image|picture|photo|scene)[\w ]+?,? )?"
     r"(?:there (?:is|are)(?: also)?"
@@ -116,11 +119,10 @@ def statements(text: str) -> list[Claim]:
     ['there is a sun', 'there are two boats', 'The sky is blue', 'it rains']
     """
     claims: list[Claim] = []
-    for part in _SENTENCE_END.split(text):
-        sentence = _BULLET.sub("", part).strip()
-        if sentence.endswith("?") or not re.search(r"[^\W\d_]", sentence):
+    for part in (part for sentence in split(text) for part in re.split(r";\s+", sentence.text)):
+        if part.endswith("?") or not re.search(r"[^\W\d_]", part):
             continue
-        claims += [Claim(claim) for claim in _claims_in(sentence.rstrip(".! "))]
+        claims += [Claim(claim) for claim in _claims_in(part.rstrip(".! "))]
     return _distinct(claims)
 
 
@@ -130,11 +132,13 @@ def read_claims(answer: str) -> list[Claim] | None:
     >>> read_claims("- The sun is red.\\n- Two boats sail."), read_claims("- none"), read_claims("The sun is red.")
     ([Claim(text='The sun is red', number='', noun=''), Claim(text='Two boats sail', number='', noun='')], [], None)
     """
-    lines = [bare for line in answer.splitlines() if (bare := line.strip()) and not bare.startswith("```")]
+    lines = [
+        bare for line in without_reasoning(answer).splitlines() if (bare := line.strip()) and not bare.startswith("```")
+    ]
     if not lines or not all(_BULLET.match(line) for line in lines):
         return None
     texts = [_BULLET.sub("", line).rstrip(". ") for line in lines]
-    return _distinct(Claim(text) for text in texts if text and text.lower() != "none")
+    return _distinct(Claim(text) for text in texts if text and not _NONE.fullmatch(text))
 
 
 def masses(first: Iterable[tuple[str, float]]) -> tuple[float, float] | None:
@@ -208,7 +212,7 @@ class ClaimScorer:
         options = [self.splitter, words, self.template, self.template_many, self.min_mass]
         text = json.dumps([*options, *([self.max_tokens, SPLIT] if self.splitter == "model" else [])])
         # How noun phrases are read changes claims about the objects of a vocabulary only.
-        return f"{3 if words else 2}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"{4 if words else 3}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def ask(self, row: Row) -> Generator[list[Question], list[Answer], list[Verdict]]:
         if _is_question(row):

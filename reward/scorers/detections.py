@@ -161,7 +161,7 @@ class DetectedObjectScorer:
                 f"vocabulary {vocabulary.name!r} knows none of the detector's {len(detections.classes)} classes; "
                 "use one that maps their names to its objects"
             )
-        self.version = f"3:{vocabulary.name}@{vocabulary.version}+{detections.version}{'!' if always else ''}"
+        self.version = f"4:{vocabulary.name}@{vocabulary.version}+{detections.version}{'!' if always else ''}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         table = [list(self._row(row)) for row in rows]

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from reward.scorers.column_scorer import Batch
 from reward.scorers.protocol import Row, Scores
-from reward.text.noun_phrases import DENIES, affirmed
+from reward.text.denials import DENIES
+from reward.text.noun_phrases import affirmed
 from reward.text.object_vocabulary import Mention, Vocabulary
 
 
@@ -105,7 +106,7 @@ class ObjectScorer:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self.version = f"3:{vocabulary.name}@{vocabulary.version}"
+        self.version = f"4:{vocabulary.name}@{vocabulary.version}"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         table = [

@@ -22,7 +22,8 @@ def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = 
 
     Each mention is judged on its own, so that naming a thing twice is no hallucination. Of an object that is not there
     nothing else is judged. What facts say nothing about is unclear: attributes of a kind that is not known of every
-    thing of that name, counts without a number, places without boxes. With a place, "a cup" says that there is one in
+    thing of that name, or that may be another word for what is ("silver" for gray), counts without a number, places
+    without boxes. With a place, "a cup" says that there is one in
     that place, and "two cups" that two of them are.
 
     Without ``facts.objects``, the phrases of regions say what there is (``reward.text.known``), and counts are
@@ -112,7 +113,7 @@ def _claim_verdicts(phrase: Phrase, known: Known, lexicon: Lexicon) -> Iterator[
         return
     yield "correct", "object", phrase.start, phrase.end, f"{phrase.name} is there"
     for attribute in phrase.attributes:
-        says, reason = _attribute(attribute.kind, attribute.value, thing)
+        says, reason = _attribute(attribute.kind, attribute.value, thing, lexicon)
         yield says, "attribute", attribute.start, attribute.end, reason
     placed = _place(phrase, thing, lexicon)
     if phrase.count is not None and phrase.counted is not None:
@@ -128,11 +129,13 @@ def _claim_verdicts(phrase: Phrase, known: Known, lexicon: Lexicon) -> Iterator[
         yield says, "relation", phrase.beside.start, phrase.beside.end, reason
 
 
-def _attribute(kind: str, value: str, thing: Thing) -> tuple[Says, str]:
+def _attribute(kind: str, value: str, thing: Thing, lexicon: Lexicon) -> tuple[Says, str]:
     values = thing.values(kind)
     there = f"{thing.name}: {', '.join(sorted(values))}" if values else f"no {kind} of {thing.name} is known"
     if value in values:
         return "correct", there
+    if lexicon.alike(value, values):
+        return "unclear", f"{there}; {value} may be another word for it"
     return ("hallucination", there) if thing.tells(kind) else ("unclear", there)
 
 

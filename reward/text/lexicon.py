@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
 from reward.text.numbers import SMALL
-from reward.text.object_vocabulary import Vocabulary
+from reward.text.object_vocabulary import Vocabulary, without_hyphens
 
 #: A part of an image, ``[x0, y0, x1, y1]``: fractions of its width or height, origin at the top left.
 Area = tuple[float, float, float, float]
@@ -39,6 +39,7 @@ class Lexicon:
         name, version: of what is not in the vocabulary; ``version`` of the whole has the vocabulary's in it.
         vocabulary: the objects.
         attributes: word -> (kind, value). Words of one kind exclude each other: what is red is not blue.
+        near: values that do not, as two may call one thing by either: a car is gray to one and silver to another.
         places: words behind "in the", "on the" or "at the" -> (preposition, part of the image).
         margin: how near a border of such a part, or how near in line, is neither here nor there.
         articles_count: "a sun" says that there is one sun, and no second.
@@ -53,6 +54,15 @@ class Lexicon:
     margin: float
     articles_count: bool
     most: int = MOST
+    near: frozenset[frozenset[str]] = frozenset()
+
+    def alike(self, value: str, values: Iterable[str]) -> bool:
+        """Whether one of ``values`` may be meant by ``value``.
+
+        >>> general(Vocabulary("demo", "1", {})).alike("silver", ["red", "gray"])
+        True
+        """
+        return any(value == other or frozenset((value, other)) in self.near for other in values)
 
     @property
     def version(self) -> str:
@@ -97,7 +107,7 @@ class Lexicon:
         >>> scenes().plural("mice"), scenes().plural("Horse"), scenes().plural("lightning")
         (True, False, False)
         """
-        key = form.lower()
+        key = self._key(form)
         if key in self._many.values():
             return None if self._many.get(key) == key else True
         if key in self._many:
@@ -113,7 +123,7 @@ class Lexicon:
         >>> scenes().form("mouse", True), scenes().form("knights", False), scenes().form("lightning", True)
         ('mice', 'knight', None)
         """
-        key = form.lower()
+        key = self._key(form)
         if self.plural(key) is many:
             return key
         if many:
@@ -134,6 +144,11 @@ class Lexicon:
         """
         return SMALL[count] if 1 <= count <= MOST else str(count)
 
+    def _key(self, form: str) -> str:
+        """As the vocabulary spells it, if it has it without hyphens only."""
+        key = form.lower()
+        return key if key in self._named else without_hyphens(key)
+
     @cached_property
     def place_pattern(self) -> str:
         """A regular expression for the words of any place, the longest first."""
@@ -148,14 +163,17 @@ class Lexicon:
         return {name: tuple(surfaces) for name, surfaces in forms.items()}
 
     @cached_property
+    def _named(self) -> Mapping[str, str]:
+        return {surface.lower(): name for surface, name in self.vocabulary.synonyms.items()}
+
+    @cached_property
     def _many(self) -> Mapping[str, str]:
         """Singular form -> plural form, where the vocabulary has both."""
-        names = {surface.lower(): name for surface, name in self.vocabulary.synonyms.items()}
         return {
             form: several
-            for form, name in names.items()
+            for form, name in self._named.items()
             for several in _plurals(form)
-            if names.get(several) == name and (several != form or form in IRREGULAR)
+            if self._named.get(several) == name and (several != form or form in IRREGULAR)
         }
 
 
@@ -175,6 +193,11 @@ _COLOURS = (
 )
 _SAME = {"grey": "gray", "golden": "gold", "silvery": "silver", "reddish": "red", "blonde": "blond", "wood": "wooden"}
 _MATERIALS = "wooden metal plastic leather brick stone concrete marble"
+#: What two people call one thing.
+_NEAR = (
+    "gray silver, purple violet, red maroon, brown maroon, yellow gold, brown tan, brown beige, tan beige, white "
+    "beige, turquoise blue, turquoise green, pink purple, stone brick, stone concrete, stone marble"
+)
 
 
 def general(vocabulary: Vocabulary) -> Lexicon:
@@ -186,12 +209,13 @@ def general(vocabulary: Vocabulary) -> Lexicon:
     attributes |= {word: attributes[value] for word, value in _SAME.items() if value in attributes}
     return Lexicon(
         name="general",
-        own_version="1",
+        own_version="2",
         vocabulary=vocabulary,
         attributes=attributes,
         places=dict(_general_places()),
         margin=0.1,
         articles_count=False,
+        near=frozenset(frozenset(pair.split()) for pair in _NEAR.split(", ")),
     )
 
 

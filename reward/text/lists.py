@@ -30,13 +30,21 @@ _SEPARATOR = re.compile(r"(?:\s*,\s*and|\s*,|\s+and|\s*,?\s+as\s+well\s+as)\s+$"
 #: What shows that more is said than what there is, so that items cannot be told apart safely.
 _CLAUSE = re.compile(r"(?<!that )(?<!which )\b(?:is|are|was|were|has|have|between|but|while)\b", re.IGNORECASE)
 _LINES = re.compile(r"[^\S\n]*\n(?:[^\S\n]*\n)*")
+_THERE = re.compile(r"\bthere\s+(is|are|was|were)\s+(?:also\s+)?$", re.IGNORECASE)
 _AFTER = re.compile(r"\s+(is|are|was|were)\b", re.IGNORECASE)
+#: What says nothing of the last item of a list by standing behind it.
+_FOLLOWS = re.compile(rf"\s*[.,;:!?)\]\"\u201d]|\s+in\s+{_IMAGE}\b", re.IGNORECASE)
 _END = re.compile(r"[\s.!?\"'\u201d\u2019)\]*_]*$")
 _PREPOSITION = re.compile(
     r",?\s+(?:with|without|near|by|beside|behind|on|in|at|under|above|below|over|against|around|along|"
     r"next\s+to|in\s+front\s+of|on\s+top\s+of|close\s+to|(?:to|on)\s+the\s+(?:left|right)(?:\s+side)?\s+of|"
     r"holding|carrying|wearing|riding|watching|eating)\s+$",
     re.IGNORECASE,
+)
+
+#: A sentence does not end with one of these: "A man is to the left of a dog."
+_OPEN_VERB = re.compile(
+    r"\b(?:is|are|was|were|be|been|being|has|have|had)(?:\s+(?:also|just|directly|right))?$", re.IGNORECASE
 )
 
 
@@ -46,7 +54,7 @@ class Listing:
 
     ``whole``: the sentence does nothing but list, so that nothing is left of it if no item is. ``before`` is a form of
     "to be" that agrees with the first item, ``after`` one that agrees with all. ``subject``: the list stands at the
-    beginning and something is said of it.
+    beginning and something is said of it. ``goes_on``: it does not, and something else follows than the end or a comma.
     """
 
     items: tuple[Span, ...]
@@ -55,6 +63,7 @@ class Listing:
     before: Span | None = None
     after: Span | None = None
     subject: bool = False
+    goes_on: bool = False
 
 
 def listings(text: str, sentence: Sentence, phrases: Mapping[int, Phrase]) -> list[Listing]:
@@ -96,12 +105,20 @@ def without(
     begins_otherwise = left[0] > 0 or len(left) < len(items) == 2 or many[first] != before[first]
     if listing.before is not None and begins_otherwise:
         yield from _agreeing(text, listing.before, many[first])
-    if listing.after is not None:
+    changed = any(many[member] != before[member] for place in left for member in listing.members[place])
+    if listing.after is not None and listing.goes_on:
+        last = listing.members[-1][-1]  # "... there are two dogs, and a cat is on the right"
+        if many[last] != before[last]:
+            yield from _agreeing(text, listing.after, many[last])
+    elif listing.after is not None and (len(left) < len(items) or changed):
         yield from _agreeing(text, listing.after, many[first] or len(left) > 1)
 
 
 def agrees(listing: Listing, gone: Collection[int], many: Mapping[int, bool], before: Mapping[int, bool]) -> bool:
-    """Whether the verb after a list still fits, other verbs than "to be" included, which no rule here can change."""
+    """Whether the verb after a list still fits, other verbs than "to be" included, which no rule here can change.
+    Behind a list within a sentence ("... near a car and a dog sleeps"), more may be said of its last item alone."""
+    if gone and listing.goes_on:
+        return False
     if not listing.subject or listing.after is not None:
         return True
     left = [members[0] for place, members in enumerate(listing.members) if place not in gone]
@@ -119,7 +136,9 @@ def tail(text: str, start: int, end: int, limit: int) -> Span | None:
     """All to be cut so that the noun phrase ``text[start:end]`` goes with its preposition, if it is the last before
     ``limit``: of "a man with a hat", " with a hat"."""
     preposition = _PREPOSITION.search(text[:start])
-    return (preposition.start(), end) if preposition is not None and end == limit else None
+    if preposition is None or end != limit or _OPEN_VERB.search(text[: preposition.start()]):
+        return None
+    return preposition.start(), end
 
 
 def end_of(text: str, sentence: Sentence) -> int:
@@ -182,11 +201,15 @@ def _items(
 def _run(text: str, sentence: Sentence, run: Sequence[int], phrases: Mapping[int, Phrase], end: int) -> Listing:
     last = phrases[run[-1]].end
     after = _AFTER.match(text, last)
+    first = phrases[run[0]].start == sentence.start
+    there = _THERE.search(text, sentence.start, phrases[run[0]].start)
     return Listing(
         items=tuple((phrases[number].start, phrases[number].end) for number in run),
         members=tuple((number,) for number in run),
+        before=there.span(1) if there else None,
         after=after.span(1) if after else None,
-        subject=phrases[run[0]].start == sentence.start and last < end,
+        subject=first and last < end,
+        goes_on=not first and last < end and _FOLLOWS.match(text, last) is None,
     )
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from reward.text.denials import DENIES, denied_spans, is_denied_behind
 from reward.text.lexicon import MOST, Lexicon, general
 from reward.text.numbers import number_words
 from reward.text.object_vocabulary import Mention, Vocabulary
@@ -116,6 +117,10 @@ _GROUP = re.compile(
     r"(?P<what>pair|couple|group|number|lots?|bunch|set|row|pile|flock|herd|variety|stack|line|crowd|handful)\s+of\s+$",
     re.IGNORECASE,
 )
+#: A pair of them is one thing to some, and two to others.
+_BY_PAIR = _words(
+    "scissors skis glasses goggles gloves mittens shoes boots sneakers sandals skates socks pants jeans shorts"
+)
 _BE = r"(?:is|are|was|were)"
 _STANDS = "sits?|stands?|lies|lying|sitting|standing|located|placed|positioned|visible"
 _POSTURE = rf"(?:{_BE}|that|which|can|be|seen|{_STANDS})"
@@ -128,6 +133,8 @@ _VERB = (
     r"|,?\s+(?:you|we|one)\s+can\s+(?:also\s+)?see\s+|,\s+)"
 )
 _OR = re.compile(r"\s*(?:,\s*)?(?:,|or\b|nor\b|and\b)", re.IGNORECASE)
+#: Between two that something is said of together.
+_TOGETHER = re.compile(r"\s*(?:,\s*(?:and|or)|,|\b(?:and|or))\s+", re.IGNORECASE)
 #: Between two items of a list.
 JOINS = re.compile(r"\s*(?:,\s*and|,|\band)\s+", re.IGNORECASE)
 
@@ -145,12 +152,11 @@ def read(text: str, lexicon: Lexicon) -> tuple[Phrase, ...]:
     result: list[Phrase] = []
     for number, sentence in enumerate(sentences):
         of_sentence = [mention for mention in mentions if sentence.start <= mention.start < sentence.end]
-        result += _with_places(text, sentence, list(_phrases(text, number, sentence, of_sentence, lexicon)), lexicon)
+        phrases = list(_there(sentence, list(_phrases(text, number, sentence, of_sentence, lexicon))))
+        result += _with_places(text, sentence, phrases, lexicon)
     return tuple(result)
 
 
-#: Without any of it nothing is denied, or asked.
-DENIES = "\\b(?:no|not|without|neither|nor|never|cannot)\\b|n['\u2019]t\\b|\\?"
 _DENIES = re.compile(DENIES, re.IGNORECASE | re.ASCII)  # as Arrow's expressions are read
 
 
@@ -208,14 +214,32 @@ def _phrases(
     text: str, number: int, sentence: Sentence, mentions: Sequence[Mention], lexicon: Lexicon
 ) -> Iterator[Phrase]:
     floor, denied = sentence.start, sentence.text.endswith("?")
+    spans = [(sentence.start + start, sentence.start + end) for start, end in denied_spans(sentence.text)]
     for mention in mentions:
         phrase = _phrase(text, number, floor, mention, lexicon)
+        if any(start <= mention.start < end for start, end in spans):
+            phrase = None
         # Of "no dogs or cats" both are denied; of "no dog, and a cat" one is.
         goes_on = denied and phrase is not None and phrase.determiner is None
         denied = sentence.text.endswith("?") or phrase is None or (goes_on and bool(_OR.match(text, floor)))
         floor = mention.end
         if phrase is not None and not denied:
             yield phrase
+
+
+def _there(sentence: Sentence, phrases: Sequence[Phrase]) -> Iterator[Phrase]:
+    """Without those of which the sentence says behind them that they are not there, listed with others or alone."""
+    run: list[Phrase] = []
+    for phrase in phrases:
+        between = sentence.text[run[-1].end - sentence.start : phrase.start - sentence.start] if run else ""
+        if run and not _TOGETHER.fullmatch(between):
+            yield from run
+            run = []
+        run.append(phrase)
+        start, end = run[0].start - sentence.start, phrase.end - sentence.start
+        if is_denied_behind(sentence.text, start, end):
+            run = []
+    yield from run
 
 
 def _phrase(text: str, number: int, floor: int, mention: Mention, lexicon: Lexicon) -> Phrase | None:
@@ -253,7 +277,8 @@ def _phrase(text: str, number: int, floor: int, mention: Mention, lexicon: Lexic
         if word in _ARTICLES and lexicon.articles_count and lexicon.plural(mention.surface) is not True:
             count = 1
     elif group is not None:
-        start, count = floor + group.start(), 2 if group["what"].lower() in ("pair", "couple") else None
+        start = floor + group.start()
+        count = {"couple": 2, "pair": None if mention.surface.lower() in _BY_PAIR else 2}.get(group["what"].lower())
         determiner = (start, floor + group.start() + len(group[0].rstrip()), "some")
     else:  # what stands there may be a verb: only what surely describes the noun belongs to it
         belongs = list(itertools.takewhile(lambda piece: _describes(piece[2], lexicon), between))

@@ -24,6 +24,9 @@ _BLANK = np.array([chr(code).isspace() for code in range(128)] + [False] * 128)
 _LIKE_ASCII = frozenset("\u017f\u0131")
 _WAYS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
 _IGNORED = -2
+#: What joins words to one. A dash does not.
+_HYPHENS = "\\-\u2010\u2011"
+_HYPHEN = re.compile(rf"(?<=\w)[{_HYPHENS}](?=\w)")
 _SOME = r"(?:an?|the|this|that|these|those|one|two|three|some|each|every|another|his|her|its|their|my|your|our|\d+)"
 #: What stands before a form of ``attributive`` that names a thing.
 _TAKEN_UP = re.compile(
@@ -104,15 +107,19 @@ class Vocabulary:
     def canonical(self, name: str) -> str | None:
         """The object that ``name`` stands for, or None if the vocabulary does not know it.
 
-        >>> Vocabulary("demo", "1", {"dogs": "dog"}).canonical("Dogs")
-        'dog'
+        >>> Vocabulary("demo", "1", {"dogs": "dog", "hot dog": "food"}).canonical("Hot-dog")
+        'food'
         """
-        return name if name in self.objects else self._canonical.get(_normal(name)) or None
+        if name in self.objects:
+            return name
+        form = _normal(name)
+        return self._canonical.get(form) or self._canonical.get(without_hyphens(form)) or None
 
     def mentions(self, text: str) -> list[Mention]:
         """Every mention in order of appearance, without overlaps: leftmost first, then the longest form.
 
-        Whole words only, whatever their case; the words of one term may stand apart by any white space.
+        Whole words only, whatever their case; the words of one term may stand apart by any white space or a hyphen. A
+        word with a hyphen behind it says what another one is like: "a dog-shaped balloon" is no dog.
         """
         if not self._forms:
             return []
@@ -167,8 +174,9 @@ class Vocabulary:
     def _pattern(self) -> re.Pattern[str]:
         # One group per form: which form matched is then known without folding the text's case a second time, which
         # for letters such as the dotless i gives something the regular expression never compared with.
-        branches = "|".join("(" + r"\s+".join(map(re.escape, form.split())) + ")" for form, _ in self._forms)
-        return re.compile(rf"(?<!\w)(?:{branches})(?![\w\u0300-\u036f])", re.IGNORECASE)
+        between = rf"(?:\s+|[{_HYPHENS}])"
+        branches = "|".join("(" + between.join(map(re.escape, form.split())) + ")" for form, _ in self._forms)
+        return re.compile(rf"(?<!\w)(?:{branches})(?![\w\u0300-\u036f]|[{_HYPHENS}]\w)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,8 @@ class _Index:
         odd = [
             r"[\s\x0b\x1c-\x1f]+".join(map(re.escape, form.split())) for form in {*ascii_forms} - {*plain} | {*unsure}
         ]
+        if number:  # a word in front of a hyphen: "hot-dog", "dog-shaped"
+            odd.append(rf"\b(?:{'|'.join(map(re.escape, number))})-\w")
         longest = max((len(form.split()) for form in plain), default=1)
         return cls(place, pa.array(list(number), pa.string()), steps, things, longest, "|".join(sorted(odd)) or None)
 
@@ -257,6 +267,15 @@ def _is_thing(text: str, start: int, end: int) -> bool:
     [True, False]
     """
     return _TAKEN_UP.search(text[max(0, start - 60) : start]) is not None and _LEFT_OFF.match(text, end) is not None
+
+
+def without_hyphens(form: str) -> str:
+    """With blanks in their place: "hot-dog" is another spelling of "hot dog".
+
+    >>> without_hyphens("hot-dog")
+    'hot dog'
+    """
+    return _HYPHEN.sub(" ", form)
 
 
 def _normal(surface: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 #: Raised whenever a rule here may give another result; part of the fingerprint of every stage that uses one.
-VERSION = 1
+VERSION = 2
 
 Says = Literal["hallucination", "correct", "unclear"]
 Kind = Literal["object", "attribute", "count", "relation"]
@@ -40,9 +40,9 @@ class Problem(NamedTuple):
     nothing_wrong        no finding is a hallucination, so there is nothing to correct
     nothing_left         without what is wrong, the text says nothing
     nothing_to_change    no phrase of the text can be made wrong in any of the wanted ways
-    cannot_correct       the finding has no place that a rule knows to edit
+    cannot_correct       what becomes of it is still not true by the facts
     touched_the_rest     a model changed a sentence that was not flagged, or dropped or added one
-    unchanged            a model returned the text as it was
+    unchanged            a model returned the text as it was, or with an object in it that is not there
     not_in_grammar       the text says something that the built-in world's grammar cannot say
     off_task             what a model wrote speaks about its task, or is laid out or as long as no such text is
     other_facts          a paraphrase says something else than its original

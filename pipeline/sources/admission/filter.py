@@ -30,7 +30,16 @@ DROPPED = pa.schema(
 )
 #: Images and conversation of another row; the filters below are asked only about the first of them.
 DUPLICATE = "duplicate_prompt"
-REASONS = (DUPLICATE, "duplicate_image", "near_duplicate_image", "contaminated_text", "contaminated_image")
+#: One says yes to its question and another no: nobody knows which is right, and none of them stays.
+CONTRADICTED = "contradicting_answers"
+REASONS = (
+    DUPLICATE,
+    CONTRADICTED,
+    "duplicate_image",
+    "near_duplicate_image",
+    "contaminated_text",
+    "contaminated_image",
+)
 
 
 class Candidate(NamedTuple):

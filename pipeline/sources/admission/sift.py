@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.base.images.image_files import public
-from pipeline.sources.admission.filter import DUPLICATE, Candidate, Filter
+from pipeline.sources.admission.filter import CONTRADICTED, DUPLICATE, Candidate, Filter
 from pipeline.sources.admission.prompt_id import LENGTH
 from pipeline.sources.admission.spool import Spool
-from reward.answers.match_answer import right
+from reward.answers.match_answer import asks_yes_or_no, is_yes, right
 
 Array = npt.NDArray[Any]
 _ID = f"S{LENGTH // 2}"
@@ -28,9 +28,10 @@ class Kept(NamedTuple):
     starts: Array
 
 
-def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], None]) -> Kept:
-    """Of rows with the same id the first to come stays, then ``filter`` is asked. ``drop`` gets a row of
-    ``pipeline.sources.admission.filter.DROPPED`` for every other."""
+def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], None], *, strict: bool = True) -> Kept:
+    """Of rows with the same id the first to come stays, or none where one says yes to the
+    question and another no (unless not ``strict``), then ``filter`` is
+    asked. ``drop`` gets a row of ``pipeline.sources.admission.filter.DROPPED`` for every other."""
     ids, rows, starts = [np.empty(0, _ID)], [np.empty(0, np.int32)], [0]
     for number in range(spool.buckets):
         table = spool.bucket(number)
@@ -41,8 +42,13 @@ def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], N
         first[1:] = sorted_ids[1:] != sorted_ids[:-1]
         if not first.all():
             heads = order[first][np.cumsum(first) - 1]
-            for row, head in zip(order[~first].tolist(), heads[~first].tolist(), strict=True):
-                drop(_dropped_row(table, row, DUPLICATE, f"same as {public(table['source'][head].as_py() or 'a row')}"))
+            pairs = list(zip(order[~first].tolist(), heads[~first].tolist(), strict=True))
+            unsure = _contradicted(table, pairs) if strict else {}
+            for row, head in pairs:
+                drop(_dropped_row(table, row, *unsure.get(head, (DUPLICATE, f"same as {_source(table, head)}"))))
+            for head, doubt in unsure.items():
+                drop(_dropped_row(table, head, *doubt))
+            first &= ~np.isin(order, list(unsure))
         order = order[first]
         if filter is not None and len(order):
             reasons = [filter.why(row) if row else None for row in _candidates(table, order)]
@@ -59,6 +65,25 @@ def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], N
 def names(column: pa.ChunkedArray) -> Array:
     """Ids as an array of the bytes that their digits say, which sort as the texts do."""
     return np.frombuffer(bytes.fromhex("".join(column.to_pylist())), _ID)
+
+
+def _contradicted(table: pa.Table, pairs: list[tuple[int, int]]) -> dict[int, tuple[str, str]]:
+    """Of rows and the first with their id: the first ones that another one contradicts, with reason and detail."""
+    said: dict[int, dict[bool, int]] = {}
+    for row, head in pairs:
+        for at in (head, row):
+            answers = right(table["facts"][at].as_py()) if table["status"][at].as_py() == "ok" else ()
+            if answers and all(map(asks_yes_or_no, answers)) and len({*map(is_yes, answers)}) == 1:
+                said.setdefault(head, {}).setdefault(is_yes(answers[0]), at)
+    return {
+        head: (CONTRADICTED, f"{_source(table, by[True])} says yes and {_source(table, by[False])} no")
+        for head, by in said.items()
+        if len(by) == 2
+    }
+
+
+def _source(table: pa.Table, row: int) -> str:
+    return public(table["source"][row].as_py() or "a row")
 
 
 def _candidates(table: pa.Table, order: Array) -> Iterator[Candidate | None]:

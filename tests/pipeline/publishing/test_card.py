@@ -244,7 +244,7 @@ def test_scores_lengths_models_and_examples_are_there(card, run_dir):
         rows = cells(section(card, f"### {name}"))[1:]
         assert sum(int(row[1]) for row in rows) == len(findings.scores[name].every)
         assert sum(int(row[2]) for row in rows) == len(findings.scores[name].chosen)
-    assert "### objects.hallucinated" in card and "Version `3:scenes@" in card
+    assert "### objects.hallucinated" in card and "Version `4:scenes@" in card
     assert "longer wins in" in card
     assert "| scenes-vlm | main |" in card and "sha256:0123456789abcdef" in card
     assert card.count("\nChosen:\n") == card.count("\nRejected:\n") == 3

@@ -77,6 +77,18 @@ KNOWN = facts(
         ("- A cup\n- A cat\n- A dog", "- A cup\n- A dog"),
         ("- A cup\n- A cat", "- A cup"),
         ("A cat and a dog sleep. A cup.", "A cup."),  # "a dog sleep" is no English
+        # what stands behind the last of a list may be said of that one alone
+        ("A cup. A dog sits on a boat, and a cat lies beside it.", "A cup."),
+        ("A cup. A dog stands near a cat and a boat floats by.", "A cup."),
+        ("A cup. A dog stands near a boat and a cat in the image.", "A cup. A dog stands near a boat in the image."),
+        ("There are three dogs, and a cup is on display.", "There are two dogs, and a cup is on display."),
+        ("**Seen:** There are two cups and a dog.", "**Seen:** There is one cup and a dog."),
+        # "A dog is." is no English
+        ("A cup. A dog is to the left of a cat.", "A cup."),
+        ("A cup. A dog is near a cat.", "A cup."),
+        # what goes back to a sentence goes with it
+        ("A cup. A cat sleeps. It is black, and its tail is long. The dogs run.", "A cup. The dogs run."),
+        ("There are two dogs. One of the dogs is black.", "There are two dogs. One of the dogs is brown."),
         # the same once more
         ("There is a cup. There is also a red cup.", "There is a cup."),
         ("There is a red cup and a blue cup.", "There is an orange cup."),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rewriting_kit import facts, thing
+from rewriting_kit import ENGLISH, facts, thing
 
-from pipeline.rewriting.corrector import question, read, verify
+from pipeline.rewriting.corrector import question, read, still_wrong, verify
 from reward.asking.protocol import Answer, Question
+from reward.text.fact_findings import at, by_facts
 from reward.text.sentences import split
 from reward.text.types import Finding, Problem, Rewrite, apply
 
@@ -48,6 +50,18 @@ def test_the_model_reads_the_sentences_what_is_wrong_and_what_is_known() -> None
             "A cat sits.  One dog runs. It rains.",
         ),
         (answer((2, "One dog runs."), (2, "One dog runs.")), "A cat sits.  One dog runs. It rains."),
+        (
+            answer((2, "One dog runs")),
+            "A cat sits.  One dog runs. It rains.",
+        ),  # or it would be one sentence with the next
+        (
+            Answer("<think>Is {it} one?</think>\n" + str(answer((2, "One dog runs.")).text)),
+            "A cat sits.  One dog runs. It rains.",
+        ),
+        *(
+            (answer((2, none)), "A cat sits.  It rains.")
+            for none in ("N/A", "null", "(removed)", "...", "-", "Not visible.")
+        ),
     ],
 )
 def test_only_the_flagged_sentence_changes(reply: Answer, text: str) -> None:
@@ -63,6 +77,8 @@ def test_only_the_flagged_sentence_changes(reply: Answer, text: str) -> None:
         (answer((2, PARTS[1])), "unchanged"),
         (answer((2, "The sentence should read: One dog runs.")), "off_task"),
         (answer((2, "> 2: One dog runs.")), "off_task"),
+        (answer((2, "Incorrect.")), "off_task"),
+        (answer((2, "\u6709\u4e00\u53ea\u72d7\u3002")), "off_task"),
         (answer((4, "x")), "unreadable"),
         (answer((2, "One dog runs."), (2, "A dog runs.")), "unreadable"),
         (answer((1, PARTS[0])), "unreadable"),
@@ -81,6 +97,38 @@ def test_any_other_answer_is_refused_with_the_reason(reply: Answer, kind: str) -
 def test_a_model_that_takes_everything_out_is_refused() -> None:
     made = read(answer((1, None)), "A cat.", flag(0, text="A cat."))
     assert isinstance(made, Problem) and made.kind == "nothing_left"
+
+
+NO_DOG = "A man rides a bike. A brown dog sits near a red car. The sky is blue."
+
+
+@pytest.mark.parametrize(
+    ("correction", "kind"),
+    [
+        ("A red car sits near a brown dog.", "unchanged"),
+        ("The brown dog and a cat sit near a car.", "unchanged"),
+        ("A red car stands there.", None),
+        ("There is no brown dog near the red car.", None),
+        ("The brown dog is not present in the image.", None),
+        ("A red car stands there instead of a brown dog.", None),
+        ("A car with a brown dog-shaped sign stands there.", None),
+    ],
+)
+def test_an_object_that_is_not_there_goes(correction: str, kind: str | None) -> None:
+    bad = [at(NO_DOG, 20, 31, "hallucination", "no dog", "object")]
+    made = read(answer((2, correction)), NO_DOG, bad)
+    assert (made.kind if isinstance(made, Problem) else None) == kind
+
+
+def test_what_is_no_better_by_the_facts_is_no_correction() -> None:
+    known = facts(thing("cat", 1), thing("cup", 1))
+    bad = by_facts("A dog. A cat.", known, ENGLISH)
+    judged = [replace(finding, by="judge") for finding in bad]
+    cases = {"A cup. A cat.": (None, None), "A bird. A cat.": ("cannot_correct", None)}
+    for made, kinds in {**cases, "A bird and a dog. A cat.": ("cannot_correct", "cannot_correct")}.items():
+        problems = [still_wrong("A dog. A cat.", found, made, known, ENGLISH) for found in (bad, judged)]
+        assert tuple(problem and problem.kind for problem in problems) == kinds
+    assert still_wrong("A dog. A cat.", bad, "A bird. A cat.", None, ENGLISH) is None
 
 
 @pytest.mark.parametrize(

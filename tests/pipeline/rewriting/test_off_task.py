@@ -26,6 +26,13 @@ ORIGINAL = "The image shows two green anchors and a blue wheel."
         "One sees two green anchors and a blue wheel. No further details.",
         "One sees two green anchors and a blue wheel, which is all that anyone at all who looked at it could see",
         "A wheel.",
+        "1. One sees two green anchors. 2. One sees a blue wheel.",
+        "Output: One sees two green anchors and a blue wheel.",
+        "One sees two green anchors and a blue wheel. (It means the same.)",
+        "One sees two green anchors and a blue wheel. Is that fine?",
+        "As an AI, one sees two green anchors and a blue wheel.",
+        "Das Bild zeigt zwei gr\u00fcne Anker, und es gibt ein blaues Rad.",
+        "\u56fe\u4e2d\u6709 two green anchors and a blue wheel.",
     ],
 )
 def test_an_answer_about_the_task_is_none(answer: str) -> None:
@@ -38,6 +45,8 @@ def test_an_answer_about_the_task_is_none(answer: str) -> None:
         ("In this picture you can see a blue wheel and two green anchors.", ORIGINAL),
         ("One sees the dog's bowl (a red one), 3 cats and a sign.", "There are a dog's red bowl, 3 cats and a sign."),
         ("In this picture one can see a cat.", "There is a cat."),
+        ("In 2012: a wheel. There are 3. Is it blue?", "In 2012: there are 3. Blue? A wheel."),
+        ("A wheel, which is blue", "Blue wheel"),
         ('One reads "STOP" there.\nA version of it hangs above.', 'There is "STOP".\nAbove it is another version.'),
     ],
 )

@@ -93,6 +93,14 @@ def test_short_answers_are_asked_for_if_wanted() -> None:
     assert sorted(answer for answer, _ in by_text.values() if answer in ("Yes", "No")) == ["No", "Yes"]
 
 
+def test_the_colour_of_what_has_two_is_not_asked_for() -> None:
+    # "White" would be the rejected answer to "What colour is the cup?" where "black" is the chosen one.
+    known = facts(thing("dog", 2, "brown"), thing("cup", 1, "black", "white"))
+    assert "What colour is the cup?" not in {each.text for each in quiz("A red cup.", known, 4, short=True)}
+    near = facts(thing("cup", 1, "gray"), thing("dog"))
+    assert not any("silver" in each.text for each in quiz("A silver cup.", near, 8))
+
+
 def test_a_finding_of_a_judge_counts_only_if_the_facts_agree() -> None:
     text = "A cup and a cat."
     findings = [Finding(0, 0, len(text), "hallucination", None, text, "", "judge")]

@@ -109,6 +109,11 @@ def test_the_writer_sees_the_text_quoted_and_no_image() -> None:
         (Answer("There is a brown dog. There are two cats. "), "unchanged"),
         (Answer("One sees a black dog and two cats."), "other_facts"),
         (Answer("One sees a brown dog."), "other_facts"),
+        (
+            Answer("<think>A dog, two cats.</think>One sees a brown dog, and two cats."),
+            "One sees a brown dog, and two cats.",
+        ),
+        (Answer("One sees a brown dog and two cats, and no snow."), "other_facts"),
         (Answer("One sees a brown dog and", complete=False), "cut_off"),
         (Answer(error="timeout: slow"), "timeout"),
     ],
@@ -117,3 +122,13 @@ def test_a_paraphrase_is_taken_only_if_it_keeps_the_facts(answer: Answer, expect
     made = read(answer, "There is a brown dog. There are two cats.", ENGLISH)
     assert (made.kind if isinstance(made, Problem) else made) == expected
     assert not isinstance(made, Problem) or made.message
+
+
+def test_what_is_denied_of_something_that_no_vocabulary_has_stays_so() -> None:
+    assert same_facts("No lamp is lit.", "A lamp is lit.", ENGLISH) == "the first text alone denies something: 'No'"
+    assert same_facts("No lamp is lit.", "There isn't a lamp that is lit.", ENGLISH) is None
+
+
+def test_quotes_within_a_paraphrase_are_no_quotes_around_it() -> None:
+    text = '"Stop" stands on a sign, and another one reads "Go"'
+    assert read(Answer(text), 'A sign reads "Stop", and a second one says "Go"', ENGLISH) == text

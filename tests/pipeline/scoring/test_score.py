@@ -51,7 +51,7 @@ def test_values_are_raw_and_aligned_to_the_candidates() -> None:
     (row,) = ScoreStage(SPEC).process(None, tables(prompt_row("a", facts=FACTS))).to_pylist()
     scores = {score["name"]: score for score in row["scores"]}
     assert scores["objects.hallucinated"]["values"] == [0.0, 1.0]
-    assert scores["objects.hallucinated"]["version"].startswith("3:scenes@")
+    assert scores["objects.hallucinated"]["version"].startswith("4:scenes@")
     assert scores["correctness"]["values"] == [None, None]
 
 

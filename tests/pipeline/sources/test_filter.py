@@ -90,6 +90,23 @@ def test_rows_that_say_the_same_are_merged_and_told(tmp_path: Path, make: Any, r
     assert reasons(run) == {}, "written anew with the source"
 
 
+def test_rows_that_contradict_each_other_all_go(tmp_path: Path, make: Any, run: Run) -> None:
+    answers = {
+        "x": ("yes", None, "No", "yes"),
+        "y": ("yes", "Yes.", None),
+        "z": ("two", "no"),
+        "w": (["yes", "no"], "no"),
+    }
+    rows = [
+        {"images": ["a.png"], "prompt": prompt, "answer": answer} for prompt in answers for answer in answers[prompt]
+    ]
+    kept = make(kind="jsonl", path=put(tmp_path, {"a.png": picture(1)}, rows))
+    assert {row["prompt"][0]["content"] for row in kept} == {"y", "z", "w"}
+    assert reasons(run) == {"contradicting_answers": 4, "duplicate_prompt": 4}
+    told = {row["detail"] for row in dropped(run) if row["reason"] == "contradicting_answers"}
+    assert told == {"rows.jsonl:1 says yes and rows.jsonl:3 no"}
+
+
 def rows_of(names: list[str], prompts: int = 3) -> list[dict[str, Any]]:
     return [{"images": [name], "prompt": f"{n}?"} for name in names for n in range(prompts)]
 

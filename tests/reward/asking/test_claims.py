@@ -103,6 +103,9 @@ def test_every_phrase_ends_with_an_object_and_comes_once(text: str) -> None:
         ("Birds fly, and a man sleeps, but it is day.", ["Birds fly", "a man sleeps", "it is day"]),
         ("- A red sun\n- Two boats\n3) A cup", ["A red sun", "Two boats", "A cup"]),
         ("There is a man and woman.", ["there is a man and woman"]),
+        ('It reads "Stop. Go!" there. J. K. Rowling waves at 5 p.m. in the U.S. It rains, e.g. on Mr. Smith; he waits.',
+         ['It reads "Stop. Go!" there', "J. K. Rowling waves at 5 p.m. in the U.S", "It rains, e.g. on Mr. Smith",
+          "he waits"]),
         ("There is a dog. there is a dog.\nWhat is it? ... 12", ["there is a dog"]),
         ("", []),
     ],
@@ -281,3 +284,21 @@ def test_the_version_changes_with_what_is_asked() -> None:
     ]  # fmt: skip
     assert len({ClaimScorer(**changes).version for changes in options}) == len(options)
     assert ClaimScorer(max_tokens=9).version == ClaimScorer().version  # rules need no tokens
+
+
+@pytest.mark.parametrize(
+    ("answer", "claims"),
+    [
+        ("- A dog runs.\r\n\r\n- It is red.", ["A dog runs", "It is red"]),
+        ("<think>\n- A cat?\n</think>\n\u2013 A dog runs.", ["A dog runs"]),
+        ("- (none)", []),
+        ("- No claims.", []),
+        ("- There are no claims about the image.", []),
+        ("- None of the dogs runs.", ["None of the dogs runs"]),
+        ("Here are the claims:", None),
+        ("A dog runs:\nit is red.", None),
+    ],
+)
+def test_a_list_of_claims_is_read_as_models_write_it(answer: str, claims: list[str] | None) -> None:
+    read = read_claims(answer)
+    assert (read and [claim.text for claim in read]) == claims

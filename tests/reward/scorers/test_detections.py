@@ -197,7 +197,7 @@ def test_the_version_follows_what_the_file_says_and_how_it_is_read(read):
         return DetectedObjectScorer(VOCABULARY, read(content, **options), always).version
 
     before = version(LISTED)
-    assert before == version(LISTED) and before.startswith("3:demo@1+")
+    assert before == version(LISTED) and before.startswith("4:demo@1+")
     changed = [version(LISTED[:1]), version(LISTED, threshold=0.3), version(LISTED, always=True)]
     changed.append(version(LISTED, classes=["dog", "cat", "kite"]))
     assert len({before, *changed}) == 5

@@ -36,6 +36,15 @@ def test_every_claim_has_a_finding_of_its_own() -> None:
     ]  # fmt: skip
 
 
+def test_what_two_people_call_one_thing_is_no_hallucination() -> None:
+    row_facts = facts(thing("cup", 1, "grey"), thing("boat", 1, "tan", "stone"))
+    assert findings_of("A silver cup, a beige, brick boat and a blue cup.", row_facts) == [
+        "correct object: A silver cup", "unclear attribute: silver",
+        "correct object: a beige, brick boat", "unclear attribute: beige", "unclear attribute: brick",
+        "correct object: a blue cup", "hallucination attribute: blue",
+    ]  # fmt: skip
+
+
 @given(indices)
 def test_findings_lie_in_their_sentences_and_no_sentence_is_without(index: int) -> None:
     text, row_facts, _ = described(index)
