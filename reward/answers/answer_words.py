@@ -25,7 +25,8 @@ UNSURE = words(
 #: Of what these name, any other answer may be one.
 GENERIC = words(
     "animal pet mammal creature vehicle food meal fruit vegetable drink beverage thing object item person people human "
-    "man woman adult building structure house furniture color colour plant tree flower tool device machine appliance "
+    "man woman male female adult player building structure house furniture color colour plant tree flower tool device "
+    "machine appliance "
     "toy game sport clothes clothing outfit accessory room place outdoors outside indoors inside nature city material "
     "metal pattern shape brand logo sign text word letter number season weather daytime container dish utensil "
     "instrument"
@@ -39,7 +40,14 @@ purple violet lilac
 brown tan beige khaki
 white cream ivory beige
 yellow gold golden
-pink rose magenta
+pink rose magenta fuchsia
+purple magenta fuchsia indigo lavender
+green teal turquoise olive lime
+blue aqua
+teal turquoise aqua cyan
+brown gold golden bronze maroon
+orange peach copper
+gray grey charcoal
 blond blonde yellow
 ok okay fine good
 mom mum mother
@@ -59,6 +67,18 @@ night dark nighttime
 day daytime
 big large huge
 small little tiny
+fall autumn
+trash garbage rubbish litter waste bin can dustbin wastebasket
+faucet tap spigot
+elevator lift
+flashlight torch
+soda pop coke cola
+fries chips crisps
+cellphone smartphone mobile phone telephone
+noon midday
+dinner supper
+evening dusk twilight sunset
+granite stone rock
 round circle circular
 square box rectangle rectangular
 soccer football

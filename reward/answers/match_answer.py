@@ -39,7 +39,7 @@ _NONE = re.compile(
 _LAST = re.compile(r"(?:.*\banswer(?: is|:)|.*\bi(?: would|'d) say|.*,) (?P<said>yes|no|true|false)[^\w?]*$")
 _ZERO = re.compile(rf"none|no (?!{_ODD})(?P<denied>[^\W\d_]+(?: [^\W\d_]+){{0,2}})")
 #: What such a text says is up to what was asked.
-_DENIES = re.compile(r"\bno\s+\w", re.IGNORECASE)
+_DENIES = re.compile(r"\bno\s+\w")
 _LETTER = re.compile(r"[(\[]?([a-z])[)\].:]*")
 _CHOSEN = re.compile(r"(?:[(\[]([a-z])[)\]]|\b([a-z])[).:])(?= |$)")
 #: A letter by itself that is neither an article nor the writer.
@@ -52,10 +52,10 @@ _RULED_OUT = re.compile(r"\b(?:wrong|incorrect|not|isn't|neither|except|rather t
 def reads_question(text: str) -> bool:
     """Whether what ``text`` says may be up to what was asked.
 
-    >>> reads_question("There are no dogs."), reads_question("No, there is a cat.")
-    (True, False)
+    >>> reads_question("There are no dogs."), reads_question("No, there is a cat."), reads_question("**No** dogs.")
+    (True, False, True)
     """
-    return _DENIES.search(text) is not None
+    return _DENIES.search(_plain(text[:_MOST_LETTERS])) is not None
 
 
 def agrees(text: str, answers: Sequence[str], question: str | None = None) -> bool | None:
@@ -125,9 +125,12 @@ def yes_or_no(text: str, question: str | None = None) -> bool | None:
     if bool(words & YES) == bool(words & NO):
         return None
     lead = re.sub(r"^(?:the )?(?:correct )?answer(?: is|:) ?:? ?", "", shown)
-    for pattern in (_FIRST, _YES_THERE, _LAST):
+    whole = len(text) <= _MOST_LETTERS
+    for pattern in (_FIRST, _YES_THERE, *([_LAST] if whole else [])):
         if match := pattern.match(lead) or pattern.match(shown):
             return match["said"] in YES
+    if not whole:  # what begins to be a "no" there may go on as "not" or "no doubt"
+        return None
     none = _NONE.fullmatch(shown.rstrip(" .!"))
     if none is None or words & {"but", "except", "only", "just", "other"}:
         return None

@@ -184,6 +184,13 @@ def test_an_answer_is_read_in_up_to_three_sentences_that_all_give_it() -> None:
         ("yes", "No. 5 is on the shirt", "Is there a number?"), ("dog", "Hund", "Was für ein Tier ist das?"),
         ("Hund", "Tier", "Was für ein Tier ist das?"), ("狗", "cat", "这是什么动物?"), ("dog", "cat", "这是什么动物?"),
         ("A", "(A) is wrong; the answer is B.", None), ("B", "(A) is wrong; the answer is B.", None),
+        # A thing may be denied to say yes, and markup hides no denial.
+        ("yes", "No parking.", "Is parking prohibited here?"), ("yes", "There is no light.", "Is the light off?"),
+        ("yes", "No smoking", "Is there a sign about smoking?"), ("yes", "No dogs.", "Are the dogs hidden?"),
+        ("yes", "No dogs.", "Are there more cats than dogs?"), ("yes", "No dogs.", "Are there 0 dogs?"),
+        ("yes", "No lights.", "Have the lights been turned off?"), ("yes", "No dog.", "Is there a dog house?"),
+        ("yes", "**No** people.", "Is the street empty?"), ("yes", "There are no *people*.", "Is the street empty?"),
+        ("yes", "\uff2e\uff2f people.", "Is the street empty?"), ("0", "**No** cats.", "How many dogs are there?"),
         ("B", "A) is incorrect. B", None), ("A", "The answer is B, not A.", None), ("C", "A or C. Not B.", None),
     ],
 )  # fmt: skip
@@ -202,6 +209,11 @@ def test_what_a_text_does_not_say_of_what_was_asked_is_not_read_into_it(
         ("none", "0", "3", "How many?"),
         ("There is no dog.", "no", "yes", "Is there a dog in the image?"),
         ("No dogs are visible.", "no", "yes", "Are there any dogs?"),
+        ("There is no dog.", "no", "yes", "Is there a dog in the image? Answer yes or no."),
+        ("There are no dogs.", "no", "yes", "Can you see dogs sitting on the mat?"),
+        ("No hat.", "no", "yes", "Is the man wearing a red hat?"),
+        ("There is no stop sign.", "no", "yes", "Is it true that there is a stop sign?"),
+        ("**No** dogs.", "0", "2", "How many dogs are there?"),
         ("No, it is a cat.", "no", "yes", "Is it a dog?"),
         ("cat", "cat", "dog", "Which animal is it?"),
         ("2", "2", "3", "多少只狗?"),
@@ -212,6 +224,23 @@ def test_what_a_text_does_not_say_of_what_was_asked_is_not_read_into_it(
 def test_what_was_asked_about_is_read(answer: str, right: str, wrong: str, question: str | None) -> None:
     assert agrees(answer, [right], question) is True
     assert agrees(answer, [wrong], question) is False
+
+
+def test_what_stands_beyond_the_part_that_is_read_may_turn_the_end_of_it_round() -> None:
+    """ ", no" at the very end of what is read may go on as "not", or as "no doubt"."""
+    for letters in range(180, 202):
+        text = f"{'x' * letters}, no doubt a dog that sits beside the cat"
+        assert agrees(text, ["yes"], "Is there a dog?") is agrees(text, ["no"], "Is there a dog?") is None
+    assert agrees(f"Yes, {'it is a dog ' * 30}", ["yes"], "Is there a dog?") is True
+
+
+@pytest.mark.parametrize(
+    ("right", "answer"),
+    [("autumn", "fall"), ("trash can", "garbage bin"), ("faucet", "tap"), ("female", "girl"), ("green", "teal"),
+     ("noon", "midday"), ("purple", "magenta"), ("sunset", "dusk")],
+)  # fmt: skip
+def test_another_name_for_it_is_not_called_wrong(right: str, answer: str) -> None:
+    assert agrees(answer, [right]) is agrees(right, [answer]) is None
 
 
 @given(st.text(max_size=60))
