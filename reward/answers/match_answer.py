@@ -37,6 +37,9 @@ _NONE = re.compile(
 )
 #: "There is a dog, no?" asks.
 _LAST = re.compile(r"(?:.*\banswer(?: is|:)|.*\bi(?: would|'d) say|.*,) (?P<said>yes|no|true|false)[^\w?]*$")
+#: "There isn't a dog, true." and "It is a dog, no." say two things.
+_DENIED = re.compile(r"\b(?:not|never|cannot)\b|n't\b")
+_STATED = re.compile(rf"\W*(?:{_THERE}|(?:it|this|that|he|she|they)(?:'s|'re| is| are)) ")
 _ZERO = re.compile(rf"none|no (?!{_ODD})(?P<denied>[^\W\d_]+(?: [^\W\d_]+){{0,2}})")
 #: What such a text says is up to what was asked.
 _DENIES = re.compile(r"\bno\s+\w")
@@ -128,13 +131,20 @@ def yes_or_no(text: str, question: str | None = None) -> bool | None:
     whole = len(text) <= _MOST_LETTERS
     for pattern in (_FIRST, _YES_THERE, *([_LAST] if whole else [])):
         if match := pattern.match(lead) or pattern.match(shown):
-            return match["said"] in YES
+            said = match["said"] in YES
+            return None if pattern is _LAST and _turns_round(said, shown) else said
     if not whole:  # what begins to be a "no" there may go on as "not" or "no doubt"
         return None
     none = _NONE.fullmatch(shown.rstrip(" .!"))
     if none is None or words & {"but", "except", "only", "just", "other"}:
         return None
     return False if question is None or is_asked(none["denied"], question) else None
+
+
+def _turns_round(said: bool, text: str) -> bool:
+    """Whether the word at a text's end is not what stands before it."""
+    denied = _DENIED.search(text) is not None
+    return denied if said else not denied and _STATED.match(text) is not None
 
 
 @lru_cache(1 << 16)
