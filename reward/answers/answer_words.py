@@ -118,7 +118,26 @@ chef cook
 policeman officer cop
 sleeping resting lying asleep
 happy smiling
-standing upright
+standing upright stood
+sit sat sitting seated
+lie lying lay laid
+run ran running
+ride rode riding
+drive drove driving
+eat ate eating
+drink drank drinking
+swim swam swimming
+fly flew flying
+dutch netherlands holland
+french france
+spanish spain
+greek greece
+turkish turkey
+danish denmark
+uk england britain british english
+us usa america american
+christmas xmas
+barbecue bbq
 top upper
 bottom lower
 center centre middle

@@ -8,7 +8,7 @@ import itertools
 import re
 
 from reward.answers.answer_words import words
-from reward.text.lexicon import IRREGULAR
+from reward.answers.singular import singular
 
 _NOUGHT = re.compile(r"\b0\b")
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
@@ -40,7 +40,6 @@ _QUESTIONS = re.compile(r"(?<=[.?!])\s+|\n")
 #: What says of a thing that it is there.
 _FILLERS = words("a an the any such is are was were be there here visible present seen shown in on at it")
 _PLACES = words("image picture photo photograph scene view")
-_SINGULARS = {**{many: one for one, many in IRREGULAR.items()}, "persons": "person"}
 
 
 def is_asked(denied: str, question: str) -> bool:
@@ -62,7 +61,7 @@ def is_asked(denied: str, question: str) -> bool:
 
 def _names(denied: str, question: str) -> bool:
     """Whether all that is denied stands in the question, which turns nothing round."""
-    asked = {_singular(word) for word in _WORD.findall(question.casefold())}
+    asked = {singular(word) for word in _WORD.findall(question.casefold())}
     things = _things(denied)
     return bool(things) and not _TURNING & asked and not _NOUGHT.search(question) and set(things) <= asked
 
@@ -74,7 +73,7 @@ def _head(behind: list[str]) -> str | None:
         if word in _BEHIND or (thing is not None and word.endswith("ing")):
             break
         thing = word
-    return None if thing is None else _singular(thing)
+    return None if thing is None else singular(thing)
 
 
 def is_counted(denied: str, question: str) -> bool:
@@ -88,7 +87,7 @@ def is_counted(denied: str, question: str) -> bool:
     match = _COUNTS.search(question.casefold())
     if match is None or not _names(denied, question):
         return False
-    behind = [_singular(word) for word in _WORD.findall(question.casefold()[match.end() :])]
+    behind = [singular(word) for word in _WORD.findall(question.casefold()[match.end() :])]
     things = _things(denied)
     if "and" in behind[: _MOST_BETWEEN + 1]:  # of dogs and cats there may be some without a dog
         return False
@@ -96,22 +95,7 @@ def is_counted(denied: str, question: str) -> bool:
 
 
 def _things(denied: str) -> list[str]:
-    things = [_singular(word) for word in _WORD.findall(denied.casefold())]
+    things = [singular(word) for word in _WORD.findall(denied.casefold())]
     while things and things[-1] in _PLACES | _FILLERS:
         things.pop()
     return [word for word in things if word not in _FILLERS]
-
-
-def _singular(word: str) -> str:
-    """One form for one and many, be it a word or not: what counts is that both have the same.
-
-    >>> [_singular(word) for word in ("dogs", "dog", "boxes", "box", "women", "parties", "party", "glass")]
-    ['dog', 'dog', 'box', 'box', 'woman', 'party', 'party', 'glass']
-    """
-    if word in _SINGULARS:
-        return _SINGULARS[word]
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 4 and word.endswith(("ches", "shes", "sses", "xes", "zes")):
-        return word[:-2]
-    return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word

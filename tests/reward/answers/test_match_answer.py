@@ -243,7 +243,9 @@ def test_what_stands_beyond_the_part_that_is_read_may_turn_the_end_of_it_round()
 @pytest.mark.parametrize(
     ("right", "answer"),
     [("autumn", "fall"), ("trash can", "garbage bin"), ("faucet", "tap"), ("female", "girl"), ("green", "teal"),
-     ("noon", "midday"), ("purple", "magenta"), ("sunset", "dusk")],
+     ("noon", "midday"), ("leaf", "leaves"), ("feet", "foot"), ("wolf", "wolves"), ("sky", "skies"),
+     ("sitting", "sat"), ("running", "ran"), ("France", "French"), ("US", "America"),
+     ("purple", "magenta"), ("sunset", "dusk"), ("gas", "gasoline")],
 )  # fmt: skip
 def test_another_name_for_it_is_not_called_wrong(right: str, answer: str) -> None:
     assert agrees(answer, [right]) is agrees(right, [answer]) is None
