@@ -9,6 +9,11 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+#: Words of questions that no other language has.
+ENGLISH = words(
+    "what what's which who who's whom whose where when why how the this that these those there does did doing with "
+    "many much colour kind tell give identify select choose count answer following shown picture"
+)
 YES, NO = words("yes true"), words("no false")
 #: What takes back, weakens or adds to what is said, and what joins things rather than names one.
 UNSURE = words(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from reward.answers.answer_words import NO, YES
+from reward.answers.answer_words import ENGLISH, NO, YES
 from reward.answers.compare_phrases import differ_in_a_sign, same_phrase, same_signs
 from reward.answers.denied import is_asked, is_counted
 from reward.answers.quantity import quantity, same
@@ -51,6 +51,15 @@ _ALONE = re.compile(
 )
 _RULED_OUT = re.compile(r"\b(?:wrong|incorrect|not|isn't|neither|except|rather than|instead of)\b", re.IGNORECASE)
 
+#: "Answer in German." and the like.
+_ELSEWHERE = re.compile(
+    r"\b(?:in|into|to) (?:simplified |traditional |brazilian )?"
+    r"(?:arabic|chinese|czech|danish|dutch|finnish|french|german|greek|hebrew|hindi|hungarian|indonesian|italian|japanese|"
+    r"korean|latin|mandarin|norwegian|polish|portuguese|romanian|russian|spanish|swedish|thai|turkish|ukrainian|"
+    r"vietnamese)\b",
+    re.IGNORECASE,
+)
+
 
 def reads_question(text: str) -> bool:
     """Whether what ``text`` says may be up to what was asked.
@@ -84,11 +93,15 @@ def agrees(text: str, answers: Sequence[str], question: str | None = None) -> bo
 
 @lru_cache(4096)
 def is_english(question: str) -> bool:
-    """Whether nothing speaks against it.
+    """Whether an English word is in it and nothing speaks against it: few languages can be told, and a question of
+    another one, such as Swedish, has none. Where it wants the answer in another language, its words are no help.
 
-    >>> is_english("What is it?"), is_english("Was ist das?"), is_english("这是什么?")
-    (True, False, False)
+    >>> is_english("What is it?"), is_english("Was ist das?"), is_english("Vad är det?"), is_english("这是什么?")
+    (True, False, False, False)
     """
+    asked = {*re.findall(r"[^\W\d_]+", question.casefold())}
+    if not asked & ENGLISH or _ELSEWHERE.search(question):
+        return False
     return set(scripts(question)) <= {"LATIN"} and language(question) in (None, "en")
 
 
@@ -196,7 +209,7 @@ def _sentence(text: str, truth: str, question: str | None, english: bool) -> boo
     if not any(sign.isalpha() for sign in answer + wanted):
         return same_signs(answer, wanted)
     if not english or not all(sign.isascii() for sign in text + truth if sign.isalpha()):
-        return None
+        return False if differ_in_a_sign(answer, wanted) else None
     return same_phrase(answer, wanted)
 
 
