@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 #: Steps between two lines of progress.
 _NOTED = 50
+_DIVERGED = "nothing is saved: lower lr, or look at these rows"
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,16 @@ def train(
     Returns the numbers that the command prints. The same pairs and options give the same weights on one machine.
 
     Raises:
-        ValueError: the model cannot be loaded, or a pair cannot be read or is too long; the message names the row.
+        ValueError: the model cannot be loaded, a pair cannot be read or is too long (the message names its row),
+            ``out`` holds a model of another kind, or the loss or a weight is no finite number.
     """
     import torch
     from accelerate import Accelerator
     from torch.optim.lr_scheduler import LambdaLR
 
-    from reward.models.trainable import open_trainable, save
+    from reward.models.trainable import check_out, open_trainable, save
 
+    check_out(out, model, options.tuning)
     torch.manual_seed(options.seed)
     learnt, held = split(pairs, options)
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
@@ -112,6 +115,9 @@ def train(
                 better, worse = _rewards(prepared, reader, part, accelerator.device)
                 margin = torch.tensor([comparison.margin for comparison in part], device=better.device)
                 summed = loss(better, worse, margin, options.center).sum()
+                if not math.isfinite(summed.item()):
+                    rows = ", ".join(str(comparison.pair) for comparison in part[:8])
+                    raise ValueError(f"step {step + 1}: the loss of rows {rows} is {summed.item()}; {_DIVERGED}")
                 accelerator.backward(summed / len(todo))
                 total, right = total + summed.item(), right + int((better > worse).sum())
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -122,6 +128,8 @@ def train(
             if bar.done % _NOTED == 0 or bar.done == steps:
                 bar.note(f"loss {total / len(todo):.3f}  right {right / len(todo):.3f}")
     seconds = time.monotonic() - started
+    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+        raise ValueError(f"the last of {steps} steps made weights that are no finite numbers; {_DIVERGED}")
     save(network, reader, out, base_name or model, options.blind, options.half)
     return {
         "pairs": len(learnt),

@@ -48,8 +48,46 @@ def test_what_is_wrong_is_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.M
         vp.load_recipe("quickstart", "sample.temprature=1")
     with pytest.raises(InputError, match="no published dataset"):
         next(vp.pairs(tmp_path))
+    with pytest.raises(InputError, match=r"has no summary\.json"):
+        vp.summary(tmp_path)
     with pytest.raises(TypeError, match="load_recipe"):
         vp.run(vp.load_recipe("quickstart"), "sample.n=2")
     monkeypatch.setattr("pipeline.base.ending.run_child", lambda command: 2)
     with pytest.raises(PipelineError, match=r"training\.run ended with status 2"):
         vp.train(tmp_path, "scenes-vlm", tmp_path / "out")
+
+
+def test_values_of_a_mapping_are_those_that_python_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path was `cannot represent an object`, in a traceback."""
+    import numpy as np
+
+    groups = {
+        "source": {"kind": "jsonl", "path": Path("a") / "b.jsonl", "prompts": ("Why?",)},
+        "sample": {"model": "scenes-vlm", "n": np.int64(4), "temperature": np.float32(0.5)},
+        "pair": {"weights": {"correctness": 1}},
+    }
+    recipe = vp.load_recipe(groups)
+    assert (recipe.source.path, recipe.source.prompts) == ("a/b.jsonl", ("Why?",))
+    assert (recipe.sample.n, recipe.sample.temperature) == (4, 0.5)
+    with pytest.raises(ConfigError, match=r"object object at .* is no value of an option"):
+        vp.load_recipe({**groups, "name": object()})
+
+    calls: list[list[str]] = []
+    monkeypatch.setattr("pipeline.base.ending.run_child", lambda command: calls.append(command) or 0)
+    vp.train(tmp_path, "scenes-vlm", tmp_path / "out", image_root=Path("here"))
+    assert "image_root: here" in (tmp_path / "out" / "config.yaml").read_text()
+
+
+def test_a_list_is_all_of_it_or_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `suite=["pope", "chair"]` the last one alone was measured."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr("pipeline.base.ending.run_child", lambda command: calls.append(command) or 0)
+    (tmp_path / "results.json").write_text("{}")
+    vp.evaluate("scenes-vlm", tmp_path, suite=["pope", "chair"], engine=["a=1", "b=2"])
+    assert calls[-1][-8:] == ["--suite", "pope,chair", "--engine", "a=1", "--engine", "b=2", "--output", str(tmp_path)]
+    with pytest.raises(TypeError, match=r"prompt=.* give one value"):
+        vp.evaluate("scenes-vlm", tmp_path, prompt=["What?", "Why?"])
+
+    for stages in ("score,pair", ["score", "pair"]):
+        vp.run("quickstart", stages=stages)
+        assert calls[-1][calls[-1].index("--stages") + 1] == "score,pair"

@@ -9,6 +9,7 @@ Nobody here imports this package.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from training.config.recipe import WholeRecipe
+
+#: Options of ``training.evaluate`` that may be there several times.
+_REPEATED = frozenset({"engine", "judge_engine", "option"})
 
 __all__ = ["evaluate", "load_recipe", "pairs", "run", "summary", "train"]
 
@@ -39,12 +43,12 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], *overrides: str) -> Whol
 def run(
     recipe: str | Path | Mapping[str, Any] | WholeRecipe,
     *overrides: str,
-    stages: Sequence[str] | None = None,
+    stages: str | Sequence[str] | None = None,
     resume: Literal["never", "if-possible", "always"] = "if-possible",
     quiet: bool = False,
 ) -> Path:
-    """Do what a recipe says, or only ``stages`` of it such as ``["score", "pair"]``; returns the run's folder. With
-    ``quiet`` only warnings, errors and the result are printed.
+    """Do what a recipe says, or only ``stages`` of it such as ``["score", "pair"]`` or ``"score,pair"``; returns the
+    run's folder. With ``quiet`` only warnings, errors and the result are printed.
 
     Raises:
         ConfigError: listing every problem of the recipe.
@@ -54,7 +58,7 @@ def run(
         recipe = load_recipe(recipe, *overrides)
     elif overrides:
         raise TypeError("overrides are for load_recipe: a recipe that is loaded stays as it is")
-    flags = {"stages": None if stages is None else ",".join(stages), "resume": resume, "quiet": quiet}
+    flags = {"stages": stages if isinstance(stages, str | None) else ",".join(stages), "resume": resume, "quiet": quiet}
     with tempfile.TemporaryDirectory() as folder:
         path = _write(Path(folder, f"{recipe.name}.yaml"), recipe.model_dump(mode="json"))
         _call("pipeline.run", path, flags)
@@ -83,9 +87,14 @@ def summary(run: str | Path) -> dict[str, Any]:
     """What came out of a run: its stages with seconds and counts, the number of pairs, the evaluation.
 
     Raises:
-        OSError: the run is not finished.
+        InputError: the run is not finished.
     """
-    content: dict[str, Any] = json.loads(Path(run, "summary.json").read_text(encoding="utf-8"))
+    from pipeline.base.errors import InputError
+
+    try:
+        content: dict[str, Any] = json.loads(Path(run, "summary.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{run} has no summary.json ({error.strerror})", "finish the run first") from error
     return content
 
 
@@ -108,11 +117,18 @@ def train(run: str | Path, model: str, output_dir: str | Path, quiet: bool = Fal
 
 def evaluate(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
     """Ask a model the questions of benchmarks; ``options`` are those of ``training.evaluate``, such as
-    ``data="scenes"``, ``suite="pope,chair"`` or ``quiet=True``. Returns what ``OUTPUT/results.json`` says.
+    ``data="scenes"``, ``suite="pope,chair"`` (or a list of them) or ``quiet=True``. Returns what
+    ``OUTPUT/results.json`` says.
 
     Raises:
+        TypeError: a list for an option that takes one value.
         PipelineError: the evaluation ended early; its own message stands above.
     """
+    if isinstance(suites := options.get("suite"), list | tuple):
+        options["suite"] = ",".join(suites)
+    for name, value in options.items():
+        if isinstance(value, list | tuple) and name not in _REPEATED:  # the command would take the last alone
+            raise TypeError(f"{name}={value!r}: give one value; lists are for suite, {', '.join(sorted(_REPEATED))}")
     _call("training.evaluate", model, {**options, "output": output})
     results: dict[str, Any] = json.loads(Path(output, "results.json").read_text(encoding="utf-8"))
     return results
@@ -121,8 +137,31 @@ def evaluate(model: str | Path, output: str | Path, **options: Any) -> dict[str,
 def _write(path: Path, values: Mapping[str, Any]) -> Path:
     import yaml
 
-    path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    from pipeline.base.errors import ConfigError
+
+    try:
+        text = yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True)
+    except yaml.representer.RepresenterError as error:
+        raise ConfigError(
+            f"{error.args[-1]!r:.80} is no value of an option", "give a text, a number or a list"
+        ) from error
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+def _plain(value: Any) -> Any:
+    """As YAML has it: paths as texts, NumPy's numbers as Python's, any mapping as a dictionary.
+
+    >>> _plain({"source": {"path": Path("a.jsonl"), "prompts": ("Why?",)}})
+    {'source': {'path': 'a.jsonl', 'prompts': ['Why?']}}
+    """
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
 
 
 def _call(module: str, argument: object, options: Mapping[str, Any]) -> None:

@@ -43,7 +43,12 @@ def read(folder: Path) -> Marks:
     """
     path = folder / FILE
     marks: Marks = {}
-    for number, line in enumerate((files.read_text(path) or "").splitlines(), start=1):
+    try:
+        text = files.read_text(path) or ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {error}", "save it as UTF-8") from error
+    # Not splitlines(): other programs write characters such as U+2028 into a line as they are.
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -51,7 +56,8 @@ def read(folder: Path) -> Marks:
             key = PairKey(*(row[name] for name in PairKey._fields))
             if row["mark"] not in MARKS or not all(isinstance(part, str) for part in key):
                 raise ValueError(f"mark is none of {', '.join(MARKS)}, or a text is no text")
-        except (KeyError, TypeError, ValueError) as error:
+            "".join(key).encode()  # half of a character is none
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise InputError(f"{path}, line {number}: {why}", "mend the line, or remove it") from error
         marks[key] = row["mark"]

@@ -232,6 +232,9 @@ def _looked_at(source: FolderSource, places: list[Path], notes: list[str]) -> Fo
         rows = _first(source)
         if source.kind in ("jsonl", "csv", "parquet"):
             notes.append(f"{source.title}: {error.message.partition(';')[0]}; every image is asked the same")
+    if "prompts" in source.options and any(_answers_another(row) for row in rows):
+        named = "columns.prompt names it" if source.kind == "huggingface" else "call the column `prompt`"
+        raise InputError(f"its answers are to questions that it does not call `prompt`: {named}")
     path = next((path for row in rows for image in row.images if (path := image["path"]) and not image["bytes"]), None)
     if path is not None and source.kind not in ("folder", "webdataset") and not image_files.is_url(path):
         source = _with_root(source, path, places)
@@ -243,6 +246,11 @@ def _looked_at(source: FolderSource, places: list[Path], notes: list[str]) -> Fo
         regions=any(fact.get("regions") for fact in facts),
         answers=any(fact.get("answer") is not None for fact in facts),
     )
+
+
+def _answers_another(row: Entry) -> bool:
+    """Whether a row that is asked for a description has the answer to another question."""
+    return bool(row.facts and row.facts.get("answer") is not None) and row.prompt[-1]["content"] in DESCRIBE
 
 
 def _first(source: FolderSource) -> list[Entry]:

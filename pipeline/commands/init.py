@@ -48,7 +48,7 @@ def main(
     from pipeline.base.errors import ConfigError
     from pipeline.base.files import write_text
     from pipeline.commands.folder_sources import contents, unreadable
-    from pipeline.commands.recipe_text import Answers, recipe_text
+    from pipeline.commands.recipe_text import Answers, reads_words, recipe_text
     from pipeline.recipe.recipe import run_name
     from pipeline.sources.config import DESCRIBE
 
@@ -71,11 +71,16 @@ def main(
 
     bare = "prompts" in source.options or source.kind == "coco"
     text = answer("What is asked about each image?", prompt, DESCRIBE[0]) if bare else DESCRIBE[0]
-    default = _vocabulary_of(source)
-    named = answer(
-        f"What may be in the images? (coco, a JSON file, words with commas between, or {ANYTHING})", objects, default
-    )
-    vocabulary, words = _vocabulary(source, named, words_file)
+    vocabulary = words = None
+    if reads_words(source):
+        named = answer(
+            f"What may be in the images? (coco, a JSON file, words with commas between, or {ANYTHING})",
+            objects,
+            _vocabulary_of(source),
+        )
+        vocabulary, words = _vocabulary(source, named, words_file)
+    elif objects is not None:
+        _tell([f"--objects is not needed: the answers of {source.title} say what is right, and no word is looked for"])
     who = answer("Which model answers? (folder or hub id)", model, MODEL)
     name = run_name(folder.resolve().name) or "mine"
     others = [other for other in sources if other is not source]

@@ -44,6 +44,12 @@ def recipe_text(source: FolderSource, others: list[FolderSource], answers: Answe
     return "\n".join(groups)
 
 
+def reads_words(source: FolderSource) -> bool:
+    """Whether a scorer of the recipe looks for objects in texts: answers that are known to be right, or better than
+    others, are compared as they are."""
+    return bool(source.kind != "pds" and (source.objects or source.regions or not source.answers))
+
+
 def scalar(value: Any) -> str:
     """A value as YAML in one line.
 

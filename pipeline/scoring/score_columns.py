@@ -21,7 +21,7 @@ from pipeline.base.tables import OK, SCORES, UNKNOWN, error_status
 from pipeline.scoring.ask import read_verdicts
 from reward.asking.protocol import Asker
 from reward.scorers.column_scorer import Batch, ColumnScorer
-from reward.scorers.protocol import FLAGS, Flagging, Scorer
+from reward.scorers.protocol import FLAGS, READS_EVERY_TEXT, Flagging, Scorer
 
 _READ = ("images", "prompt", "facts")
 #: A worker has two shards at a time, so that one is read while the other is scored. Scorers run other people's code: a
@@ -160,7 +160,7 @@ def _columns(parts: Sequence[Part], prompts: pa.Table, candidates: pa.ChunkedArr
             done += [_transpose(named, sizes)] if named else []
             named = []
             done.append(columns.whole(prompts[part.table]))
-            _add(notes, _of_table(part, prompts))
+            _add(notes, {**_without_value(part, prompts), **_of_table(part, prompts)})
             continue
         if isinstance(part, ColumnScorer):
             values_of = part.score_columns(batch)
@@ -196,6 +196,17 @@ def _of_table(part: Stored | Answered, prompts: pa.Table) -> Notes:
         elif flags:
             notes[row] = flags
     return notes
+
+
+def _without_value(part: Stored, prompts: pa.Table) -> Notes:
+    """Of a scorer that reads every text: the rows in which it has no value for some."""
+    if part.scorer not in READS_EVERY_TEXT:
+        return {}
+    scores = prompts[part.table]
+    values = columns.items(scores, "values")
+    of_values = np.repeat(columns.rows(columns.counts(scores)), columns.counts(values))
+    missing = columns.bools(columns.items(values).is_null())
+    return {row: [_note(part, *READS_EVERY_TEXT[part.scorer])] for row in np.unique(of_values[missing]).tolist()}
 
 
 def _score_answers(part: Answered, prompts: pa.Table, candidates: pa.ChunkedArray) -> tuple[dict[str, pa.Array], Notes]:

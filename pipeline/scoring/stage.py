@@ -23,7 +23,7 @@ from pipeline.scoring.ask import AskStage
 from pipeline.scoring.config import Score
 from pipeline.scoring.score_columns import Answered, Part, Stored, all_notes, process
 from pipeline.scoring.scorers import ASKED, OpenScorers, in_worker, open_asker, open_scorers
-from reward.scorers.protocol import Scorer, gives
+from reward.scorers.protocol import READS_EVERY_TEXT, Scorer, gives
 
 #: By a scorer that does not read every text to its end: 1 for one that it cut.
 CUT = "clip.cut"
@@ -37,9 +37,13 @@ class ScoreStage:
     asked: tuple[AskStage, ...] = ()
 
     name = "score"
-    version = 2
     schema = SCORES
     worker = None
+
+    @property
+    def version(self) -> int:
+        # Since 3, texts that a model could not read are told. Of other scorers nothing has changed.
+        return 3 if set(READS_EVERY_TEXT) & set(self.spec.scorers) else 2
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -74,6 +74,11 @@ def _published_prompts(folder: Path, roots: Roots | None) -> Iterator[Prompt]:
 def _labelled_prompts(dataset: str, split: str | None, image_root: str | None, allow_http: bool) -> Iterator[Prompt]:
     pairs = read_pairs(dataset, split, image_root=image_root, allow_http=allow_http)
     for number, pair in enumerate(pairs):
+        if pair.rejected_images not in (None, pair.images):
+            raise ValueError(
+                f"dataset {dataset}, row {number}: its rejected text is about other images, and two texts are compared "
+                "about the same ones; leave out such rows, or the column rejected_images"
+            )
         texts = (pair.chosen, pair.rejected)
         yield Prompt(str(number), pair.images, pair.prompt, texts, {}, label=pair.kind or LABEL)
 

@@ -9,6 +9,11 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+#: Words of questions that no other language has.
+ENGLISH = words(
+    "what what's which who who's whom whose where when why how the this that these those there does did doing with "
+    "many much colour kind tell give identify select choose count answer following shown picture"
+)
 YES, NO = words("yes true"), words("no false")
 #: What takes back, weakens or adds to what is said, and what joins things rather than names one.
 UNSURE = words(
@@ -25,7 +30,8 @@ UNSURE = words(
 #: Of what these name, any other answer may be one.
 GENERIC = words(
     "animal pet mammal creature vehicle food meal fruit vegetable drink beverage thing object item person people human "
-    "man woman adult building structure house furniture color colour plant tree flower tool device machine appliance "
+    "man woman male female adult player building structure house furniture color colour plant tree flower tool device "
+    "machine appliance "
     "toy game sport clothes clothing outfit accessory room place outdoors outside indoors inside nature city material "
     "metal pattern shape brand logo sign text word letter number season weather daytime container dish utensil "
     "instrument"
@@ -39,7 +45,14 @@ purple violet lilac
 brown tan beige khaki
 white cream ivory beige
 yellow gold golden
-pink rose magenta
+pink rose magenta fuchsia
+purple magenta fuchsia indigo lavender
+green teal turquoise olive lime
+blue aqua
+teal turquoise aqua cyan
+brown gold golden bronze maroon
+orange peach copper
+gray grey charcoal
 blond blonde yellow
 ok okay fine good
 mom mum mother
@@ -59,6 +72,18 @@ night dark nighttime
 day daytime
 big large huge
 small little tiny
+fall autumn
+trash garbage rubbish litter waste bin can dustbin wastebasket
+faucet tap spigot
+elevator lift
+flashlight torch
+soda pop coke cola
+fries chips crisps
+cellphone smartphone mobile phone telephone
+noon midday
+dinner supper
+evening dusk twilight sunset
+granite stone rock
 round circle circular
 square box rectangle rectangular
 soccer football
@@ -98,7 +123,26 @@ chef cook
 policeman officer cop
 sleeping resting lying asleep
 happy smiling
-standing upright
+standing upright stood
+sit sat sitting seated
+lie lying lay laid
+run ran running
+ride rode riding
+drive drove driving
+eat ate eating
+drink drank drinking
+swim swam swimming
+fly flew flying
+dutch netherlands holland
+french france
+spanish spain
+greek greece
+turkish turkey
+danish denmark
+uk england britain british english
+us usa america american
+christmas xmas
+barbecue bbq
 top upper
 bottom lower
 center centre middle

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from reward.answers.answer_words import GENERIC, NO, UNSURE, YES, named_alike
+from reward.answers.singular import singular
 
 #: With more words a text is an explanation, and is read by nobody here.
 MOST_WORDS = 3
@@ -83,8 +84,15 @@ def _are_related(words: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _kin(word: str, other: str) -> bool:
+    """Whether one is the other's plural, or its beginning.
+
+    >>> _kin("leaves", "leaf"), _kin("skies", "sky"), _kin("kit", "kitten"), _kin("leaf", "tree")
+    (True, True, True, False)
+    """
+    if singular(word) == singular(other):
+        return True
     short, long = sorted((word, other), key=len)
-    return word == other or (len(short) >= 3 and (short in long or short[:4] == long[:4]))
+    return len(short) >= 3 and (short in long or short[:4] == long[:4])
 
 
 def _letters(text: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from reward.answers.answer_words import NO, YES
+from reward.answers.answer_words import ENGLISH, NO, YES
 from reward.answers.compare_phrases import differ_in_a_sign, same_phrase, same_signs
 from reward.answers.denied import is_asked, is_counted
 from reward.answers.quantity import quantity, same
@@ -37,9 +37,12 @@ _NONE = re.compile(
 )
 #: "There is a dog, no?" asks.
 _LAST = re.compile(r"(?:.*\banswer(?: is|:)|.*\bi(?: would|'d) say|.*,) (?P<said>yes|no|true|false)[^\w?]*$")
+#: "There isn't a dog, true." and "It is a dog, no." say two things.
+_DENIED = re.compile(r"\b(?:not|never|cannot)\b|n't\b")
+_STATED = re.compile(rf"\W*(?:{_THERE}|(?:it|this|that|he|she|they)(?:'s|'re| is| are)) ")
 _ZERO = re.compile(rf"none|no (?!{_ODD})(?P<denied>[^\W\d_]+(?: [^\W\d_]+){{0,2}})")
 #: What such a text says is up to what was asked.
-_DENIES = re.compile(r"\bno\s+\w", re.IGNORECASE)
+_DENIES = re.compile(r"\bno\s+\w")
 _LETTER = re.compile(r"[(\[]?([a-z])[)\].:]*")
 _CHOSEN = re.compile(r"(?:[(\[]([a-z])[)\]]|\b([a-z])[).:])(?= |$)")
 #: A letter by itself that is neither an article nor the writer.
@@ -48,14 +51,23 @@ _ALONE = re.compile(
 )
 _RULED_OUT = re.compile(r"\b(?:wrong|incorrect|not|isn't|neither|except|rather than|instead of)\b", re.IGNORECASE)
 
+#: "Answer in German." and the like.
+_ELSEWHERE = re.compile(
+    r"\b(?:in|into|to) (?:simplified |traditional |brazilian )?"
+    r"(?:arabic|chinese|czech|danish|dutch|finnish|french|german|greek|hebrew|hindi|hungarian|indonesian|italian|japanese|"
+    r"korean|latin|mandarin|norwegian|polish|portuguese|romanian|russian|spanish|swedish|thai|turkish|ukrainian|"
+    r"vietnamese)\b",
+    re.IGNORECASE,
+)
+
 
 def reads_question(text: str) -> bool:
     """Whether what ``text`` says may be up to what was asked.
 
-    >>> reads_question("There are no dogs."), reads_question("No, there is a cat.")
-    (True, False)
+    >>> reads_question("There are no dogs."), reads_question("No, there is a cat."), reads_question("**No** dogs.")
+    (True, False, True)
     """
-    return _DENIES.search(text) is not None
+    return _DENIES.search(_plain(text[:_MOST_LETTERS])) is not None
 
 
 def agrees(text: str, answers: Sequence[str], question: str | None = None) -> bool | None:
@@ -81,11 +93,15 @@ def agrees(text: str, answers: Sequence[str], question: str | None = None) -> bo
 
 @lru_cache(4096)
 def is_english(question: str) -> bool:
-    """Whether nothing speaks against it.
+    """Whether an English word is in it and nothing speaks against it: few languages can be told, and a question of
+    another one, such as Swedish, has none. Where it wants the answer in another language, its words are no help.
 
-    >>> is_english("What is it?"), is_english("Was ist das?"), is_english("这是什么?")
-    (True, False, False)
+    >>> is_english("What is it?"), is_english("Was ist das?"), is_english("Vad är det?"), is_english("这是什么?")
+    (True, False, False, False)
     """
+    asked = {*re.findall(r"[^\W\d_]+", question.casefold())}
+    if not asked & ENGLISH or _ELSEWHERE.search(question):
+        return False
     return set(scripts(question)) <= {"LATIN"} and language(question) in (None, "en")
 
 
@@ -125,13 +141,23 @@ def yes_or_no(text: str, question: str | None = None) -> bool | None:
     if bool(words & YES) == bool(words & NO):
         return None
     lead = re.sub(r"^(?:the )?(?:correct )?answer(?: is|:) ?:? ?", "", shown)
-    for pattern in (_FIRST, _YES_THERE, _LAST):
+    whole = len(text) <= _MOST_LETTERS
+    for pattern in (_FIRST, _YES_THERE, *([_LAST] if whole else [])):
         if match := pattern.match(lead) or pattern.match(shown):
-            return match["said"] in YES
+            said = match["said"] in YES
+            return None if pattern is _LAST and _turns_round(said, shown) else said
+    if not whole:  # what begins to be a "no" there may go on as "not" or "no doubt"
+        return None
     none = _NONE.fullmatch(shown.rstrip(" .!"))
     if none is None or words & {"but", "except", "only", "just", "other"}:
         return None
     return False if question is None or is_asked(none["denied"], question) else None
+
+
+def _turns_round(said: bool, text: str) -> bool:
+    """Whether the word at a text's end is not what stands before it."""
+    denied = _DENIED.search(text) is not None
+    return denied if said else not denied and _STATED.match(text) is not None
 
 
 @lru_cache(1 << 16)
@@ -183,7 +209,7 @@ def _sentence(text: str, truth: str, question: str | None, english: bool) -> boo
     if not any(sign.isalpha() for sign in answer + wanted):
         return same_signs(answer, wanted)
     if not english or not all(sign.isascii() for sign in text + truth if sign.isalpha()):
-        return None
+        return False if differ_in_a_sign(answer, wanted) else None
     return same_phrase(answer, wanted)
 
 

@@ -66,7 +66,10 @@ _CHANGING = _APART | {"\u00b0c", "\u00b0f"}
 #: Not part of what is counted.
 _JOINTS = UNSURE
 #: Their value in words depends on what is counted.
-_VAGUE = words("dozen dozens couple pair pairs half halves quarter quarters third thirds times hundreds thousands")
+_VAGUE = words(
+    "dozen dozens couple couples pair pairs half halves quarter quarters third thirds times hundreds thousands "
+    "millions billions k mil mio mn bn trillion trillions lakh lakhs crore crores score scores gross grand"
+)
 #: Longer ones are codes, and what is compared with them is what is written.
 _MOST_DIGITS = 30
 

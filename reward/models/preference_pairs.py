@@ -137,7 +137,7 @@ def _pair(row: Mapping[str, Any], roots: Roots, margin: str | None) -> Pair:
         chosen=_response(row["chosen"], "chosen"),
         rejected=_response(row["rejected"], "rejected"),
         margin=None if margin is None else _margin(row[margin], margin),
-        kind=row.get("kind"),
+        kind=None if row.get("kind") is None else str(row["kind"]),
         rejected_images=None if others is None else tuple(image_content(image, roots) for image in others),
     )
     if pair.chosen == pair.rejected and pair.rejected_images in (None, pair.images):

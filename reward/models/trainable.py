@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -15,6 +16,24 @@ from reward.models.reward_checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEA
 
 #: Parts of module names that belong to the eyes, in the families of docs/models.md.
 _EYES = frozenset({"vision_tower", "visual", "vision_model", "multi_modal_projector", "connector", "merger"})
+
+
+def check_out(out: Path, model: str, tuning: Literal["lora", "full"]) -> None:
+    """What lies in ``out`` may be written over by a reward model of its kind alone: beside an adapter of before a whole
+    model would never be read, and an adapter beside a model becomes part of that.
+
+    Raises:
+        ValueError: something else lies there.
+    """
+    adapter, whole, head = ((out / name).exists() for name in (ADAPTER_CONFIG, "config.json", HEAD_FILE))
+    if tuning == "full":
+        other = "an adapter" if adapter else "a model that is no reward model" if whole and not head else None
+    else:
+        other = "a whole model" if whole else None
+    if out.resolve() == Path(model).resolve():
+        other = "the model that is trained"
+    if other is not None:
+        raise ValueError(f"out={str(out)!r} holds {other}; name another folder, or move it away")
 
 
 def open_trainable(model: str, blind: bool, rank: int | None) -> tuple[RewardNetwork, Reader]:

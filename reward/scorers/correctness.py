@@ -44,7 +44,7 @@ class CorrectnessScorer:
 
     @property
     def version(self) -> str:
-        return f"3:{self.parser}" if self.parser else "3"
+        return f"4:{self.parser}" if self.parser else "4"
 
     def score(self, rows: Sequence[Row]) -> Scores:
         table = [

@@ -22,6 +22,12 @@ FLAGS: Mapping[str, tuple[str, str]] = {
 }
 
 
+#: Scorers that have a value for every text that they can read: where one is missing it is not known, and why.
+READS_EVERY_TEXT: Mapping[str, tuple[str, str]] = dict.fromkeys(
+    ("reward_model", "likelihood"), ("too_long", "prompt and text have more tokens than the model's context, or none")
+)
+
+
 @runtime_checkable
 class Flagging(Protocol):
     """A scorer that also tells, per candidate, how far its values go. Flags are scores by name, and no opinion."""

@@ -1,6 +1,7 @@
 """How often a score prefers what is really better: counting, truth, reading, and the control."""
 
 import json
+from dataclasses import replace
 
 import datasets
 import pyarrow as pa
@@ -317,6 +318,26 @@ def test_a_published_dataset_is_read_with_the_images_of_its_pairs(tmp_path):
     assert (
         read_back.scores == {"s": (1.0, None)} and read_back.images == (image(1, 1),) and read_back.texts == ("a", "b")
     )
+
+
+def test_a_rejected_text_about_other_images_is_not_scored_about_those_of_the_chosen_one(tmp_path):
+    for seed in (0, 1):
+        (tmp_path / f"{seed}.png").write_bytes(image(1, 1, seed=seed))
+    row = {"images": ["0.png"], "prompt": "q", "chosen": "a", "rejected": "b"}
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps({**row, "rejected_images": [name]}) + "\n" for name in ("0.png", "1.png")))
+    with pytest.raises(ValueError, match="row 1: its rejected text is about other images"):
+        read(str(file))
+
+
+@pytest.mark.parametrize("kinds", [(3, None, 1), (True, False, None), ("b", "", "a")])
+def test_kinds_of_errors_may_be_numbers(tmp_path, kinds):
+    """Beside those of pairs without one, they could not be put in order."""
+    rows = [{"prompt": "q", "chosen": "a", "rejected": "b", "kind": kind} for kind in kinds]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = [replace(each, scores={"s": (1.0, 0.0)}) for each in read(str(tmp_path / "pairs.jsonl"))]
+    table = lines(prompts, [preferences(each, None, COLOURS) for each in prompts])
+    assert len(table) == 4 and all(isinstance(line.kind, str) for line in table)
 
 
 def test_labelled_pairs_carry_their_label(tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+from pathlib import Path
 
 import datasets
 import pytest
@@ -75,6 +76,43 @@ def test_a_pair_that_cannot_be_learnt_from_is_named(vlm, tmp_path):
         train(broken, vlm, tmp_path, options)
     with pytest.raises(ValueError, match="set one of the two"):
         Options(blind=True, mix_images=0.5)
+
+
+def test_what_lies_where_it_is_saved_is_not_mixed_with_it(vlm, tmp_path):
+    """An adapter of before was read with the head of the whole model that was trained over it."""
+    some, lora, full = pairs(4), Options(batch_size=4, held_out=0.0), Options(tuning="full", batch_size=4, held_out=0.0)
+    train(some, vlm, tmp_path / "adapter", lora)
+    train(some, vlm, tmp_path / "whole", full)
+    for out, options, why in (
+        (tmp_path / "adapter", full, "holds an adapter"),
+        (tmp_path / "whole", lora, "holds a whole model"),
+        (vlm, lora, "holds the model that is trained"),
+        (vlm, full, "holds the model that is trained"),
+    ):
+        before = sorted(os.listdir(out))
+        with pytest.raises(ValueError, match=f"{why}; name another folder"):
+            train(some, vlm, Path(out), options)
+        assert sorted(os.listdir(out)) == before
+    train(some, vlm, tmp_path / "adapter", lora)  # again is fine
+    train(some, vlm, tmp_path / "whole", full)
+
+
+def test_a_training_that_diverges_saves_nothing(vlm, tmp_path, monkeypatch):
+    options = Options(tuning="full", epochs=2, lr=1e30, batch_size=4, held_out=0.0)
+    with pytest.raises(ValueError, match=r"step 2: the loss of rows [0-3, ]+ is nan; nothing is saved: lower lr"):
+        train(pairs(4), vlm, tmp_path / "out", options)
+
+    def overflow(parameters, most):
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.fill_(math.nan)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", overflow)
+    with pytest.raises(
+        ValueError, match="the last of 1 steps made weights that are no finite numbers; nothing is saved"
+    ):
+        train(pairs(4), vlm, tmp_path / "out", Options(batch_size=4, held_out=0.0))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_trains_and_prints_what_it_measured(vlm, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -40,11 +41,25 @@ def test_a_mark_is_set_changed_and_taken_away(tmp_path):
         ("no json", "Expecting value"),
         ("[]", "list indices"),
         ('{"id": 3, "chosen": "x", "rejected": "y", "mark": "swap"}', "a text is no text"),
+        ('{"id": "a", "chosen": "\\ud800", "rejected": "y", "mark": "swap"}', "surrogates not allowed"),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, message):
     (tmp_path / FILE).write_text('{"id": "a", "chosen": "x", "rejected": "y", "mark": "swap"}\n\n' + line + "\n")
     with pytest.raises(InputError, match=f"marks.jsonl, line 3: .*{message}"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_that_another_program_has_saved_is_read(tmp_path, encoding):
+    """jq writes U+2028 and its like as they are, and some editors a byte order mark."""
+    key = PairKey("a", "One\u2028two\x85three\x0c.", "Caf\u00e9")
+    line = json.dumps({**key._asdict(), "mark": "swap"}, ensure_ascii=False)
+    (tmp_path / FILE).write_bytes(f"{line}\r\n".encode(encoding))
+    assert read(tmp_path) == {key: "swap"}
+    (tmp_path / FILE).write_bytes(f"{line}\n".encode("utf-16"))
+    with pytest.raises(InputError, match=r"marks\.jsonl: .*\n.*save it as UTF-8"):
         read(tmp_path)
 
 

@@ -303,3 +303,48 @@ def test_annotations_may_lie_apart_from_their_images(here: Path, tmp_path: Path)
     source = whole().source
     assert source.kind == "coco" and source.root == "elsewhere"
     assert "no folder nowhere" in invoke("--images", "nowhere", "--out", "b.yaml").output
+
+
+@pytest.mark.parametrize("fill", [cells, pairs])
+@pytest.mark.parametrize("objects", ["dog, cat", "coco"])
+def test_words_for_objects_are_not_needed_where_right_answers_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: Fill, objects: str
+) -> None:
+    fill(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    done = runner.invoke(app, ["init", "data", "--yes", "--model", "scenes-vlm", "--objects", objects])
+    assert done.exit_code == 0, done.output
+    assert "note: --objects is not needed: the answers of" in done.output
+    assert load_recipe("recipe.yaml", (), WholeRecipe) and not Path("recipe.words.json").exists()
+
+
+def test_answers_to_questions_of_another_column_are_not_those_of_a_description(here: Path) -> None:
+    """A description was right where it said "yes": VQA's `question` and `answer` are many a file's columns."""
+    picture(here / "1.png")
+    row = {"image": "1.png", "question": "Is it red?", "answer": "yes"}
+    (here / "vqa.jsonl").write_text(json.dumps(row) + "\n")
+    output = invoke().output
+    assert "vqa.jsonl: its answers are to questions that it does not call `prompt`" in output
+    assert "call the column `prompt`" in output
+    assert whole().source.kind == "folder" and whole().score.scorers == ("claims",)
+
+    (here / "vqa.jsonl").write_text(json.dumps({**row, "prompt": row["question"]}) + "\n")
+    assert invoke("--out", "b.yaml").exit_code == 0
+    assert load_recipe("b.yaml", (), WholeRecipe).score.scorers == ("correctness",)
+
+
+def test_so_are_those_of_a_saved_dataset_and_of_tars(here: Path) -> None:
+    from datasets import Dataset
+
+    data = picture(here / "1.png").read_bytes()
+    rows = {"image": [{"bytes": data, "path": None}], "query": ["Is it red?"], "answer": ["yes"]}
+    Dataset.from_dict(rows).save_to_disk(here / "saved")
+    with tarfile.open(here / "a.tar", "w") as archive:
+        for name, content in (("1.png", data), ("1.json", b'{"question": "Is it red?", "answer": "yes"}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    found = contents(here)
+    assert [source.kind for source in found.sources] == ["folder"]
+    assert len([note for note in found.notes if "its answers are to questions" in note]) == 2
+    assert any("columns.prompt names it" in note for note in found.notes)

@@ -232,7 +232,7 @@ def test_a_shard_in_which_all_failed_and_an_empty_one() -> None:
 def test_a_scorer_of_ours_is_its_file_and_a_line_in_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OURS, "preferred", "reward.scorers.given:GivenScorer")
     spec = Score(scorers=("correctness",), options={"correctness": {"parser": "official"}})
-    assert [scorer.version for scorer in open_scorers(spec)] == ["3:official"]
+    assert [scorer.version for scorer in open_scorers(spec)] == ["4:official"]
     assert open_scorers(spec)[0].score([{"facts": {"answer": "no"}, "candidates": [{"text": "None."}]}])
     assert isinstance(ours("preferred", {}), GivenScorer)
 

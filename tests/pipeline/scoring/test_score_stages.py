@@ -16,6 +16,8 @@ from pipeline.base.errors import ConfigError, EngineError
 from pipeline.base.tables import CANDIDATES, OK, PROMPTS, SCORES, VERDICTS, error_status
 from pipeline.engines.protocol import Request
 from pipeline.engines.scripted import ScriptedEngine
+from pipeline.pairing.config import Pair
+from pipeline.pairing.rule import make_pairs
 from pipeline.recipe.load import make_recipe
 from pipeline.recipe.plan import Held, Plan, group
 from pipeline.running.executor import process_shard
@@ -186,6 +188,25 @@ def test_verdicts_that_could_not_be_had_or_read_are_not_known() -> None:
     assert {name: numbers for name, numbers in values(c).items() if name.startswith("claims")} == {
         f"claims.{name}": [None, None] for name in ("true", "lowest", "count")
     }
+
+
+@pytest.mark.parametrize("scorer", ["reward_model", "likelihood"])
+def test_a_text_that_a_model_cannot_read_has_a_value_that_is_not_known(scorer: str) -> None:
+    """Where no text of a prompt fitted into the model's context, its pair was made by what else is weighed."""
+    group = {"reward_model": {"model": "scenes-reward"}, "likelihood": {"model": "scenes-vlm"}}[scorer]
+    score = Score.model_validate({"scorers": ["objects", scorer], scorer: group})
+    numbers = {"a": [0.5, 1.5], "b": [None, None], "c": [0.5, None], "d": None}
+    given = {**tables(*"abcd"), f"score-{scorer}": stored(scorer, numbers)}
+    rows = merged(score, given)
+    assert [[(note["failed"], note["error_type"]) for note in row["unknown"] or ()] for row in rows] == [
+        [], [(False, "too_long")], [(False, "too_long")], [(True, "broken")],
+    ]  # fmt: skip
+    assert ScoreStage(score).extras(pa.Table.from_pylist(rows, schema=SCORES)) == {
+        f"{scorer}.too_long": 2, f"{scorer}.broken": 1,
+    }  # fmt: skip
+    rule = Pair(weights={scorer: 1.0, "objects.mentions": 1.0}, margin=0.1, max_length_ratio=3)
+    pairs = make_pairs(given["sample"].to_pylist(), rows, rule)
+    assert [pair.get("reason") for pair in pairs] == [None, "no_valid_candidate", "no_valid_candidate", "failed"]
 
 
 def test_a_scorer_that_nobody_weighs_is_dispensable(tmp_path: Path) -> None:

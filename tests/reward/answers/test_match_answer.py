@@ -120,7 +120,8 @@ def test_wrong(right: str, wrong: str) -> None:
         ("3", "3 or 4"), ("3", "about 3"), ("3", "at least three"), ("3", "not three"), ("3", "three or four dogs"),
         ("3", "There are 3 dogs and 2 cats."), ("3", "one of the three"), ("3", "3 meters"), ("3", "a dog"), ("3",
         "III"),
-        ("12", "a dozen"), ("12", "1 dozen"), ("5", "+5"), ("7", "007"), ("0.5", "1/2"), ("1/2", "half"), ("50%",
+        ("12", "a dozen"), ("12", "1 dozen"), ("5000", "5 k"), ("500000", "5 lakh"),
+        ("1000000", "1 mil"), ("20", "1 score"), ("5", "+5"), ("7", "007"), ("0.5", "1/2"), ("1/2", "half"), ("50%",
         "0.5"),
         ("1000", "1.000"), ("1.5", "1,5"), ("5", "5!"), ("3.1", "3.10"), ("5 cm", "50 mm"), ("5 cm", "5"), ("-5",
         "minus 5"),
@@ -184,6 +185,18 @@ def test_an_answer_is_read_in_up_to_three_sentences_that_all_give_it() -> None:
         ("yes", "No. 5 is on the shirt", "Is there a number?"), ("dog", "Hund", "Was für ein Tier ist das?"),
         ("Hund", "Tier", "Was für ein Tier ist das?"), ("狗", "cat", "这是什么动物?"), ("dog", "cat", "这是什么动物?"),
         ("A", "(A) is wrong; the answer is B.", None), ("B", "(A) is wrong; the answer is B.", None),
+        # A thing may be denied to say yes, and markup hides no denial.
+        ("yes", "No parking.", "Is parking prohibited here?"), ("yes", "There is no light.", "Is the light off?"),
+        ("yes", "No smoking", "Is there a sign about smoking?"), ("yes", "No dogs.", "Are the dogs hidden?"),
+        ("yes", "No dogs.", "Are there more cats than dogs?"), ("yes", "No dogs.", "Are there 0 dogs?"),
+        ("yes", "No lights.", "Have the lights been turned off?"), ("yes", "No dog.", "Is there a dog house?"),
+        ("yes", "**No** people.", "Is the street empty?"), ("yes", "There are no *people*.", "Is the street empty?"),
+        ("yes", "\uff2e\uff2f people.", "Is the street empty?"), ("0", "**No** cats.", "How many dogs are there?"),
+        ("bil", "fordon", "Vilken typ av fordon \u00e4r det?"), ("mobil", "kendaraan", "Apa ini?"),
+        ("auto", "samoch\u00f3d", "Co to jest?"),
+        ("Auto", "Wagen", "What is it? Answer in German."), ("Auto", "Wagen", "Fahrzeug?"),
+        ("yes", "There isn't a dog, true.", "Is there a dog?"), ("no", "There isn't a dog, yes", "Is there a dog?"),
+        ("no", "It is a dog, no.", "Is it a dog?"), ("yes", "There is a dog, no.", "Is there a dog?"),
         ("B", "A) is incorrect. B", None), ("A", "The answer is B, not A.", None), ("C", "A or C. Not B.", None),
     ],
 )  # fmt: skip
@@ -202,6 +215,14 @@ def test_what_a_text_does_not_say_of_what_was_asked_is_not_read_into_it(
         ("none", "0", "3", "How many?"),
         ("There is no dog.", "no", "yes", "Is there a dog in the image?"),
         ("No dogs are visible.", "no", "yes", "Are there any dogs?"),
+        ("There is no dog.", "no", "yes", "Is there a dog in the image? Answer yes or no."),
+        ("There are no dogs.", "no", "yes", "Can you see dogs sitting on the mat?"),
+        ("In this picture, no.", "no", "yes", "Is there a dog?"),
+        ("There isn't a dog, no.", "no", "yes", "Is there a dog?"),
+        ("There is, yes.", "yes", "no", "Is there a dog?"),
+        ("No hat.", "no", "yes", "Is the man wearing a red hat?"),
+        ("There is no stop sign.", "no", "yes", "Is it true that there is a stop sign?"),
+        ("**No** dogs.", "0", "2", "How many dogs are there?"),
         ("No, it is a cat.", "no", "yes", "Is it a dog?"),
         ("cat", "cat", "dog", "Which animal is it?"),
         ("2", "2", "3", "多少只狗?"),
@@ -212,6 +233,25 @@ def test_what_a_text_does_not_say_of_what_was_asked_is_not_read_into_it(
 def test_what_was_asked_about_is_read(answer: str, right: str, wrong: str, question: str | None) -> None:
     assert agrees(answer, [right], question) is True
     assert agrees(answer, [wrong], question) is False
+
+
+def test_what_stands_beyond_the_part_that_is_read_may_turn_the_end_of_it_round() -> None:
+    """ ", no" at the very end of what is read may go on as "not", or as "no doubt"."""
+    for letters in range(180, 202):
+        text = f"{'x' * letters}, no doubt a dog that sits beside the cat"
+        assert agrees(text, ["yes"], "Is there a dog?") is agrees(text, ["no"], "Is there a dog?") is None
+    assert agrees(f"Yes, {'it is a dog ' * 30}", ["yes"], "Is there a dog?") is True
+
+
+@pytest.mark.parametrize(
+    ("right", "answer"),
+    [("autumn", "fall"), ("trash can", "garbage bin"), ("faucet", "tap"), ("female", "girl"), ("green", "teal"),
+     ("noon", "midday"), ("leaf", "leaves"), ("feet", "foot"), ("wolf", "wolves"), ("sky", "skies"),
+     ("sitting", "sat"), ("running", "ran"), ("France", "French"), ("US", "America"),
+     ("purple", "magenta"), ("sunset", "dusk"), ("gas", "gasoline")],
+)  # fmt: skip
+def test_another_name_for_it_is_not_called_wrong(right: str, answer: str) -> None:
+    assert agrees(answer, [right]) is agrees(right, [answer]) is None
 
 
 @given(st.text(max_size=60))

@@ -61,7 +61,7 @@ def test_null_without_an_answer():
 
 
 def test_parser_is_checked_and_part_of_the_version():
-    assert CorrectnessScorer().version == "3" and CorrectnessScorer("lmms_eval").version == "3:lmms_eval"
+    assert CorrectnessScorer().version == "4" and CorrectnessScorer("lmms_eval").version == "4:lmms_eval"
     with pytest.raises(ValueError, match="parser='pope' is unknown; use one of official"):
         CorrectnessScorer("pope")
 
