@@ -11,7 +11,7 @@ from torch import nn
 from reward.forward.parts import LANGUAGE, Parts
 from training.config import TrainConfig
 from training.errors import ModelError
-from training.forward.saved_model import PROJECTORS, TOWERS, part_of
+from training.forward.saved_model import PROJECTORS, TOWERS, part_of, quantised, with_adapter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
@@ -52,9 +52,14 @@ def load_weights(config: TrainConfig) -> nn.Module:
     Full tuning keeps float32 weights whatever ``dtype`` says (the forward runs under autocast): a bfloat16 weight
     swallows an update of relative size 1e-3. With LoRA the frozen weights take ``dtype`` and the adapters are float32.
     With ``quantization`` the language model's linear layers are read in 4 bits, onto the GPU.
+
+    Raises:
+        ModelError: it cannot be loaded, is stored quantised, or brings an adapter of its own.
     """
     from transformers import AutoModelForImageTextToText
 
+    if getattr(read_config(config), "quantization_config", None):
+        raise quantised(config.model)
     bits = _four_bits(config) if config.quantization is not None else {}
     trusted = {"trust_remote_code": config.trust_remote_code, **_hub(config)}
     try:
@@ -63,6 +68,8 @@ def load_weights(config: TrainConfig) -> nn.Module:
         )
     except Exception as error:
         raise _not_loaded(config, error) from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise with_adapter(config.model)
     return model
 
 
