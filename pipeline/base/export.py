@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ def save_for_vllm(
     partial = folder.with_name(folder.name + files.PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
+    save_model(model, partial)
     processor.save_pretrained(partial)
     _rewrite_weights(partial, rename=_needs_rename(model.config), dtype=dtype, unbiased=unbiased)
     if dtype is not None:
@@ -79,6 +81,34 @@ def save_for_vllm(
     files.sync_tree(partial)
     files.replace_folder(partial, folder)
     return folder
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """``model.save_pretrained(folder)``, whatever the model's generation config says.
+
+    transformers reads a ``generation_config.json`` that names a temperature without sampling, as LLaVA-1.5's and many
+    others do, with a warning, and refuses to write it, which would lose a training at its end. Here it is written as it
+    was read.
+    """
+    with _without_generation_config(model) as generation:
+        model.save_pretrained(folder)
+    path = folder / "generation_config.json"
+    if path.exists():  # of a model that generates
+        generation.to_json_file(path, keys_to_pop=["compile_config"])
+
+
+@contextmanager
+def _without_generation_config(model: Any) -> Iterator[Any]:
+    """The model has an empty one meanwhile; gives its own, None if it has none."""
+    own = getattr(model, "generation_config", None)
+    if own is None:
+        yield None
+        return
+    model.generation_config = type(own)()
+    try:
+        yield own
+    finally:
+        model.generation_config = own
 
 
 def _needs_rename(config: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from pipeline.base.export import save_model
 from reward.models.conversation_reader import Reader
 from reward.models.network import LinearHead, RewardNetwork, open_backbone, width
 from reward.models.reward_checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_FILE
@@ -63,7 +64,7 @@ def save(network: RewardNetwork, reader: Reader, out: Path, base_name: str, blin
     """Write a folder that ``read_checkpoint`` knows. ``base_name`` is what an adapter calls its model; ``half`` writes
     it in float16."""
     out.mkdir(parents=True, exist_ok=True)
-    network.whole.save_pretrained(out)  # type: ignore[operator]
+    save_model(network.whole, out)
     (out / "README.md").unlink(missing_ok=True)  # peft's form, with nothing filled in
     if isinstance(network.whole, PeftModel):
         config = json.loads((out / ADAPTER_CONFIG).read_text())

@@ -328,6 +328,30 @@ def test_a_corruption_from_the_data_needs_the_data(pairs: Any) -> None:
         show(replace(pairs, corruption=Corruption(kind="data")), "corrupted")
 
 
+def test_a_row_without_the_rejected_image_that_is_shown_is_named(
+    rows: Rows, publish: Publish, processor: Any, configure: Configure
+) -> None:
+    given = publish(rows)
+    lent = [*rows[1:], rows[0]]
+    rejected = [row["images"] if index != 4 else [] for index, row in enumerate(lent)]
+    column = datasets.Dataset.from_dict(
+        {"rejected_images": rejected}, features=datasets.Features(rejected_images=datasets.List(datasets.Image()))
+    )
+    data = datasets.concatenate_datasets([given, column], axis=1)
+    true = prepare(formats.read(data), processor, configure(objective="dpo", corruption={"kind": "data"}))
+    with pytest.raises(DataError, match=r"row 4 \(id pair-4\): has 0 of the 1 rejected_images .* drop the row"):
+        show(true, "corrupted")
+
+
+def test_ties_are_left_out_and_counted(
+    request_of: Callable[..., ProbeRequest], rows: Rows, publish: Publish, tmp_path: Path
+) -> None:
+    rows[2]["rejected"] = rows[2]["chosen"]
+    publish(rows).save_to_disk(str(tmp_path / "tied"))
+    done = probe(request_of(dataset=str(tmp_path / "tied"), conditions=("none",)))
+    assert (done["pairs"], done["conditional"]["counts"]) == (7, {"pairs": 7, "left_out": 1})
+
+
 def test_the_command_answers_without_torch() -> None:
     code = "import sys, training.probe; sys.exit(bool({'torch', 'datasets', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

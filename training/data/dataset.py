@@ -186,7 +186,12 @@ def _fit(pair: Pair, limit: int | None, too_long: str) -> Pair | Skipped:
     )
     if cut.chosen_ids == cut.rejected_ids:
         return Skipped(pair.name, f"{length}; cut to {room} tokens both answers are the same")
-    return cut
+    return _without_similar_tie(cut)
+
+
+def _without_similar_tie(pair: Pair) -> Pair:
+    """The pair, as one without a similar image where that has the same good answer: neither image prefers its own."""
+    return replace(pair, similar=None, similar_ids=()) if pair.similar_ids == pair.chosen_ids else pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +254,9 @@ class _Reader:
             similar = self._decode(name, row["similar_images"])
             sides = {"similar_chosen": row["similar_chosen"], "chosen": row["chosen"]}
             text, texts["similar_chosen"], _ = self._render(name, messages, sides, len(similar), tools)
-            pair = replace(pair, similar=self._prompt(name, text, similar))
+            shown = self._prompt(name, text, similar)
+            _check_other(pair, "similar_images", shown, "one image would have to prefer two answers over each other")
+            pair = replace(pair, similar=shown)
         return _Draft(pair, texts)
 
     def _same(self, row: Mapping[str, Any]) -> bool:
@@ -292,6 +299,8 @@ class _Reader:
         else:
             images = [rejected_image(self.rows, pair, index, corruption, self.config.seed) for index in range(count)]
         prompt = self._prompt(pair.name, text, images)
+        if corruption.kind == "data":
+            _check_other(pair, "rejected_images", prompt, "neither is worse")
         return replace(prompt, images=_names(prompt.images, pair))
 
     def _render(
@@ -334,7 +343,15 @@ class _Reader:
             rejected_ids=answers.get("rejected", ()),
             similar_ids=answers.get("similar_chosen", ()),
         )
-        return Skipped(full.name, _TIE) if full.chosen_ids == full.rejected_ids else full
+        return Skipped(full.name, _TIE) if full.chosen_ids == full.rejected_ids else _without_similar_tie(full)
+
+
+def _check_other(pair: Pair, column: str, prompt: Prompt, why: str) -> None:
+    """Names of images are those of their pixels: a copy under another name, or encoded in another way, shows."""
+    if prompt.images == pair.prompt.images:
+        raise DataError(
+            f"{pair.name}: {column} show the same pixels as images, so {why}; give other ones, or drop the row"
+        )
 
 
 def _refuse_text_only(name: str, config: TrainConfig) -> None:

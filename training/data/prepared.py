@@ -29,7 +29,7 @@ from training.data.pairs import Pair, Skipped
 from training.errors import DataError
 
 #: Raised whenever rows become other pairs than before.
-VERSION = 2
+VERSION = 3
 _IMAGES = ("images", "rejected_images", "similar_images")
 #: Rows that are read, or pairs that are written, at a time.
 _ROWS = 256

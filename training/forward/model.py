@@ -11,10 +11,11 @@ from torch import nn
 from reward.forward.parts import LANGUAGE, Parts
 from training.config import TrainConfig
 from training.errors import ModelError
-from training.forward.saved_model import PROJECTORS, TOWERS, part_of
+from training.forward.saved_model import PROJECTORS, TOWERS, part_of, quantised, with_adapter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
+#: What modules call the probability of what they drop, ``drop_prob`` that of a whole layer (stochastic depth).
+_DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop", "drop_prob")
 
 
 def load_model(config: TrainConfig) -> tuple[nn.Module, Any]:
@@ -52,9 +53,14 @@ def load_weights(config: TrainConfig) -> nn.Module:
     Full tuning keeps float32 weights whatever ``dtype`` says (the forward runs under autocast): a bfloat16 weight
     swallows an update of relative size 1e-3. With LoRA the frozen weights take ``dtype`` and the adapters are float32.
     With ``quantization`` the language model's linear layers are read in 4 bits, onto the GPU.
+
+    Raises:
+        ModelError: it cannot be loaded, is stored quantised, or brings an adapter of its own.
     """
     from transformers import AutoModelForImageTextToText
 
+    if getattr(read_config(config), "quantization_config", None):
+        raise quantised(config.model)
     bits = _four_bits(config) if config.quantization is not None else {}
     trusted = {"trust_remote_code": config.trust_remote_code, **_hub(config)}
     try:
@@ -63,6 +69,8 @@ def load_weights(config: TrainConfig) -> nn.Module:
         )
     except Exception as error:
         raise _not_loaded(config, error) from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise with_adapter(config.model)
     return model
 
 
@@ -128,8 +136,8 @@ def positions(model: nn.Module) -> int | None:
 def prepare_tuning(model: nn.Module, config: TrainConfig) -> nn.Module:
     """Freeze, add adapters, switch dropout off; returns the model to train (a ``PeftModel`` with LoRA).
 
-    The model is put into train mode only because gradient checkpointing asks for it; without dropout the two modes
-    compute the same.
+    The model is put into train mode only because gradient checkpointing asks for it; without dropout, and with the
+    statistics of its norms held, the two modes compute the same.
 
     Raises:
         ModelError: it is not built of parts that can be trained, or has none of those that the configuration names.
@@ -146,7 +154,9 @@ def prepare_tuning(model: nn.Module, config: TrainConfig) -> nn.Module:
         if config.freeze_projector:
             _freeze(model, "projector", PROJECTORS)
     disable_dropout(model)
-    return model.train()
+    model.train()
+    hold_statistics(model)
+    return model
 
 
 def set_checkpointing(model: nn.Module) -> None:
@@ -170,6 +180,17 @@ def disable_dropout(model: nn.Module) -> None:
         for field in _DROPOUT_FIELDS:
             if isinstance(getattr(module, field, None), float):
                 setattr(module, field, 0.0)
+
+
+def hold_statistics(model: nn.Module) -> None:
+    """Let batch norms, such as those of FastVLM's tower, go on with the statistics that they have learnt.
+
+    In train mode they take those of the pass: a pair's log-probs would depend on what else is in it, and a frozen tower
+    would be changed by every pass, the reference's too.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -86,7 +86,11 @@ class SavedModel:
         }
 
     def problems(self, config: TrainConfig) -> Iterator[ModelError]:
-        """Options that do not go with the model, as far as its files tell."""
+        """Options that do not go with the model, and what cannot be trained, as far as its files tell."""
+        if self.config.get("quantization_config"):
+            yield quantised(config.model)
+        if (self.folder / "adapter_config.json").is_file():
+            yield with_adapter(config.model)
         wanted = config.lora.target_modules
         if config.tuning == "lora" and wanted != "all-linear" and self.linear and not self._targets(config):
             names = sorted({name.rpartition(".")[2] for name in self.linear})
@@ -146,6 +150,22 @@ class SavedModel:
         words = (content.get("model") or {}).get("vocab") or {}
         # A vocabulary of pieces is a list, whose places are the ids.
         return added | (set(words.values()) if isinstance(words, dict) else set(range(len(words)))) if words else set()
+
+
+def quantised(model: str) -> ModelError:
+    """Of weights that are stored in a few bits: what is learnt cannot be added to them."""
+    return ModelError(
+        f"model {model}: its weights are stored quantised (quantization_config in its config.json), and what is learnt "
+        "cannot be merged into such; give the model that it was made from, with quantization=nf4 where memory is short"
+    )
+
+
+def with_adapter(model: str) -> ModelError:
+    """Of a whole model that an adapter lies beside: transformers adds it without a word, and vLLM does not."""
+    return ModelError(
+        f"model {model}: an adapter (adapter_config.json) lies beside its weights, which transformers adds to them and "
+        "vLLM does not; merge it into the weights, or take its files out of the folder"
+    )
 
 
 def require_fitting(config: TrainConfig) -> None:

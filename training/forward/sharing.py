@@ -54,8 +54,7 @@ def decide(
     reason = why_not(model)
     if reason is None:
         enable(model)
-        count = min(pairs or TRIED[forward.dtype], len(dataset.pairs))
-        tried = [number * len(dataset.pairs) // count for number in range(count)]
+        tried = to_try(dataset, pairs or TRIED[forward.dtype])
         try:
             verdict = compare(model, dataset, tried, branches, forward, alone)
         except torch.OutOfMemoryError:  # says nothing about sharing
@@ -68,6 +67,17 @@ def decide(
                 return forward, f"prefix sharing: on (log-probs apart by at most {apart:.1g} nats per token)"
             reason = f"log-probs were apart by {verdict.told}"
     return alone, f"prefix sharing: off, as {reason}"
+
+
+def to_try(dataset: PairDataset, count: int) -> list[int]:
+    """Indices of at most so many pairs, evenly over all that show an image; where none does, over all.
+
+    Rows of text alone may be among the others, and tell nothing about images.
+    """
+    places: Sequence[int] = [index for index, pair in enumerate(dataset.pairs) if pair.prompt.images]
+    places = places or range(len(dataset.pairs))
+    count = min(count, len(places))
+    return [places[number * len(places) // count] for number in range(count)]
 
 
 def compare(

@@ -54,6 +54,7 @@ def evaluate(
     """Means over all held-out pairs of what ``measure`` returns: ``eval/loss``, ``eval/rewards/margins``, ..."""
     dataset = held_out.dataset
     everyone = range(len(dataset.pairs))
+    mean_chosen = mean_chosen_tokens(dataset, everyone)  # once: it reads every pair
 
     def share(config: TrainConfig) -> Sums:
         sums = Sums(metric_names(config), worker)
@@ -63,7 +64,7 @@ def evaluate(
                 pair_logps(policy, dataset, indices, config),
                 held_out.ref(indices),
                 response_lengths(dataset, indices, config, policy.device),
-                mean_chosen_tokens(dataset, everyone),
+                mean_chosen,
                 config,
             )
             if counts:

@@ -36,6 +36,8 @@ def export(model: nn.Module, processor: Any, config: TrainConfig, trained: Mappi
         partial = adapter.with_name(adapter.name + files.PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
         final.save_pretrained(partial)
+        # PEFT's form with nothing filled in, but for the starting model's place on this machine.
+        (partial / "README.md").unlink(missing_ok=True)
         files.sync_tree(partial)
         files.replace_folder(partial, adapter)
         final, merged = merge(final)

@@ -86,15 +86,17 @@ def like(part: Tensor, parameter: Tensor) -> Tensor:
 def sum_gradients(parameters: Iterable[nn.Parameter], worker: Worker) -> None:
     """Add up gradients over workers; those of split parameters were added up in the backward pass.
 
-    By hand rather than by DDP, as the workers' pairs may be unequal in number.
+    By hand rather than by DDP, as the workers' pairs may be unequal in number. What no worker has a gradient of stays
+    without, as on a single one: of a gradient of 0 AdamW would decay it.
     """
-    if worker.world == 1:
+    plain = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    if worker.world == 1 or not plain:
         return
-    for parameter in parameters:
-        if not isinstance(parameter, DTensor):
-            if parameter.grad is None:  # this worker had no pair that reads it
-                parameter.grad = torch.zeros_like(parameter)
-            worker.sum(parameter.grad)
+    read = worker.sum(torch.tensor([float(parameter.grad is not None) for parameter in plain], device=worker.device))
+    for parameter in (parameter for parameter, workers in zip(plain, read.tolist(), strict=True) if workers):
+        if parameter.grad is None:  # this worker had no pair that reads it
+            parameter.grad = torch.zeros_like(parameter)
+        worker.sum(parameter.grad)
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

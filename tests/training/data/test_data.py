@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -263,6 +264,22 @@ def test_rejected_images_of_the_data_are_used_and_their_absence_is_an_error(
         assert prepared.corrupted_image(pair, 0).tobytes() == prepared.image(lender, 0).tobytes()
     with pytest.raises(DataError, match="no column rejected_images"):
         tokenise(rows, publish, processor, **options)
+
+
+def test_rejected_images_that_show_the_same_pixels_are_a_tie_whatever_they_are_called(
+    rows: Rows, publish: Publish, processor: Any, tmp_path: Path
+) -> None:
+    # A copy of another format: neither its name nor its bytes say that it is the same picture.
+    copies = [tmp_path / f"copy-{index}.bmp" for index in range(len(rows))]
+    for row, lender, path in zip(rows, [*rows[1:4], rows[3], *rows[5:], rows[0]], copies, strict=True):
+        (lender if row is not rows[3] else row)["images"][0].save(path)
+
+    def with_rejected(given: Rows) -> datasets.Dataset:
+        return publish(given).add_column("rejected_images", [[str(path)] for path in copies])
+
+    with pytest.raises(DataError, match=r"row 3 \(id pair-3\): rejected_images show the same pixels as images"):
+        tokenise(rows, with_rejected, processor, objective="mdpo", corruption={"kind": "data"})
+    assert len(tokenise(rows, with_rejected, processor, objective="mdpo").pairs) == 8  # it reads others
 
 
 def test_good_answers_alone_are_tokenised_as_the_chosen_side_of_pairs(

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.base.model_names import resolve
 from training.config import TrainConfig, make_config
+from training.errors import ModelError
 from training.forward.model import load_weights, prepare_tuning, trainable
 from training.forward.saved_model import SavedModel, notes, require_fitting
 
@@ -93,3 +94,27 @@ def test_no_torch_is_needed() -> None:
         "assert SavedModel(Path(resolve('scenes-vlm'))).shapes; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_that_is_stored_quantised_is_refused_before_it_is_trained(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(content | {"quantization_config": quantised}))
+    config = configured(folder)
+    (problem,) = problems(config)
+    assert "its weights are stored quantised" in problem and "give the model that it was made from" in problem
+    with pytest.raises(ModelError, match="stored quantised"):  # from the hub: nobody has looked at its files
+        load_weights(config)
+
+
+def test_a_model_with_an_adapter_beside_its_weights_is_refused(folder: Path) -> None:
+    """transformers adds it to the weights and vLLM does not: answers and training would be of two models."""
+    from peft import LoraConfig, get_peft_model
+
+    config = configured(folder)
+    adapted: Any = get_peft_model(load_weights(config), LoraConfig(r=2, target_modules=["q_proj"]))  # type: ignore[arg-type]
+    adapted.save_pretrained(folder)
+    (problem,) = problems(config)
+    assert "an adapter (adapter_config.json) lies beside its weights" in problem
+    with pytest.raises(ModelError, match="merge it into the weights, or take its files out"):
+        load_weights(config)

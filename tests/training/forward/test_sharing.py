@@ -207,6 +207,25 @@ def test_a_model_that_would_compute_something_else_is_found_out(
     assert not forward.share_prefix and "TypeError: unexpected argument" in note
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pairs_with_images_are_tried_where_others_are_of_text_alone(
+    make_model: Callable[..., Any], pairs: PairDataset, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    def blind(index: int) -> Any:
+        pair = pairs.pairs[index]
+        return replace(pair, prompt=replace(pair.prompt, images=()))
+
+    tried: list[int] = []
+    monkeypatch.setattr(
+        sharing, "differences", lambda _, dataset, indices, *more: tried.extend(indices) or torch.zeros(3, 1)
+    )
+    mixed = replace(pairs, pairs=tuple(pairs.pairs[i] if i in (3, 6) else blind(i) for i in range(8)))
+    decide(make_model(), mixed, ALL, Forward(dtype=dtype))
+    assert tried == ([3] if dtype == torch.float32 else [3, 6])
+    text = replace(pairs, pairs=tuple(map(blind, range(8))))
+    assert sharing.to_try(text, 2) == [0, 4]
+
+
 def test_a_model_that_changes_its_logits_behind_the_head_is_refused(
     make_model: Callable[..., Any], pairs: PairDataset
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,36 @@ def test_a_tensor_that_is_missing_is_not_exported_as_it_was(configure: Configure
     config = configure(tuning="lora", lora={"r": 2, "alpha": 4})
     with pytest.raises(KeyError, match="lora_A"):
         rebuild(config, {})
+
+
+def test_a_generation_config_that_transformers_reads_but_does_not_write_is_kept(
+    configure: Configure, model_folder: Path, tmp_path: Path
+) -> None:
+    """LLaVA-1.5's and others' name a temperature without sampling: a training ended in a traceback at its last step."""
+    base = Path(shutil.copytree(model_folder, tmp_path / "base"))
+    odd = {"do_sample": False, "temperature": 0.2, "top_p": 0.9, "eos_token_id": [2, 3]}
+    (base / "generation_config.json").write_text(json.dumps(odd))
+    model = train(configure(model=str(base), max_steps=1)).model
+    assert odd.items() <= json.loads((model / "generation_config.json").read_text()).items()
+    assert LlavaForConditionalGeneration.from_pretrained(model).generation_config.eos_token_id == [2, 3]
+
+
+def test_a_generation_config_is_written_as_transformers_writes_it(
+    make_model: Callable[..., Any], processor: Any, tmp_path: Path
+) -> None:
+    model = make_model()
+    own = model.generation_config
+    save_for_vllm(model, processor, tmp_path / "ours")
+    model.save_pretrained(tmp_path / "theirs")
+    name = "generation_config.json"
+    assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
+    assert model.generation_config is own
+
+
+def test_the_adapter_has_no_form_that_names_a_folder_of_this_machine(configure: Configure) -> None:
+    config = configure(tuning="lora", lora={"r": 2, "alpha": 4}, max_steps=1)
+    train(config)
+    assert {path.name for path in (config.output_dir / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }

@@ -75,6 +75,38 @@ def test_a_row_without_one_is_a_pair_without_one(tokenised: Callable[..., PairDa
     assert tuple(tokenised(WITHOUT, keep=keep).pairs) == tuple(pairs)
 
 
+def test_the_same_good_answer_is_no_answer_of_another_image(
+    make: Make, rows: list[dict[str, Any]], configure: Configure, processor: Any
+) -> None:
+    """Neither image prefers its own: a tie, which is no pair of images."""
+    rows[3]["chosen"] = rows[2]["chosen"]  # what is good for the image that is similar to row 2's
+    config = configure(objective="symmpo")
+    pairs = prepare(formats.read(make(())), processor, config).pairs
+    assert [number for number, pair in enumerate(pairs) if pair.similar is None and not pair.similar_ids] == [2]
+
+
+def test_nor_is_one_that_differs_only_in_what_is_cut_off(
+    make: Make, rows: list[dict[str, Any]], configure: Configure, processor: Any
+) -> None:
+    said = rows[2]["chosen"][0]["content"]
+    rows[3]["chosen"] = [{"role": "assistant", "content": f"{said} and nothing and nothing"}]
+    whole = prepare(formats.read(make(())), processor, configure(objective="symmpo")).pairs[2]
+    assert whole.similar is not None
+    room = len(whole.chosen_ids) - 1  # without the end of the text
+    limit = max(len(whole.prompt.ids), len(whole.similar.ids)) + room
+    config = configure(objective="symmpo", max_length=limit, too_long="cut")
+    cut = prepare(formats.read(make(())), processor, config).pairs[2]
+    assert cut.chosen_ids == whole.chosen_ids[:-1] and cut.similar is None and not cut.similar_ids
+
+
+def test_an_image_that_is_similar_to_itself_is_an_error(make: Make, configure: Configure, processor: Any) -> None:
+    given = make(())
+    itself = given.select_columns("images").rename_column("images", "similar_images")
+    given = datasets.concatenate_datasets([given.remove_columns("similar_images"), itself], axis=1)
+    with pytest.raises(DataError, match=r"row 0 .*similar_images show the same pixels as images"):
+        prepare(formats.read(given), processor, configure(objective="symmpo"))
+
+
 def test_not_one_is_an_error(tokenised: Callable[..., PairDataset], configure: Configure, make: Make) -> None:
     with pytest.raises(DataError, match=r"none of the 8 pairs has a similar image .* publish\.similar"):
         tokenised(range(8))

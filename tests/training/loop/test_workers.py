@@ -161,6 +161,20 @@ def test_two_workers_log_and_learn_what_one_does(
     assert_same_weights(alone, two)
 
 
+def test_what_no_pair_reads_is_left_alone_on_any_number_of_workers(two_runs: Two, crew: Crew) -> None:
+    """LLaVA reads the tower's last layer but one: the last has no gradient, and one of 0 would decay its weights."""
+    options = {"tuning": "full", "freeze_vision": False, "weight_decay": 1.0, "epochs": 1}
+    alone, two = two_runs({"sharding": "ddp"}, **options)
+    train(alone)
+    assert crew.train(two) == ["done", "done"]
+    assert_same_weights(alone, two)
+    start, end = (load_file(Path(folder) / "model.safetensors") for folder in (two.model, two.output_dir / "model"))
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    tower = {name for name in start if name.startswith("vision_tower")}
+    assert {name for name in tower if "layers.1." in name}.isdisjoint(moved)
+    assert any("layers.0." in name for name in tower & moved)
+
+
 def test_a_wrong_sum_of_gradients_would_show(two_runs: Two, tmp_path: Path, configure: Configure) -> None:
     """The negative control of the test above: a gradient half as large is another line of the log."""
     alone, _ = two_runs()

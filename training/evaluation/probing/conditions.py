@@ -58,6 +58,8 @@ def show(true: PairDataset, condition: str) -> datasets.Dataset:
     elif condition == "corrupted":
         if true.corruption.kind == "data" and "rejected_images" not in rows.column_names:
             raise DataError("the dataset has no column rejected_images, which corruption.kind=data reads")
+        if true.corruption.kind == "data":
+            _require_rejected(true)
         lent = [_corrupted_images(true, pair) for pair in true.pairs]
     else:
         return rows
@@ -69,6 +71,16 @@ def show(true: PairDataset, condition: str) -> datasets.Dataset:
         load_from_cache_file=False,
         keep_in_memory=True,
     )
+
+
+def _require_rejected(true: PairDataset) -> None:
+    for pair in true.pairs:
+        wanted, given = len(pair.prompt.images), len(true.rows[pair.row]["rejected_images"] or ())
+        if given != wanted:
+            raise DataError(
+                f"{pair.name}: has {given} of the {wanted} rejected_images that corruption.kind=data shows; drop the "
+                "row, or take another corruption"
+            )
 
 
 def _corrupted_images(true: PairDataset, pair: Pair) -> Sequence[Item]:

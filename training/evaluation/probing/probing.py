@@ -131,6 +131,7 @@ def _config(request: ProbeRequest, model: str) -> TrainConfig:
             "tuning": "full",
             "dtype": "float32",
             "too_long": "skip",
+            "ties": "skip",
             "batch_size": request.batch_size,
             "micro_batch_size": request.batch_size,
         }
