@@ -38,7 +38,7 @@ def table(summaries: Sequence[Mapping[str, Any]]) -> str:
 
     >>> row = {"evaluation": {"before": {"cover": 0.9}, "after": {"cover": 0.8}}}
     >>> print(table([row]).splitlines()[2])
-    | cover | 0.900 ± 0.000 | 0.800 ± 0.000 | -0.100 | -11.1 % |
+    | cover | 0.900 | 0.800 | -0.100 | -11.1 % |
     """
     lines = ["| metric | before | after | change | relative |", "|---|---|---|---|---|"]
     sides = values(summaries)

@@ -35,16 +35,16 @@ def markdown(rows: Values, titles: Sequence[str]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation.
+    """Mean and standard deviation, which a single value has none of.
 
-    >>> spread([0.25, 0.75])
-    '0.500 ± 0.354'
+    >>> spread([0.25, 0.75]), spread([0.25])
+    ('0.500 ± 0.354', '0.250')
     """
-    return f"{statistics.fmean(values):.3f} ± {deviation(values):.3f}"
+    return f"{statistics.fmean(values):.3f}" + (f" ± {deviation(values):.3f}" if len(values) > 1 else "")
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Of a sample; 0 for a single value."""
+    """Of a sample; 0, an error bar of no length, for a single value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
