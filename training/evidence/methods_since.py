@@ -105,5 +105,5 @@ SINCE = (
     Variant("budget-seva", "SeVa", SEVA),
     Variant("opa", "OPA-DPO", OPA, recipe="quickstart", after=OPA_FIRST),
     rounds("rounds-dpo", "DPO, three rounds", _DPO),
-    rounds("rounds", "quickstart, three rounds", (), recipe="quickstart"),
+    rounds("rounds", "quickstart at 2e-5, three rounds", ("train.learning_rate=2.0e-5",), recipe="quickstart"),
 )
