@@ -18,7 +18,7 @@ from training.evidence import before_after, figure, held_out, label_accuracy, se
 from training.evidence import kept as kept_numbers
 from training.evidence.experiments import EXPERIMENTS, Experiment
 from training.evidence.metric_columns import FinishedRun, numbers
-from training.evidence.runs import Variant, metrics, on_validation_scenes, run, summary, words
+from training.evidence.runs import Variant, metrics, on_validation_scenes, row, run, summary
 
 
 def main(
@@ -74,10 +74,8 @@ def _experiment(
     experiment: Experiment, first: Variant, seeds: list[int], plot: Path | None, results: Path | None
 ) -> None:
     titles = [column.title for column in experiment.columns]
-    kept = {
-        variant: kept_numbers.read(results, variant.label, words(experiment.recipe, variant), titles)
-        for variant in experiment.variants
-    }
+    rows = {variant: row(experiment.recipe, variant) for variant in experiment.variants}
+    kept = {variant: kept_numbers.read(results, of, titles) for variant, of in rows.items()}
     missing = [(variant, seed) for variant in experiment.variants for seed in seeds if seed not in kept[variant]]
     # All runs first: the pairs that a model is probed on are another seed's.
     paths = {(variant, seed): run(experiment.recipe, seed, variant) for variant, seed in missing}
@@ -87,7 +85,7 @@ def _experiment(
         kept[variant][seed] = numbers(finished[variant, seed], experiment.columns)
         # Of a single seed no pairs are held out: its probes are to be made when there are more.
         if results and (finished[variant, seed].probe is not None or not experiment.probed):
-            kept_numbers.add(results, variant.label, words(experiment.recipe, variant), seed, kept[variant][seed])
+            kept_numbers.add(results, rows[variant], seed, kept[variant][seed])
     # A run that begins with a trained model has that one before it, which is no base of the table.
     base = next((variant.label for variant in experiment.variants if variant.after is None), None)
     cells = seed_table.values({variant.label: [of[seed] for seed in seeds] for variant, of in kept.items()}, base)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.model_names import digest
 from training.evidence import share
+from training.evidence.kept import Row
 
 RUNS = Path("runs")
 #: ``evaluate.seed`` of the validation scenes; 900001 is that of the held-out ones.
@@ -32,10 +34,27 @@ class Variant:
     after: Variant | None = None
 
 
-def words(recipe: str, variant: Variant) -> list[str]:
-    """All that a variant of ``recipe`` is, but for its seed: as on the command line, the runs before it first."""
-    before = [] if variant.after is None else [*words(recipe, variant.after), "then"]
+def row(recipe: str, variant: Variant) -> Row:
+    """What a variant of ``recipe`` is, but for its seed.
+
+    Raises:
+        PipelineError: the recipe is wrong.
+    """
+    return Row(variant.label, tuple(_words(recipe, variant)), digest(json.dumps(_set(recipe, variant), sort_keys=True)))
+
+
+def _words(recipe: str, variant: Variant) -> list[str]:
+    """As on the command line, the runs before it first."""
+    before = [] if variant.after is None else [*_words(recipe, variant.after), "then"]
     return [*before, variant.recipe or recipe, *variant.overrides]
+
+
+def _set(recipe: str, variant: Variant) -> list[dict[str, Any]]:
+    """All that the recipe's file and the overrides set, the runs before it first. What they leave out is not there: an
+    option that is new with its default changes nothing."""
+    before = [] if variant.after is None else _set(recipe, variant.after)
+    loaded = share.plan(variant.recipe or recipe, variant.overrides).recipe
+    return [*before, loaded.model_dump(mode="json", exclude_unset=True, exclude={"name", "seed"})]
 
 
 def on_validation_scenes(variant: Variant) -> Variant:

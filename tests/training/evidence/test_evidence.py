@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.publishing import publish
-from pipeline.recipe.load import load_recipe
+from pipeline.recipe.load import RECIPES, load_recipe
 from pipeline.recipe.plan import Plan
 from pipeline.running.resume import describe
 from pipeline.running.stage import Source
@@ -401,7 +401,7 @@ def test_numbers_in_a_file_are_not_run_again_and_what_it_lacks_is_added(
     assert runs_made[2:] == [("DPO", 0), ("DPO", 1), ("DPO", 2), ("mDPO", 2)]
     # Another setting of the same name is another row, and a file of something else is not written over.
     content = json.loads(file.read_text())
-    content["rows"]["mDPO"]["words"].append("train.beta=0.2")
+    content["rows"]["mDPO"]["settings"] = "0123"
     file.write_text(json.dumps(content))
     command.main("methods", None, "1", only=["mDPO"], results=file)
     assert runs_made[6:] == [("mDPO", 1)] and list(json.loads(file.read_text())["rows"]["mDPO"]["seeds"]) == ["1"]
@@ -419,19 +419,35 @@ def test_a_run_that_could_not_be_probed_is_not_kept_as_one_without_probes() -> N
     assert list(json.loads(file.read_text())["rows"]["SymMPO; in all"]["seeds"]) == ["0", "1"]
 
 
-def test_a_row_measured_without_a_column_is_measured_again(tmp_path: Path) -> None:
-    file = tmp_path / "numbers.json"
-    kept.add(file, "DPO", ["mdpo"], 0, Numbers({"Cover": 0.9}, {"Cover": 0.1234567, "SHR": None}))
-    assert kept.read(file, "DPO", ["mdpo"], ["Cover", "SHR"])[0].after == {"Cover": 0.123457, "SHR": None}
-    assert kept.read(file, "DPO", ["mdpo"], ["Cover", "CHAIRs"]) == {}
-    assert kept.read(file, "mDPO", ["mdpo"], ["Cover"]) == kept.read(tmp_path / "none", "DPO", ["mdpo"], []) == {}
+def test_a_row_measured_without_a_column_or_with_other_settings_is_measured_again(tmp_path: Path) -> None:
+    file, row = tmp_path / "numbers.json", kept.Row("DPO", ("mdpo",), "5f2c")
+    kept.add(file, row, 0, Numbers({"Cover": 0.9}, {"Cover": 0.1234567, "SHR": None}))
+    assert kept.read(file, row, ["Cover", "SHR"])[0].after == {"Cover": 0.123457, "SHR": None}
+    assert kept.read(file, row, ["Cover", "CHAIRs"]) == {} == kept.read(file, replace(row, settings="5f2d"), ["Cover"])
+    assert kept.read(file, replace(row, label="mDPO"), ["Cover"]) == {} == kept.read(tmp_path / "none", row, [])
 
 
-def test_the_words_of_a_variant_hold_those_of_the_runs_before_it() -> None:
+def test_the_words_of_a_row_hold_those_of_the_runs_before_it() -> None:
     first = Variant("one", "first", ("train.max_steps=5",), recipe="quickstart")
-    assert runs.words("mdpo", Variant("two", "second", ("train.beta=0.2",), after=first)) == [
-        *("quickstart", "train.max_steps=5", "then", "mdpo", "train.beta=0.2")
-    ]
+    assert runs.row("mdpo", Variant("two", "second", ("train.beta=0.2",), after=first)).words == (
+        *("quickstart", "train.max_steps=5", "then", "mdpo", "train.beta=0.2"),
+    )
+
+
+def test_the_settings_of_a_row_are_what_recipe_and_overrides_set_together(tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    text = (RECIPES / "quickstart.yaml").read_text()
+    recipe.write_text(text)
+
+    def settings(*overrides: str, name: str = "", after: Variant | None = None) -> str:
+        return runs.row(str(recipe), Variant(name, "label", overrides, after=after)).settings
+
+    plain, half = settings(), settings("train.learning_rate=2.0e-5")
+    assert plain == settings("train.learning_rate=4.0e-5", name="other") and plain != half
+    after = [settings(after=Variant("one", "first", overrides)) for overrides in ((), ("train.beta=0.2",))]
+    assert len({plain, half, *after}) == 4
+    recipe.write_text("# a remark\n" + text.replace("learning_rate: 4.0e-5", "learning_rate: 2.0e-5"))
+    assert settings() == half and settings("train.learning_rate=4.0e-5") == plain
 
 
 @pytest.mark.usefixtures("fake_runs")
