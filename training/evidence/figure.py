@@ -135,10 +135,11 @@ def over_accuracy(by_label: Values, file: Path, across: str = "pairs right") -> 
         lines.setdefault(label.rpartition(LEVEL)[0] or label, []).append(label)
     with plt.rc_context(_STYLE):
         figure, grid = plt.subplots(2, 2, figsize=(10.5, 7.8), layout="constrained", squeeze=False)
-        placed: list[tuple[Any, dict[str, Point], list[Segment]]] = []
+        placed: list[tuple[Any, dict[str, Point], list[Segment], list[Point]]] = []
         for axes, (title, better) in zip(grid.flat, _GAINS, strict=True):
             named: dict[str, Point] = {}
             bars: list[Segment] = []
+            unnamed: list[Point] = []
             styles = iter(itertools.cycle(_LINES[1:]))
             for name, labels in lines.items():
                 at = sorted((statistics.fmean(rows[label][across]), label) for label in labels if title in rows[label])
@@ -151,18 +152,20 @@ def over_accuracy(by_label: Values, file: Path, across: str = "pairs right") -> 
                 bars += list(itertools.pairwise(zip(x, y, strict=True)))
                 if single and at:
                     named[name] = (x[0], y[0])
+                else:
+                    unnamed += zip(x, y, strict=True)
             if title in by_label.get(BEFORE, {}):
                 axes.axhline(statistics.fmean(by_label[BEFORE][title]), color=GREY, linewidth=0.9, linestyle=":")
             axes.set_title(f"{title} ({better} is better)")
             axes.set_xlabel("share of pairs whose chosen text is the better one")
             axes.margins(x=0.12, y=0.12)
             axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-            placed.append((axes, named, bars))
+            placed.append((axes, named, bars, unnamed))
         handles, labels = grid[0][0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
-        for axes, named, bars in placed:
-            _name(axes, named, bars)
+        for axes, named, bars, unnamed in placed:
+            _name(axes, named, bars, unnamed)
         _save(figure, file)
 
 
@@ -193,7 +196,7 @@ def front(by_label: Values, file: Path, across: str = "Cover", up: str = "CHAIRs
         _save(figure, file)
 
 
-def _name(axes: Any, points: Mapping[str, Point], bars: Sequence[Segment]) -> None:
+def _name(axes: Any, points: Mapping[str, Point], bars: Sequence[Segment], unnamed: Sequence[Point] = ()) -> None:
     """Write each point's name where it is on no other."""
     axes.figure.draw_without_rendering()  # the limits are what they will be
     low, inch = axes.get_ylim()[0], axes.figure.dpi
@@ -205,11 +208,12 @@ def _name(axes: Any, points: Mapping[str, Point], bars: Sequence[Segment]) -> No
 
     shown = {label: drawn(point) for label, point in points.items()}
     edges = Box(*(float(edge) * 72 / inch for edge in axes.bbox.extents))
-    for label, (x, y) in middles(shown, [(drawn(start), drawn(end)) for start, end in bars], edges).items():
+    lines = [(drawn(start), drawn(end)) for start, end in bars]
+    for label, (x, y) in middles(shown, lines, edges, list(map(drawn, unnamed))).items():
         axes.annotate(label, points[label], xytext=(x - shown[label][0], y - shown[label][1]),
                       textcoords="offset points", va="center", ha="center", fontsize=FONT_SIZE, color=INK,
                       bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
-                      arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkB": 3})  # fmt: skip
+                      arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.6, "shrinkB": 3})  # fmt: skip
 
 
 def _upwards(axes: Any, values: Sequence[float]) -> None:

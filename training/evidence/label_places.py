@@ -16,8 +16,9 @@ _WIDE, _HIGH = 0.53 * FONT_SIZE, 1.35 * FONT_SIZE
 _RADII, _DIRECTIONS = (9, 14, 22, 32, 44, 58, 74, 92, 120), 24
 #: How far a mark reaches.
 _MARK = 4
-#: What each costs beside a line that is longer by one point. What is covered cannot be read; a crossed line can.
-_COVERED, _BEYOND, _LINE_ON_NAME, _LINES_CROSS, _LINE_ON_MARK, _ON_BAR = 4000, 4000, 400, 150, 150, 25
+#: What each costs beside a line that is longer by one point. What is covered cannot be read; a crossed line can. A name
+#: that is nearer to another mark than to its own is taken for that one's.
+_COVERED, _BEYOND, _LINE_ON_NAME, _LINE_ON_MARK, _NEARER, _LINES_CROSS, _ON_BAR = 4000, 4000, 400, 300, 300, 150, 25
 _TURNS = 6
 
 Point = tuple[float, float]
@@ -32,6 +33,12 @@ class Box(NamedTuple):
 
     def meets(self, other: Box) -> bool:
         return self.left < other.right and other.left < self.right and self.low < other.high and other.low < self.high
+
+    def gap(self, point: Point) -> float:
+        """How far a point outside is."""
+        return math.hypot(
+            max(self.left - point[0], 0, point[0] - self.right), max(self.low - point[1], 0, point[1] - self.high)
+        )
 
     def sides(self) -> list[Segment]:
         corners = [(self.left, self.low), (self.right, self.low), (self.right, self.high), (self.left, self.high)]
@@ -51,15 +58,21 @@ class Place(NamedTuple):
     line: Segment
 
 
-def middles(points: Mapping[str, Point], bars: Sequence[Segment] = (), within: Box | None = None) -> dict[str, Point]:
-    """The middle of each name, whose point is at ``points[name]``. ``bars`` are lines of the plot, better left bare.
+def middles(
+    points: Mapping[str, Point],
+    bars: Sequence[Segment] = (),
+    within: Box | None = None,
+    unnamed: Sequence[Point] = (),
+) -> dict[str, Point]:
+    """The middle of each name, whose point is at ``points[name]``. ``bars`` are lines of the plot, better left bare;
+    marks are at ``unnamed``, too.
 
     >>> middles({"a": (0, 0)})
     {'a': (11.1, 0.0)}
     """
-    marks = {name: Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for name, (x, y) in points.items()}
     tried = {name: list(_around(point, name)) for name, point in points.items()}
-    alone = {name: [_alone(place, name, marks, bars, within) for place in of] for name, of in tried.items()}
+    others = {name: [*unnamed, *(point for other, point in points.items() if other != name)] for name in points}
+    alone = {name: [_alone(place, others[name], bars, within) for place in of] for name, of in tried.items()}
     crowded = sorted(points, key=lambda name: (min(alone[name]), name), reverse=True)
     taken: dict[str, Place] = {}
     for _ in range(_TURNS):
@@ -84,10 +97,12 @@ def _around(point: Point, name: str) -> Iterator[Place]:
             yield Place(Box(x - half, y - rise, x + half, y + rise), radius, (point, (x, y)))
 
 
-def _alone(place: Place, name: str, marks: Mapping[str, Box], bars: Sequence[Segment], within: Box | None) -> float:
+def _alone(place: Place, others: Sequence[Point], bars: Sequence[Segment], within: Box | None) -> float:
     box, cost, line = place
-    cost += _COVERED * sum(box.meets(mark) for mark in marks.values())
-    cost += _LINE_ON_MARK * sum(mark.cut_by(line) for other, mark in marks.items() if other != name)
+    marks = [Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in (line[0], *others)]
+    cost += _COVERED * sum(map(box.meets, marks))
+    cost += _LINE_ON_MARK * sum(mark.cut_by(line) for mark in marks[1:])
+    cost += _NEARER * sum(box.gap(other) < box.gap(line[0]) for other in others)
     cost += _ON_BAR * sum(box.cut_by(bar) for bar in bars)
     if within is not None:
         beyond = box.left < within.left or box.right > within.right or box.low < within.low or box.high > within.high

@@ -46,7 +46,7 @@ SCORERS = (
     # The quickstart's weights, in the row above, pay 2 for an object that is named and take 1.5 for one made up.
     _ranked(
         "facts-1-2",
-        "exact facts, left out 1, made up 2.5",
+        "exact facts, 1 : 2.5",
         "score.scorers=[facts, objects]",
         pair_weights(objects__covered=1.0, objects__hallucinated=-2.0, facts__wrong=-0.5, objects__repeated=-0.5),
         "pair.standardise=false",

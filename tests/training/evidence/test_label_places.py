@@ -47,6 +47,24 @@ def test_a_name_leaves_bars_bare() -> None:
     assert abs(beside - x) > len("a name") * 0.5 * FONT_SIZE / 2
 
 
+def test_marks_without_names_are_not_covered() -> None:
+    point = {"a name": (0.0, 0.0)}
+    middle = label_places.middles(point)["a name"]
+    (x, y) = label_places.middles(point, unnamed=[middle])["a name"]
+    assert abs(x - middle[0]) > len("a name") * 0.5 * FONT_SIZE / 2 or abs(y - middle[1]) > RISE
+
+
+def test_a_name_is_nearer_to_its_own_mark_than_to_another() -> None:
+    places = {"one": (100.0, 100.0), "two": (132.0, 100.0)}
+    # Around "two" the plot is full of bars, and around "one" it is not.
+    bars = [((115.0, 100.0 + y), (200.0, 100.0 + y)) for y in range(-48, 49, 8)]
+    for name, (x, y) in label_places.middles(places, bars).items():
+        half = len(name) * 0.53 * FONT_SIZE / 2
+        box = Box(x - half, y - RISE, x + half, y + RISE)
+        other = next(place for label, place in places.items() if label != name)
+        assert box.gap(places[name]) < box.gap(other)
+
+
 def test_a_row_of_points_keeps_its_order_and_no_lines_cross() -> None:
     places = named([(4.0 * number, 0.0) for number in range(8)])
     middles = label_places.middles(places)
