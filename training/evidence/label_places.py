@@ -71,8 +71,8 @@ def middles(
     {'a': (11.1, 0.0)}
     """
     tried = {name: list(_around(point, name)) for name, point in points.items()}
-    others = {name: [*unnamed, *(point for other, point in points.items() if other != name)] for name in points}
-    alone = {name: [_alone(place, others[name], bars, within) for place in of] for name, of in tried.items()}
+    marks = {name: [*unnamed, *(point for other, point in points.items() if other != name)] for name in points}
+    alone = {name: [_alone(place, marks[name], bars, within) for place in of] for name, of in tried.items()}
     crowded = sorted(points, key=lambda name: (min(alone[name]), name), reverse=True)
     taken: dict[str, Place] = {}
     for _ in range(_TURNS):
