@@ -23,7 +23,8 @@ def unshown(render: Callable[[list[Message]], str], messages: Sequence[Message],
             continue
         if render([*messages[:index], _longer(message), *messages[index + 1 :]]) == rendered:
             role = message["role"]
-            return f"the model's chat template does not show the {role} message; leave it out, or take another template"
+            remedy = "leave it out, or take another template" if role == "system" else "take another template"
+            return f"the model's chat template does not show the {role} message; {remedy}"
     return None
 
 

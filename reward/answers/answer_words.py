@@ -11,6 +11,7 @@ def words(text: str) -> frozenset[str]:
 
 #: Words of questions that no other language has.
 ENGLISH = words(
+    "it it's they she you your "
     "what what's which who who's whom whose where when why how the this that these those there does did doing with "
     "many much colour kind tell give identify select choose count answer following shown picture"
 )

@@ -96,7 +96,7 @@ def is_english(question: str) -> bool:
     """Whether an English word is in it and nothing speaks against it: few languages can be told, and a question of
     another one, such as Swedish, has none. Where it wants the answer in another language, its words are no help.
 
-    >>> is_english("What is it?"), is_english("Was ist das?"), is_english("Vad är det?"), is_english("这是什么?")
+    >>> is_english("Is it a cat?"), is_english("Was ist das?"), is_english("Vad är det?"), is_english("这是什么?")
     (True, False, False, False)
     """
     asked = {*re.findall(r"[^\W\d_]+", question.casefold())}

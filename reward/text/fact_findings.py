@@ -23,8 +23,7 @@ def by_facts(text: str, facts: Facts | None, lexicon: Lexicon, complete: bool = 
     Each mention is judged on its own, so that naming a thing twice is no hallucination. Of an object that is not there
     nothing else is judged. What facts say nothing about is unclear: attributes of a kind that is not known of every
     thing of that name, or that may be another word for what is ("silver" for gray), counts without a number, places
-    without boxes. With a place, "a cup" says that there is one in
-    that place, and "two cups" that two of them are.
+    without boxes. With a place, "a cup" says that there is one in that place, and "two cups" that two of them are.
 
     Without ``facts.objects``, the phrases of regions say what there is (``reward.text.known``), and counts are
     bounded: each region may be a thing of its own, and overlapping ones may be the same. A number between these

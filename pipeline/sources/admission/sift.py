@@ -29,9 +29,9 @@ class Kept(NamedTuple):
 
 
 def sift(spool: Spool, filter: Filter | None, drop: Callable[[dict[str, Any]], None], *, strict: bool = True) -> Kept:
-    """Of rows with the same id the first to come stays, or none where one says yes to the
-    question and another no (unless not ``strict``), then ``filter`` is
-    asked. ``drop`` gets a row of ``pipeline.sources.admission.filter.DROPPED`` for every other."""
+    """Of rows with the same id the first to come stays, or, if ``strict``, none where one says yes to the question and
+    another no. Then ``filter`` is asked. ``drop`` gets a row of ``pipeline.sources.admission.filter.DROPPED`` for every
+    other."""
     ids, rows, starts = [np.empty(0, _ID)], [np.empty(0, np.int32)], [0]
     for number in range(spool.buckets):
         table = spool.bucket(number)

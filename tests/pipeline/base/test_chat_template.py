@@ -55,6 +55,7 @@ def test_what_is_left_out_is_told_with_its_role(each: str, role: str) -> None:
     first = {"role": "user", "content": "An earlier question."} if role == "user" else USER
     why = told(LOOP % each, SYSTEM, first, ANSWER, USER)
     assert why is not None and f"does not show the {role} message" in why
+    assert ("leave it out" in why) == (role == "system")
 
 
 def test_plain_texts_and_empty_ones() -> None:
